@@ -1,0 +1,1 @@
+"""Conditional Representation Learning: R = I Tᵀ."""

@@ -1,0 +1,101 @@
+"""The text basis: what an LLM wrote about a criterion, and how a VLM is asked to read it."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from crl.errors import UserError, nearest
+from crl.files import write_text
+
+BASES = Path(__file__).resolve().parent.parent / "configs" / "bases"
+
+
+class TextBasis(BaseModel):
+    """K texts that describe one criterion; each becomes one dimension of R = I Tᵀ (paper, sec. 3).
+
+    Attributes:
+        criterion: what the texts describe, e.g. `color`.
+        vlm_prompt: template with `{text}`, e.g. `objects with the color of {text}` (Table 13).
+        texts: K distinct texts (distinct after folding case and white space), in order.
+        provenance: who or what wrote them and how (LLM, prompt, temperature, seed, date).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    criterion: str
+    vlm_prompt: str
+    texts: tuple[str, ...]
+    provenance: dict[str, Any] = {}
+
+    @field_validator("vlm_prompt")
+    @classmethod
+    def _has_one_slot(cls, prompt: str) -> str:
+        if prompt.count("{text}") != 1:
+            raise ValueError("vlm_prompt must contain {text} exactly once")
+        return prompt
+
+    @field_validator("texts")
+    @classmethod
+    def _distinct_and_not_empty(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        if not texts:
+            raise ValueError("texts is empty")
+        seen: dict[str, str] = {}
+        for text in texts:
+            if not text.strip():
+                raise ValueError("texts holds an empty text")
+            if fold(text) in seen:
+                raise ValueError(f"texts holds {text!r} twice")
+            seen[fold(text)] = text
+        return texts
+
+    @property
+    def prompts(self) -> list[str]:
+        """The K sentences that the VLM encodes, one a text, in order."""
+        return [self.vlm_prompt.replace("{text}", text) for text in self.texts]
+
+    @property
+    def hash(self) -> str:
+        """Changes whenever the K sentences or their order change."""
+        return hashlib.sha256("\n".join(self.prompts).encode()).hexdigest()[:16]
+
+    def first(self, k: int) -> "TextBasis":
+        """The basis of the first `k` texts (the paper's Tables 5 to 9)."""
+        if not 1 <= k <= len(self.texts):
+            raise UserError(
+                f"the basis for {self.criterion!r} has {len(self.texts)} texts, not {k}"
+            )
+        return self.model_copy(update={"texts": self.texts[:k]})
+
+    @classmethod
+    def load(cls, name: str | Path) -> "TextBasis":
+        """Read a YAML file, or by name (`clevr4_color`) one of those in `configs/bases/`."""
+        path = Path(name)
+        if path.suffix not in {".yaml", ".yml"}:
+            path = BASES / f"{name}.yaml"
+            if not path.exists():
+                known = sorted(file.stem for file in BASES.glob("*.yaml"))
+                raise UserError(f"unknown text basis {str(name)!r}; {nearest(str(name), known)}")
+        try:
+            return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        except FileNotFoundError as error:
+            raise UserError(f"no such text basis file: {path}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"{path} is not valid YAML: {error}") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the file"
+            raise UserError(f"{path}: {where}: {first['msg']}") from error
+
+    def save(self, path: Path) -> None:
+        """Write as readable YAML, atomically."""
+        data = self.model_dump()
+        data["texts"] = list(self.texts)
+        write_text(path, yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100))
+
+
+def fold(text: str) -> str:
+    """Case and white space folded: two texts with the same fold are the same text."""
+    return " ".join(text.casefold().split())
