@@ -1,13 +1,14 @@
 """The text basis: what an LLM wrote about a criterion, and how a VLM is asked to read it."""
 
 import hashlib
+import unicodedata
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from crl.errors import UserError, nearest
+from crl.errors import UserError, explain, nearest
 from crl.files import write_text
 
 BASES = Path(__file__).resolve().parent.parent / "configs" / "bases"
@@ -46,6 +47,8 @@ class TextBasis(BaseModel):
         for text in texts:
             if not text.strip():
                 raise ValueError("texts holds an empty text")
+            if any(unicodedata.category(c) in {"Cc", "Cs", "Zl", "Zp"} for c in text):
+                raise ValueError(f"{text!r} holds a line break or control character")
             if fold(text) in seen:
                 raise ValueError(f"texts holds {text!r} twice")
             seen[fold(text)] = text
@@ -79,15 +82,17 @@ class TextBasis(BaseModel):
                 known = sorted(file.stem for file in BASES.glob("*.yaml"))
                 raise UserError(f"unknown text basis {str(name)!r}; {nearest(str(name), known)}")
         try:
-            return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-        except FileNotFoundError as error:
-            raise UserError(f"no such text basis file: {path}") from error
+            data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UserError(f"cannot read the text basis {path}: {error.strerror}") from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError(f"{path} is not valid YAML: {error}") from error
+            raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(data, dict):
+            raise UserError(f"{path} is not a text basis: it needs criterion, vlm_prompt and texts")
+        try:
+            return cls.model_validate(data)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the file"
-            raise UserError(f"{path}: {where}: {first['msg']}") from error
+            raise UserError(f"{path}: {explain(error)}") from error
 
     def save(self, path: Path) -> None:
         """Write as readable YAML, atomically."""

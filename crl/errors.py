@@ -6,6 +6,8 @@ import functools
 import sys
 from collections.abc import Callable, Iterable
 
+from pydantic import ValidationError
+
 
 class UserError(Exception):
     """Says in one line what is wrong and what to do about it."""
@@ -20,6 +22,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
     known = list(known)
     match = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f"did you mean {match[0]!r}?" if match else f"known: {', '.join(known)}"
+
+
+def explain(error: ValidationError) -> str:
+    """The first thing that pydantic found wrong, as `key: what` on one line."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    what = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "string_type":
+        what += f", not {first['input']!r}; put it in quotes"
+    return " ".join(f"{where}: {what}".split())
 
 
 def command(main: Callable[[list[str]], None]) -> Callable[[], None]:

@@ -1,0 +1,311 @@
+"""Train the demo VLM from scratch: a small CLIP on freshly drawn pictures of the demo worlds.
+
+    python scripts/train_demo_vlm.py --out crl/assets/demo_vlm
+
+Two phases (`PHASES` below): first captions that name every attribute often, so that the image
+tower learns to see them all; then everyday captions that name a world's dominant attribute almost
+always and the others rarely, so that the universal embedding comes to follow the dominant one.
+Training pictures never coincide with evaluation pictures: their seeds differ.
+
+Drawing and training take about an hour on 2 CPU cores. Interrupted, the script goes on from its
+last checkpoint (`--work`).
+"""
+
+import argparse
+import importlib
+import json
+from concurrent.futures import ProcessPoolExecutor
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import torch
+from demo_worlds import WORLDS, draw_many, sample_facts
+from PIL import Image
+from safetensors.torch import save_file
+from torch.nn import functional as F
+
+from crl.files import atomic_path
+
+TRAINING_SEED, TUNING_SEED = 1_000_003, 2_000_003  # the demo data is drawn from seed 0
+IMAGE_SIZE = 96
+BATCH = 256
+# (steps, chance that a caption names the dominant attribute, chance for each of the others)
+PHASES = [(2250, 0.5, 0.5), (600, 0.95, 0.12)]
+SINGLE = 0.25  # share of captions that name one attribute only, as the prompts of CRL do
+UNKNOWN_WORD = 0.04  # share of words hidden, so that a word never seen reads as "some word"
+
+MODEL = {
+    "embed_dim": 128,
+    "vision_cfg": {"image_size": IMAGE_SIZE, "layers": [1, 1, 1, 1], "width": 32},
+    "text_cfg": {"context_length": 16, "width": 128, "heads": 4, "layers": 3},
+}
+PREPROCESS = {
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.25, 0.25, 0.25],
+    "interpolation": "bicubic",
+    "resize_mode": "shortest",
+}
+
+worlds = {name: importlib.import_module(f"demo_worlds.{name}") for name in WORLDS}
+# The attributes of all worlds in one row, e.g. ("clevr4", "texture"), ..., ("cards", "suits")
+COLUMNS = [(name, attribute) for name, world in worlds.items() for attribute in world.PHRASES]
+OTHER_WORLD, UNSAID = -2, -1
+
+
+def draw_training_set(work: Path, images: int, workers: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures (N, S, S, 3) uint8 and facts (N, A) int8, drawn once and kept under `work`."""
+    pictures_file, facts_file = work / f"pictures-{images}.npy", work / f"facts-{images}.npy"
+    if not facts_file.exists():
+        work.mkdir(parents=True, exist_ok=True)
+        shape = (images, IMAGE_SIZE, IMAGE_SIZE, 3)
+        pictures = np.lib.format.open_memmap(pictures_file, "w+", np.uint8, shape)
+        facts = np.empty((images, len(COLUMNS)), np.int8)
+        drawn = draw_many(draw_one, list(range(images)), workers, "drawing")
+        for i, (picture, row) in enumerate(drawn):
+            pictures[i], facts[i] = picture, row
+        with atomic_path(facts_file) as temporary, open(temporary, "wb") as file:
+            np.save(file, facts)
+    return np.load(pictures_file, mmap_mode="r"), np.load(facts_file)
+
+
+def draw_one(index: int, seed: int = TRAINING_SEED) -> tuple[np.ndarray, np.ndarray]:
+    """One picture of a world in turn (S, S, 3), and its facts as class indices (A,)."""
+    rng = np.random.default_rng([seed, index])
+    # Clevr4 has twice as many attributes and its pictures are harder: two of three are Clevr4.
+    name = "cards" if index % 3 == 2 else "clevr4"
+    facts = sample_facts(worlds[name].PHRASES, rng)
+    picture = worlds[name].draw(facts, rng)
+    picture = picture.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
+    if rng.random() < 0.4:
+        buffer = BytesIO()
+        picture.save(buffer, "JPEG", quality=int(rng.integers(40, 95)))
+        picture = Image.open(buffer)
+    row = [
+        list(worlds[w].PHRASES[a]).index(facts[a]) if w == name else OTHER_WORLD for w, a in COLUMNS
+    ]
+    return np.asarray(picture), np.array(row, np.int8)
+
+
+def write_captions(facts: np.ndarray, dominant: float, others: float, rng: np.random.Generator):
+    """A caption for each row of `facts` (B, A), and what it says (B, A): a class or UNSAID."""
+    captions, said = [], np.full_like(facts, UNSAID)
+    for i, row in enumerate(facts):
+        columns = np.flatnonzero(row != OTHER_WORLD)
+        world = worlds[COLUMNS[columns[0]][0]]
+        if rng.random() < SINGLE:
+            chance = [dominant if COLUMNS[c][1] == world.DOMINANT else others for c in columns]
+            named = rng.choice(columns, 1, p=np.array(chance) / sum(chance))
+        else:
+            chance = [dominant if COLUMNS[c][1] == world.DOMINANT else others for c in columns]
+            named = columns[rng.random(len(columns)) < chance]
+        said[i, row == OTHER_WORLD] = OTHER_WORLD
+        said[i, named] = row[named]
+        attributes = [COLUMNS[c][1] for c in named]
+        classes = [list(world.PHRASES[a])[row[c]] for a, c in zip(attributes, named, strict=True)]
+        captions.append(world.caption(dict(zip(attributes, classes, strict=True)), rng))
+    return captions, said
+
+
+def truth(facts: torch.Tensor, said: torch.Tensor) -> torch.Tensor:
+    """(B, B) bool: is caption j true of image i? All that it says must hold."""
+    return ((said[None] == UNSAID) | (said[None] == facts[:, None])).all(2)
+
+
+def contrastive_loss(logits: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
+    """Cross entropy both ways; the target is uniform over all true pairs of a row or column."""
+    true = true.float()
+    to_text = -(true / true.sum(1, keepdim=True) * logits.log_softmax(1)).sum(1).mean()
+    to_image = -(true / true.sum(0, keepdim=True) * logits.log_softmax(0)).sum(0).mean()
+    return (to_text + to_image) / 2
+
+
+def augment(pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Change of place, light, contrast, focus and noise: (B, 3, S, S) in [0, 1], same shape."""
+
+    def uniform(low: float, high: float) -> torch.Tensor:
+        return low + (high - low) * torch.rand(len(pictures), 1, 1, 1, generator=generator)
+
+    pictures = F.pad(pictures, (6, 6, 6, 6), mode="reflect")
+    dy, dx = torch.randint(0, 13, (2,), generator=generator).tolist()
+    pictures = pictures[:, :, dy : dy + IMAGE_SIZE, dx : dx + IMAGE_SIZE]
+    blurred = F.avg_pool2d(pictures, 3, 1, 1, count_include_pad=False)
+    pictures = torch.lerp(pictures, blurred, (uniform(-1.2, 1.0)).clip(0))
+    pictures = pictures.clamp(0, 1) ** uniform(0.75, 1.35)
+    pictures = (pictures - 0.5) * uniform(0.75, 1.25) + 0.5 + uniform(-0.12, 0.12)
+    noise = torch.randn(pictures.shape, generator=generator)
+    pictures = pictures + noise * uniform(-0.06, 0.06).clip(0)
+    return pictures.clamp(0, 1)
+
+
+def build_tokenizer(out: Path):
+    """A word-level tokenizer over the words of the worlds' captions, saved in `out`.
+
+    CLIP's own vocabulary would cost 12 MB of vectors that no caption here ever trains.
+    """
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    rng = np.random.default_rng(TRAINING_SEED)
+    words: set[str] = set()
+    for world in worlds.values():
+        for classes in world.PHRASES.values():
+            words.update(" ".join(p for ps in classes.values() for p in ps).lower().split())
+        for _ in range(20_000):
+            facts = sample_facts(world.PHRASES, rng)
+            kept = {a: c for a, c in facts.items() if rng.random() < 0.4}
+            words.update(world.caption(kept, rng).lower().replace(",", " ").split())
+    # CLIP's text tower pools at the highest token id: the end token comes last.
+    vocabulary = ["<pad>", "<unknown>", "<start>", *sorted(words), "<end>"]
+    ids = {word: i for i, word in enumerate(vocabulary)}
+    tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<unknown>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[^\w]+"), "removed")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<start> $A <end>", special_tokens=[(w, ids[w]) for w in ("<start>", "<end>")]
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<start>",
+        eos_token="<end>",
+        unk_token="<unknown>",
+        pad_token="<pad>",
+    )
+    fast.save_pretrained(out)
+    return fast
+
+
+def tokenize(tokenizer, texts: list[str]) -> torch.Tensor:
+    """(B, 16) token ids."""
+    length = MODEL["text_cfg"]["context_length"]
+    options = {"padding": "max_length", "truncation": True, "max_length": length}
+    return tokenizer(texts, return_tensors="pt", **options)["input_ids"]
+
+
+def train(model, tokenizer, pictures: np.ndarray, facts: np.ndarray, work: Path) -> None:
+    """AdamW over `PHASES`, each with its own cosine; resumes from `work/state.pt`."""
+    steps = sum(phase[0] for phase in PHASES)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.02)
+    mean, std = (torch.tensor(PREPROCESS[k]).view(3, 1, 1) for k in ("mean", "std"))
+    unknown, words = tokenizer.unk_token_id, range(3, len(tokenizer) - 1)
+    start, state_file = 0, work / "state.pt"
+    if state_file.exists():
+        state = torch.load(state_file, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        start = state["step"]
+    model.train()
+    for step in range(start, steps):
+        first, (length, dominant, others) = phase_of(step)
+        progress = (step - first) / length
+        rate = (1e-3 if first == 0 else 5e-4) * (0.5 + 0.5 * np.cos(np.pi * progress))
+        rate *= min(1, (step - first + 1) / 50)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        rng = np.random.default_rng([TRAINING_SEED, step])
+        generator = torch.Generator().manual_seed(step)
+        chosen = np.sort(rng.choice(len(facts), BATCH, replace=False))
+        captions, said = write_captions(facts[chosen], dominant, others, rng)
+        tokens = tokenize(tokenizer, captions)
+        hidden = torch.rand(tokens.shape, generator=generator) < UNKNOWN_WORD
+        hidden &= (tokens >= words[0]) & (tokens <= words[-1])
+        tokens = tokens.masked_fill(hidden, unknown)
+        images = torch.from_numpy(pictures[chosen]).permute(0, 3, 1, 2).float() / 255
+        images = (augment(images, generator) - mean) / std
+        images = images.contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):
+            image_features = model.encode_image(images)
+        image_features = F.normalize(image_features.float(), dim=1)  # (B, D)
+        text_features = model.encode_text(tokens, normalize=True)  # (B, D)
+        logits = model.logit_scale.exp() * image_features @ text_features.T  # (B, B)
+        true = truth(torch.from_numpy(facts[chosen]), torch.from_numpy(said))
+        loss = contrastive_loss(logits, true)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(0, np.log(100))
+        if step % 50 == 0:
+            floor = contrastive_loss(true.float().clamp(1e-9).log(), true)
+            print(f"step {step}/{steps} loss {loss:.3f} (least possible {floor:.3f})", flush=True)
+        if (step + 1) % 150 == 0:
+            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+            with atomic_path(state_file) as temporary:
+                torch.save({**state, "step": step + 1}, temporary)
+            if step + 1 == PHASES[0][0]:
+                with atomic_path(work / "phase1.pt") as temporary:
+                    torch.save({**state, "step": step + 1}, temporary)
+
+
+def phase_of(step: int) -> tuple[int, tuple[int, float, float]]:
+    """The first step of the phase that `step` lies in, and the phase."""
+    first = 0
+    for phase in PHASES:
+        if step < first + phase[0]:
+            break
+        first += phase[0]
+    return first, phase
+
+
+@torch.inference_mode()
+def zero_shot(model, tokenizer, images: int, workers: int) -> dict[str, float]:
+    """Percent of unseen pictures whose class name is nearest, for each attribute."""
+    with ProcessPoolExecutor(workers) as pool:
+        drawn = list(pool.map(draw_one, range(images), [TUNING_SEED] * images, chunksize=64))
+    pictures = torch.from_numpy(np.stack([picture for picture, _ in drawn]))
+    facts = np.stack([row for _, row in drawn])
+    mean, std = (torch.tensor(PREPROCESS[k]).view(3, 1, 1) for k in ("mean", "std"))
+    pixels = (pictures.permute(0, 3, 1, 2).float() / 255 - mean) / std
+    image = torch.cat([model.encode_image(part) for part in pixels.split(BATCH)])  # (N, D)
+    accuracy = {}
+    for column, (name, attribute) in enumerate(COLUMNS):
+        classes = worlds[name].PHRASES[attribute].values()
+        rng = np.random.default_rng(0)
+        world = worlds[name]
+        texts = [
+            world.caption({attribute: c}, rng) for c in world.PHRASES[attribute] for _ in range(20)
+        ]
+        text = model.encode_text(tokenize(tokenizer, texts), normalize=True)
+        text = F.normalize(text.view(len(classes), 20, -1).mean(1), dim=1)  # (C, D)
+        mine = facts[:, column] >= 0
+        guess = (image[torch.from_numpy(mine)] @ text.T).argmax(1).numpy()
+        accuracy[f"{name} {attribute}"] = 100 * float((guess == facts[mine, column]).mean())
+    return accuracy
+
+
+def save(model, out: Path) -> None:
+    """An open_clip local-dir: half-precision weights and configuration."""
+    out.mkdir(parents=True, exist_ok=True)
+    weights = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    save_file({k: v.contiguous() for k, v in weights.items()}, out / "open_clip_model.safetensors")
+    text_cfg = {**MODEL["text_cfg"], "hf_tokenizer_name": "demo"}  # open_clip reads this folder
+    text_cfg["vocab_size"] = model.vocab_size
+    config = {"model_cfg": {**MODEL, "text_cfg": text_cfg}, "preprocess_cfg": PREPROCESS}
+    (out / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--out", type=Path, default=Path("crl/assets/demo_vlm"))
+    parser.add_argument("--work", type=Path, default=Path("cache/demo_vlm"))
+    parser.add_argument("--images", type=int, default=180_000, help="training pictures to draw")
+    parser.add_argument("--workers", type=int, default=2, help="processes that draw")
+    arguments = parser.parse_args()
+
+    from crl.vlm import import_open_clip
+
+    torch.manual_seed(TRAINING_SEED)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    tokenizer = build_tokenizer(arguments.out)
+    config = {**MODEL, "text_cfg": {**MODEL["text_cfg"], "vocab_size": len(tokenizer)}}
+    model = import_open_clip().model.CLIP(**config).to(memory_format=torch.channels_last)
+    pictures, facts = draw_training_set(arguments.work, arguments.images, arguments.workers)
+    train(model, tokenizer, pictures, facts, arguments.work)
+    model.eval()
+    save(model, arguments.out)
+    for attribute, percent in zero_shot(model, tokenizer, 3000, arguments.workers).items():
+        print(f"zero-shot {attribute}: {percent:.1f} %")
+
+
+if __name__ == "__main__":
+    main()
