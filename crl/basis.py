@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from crl.errors import UserError, explain, nearest
 from crl.files import write_text
@@ -20,7 +20,9 @@ class TextBasis(BaseModel):
     Attributes:
         criterion: what the texts describe, e.g. `color`.
         vlm_prompt: template with `{text}`, e.g. `objects with the color of {text}` (Table 13).
-        texts: K distinct texts (distinct after folding case and white space), in order.
+        texts: K texts, in order; distinct after folding case and white space.
+        allow_repeats: the texts may repeat. Some of the paper's own lists do, and only the same
+            list gives the same numbers; set by `scripts/import_official_bases.py`.
         provenance: who or what wrote them and how (LLM, prompt, temperature, seed, date).
     """
 
@@ -28,6 +30,7 @@ class TextBasis(BaseModel):
 
     criterion: str
     vlm_prompt: str
+    allow_repeats: bool = False
     texts: tuple[str, ...]
     provenance: dict[str, Any] = {}
 
@@ -40,7 +43,9 @@ class TextBasis(BaseModel):
 
     @field_validator("texts")
     @classmethod
-    def _distinct_and_not_empty(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+    def _distinct_and_not_empty(
+        cls, texts: tuple[str, ...], info: ValidationInfo
+    ) -> tuple[str, ...]:
         if not texts:
             raise ValueError("texts is empty")
         seen: dict[str, str] = {}
@@ -49,7 +54,7 @@ class TextBasis(BaseModel):
                 raise ValueError("texts holds an empty text")
             if any(unicodedata.category(c) in {"Cc", "Cs", "Zl", "Zp"} for c in text):
                 raise ValueError(f"{text!r} holds a line break or control character")
-            if fold(text) in seen:
+            if fold(text) in seen and not info.data.get("allow_repeats"):
                 raise ValueError(f"texts holds {text!r} twice")
             seen[fold(text)] = text
         return texts
@@ -96,7 +101,7 @@ class TextBasis(BaseModel):
 
     def save(self, path: Path) -> None:
         """Write as readable YAML, atomically."""
-        data = self.model_dump()
+        data = self.model_dump(exclude_defaults=True, exclude={"texts"})
         data["texts"] = list(self.texts)
         write_text(path, yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100))
 

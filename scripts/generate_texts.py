@@ -1,0 +1,94 @@
+r"""Ask an LLM for the texts of a criterion and save them as a text basis.
+
+    python scripts/generate_texts.py --criterion color \
+        --vlm-prompt "objects with the color of {text}" --out my_bases/color.yaml
+
+The key is read from OPENAI_API_KEY. Without one, use a local server, which needs none:
+
+    ollama serve & ollama pull llama3.1
+    python scripts/generate_texts.py ... --base-url http://localhost:11434/v1 --model llama3.1
+
+Answers are kept in --cache-dir: the same command again asks nobody, and an interrupted one goes on
+where it stopped.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from crl.errors import UserError, command
+from crl.llm import LLM_PROMPTS, OPENAI, generate_basis
+
+
+def main(argv: list[str]) -> None:
+    args = parse(argv)
+    if args.out.suffix not in {".yaml", ".yml"}:
+        raise UserError(f"--out must end in .yaml, not {args.out.name!r}")
+    if args.out.exists() and not args.overwrite:
+        raise UserError(f"{args.out} exists; give another --out, or --overwrite")
+    try:
+        basis = generate_basis(
+            args.criterion,
+            args.vlm_prompt,
+            model=args.model,
+            base_url=args.base_url,
+            llm_prompt=args.llm_prompt,
+            temperature=args.temperature,
+            seed=args.seed,
+            number=args.number,
+            examples=args.examples,
+            cache_dir=args.cache_dir,
+            timeout=args.timeout,
+        )
+        basis.save(args.out)
+    except OSError as error:
+        raise UserError(f"cannot write {error.filename or args.out}: {error.strerror}") from error
+    made = basis.provenance
+    print(f"{args.out}: {len(basis.texts)} texts for {basis.criterion!r}", end=" ")
+    print(f"by {made['llm']} in {made['rounds']} rounds ({made['date']})")
+    print(f"  first: {', '.join(basis.texts[:8])}")
+    print(f"  the VLM will read: {basis.prompts[0]!r}")
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    listed = "\n".join(f"  {i}  {text}" for i, text in enumerate(LLM_PROMPTS, start=1))
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=f"LLM prompts (paper, table 12):\n{listed}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--criterion", required=True, help="what the texts shall describe, e.g. color")
+    add("--vlm-prompt", required=True, help="'... {text} ...': the sentence that the VLM encodes")
+    add("--out", required=True, type=Path, help="where to save the basis (.yaml)")
+    add("--model", default="gpt-4o", help="the LLM, as the server names it (default: %(default)s)")
+    add(
+        "--base-url",
+        default=os.environ.get("OPENAI_BASE_URL") or OPENAI,
+        help=f"any OpenAI-compatible server (default: OPENAI_BASE_URL, or {OPENAI})",
+    )
+    add(
+        "--llm-prompt",
+        type=int,
+        default=1,
+        choices=range(1, len(LLM_PROMPTS) + 1),
+        help="which of the paper's prompts, see below (default: %(default)s)",
+    )
+    add("--temperature", type=float, default=1.0, help="default: %(default)s, as in the paper")
+    add("--seed", type=int, default=0, help="default: %(default)s; servers may ignore it")
+    add("--number", type=int, help="exactly so many texts (default: as many as possible)")
+    add(
+        "--examples",
+        type=lambda text: [part.strip() for part in text.split(",") if part.strip()],
+        default=[],
+        metavar="A,B",
+        help="two or three texts that show what is meant, e.g. crimson,navy",
+    )
+    add("--cache-dir", type=Path, default=Path("cache/llm"), help="default: %(default)s")
+    add("--timeout", type=float, default=120.0, help="seconds a request (default: %(default)s)")
+    add("--overwrite", action="store_true", help="replace --out if it exists")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    command(main)()
