@@ -1,0 +1,85 @@
+"""Clustering under a criterion (paper, Table 2): k-means on I and on R = I Tᵀ.
+
+    python classification_clustering/clustering.py --config configs/clevr4.yaml vlm=clip
+
+Prints and saves NMI, ACC (Hungarian match) and ARI in percent, mean and standard deviation over
+seeds, and draws t-SNE maps and cluster sheets, universal beside conditional.
+"""
+
+import time
+
+import numpy as np
+from common import Cell, TaskConfig, cells
+from sklearn.cluster import KMeans
+from tqdm import tqdm
+
+from crl.config import load_config
+from crl.errors import UserError, command
+from crl.figures import cluster_sheet, slug, tsne_pair
+from crl.metrics import accuracy, clustering_scores
+from crl.projection import l2, project
+from crl.results import Run, digest, score_table, summary
+
+
+def kmeans(x: np.ndarray, clusters: int, seeds: int) -> np.ndarray:
+    """k-means of x (N, F) once a seed, with the paper's settings: (seeds, N) cluster numbers.
+
+    Raises:
+        UserError: fewer images than clusters.
+    """
+    if len(x) < clusters:
+        raise UserError(f"{len(x)} images cannot make {clusters} clusters")
+    bar = tqdm(range(seeds), desc="k-means", unit="seed", disable=None, leave=False)
+    return np.stack(
+        [KMeans(clusters, n_init="auto", random_state=seed).fit_predict(x) for seed in bar]
+    )
+
+
+def score(labels: np.ndarray, clusterings: np.ndarray) -> dict[str, dict]:
+    """NMI, ACC and ARI of clusterings (seeds, N) against labels (N,), in percent, over seeds."""
+    scores = [clustering_scores(labels, clusters) for clusters in clusterings]
+    return {metric: summary([s[metric] for s in scores]) for metric in scores[0]}
+
+
+def measure(cell: Cell, seeds: int) -> dict[str, dict]:
+    """Scores of both representations, and of zero-shot classification by the class names."""
+    r = l2(project(cell.image, cell.text))  # R = I Tᵀ, (N, K), unit rows
+    scores = {
+        "universal": score(cell.labels, kmeans(cell.universal, cell.classes, seeds)),
+        "conditional": score(cell.labels, kmeans(r, cell.classes, seeds)),
+    }
+    if cell.class_text is not None:
+        guess = project(cell.image, cell.class_text).argmax(1)
+        scores["zero-shot"] = {"acc": summary([accuracy(cell.labels, guess)])}
+    return scores
+
+
+def draw(cell: Cell, run: Run) -> None:
+    """t-SNE and cluster sheet of one cell, universal beside conditional; seed 0."""
+    r = l2(project(cell.image, cell.text))
+    name = slug(f"{cell.about['vlm']}-{cell.about['criterion']}")
+    title = f"{cell.about['vlm']}, {cell.about['criterion']}"
+    tsne_pair(cell.universal, r, cell.labels, title, run.folder / f"tsne-{name}.png")
+    if cell.paths:
+        clusters = [kmeans(x, cell.classes, seeds=1)[0] for x in (cell.universal, r)]
+        cluster_sheet(cell.paths, *clusters, title, run.folder / f"clusters-{name}.png")
+
+
+@command
+def main(argv: list[str]) -> None:
+    config = load_config(TaskConfig, argv, __doc__, unused=["shots"])
+    run = Run(config.outputs / "clustering" / config.name, config.model_dump(mode="json"))
+    for cell in cells(config):
+        key = digest("clustering", cell.digest, config.seeds, config.figures)
+        if not run.finished(key):
+            start = time.perf_counter()
+            scores = measure(cell, config.seeds)
+            if config.figures:
+                draw(cell, run)
+            run.add(key, **cell.about, scores=scores, seconds=time.perf_counter() - start)
+    print(score_table(f"Clustering ({config.seeds} seeds, percent)", run.cells))
+    print(f"results and figures: {run.folder}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""What few_shot.py and clustering.py share: configuration, and the way to I, T and labels."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from datasets import load
+from pydantic import BeforeValidator, Field, model_validator
+
+from crl.basis import TextBasis
+from crl.config import Config
+from crl.embed import embed_images, embed_texts
+from crl.errors import UserError
+from crl.projection import l2
+from crl.results import array_digest, digest
+from crl.vlm import load_vlm
+
+OneOrMore = BeforeValidator(lambda value: value if isinstance(value, list) else [value])
+
+
+class TaskConfig(Config):
+    """Keys of few_shot.py and clustering.py."""
+
+    name: str = Field("run", description="results go to <outputs>/<task>/<name>")
+    data: Literal["clevr4", "cards", "folder"] | None = Field(None, description="the data set")
+    root: Path = Field(Path("data"), description="folder that holds the data set")
+    images: int | None = Field(None, description="how many images there must be")
+    criteria: Annotated[list[str], OneOrMore] = Field([], description="one or more criteria")
+    bases: dict[str, str] = Field({}, description="criterion: text basis (name or YAML file)")
+    texts: int | None = Field(None, description="use the first so many texts of a basis")
+    vlm: Annotated[list[str], OneOrMore] = Field(["clip"], description="one or more VLMs")
+    features: Path | None = Field(None, description="NPZ with image, text, labels; no data, vlm")
+    image_vector: Literal["mean", "first", "max"] = Field(
+        "mean", description="BLIP-2: how 32 vectors become the universal one"
+    )
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="of the VLM")
+    device: str | None = Field(None, description="e.g. cpu, cuda; none takes the best")
+    batch_size: int = Field(64, gt=0, description="images a batch")
+    workers: int | None = Field(None, ge=0, description="processes that decode images")
+    unreadable: Literal["error", "skip"] = Field("error", description="images that do not open")
+    shots: Annotated[list[int], OneOrMore] = Field([1, 5, 10], description="images a class")
+    seeds: int = Field(20, gt=0, description="runs, with seeds 0, 1, ...")
+    figures: bool = Field(True, description="draw figures")
+    cache: Path = Field(Path("cache/embeddings"), description="where embeddings are kept")
+    outputs: Path = Field(Path("outputs"), description="where results go")
+
+    @model_validator(mode="after")
+    def _data_or_features(self) -> "TaskConfig":
+        replaced = {"data", "root", "images", "criteria", "bases", "texts", "vlm"}
+        replaced |= {"precision", "device", "batch_size", "workers", "unreadable", "cache"}
+        if self.features is None and (self.data is None or not self.criteria):
+            raise ValueError("set data and criteria (see configs/), or features=FILE.npz")
+        idle = sorted(replaced & self.model_fields_set) if self.features else []
+        if idle:
+            raise ValueError(f"features replaces {', '.join(idle)}; remove them")
+        if min(self.shots, default=0) < 1:
+            raise ValueError("shots must be 1 or more")
+        return self
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One VLM under one criterion: everything that a protocol needs.
+
+    Attributes:
+        image: I, (N, D) or (N, Q, D), L2-normalised rows.
+        universal: (N, D), `image` itself, or one vector an image where the VLM gives Q.
+        text: T, (K, D), L2-normalised rows.
+        labels: (N,) int64.
+        class_text: (C, D), L2-normalised embeddings of the true class names; None if unknown.
+        paths: N image files; None where the embeddings were made elsewhere.
+        about: what the cell is, for the results file.
+    """
+
+    image: np.ndarray
+    universal: np.ndarray
+    text: np.ndarray
+    labels: np.ndarray
+    class_text: np.ndarray | None
+    paths: list[Path] | None
+    about: dict
+
+    @property
+    def classes(self) -> int:
+        """The number of classes, C."""
+        return self.about["classes"]
+
+    @property
+    def digest(self) -> str:
+        """Changes whenever an input of the protocol does."""
+        arrays = [self.image, self.universal, self.text, self.labels]
+        arrays += [] if self.class_text is None else [self.class_text]
+        return digest(*map(array_digest, arrays))
+
+
+def cells(config: TaskConfig) -> Iterator[Cell]:
+    """Every VLM under every criterion of the configuration."""
+    if config.features:
+        yield _from_file(config)
+        return
+    # everything that may be wrong is looked at before the first VLM is loaded
+    data = {c: load(config.data, config.root, c, config.images) for c in config.criteria}
+    bases = {c: _basis(config, c) for c in config.criteria}
+    for name in config.vlm:
+        vlm = load_vlm(name, config.device, config.precision)
+        paths = None
+        for criterion, labelled in data.items():
+            if labelled.paths != paths:  # Clevr4's four criteria share their images
+                paths = labelled.paths
+                options = (config.batch_size, config.workers, config.unreadable)
+                embeddings = embed_images(vlm, paths, config.cache, *options)
+                image = l2(np.asarray(embeddings.image))  # I, (N, D) or (N, Q, D)
+                universal = _universal(image, config)
+            basis = bases[criterion]
+            names = [basis.vlm_prompt.replace("{text}", name) for name in labelled.classes]
+            yield Cell(
+                image,
+                universal,
+                text=l2(embed_texts(vlm, basis.prompts, config.cache)),  # T, (K, D)
+                labels=labelled.labels[embeddings.kept],
+                class_text=l2(embed_texts(vlm, names, config.cache)),
+                paths=[paths[i] for i in embeddings.kept],
+                about={
+                    "data": config.data,
+                    "criterion": criterion,
+                    "vlm": vlm.name,
+                    "images": len(image),
+                    "left_out": len(paths) - len(image),
+                    "classes": len(labelled.classes),
+                    "texts": len(basis.texts),
+                    "basis_hash": basis.hash,
+                    "vlm_fingerprint": vlm.fingerprint,
+                    "image_vector": config.image_vector if image.ndim == 3 else None,
+                },
+            )
+
+
+def _basis(config: TaskConfig, criterion: str) -> TextBasis:
+    basis = TextBasis.load(config.bases.get(criterion, f"{config.data}_{criterion}"))
+    return basis.first(config.texts) if config.texts else basis
+
+
+def _from_file(config: TaskConfig) -> Cell:
+    try:
+        with np.load(config.features, allow_pickle=False) as file:
+            image, text, labels = (file[key] for key in ("image", "text", "labels"))
+    except KeyError as error:
+        raise UserError(f"{config.features} must hold image, text and labels: {error}") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {config.features} as NPZ: {error}") from error
+    _check_features(config.features, image, text, labels)
+    image, text = l2(image.astype(np.float32)), l2(text.astype(np.float32))
+    labels = np.unique(labels, return_inverse=True)[1]
+    about = {
+        "data": config.features.name,
+        "criterion": config.name,
+        "vlm": "features",
+        "images": len(labels),
+        "classes": int(labels.max()) + 1,
+        "texts": len(text),
+        "basis_hash": array_digest(text),
+        "vlm_fingerprint": array_digest(image),
+    }
+    return Cell(image, _universal(image, config), text, labels, None, None, about)
+
+
+def _check_features(path: Path, image: np.ndarray, text: np.ndarray, labels: np.ndarray) -> None:
+    shapes = f"image {image.shape}, text {text.shape}, labels {labels.shape}"
+    fits = image.ndim in (2, 3) and text.ndim == 2 and labels.ndim == 1
+    if not fits or image.shape[-1] != text.shape[1] or len(image) != len(labels):
+        raise UserError(f"{path} must hold image (N, D), text (K, D), labels (N,), not {shapes}")
+    if not (np.isfinite(image).all() and np.isfinite(text).all()):
+        raise UserError(f"{path} holds NaN or infinite embeddings")
+
+
+def _universal(image: np.ndarray, config: TaskConfig) -> np.ndarray:
+    if image.ndim == 2:
+        return image
+    rules = {"mean": lambda x: x.mean(1), "first": lambda x: x[:, 0], "max": lambda x: x.max(1)}
+    return l2(rules[config.image_vector](image))

@@ -1,0 +1,152 @@
+"""Clevr4, Cards and any class-per-folder tree: image paths, and one label an image and criterion.
+
+Orders follow the paper's protocol, because few-shot splits depend on them: Clevr4 by sorted file
+name, folder trees as torchvision's ImageFolder lists them.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from crl.errors import UserError, nearest
+
+CLEVR4_PAGE = "https://www.robots.ox.ac.uk/~vgg/data/clevr4/"
+CARDS_PAGE = "https://github.com/Alexander-Yao/Multi-MaP"
+CLEVR4_TREE = "clevr_4_10k_v1/{images/*.png, clevr_4_annots.json}"
+CARDS_TREE = "cards/{number/<13 classes>/*, suits/<4 classes>/*}"
+FOLDER_TREE = "<criterion>/<class>/<image files>"
+
+CLEVR4_CLASSES = {
+    "texture": "rubber metal checkered emojis wave brick star circles zigzag chessboard".split(),
+    "shape": "sphere monkey cone cube torus star teapot diamond gear cylinder".split(),
+    "color": "gray red blue green brown purple cyan yellow pink orange".split(),
+    "count": [str(n) for n in range(1, 11)],
+}
+CARDS_CLASSES = {
+    "number": "ace two three four five six seven eight nine ten jack queen king".split(),
+    "suits": "clubs diamonds hearts spades".split(),
+}
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images of one data set under one criterion.
+
+    Attributes:
+        paths: N image files.
+        labels: (N,) int64, index into `classes`.
+        classes: C class names, sorted (numbers by value).
+    """
+
+    paths: list[Path]
+    labels: np.ndarray
+    classes: list[str]
+
+
+def load(data: str, root: Path, criterion: str, expected: int | None = None) -> Labelled:
+    """Images and labels of `data` (`clevr4`, `cards` or `folder`) under `criterion`.
+
+    Args:
+        root: the folder that holds `clevr_4_10k_v1`, `cards`, or the criteria's folders.
+        expected: how many images there should be; None accepts any number.
+
+    Raises:
+        UserError: missing data (with the page to get it from and the tree that is expected), an
+            unknown criterion or label, an empty class, or another number of images.
+    """
+    loaders = {"clevr4": _clevr4, "cards": _cards, "folder": _folder}
+    loaded = loaders[data](Path(root), criterion)
+    if expected is not None and len(loaded.paths) != expected:
+        raise UserError(
+            f"{data} in {root} has {len(loaded.paths)} images, not {expected}; is the download "
+            f"complete? (images=null accepts any number)"
+        )
+    return loaded
+
+
+def _clevr4(root: Path, criterion: str) -> Labelled:
+    _check_criterion(criterion, CLEVR4_CLASSES)
+    folder = root / "clevr_4_10k_v1"
+    annotations_file = folder / "clevr_4_annots.json"
+    if not annotations_file.is_file() or not (folder / "images").is_dir():
+        raise _missing("Clevr4", root, CLEVR4_PAGE, CLEVR4_TREE)
+    try:
+        annotations = json.loads(annotations_file.read_text(encoding="utf-8"))
+        facts = {name: str(values[criterion]) for name, values in annotations.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{annotations_file} is not {{name: {{texture, shape, color, count}}}}: {error!r}"
+        ) from error
+    paths = sorted((folder / "images").glob("*.png"))
+    classes = sorted(CLEVR4_CLASSES[criterion], key=_by_value)
+    unknown = next((path for path in paths if path.stem not in facts), None)
+    if unknown:
+        raise UserError(f"{unknown} has no entry in {annotations_file}")
+    wrong = next((path for path in paths if facts[path.stem] not in classes), None)
+    if wrong:
+        value = facts[wrong.stem]
+        raise UserError(
+            f"{annotations_file}: {wrong.stem} has the {criterion} {value!r}; "
+            f"{nearest(value, classes)}"
+        )
+    return _labelled(paths, [facts[path.stem] for path in paths], classes, folder)
+
+
+def _cards(root: Path, criterion: str) -> Labelled:
+    _check_criterion(criterion, CARDS_CLASSES)
+    folder = root / "cards" / criterion
+    if not folder.is_dir():
+        raise _missing("Cards", root, CARDS_PAGE, CARDS_TREE)
+    return _tree(folder, sorted(CARDS_CLASSES[criterion]))
+
+
+def _folder(root: Path, criterion: str) -> Labelled:
+    folder = root / criterion
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}; expected: {root}/{FOLDER_TREE}")
+    return _tree(folder, sorted(entry.name for entry in folder.iterdir() if entry.is_dir()))
+
+
+def _tree(folder: Path, classes: list[str]) -> Labelled:
+    """Class folders in the order of torchvision's ImageFolder."""
+    found = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    if found != classes:
+        odd = sorted(set(found) ^ set(classes))
+        raise UserError(f"{folder} must hold the folders {', '.join(classes)}; look at: {odd}")
+    paths, names = [], []
+    for name in classes:
+        for directory, _, files in sorted(os.walk(folder / name, followlinks=True)):
+            images = [file for file in sorted(files) if file.lower().endswith(EXTENSIONS)]
+            paths += [Path(directory) / file for file in images]
+            names += [name] * len(images)
+    return _labelled(paths, names, classes, folder)
+
+
+def _labelled(paths: list[Path], names: list[str], classes: list[str], folder: Path) -> Labelled:
+    if not paths:
+        raise UserError(f"there are no images in {folder}")
+    empty = [name for name in classes if name not in set(names)]
+    if empty:
+        raise UserError(f"{folder}: no image of the class {', '.join(empty)}")
+    index = {name: i for i, name in enumerate(classes)}
+    return Labelled(paths, np.array([index[name] for name in names]), classes)
+
+
+def _check_criterion(criterion: str, known: dict) -> None:
+    if criterion not in known:
+        raise UserError(f"unknown criterion {criterion!r}; {nearest(criterion, known)}")
+
+
+def _missing(name: str, root: Path, page: str, tree: str) -> UserError:
+    return UserError(
+        f"{name} is not in {root.resolve()}; get it from {page} and unpack it to "
+        f"{root}/{tree}, or set root="
+    )
+
+
+def _by_value(name: str) -> tuple[int, str]:
+    return (int(name), "") if name.isdigit() else (0, name)

@@ -1,0 +1,96 @@
+"""Configuration: defaults < YAML file < command line, validated, with unknown keys refused."""
+
+import argparse
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from crl.errors import UserError, explain, nearest
+
+
+class Config(BaseModel):
+    """Base of every task's configuration: a key that is not a field is an error."""
+
+    model_config = ConfigDict(extra="forbid", validate_default=True)
+
+
+T = TypeVar("T", bound=Config)
+
+
+def load_config(kind: type[T], argv: list[str], about: str, unused: Collection[str] = ()) -> T:
+    """Read `[--config FILE.yaml] [key=value ...]`; values are YAML, e.g. `shots=[1,5]`.
+
+    Args:
+        about: what the script does, for `--help`.
+        unused: fields that this script does not use. They may stand in a file that two scripts
+            share, but on the command line they are an error.
+
+    Raises:
+        UserError: no such file, bad YAML, an unknown or unused key, or a bad value.
+    """
+    parser = argparse.ArgumentParser(
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="see configs/")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides of the file")
+    parser.epilog = "keys:\n" + "\n".join(
+        f"  {key:<14} {field.description} (default: {_shown(field)})"
+        for key, field in kind.model_fields.items()
+        if key not in unused
+    )
+    arguments = parser.parse_args(argv)
+    values = _read(arguments.config) if arguments.config else {}
+    where = str(arguments.config) if arguments.config else "the command line"
+    for key in values:
+        _check_key(key, kind.model_fields, where)
+    if arguments.config:
+        values.setdefault("name", arguments.config.stem)
+    for override in arguments.overrides:
+        key, separator, value = override.partition("=")
+        if not separator:
+            raise UserError(f"{override!r} is not of the form key=value")
+        _check_key(key, [k for k in kind.model_fields if k not in unused], "the command line")
+        try:
+            values[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UserError(f"{override!r}: the value is not valid YAML") from error
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{where}: {explain(error)}") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} must hold `key: value` lines")
+    return values
+
+
+def _check_key(key: str, known: Collection[str], where: str) -> None:
+    if key not in known:
+        raise UserError(f"unknown key {key!r} in {where}; {nearest(str(key), known)}")
+
+
+def _shown(field) -> str:
+    return (
+        "none"
+        if field.is_required()
+        else yaml.safe_dump(
+            _plain(field.get_default(call_default_factory=True)), default_flow_style=True
+        )
+        .removesuffix("\n...\n")
+        .strip()
+    )
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value

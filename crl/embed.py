@@ -1,0 +1,284 @@
+"""Images or texts -> embeddings: batched, resumable, and each distinct one encoded once, ever.
+
+Embeddings live under `<cache>/<VLM fingerprint>/{image,text}/` in shards of safetensors. A shard
+holds the digests of what it embeds (content, not names: copies, renamed files and several data
+sets share entries) beside the embeddings, and appears by renaming a finished temporary file. So a
+killed run goes on from its last shard, and a growing folder costs only its new images.
+"""
+
+import hashlib
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from crl.errors import UserError
+from crl.files import atomic_path
+from crl.vlm import VLM
+
+DEFAULT_CACHE = Path("cache/embeddings")
+BATCHES_A_SHARD = 16  # what a kill can cost; a fixed number, so that a resumed run batches alike
+FORMAT = "crl-embeddings-1"
+
+
+@dataclass(frozen=True)
+class ImageEmbeddings:
+    """What `embed_images` gives.
+
+    Attributes:
+        image: (N, D) float32, or (N, Q, D) for a VLM with Q query vectors; not normalised; a
+            memory map, so that only the rows in use take memory.
+        kept: (N,) which of the given paths the rows belong to: all of them, unless unreadable
+            images were skipped.
+    """
+
+    image: np.ndarray
+    kept: np.ndarray
+
+
+def embed_images(
+    vlm: VLM,
+    paths: Sequence[Path | str],
+    cache: Path | None = DEFAULT_CACHE,
+    batch_size: int = 64,
+    workers: int | None = None,
+    unreadable: Literal["error", "skip"] = "error",
+) -> ImageEmbeddings:
+    """Embed image files; a file named several times, or copied, is encoded once.
+
+    Args:
+        cache: folder of the embedding cache; None uses a temporary one.
+        workers: processes that decode images; default one a core, at most 8.
+        unreadable: `error` stops at an image that cannot be decoded and names it; `skip` leaves
+            such images out and warns how many there were.
+
+    Raises:
+        UserError: no images, a missing file, or an unreadable image.
+    """
+    if len(paths) == 0:
+        raise UserError("there are no images to embed")
+    paths = [Path(path) for path in paths]
+    digests, failures = _file_digests(paths)
+    with _store(vlm, "image", cache) as store:
+        first = {digest: path for digest, path in zip(digests[::-1], paths[::-1], strict=True)}
+        todo = [(digest, first[digest]) for digest in store.missing(digests) if digest]
+        batches = _decoded(vlm, todo, batch_size, workers)
+        bar = tqdm(total=len(todo), desc=f"images, {vlm.name}", unit="image", disable=None)
+        with bar:
+
+            def encoded() -> Iterator[tuple[list[bytes], np.ndarray]]:
+                for good, pixels, failed in batches:
+                    failures.update(failed)
+                    if failed and unreadable == "error":
+                        raise _unreadable(failures)
+                    bar.update(len(good) + len(failed))
+                    if good:
+                        yield good, vlm.encode_images(pixels).float().cpu().numpy()
+
+            if failures and unreadable == "error":
+                raise _unreadable(failures)
+            store.add_all(encoded())
+        kept = np.array([i for i, digest in enumerate(digests) if digest in store.places], int)
+        if len(kept) < len(paths):
+            warnings.warn(
+                f"{len(paths) - len(kept)} of {len(paths)} images could not be read and were "
+                f"left out, the first: {next(iter(failures))}",
+                stacklevel=2,
+            )
+        if len(kept) == 0:
+            raise _unreadable(failures)
+        return ImageEmbeddings(store.gather([digests[i] for i in kept]), kept)
+
+
+def embed_texts(
+    vlm: VLM, texts: Sequence[str], cache: Path | None = DEFAULT_CACHE, batch_size: int = 256
+) -> np.ndarray:
+    """Embed sentences: (K, D) float32, not normalised, in the order given."""
+    digests = [_digest(text.encode()) for text in texts]
+    sentence = dict(zip(digests, texts, strict=True))
+    with _store(vlm, "text", cache) as store:
+        todo = store.missing(digests)
+        parts = [todo[i : i + batch_size] for i in range(0, len(todo), batch_size)]
+        bar = tqdm(parts, desc=f"texts, {vlm.name}", unit="batch", disable=None)
+        store.add_all(
+            (part, vlm.encode_texts([sentence[digest] for digest in part]).float().cpu().numpy())
+            for part in bar
+        )
+        return store.gather(digests)
+
+
+class _Store:
+    """One folder of shards; `places` says which shard and row holds each digest."""
+
+    def __init__(self, folder: Path, fingerprint: str):
+        self.folder, self.fingerprint = folder, fingerprint
+        self.shards: list[Path] = []
+        self.places: dict[bytes, tuple[int, int]] = {}
+        for shard in sorted(folder.glob("*.safetensors")):
+            try:
+                digests = self._read_digests(shard)
+            except (SafetensorError, ValueError, KeyError) as error:
+                warnings.warn(f"ignoring the damaged cache file {shard}: {error}", stacklevel=4)
+                continue
+            self._enter(shard, digests)
+
+    def missing(self, digests: Iterable[bytes]) -> list[bytes]:
+        """Those not stored yet, each once, in order of first appearance."""
+        return [digest for digest in dict.fromkeys(digests) if digest not in self.places]
+
+    def add_all(self, batches: Iterable[tuple[list[bytes], np.ndarray]]) -> None:
+        """Store (digests, embeddings) batches, a shard at a time."""
+        batches = iter(batches)
+        while shard := list(islice(batches, BATCHES_A_SHARD)):
+            digests = [digest for part, _ in shard for digest in part]
+            embeddings = np.concatenate([part for _, part in shard])
+            if not np.isfinite(embeddings).all():
+                raise UserError(
+                    "the VLM gave NaN or infinite embeddings; try precision=fp32 or check the "
+                    "checkpoint"
+                )
+            name = hashlib.blake2b(b"".join(digests), digest_size=16).hexdigest()
+            manifest = {
+                "format": FORMAT,
+                "fingerprint": self.fingerprint,
+                "count": str(len(digests)),
+                "dtype": str(embeddings.dtype),
+            }
+            ids = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)
+            target = self.folder / f"{name}.safetensors"
+            with atomic_path(target) as temporary:
+                save_file({"ids": ids, "embeddings": embeddings}, temporary, manifest)
+            self._enter(target, digests)
+
+    def gather(self, digests: Sequence[bytes]) -> np.ndarray:
+        """The embeddings of `digests` in order, as a memory map of an unnamed temporary file."""
+        places = np.array([self.places[digest] for digest in digests])  # (N, 2): shard, row
+        result = None
+        for number in np.unique(places[:, 0]):
+            mine = np.flatnonzero(places[:, 0] == number)
+            with safe_open(self.shards[number], "np") as file:
+                embeddings = file.get_tensor("embeddings")
+            if result is None:
+                result = self._memory_map((len(digests), *embeddings.shape[1:]))
+            result[mine] = embeddings[places[mine, 1]]
+        return result
+
+    def _memory_map(self, shape: tuple[int, ...]) -> np.ndarray:
+        size = int(np.prod(shape)) * 4
+        with tempfile.TemporaryFile(dir=self.folder) as file:
+            if hasattr(os, "posix_fallocate"):  # a full disk shows here, not as a crash later
+                os.posix_fallocate(file.fileno(), 0, size)
+            return np.memmap(file, np.float32, "w+", shape=shape)
+
+    def _enter(self, shard: Path, digests: list[bytes]) -> None:
+        number = len(self.shards)
+        self.shards.append(shard)
+        self.places.update({digest: (number, row) for row, digest in enumerate(digests)})
+
+    def _read_digests(self, shard: Path) -> list[bytes]:
+        with safe_open(shard, "np") as file:
+            manifest = file.metadata() or {}
+            ids = file.get_tensor("ids")
+            shape = file.get_slice("embeddings").get_shape()
+        expected = {"format": FORMAT, "fingerprint": self.fingerprint, "count": str(shape[0])}
+        if {key: manifest.get(key) for key in expected} != expected or len(ids) != shape[0]:
+            raise ValueError("its manifest does not fit")
+        return [row.tobytes() for row in ids]
+
+
+@contextmanager
+def _store(vlm: VLM, kind: str, cache: Path | None) -> Iterator[_Store]:
+    """The store of one VLM and kind; with `cache=None` it is gone after the block."""
+    with ExitStack() as stack:
+        root = cache or stack.enter_context(tempfile.TemporaryDirectory())
+        folder = Path(root) / vlm.fingerprint / kind
+        folder.mkdir(parents=True, exist_ok=True)
+        yield _Store(folder, vlm.fingerprint)
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
+def _file_digests(paths: list[Path]) -> tuple[list[bytes], dict[Path, str]]:
+    """A digest of each file's content (empty where it cannot be read), and why not."""
+
+    def digest(path: Path) -> bytes | OSError:
+        try:
+            with open(path, "rb") as file:
+                return _digest(file.read())
+        except OSError as error:
+            return error
+
+    results: list[bytes | OSError] = []
+    bar = tqdm(total=len(paths), desc="reading", unit="file", disable=None, leave=False)
+    with bar, ThreadPoolExecutor(8) as pool:
+        for start in range(0, len(paths), 4096):
+            results.extend(pool.map(digest, paths[start : start + 4096]))
+            bar.update(min(4096, len(paths) - start))
+    failures = {
+        path: str(result.strerror or result)
+        for path, result in zip(paths, results, strict=True)
+        if isinstance(result, OSError)
+    }
+    return [b"" if isinstance(result, OSError) else result for result in results], failures
+
+
+def _unreadable(failures: dict[Path, str]) -> UserError:
+    (path, why), *others = failures.items()
+    more = f" ({len(others)} more like it)" if others else ""
+    return UserError(
+        f"cannot read the image {path}: {why}{more}; mend or remove it, or set unreadable=skip"
+    )
+
+
+class _Files(Dataset):
+    """Decoded and preprocessed images; what cannot be decoded comes as its error message."""
+
+    def __init__(self, paths: list[Path], preprocess: Callable[[Image.Image], torch.Tensor]):
+        self.paths, self.preprocess = paths, preprocess
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> torch.Tensor | str:
+        try:
+            with Image.open(self.paths[index]) as image:
+                return self.preprocess(image)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            return str(error) or type(error).__name__
+
+
+def _collate(items: list[torch.Tensor | str]) -> tuple[torch.Tensor, dict[int, str]]:
+    """Good images stacked (B', 3, H, W), and {place in the batch: why it failed}."""
+    good = [item for item in items if not isinstance(item, str)]
+    failed = {i: item for i, item in enumerate(items) if isinstance(item, str)}
+    return torch.stack(good) if good else torch.empty(0), failed
+
+
+def _decoded(
+    vlm: VLM, todo: list[tuple[bytes, Path]], batch_size: int, workers: int | None
+) -> Iterator[tuple[list[bytes], torch.Tensor, dict[Path, str]]]:
+    """Batches of digests (B'), pixels (B', 3, H, W) and {path: why it failed}."""
+    if workers is None:
+        workers = min(8, os.cpu_count() or 1) if len(todo) > batch_size else 0
+    files = _Files([path for _, path in todo], vlm.preprocess)
+    loader = DataLoader(files, batch_size, num_workers=workers, collate_fn=_collate)
+    for start, (pixels, failed) in zip(range(0, len(todo), batch_size), loader, strict=True):
+        part = todo[start : start + batch_size]
+        good = [digest for i, (digest, _) in enumerate(part) if i not in failed]
+        yield good, pixels, {part[i][1]: why for i, why in failed.items()}

@@ -1,0 +1,80 @@
+"""Pictures of representations: t-SNE maps and cluster sheets, universal beside conditional."""
+
+import re
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")  # files, not windows
+import matplotlib.pyplot as plt
+import numpy as np
+from PIL import Image
+from sklearn.manifold import TSNE
+
+from crl.files import atomic_path
+
+MOST_POINTS = 1000  # t-SNE of more costs minutes and shows no more
+
+
+def slug(name: str) -> str:
+    """A name fit for a file: letters, digits and dashes."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower()
+
+
+def tsne_pair(
+    universal: np.ndarray, conditional: np.ndarray, labels: np.ndarray, title: str, file: Path
+) -> None:
+    """t-SNE of I (N, D) and of R (N, K), points colored by label (N,), into a PNG.
+
+    At most `MOST_POINTS` images, the same in both maps, drawn with a fixed seed.
+    """
+    rng = np.random.default_rng(0)
+    shown = np.sort(rng.permutation(len(labels))[:MOST_POINTS])
+    figure, axes = plt.subplots(1, 2, figsize=(9, 4.6), layout="constrained")
+    for axis, x, name in zip(
+        axes, (universal, conditional), ("universal: I", "conditional: R = I Tᵀ"), strict=True
+    ):
+        perplexity = min(30, (len(shown) - 1) / 3)
+        points = TSNE(random_state=0, init="pca", perplexity=perplexity).fit_transform(x[shown])
+        axis.scatter(*points.T, c=labels[shown], cmap="tab20", s=7, linewidths=0)
+        axis.set(title=name, xticks=[], yticks=[])
+    figure.suptitle(f"{title}: one color a class")
+    _save(figure, file)
+
+
+def cluster_sheet(
+    paths: list[Path],
+    universal: np.ndarray,
+    conditional: np.ndarray,
+    title: str,
+    file: Path,
+    columns: int = 7,
+) -> None:
+    """A row a cluster, random members side by side: universal left, conditional right; a PNG.
+
+    Args:
+        paths: N image files. universal, conditional: (N,) cluster numbers.
+    """
+    rows = int(max(universal.max(), conditional.max())) + 1
+    figure, axes = plt.subplots(
+        rows, 2 * columns + 1, figsize=(1.0 * columns + 0.5, 0.5 * rows + 0.5), squeeze=False
+    )
+    rng = np.random.default_rng(0)
+    for axis in axes.flat:
+        axis.axis("off")
+    for left, clusters in ((0, universal), (columns + 1, conditional)):
+        for row in range(rows):
+            members = rng.permutation(np.flatnonzero(clusters == row))[:columns]
+            for column, member in enumerate(members):
+                with Image.open(paths[member]) as image:
+                    thumbnail = image.convert("RGB").resize((96, 96))
+                axes[row, left + column].imshow(thumbnail)
+    figure.subplots_adjust(0.01, 0.01, 0.99, 1 - 0.45 / figure.get_figheight(), 0.04, 0.04)
+    figure.suptitle(f"{title}: clusters of I (left) and of R = I Tᵀ (right), a row each")
+    _save(figure, file)
+
+
+def _save(figure: plt.Figure, file: Path) -> None:
+    with atomic_path(file) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+    plt.close(figure)

@@ -1,0 +1,99 @@
+"""The conditional representation R = I Tᵀ, and the normalisations that the paper applies to it."""
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+
+def l2(x: np.ndarray) -> np.ndarray:
+    """Scale the last axis to unit length; rows of zeros stay zeros.
+
+    >>> l2(np.array([[3.0, 4.0]]))
+    array([[0.6, 0.8]])
+    """
+    return x / np.linalg.norm(x, axis=-1, keepdims=True).clip(np.finfo(x.dtype).tiny)
+
+
+def project(image: np.ndarray, text: np.ndarray) -> np.ndarray:
+    """R = I Tᵀ (paper, sec. 3): similarity of every image to every text of the basis.
+
+    Args:
+        image: I, (N, D) L2-normalised rows; or (N, Q, D) for a VLM that gives Q query vectors an
+            image (BLIP-2), whose similarity to a text is the maximum over the Q.
+        text: T, (K, D) L2-normalised rows.
+
+    Returns:
+        R, (N, K).
+    """
+    if image.ndim == 3:
+        # a query at a time: (N, Q, K) at once would need Q times the memory of the result
+        return np.max([image[:, q] @ text.T for q in range(image.shape[1])], axis=0)
+    return image @ text.T
+
+
+def standardise(r: np.ndarray) -> np.ndarray:
+    """The paper's few-shot normalisation of R (N, K): (R - mean of all R) / std of each row.
+
+    The mean is one scalar over the whole matrix, the standard deviation is unbiased (ddof = 1)
+    and belongs to each row, as in the authors' code.
+    """
+    return (r - r.mean()) / r.std(axis=1, ddof=1, keepdims=True)
+
+
+class ConditionalProjection(TransformerMixin, BaseEstimator):
+    """R = I Tᵀ as a scikit-learn transformer: image embeddings in, conditional ones out.
+
+    >>> text = np.eye(2, 3)
+    >>> ConditionalProjection(text, ["red", "blue"]).fit_transform(np.array([[3.0, 4.0, 0.0]]))
+    array([[0.6, 0.8]])
+
+    Args:
+        text_embeddings: T, (K, D), of any length: they are L2-normalised here.
+        texts: the K texts; each names one dimension of R.
+        normalise: `l2` (paper's clustering: unit rows), `standardise` (paper's few-shot; its one
+            scalar mean is learnt by `fit`), or None (plain cosine similarities).
+    """
+
+    def __init__(self, text_embeddings, texts=None, normalise="l2"):
+        self.text_embeddings = text_embeddings
+        self.texts = texts
+        self.normalise = normalise
+
+    def fit(self, X, y=None):
+        """Check X, (N, D) or (N, Q, D) image embeddings of any length, and learn the mean."""
+        text = np.asarray(self.text_embeddings)
+        if text.ndim != 2 or not len(text):
+            raise ValueError(f"text_embeddings must be (K, D) with K > 0, not {text.shape}")
+        if self.texts is not None and len(self.texts) != len(text):
+            raise ValueError(f"{len(self.texts)} texts for {len(text)} text embeddings")
+        if self.normalise not in ("l2", "standardise", None):
+            raise ValueError(f"normalise must be 'l2', 'standardise' or None: {self.normalise!r}")
+        self.text_ = l2(text)
+        self.n_features_in_ = text.shape[1]
+        self.mean_ = self._similarities(X).mean() if self.normalise == "standardise" else None
+        return self
+
+    def transform(self, X):
+        """R of X, (N, K)."""
+        check_is_fitted(self)
+        r = self._similarities(X)
+        if self.normalise == "l2":
+            return l2(r)
+        if self.normalise == "standardise":
+            return (r - self.mean_) / r.std(axis=1, ddof=1, keepdims=True)
+        return r
+
+    def get_feature_names_out(self, input_features=None):
+        """The K texts: each dimension of R is the similarity to one of them."""
+        check_is_fitted(self)
+        texts = self.texts if self.texts is not None else range(len(self.text_))
+        return np.array([str(text) for text in texts], dtype=object)
+
+    def _similarities(self, X) -> np.ndarray:
+        X = np.asarray(X)
+        if X.ndim not in (2, 3) or X.shape[-1] != self.n_features_in_:
+            raise ValueError(
+                f"image embeddings must be (N, {self.n_features_in_}) or "
+                f"(N, Q, {self.n_features_in_}) to fit the texts, not {X.shape}"
+            )
+        return project(l2(X), self.text_)

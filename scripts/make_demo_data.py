@@ -1,0 +1,63 @@
+"""Draw the demo data sets, in the official on-disk formats of the real ones.
+
+    python scripts/make_demo_data.py --out data/demo --images 3000
+
+The same seed gives the same pictures, whatever the number of workers. A data set that is already
+there in the asked size and seed is left alone.
+"""
+
+import argparse
+import importlib
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from demo_worlds import WORLDS
+
+from crl.errors import UserError, command, nearest
+from crl.files import write_text
+
+DRAWING = 1  # raise when a world draws other pictures than before
+
+
+def make(world: str, out: Path, images: int, seed: int, workers: int) -> None:
+    """Draw one world into `out`, whole or not at all."""
+    label = {"images": images, "seed": seed, "drawing": DRAWING}
+    done = out / f".{world}.json"
+    if done.exists() and json.loads(done.read_text()) == label:
+        print(f"{world}: {images} images are already in {out}")
+        return
+    with tempfile.TemporaryDirectory(dir=out, prefix=f".{world}.") as folder:
+        importlib.import_module(f"demo_worlds.{world}").write(Path(folder), images, seed, workers)
+        done.unlink(missing_ok=True)
+        for new in Path(folder).iterdir():
+            shutil.rmtree(out / new.name, ignore_errors=True)
+            new.rename(out / new.name)
+    write_text(done, json.dumps(label))
+    print(f"{world}: drew {images} images into {out}")
+
+
+@command
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("data/demo"), help="folder to draw into")
+    parser.add_argument("--worlds", nargs="+", default=list(WORLDS), help=f"of {WORLDS}")
+    parser.add_argument("--images", type=int, default=3000, help="pictures a world")
+    parser.add_argument("--seed", type=int, default=0, help="another seed draws other pictures")
+    parser.add_argument("--workers", type=int, default=0, help="processes; 0: one a core")
+    arguments = parser.parse_args(argv)
+    for world in arguments.worlds:
+        if world not in WORLDS:
+            raise UserError(f"unknown world {world!r}; {nearest(world, WORLDS)}")
+    if arguments.images < 1:
+        raise UserError(f"--images must be at least 1, not {arguments.images}")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for world in arguments.worlds:
+        make(world, arguments.out, arguments.images, arguments.seed, arguments.workers)
+
+
+if __name__ == "__main__":
+    main()

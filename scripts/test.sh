@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Lint and tests, in an environment that is made if it is not there: bash scripts/test.sh
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+.venv/bin/ruff format --check .
+.venv/bin/ruff check .
+.venv/bin/python -m pytest "$@"
