@@ -9,10 +9,10 @@ seeds, and draws t-SNE maps and cluster sheets, universal beside conditional.
 import time
 
 import numpy as np
-from common import Cell, TaskConfig, cells
 from sklearn.cluster import KMeans
 from tqdm import tqdm
 
+from classification_clustering.common import Cell, TaskConfig, cells
 from crl.config import load_config
 from crl.errors import UserError, command
 from crl.figures import cluster_sheet, slug, tsne_pair
@@ -45,8 +45,8 @@ def measure(cell: Cell, seeds: int) -> dict[str, dict]:
     """Scores of both representations, and of zero-shot classification by the class names."""
     r = l2(project(cell.image, cell.text))  # R = I Tᵀ, (N, K), unit rows
     scores = {
-        "universal": score(cell.labels, kmeans(cell.universal, cell.classes, seeds)),
-        "conditional": score(cell.labels, kmeans(r, cell.classes, seeds)),
+        "universal": score(cell.labels, kmeans(cell.universal, len(cell.class_names), seeds)),
+        "conditional": score(cell.labels, kmeans(r, len(cell.class_names), seeds)),
     }
     if cell.class_text is not None:
         guess = project(cell.image, cell.class_text).argmax(1)
@@ -59,9 +59,11 @@ def draw(cell: Cell, run: Run) -> None:
     r = l2(project(cell.image, cell.text))
     name = slug(f"{cell.about['vlm']}-{cell.about['criterion']}")
     title = f"{cell.about['vlm']}, {cell.about['criterion']}"
-    tsne_pair(cell.universal, r, cell.labels, title, run.folder / f"tsne-{name}.png")
+    tsne_pair(
+        cell.universal, r, cell.labels, cell.class_names, title, run.folder / f"tsne-{name}.png"
+    )
     if cell.paths:
-        clusters = [kmeans(x, cell.classes, seeds=1)[0] for x in (cell.universal, r)]
+        clusters = [kmeans(x, len(cell.class_names), seeds=1)[0] for x in (cell.universal, r)]
         cluster_sheet(cell.paths, *clusters, title, run.folder / f"clusters-{name}.png")
 
 

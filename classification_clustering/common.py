@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from datasets import load
 from pydantic import BeforeValidator, Field, model_validator
 
+from classification_clustering.datasets import load
 from crl.basis import TextBasis
 from crl.config import Config
 from crl.embed import embed_images, embed_texts
 from crl.errors import UserError
-from crl.projection import l2
+from crl.projection import l2, single_vector
 from crl.results import array_digest, digest
 from crl.vlm import load_vlm
 
@@ -24,7 +24,9 @@ class TaskConfig(Config):
     """Keys of few_shot.py and clustering.py."""
 
     name: str = Field("run", description="results go to <outputs>/<task>/<name>")
-    data: Literal["clevr4", "cards", "folder"] | None = Field(None, description="the data set")
+    data: Literal["clevr4", "cards", "folder"] | None = Field(
+        None, description="the data set: clevr4, cards, or folder (<root>/<criterion>/<class>/*)"
+    )
     root: Path = Field(Path("data"), description="folder that holds the data set")
     images: int | None = Field(None, description="how many images there must be")
     criteria: Annotated[list[str], OneOrMore] = Field([], description="one or more criteria")
@@ -33,13 +35,17 @@ class TaskConfig(Config):
     vlm: Annotated[list[str], OneOrMore] = Field(["clip"], description="one or more VLMs")
     features: Path | None = Field(None, description="NPZ with image, text, labels; no data, vlm")
     image_vector: Literal["mean", "first", "max"] = Field(
-        "mean", description="BLIP-2: how 32 vectors become the universal one"
+        "mean", description="BLIP-2: mean, first or max of its 32 is the universal one"
     )
-    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="of the VLM")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="of the VLM: fp32, bf16 or fp16"
+    )
     device: str | None = Field(None, description="e.g. cpu, cuda; none takes the best")
     batch_size: int = Field(64, gt=0, description="images a batch")
     workers: int | None = Field(None, ge=0, description="processes that decode images")
-    unreadable: Literal["error", "skip"] = Field("error", description="images that do not open")
+    unreadable: Literal["error", "skip"] = Field(
+        "error", description="error, or skip images that do not open"
+    )
     shots: Annotated[list[int], OneOrMore] = Field([1, 5, 10], description="images a class")
     seeds: int = Field(20, gt=0, description="runs, with seeds 0, 1, ...")
     figures: bool = Field(True, description="draw figures")
@@ -68,7 +74,7 @@ class Cell:
         image: I, (N, D) or (N, Q, D), L2-normalised rows.
         universal: (N, D), `image` itself, or one vector an image where the VLM gives Q.
         text: T, (K, D), L2-normalised rows.
-        labels: (N,) int64.
+        labels: (N,) int64, index into `class_names`.
         class_text: (C, D), L2-normalised embeddings of the true class names; None if unknown.
         paths: N image files; None where the embeddings were made elsewhere.
         about: what the cell is, for the results file.
@@ -78,14 +84,10 @@ class Cell:
     universal: np.ndarray
     text: np.ndarray
     labels: np.ndarray
+    class_names: list[str]
     class_text: np.ndarray | None
     paths: list[Path] | None
     about: dict
-
-    @property
-    def classes(self) -> int:
-        """The number of classes, C."""
-        return self.about["classes"]
 
     @property
     def digest(self) -> str:
@@ -112,7 +114,7 @@ def cells(config: TaskConfig) -> Iterator[Cell]:
                 options = (config.batch_size, config.workers, config.unreadable)
                 embeddings = embed_images(vlm, paths, config.cache, *options)
                 image = l2(np.asarray(embeddings.image))  # I, (N, D) or (N, Q, D)
-                universal = _universal(image, config)
+                universal = single_vector(image, config.image_vector)
             basis = bases[criterion]
             names = [basis.vlm_prompt.replace("{text}", name) for name in labelled.classes]
             yield Cell(
@@ -120,6 +122,7 @@ def cells(config: TaskConfig) -> Iterator[Cell]:
                 universal,
                 text=l2(embed_texts(vlm, basis.prompts, config.cache)),  # T, (K, D)
                 labels=labelled.labels[embeddings.kept],
+                class_names=labelled.classes,
                 class_text=l2(embed_texts(vlm, names, config.cache)),
                 paths=[paths[i] for i in embeddings.kept],
                 about={
@@ -152,18 +155,20 @@ def _from_file(config: TaskConfig) -> Cell:
         raise UserError(f"cannot read {config.features} as NPZ: {error}") from error
     _check_features(config.features, image, text, labels)
     image, text = l2(image.astype(np.float32)), l2(text.astype(np.float32))
-    labels = np.unique(labels, return_inverse=True)[1]
+    names, labels = np.unique(labels, return_inverse=True)
+    names = [str(name) for name in names]
     about = {
         "data": config.features.name,
         "criterion": config.name,
         "vlm": "features",
         "images": len(labels),
-        "classes": int(labels.max()) + 1,
+        "classes": len(names),
         "texts": len(text),
         "basis_hash": array_digest(text),
         "vlm_fingerprint": array_digest(image),
     }
-    return Cell(image, _universal(image, config), text, labels, None, None, about)
+    universal = single_vector(image, config.image_vector)
+    return Cell(image, universal, text, labels, names, None, None, about)
 
 
 def _check_features(path: Path, image: np.ndarray, text: np.ndarray, labels: np.ndarray) -> None:
@@ -173,10 +178,3 @@ def _check_features(path: Path, image: np.ndarray, text: np.ndarray, labels: np.
         raise UserError(f"{path} must hold image (N, D), text (K, D), labels (N,), not {shapes}")
     if not (np.isfinite(image).all() and np.isfinite(text).all()):
         raise UserError(f"{path} holds NaN or infinite embeddings")
-
-
-def _universal(image: np.ndarray, config: TaskConfig) -> np.ndarray:
-    if image.ndim == 2:
-        return image
-    rules = {"mean": lambda x: x.mean(1), "first": lambda x: x[:, 0], "max": lambda x: x.max(1)}
-    return l2(rules[config.image_vector](image))

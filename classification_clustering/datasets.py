@@ -144,7 +144,7 @@ def _check_criterion(criterion: str, known: dict) -> None:
 def _missing(name: str, root: Path, page: str, tree: str) -> UserError:
     return UserError(
         f"{name} is not in {root.resolve()}; get it from {page} and unpack it to "
-        f"{root}/{tree}, or set root="
+        f"{root}/{tree}, or set root=; a drawn stand-in comes from scripts/make_demo_data.py"
     )
 
 

@@ -8,10 +8,10 @@ Prints and saves the accuracy in percent, mean and standard deviation over seeds
 import time
 
 import numpy as np
-from common import Cell, TaskConfig, cells
 from sklearn.linear_model import LogisticRegression
 from tqdm import tqdm
 
+from classification_clustering.common import Cell, TaskConfig, cells
 from crl.config import load_config
 from crl.errors import UserError, command
 from crl.metrics import accuracy

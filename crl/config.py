@@ -52,7 +52,9 @@ def load_config(kind: type[T], argv: list[str], about: str, unused: Collection[s
         key, separator, value = override.partition("=")
         if not separator:
             raise UserError(f"{override!r} is not of the form key=value")
-        _check_key(key, [k for k in kind.model_fields if k not in unused], "the command line")
+        _check_key(key, kind.model_fields, "the command line")
+        if key in unused:
+            raise UserError(f"this script does not use {key!r}; remove it")
         try:
             values[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:
@@ -77,7 +79,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _check_key(key: str, known: Collection[str], where: str) -> None:
     if key not in known:
-        raise UserError(f"unknown key {key!r} in {where}; {nearest(str(key), known)}")
+        raise UserError(f"{where}: unknown key {key!r}; {nearest(str(key), known)}")
 
 
 def _shown(field) -> str:

@@ -31,7 +31,7 @@ def explain(error: ValidationError) -> str:
     what = first["msg"].removeprefix("Value error, ")
     if first["type"] == "string_type":
         what += f", not {first['input']!r}; put it in quotes"
-    return " ".join(f"{where}: {what}".split())
+    return " ".join((f"{where}: {what}" if where else what).split())
 
 
 def command(main: Callable[[list[str]], None]) -> Callable[[], None]:

@@ -22,7 +22,12 @@ def slug(name: str) -> str:
 
 
 def tsne_pair(
-    universal: np.ndarray, conditional: np.ndarray, labels: np.ndarray, title: str, file: Path
+    universal: np.ndarray,
+    conditional: np.ndarray,
+    labels: np.ndarray,
+    names: list[str],
+    title: str,
+    file: Path,
 ) -> None:
     """t-SNE of I (N, D) and of R (N, K), points colored by label (N,), into a PNG.
 
@@ -30,15 +35,22 @@ def tsne_pair(
     """
     rng = np.random.default_rng(0)
     shown = np.sort(rng.permutation(len(labels))[:MOST_POINTS])
-    figure, axes = plt.subplots(1, 2, figsize=(9, 4.6), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
+    colors = plt.get_cmap("tab10" if len(names) <= 10 else "tab20")
     for axis, x, name in zip(
         axes, (universal, conditional), ("universal: I", "conditional: R = I Tᵀ"), strict=True
     ):
         perplexity = min(30, (len(shown) - 1) / 3)
         points = TSNE(random_state=0, init="pca", perplexity=perplexity).fit_transform(x[shown])
-        axis.scatter(*points.T, c=labels[shown], cmap="tab20", s=7, linewidths=0)
+        for label, class_name in enumerate(names):
+            mine = points[labels[shown] == label]
+            axis.scatter(
+                *mine.T, color=colors(label % colors.N), s=7, linewidths=0, label=class_name
+            )
         axis.set(title=name, xticks=[], yticks=[])
-    figure.suptitle(f"{title}: one color a class")
+    if len(names) <= colors.N:
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right", markerscale=3)
+    figure.suptitle(title)
     _save(figure, file)
 
 

@@ -1,0 +1,1 @@
+"""Few-shot classification and clustering under a criterion (paper, Tables 1 and 2)."""
