@@ -14,7 +14,7 @@ import numpy as np
 from crl.errors import UserError, nearest
 
 CLEVR4_PAGE = "https://www.robots.ox.ac.uk/~vgg/data/clevr4/"
-CARDS_PAGE = "https://github.com/Alexander-Yao/Multi-MaP"
+CARDS_PAGE = "http://faculty.washington.edu/juhuah/images/AugDMC_datasets.zip"
 CLEVR4_TREE = "clevr_4_10k_v1/{images/*.png, clevr_4_annots.json}"
 CARDS_TREE = "cards/{number/<13 classes>/*, suits/<4 classes>/*}"
 FOLDER_TREE = "<criterion>/<class>/<image files>"

@@ -25,6 +25,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
+from crl.checkpoints import import_torchvision
 from crl.files import atomic_path
 
 TRAINING_SEED, TUNING_SEED = 1_000_003, 2_000_003  # the demo data is drawn from seed 0
@@ -292,13 +293,14 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes that draw")
     arguments = parser.parse_args()
 
-    from crl.vlm import import_open_clip
+    import_torchvision()
+    from open_clip.model import CLIP
 
     torch.manual_seed(TRAINING_SEED)
     arguments.out.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer(arguments.out)
     config = {**MODEL, "text_cfg": {**MODEL["text_cfg"], "vocab_size": len(tokenizer)}}
-    model = import_open_clip().model.CLIP(**config).to(memory_format=torch.channels_last)
+    model = CLIP(**config).to(memory_format=torch.channels_last)
     pictures, facts = draw_training_set(arguments.work, arguments.images, arguments.workers)
     train(model, tokenizer, pictures, facts, arguments.work)
     model.eval()

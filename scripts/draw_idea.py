@@ -1,0 +1,80 @@
+"""Draw figures/idea.png: the same pictures, seen under three criteria.
+
+    python scripts/draw_idea.py
+
+Pictures of the Clevr4 demo world, the shipped text bases and the demo VLM; every number in the
+heat maps is a real entry of R = I Tᵀ.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from demo_worlds import clevr4
+
+from crl.basis import TextBasis
+from crl.embed import embed_images, embed_texts
+from crl.files import atomic_path
+from crl.projection import l2, project
+from crl.vlm import load_vlm
+
+SHOWN = [
+    {"texture": "rubber", "shape": "cube", "color": "red", "count": "3"},
+    {"texture": "star", "shape": "cube", "color": "blue", "count": "8"},
+    {"texture": "metal", "shape": "teapot", "color": "blue", "count": "3"},
+    {"texture": "checkered", "shape": "teapot", "color": "yellow", "count": "8"},
+    {"texture": "zigzag", "shape": "torus", "color": "red", "count": "1"},
+]
+TEXTS = {
+    "shape": ["cube", "box", "teapot", "kettle", "torus", "donut"],
+    "color": ["red", "crimson", "blue", "royal blue", "yellow", "lemon yellow"],
+    "count": ["one", "a single one", "three", "a trio", "eight", "8"],
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--out", type=Path, default=Path("figures/idea.png"))
+    out = parser.parse_args().out
+    pictures = [clevr4.draw(facts, np.random.default_rng(8)) for facts in SHOWN]
+    vlm = load_vlm("demo")
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"{i}.png" for i in range(len(pictures))]
+        for picture, path in zip(pictures, paths, strict=True):
+            picture.save(path)
+        image = l2(np.asarray(embed_images(vlm, paths, cache=None).image))  # I, (N, D)
+
+    figure = plt.figure(figsize=(11, 5.2), layout="constrained")
+    grid = figure.add_gridspec(len(SHOWN), 4, width_ratios=[1, 2, 2, 2])
+    for row, picture in enumerate(pictures):
+        axis = figure.add_subplot(grid[row, 0])
+        axis.imshow(picture)
+        axis.axis("off")
+        if row == 0:
+            axis.set_title("images\n→ VLM → I", fontsize=11)
+    for column, (criterion, texts) in enumerate(TEXTS.items(), start=1):
+        basis = TextBasis.load(f"clevr4_{criterion}")
+        text = l2(embed_texts(vlm, basis.prompts, cache=None))  # T, (K, D)
+        r = project(image, text)  # R = I Tᵀ, (N, K)
+        shown = r[:, [basis.texts.index(one) for one in texts]]
+        axis = figure.add_subplot(grid[:, column])
+        axis.imshow(shown, cmap="magma", aspect="auto")
+        axis.set_xticks(range(len(texts)), texts, rotation=35, ha="right")
+        axis.set_yticks([])
+        title = f"“{criterion}” → LLM → {len(basis.texts)} texts → VLM → T\nR = I Tᵀ (six columns)"
+        axis.set_title(title, fontsize=11)
+        middle = (shown.max() + shown.min()) / 2
+        for (i, j), value in np.ndenumerate(shown):
+            color = "black" if value > middle else "white"
+            axis.text(j, i, f"{value:.2f}", ha="center", va="center", color=color, fontsize=8)
+    with atomic_path(out) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""The demo worlds: deterministic, official layouts, captions that say exactly their facts."""
+
+import hashlib
+import importlib
+import itertools
+import re
+import sys
+from pathlib import Path
+
+import make_demo_data
+import numpy as np
+import pytest
+from demo_worlds import WORLDS, sample_facts
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+worlds = {name: importlib.import_module(f"demo_worlds.{name}") for name in WORLDS}
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """Relative path -> digest of each file."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {
+        str(path.relative_to(folder)): hashlib.md5(path.read_bytes()).hexdigest() for path in files
+    }
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_same_seed_same_files_whatever_the_number_of_workers(name, tmp_path):
+    for folder, seed, workers in (("a", 1, 1), ("b", 1, 2), ("c", 2, 2)):
+        worlds[name].write(tmp_path / folder, images=12, seed=seed, workers=workers)
+    a, b, c = (tree(tmp_path / folder) for folder in "abc")
+    assert a == b
+    assert not set(a.values()) & set(c.values())
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_every_class_can_be_drawn_and_looks_unlike_the_others(name):
+    world = worlds[name]
+    for attribute, classes in world.PHRASES.items():
+        base = sample_facts(world.PHRASES, np.random.default_rng(3))
+        pictures = [
+            np.asarray(world.draw({**base, attribute: value}, np.random.default_rng(4)), float)
+            for value in classes
+        ]
+        assert all(picture.shape == (128, 128, 3) for picture in pictures)
+        for one, other in itertools.combinations(pictures, 2):
+            assert np.abs(one - other).mean() > 0.1, attribute
+
+
+@pytest.mark.parametrize("name", WORLDS)
+@given(seed=st.integers(0, 10**6))
+@settings(max_examples=60, deadline=None)
+def test_a_caption_says_what_it_was_asked_to_and_nothing_else(name, seed):
+    world, rng = worlds[name], np.random.default_rng(seed)
+    facts = sample_facts(world.PHRASES, rng)
+    asked = {a: c for a, c in facts.items() if rng.random() < 0.5}
+    caption = f" {world.caption(asked, rng)} ".replace(",", " ")
+    for attribute, value in asked.items():
+        assert any(f" {phrase} " in caption for phrase in world.PHRASES[attribute][value])
+    # once what was asked for is taken out, no phrase of any other class may be left
+    rest = caption
+    for attribute, value in asked.items():
+        for phrase in sorted(world.PHRASES[attribute][value], key=len, reverse=True):
+            rest = re.sub(rf"(?<= ){re.escape(phrase)}(?= )", "", rest)
+    others = {p for classes in world.PHRASES.values() for ps in classes.values() for p in ps}
+    rest = f" {' '.join(rest.split())} "
+    assert not [phrase for phrase in others if f" {phrase} " in rest]
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_no_phrase_means_two_classes_of_one_attribute(name):
+    for attribute, classes in worlds[name].PHRASES.items():
+        phrases = [phrase for said in classes.values() for phrase in said]
+        assert len(phrases) == len(set(phrases)), attribute
+
+
+def test_size_says_nothing_of_the_count():
+    """One object is drawn as large as each of ten: compare the area that differs from nothing."""
+    clevr4 = worlds["clevr4"]
+    facts = {"texture": "rubber", "shape": "sphere", "color": "red"}
+    areas = {}
+    for count in ("1", "10"):
+        pictures = [
+            np.asarray(clevr4.draw({**facts, "count": count}, np.random.default_rng(seed)), float)
+            for seed in range(40)
+        ]
+        red = [((p[..., 0] > 1.8 * p[..., 1]) & (p[..., 0] > 60)).sum() for p in pictures]
+        areas[count] = np.mean(red) / int(count)
+    assert areas["10"] == pytest.approx(areas["1"], rel=0.2)
+
+
+def run(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr(sys, "argv", ["make_demo_data.py", *map(str, arguments)])
+    code = 0
+    try:
+        make_demo_data.main()
+    except SystemExit as stop:
+        code = stop.code
+    return code, *capsys.readouterr()
+
+
+def test_drawing_again_does_nothing_and_another_seed_replaces(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "demo"
+    arguments = ["--out", out, "--images", 8, "--workers", 2, "--worlds", "clevr4"]
+    assert run(monkeypatch, capsys, *arguments)[0] == 0
+    before = tree(out)
+    _, printed, _ = run(monkeypatch, capsys, *arguments)
+    assert "already" in printed and tree(out) == before
+    run(monkeypatch, capsys, *arguments, "--seed", 1)
+    after = tree(out)
+    assert len(after) == len(before) and after != before
+
+
+def test_bad_arguments_are_one_line(tmp_path, monkeypatch, capsys):
+    for extra, says in ((["--worlds", "clever4"], "did you mean 'clevr4'"), (["--images", 0], "1")):
+        code, _, errors = run(monkeypatch, capsys, "--out", tmp_path / "x", *extra)
+        assert code == 2 and errors.startswith("error: ") and says in errors
+        assert not (tmp_path / "x").exists()
