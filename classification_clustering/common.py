@@ -135,6 +135,8 @@ def cells(config: TaskConfig) -> Iterator[Cell]:
                     "texts": len(basis.texts),
                     "basis_hash": basis.hash,
                     "vlm_fingerprint": vlm.fingerprint,
+                    "precision": config.precision,
+                    "device": str(vlm.device),
                     "image_vector": config.image_vector if image.ndim == 3 else None,
                 },
             )
@@ -142,7 +144,10 @@ def cells(config: TaskConfig) -> Iterator[Cell]:
 
 def _basis(config: TaskConfig, criterion: str) -> TextBasis:
     basis = TextBasis.load(config.bases.get(criterion, f"{config.data}_{criterion}"))
-    return basis.first(config.texts) if config.texts else basis
+    basis = basis.first(config.texts) if config.texts else basis
+    if len(basis.texts) < 2:  # rows of one number have no standard deviation
+        raise UserError(f"the basis for {criterion!r} needs 2 texts or more")
+    return basis
 
 
 def _from_file(config: TaskConfig) -> Cell:
@@ -173,8 +178,10 @@ def _from_file(config: TaskConfig) -> Cell:
 
 def _check_features(path: Path, image: np.ndarray, text: np.ndarray, labels: np.ndarray) -> None:
     shapes = f"image {image.shape}, text {text.shape}, labels {labels.shape}"
-    fits = image.ndim in (2, 3) and text.ndim == 2 and labels.ndim == 1
+    fits = image.ndim in (2, 3) and text.ndim == 2 and labels.ndim == 1 and len(text) > 1
     if not fits or image.shape[-1] != text.shape[1] or len(image) != len(labels):
-        raise UserError(f"{path} must hold image (N, D), text (K, D), labels (N,), not {shapes}")
+        raise UserError(
+            f"{path} must hold image (N, D), text (K > 1, D), labels (N,), not {shapes}"
+        )
     if not (np.isfinite(image).all() and np.isfinite(text).all()):
         raise UserError(f"{path} holds NaN or infinite embeddings")

@@ -41,13 +41,14 @@ def load_config(kind: type[T], argv: list[str], about: str, unused: Collection[s
         for key, field in kind.model_fields.items()
         if key not in unused
     )
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)  # overrides on either side of --config
     values = _read(arguments.config) if arguments.config else {}
     where = str(arguments.config) if arguments.config else "the command line"
     for key in values:
         _check_key(key, kind.model_fields, where)
     if arguments.config:
         values.setdefault("name", arguments.config.stem)
+    overridden = set()
     for override in arguments.overrides:
         key, separator, value = override.partition("=")
         if not separator:
@@ -57,11 +58,14 @@ def load_config(kind: type[T], argv: list[str], about: str, unused: Collection[s
             raise UserError(f"this script does not use {key!r}; remove it")
         try:
             values[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: the 99th of May
             raise UserError(f"{override!r}: the value is not valid YAML") from error
+        overridden.add(key)
     try:
         return kind.model_validate(values)
     except ValidationError as error:
+        if overridden & set(error.errors()[0]["loc"]):
+            where = "the command line"
         raise UserError(f"{where}: {explain(error)}") from error
 
 
@@ -70,7 +74,7 @@ def _read(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} must hold `key: value` lines")

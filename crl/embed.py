@@ -21,8 +21,9 @@ from typing import Literal
 import numpy as np
 import torch
 from PIL import Image
+from PIL.Image import DecompressionBombError
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
@@ -108,6 +109,8 @@ def embed_texts(
     vlm: VLM, texts: Sequence[str], cache: Path | None = DEFAULT_CACHE, batch_size: int = 256
 ) -> np.ndarray:
     """Embed sentences: (K, D) float32, not normalised, in the order given."""
+    if len(texts) == 0:
+        raise UserError("there are no texts to embed")
     digests = [_digest(text.encode()) for text in texts]
     sentence = dict(zip(digests, texts, strict=True))
     with _store(vlm, "text", cache) as store:
@@ -161,7 +164,8 @@ class _Store:
             ids = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)
             target = self.folder / f"{name}.safetensors"
             with atomic_path(target) as temporary:
-                save_file({"ids": ids, "embeddings": embeddings}, temporary, manifest)
+                # not save_file: a full disk must show as the OSError that it is
+                temporary.write_bytes(save({"ids": ids, "embeddings": embeddings}, manifest))
             self._enter(target, digests)
 
     def gather(self, digests: Sequence[bytes]) -> np.ndarray:
@@ -259,7 +263,7 @@ class _Files(Dataset):
         try:
             with Image.open(self.paths[index]) as image:
                 return self.preprocess(image)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except (OSError, ValueError, SyntaxError, RuntimeError, DecompressionBombError) as error:
             return str(error) or type(error).__name__
 
 

@@ -17,8 +17,8 @@ MOST_POINTS = 1000  # t-SNE of more costs minutes and shows no more
 
 
 def slug(name: str) -> str:
-    """A name fit for a file: letters, digits and dashes."""
-    return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower()
+    """A name fit for a file: letters (of any script), digits and dashes."""
+    return re.sub(r"[\W_]+", "-", name).strip("-").lower()
 
 
 def tsne_pair(

@@ -11,7 +11,8 @@ def l2(x: np.ndarray) -> np.ndarray:
     >>> l2(np.array([[3.0, 4.0]]))
     array([[0.6, 0.8]])
     """
-    return x / np.linalg.norm(x, axis=-1, keepdims=True).clip(np.finfo(x.dtype).tiny)
+    length = np.linalg.norm(x, axis=-1, keepdims=True)
+    return x / length.clip(np.finfo(length.dtype).tiny)
 
 
 def project(image: np.ndarray, text: np.ndarray) -> np.ndarray:
@@ -85,13 +86,14 @@ class ConditionalProjection(TransformerMixin, BaseEstimator):
             raise ValueError(f"normalise must be 'l2', 'standardise' or None: {self.normalise!r}")
         self.text_ = l2(text)
         self.n_features_in_ = text.shape[1]
-        self.mean_ = self._similarities(X).mean() if self.normalise == "standardise" else None
+        X = self._checked(X)
+        self.mean_ = project(l2(X), self.text_).mean() if self.normalise == "standardise" else None
         return self
 
     def transform(self, X):
         """R of X, (N, K)."""
         check_is_fitted(self)
-        r = self._similarities(X)
+        r = project(l2(self._checked(X)), self.text_)
         if self.normalise == "l2":
             return l2(r)
         if self.normalise == "standardise":
@@ -104,11 +106,11 @@ class ConditionalProjection(TransformerMixin, BaseEstimator):
         texts = self.texts if self.texts is not None else range(len(self.text_))
         return np.array([str(text) for text in texts], dtype=object)
 
-    def _similarities(self, X) -> np.ndarray:
+    def _checked(self, X) -> np.ndarray:
         X = np.asarray(X)
         if X.ndim not in (2, 3) or X.shape[-1] != self.n_features_in_:
             raise ValueError(
                 f"image embeddings must be (N, {self.n_features_in_}) or "
                 f"(N, Q, {self.n_features_in_}) to fit the texts, not {X.shape}"
             )
-        return project(l2(X), self.text_)
+        return X

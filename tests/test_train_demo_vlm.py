@@ -6,6 +6,8 @@ import torch
 import train_demo_vlm as training
 from demo_worlds import WORLDS
 
+from crl.checkpoints import import_torchvision
+
 
 def test_a_caption_is_true_of_an_image_if_all_that_it_says_holds():
     rng = np.random.default_rng(0)
@@ -83,3 +85,38 @@ def test_phases_follow_each_other():
     assert training.phase_of(0) == (0, first)
     assert training.phase_of(first[0] - 1) == (0, first)
     assert training.phase_of(first[0]) == (first[0], second)
+
+
+def test_an_interrupted_training_goes_on_to_the_same_weights(tmp_path, monkeypatch):
+    import_torchvision()
+    from open_clip.model import CLIP
+
+    monkeypatch.setattr(training, "PHASES", [(4, 0.5, 0.5), (3, 0.9, 0.1)])
+    monkeypatch.setattr(training, "BATCH", 8)
+    monkeypatch.setattr(training, "CHECKPOINT", 2)
+    tokenizer = training.build_tokenizer(tmp_path / "tokenizer")
+    pictures, facts = training.draw_training_set(tmp_path, images=40, workers=1)
+
+    def run(work, stop_at=None):
+        work.mkdir(exist_ok=True)
+        torch.manual_seed(0)
+        text_cfg = {**training.MODEL["text_cfg"], "vocab_size": len(tokenizer)}
+        model = CLIP(**{**training.MODEL, "text_cfg": text_cfg})
+        phase_of = training.phase_of
+
+        def stopping(step):
+            if step == stop_at:
+                raise KeyboardInterrupt
+            return phase_of(step)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(training, "phase_of", stopping)
+            training.train(model, tokenizer, pictures, facts, work)
+        return model.state_dict()
+
+    whole = run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "broken", stop_at=5)  # in the second phase, one step after a checkpoint
+    resumed = run(tmp_path / "broken")
+    for name, tensor in whole.items():
+        torch.testing.assert_close(resumed[name], tensor, rtol=0, atol=0)

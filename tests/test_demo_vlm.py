@@ -1,0 +1,88 @@
+"""The shipped demo VLM: its size, what it can tell apart, and the paper's phenomenon on it."""
+
+import importlib
+
+import numpy as np
+import pytest
+from demo_worlds import WORLDS, sample_facts
+from sklearn.cluster import KMeans
+from sklearn.metrics import normalized_mutual_info_score
+
+from crl.basis import TextBasis
+from crl.embed import embed_images, embed_texts
+from crl.projection import l2, project
+from crl.vlm import DEMO, load_vlm
+
+IMAGES = 400  # a world; of a seed that neither training, tuning nor the demo uses
+worlds = {name: importlib.import_module(f"demo_worlds.{name}") for name in WORLDS}
+
+
+@pytest.fixture(scope="module")
+def vlm():
+    return load_vlm("demo", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def seen(vlm, tmp_path_factory):
+    """World -> (I, {attribute: labels}) on freshly drawn pictures."""
+    embedded = {}
+    for name, world in worlds.items():
+        folder, paths, labels = tmp_path_factory.mktemp(name), [], {a: [] for a in world.PHRASES}
+        for i in range(IMAGES):
+            rng = np.random.default_rng([77, i])
+            facts = sample_facts(world.PHRASES, rng)
+            paths.append(folder / f"{i}.png")
+            world.draw(facts, rng).save(paths[-1])
+            for attribute, value in facts.items():
+                labels[attribute].append(list(world.PHRASES[attribute]).index(value))
+        image = embed_images(vlm, paths, cache=None, workers=0).image
+        embedded[name] = l2(np.asarray(image)), labels
+    return embedded
+
+
+def nmi(x, labels):
+    clusters = KMeans(len(set(labels)), n_init="auto", random_state=0).fit_predict(x)
+    return 100 * normalized_mutual_info_score(labels, clusters)
+
+
+def conditional(vlm, image, basis):
+    return l2(project(image, l2(embed_texts(vlm, TextBasis.load(basis).prompts, cache=None))))
+
+
+CRITERIA = [(name, attribute) for name, world in worlds.items() for attribute in world.PHRASES]
+
+
+def test_it_is_small_and_says_what_it_is():
+    assert sum(file.stat().st_size for file in DEMO.iterdir()) <= 16 * 2**20
+    card = (DEMO / "README.md").read_text()
+    assert "illustrates the method and is no evidence for it" in card
+    assert "caption" in card and "weak" in card
+
+
+@pytest.mark.parametrize(("name", "attribute"), CRITERIA)
+def test_it_names_what_it_sees(vlm, seen, name, attribute):
+    image, labels = seen[name]
+    prompt = TextBasis.load(f"{name}_{attribute}").vlm_prompt
+    classes = [
+        prompt.replace("{text}", said[0]) for said in worlds[name].PHRASES[attribute].values()
+    ]
+    guess = project(image, l2(embed_texts(vlm, classes, cache=None))).argmax(1)
+    assert 100 * np.mean(guess == labels[attribute]) > 60
+
+
+@pytest.mark.parametrize(("name", "attribute"), CRITERIA)
+def test_the_basis_brings_out_its_criterion(vlm, seen, name, attribute):
+    """The universal embedding follows the dominant attribute, R the criterion asked for."""
+    image, labels = seen[name]
+    universal = nmi(image, labels[attribute])
+    chosen = nmi(conditional(vlm, image, f"{name}_{attribute}"), labels[attribute])
+    if attribute == worlds[name].DOMINANT:
+        assert universal > 80 and chosen > 80
+    else:
+        assert universal < 30 and chosen > universal + 25
+
+
+def test_another_criterion_does_not_bring_it_out(vlm, seen):
+    image, labels = seen["clevr4"]
+    assert nmi(conditional(vlm, image, "clevr4_count"), labels["color"]) < 25
+    assert nmi(conditional(vlm, image, "clevr4_color"), labels["count"]) < 25

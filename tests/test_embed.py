@@ -1,0 +1,434 @@
+"""Embeddings: right rows, each image encoded once, and nothing lost or wrong after any mishap."""
+
+import errno
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from safetensors import safe_open
+from safetensors.numpy import load_file, save
+from toy_vlm import DIM, ToyVLM, direct, make_images
+
+from crl import embed
+from crl.embed import embed_images, embed_texts
+from crl.errors import UserError
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def shards(cache: Path) -> list[Path]:
+    return sorted(cache.rglob("*.safetensors"))
+
+
+def contents(cache: Path) -> dict[str, tuple]:
+    """Everything in the shards; their bytes differ in the order of the manifest."""
+    result = {}
+    for shard in shards(cache):
+        with safe_open(shard, "np") as file:
+            tensors = [file.get_tensor(key).tobytes() for key in ("ids", "embeddings")]
+            result[shard.name] = (file.metadata(), tensors)
+    return result
+
+
+def files(cache: Path) -> list[Path]:
+    return sorted(path for path in cache.rglob("*") if path.is_file())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """000.png .. 005.png, and copy.png, byte for byte 002.png."""
+    folder = tmp_path_factory.mktemp("images")
+    paths = make_images(folder, 6)
+    shutil.copy(paths[2], folder / "copy.png")
+    return folder
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    monkeypatch.setattr(embed, "BATCHES_A_SHARD", 2)
+
+
+# --- right rows, each image once ------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    names=st.lists(st.sampled_from(["000", "001", "002", "003", "copy"]), min_size=1, max_size=12),
+    batch_size=st.integers(1, 4),
+    known=st.integers(0, 5),
+)
+def test_any_list_of_names_gives_the_rows_of_its_images(folder, names, batch_size, known):
+    paths = [folder / f"{name}.png" for name in names]
+    vlm = ToyVLM()
+    with tempfile.TemporaryDirectory() as cache:
+        before = embed_images(ToyVLM(), [*paths[:known], paths[0]], Path(cache), 1, 0)
+        got = embed_images(vlm, paths, Path(cache), batch_size, 0)
+    assert np.array_equal(got.image, direct(vlm, paths))
+    assert np.array_equal(got.kept, np.arange(len(paths)))
+    assert np.array_equal(before.image[:-1], got.image[:known])
+    distinct = {"002" if name == "copy" else name for name in names}
+    seen = {"002" if name == "copy" else name for name in [*names[:known], names[0]]}
+    assert vlm.images == len(distinct - seen)
+    assert all(size <= batch_size for size in vlm.batches)
+
+
+@pytest.mark.parametrize("queries", [None, 3])
+def test_rows_follow_the_order_asked(folder, tmp_path, queries, capfd):
+    paths = sorted(folder.glob("0*.png"))[::-1]
+    vlm = ToyVLM(queries=queries)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        got = embed_images(vlm, [str(path) for path in paths], tmp_path, batch_size=4)
+    assert got.image.shape == ((6, DIM) if queries is None else (6, 3, DIM))
+    assert got.image.dtype == np.float32 and isinstance(got.image, np.memmap)
+    assert np.array_equal(got.image, direct(vlm, paths))
+    assert vlm.batches == [4, 2]
+    assert capfd.readouterr() == ("", "")  # no progress bar: this is no terminal
+
+
+def test_copies_and_links_are_encoded_once(tmp_path):
+    a = make_images(tmp_path / "a", 3)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    link = tmp_path / "link.png"
+    link.symlink_to(a[1])
+    paths = [*a, *sorted((tmp_path / "b").iterdir())[::-1], link, a[0]]
+    vlm = ToyVLM()
+    got = embed_images(vlm, paths, tmp_path / "cache", batch_size=2, workers=0)
+    assert np.array_equal(got.image, direct(vlm, paths))
+    assert vlm.images == 3
+
+
+def test_only_what_is_new_is_encoded(tmp_path):
+    paths = make_images(tmp_path / "images", 5)
+    cache, vlm = tmp_path / "cache", ToyVLM()
+    first = embed_images(vlm, paths, cache)
+    again = embed_images(vlm, paths, cache)
+    assert vlm.images == 5 and np.array_equal(first.image, again.image)
+
+    paths += make_images(tmp_path / "images", 2, first=5)
+    grown = embed_images(vlm, paths[::-1], cache)
+    assert vlm.images == 7 and np.array_equal(grown.image, direct(vlm, paths[::-1]))
+
+    make_images(tmp_path / "new", 1, first=50)[0].replace(paths[3])  # other content, same name
+    changed = embed_images(vlm, paths, cache)
+    assert vlm.images == 8 and np.array_equal(changed.image, direct(vlm, paths))
+    assert not np.array_equal(changed.image[3], first.image[3])
+
+    other = ToyVLM("toy-2", queries=2)  # another fingerprint: nothing of the first is used
+    assert np.array_equal(embed_images(other, paths, cache).image, direct(other, paths))
+    assert other.images == 7
+
+
+def test_result_outlives_its_cache_and_may_be_written_to(folder, tmp_path):
+    paths, vlm = sorted(folder.glob("0*.png")), ToyVLM()
+    got = embed_images(vlm, paths, tmp_path / "cache").image
+    got[0] = -1
+    assert np.array_equal(embed_images(vlm, paths, tmp_path / "cache").image, direct(vlm, paths))
+    shutil.rmtree(tmp_path / "cache")
+    assert np.array_equal(got[1:], direct(vlm, paths)[1:])
+
+
+def test_no_cache_leaves_nothing_behind(folder, tmp_path, monkeypatch):
+    for name in ("temporary", "here"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.chdir(tmp_path / "here")
+    vlm, paths = ToyVLM(), sorted(folder.glob("*.png"))
+    for _ in range(2):
+        assert np.array_equal(embed_images(vlm, paths, cache=None).image, direct(vlm, paths))
+        assert embed_texts(vlm, ["a"], cache=None).shape == (1, DIM)
+    assert vlm.images == 12
+    assert {path.name for path in tmp_path.rglob("*")} == {"temporary", "here"}
+
+
+def test_workers_change_nothing(tmp_path, small_shards):
+    paths = make_images(tmp_path / "images", 11)
+    paths[4].write_text("no image")
+    results = []
+    for workers in (0, 2):
+        cache = tmp_path / f"cache-{workers}"
+        with pytest.warns(UserWarning, match="1 of 11 images"):
+            results.append(embed_images(ToyVLM(), paths, cache, 2, workers, "skip"))
+    assert np.array_equal(results[0].image, results[1].image)
+    assert np.array_equal(results[0].kept, results[1].kept)
+    a, b = (contents(tmp_path / f"cache-{workers}") for workers in (0, 2))
+    assert a == b and len(a) == 3
+
+
+# --- what goes wrong ------------------------------------------------------------------------------
+
+
+def truncated_jpeg(path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, "JPEG")
+    path.write_bytes(path.read_bytes()[:900])
+
+
+def bomb(path: Path) -> None:
+    """A PNG that says it has 10^10 pixels."""
+    Image.new("RGB", (1, 1)).save(path, "PNG")
+    content = path.read_bytes()
+    header = b"IHDR" + struct.pack(">II", 100_000, 100_000) + content[24:29]
+    path.write_bytes(content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:])
+
+
+BROKEN = {
+    "truncated": truncated_jpeg,
+    "text": lambda path: path.write_text("this is not an image"),
+    "empty": lambda path: path.write_bytes(b""),
+    "bomb": bomb,
+}
+
+
+@pytest.mark.parametrize("why", BROKEN)
+def test_unreadable_image_is_named_and_finished_shards_stay(tmp_path, small_shards, why):
+    paths = make_images(tmp_path / "images", 11)
+    BROKEN[why](paths[9])
+    cache, vlm = tmp_path / "cache", ToyVLM()
+    with pytest.raises(UserError, match=r"009\.png.*unreadable=skip") as caught:
+        embed_images(vlm, paths, cache, batch_size=2, workers=0)
+    assert "\n" not in str(caught.value)
+    assert len(shards(cache)) == 2 and files(cache) == shards(cache)  # images 0 to 7
+
+    make_images(tmp_path / "images", 1, first=9)
+    vlm = ToyVLM()
+    assert np.array_equal(embed_images(vlm, paths, cache, 2, 0).image, direct(vlm, paths))
+    assert vlm.images == 3
+
+
+def test_missing_image_is_named_before_anything_is_encoded(tmp_path):
+    paths = make_images(tmp_path / "images", 3)
+    vlm = ToyVLM()
+    gone = [tmp_path / "gone.png", tmp_path / "images", tmp_path / "gone too.png"]
+    with pytest.raises(UserError, match=r"gone\.png: No such file or directory \(2 more"):
+        embed_images(vlm, [*paths, *gone], tmp_path / "cache")
+    assert vlm.images == 0 and files(tmp_path / "cache") == []
+
+
+def test_of_broken_copies_the_first_is_named(tmp_path):
+    paths = [tmp_path / "b.png", tmp_path / "a.png"]
+    for path in paths:
+        BROKEN["text"](path)
+    with pytest.raises(UserError, match=r"b\.png: "):
+        embed_images(ToyVLM(), paths, None, workers=0)
+
+
+def test_decoder_that_raises_a_runtime_error(tmp_path, monkeypatch):
+    """As Pillow's AVIF decoder does over a damaged file."""
+    paths = make_images(tmp_path / "images", 2)
+
+    def preprocess(self, image):
+        raise RuntimeError("Failed to decode image")
+
+    monkeypatch.setattr(ToyVLM, "preprocess", preprocess)
+    with pytest.raises(UserError, match=r"000\.png: Failed to decode image"):
+        embed_images(ToyVLM(), paths, None, workers=0)
+
+
+def test_skip_leaves_out_exactly_the_unreadable(tmp_path):
+    paths = make_images(tmp_path / "images", 8)
+    BROKEN["truncated"](paths[0])
+    BROKEN["text"](paths[3])
+    BROKEN["empty"](paths[7])
+    asked = [*paths, tmp_path / "gone.png", paths[3], paths[1]]
+    good, vlm = [1, 2, 4, 5, 6, 10], ToyVLM()
+    for encoded in (5, 5):  # the second time from the cache
+        with pytest.warns(UserWarning, match="5 of 11 images could not be read"):
+            got = embed_images(vlm, asked, tmp_path / "cache", 3, 0, "skip")
+        assert got.kept.tolist() == good
+        assert np.array_equal(got.image, direct(vlm, [asked[i] for i in good]))
+        assert vlm.images == encoded
+
+
+@pytest.mark.filterwarnings("ignore:2 of 2 images")
+def test_nothing_readable_and_nothing_asked(tmp_path):
+    BROKEN["text"](tmp_path / "text.png")
+    for asked, message in (["gone.png", "text.png"], r"gone\.png"), ([], "no images"):
+        with pytest.raises(UserError, match=message):
+            paths = [tmp_path / name for name in asked]
+            embed_images(ToyVLM(), paths, tmp_path / "cache", unreadable="skip")
+    with pytest.raises(UserError, match="no texts"):
+        embed_texts(ToyVLM(), [], tmp_path / "cache")
+    assert files(tmp_path / "cache") == []
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_embeddings_that_are_not_finite_are_never_stored(folder, tmp_path, value):
+    class Broken(ToyVLM):
+        def encode_images(self, batch):
+            embeddings = super().encode_images(batch)
+            embeddings[-1, 2] = value
+            return embeddings
+
+        def encode_texts(self, texts):
+            return torch.full((len(texts), DIM), value)
+
+    for call, what in ((embed_images, sorted(folder.glob("*.png"))), (embed_texts, ["a", "b"])):
+        with pytest.raises(UserError, match="NaN or infinite"):
+            call(Broken(), what, tmp_path)
+    assert files(tmp_path) == []
+
+
+def test_full_disk_keeps_former_shards_and_leaves_no_temporary_file(
+    tmp_path, small_shards, monkeypatch
+):
+    paths = make_images(tmp_path / "images", 10)
+    cache, calls, write = tmp_path / "cache", [], Path.write_bytes
+
+    def full(self, content):
+        calls.append(self)
+        if len(calls) == 3:
+            write(self, content[: len(content) // 2])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(self, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(OSError, match="No space left") as caught:
+            embed_images(ToyVLM(), paths, cache, batch_size=2, workers=0)
+    assert caught.value.errno == errno.ENOSPC  # so `command` makes one line of it
+    assert len(shards(cache)) == 2 and files(cache) == shards(cache)
+    vlm = ToyVLM()
+    assert np.array_equal(embed_images(vlm, paths, cache, 2, 0).image, direct(vlm, paths))
+    assert vlm.images == 2
+
+
+# --- damaged shards -------------------------------------------------------------------------------
+
+
+def rewritten(shard: Path, **manifest: str) -> bytes:
+    good = {"format": embed.FORMAT, "fingerprint": "toy-1", "count": "4", "dtype": "float32"}
+    return save(load_file(shard), {**good, **manifest})
+
+
+DAMAGE = {
+    "truncated": lambda shard: shard.read_bytes()[:-3],
+    "half its header": lambda shard: shard.read_bytes()[:40],
+    "empty": lambda shard: b"",
+    "other format": lambda shard: rewritten(shard, format="crl-embeddings-0"),
+    "other fingerprint": lambda shard: rewritten(shard, fingerprint="toy-2"),
+    "wrong count": lambda shard: rewritten(shard, count="3"),
+    "fewer ids": lambda shard: save(
+        {**load_file(shard), "ids": load_file(shard)["ids"][:3]},
+        {"format": embed.FORMAT, "fingerprint": "toy-1", "count": "4"},
+    ),
+    "foreign": lambda shard: save({"weight": np.zeros((4, DIM), np.float32)}),
+    "no manifest": lambda shard: save(load_file(shard)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_shard_is_ignored_and_made_again(tmp_path, small_shards, damage):
+    paths = make_images(tmp_path / "images", 8)
+    cache = tmp_path / "cache"
+    embed_images(ToyVLM(), paths, cache, 2, 0)
+    before = contents(cache)
+    assert len(before) == 2
+    victim, vlm = shards(cache)[0], ToyVLM()
+    victim.write_bytes(rewritten(victim))  # as it was
+    embed_images(vlm, paths, cache, 2, 0)
+    assert vlm.images == 0
+
+    victim.write_bytes(DAMAGE[damage](victim))
+    with pytest.warns(UserWarning, match=f"damaged cache file {victim}"):
+        got = embed_images(vlm, paths, cache, 2, 0)
+    assert np.array_equal(got.image, direct(vlm, paths))
+    assert vlm.images == 4
+    assert contents(cache) == before and files(cache) == shards(cache)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        embed_images(vlm, paths, cache, 2, 0)
+    assert vlm.images == 4
+
+
+# --- killed ---------------------------------------------------------------------------------------
+
+EMBED = """
+import sys, time
+from pathlib import Path
+from toy_vlm import ToyVLM
+from crl.embed import embed_images
+
+images, cache, log, moment = sys.argv[1:]
+if moment == "writing":  # the third shard stays half written
+    write, calls = Path.write_bytes, []
+    def half(self, content):
+        calls.append(self)
+        if len(calls) < 3:
+            return write(self, content)
+        write(self, content[: len(content) // 2])
+        Path(log).with_name("half").touch()
+        time.sleep(3600)
+    Path.write_bytes = half
+stall_after = 40 if moment == "encoding" else None
+embed_images(ToyVLM(log=log, stall_after=stall_after), sorted(Path(images).glob("*.png")),
+             Path(cache), batch_size=1, workers=0)
+"""
+
+
+@pytest.mark.parametrize("moment", ["encoding", "writing"])
+def test_killed_run_goes_on_from_its_last_shard(tmp_path, moment):
+    paths = make_images(tmp_path / "images", 60)
+    log, cache = tmp_path / "log", tmp_path / "cache"
+    search = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
+    process = subprocess.Popen(
+        [sys.executable, "-c", EMBED, tmp_path / "images", cache, log, moment],
+        env={**os.environ, "PYTHONPATH": search},
+    )
+    try:  # the process waits for us at that moment, so this is no race
+        reached = (
+            (lambda: log.exists() and log.stat().st_size > 40)
+            if moment == "encoding"
+            else (tmp_path / "half").exists
+        )
+        while not reached():
+            assert process.poll() is None
+            time.sleep(0.01)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    lost = 41 - 32 if moment == "encoding" else 16
+    assert len(shards(cache)) == 2 and log.stat().st_size == 32 + lost
+
+    vlm, undisturbed = ToyVLM(), tmp_path / "undisturbed"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        resumed = embed_images(vlm, paths, cache, batch_size=1, workers=0)
+    assert vlm.images == 60 - 32
+    plain = embed_images(ToyVLM(), paths, undisturbed, batch_size=1, workers=0)
+    assert resumed.image.tobytes() == plain.image.tobytes()
+    assert contents(cache) == contents(undisturbed)
+
+
+# --- texts ----------------------------------------------------------------------------------------
+
+
+def test_texts_keep_their_order_and_are_encoded_once(folder, tmp_path):
+    texts = ["red", "grün", "", "red", "blue", "Red"]
+    vlm = ToyVLM()
+    got = embed_texts(vlm, texts, tmp_path, batch_size=2)
+    assert got.shape == (6, DIM) and got.dtype == np.float32
+    assert np.array_equal(got, ToyVLM().encode_texts(texts).numpy())
+    assert vlm.texts == ["red", "grün", "", "blue", "Red"] and vlm.batches == [2, 2, 1]
+
+    again = embed_texts(vlm, ["new", *texts[::-1]], tmp_path)
+    assert np.array_equal(again[1:], got[::-1])
+    assert vlm.texts[5:] == ["new"]
+
+    embed_images(vlm, [folder / "000.png"], tmp_path)  # in the same cache, on its own
+    assert len(shards(tmp_path / "toy-1" / "image")) == 1
+    assert len(shards(tmp_path / "toy-1" / "text")) == 2

@@ -1,0 +1,89 @@
+"""Metrics against brute force and formulas worked out by hand, degenerate clusterings included."""
+
+from itertools import permutations
+from math import log
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crl.metrics import accuracy, clustering_scores
+
+pairs = st.integers(1, 24).flatmap(
+    lambda n: st.tuples(
+        st.lists(st.integers(0, 4), min_size=n, max_size=n),
+        st.lists(st.integers(0, 4), min_size=n, max_size=n),
+    )
+)
+
+
+def best_match(labels: list[int], clusters: list[int]) -> float:
+    """ACC by trying every one-to-one map of cluster numbers 0..4 to classes 0..4."""
+    maps = permutations(range(5))
+    hits = max(sum(m[c] == y for y, c in zip(labels, clusters, strict=True)) for m in maps)
+    return 100 * hits / len(labels)
+
+
+@settings(deadline=None, max_examples=50)
+@given(pairs)
+def test_acc_is_that_of_the_best_of_all_matches(pair):
+    assert clustering_scores(*pair)["acc"] == pytest.approx(best_match(*pair))
+
+
+@pytest.mark.parametrize(
+    ("labels", "clusters", "acc"),
+    [
+        ([0, 0, 0, 0, 1, 1], [0, 0, 1, 1, 2, 3], 50.0),  # more clusters than classes
+        ([0, 0, 1, 1, 2, 2], [7, 7, 7, 7, 3, 3], 200 / 3),  # fewer
+        ([0, 0, 0, 1, 1, 2], [1, 1, 0, 0, 0, 0], 200 / 3),  # the greedy match would be the same
+        ([0, 0, 0, 1, 1, 1, 1], [0, 0, 1, 0, 0, 0, 2], 400 / 7),
+        # the largest cell, class 0 in cluster 0 (3), is not in the best match (2 + 2)
+        ([0] * 5 + [1] * 2, [0, 0, 0, 1, 1, 0, 0], 400 / 7),
+    ],
+)
+def test_acc_by_hand(labels, clusters, acc):
+    assert best_match(labels, np.unique(clusters, return_inverse=True)[1]) == pytest.approx(acc)
+    assert clustering_scores(labels, clusters)["acc"] == pytest.approx(acc)
+
+
+def test_nmi_and_ari_by_hand():
+    labels, clusters = [0, 0, 0, 1, 1, 1], [0, 0, 1, 1, 1, 1]  # table [[2, 1], [0, 3]]
+    information = 2 / 6 * log(2 * 6 / (3 * 2)) + 1 / 6 * log(6 / (3 * 4)) + 3 / 6 * log(18 / 12)
+    of_labels = log(2)
+    of_clusters = -(1 / 3 * log(1 / 3) + 2 / 3 * log(2 / 3))
+    # pairs together in both 1 + 0 + 3, in the labels 3 + 3, in the clusters 1 + 6, in all 15
+    chance = 6 * 7 / 15
+    scores = clustering_scores(np.array(labels), np.array(clusters))
+    assert scores["nmi"] == pytest.approx(100 * information / ((of_labels + of_clusters) / 2))
+    assert scores["ari"] == pytest.approx(100 * (4 - chance) / ((6 + 7) / 2 - chance))
+    assert scores["acc"] == pytest.approx(500 / 6)
+
+
+@settings(deadline=None, max_examples=50)
+@given(pairs, st.permutations(range(5)), st.permutations(range(5)), st.randoms())
+def test_numbering_and_order_do_not_matter(pair, classes, numbers, random):
+    labels, clusters = pair
+    renamed = [(classes[y] * 10, numbers[c] + 3) for y, c in zip(labels, clusters, strict=True)]
+    random.shuffle(renamed)
+    assert clustering_scores(*zip(*renamed, strict=True)) == pytest.approx(
+        clustering_scores(labels, clusters)
+    )
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=24))
+def test_perfect_clustering_scores_100(labels):
+    scores = clustering_scores(labels, [9 - label for label in labels])
+    assert scores == pytest.approx({"nmi": 100, "acc": 100, "ari": 100})
+
+
+def test_a_single_cluster_knows_nothing():
+    scores = clustering_scores([0, 0, 0, 1, 1], [4] * 5)
+    assert scores == pytest.approx({"nmi": 0, "acc": 60, "ari": 0})
+    assert all(type(value) is float for value in scores.values())
+
+
+def test_accuracy():
+    assert accuracy(np.array([0, 1, 2, 3]), np.array([0, 1, 2, 0])) == 75.0
+    assert accuracy([1, 1], [0, 0]) == 0.0
+    assert type(accuracy([1], [1])) is float
