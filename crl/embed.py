@@ -74,24 +74,23 @@ def embed_images(
         raise UserError("there are no images to embed")
     paths = [Path(path) for path in paths]
     digests, failures = _file_digests(paths)
+    if failures and unreadable == "error":
+        raise _unreadable(failures)
     with _store(vlm, "image", cache) as store:
         first = {digest: path for digest, path in zip(digests[::-1], paths[::-1], strict=True)}
         todo = [(digest, first[digest]) for digest in store.missing(digests) if digest]
-        batches = _decoded(vlm, todo, batch_size, workers)
-        bar = tqdm(total=len(todo), desc=f"images, {vlm.name}", unit="image", disable=None)
+        bar = _bar(len(todo), f"images, {vlm.name}", "image")
+
+        def encoded() -> Iterator[tuple[list[bytes], np.ndarray]]:
+            for good, pixels, failed in _decoded(vlm, todo, batch_size, workers):
+                failures.update(failed)
+                if failed and unreadable == "error":
+                    raise _unreadable(failures)
+                bar.update(len(good) + len(failed))
+                if good:
+                    yield good, vlm.encode_images(pixels).float().cpu().numpy()
+
         with bar:
-
-            def encoded() -> Iterator[tuple[list[bytes], np.ndarray]]:
-                for good, pixels, failed in batches:
-                    failures.update(failed)
-                    if failed and unreadable == "error":
-                        raise _unreadable(failures)
-                    bar.update(len(good) + len(failed))
-                    if good:
-                        yield good, vlm.encode_images(pixels).float().cpu().numpy()
-
-            if failures and unreadable == "error":
-                raise _unreadable(failures)
             store.add_all(encoded())
         kept = np.array([i for i, digest in enumerate(digests) if digest in store.places], int)
         if len(kept) < len(paths):
@@ -115,13 +114,22 @@ def embed_texts(
     sentence = dict(zip(digests, texts, strict=True))
     with _store(vlm, "text", cache) as store:
         todo = store.missing(digests)
-        parts = [todo[i : i + batch_size] for i in range(0, len(todo), batch_size)]
-        bar = tqdm(parts, desc=f"texts, {vlm.name}", unit="batch", disable=None)
-        store.add_all(
-            (part, vlm.encode_texts([sentence[digest] for digest in part]).float().cpu().numpy())
-            for part in bar
-        )
+        bar = _bar(len(todo), f"texts, {vlm.name}", "text")
+
+        def encoded() -> Iterator[tuple[list[bytes], np.ndarray]]:
+            for start in range(0, len(todo), batch_size):
+                part = todo[start : start + batch_size]
+                yield part, vlm.encode_texts([sentence[d] for d in part]).float().cpu().numpy()
+                bar.update(len(part))
+
+        with bar:
+            store.add_all(encoded())
         return store.gather(digests)
+
+
+def _bar(total: int, label: str, unit: str) -> tqdm:
+    """A progress bar, if there is something to do and a terminal to show it on."""
+    return tqdm(total=total, desc=label, unit=unit, disable=None if total else True)
 
 
 class _Store:

@@ -115,11 +115,16 @@ def score_table(title: str, cells: list[dict[str, Any]]) -> str:
         zero_shot = scores.get("zero-shot", {}).get("acc")
         numbers = [_shown(score) for score in [*pairs, zero_shot]]
         rows.append([cell["vlm"], f"{cell['data']} {cell['criterion']}", *numbers])
+    return aligned(title, header, rows, left=2)
+
+
+def aligned(title: str, header: list[str], rows: list[list[str]], left: int) -> str:
+    """A plain-text table; the first `left` columns flush left, the others flush right."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
 
     def line(row: list[str]) -> str:
-        cells = [row[i].ljust(widths[i]) for i in (0, 1)]
-        cells += [row[i].rjust(widths[i]) for i in range(2, len(row))]
+        cells = [row[i].ljust(widths[i]) for i in range(left)]
+        cells += [row[i].rjust(widths[i]) for i in range(left, len(row))]
         return "  ".join(cells)
 
     rule = "-" * len(line(header))

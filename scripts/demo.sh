@@ -12,9 +12,9 @@ for task in clustering few_shot; do
   done
 done
 echo
-$python scripts/show_results.py outputs/clustering/demo-clevr4 outputs/clustering/demo-cards
+$python scripts/reproduce_tables.py outputs/clustering/demo-clevr4 outputs/clustering/demo-cards
 echo
-$python scripts/show_results.py outputs/few_shot/demo-clevr4 outputs/few_shot/demo-cards
+$python scripts/reproduce_tables.py outputs/few_shot/demo-clevr4 outputs/few_shot/demo-cards
 cat <<'END'
 
 I: universal embedding of the images. R = I Tᵀ: their conditional representation, where T embeds

@@ -1,0 +1,86 @@
+"""The tables made from results files, and the paper's numbers beside ours."""
+
+import json
+import sys
+
+import pytest
+import reproduce_tables
+
+
+def write(folder, data, images, vlm, criterion, metrics):
+    score = {
+        metric: {"mean": mean, "std": 0.5, "seeds": [mean]} for metric, mean in metrics.items()
+    }
+    cell = {"key": "k", "data": data, "images": images, "vlm": vlm, "criterion": criterion}
+    cell["scores"] = {"universal": score, "conditional": score}
+    folder.mkdir(parents=True)
+    (folder / "results.json").write_text(json.dumps({"cells": [cell]}))
+    return folder
+
+
+def run(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr(sys, "argv", ["reproduce_tables.py", *map(str, arguments)])
+    code = 0
+    try:
+        reproduce_tables.main()
+    except SystemExit as stop:
+        code = stop.code
+    return code, *capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("task", "data", "images", "criterion", "metrics", "expected"),
+    [
+        # CLIP and CLIP+CRL of Table 2: color 0.83 and 88.67 NMI
+        (
+            "clustering",
+            "clevr4",
+            10531,
+            "color",
+            {"nmi": 10.83},
+            [("0.83", "+10.00"), ("88.67", "-77.84")],
+        ),
+        (
+            "clustering",
+            "clevr4",
+            10531,
+            "count",
+            {"ari": 5.7},
+            [("5.70", "+0.00"), ("12.54", "-6.84")],
+        ),
+        # Table 1: Cards number, 5 shots
+        (
+            "few_shot",
+            "cards",
+            8029,
+            "number",
+            {"5-shot": 40.0},
+            [("33.73", "+6.27"), ("44.52", "-4.52")],
+        ),
+    ],
+)
+def test_papers_numbers_stand_beside_ours(
+    tmp_path, monkeypatch, capsys, task, data, images, criterion, metrics, expected
+):
+    folder = write(tmp_path / task / "x", data, images, "clip", criterion, metrics)
+    code, printed, _ = run(monkeypatch, capsys, folder)
+    rows = [line.split() for line in printed.splitlines() if line.startswith("CLIP")]
+    assert code == 0
+    assert [(row[4], row[6]) for row in rows] == expected
+
+
+def test_demo_data_and_other_vlms_are_not_compared_with_the_paper(tmp_path, monkeypatch, capsys):
+    demo = write(tmp_path / "clustering/a", "clevr4", 3000, "clip", "color", {"nmi": 1.0})
+    other = write(tmp_path / "clustering/b", "clevr4", 10531, "demo", "color", {"nmi": 1.0})
+    code, printed, _ = run(monkeypatch, capsys, demo, other)
+    assert code == 0 and "paper" not in printed and printed.count("clevr4 color") == 2
+
+
+def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys):
+    folder = write(tmp_path / "clustering/a", "clevr4", 3000, "clip", "color", {"nmi": 1.0})
+    for arguments, says in (
+        ([tmp_path / "clustering" / "none"], "not a results file"),
+        ([folder, tmp_path / "few_shot" / "x"], "must be of one task"),
+    ):
+        code, _, errors = run(monkeypatch, capsys, *arguments)
+        assert code == 2 and errors.count("\n") == 1 and says in errors
