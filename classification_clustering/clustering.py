@@ -15,10 +15,10 @@ from tqdm import tqdm
 from classification_clustering.common import Cell, TaskConfig, cells
 from crl.config import load_config
 from crl.errors import UserError, command
-from crl.figures import cluster_sheet, slug, tsne_pair
-from crl.metrics import accuracy, clustering_scores
+from crl.figures import cluster_sheet, tsne_pair
+from crl.metrics import clustering_scores
 from crl.projection import l2, project
-from crl.results import Run, digest, score_table, summary
+from crl.results import Run, array_digest, digest, score_table, summary
 
 
 def kmeans(x: np.ndarray, clusters: int, seeds: int) -> np.ndarray:
@@ -41,44 +41,47 @@ def score(labels: np.ndarray, clusterings: np.ndarray) -> dict[str, dict]:
     return {metric: summary([s[metric] for s in scores]) for metric in scores[0]}
 
 
-def measure(cell: Cell, seeds: int) -> dict[str, dict]:
-    """Scores of both representations, and of zero-shot classification by the class names."""
+def measure(cell: Cell, seeds: int, known: dict) -> dict[str, dict]:
+    """Scores of both representations, and of zero-shot classification by the class names.
+
+    `known` keeps the clusterings of I: Clevr4's four criteria share them, ten classes each.
+    """
+    classes = len(cell.class_names)
+    universal = (array_digest(cell.universal), classes)
+    if universal not in known:
+        known[universal] = kmeans(cell.universal, classes, seeds)
     r = l2(project(cell.image, cell.text))  # R = I Tᵀ, (N, K), unit rows
     scores = {
-        "universal": score(cell.labels, kmeans(cell.universal, len(cell.class_names), seeds)),
-        "conditional": score(cell.labels, kmeans(r, len(cell.class_names), seeds)),
+        "universal": score(cell.labels, known[universal]),
+        "conditional": score(cell.labels, kmeans(r, classes, seeds)),
     }
-    if cell.class_text is not None:
-        guess = project(cell.image, cell.class_text).argmax(1)
-        scores["zero-shot"] = {"acc": summary([accuracy(cell.labels, guess)])}
-    return scores
+    return {**scores, **cell.zero_shot()}
 
 
 def draw(cell: Cell, run: Run) -> None:
-    """t-SNE and cluster sheet of one cell, universal beside conditional; seed 0."""
+    """t-SNE and cluster sheet of one cell, universal beside conditional, unless they are there."""
+    tsne, sheet = (run.folder / f"{kind}-{cell.file_name}.png" for kind in ("tsne", "clusters"))
     r = l2(project(cell.image, cell.text))
-    name = slug(f"{cell.about['vlm']}-{cell.about['criterion']}")
-    title = f"{cell.about['vlm']}, {cell.about['criterion']}"
-    tsne_pair(
-        cell.universal, r, cell.labels, cell.class_names, title, run.folder / f"tsne-{name}.png"
-    )
-    if cell.paths:
+    if not tsne.exists():
+        tsne_pair(cell.universal, r, cell.labels, cell.class_names, cell.title, tsne)
+    if cell.paths and not sheet.exists():
         clusters = [kmeans(x, len(cell.class_names), seeds=1)[0] for x in (cell.universal, r)]
-        cluster_sheet(cell.paths, *clusters, title, run.folder / f"clusters-{name}.png")
+        cluster_sheet(cell.paths, *clusters, cell.title, sheet)
 
 
 @command
 def main(argv: list[str]) -> None:
     config = load_config(TaskConfig, argv, __doc__, unused=["shots"])
     run = Run(config.outputs / "clustering" / config.name, config.model_dump(mode="json"))
+    known: dict = {}
     for cell in cells(config):
-        key = digest("clustering", cell.digest, config.seeds, config.figures)
+        key = digest("clustering", cell.digest, config.seeds)
         if not run.finished(key):
             start = time.perf_counter()
-            scores = measure(cell, config.seeds)
-            if config.figures:
-                draw(cell, run)
+            scores = measure(cell, config.seeds, known)
             run.add(key, **cell.about, scores=scores, seconds=time.perf_counter() - start)
+        if config.figures:
+            draw(cell, run)
     print(score_table(f"Clustering ({config.seeds} seeds, percent)", run.cells))
     print(f"results and figures: {run.folder}")
 

@@ -2,20 +2,24 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
+from zipfile import BadZipFile
 
 import numpy as np
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from classification_clustering.datasets import load
 from crl.basis import TextBasis
 from crl.config import Config
 from crl.embed import embed_images, embed_texts
-from crl.errors import UserError
-from crl.projection import l2, single_vector
-from crl.results import array_digest, digest
-from crl.vlm import load_vlm
+from crl.errors import UserError, nearest
+from crl.figures import slug
+from crl.metrics import accuracy
+from crl.projection import l2, project, single_vector
+from crl.results import array_digest, digest, summary
+from crl.vlm import find_vlm, load_vlm
 
 OneOrMore = BeforeValidator(lambda value: value if isinstance(value, list) else [value])
 
@@ -31,7 +35,7 @@ class TaskConfig(Config):
     images: int | None = Field(None, description="how many images there must be")
     criteria: Annotated[list[str], OneOrMore] = Field([], description="one or more criteria")
     bases: dict[str, str] = Field({}, description="criterion: text basis (name or YAML file)")
-    texts: int | None = Field(None, description="use the first so many texts of a basis")
+    texts: int | None = Field(None, gt=1, description="use the first so many texts of a basis")
     vlm: Annotated[list[str], OneOrMore] = Field(["clip"], description="one or more VLMs")
     features: Path | None = Field(None, description="NPZ with image, text, labels; no data, vlm")
     image_vector: Literal["mean", "first", "max"] = Field(
@@ -63,7 +67,16 @@ class TaskConfig(Config):
             raise ValueError(f"features replaces {', '.join(idle)}; remove them")
         if min(self.shots, default=0) < 1:
             raise ValueError("shots must be 1 or more")
+        for criterion in self.bases:
+            if criterion not in self.criteria:
+                hint = nearest(criterion, self.criteria)
+                raise ValueError(f"bases names {criterion!r}, which is not in criteria; {hint}")
         return self
+
+    @field_validator("root", "features", "cache", "outputs")
+    @classmethod
+    def _home(cls, path: Path | None) -> Path | None:
+        return path and path.expanduser()
 
 
 @dataclass(frozen=True)
@@ -90,21 +103,48 @@ class Cell:
     about: dict
 
     @property
+    def title(self) -> str:
+        """VLM and criterion, for figures."""
+        return f"{self.about['vlm']}, {self.about['criterion']}"
+
+    @property
+    def file_name(self) -> str:
+        """The same, fit for a file, and with a digest that tells other data and bases apart."""
+        return f"{slug(self.title)}-{self.digest[:6]}"
+
+    @cached_property
     def digest(self) -> str:
         """Changes whenever an input of the protocol does."""
         arrays = [self.image, self.universal, self.text, self.labels]
         arrays += [] if self.class_text is None else [self.class_text]
         return digest(*map(array_digest, arrays))
 
+    def zero_shot(self) -> dict[str, dict]:
+        """Accuracy in percent of the class whose name is nearest; {} where names are unknown."""
+        if self.class_text is None:
+            return {}
+        guess = project(self.image, self.class_text).argmax(1)
+        return {"zero-shot": {"acc": summary([accuracy(self.labels, guess)])}}
 
-def cells(config: TaskConfig) -> Iterator[Cell]:
-    """Every VLM under every criterion of the configuration."""
+
+def cells(config: TaskConfig, at_least: int = 1) -> Iterator[Cell]:
+    """Every VLM under every criterion of the configuration.
+
+    Raises:
+        UserError: wrong or missing data, bases or VLM names; a class with fewer than `at_least`
+            images. All this is looked at before the first VLM is loaded.
+    """
     if config.features:
-        yield _from_file(config)
+        cell = _from_file(config)
+        _check_classes(cell.labels, cell.class_names, at_least)
+        yield cell
         return
-    # everything that may be wrong is looked at before the first VLM is loaded
     data = {c: load(config.data, config.root, c, config.images) for c in config.criteria}
+    for labelled in data.values():
+        _check_classes(labelled.labels, labelled.classes, at_least)
     bases = {c: _basis(config, c) for c in config.criteria}
+    for name in config.vlm:
+        find_vlm(name)
     for name in config.vlm:
         vlm = load_vlm(name, config.device, config.precision)
         paths = None
@@ -156,7 +196,7 @@ def _from_file(config: TaskConfig) -> Cell:
             image, text, labels = (file[key] for key in ("image", "text", "labels"))
     except KeyError as error:
         raise UserError(f"{config.features} must hold image, text and labels: {error}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, EOFError, BadZipFile) as error:
         raise UserError(f"cannot read {config.features} as NPZ: {error}") from error
     _check_features(config.features, image, text, labels)
     image, text = l2(image.astype(np.float32)), l2(text.astype(np.float32))
@@ -183,5 +223,17 @@ def _check_features(path: Path, image: np.ndarray, text: np.ndarray, labels: np.
         raise UserError(
             f"{path} must hold image (N, D), text (K > 1, D), labels (N,), not {shapes}"
         )
-    if not (np.isfinite(image).all() and np.isfinite(text).all()):
-        raise UserError(f"{path} holds NaN or infinite embeddings")
+    for name, x in (("image", image), ("text", text)):
+        if x.dtype.kind not in "fiu" or not np.isfinite(x).all():
+            raise UserError(f"{path}: {name} holds things that are not finite numbers")
+        if not len(x) or not x.any(axis=-1).all():
+            raise UserError(f"{path}: {name} is empty or has a row of zeros")
+
+
+def _check_classes(labels: np.ndarray, names: list[str], at_least: int) -> None:
+    counts = np.bincount(labels, minlength=len(names))
+    if len(names) < 2:
+        raise UserError(f"there is one class only, {names[0]}; two or more are needed")
+    if counts.min() < at_least:
+        name = names[counts.argmin()]
+        raise UserError(f"class {name} has {counts.min()} images; {at_least} are needed")

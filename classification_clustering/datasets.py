@@ -1,7 +1,7 @@
 """Clevr4, Cards and any class-per-folder tree: image paths, and one label an image and criterion.
 
-Orders follow the paper's protocol, because few-shot splits depend on them: Clevr4 by sorted file
-name, folder trees as torchvision's ImageFolder lists them.
+Orders follow the paper's protocol, because few-shot splits depend on them: Clevr4's images by file
+name and its classes as its taxonomies list them; folder trees as torchvision's ImageFolder.
 """
 
 import json
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from crl.embed import EXTENSIONS
 from crl.errors import UserError, nearest
 
 CLEVR4_PAGE = "https://www.robots.ox.ac.uk/~vgg/data/clevr4/"
@@ -19,9 +20,11 @@ CLEVR4_TREE = "clevr_4_10k_v1/{images/*.png, clevr_4_annots.json}"
 CARDS_TREE = "cards/{number/<13 classes>/*, suits/<4 classes>/*}"
 FOLDER_TREE = "<criterion>/<class>/<image files>"
 
+# In the order of Clevr4's taxonomies: a class's number is its place here, as in the authors' code,
+# and few-shot splits shuffle class after class.
 CLEVR4_CLASSES = {
     "texture": "rubber metal checkered emojis wave brick star circles zigzag chessboard".split(),
-    "shape": "sphere monkey cone cube torus star teapot diamond gear cylinder".split(),
+    "shape": "cube sphere monkey cone torus star teapot diamond gear cylinder".split(),
     "color": "gray red blue green brown purple cyan yellow pink orange".split(),
     "count": [str(n) for n in range(1, 11)],
 }
@@ -29,7 +32,6 @@ CARDS_CLASSES = {
     "number": "ace two three four five six seven eight nine ten jack queen king".split(),
     "suits": "clubs diamonds hearts spades".split(),
 }
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Labelled:
     Attributes:
         paths: N image files.
         labels: (N,) int64, index into `classes`.
-        classes: C class names, sorted (numbers by value).
+        classes: C class names, in the protocol's order.
     """
 
     paths: list[Path]
@@ -82,7 +84,7 @@ def _clevr4(root: Path, criterion: str) -> Labelled:
             f"{annotations_file} is not {{name: {{texture, shape, color, count}}}}: {error!r}"
         ) from error
     paths = sorted((folder / "images").glob("*.png"))
-    classes = sorted(CLEVR4_CLASSES[criterion], key=_by_value)
+    classes = CLEVR4_CLASSES[criterion]
     unknown = next((path for path in paths if path.stem not in facts), None)
     if unknown:
         raise UserError(f"{unknown} has no entry in {annotations_file}")
@@ -129,6 +131,8 @@ def _tree(folder: Path, classes: list[str]) -> Labelled:
 def _labelled(paths: list[Path], names: list[str], classes: list[str], folder: Path) -> Labelled:
     if not paths:
         raise UserError(f"there are no images in {folder}")
+    if len(classes) < 2:
+        raise UserError(f"{folder} has one class only, {classes[0]}; two or more are needed")
     empty = [name for name in classes if name not in set(names)]
     if empty:
         raise UserError(f"{folder}: no image of the class {', '.join(empty)}")
@@ -146,7 +150,3 @@ def _missing(name: str, root: Path, page: str, tree: str) -> UserError:
         f"{name} is not in {root.resolve()}; get it from {page} and unpack it to "
         f"{root}/{tree}, or set root=; a drawn stand-in comes from scripts/make_demo_data.py"
     )
-
-
-def _by_value(name: str) -> tuple[int, str]:
-    return (int(name), "") if name.isdigit() else (0, name)

@@ -2,7 +2,8 @@
 
     python classification_clustering/few_shot.py --config configs/clevr4.yaml vlm=clip shots=[1,5]
 
-Prints and saves the accuracy in percent, mean and standard deviation over seeds.
+Prints and saves the accuracy in percent, mean and standard deviation over seeds, and draws t-SNE
+maps, universal beside conditional.
 """
 
 import time
@@ -13,7 +14,8 @@ from tqdm import tqdm
 
 from classification_clustering.common import Cell, TaskConfig, cells
 from crl.config import load_config
-from crl.errors import UserError, command
+from crl.errors import command
+from crl.figures import tsne_pair
 from crl.metrics import accuracy
 from crl.projection import project, standardise
 from crl.results import Run, digest, score_table, summary
@@ -24,18 +26,11 @@ def split(labels: np.ndarray, shots: int, seed: int) -> tuple[np.ndarray, np.nda
 
     The legacy global generator, and the shuffle of each class in sorted order, are the protocol's:
     another generator would draw other training images.
-
-    Raises:
-        UserError: a class has no image left to test on.
     """
     np.random.seed(seed)
     train, test = [], []
     for label in np.unique(labels):
         indices = np.flatnonzero(labels == label)
-        if len(indices) <= shots:
-            raise UserError(
-                f"class number {label} has {len(indices)} images, too few for {shots} shots"
-            )
         np.random.shuffle(indices)
         train.append(indices[:shots])
         test.append(indices[shots:])
@@ -59,24 +54,31 @@ def measure(cell: Cell, shots: list[int], seeds: int) -> dict[str, dict]:
             bar = tqdm(range(seeds), desc=f"{n}-shot", unit="seed", disable=None, leave=False)
             values = [few_shot(x, cell.labels, n, seed) for seed in bar]
             scores[name][f"{n}-shot"] = summary(values)
-    if cell.class_text is not None:
-        guess = project(cell.image, cell.class_text).argmax(1)
-        scores["zero-shot"] = {"acc": summary([accuracy(cell.labels, guess)])}
-    return scores
+    return {**scores, **cell.zero_shot()}
+
+
+def draw(cell: Cell, run: Run) -> None:
+    """t-SNE of one cell, universal beside conditional, unless it is there already."""
+    file = run.folder / f"tsne-{cell.file_name}.png"
+    if not file.exists():
+        r = standardise(project(cell.image, cell.text))
+        tsne_pair(cell.universal, r, cell.labels, cell.class_names, cell.title, file)
 
 
 @command
 def main(argv: list[str]) -> None:
-    config = load_config(TaskConfig, argv, __doc__, unused=["figures"])
+    config = load_config(TaskConfig, argv, __doc__)
     run = Run(config.outputs / "few_shot" / config.name, config.model_dump(mode="json"))
-    for cell in cells(config):
+    for cell in cells(config, at_least=max(config.shots) + 1):  # one to test on
         key = digest("few-shot", cell.digest, config.shots, config.seeds)
         if not run.finished(key):
             start = time.perf_counter()
             scores = measure(cell, config.shots, config.seeds)
             run.add(key, **cell.about, scores=scores, seconds=time.perf_counter() - start)
+        if config.figures:
+            draw(cell, run)
     print(score_table(f"Few-shot accuracy ({config.seeds} seeds, percent)", run.cells))
-    print(f"results: {run.folder}")
+    print(f"results and figures: {run.folder}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What can go wrong while weights, libraries and devices are loaded, as one line of advice each."""
 
+import errno
 import importlib.metadata
 import pickle
 import re
@@ -46,6 +47,8 @@ def explained(source: str, remote: bool) -> Iterator[None]:
         if "loading state_dict" in str(error):
             lines = [textwrap.shorten(line, 120) for line in str(error).splitlines()[1:4]]
             raise UserError(f"the weights do not fit {source}: {'; '.join(lines)}") from error
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise  # a full disk has a message of its own
         if remote and isinstance(error, OSError):
             raise UserError(
                 f"cannot fetch {source} ({_brief(error)}). Without a network use vlm=demo, a "

@@ -32,7 +32,10 @@ from crl.files import atomic_path
 from crl.vlm import VLM
 
 DEFAULT_CACHE = Path("cache/embeddings")
-BATCHES_A_SHARD = 16  # what a kill can cost; a fixed number, so that a resumed run batches alike
+# What a kill can cost. A fixed number of whole batches, so that a resumed run batches alike and
+# gives the very same numbers (but for skipped unreadable images: tried again, they shift it).
+BATCHES_A_SHARD = 8
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 FORMAT = "crl-embeddings-1"
 
 
@@ -49,6 +52,19 @@ class ImageEmbeddings:
 
     image: np.ndarray
     kept: np.ndarray
+
+
+def image_files(folder: Path | str) -> list[Path]:
+    """All image files below `folder`, by their endings, sorted.
+
+    Raises:
+        UserError: there are none.
+    """
+    folder = Path(folder).expanduser()
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
+    if not files:
+        raise UserError(f"there are no images in {folder}")
+    return files
 
 
 def embed_images(

@@ -46,9 +46,11 @@ def command(main: Callable[[list[str]], None]) -> Callable[[], None]:
         except KeyboardInterrupt:
             sys.exit(_fail("interrupted; finished parts are kept, run the command again", 130))
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.errno == errno.ENOSPC:
+                sys.exit(_fail("the disk is full; free some space and run the command again", 2))
+            if error.filename is None:
                 raise
-            sys.exit(_fail("the disk is full; free some space and run the command again", 2))
+            sys.exit(_fail(f"{error.filename}: {error.strerror}", 2))
 
     return run
 

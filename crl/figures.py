@@ -12,6 +12,7 @@ from PIL import Image
 from sklearn.manifold import TSNE
 
 from crl.files import atomic_path
+from crl.vlm import to_rgb
 
 MOST_POINTS = 1000  # t-SNE of more costs minutes and shows no more
 
@@ -79,7 +80,7 @@ def cluster_sheet(
             members = rng.permutation(np.flatnonzero(clusters == row))[:columns]
             for column, member in enumerate(members):
                 with Image.open(paths[member]) as image:
-                    thumbnail = image.convert("RGB").resize((96, 96))
+                    thumbnail = to_rgb(image).resize((96, 96))
                 axes[row, left + column].imshow(thumbnail)
     figure.subplots_adjust(0.01, 0.01, 0.99, 1 - 0.45 / figure.get_figheight(), 0.04, 0.04)
     figure.suptitle(f"{title}: clusters of I (left) and of R = I Tᵀ (right), a row each")

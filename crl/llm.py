@@ -286,6 +286,8 @@ class _Server:
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """One answer, with what shaped it and when it came; the form that the cache keeps."""
         key = os.environ.get("OPENAI_API_KEY", "").strip()
+        if not key.isascii():
+            raise UserError("OPENAI_API_KEY holds a character that no key has; copy it again")
         if not key and self.is_openai:
             raise UserError(
                 "OPENAI_API_KEY is not set; set it, or stay offline: a local server with "

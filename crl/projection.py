@@ -47,13 +47,13 @@ def single_vector(image: np.ndarray, rule: str) -> np.ndarray:
     return l2(rules[rule](image))
 
 
-def standardise(r: np.ndarray) -> np.ndarray:
+def standardise(r: np.ndarray, mean: float | None = None) -> np.ndarray:
     """The paper's few-shot normalisation of R (N, K): (R - mean of all R) / std of each row.
 
-    The mean is one scalar over the whole matrix, the standard deviation is unbiased (ddof = 1)
-    and belongs to each row, as in the authors' code.
+    The mean is one scalar over the whole matrix (or `mean`, if given), the standard deviation is
+    unbiased (ddof = 1) and belongs to each row, as in the authors' code.
     """
-    return (r - r.mean()) / r.std(axis=1, ddof=1, keepdims=True)
+    return (r - (r.mean() if mean is None else mean)) / r.std(axis=1, ddof=1, keepdims=True)
 
 
 class ConditionalProjection(TransformerMixin, BaseEstimator):
@@ -97,7 +97,7 @@ class ConditionalProjection(TransformerMixin, BaseEstimator):
         if self.normalise == "l2":
             return l2(r)
         if self.normalise == "standardise":
-            return (r - self.mean_) / r.std(axis=1, ddof=1, keepdims=True)
+            return standardise(r, self.mean_)
         return r
 
     def get_feature_names_out(self, input_features=None):

@@ -17,13 +17,18 @@ from crl.files import write_text
 PACKAGES = ("torch", "open_clip_torch", "transformers", "scikit-learn", "numpy", "pillow")
 
 
+# Two results with the same values of these are the same measurement: the later one replaces.
+IDENTITY = ("data", "criterion", "vlm", "vlm_fingerprint", "basis_hash", "image_vector")
+
+
 class Run:
     """The results of one run, in `folder/results.json`, rewritten after every finished cell.
 
-    A cell is the smallest piece of work worth keeping: one VLM under one criterion. Each has a
-    key, a digest of everything that shapes its numbers. A cell whose key is already on disk is not
-    computed again, so an interrupted run goes on and a repeated one takes seconds. Cells of other
-    VLMs or criteria that an earlier run left in the file stay there.
+    A cell is the smallest piece of work worth keeping: one VLM under one criterion, with the
+    configuration and environment that it was measured in. Each has a key, a digest of everything
+    that shapes its numbers. A cell whose key is already on disk is not computed again, so an
+    interrupted run goes on and a repeated one takes seconds. Cells of other VLMs, criteria or
+    bases that earlier runs left in the file stay there.
     """
 
     def __init__(self, folder: Path, config: dict[str, Any]):
@@ -41,11 +46,16 @@ class Run:
 
     def add(self, key: str, **cell: Any) -> None:
         """Record a cell (`vlm`, `criterion`, `scores`, `seconds`, ...) and write the file."""
-        self.cells.append({"key": key, **cell})
-        asked = {(cell["vlm"], cell["criterion"]) for cell in self.cells}
-        rest = [c for c in self.former if (c["vlm"], c["criterion"]) not in asked]
-        data = {"config": self.config, "environment": environment(), "cells": self.cells + rest}
-        write_text(self.file, json.dumps(data, indent=1) + "\n")
+        cell = {"key": key, **cell, "config": self.config, "environment": environment()}
+        self.cells.append(cell)
+        present = read_cells(self.file) if self.file.exists() else []  # perhaps of a run beside us
+        mine = {_identity(cell) for cell in self.cells}
+        cells = self.cells + [other for other in present if _identity(other) not in mine]
+        write_text(self.file, json.dumps({"cells": cells}, indent=1) + "\n")
+
+
+def _identity(cell: dict[str, Any]) -> tuple:
+    return tuple(cell.get(name) for name in IDENTITY)
 
 
 def read_cells(file: Path) -> list[dict[str, Any]]:
@@ -90,13 +100,13 @@ def environment() -> dict[str, Any]:
         except (OSError, subprocess.CalledProcessError):
             return None
 
-    commit, status = git("rev-parse", "HEAD"), git("status", "--porcelain")
+    commit, status = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no")
     return {
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in PACKAGES},
         "commit": commit.strip() if commit else None,
         "dirty": bool(status) if status is not None else None,
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "machine": f"{platform.system()} {platform.machine()}",
     }
 
@@ -106,15 +116,19 @@ def score_table(title: str, cells: list[dict[str, Any]]) -> str:
 
     `mean ± standard deviation` over seeds; `0-shot` is the accuracy with the true class names.
     """
-    metrics = list(cells[0]["scores"]["universal"])
-    header = ["VLM", "criterion", *(f"{metric} {x}" for metric in metrics for x in "IR"), "0-shot"]
+    if not cells:
+        raise UserError("there are no results to show")
+    metrics = list(dict.fromkeys(m for cell in cells for m in cell["scores"]["universal"]))
+    pairs = [(metric, x) for metric in metrics for x in ("universal", "conditional")]
+    header = ["VLM", "criterion", "texts"]
+    header += [f"{metric} {'I' if x == 'universal' else 'R'}" for metric, x in pairs] + ["0-shot"]
     rows = []
     for cell in cells:
         scores = cell["scores"]
-        pairs = [scores[x][m] for m in metrics for x in ("universal", "conditional")]
-        zero_shot = scores.get("zero-shot", {}).get("acc")
-        numbers = [_shown(score) for score in [*pairs, zero_shot]]
-        rows.append([cell["vlm"], f"{cell['data']} {cell['criterion']}", *numbers])
+        numbers = [scores[x].get(metric) for metric, x in pairs]
+        numbers.append(scores.get("zero-shot", {}).get("acc"))
+        about = [cell["vlm"], f"{cell['data']} {cell['criterion']}", str(cell["texts"])]
+        rows.append(about + [_shown(number) for number in numbers])
     return aligned(title, header, rows, left=2)
 
 

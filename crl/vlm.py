@@ -90,28 +90,38 @@ def load_vlm(
     """
     if precision not in PRECISIONS:
         raise UserError(f"unknown precision {precision!r}; {nearest(precision, PRECISIONS)}")
+    source = find_vlm(name)
     device = available_device(device)
     import_torchvision()
-    if name == "demo" and not DEMO.is_dir():
-        raise UserError(
-            f"the demo VLM is missing: it should be in {DEMO}; restore it from the repository "
-            "or train it with scripts/train_demo_vlm.py"
-        )
-    source = {"demo": str(DEMO), **ALIASES, **HUB}.get(name, name)
     if source.startswith("open_clip:"):
         parts = _open_clip(source.removeprefix("open_clip:"))
     elif name == "align":
         parts = _align(source)
     elif name == "blip2":
         parts = _blip2(source)
-    elif Path(source).is_dir():
-        parts = _folder(Path(source))
     else:
-        raise UserError(
-            f"unknown VLM {name!r}; {nearest(name, ['demo', *ALIASES, *HUB])}; "
-            "or write open_clip:<model>/<tag or file>, or a folder that exists"
-        )
+        parts = _folder(Path(source))
     return LoadedVLM(name, parts, device, precision)
+
+
+def find_vlm(name: str) -> str:
+    """Where the VLM `name` comes from: `open_clip:...`, a Hugging Face name or a folder.
+
+    Raises:
+        UserError: no such name or folder; nothing is loaded to find that out.
+    """
+    if name == "demo" and not DEMO.is_dir():
+        raise UserError(
+            f"the demo VLM is missing: it should be in {DEMO}; restore it from the repository "
+            "or train it with scripts/train_demo_vlm.py"
+        )
+    source = {"demo": str(DEMO), **ALIASES, **HUB}.get(name, name)
+    if source.startswith("open_clip:") or name in HUB or Path(source).is_dir():
+        return source
+    raise UserError(
+        f"unknown VLM {name!r}; {nearest(name, ['demo', *ALIASES, *HUB])}; "
+        "or write open_clip:<model>/<tag or file>, or a folder that exists"
+    )
 
 
 class Parts(NamedTuple):
@@ -147,7 +157,8 @@ class LoadedVLM:
     @property
     def fingerprint(self) -> str:
         state = self.model.state_dict()
-        # Torch counts the changes to each tensor, so a fine-tuned model never keeps its old hash.
+        # Torch counts the changes to each tensor (but not those through .data), so a model that an
+        # optimizer changes does not keep its old hash.
         version = sum(tensor._version for tensor in state.values())
         if self._fingerprint is None or self._fingerprint[0] != version:
             recipe = {**self._parts.recipe, "precision": self.precision}
@@ -227,6 +238,17 @@ def _open_clip(spec: str) -> Parts:
         raise UserError(
             f"{checkpoint} does not say how {model}'s images are to be prepared, and its known "
             "weights do not agree; use a folder with open_clip_config.json and its preprocess_cfg"
+        )
+    # Nor does it say which activation it was trained with.
+    activations = {
+        open_clip.get_pretrained_cfg(model, tag).get("quick_gelu", False)
+        for tag in open_clip.list_pretrained_tags_by_model(model)
+    }
+    if len(activations) > 1 and f"{model}-quickgelu" in open_clip.list_models():
+        raise UserError(
+            f"{checkpoint} does not say whether it was trained with QuickGELU; if it was (OpenAI, "
+            f"MetaCLIP, DFN) use open_clip:{model}-quickgelu/<file>, else a folder with "
+            "open_clip_config.json"
         )
     return _open_clip_parts(model, checkpoint, known[0])
 

@@ -41,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--out", type=Path, default=Path("figures/idea.png"))
     out = parser.parse_args().out
-    pictures = [clevr4.draw(facts, np.random.default_rng(8)) for facts in SHOWN]
+    pictures = [clevr4.draw(facts, np.random.default_rng(i + 3)) for i, facts in enumerate(SHOWN)]
     vlm = load_vlm("demo")
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{i}.png" for i in range(len(pictures))]
@@ -50,7 +50,7 @@ def main() -> None:
         image = l2(np.asarray(embed_images(vlm, paths, cache=None).image))  # I, (N, D)
 
     figure = plt.figure(figsize=(11, 5.2), layout="constrained")
-    grid = figure.add_gridspec(len(SHOWN), 4, width_ratios=[1, 2, 2, 2])
+    grid = figure.add_gridspec(len(SHOWN), 4, width_ratios=[1.2, 2, 2, 2])
     for row, picture in enumerate(pictures):
         axis = figure.add_subplot(grid[row, 0])
         axis.imshow(picture)

@@ -28,12 +28,14 @@ def make(world: str, out: Path, images: int, seed: int, workers: int) -> None:
     if done.exists() and json.loads(done.read_text()) == label:
         print(f"{world}: {images} images are already in {out}")
         return
+    module = importlib.import_module(f"demo_worlds.{world}")
+    target = out / module.DATASET
+    if target.exists() and not done.exists():
+        raise UserError(f"{target} was not made by this script; choose another --out")
     with tempfile.TemporaryDirectory(dir=out, prefix=f".{world}.") as folder:
-        importlib.import_module(f"demo_worlds.{world}").write(Path(folder), images, seed, workers)
-        done.unlink(missing_ok=True)
-        for new in Path(folder).iterdir():
-            shutil.rmtree(out / new.name, ignore_errors=True)
-            new.rename(out / new.name)
+        module.write(Path(folder), images, seed, workers)
+        shutil.rmtree(target, ignore_errors=True)
+        (Path(folder) / module.DATASET).rename(target)
     write_text(done, json.dumps(label))
     print(f"{world}: drew {images} images into {out}")
 
@@ -54,6 +56,8 @@ def main(argv: list[str]) -> None:
             raise UserError(f"unknown world {world!r}; {nearest(world, WORLDS)}")
     if arguments.images < 1:
         raise UserError(f"--images must be at least 1, not {arguments.images}")
+    if arguments.workers < 0 or arguments.seed < 0:
+        raise UserError("--workers and --seed must be 0 or more")
     arguments.out.mkdir(parents=True, exist_ok=True)
     for world in arguments.worlds:
         make(world, arguments.out, arguments.images, arguments.seed, arguments.workers)

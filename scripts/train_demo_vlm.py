@@ -34,7 +34,7 @@ IMAGE_SIZE = 96
 BATCH = 256
 CHECKPOINT = 150  # steps between two
 # (steps, chance that a caption names the dominant attribute, chance for each of the others)
-PHASES = [(2250, 0.5, 0.5), (600, 0.95, 0.12)]
+PHASES = [(2250, 0.5, 0.5), (600, 0.95, 0.2)]
 SINGLE = 0.25  # share of captions that name one attribute only, as the prompts of CRL do
 UNKNOWN_WORD = 0.04  # share of words hidden, so that a word never seen reads as "some word"
 

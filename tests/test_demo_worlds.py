@@ -117,3 +117,12 @@ def test_bad_arguments_are_one_line(tmp_path, monkeypatch, capsys):
         code, _, errors = run(monkeypatch, capsys, "--out", tmp_path / "x", *extra)
         assert code == 2 and errors.startswith("error: ") and says in errors
         assert not (tmp_path / "x").exists()
+
+
+def test_a_data_set_that_it_did_not_draw_is_left_alone(tmp_path, monkeypatch, capsys):
+    real = tmp_path / "clevr_4_10k_v1" / "images" / "real.png"
+    real.parent.mkdir(parents=True)
+    real.write_text("somebody's data")
+    code, _, errors = run(monkeypatch, capsys, "--out", tmp_path, "--images", 4)
+    assert code == 2 and "was not made by this script" in errors
+    assert real.read_text() == "somebody's data"

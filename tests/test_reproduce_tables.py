@@ -11,7 +11,14 @@ def write(folder, data, images, vlm, criterion, metrics):
     score = {
         metric: {"mean": mean, "std": 0.5, "seeds": [mean]} for metric, mean in metrics.items()
     }
-    cell = {"key": "k", "data": data, "images": images, "vlm": vlm, "criterion": criterion}
+    cell = {
+        "key": "k",
+        "data": data,
+        "images": images,
+        "vlm": vlm,
+        "criterion": criterion,
+        "texts": 9,
+    }
     cell["scores"] = {"universal": score, "conditional": score}
     folder.mkdir(parents=True)
     (folder / "results.json").write_text(json.dumps({"cells": [cell]}))

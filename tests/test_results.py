@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -19,6 +20,11 @@ from crl.results import Run, array_digest, digest, environment, read_cells, scor
 
 def cell(vlm: str, criterion: str, mean: float = 50.0) -> dict:
     return {"vlm": vlm, "criterion": criterion, "scores": mean}
+
+
+def plain(kept: dict) -> dict:
+    """A recorded cell without what it was measured with."""
+    return {name: value for name, value in kept.items() if name not in {"config", "environment"}}
 
 
 def on_disk(folder: Path) -> set[str]:
@@ -67,15 +73,13 @@ def test_array_digest(array):
 
 def test_file_says_what_was_measured_and_with_what(tmp_path):
     Run(tmp_path / "new", {"seeds": 3}).add("k", **cell("clip", "color"), seconds=1.5)
-    data = json.loads((tmp_path / "new" / "results.json").read_text())
-    assert data["config"] == {"seeds": 3}
-    assert data["cells"] == [{"key": "k", **cell("clip", "color"), "seconds": 1.5}]
-    assert data["environment"].keys() == {
-        "python", "packages", "commit", "dirty", "device", "machine",
-    }  # fmt: skip
+    [kept] = json.loads((tmp_path / "new" / "results.json").read_text())["cells"]
+    assert kept["config"] == {"seeds": 3}
+    assert plain(kept) == {"key": "k", **cell("clip", "color"), "seconds": 1.5}
+    found = kept["environment"]
+    assert found.keys() == {"python", "packages", "commit", "dirty", "gpu", "machine"}
     for name in ("torch", "scikit-learn", "numpy", "open_clip_torch", "transformers"):
-        assert data["environment"]["packages"][name] == metadata.version(name)
-    assert data["environment"]["device"]
+        assert found["packages"][name] == metadata.version(name)
     assert os.listdir(tmp_path / "new") == ["results.json"]
 
 
@@ -107,7 +111,7 @@ def test_interrupted_run_goes_on(tmp_path):
 
     second = Run(tmp_path, {})  # the first was killed here
     assert second.finished("a") and not second.finished("b")
-    assert second.cells == [{"key": "a", **cell("clip", "color", 1)}]
+    assert [plain(c) for c in second.cells] == [{"key": "a", **cell("clip", "color", 1)}]
     second.add("b", **cell("clip", "shape", 2))
     assert [c["key"] for c in second.cells] == ["a", "b"]
     assert on_disk(tmp_path) == {"a", "b"}
@@ -130,7 +134,23 @@ def test_other_cells_stay_and_replaced_ones_go(tmp_path):
     assert on_disk(tmp_path) == {
         "clip color 5", "clip shape 5", "align color 20", "align shape 20",
     }  # fmt: skip
-    assert json.loads(run.file.read_text())["config"] == {"seeds": 5}
+    seeds = {c["key"]: c["config"]["seeds"] for c in read_cells(run.file)}
+    assert seeds == {key: int(key.split()[-1]) for key in seeds}  # each with its own configuration
+
+
+def test_two_runs_side_by_side_keep_each_others_cells(tmp_path):
+    one, other = Run(tmp_path, {}), Run(tmp_path, {})
+    one.add("a", **cell("clip", "color"))
+    other.add("b", **cell("align", "color"))
+    one.add("c", **cell("clip", "shape"))
+    assert on_disk(tmp_path) == {"a", "b", "c"}
+
+
+def test_another_basis_is_another_result(tmp_path):
+    run = Run(tmp_path, {})
+    run.add("a", **cell("clip", "color"), basis_hash="ours")
+    run.add("b", **cell("clip", "color"), basis_hash="theirs")
+    assert on_disk(tmp_path) == {"a", "b"}
 
 
 @pytest.mark.parametrize("content", ["", '{"cells": [', "[]", "{}", "3", "\x00\xff"])
@@ -169,22 +189,24 @@ def test_failed_write_keeps_the_former_file(tmp_path, monkeypatch):
 
 def test_score_table():
     def scores(*means):
-        return {m: summary([mean - 1, mean + 1]) for m, mean in zip("ab", means, strict=True)}
+        return {m: summary([mean - 1, mean + 1]) for m, mean in zip("ab", means, strict=False)}
 
     def row(vlm, criterion, universal, conditional, **more):
         both = {"universal": scores(*universal), "conditional": scores(*conditional)}
-        return {"vlm": vlm, "data": "cards", "criterion": criterion, "scores": {**both, **more}}
+        about = {"vlm": vlm, "data": "cards", "criterion": criterion, "texts": 9}
+        return {**about, "scores": {**both, **more}}
 
     cells = [
         row("clip", "suits", (5, 61), (99, 7), **{"zero-shot": {"acc": summary([33.3333])}}),
-        row("open_clip:x/y", "color", (1, 2), (3, 100)),
+        row("open_clip:x/y", "color", (1,), (3,)),  # of another run, without the metric b
     ]
-    assert score_table("A title", cells).splitlines() == [
-        "A title",
-        "-" * 82,
-        "VLM            criterion          a I         a R         b I          b R  0-shot",
-        "-" * 82,
-        "clip           cards suits  5.0 ± 1.4  99.0 ± 1.4  61.0 ± 1.4    7.0 ± 1.4    33.3",
-        "open_clip:x/y  cards color  1.0 ± 1.4   3.0 ± 1.4   2.0 ± 1.4  100.0 ± 1.4       -",
-        "-" * 82,
+    lines = score_table("A title", cells).splitlines()
+    assert lines[0] == "A title" and set(lines[1]) == {"-"} == set(lines[3]) == set(lines[6])
+    assert len({len(line) for line in lines[1:]}) == 1  # aligned
+    assert [re.split(r"\s{2,}", line.strip()) for line in (lines[2], *lines[4:6])] == [
+        ["VLM", "criterion", "texts", "a I", "a R", "b I", "b R", "0-shot"],
+        ["clip", "cards suits", "9", "5.0 ± 1.4", "99.0 ± 1.4", "61.0 ± 1.4", "7.0 ± 1.4", "33.3"],
+        ["open_clip:x/y", "cards color", "9", "1.0 ± 1.4", "3.0 ± 1.4", "-", "-", "-"],
     ]
+    with pytest.raises(UserError, match="no results"):
+        score_table("A title", [])

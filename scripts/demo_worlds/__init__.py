@@ -2,6 +2,7 @@
 
 A world has
 - `PHRASES`: attribute -> class -> ways to say it (the first is the class's own name);
+- `DATASET`: the folder that `write` makes;
 - `DOMINANT`: the attribute that everyday captions of this world name almost always;
 - `draw(facts, rng)`: a PIL image of `facts` = {attribute: class};
 - `caption(facts, rng)`: a sentence that names exactly the attributes in `facts`;

@@ -18,6 +18,7 @@ from demo_worlds import draw_many, sample_facts
 SIZE = 128  # pixels, width and height of a picture
 CARD = (84, 116)  # pixels, the card before it is turned
 DOMINANT = "number"
+DATASET = "cards"
 
 PHRASES = {
     "number": {
@@ -87,7 +88,7 @@ def caption(facts: dict[str, str], rng: np.random.Generator) -> str:
 
 def write(root: Path, images: int, seed: int, workers: int) -> None:
     """Draw `images` pictures into `root/cards`, in the official layout with its two trees."""
-    folder = Path(root) / "cards"
+    folder = Path(root) / DATASET
     for attribute, classes in PHRASES.items():
         for name in classes:
             (folder / attribute / name).mkdir(parents=True, exist_ok=True)
