@@ -46,7 +46,7 @@ class TaskConfig(Config):
     )
     device: str | None = Field(None, description="e.g. cpu, cuda; none takes the best")
     batch_size: int = Field(64, gt=0, description="images a batch")
-    workers: int | None = Field(None, ge=0, description="processes that decode images")
+    workers: int | None = Field(None, gt=0, description="threads that decode images")
     unreadable: Literal["error", "skip"] = Field(
         "error", description="error, or skip images that do not open"
     )

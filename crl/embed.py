@@ -10,8 +10,9 @@ import hashlib
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -24,7 +25,6 @@ from PIL import Image
 from PIL.Image import DecompressionBombError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
-from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from crl.errors import UserError
@@ -79,7 +79,7 @@ def embed_images(
 
     Args:
         cache: folder of the embedding cache; None uses a temporary one.
-        workers: processes that decode images; default one a core, at most 8.
+        workers: threads that decode images; default one a core, at most 8.
         unreadable: `error` stops at an image that cannot be decoded and names it; `skip` leaves
             such images out and warns how many there were.
 
@@ -274,39 +274,50 @@ def _unreadable(failures: dict[Path, str]) -> UserError:
     )
 
 
-class _Files(Dataset):
-    """Decoded and preprocessed images; what cannot be decoded comes as its error message."""
-
-    def __init__(self, paths: list[Path], preprocess: Callable[[Image.Image], torch.Tensor]):
-        self.paths, self.preprocess = paths, preprocess
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> torch.Tensor | str:
-        try:
-            with Image.open(self.paths[index]) as image:
-                return self.preprocess(image)
-        except (OSError, ValueError, SyntaxError, RuntimeError, DecompressionBombError) as error:
-            return str(error) or type(error).__name__
-
-
-def _collate(items: list[torch.Tensor | str]) -> tuple[torch.Tensor, dict[int, str]]:
-    """Good images stacked (B', 3, H, W), and {place in the batch: why it failed}."""
-    good = [item for item in items if not isinstance(item, str)]
-    failed = {i: item for i, item in enumerate(items) if isinstance(item, str)}
-    return torch.stack(good) if good else torch.empty(0), failed
-
-
 def _decoded(
     vlm: VLM, todo: list[tuple[bytes, Path]], batch_size: int, workers: int | None
 ) -> Iterator[tuple[list[bytes], torch.Tensor, dict[Path, str]]]:
-    """Batches of digests (B'), pixels (B', 3, H, W) and {path: why it failed}."""
-    if workers is None:
-        workers = min(8, os.cpu_count() or 1) if len(todo) > batch_size else 0
-    files = _Files([path for _, path in todo], vlm.preprocess)
-    loader = DataLoader(files, batch_size, num_workers=workers, collate_fn=_collate)
-    for start, (pixels, failed) in zip(range(0, len(todo), batch_size), loader, strict=True):
-        part = todo[start : start + batch_size]
-        good = [digest for i, (digest, _) in enumerate(part) if i not in failed]
-        yield good, pixels, {part[i][1]: why for i, why in failed.items()}
+    """Batches of digests (B'), pixels (B', 3, H, W) and {path: why it failed}, one batch ahead.
+
+    By threads, for Pillow releases Python's lock while it decodes and resizes; processes would be
+    slower to start and hold several times the memory.
+    """
+    workers = workers or min(8, os.cpu_count() or 1)
+    threads = torch.get_num_threads()
+    pending: deque[tuple[list[tuple[bytes, Path]], list[Future]]] = deque()
+    # A decoding thread is one core's work. Torch keeps the setting a thread, but hands it on to
+    # later threads too; so it is put back.
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            for start in range(0, len(todo), batch_size):
+                part = todo[start : start + batch_size]
+                pending.append((part, [pool.submit(_pixels, vlm, path) for _, path in part]))
+                torch.set_num_threads(threads)
+                if len(pending) > 1:
+                    yield _batch(*pending.popleft())
+            while pending:
+                yield _batch(*pending.popleft())
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(threads)
+
+
+def _pixels(vlm: VLM, path: Path) -> torch.Tensor | str:
+    """The preprocessed image (3, H, W), or why it cannot be decoded."""
+    try:
+        with Image.open(path) as image:
+            return vlm.preprocess(image)
+    except (OSError, ValueError, SyntaxError, RuntimeError, DecompressionBombError) as error:
+        return str(error) or type(error).__name__
+
+
+def _batch(
+    part: list[tuple[bytes, Path]], futures: list[Future]
+) -> tuple[list[bytes], torch.Tensor, dict[Path, str]]:
+    items = [future.result() for future in futures]
+    good = [item for item in items if not isinstance(item, str)]
+    failed = {
+        path: item for (_, path), item in zip(part, items, strict=True) if isinstance(item, str)
+    }
+    digests = [digest for digest, path in part if path not in failed]
+    return digests, torch.stack(good) if good else torch.empty(0), failed

@@ -9,7 +9,6 @@ Nothing here is L2-normalised: that is the caller's one visible step.
 
 import hashlib
 import json
-import pickle
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -59,7 +58,7 @@ class VLM(Protocol):
     def fingerprint(self) -> str: ...
 
     def preprocess(self, image: Image.Image) -> Tensor:
-        """An image of any mode -> (3, H, W) float32. Picklable, so it works in loader processes."""
+        """An image of any mode -> (3, H, W) float32. Called from several threads at once."""
 
     def encode_images(self, batch: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, D), or (B, Q, D) for Q vectors an image. float32, not normalised."""
@@ -185,15 +184,6 @@ class Preprocess:
 
     def __call__(self, image: Image.Image) -> Tensor:
         return self.transform(to_rgb(image))
-
-    def __reduce__(self):
-        # A loader process that starts afresh must mend torchvision before it unpickles transforms.
-        return _unpickle_preprocess, (pickle.dumps(self.transform),)
-
-
-def _unpickle_preprocess(transform: bytes) -> Preprocess:
-    import_torchvision()
-    return Preprocess(pickle.loads(transform))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

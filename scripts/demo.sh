@@ -20,5 +20,5 @@ cat <<'END'
 I: universal embedding of the images. R = I Tᵀ: their conditional representation, where T embeds
 the texts of a criterion. Both from the demo VLM on drawn pictures: an illustration of the method,
 not a result on the paper's data.
-Figures (t-SNE maps, cluster sheets) and results.json: outputs/clustering, outputs/few_shot
+Figures (t-SNE maps, cluster sheets) and results.json: outputs/clustering/, outputs/few_shot/
 END

@@ -9,7 +9,10 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
   python=${PYTHON:-python3}
   "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
     { echo "error: Python 3.10 or newer is needed; set PYTHON=/path/to/it" >&2; exit 2; }
-  [ -x .venv/bin/python ] || "$python" -m venv .venv
+  if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+    "$python" -m venv --clear .venv ||
+      { rm -rf .venv; echo "error: no venv; on Debian: apt install python3-venv" >&2; exit 2; }
+  fi
   .venv/bin/python -m pip install --quiet --disable-pip-version-check \
     -r requirements.txt -c constraints.txt
   echo "$wanted" >"$stamp"

@@ -12,6 +12,7 @@ last checkpoint (`--work`).
 """
 
 import argparse
+import hashlib
 import importlib
 import json
 import math
@@ -27,6 +28,7 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from crl.checkpoints import import_torchvision
+from crl.errors import command
 from crl.files import atomic_path, write_text
 
 TRAINING_SEED, TUNING_SEED = 1_000_003, 2_000_003  # the demo data is drawn from seed 0
@@ -325,22 +327,34 @@ def write_card(scores: dict[str, dict[str, float]], images: int, out: Path) -> N
 
 def save(model, out: Path) -> None:
     """An open_clip local-dir: half-precision weights and configuration."""
-    out.mkdir(parents=True, exist_ok=True)
     weights = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
-    save_file({k: v.contiguous() for k, v in weights.items()}, out / "open_clip_model.safetensors")
+    with atomic_path(out / "open_clip_model.safetensors") as temporary:
+        save_file({k: v.contiguous() for k, v in weights.items()}, temporary)
     text_cfg = {**MODEL["text_cfg"], "hf_tokenizer_name": "demo"}  # open_clip reads this folder
     text_cfg["vocab_size"] = model.vocab_size
     config = {"model_cfg": {**MODEL, "text_cfg": text_cfg}, "preprocess_cfg": PREPROCESS}
-    (out / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    write_text(out / "open_clip_config.json", json.dumps(config, indent=2) + "\n")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+def recipe() -> str:
+    """A digest of all that shapes the model: this script and the worlds it draws."""
+    sources = [Path(__file__), *sorted((Path(__file__).parent / "demo_worlds").glob("*.py"))]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest()[:12]
+
+
+@command
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("crl/assets/demo_vlm"))
-    parser.add_argument("--work", type=Path, default=Path("cache/demo_vlm"))
+    parser.add_argument(
+        "--work", type=Path, default=Path("cache/demo_vlm"), help="pictures and checkpoints (5 GB)"
+    )
     parser.add_argument("--images", type=int, default=180_000, help="training pictures to draw")
     parser.add_argument("--workers", type=int, default=2, help="processes that draw")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
+    work = arguments.work / recipe()  # another recipe never goes on from this one's checkpoint
 
     import_torchvision()
     from open_clip.model import CLIP
@@ -350,8 +364,8 @@ def main() -> None:
     tokenizer = build_tokenizer(arguments.out)
     config = {**MODEL, "text_cfg": {**MODEL["text_cfg"], "vocab_size": len(tokenizer)}}
     model = CLIP(**config).to(memory_format=torch.channels_last)
-    pictures, facts = draw_training_set(arguments.work, arguments.images, arguments.workers)
-    train(model, tokenizer, pictures, facts, arguments.work)
+    pictures, facts = draw_training_set(work, arguments.images, arguments.workers)
+    train(model, tokenizer, pictures, facts, work)
     model.eval()
     save(model, arguments.out)
     with torch.inference_mode():

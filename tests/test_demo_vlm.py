@@ -35,7 +35,7 @@ def seen(vlm, tmp_path_factory):
             world.draw(facts, rng).save(paths[-1])
             for attribute, value in facts.items():
                 labels[attribute].append(list(world.PHRASES[attribute]).index(value))
-        image = embed_images(vlm, paths, cache=None, workers=0).image
+        image = embed_images(vlm, paths, cache=None).image
         embedded[name] = l2(np.asarray(image)), labels
     return embedded
 

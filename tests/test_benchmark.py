@@ -1,0 +1,77 @@
+"""Each measurement on tiny sizes: that it runs and what it writes, never its times or ratios."""
+
+import json
+import subprocess
+import sys
+
+import benchmark
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def two_sentences(monkeypatch):
+    """The criterion's texts, cut short."""
+    load = benchmark.TextBasis.load
+    monkeypatch.setattr(benchmark.TextBasis, "load", lambda name: load(name).first(2))
+
+
+def test_quick_run_of_every_measurement(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", f"benchmark.py --quick --images 70 --out {tmp_path}".split())
+    benchmark.main()
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert found["quick"] and found["environment"]["packages"]["torch"]
+    assert list(found["measurements"]) == ["path", "cache", "texts", "memory"]
+    for name, row in found["measurements"].items():
+        assert isinstance(row["value"], float) and row["unit"] in {"x", "MB"}, name
+        assert row["met"] in ({None} if row["target"] == "-" else {True, False}), name
+    details = {name: row["details"] for name, row in found["measurements"].items()}
+    assert len(details["path"]["ratio_each_round"]) == 2
+    assert details["cache"]["images"] == 70 and details["cache"]["texts"] == 2
+    assert details["memory"]["images"] == 70
+    weighed = details["memory"]["workers_1"]
+    parts = ("private_mb", "mapped_files_mb", "batches_mb")
+    assert weighed["peak_mb"] == pytest.approx(sum(weighed[part] for part in parts))
+    assert weighed["embeddings_mb"] == pytest.approx(70 * 512 * 4 / 1e6)
+
+    printed = capsys.readouterr().out.splitlines()
+    head = next(i for i, line in enumerate(printed) if line.startswith("measurement"))
+    assert printed[head].split() == ["measurement", "target", "measured", "repeat", "with"]
+    rows = printed[head + 2 : head + 6]
+    for row, name in zip(rows, benchmark.MEASUREMENTS, strict=True):
+        assert row.endswith(f"python scripts/benchmark.py --only {name} --quick")
+    notes = printed[head + 7 :]
+    assert [note.split(":")[0] for note in notes] == list(benchmark.MEASUREMENTS)
+
+
+def test_only_what_is_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", f"benchmark.py --quick --only texts --out {tmp_path}".split())
+    benchmark.main()
+    assert list(json.loads((tmp_path / "results.json").read_text())["measurements"]) == ["texts"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [("--only cashe", "did you mean 'cache'?"), ("--images 0", "at least 1")],
+)
+def test_wrong_arguments(arguments, message, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", *arguments.split()])
+    with pytest.raises(SystemExit, match="2"):
+        benchmark.main()
+    assert message in capsys.readouterr().err
+
+
+def test_tree_memory_counts_what_a_child_holds():
+    def private():
+        return benchmark.tree_memory()["private"]
+
+    before = private()
+    code = "data = bytes([1]) * 50_000_000; print(flush=True); input()"
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with child:
+        child.stdout.readline()
+        during = private()
+        child.communicate("\n")
+    assert during - before > 45e6
+    assert private() < during - 45e6
