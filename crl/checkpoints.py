@@ -2,6 +2,7 @@
 
 import errno
 import importlib.metadata
+import logging
 import pickle
 import re
 import sys
@@ -39,6 +40,8 @@ def stored_shapes(checkpoint: Path) -> dict[str, tuple[int, ...]]:
 @contextmanager
 def explained(source: str, remote: bool) -> Iterator[None]:
     """Turn what the libraries raise while they fetch or load `source` into one line of advice."""
+    # Without a network the hub's client logs a dozen retries; the line below says it all.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         yield
     except (SafetensorError, EOFError, pickle.UnpicklingError) as error:
