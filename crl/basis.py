@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from crl.errors import UserError, explain, nearest
-from crl.files import write_text
+from crl.files import read_yaml, write_text
 
 BASES = Path(__file__).resolve().parent.parent / "configs" / "bases"
 
@@ -87,15 +87,7 @@ class TextBasis(BaseModel):
                 known = sorted(file.stem for file in BASES.glob("*.yaml"))
                 raise UserError(f"unknown text basis {str(name)!r}; {nearest(str(name), known)}")
         try:
-            data = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UserError(f"cannot read the text basis {path}: {error.strerror}") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-        if not isinstance(data, dict):
-            raise UserError(f"{path} is not a text basis: it needs criterion, vlm_prompt and texts")
-        try:
-            return cls.model_validate(data)
+            return cls.model_validate(read_yaml(path))
         except ValidationError as error:
             raise UserError(f"{path}: {explain(error)}") from error
 

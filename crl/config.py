@@ -3,12 +3,13 @@
 import argparse
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from crl.errors import UserError, explain, nearest
+from crl.files import read_yaml
 
 
 class Config(BaseModel):
@@ -42,7 +43,7 @@ def load_config(kind: type[T], argv: list[str], about: str, unused: Collection[s
         if key not in unused
     )
     arguments = parser.parse_intermixed_args(argv)  # overrides on either side of --config
-    values = _read(arguments.config) if arguments.config else {}
+    values = read_yaml(arguments.config) if arguments.config else {}
     where = str(arguments.config) if arguments.config else "the command line"
     for key in values:
         _check_key(key, kind.model_fields, where)
@@ -69,34 +70,12 @@ def load_config(kind: type[T], argv: list[str], about: str, unused: Collection[s
         raise UserError(f"{where}: {explain(error)}") from error
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path} must hold `key: value` lines")
-    return values
-
-
 def _check_key(key: str, known: Collection[str], where: str) -> None:
     if key not in known:
         raise UserError(f"{where}: unknown key {key!r}; {nearest(str(key), known)}")
 
 
 def _shown(field) -> str:
-    return (
-        "none"
-        if field.is_required()
-        else yaml.safe_dump(
-            _plain(field.get_default(call_default_factory=True)), default_flow_style=True
-        )
-        .removesuffix("\n...\n")
-        .strip()
-    )
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value
+    default = field.get_default(call_default_factory=True)
+    default = str(default) if isinstance(default, Path) else default
+    return yaml.safe_dump(default, default_flow_style=True).removesuffix("...\n").strip()

@@ -1,10 +1,15 @@
-"""Whole files or none: atomic writing."""
+"""Reading YAML, and writing whole files or none."""
 
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import yaml
+
+from crl.errors import UserError
 
 
 @contextmanager
@@ -34,3 +39,20 @@ def write_text(target: Path, text: str) -> None:
     """Write `text` (UTF-8) to `target` atomically."""
     with atomic_path(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The `key: value` pairs of a YAML file; no code in it ever runs.
+
+    Raises:
+        UserError: the file cannot be read, is not YAML, or holds something else.
+    """
+    try:
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: the 99th of May; not UTF-8
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise UserError(f"{path} must hold `key: value` lines")
+    return data

@@ -244,24 +244,24 @@ MEASUREMENTS: dict[str, Callable[[Bench], Result]] = {
 
 
 def weigh(model: str, folder: str, cache: str, workers: str) -> dict[str, Any]:
-    """Embed the images of `folder`; peak memory in MB of this process and its workers, beyond
+    """Embed the images of `folder`; peak memory in MB of this process, beyond
     what it held just before, with the model loaded and one batch done."""
     vlm = load_vlm(model)
     vlm.encode_images(torch.zeros(BATCH, *vlm.preprocess(Image.new("RGB", (64, 64))).shape))
     vlm.fingerprint  # noqa: B018 - computed here; it is the model's
-    before, resident_before = tree_memory(), _peak_resident(resource.RUSAGE_SELF)
+    before, resident_before = held_memory(), _peak_resident()
     samples, done = [], threading.Event()
 
     def sample() -> None:
         while not done.wait(0.2):
-            samples.append(tree_memory())
+            samples.append(held_memory())
 
     sampler = threading.Thread(target=sample)
     sampler.start()
     start = time.perf_counter()
     try:
         result = embed_images(vlm, sorted(Path(folder).iterdir()), Path(cache), BATCH, int(workers))
-        samples.append(tree_memory())  # the embeddings are all in memory now
+        samples.append(held_memory())  # the embeddings are all in memory now
     finally:
         done.set()
         sampler.join()
@@ -271,57 +271,23 @@ def weigh(model: str, folder: str, cache: str, workers: str) -> dict[str, Any]:
     return {
         "peak_mb": sum(growth.values()),
         **{f"{name}_mb": mb for name, mb in growth.items()},
-        # Cross-checks by the kernel's own counters, which count shared pages in full; a process
-        # forked off starts with what its parent holds.
-        "main_process_rss_growth_mb": _peak_resident(resource.RUSAGE_SELF) - resident_before,
-        "main_process_rss_before_mb": resident_before,
-        "largest_worker_rss_mb": _peak_resident(resource.RUSAGE_CHILDREN),
+        # A cross-check by the kernel's own counter, which counts shared pages in full:
+        "rss_growth_mb": _peak_resident() - resident_before,
         "embeddings_mb": result.image.nbytes / 1e6,
         "seconds": elapsed,
         "samples": len(samples),
     }
 
 
-def tree_memory() -> dict[str, int]:
-    """Bytes that this process and all below it hold; a page shared by n of them counts 1/n each
-    (PSS), so the sum is what they hold together.
-
-    Batches on their way between processes are memory files that for a while no process maps, so
-    no PSS shows them: the use of /dev/shm does.
-    """
-    held = {"private": 0, "mapped_files": 0, "batches": 0}
-    lines = {"Pss_Anon:": "private", "Pss_File:": "mapped_files", "Pss_Shmem:": "batches"}
-    for process in _tree(os.getpid()):
-        try:
-            rollup = Path(f"/proc/{process}/smaps_rollup").read_text()
-        except OSError:  # it has ended
-            continue
-        for name, number, *_ in map(str.split, rollup.splitlines()[1:]):
-            if name in lines:
-                held[lines[name]] += int(number) * 1024
-    if os.path.ismount("/dev/shm"):
-        disk = os.statvfs("/dev/shm")
-        held["batches"] = max(held["batches"], (disk.f_blocks - disk.f_bfree) * disk.f_frsize)
-    return held
+def held_memory() -> dict[str, int]:
+    """Bytes that this process holds: its own, and its share of mapped files (PSS)."""
+    names = {"Pss_Anon:": "private", "Pss_File:": "mapped_files", "Pss_Shmem:": "shared"}
+    lines = map(str.split, Path("/proc/self/smaps_rollup").read_text().splitlines())
+    return {names[name]: int(number) * 1024 for name, number, *_ in lines if name in names}
 
 
-def _tree(root: int) -> list[int]:
-    """`root` and all processes below it."""
-    below: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(stat.read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-        below.setdefault(parent, []).append(int(stat.parent.name))
-    tree = [root]
-    for process in tree:  # grows while it is walked
-        tree += below.get(process, [])
-    return tree
-
-
-def _peak_resident(who: int) -> float:
-    return resource.getrusage(who).ru_maxrss * 1024 / 1e6  # Linux counts in KiB
+def _peak_resident() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6  # Linux counts in KiB
 
 
 # --- models and pictures --------------------------------------------------------------------------
@@ -371,7 +337,7 @@ def _draw(size: tuple[int, int], file: Path) -> None:
 
 
 def _decode_seconds(vlm: LoadedVLM, files: list[Path]) -> float:
-    """Core seconds to decode and preprocess one image, on one thread as in a loader process."""
+    """Core seconds to decode and preprocess one image, on one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     each = []

@@ -1,7 +1,6 @@
 """Each measurement on tiny sizes: that it runs and what it writes, never its times or ratios."""
 
 import json
-import subprocess
 import sys
 
 import benchmark
@@ -29,7 +28,7 @@ def test_quick_run_of_every_measurement(tmp_path, capsys, monkeypatch):
     assert details["cache"]["images"] == 70 and details["cache"]["texts"] == 2
     assert details["memory"]["images"] == 70
     weighed = details["memory"]["workers_1"]
-    parts = ("private_mb", "mapped_files_mb", "batches_mb")
+    parts = ("private_mb", "mapped_files_mb", "shared_mb")
     assert weighed["peak_mb"] == pytest.approx(sum(weighed[part] for part in parts))
     assert weighed["embeddings_mb"] == pytest.approx(70 * 512 * 4 / 1e6)
 
@@ -60,18 +59,9 @@ def test_wrong_arguments(arguments, message, monkeypatch, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_tree_memory_counts_what_a_child_holds():
-    def private():
-        return benchmark.tree_memory()["private"]
-
-    before = private()
-    code = "data = bytes([1]) * 50_000_000; print(flush=True); input()"
-    child = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    with child:
-        child.stdout.readline()
-        during = private()
-        child.communicate("\n")
-    assert during - before > 45e6
-    assert private() < during - 45e6
+def test_held_memory_counts_what_is_held():
+    before = benchmark.held_memory()["private"]
+    data = bytes([1]) * 50_000_000
+    assert benchmark.held_memory()["private"] - before > 45e6
+    del data
+    assert benchmark.held_memory()["private"] - before < 5e6
