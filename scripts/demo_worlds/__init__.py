@@ -1,10 +1,12 @@
 """Procedurally drawn data sets for the demo: each module of this folder is one world.
 
 A world has
-- `PHRASES`: attribute -> class -> ways to say it (the first is the class's own name);
+- `PHRASES`: attribute -> class -> ways to say it (the first is the class's own name; a class with
+  none is never said: captions name the objects that are there, not those that are not);
 - `DATASET`: the folder that `write` makes;
-- `DOMINANT`: the attribute that everyday captions of this world name almost always;
-- `draw(facts, rng)`: a PIL image of `facts` = {attribute: class};
+- `DOMINANT`: the attributes that everyday captions of this world name almost always;
+- `sample(rng)`: random facts, {attribute: class} for every attribute;
+- `draw(facts, rng)`: a PIL image of `facts`;
 - `caption(facts, rng)`: a sentence that names exactly the attributes in `facts`;
 - `write(root, images, seed, workers)`: a data set in the official on-disk format.
 """
@@ -16,7 +18,7 @@ from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 from tqdm import tqdm
 
-WORLDS = ("clevr4", "cards")
+WORLDS = ("clevr4", "cards", "scenes")
 
 
 def sample_facts(phrases: dict[str, dict], rng: np.random.Generator) -> dict[str, str]:

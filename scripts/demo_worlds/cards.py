@@ -17,7 +17,7 @@ from demo_worlds import draw_many, sample_facts
 
 SIZE = 128  # pixels, width and height of a picture
 CARD = (84, 116)  # pixels, the card before it is turned
-DOMINANT = "number"
+DOMINANT = ("number",)
 DATASET = "cards"
 
 PHRASES = {
@@ -47,6 +47,11 @@ PHRASES = {
 INDEX = dict(zip(PHRASES["number"], ["A", *map(str, range(2, 11)), "J", "Q", "K"], strict=True))
 SYMBOL = {"clubs": "♣", "diamonds": "♦", "hearts": "♥", "spades": "♠"}
 FONTS = ("DejaVuSans-Bold", "DejaVuSerif-Bold", "DejaVuSansMono-Bold")
+
+
+def sample(rng: np.random.Generator) -> dict[str, str]:
+    """One class for every attribute, independent of each other."""
+    return sample_facts(PHRASES, rng)
 
 
 def draw(facts: dict[str, str], rng: np.random.Generator) -> Image.Image:
@@ -98,7 +103,7 @@ def write(root: Path, images: int, seed: int, workers: int) -> None:
 def _draw_file(task: tuple[Path, int, int]) -> None:
     folder, seed, index = task
     rng = np.random.default_rng([seed, index])
-    facts = sample_facts(PHRASES, rng)
+    facts = sample(rng)
     name = f"card_{index:05d}.jpg"
     first = folder / "number" / facts["number"] / name
     second = folder / "suits" / facts["suits"] / name

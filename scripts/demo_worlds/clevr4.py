@@ -16,7 +16,7 @@ from demo_worlds import draw_many, sample_facts
 
 SIZE = 128  # pixels, width and height of a picture
 SPRITE = 72  # pixels, the object is drawn once at this size and pasted smaller
-DOMINANT = "shape"
+DOMINANT = ("shape",)
 DATASET = "clevr_4_10k_v1"
 
 PHRASES = {
@@ -87,6 +87,11 @@ RGB = {
 V, U = np.meshgrid(np.linspace(-1, 1, SPRITE), np.linspace(-1, 1, SPRITE), indexing="ij")
 
 
+def sample(rng: np.random.Generator) -> dict[str, str]:
+    """One class for every attribute, independent of each other."""
+    return sample_facts(PHRASES, rng)
+
+
 def draw(facts: dict[str, str], rng: np.random.Generator) -> Image.Image:
     """`count` copies of one object on a plain ground; place, size, angle and light vary."""
     sprite = _sprite(facts, rng)
@@ -144,7 +149,7 @@ def write(root: Path, images: int, seed: int, workers: int) -> None:
 def _draw_file(task: tuple[Path, int, int]) -> tuple[str, dict[str, str]]:
     path, seed, index = task
     rng = np.random.default_rng([seed, index])
-    facts = sample_facts(PHRASES, rng)
+    facts = sample(rng)
     draw(facts, rng).save(path)
     return path.stem, facts
 
