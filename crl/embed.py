@@ -3,7 +3,8 @@
 Embeddings live under `<cache>/<VLM fingerprint>/{image,text}/` in shards of safetensors. A shard
 holds the digests of what it embeds (content, not names: copies, renamed files and several data
 sets share entries) beside the embeddings, and appears by renaming a finished temporary file. So a
-killed run goes on from its last shard, and a growing folder costs only its new images.
+killed run goes on from its last shard, and a growing folder costs only its new images. A crop is
+an image like any other: its content is that of its file, and the box.
 """
 
 import hashlib
@@ -29,7 +30,7 @@ from tqdm import tqdm
 
 from crl.errors import UserError
 from crl.files import atomic_path
-from crl.vlm import VLM
+from crl.vlm import VLM, to_rgb
 
 DEFAULT_CACHE = Path("cache/embeddings")
 # What a kill can cost. A fixed number of whole batches, so that a resumed run batches alike and
@@ -37,6 +38,21 @@ DEFAULT_CACHE = Path("cache/embeddings")
 BATCHES_A_SHARD = 8
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 FORMAT = "crl-embeddings-1"
+# What Pillow raises over files that it cannot decode.
+UNDECODABLE = (OSError, ValueError, SyntaxError, RuntimeError, DecompressionBombError)
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A part of an image file, padded to a square with black: an image of its own.
+
+    Attributes:
+        path: the image file.
+        box: left, top, right, bottom in pixels; right and bottom just outside the part.
+    """
+
+    path: Path
+    box: tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -46,8 +62,8 @@ class ImageEmbeddings:
     Attributes:
         image: (N, D) float32, or (N, Q, D) for a VLM with Q query vectors; not normalised; a
             memory map, so that only the rows in use take memory.
-        kept: (N,) which of the given paths the rows belong to: all of them, unless unreadable
-            images were skipped.
+        kept: (N,) which of the given images the rows belong to: all of them, unless unreadable
+            ones were skipped.
     """
 
     image: np.ndarray
@@ -67,17 +83,42 @@ def image_files(folder: Path | str) -> list[Path]:
     return files
 
 
+def open_image(image: Path | Crop) -> Image.Image:
+    """The picture that is embedded: RGB, whole, or cut out and padded to a square.
+
+    Padding is GeneCIS's: centred, an odd row or column of black comes last.
+
+    Raises:
+        OSError, ValueError, ...: `UNDECODABLE`, or a box that is empty or leaves the picture.
+    """
+    with Image.open(_file(image)) as opened:
+        picture = to_rgb(opened)
+    if not isinstance(image, Crop):
+        return picture
+    left, top, right, bottom = image.box
+    if not (0 <= left < right <= picture.width and 0 <= top < bottom <= picture.height):
+        raise ValueError(
+            f"there is no box {image.box} in {picture.width} x {picture.height} pixels"
+        )
+    part = picture.crop(image.box)
+    side = max(part.size)
+    square = Image.new("RGB", (side, side))  # black
+    square.paste(part, ((side - part.width) // 2, (side - part.height) // 2))
+    return square
+
+
 def embed_images(
     vlm: VLM,
-    paths: Sequence[Path | str],
+    images: Sequence[Path | str | Crop],
     cache: Path | None = DEFAULT_CACHE,
     batch_size: int = 64,
     workers: int | None = None,
     unreadable: Literal["error", "skip"] = "error",
 ) -> ImageEmbeddings:
-    """Embed image files; a file named several times, or copied, is encoded once.
+    """Embed image files and crops; one named several times, or copied, is encoded once.
 
     Args:
+        images: N image files, whole or a part of them.
         cache: folder of the embedding cache; None uses a temporary one.
         workers: threads that decode images; default one a core, at most 8.
         unreadable: `error` stops at an image that cannot be decoded and names it; `skip` leaves
@@ -86,14 +127,14 @@ def embed_images(
     Raises:
         UserError: no images, a missing file, or an unreadable image.
     """
-    if len(paths) == 0:
+    if len(images) == 0:
         raise UserError("there are no images to embed")
-    paths = [Path(path) for path in paths]
-    digests, failures = _file_digests(paths)
+    images = [image if isinstance(image, Crop) else Path(image) for image in images]
+    digests, failures = _image_digests(images)
     if failures and unreadable == "error":
         raise _unreadable(failures)
     with _store(vlm, "image", cache) as store:
-        first = {digest: path for digest, path in zip(digests[::-1], paths[::-1], strict=True)}
+        first = {digest: image for digest, image in zip(digests[::-1], images[::-1], strict=True)}
         todo = [(digest, first[digest]) for digest in store.missing(digests) if digest]
         bar = _bar(len(todo), f"images, {vlm.name}", "image")
 
@@ -109,10 +150,10 @@ def embed_images(
         with bar:
             store.add_all(encoded())
         kept = np.array([i for i, digest in enumerate(digests) if digest in store.places], int)
-        if len(kept) < len(paths):
+        if len(kept) < len(images):
             warnings.warn(
-                f"{len(paths) - len(kept)} of {len(paths)} images could not be read and were "
-                f"left out, the first: {next(iter(failures))}",
+                f"{len(images) - len(kept)} of {len(images)} images could not be read and were "
+                f"left out, the first: {_file(next(iter(failures)))}",
                 stacklevel=2,
             )
         if len(kept) == 0:
@@ -242,8 +283,12 @@ def _digest(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=16).digest()
 
 
-def _file_digests(paths: list[Path]) -> tuple[list[bytes], dict[Path, str]]:
-    """A digest of each file's content (empty where it cannot be read), and why not."""
+def _file(image: Path | Crop) -> Path:
+    return image.path if isinstance(image, Crop) else image
+
+
+def _image_digests(images: list[Path | Crop]) -> tuple[list[bytes], dict[Path | Crop, str]]:
+    """A digest of each image's content (empty where it cannot be read), and why not."""
 
     def digest(path: Path) -> bytes | OSError:
         try:
@@ -252,46 +297,55 @@ def _file_digests(paths: list[Path]) -> tuple[list[bytes], dict[Path, str]]:
         except OSError as error:
             return error
 
-    results: list[bytes | OSError] = []
-    bar = tqdm(total=len(paths), desc="reading", unit="file", disable=None, leave=False)
+    files = list(dict.fromkeys(map(_file, images)))  # each read once, however many its crops
+    results: dict[Path, bytes | OSError] = {}
+    bar = tqdm(total=len(files), desc="reading", unit="file", disable=None, leave=False)
     with bar, ThreadPoolExecutor(8) as pool:
-        for start in range(0, len(paths), 4096):
-            results.extend(pool.map(digest, paths[start : start + 4096]))
-            bar.update(min(4096, len(paths) - start))
-    failures = {
+        for start in range(0, len(files), 4096):
+            part = files[start : start + 4096]
+            results.update(zip(part, pool.map(digest, part), strict=True))
+            bar.update(len(part))
+    failures: dict[Path | Crop, str] = {
         path: str(result.strerror or result)
-        for path, result in zip(paths, results, strict=True)
+        for path, result in results.items()
         if isinstance(result, OSError)
     }
-    return [b"" if isinstance(result, OSError) else result for result in results], failures
+    digests = []
+    for image in images:
+        content = b"" if _file(image) in failures else results[_file(image)]
+        if content and isinstance(image, Crop):
+            content = _digest(content + np.array(image.box, "<i8").tobytes())
+        digests.append(content)
+    return digests, failures
 
 
-def _unreadable(failures: dict[Path, str]) -> UserError:
-    (path, why), *others = failures.items()
+def _unreadable(failures: dict[Path | Crop, str]) -> UserError:
+    (image, why), *others = failures.items()
     more = f" ({len(others)} more like it)" if others else ""
     return UserError(
-        f"cannot read the image {path}: {why}{more}; mend or remove it, or set unreadable=skip"
+        f"cannot read the image {_file(image)}: {why}{more}; mend or remove it, or set "
+        "unreadable=skip"
     )
 
 
 def _decoded(
-    vlm: VLM, todo: list[tuple[bytes, Path]], batch_size: int, workers: int | None
-) -> Iterator[tuple[list[bytes], torch.Tensor, dict[Path, str]]]:
-    """Batches of digests (B'), pixels (B', 3, H, W) and {path: why it failed}, one batch ahead.
+    vlm: VLM, todo: list[tuple[bytes, Path | Crop]], batch_size: int, workers: int | None
+) -> Iterator[tuple[list[bytes], torch.Tensor, dict[Path | Crop, str]]]:
+    """Batches of digests (B'), pixels (B', 3, H, W) and {image: why it failed}, one batch ahead.
 
     By threads, for Pillow releases Python's lock while it decodes and resizes; processes would be
     slower to start and hold several times the memory.
     """
     workers = workers or min(8, os.cpu_count() or 1)
     threads = torch.get_num_threads()
-    pending: deque[tuple[list[tuple[bytes, Path]], list[Future]]] = deque()
+    pending: deque[tuple[list[tuple[bytes, Path | Crop]], list[Future]]] = deque()
     # A decoding thread is one core's work. Torch keeps the setting a thread, but hands it on to
     # later threads too; so it is put back.
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
             for start in range(0, len(todo), batch_size):
                 part = todo[start : start + batch_size]
-                pending.append((part, [pool.submit(_pixels, vlm, path) for _, path in part]))
+                pending.append((part, [pool.submit(_pixels, vlm, image) for _, image in part]))
                 torch.set_num_threads(threads)
                 if len(pending) > 1:
                     yield _batch(*pending.popleft())
@@ -302,22 +356,21 @@ def _decoded(
             torch.set_num_threads(threads)
 
 
-def _pixels(vlm: VLM, path: Path) -> torch.Tensor | str:
+def _pixels(vlm: VLM, image: Path | Crop) -> torch.Tensor | str:
     """The preprocessed image (3, H, W), or why it cannot be decoded."""
     try:
-        with Image.open(path) as image:
-            return vlm.preprocess(image)
-    except (OSError, ValueError, SyntaxError, RuntimeError, DecompressionBombError) as error:
+        return vlm.preprocess(open_image(image))
+    except UNDECODABLE as error:
         return str(error) or type(error).__name__
 
 
 def _batch(
-    part: list[tuple[bytes, Path]], futures: list[Future]
-) -> tuple[list[bytes], torch.Tensor, dict[Path, str]]:
+    part: list[tuple[bytes, Path | Crop]], futures: list[Future]
+) -> tuple[list[bytes], torch.Tensor, dict[Path | Crop, str]]:
     items = [future.result() for future in futures]
     good = [item for item in items if not isinstance(item, str)]
     failed = {
-        path: item for (_, path), item in zip(part, items, strict=True) if isinstance(item, str)
+        image: item for (_, image), item in zip(part, items, strict=True) if isinstance(item, str)
     }
-    digests = [digest for digest, path in part if path not in failed]
+    digests = [digest for digest, image in part if image not in failed]
     return digests, torch.stack(good) if good else torch.empty(0), failed

@@ -1,6 +1,7 @@
 """Embeddings: right rows, each image encoded once, and nothing lost or wrong after any mishap."""
 
 import errno
+import hashlib
 import os
 import shutil
 import signal
@@ -24,7 +25,7 @@ from safetensors.numpy import load_file, save
 from toy_vlm import DIM, ToyVLM, direct, make_images
 
 from crl import embed
-from crl.embed import embed_images, embed_texts
+from crl.embed import Crop, embed_images, embed_texts, open_image
 from crl.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -305,6 +306,149 @@ def test_full_disk_keeps_former_shards_and_leaves_no_temporary_file(
     vlm = ToyVLM()
     assert np.array_equal(embed_images(vlm, paths, cache, 2, 0).image, direct(vlm, paths))
     assert vlm.images == 2
+
+
+# --- crops ----------------------------------------------------------------------------------------
+
+
+def cut(path: Path, box: tuple[int, int, int, int]) -> Image.Image:
+    """A crop padded to a square, pixel by pixel."""
+    left, top, right, bottom = box
+    whole = np.asarray(Image.open(path).convert("RGB"))
+    width, height = right - left, bottom - top
+    side = max(width, height)
+    square = np.zeros((side, side, 3), np.uint8)
+    for y in range(height):
+        for x in range(width):
+            down, across = (side - height) // 2, (side - width) // 2
+            square[y + down, x + across] = whole[top + y, left + x]
+    return Image.fromarray(square)
+
+
+def direct_crops(items: list) -> np.ndarray:
+    """What `embed_images` should give for whole files and crops."""
+    pictures = [
+        cut(i.path, i.box) if isinstance(i, Crop) else Image.open(i).convert("RGB") for i in items
+    ]
+    pixels = torch.stack([ToyVLM().preprocess(picture) for picture in pictures])
+    return ToyVLM().encode_images(pixels).numpy()
+
+
+boxes = st.builds(
+    lambda x, y: (x[0], y[0], x[1], y[1]),
+    *[
+        st.tuples(st.integers(0, side), st.integers(0, side)).filter(lambda pair: pair[0] < pair[1])
+        for side in (7, 6)
+    ],
+)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    items=st.lists(
+        st.tuples(st.sampled_from(["000", "001", "002", "copy"]), st.none() | boxes), min_size=1
+    ),
+    batch_size=st.integers(1, 4),
+    known=st.integers(1, 5),
+)
+def test_any_list_of_files_and_crops_gives_their_rows(folder, items, batch_size, known):
+    images = [
+        Crop(folder / f"{name}.png", box) if box else folder / f"{name}.png" for name, box in items
+    ]
+    distinct = {("002" if name == "copy" else name, box) for name, box in items}
+    vlm = ToyVLM()
+    with tempfile.TemporaryDirectory() as cache:
+        embed_images(vlm, images[:known], Path(cache), 1)
+        got = embed_images(vlm, images, Path(cache), batch_size)
+    assert np.array_equal(got.image, direct_crops(images))
+    assert np.array_equal(got.kept, np.arange(len(images)))
+    assert vlm.images == len(distinct)
+
+
+def test_whole_files_are_stored_under_the_digest_of_their_content(folder, tmp_path):
+    """Caches of former versions stay valid."""
+    file = folder / "000.png"
+    embed_images(ToyVLM(), [Crop(file, (0, 0, 7, 6)), file], tmp_path)
+    ids = load_file(shards(tmp_path)[0])["ids"]
+    assert len(ids) == 2 and ids[0].tobytes() != ids[1].tobytes()
+    assert ids[1].tobytes() == hashlib.blake2b(file.read_bytes(), digest_size=16).digest()
+
+
+def test_a_file_of_many_crops_is_read_once_for_its_digest(folder, tmp_path, monkeypatch):
+    file, read = folder / "000.png", []
+
+    def counting(path, *rest):
+        read.append(path)
+        return open(path, *rest)
+
+    monkeypatch.setattr(embed, "open", counting, raising=False)
+    images = [file, *(Crop(file, (i, 0, 7, 6)) for i in range(5)), folder / "001.png"]
+    embed_images(ToyVLM(), images, tmp_path)
+    assert sorted(read) == [file, folder / "001.png"]
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "I;16"])
+def test_crops_of_any_mode_are_padded_with_black(tmp_path, mode):
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+    picture = Image.fromarray(pixels).convert("L" if mode == "I;16" else mode)
+    if mode == "I;16":
+        picture = Image.fromarray(np.asarray(picture).astype(np.uint16) * 257)
+    picture.save(tmp_path / "a.tif")
+    rgb = np.asarray(open_image(tmp_path / "a.tif"))
+    square = np.asarray(open_image(Crop(tmp_path / "a.tif", (1, 2, 8, 6))))  # 7 x 4
+    assert square.shape == (7, 7, 3)
+    assert np.array_equal(square[1:5], rgb[2:6, 1:8])
+    assert not square[0].any() and not square[5:].any()
+    if mode in ("L", "I;16"):
+        assert np.array_equal(rgb[..., 0], np.asarray(Image.fromarray(pixels).convert("L")))
+
+
+@pytest.mark.parametrize(
+    "box", [(0, 0, 8, 6), (0, 0, 7, 7), (-1, 0, 3, 3), (3, 2, 3, 4), (3, 5, 4, 1)]
+)
+def test_a_box_that_leaves_its_image_is_named(folder, tmp_path, box):
+    file, vlm = folder / "000.png", ToyVLM()
+    good = Crop(file, (0, 0, 7, 6))
+    with pytest.raises(
+        UserError, match=r"000\.png: there is no box .* in 7 x 6 pixels; mend"
+    ) as caught:
+        embed_images(vlm, [Crop(file, box)], tmp_path)
+    assert str(box) in str(caught.value) and "Crop(" not in str(caught.value)
+    with pytest.warns(UserWarning, match=r"1 of 3 images could not .*first: \S*000\.png$"):
+        got = embed_images(vlm, [file, Crop(file, box), good], tmp_path, unreadable="skip")
+    assert got.kept.tolist() == [0, 2] and np.array_equal(got.image, direct_crops([file, good]))
+
+
+@pytest.mark.parametrize("why", [*BROKEN, "gone"])
+def test_an_unreadable_crop_is_reported_like_an_unreadable_file(tmp_path, why):
+    paths = make_images(tmp_path / "images", 3)
+    if why == "gone":
+        paths[1].unlink()
+    else:
+        BROKEN[why](paths[1])
+    images = [Crop(path, (1, 1, 4, 3)) for path in paths]
+    with pytest.raises(
+        UserError, match=r"cannot read the image \S*001\.png: .*unreadable=skip"
+    ) as e:
+        embed_images(ToyVLM(), images, tmp_path / "cache")
+    assert "Crop(" not in str(e.value)
+    with pytest.warns(UserWarning, match=r"1 of 3 images could not be read .*001\.png$"):
+        got = embed_images(ToyVLM(), images, tmp_path / "cache", unreadable="skip")
+    assert np.array_equal(got.image, direct_crops([images[0], images[2]]))
+
+
+def test_crops_go_on_from_the_last_shard(tmp_path, small_shards):
+    file = make_images(tmp_path / "images", 1)[0]
+    crops = [Crop(file, (x, y, 7, 6)) for x in range(4) for y in range(3)]
+    vlm, cache = ToyVLM(), tmp_path / "cache"
+    with pytest.raises(UserError, match="no box"):
+        embed_images(vlm, [*crops[:9], Crop(file, (0, 0, 9, 9)), *crops[9:]], cache, batch_size=2)
+    assert len(shards(cache)) == 2  # 8 crops
+    resumed = ToyVLM()
+    assert np.array_equal(embed_images(resumed, crops, cache, 2).image, direct_crops(crops))
+    assert resumed.images == 4
+    assert embed_images(resumed, crops[::-1], cache, 2).image.shape == (12, DIM)
+    assert resumed.images == 4
 
 
 # --- damaged shards -------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""Image retrieval under a condition: the GeneCIS benchmark (paper, Table 3)."""
