@@ -1,0 +1,110 @@
+"""The Combiner: one query vector from a reference image and a condition.
+
+Baldrati et al., Effective Conditioned and Composed Image Retrieval Combining CLIP-Based Features
+(CVPR 2022). GeneCIS trains it on mined triplets and publishes one for CLIP ViT-B/16.
+"""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from crl.checkpoints import explained, stored_shapes
+from crl.errors import UserError
+
+
+class Combiner(nn.Module):
+    """Raw embeddings of an image and a text, both (B, D) -> unit rows (B, D).
+
+    The result is a learned mixture of the two plus a learned correction. Names of the layers are
+    those of the published weights.
+
+    Args:
+        dim: D, the width of the embeddings.
+        projection: width that each of the two is projected to.
+        hidden: width of the hidden layers.
+        dropout: rate after each hidden activation, while training.
+    """
+
+    def __init__(
+        self, dim: int, projection: int = 2560, hidden: int = 5120, dropout: float = 0.5
+    ) -> None:
+        super().__init__()
+        self.dim = dim
+        self.text_projection_layer = nn.Linear(dim, projection)
+        self.image_projection_layer = nn.Linear(dim, projection)
+        self.combiner_layer = nn.Linear(2 * projection, hidden)
+        self.output_layer = nn.Linear(hidden, dim)
+        self.dropout = nn.Dropout(dropout)
+        self.dynamic_scalar = nn.Sequential(
+            nn.Linear(2 * projection, hidden),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, 1),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, image: Tensor, text: Tensor) -> Tensor:
+        """(B, D) and (B, D), not normalised -> (B, D), unit rows."""
+        projected_text = self.dropout(F.relu(self.text_projection_layer(text)))  # (B, projection)
+        projected_image = self.dropout(F.relu(self.image_projection_layer(image)))
+        both = torch.cat([projected_text, projected_image], dim=1)  # (B, 2 projection)
+        correction = self.output_layer(self.dropout(F.relu(self.combiner_layer(both))))  # (B, D)
+        share = self.dynamic_scalar(both)  # (B, 1), of the text
+        return F.normalize(correction + share * text + (1 - share) * image, dim=1)
+
+
+def load_combiner(path: Path, dim: int) -> Combiner:
+    """A Combiner from a state dict, in eval mode, on the CPU, in float32.
+
+    Args:
+        path: .safetensors, or a file of torch.save (.pt, .pth); keys may begin `module.`. The
+            sizes of the layers are read from it.
+        dim: D, the width of the embeddings that it must take.
+
+    Raises:
+        UserError: no such file; a damaged one or one that holds code; not the layers of a
+            Combiner; a Combiner for embeddings of another width.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"there is no Combiner checkpoint {path}; train one or fetch GeneCIS's")
+    stored = _without_prefix(stored_shapes(path))
+    with torch.device("meta"):  # shapes only: the weights come from the file
+        missing = Combiner(1, 1, 1).state_dict().keys() - stored.keys()
+        if missing:
+            raise UserError(f"{path} holds no Combiner: {min(missing)} is missing")
+        projection, width = (*stored["text_projection_layer.weight"], 0, 0)[:2]
+        if width != dim:
+            raise UserError(
+                f"the Combiner in {path} takes embeddings of width {width}, the VLM's are {dim} "
+                "wide; use the VLM that it was trained with"
+            )
+        combiner = Combiner(dim, projection, hidden=(*stored["combiner_layer.bias"], 0)[0])
+    expected = {key: tuple(tensor.shape) for key, tensor in combiner.state_dict().items()}
+    if stored != expected:
+        key = min(key for key in stored if stored[key] != expected.get(key))
+        raise UserError(
+            f"{path} does not fit the Combiner: {key} is {stored[key]}, "
+            f"expected {expected.get(key, 'nothing of that name')}"
+        )
+    combiner.load_state_dict(_tensors(path), assign=True)
+    return combiner.eval()
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    """The checkpoint's tensors in float32."""
+    with explained(str(path), remote=False):
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = state.get("state_dict", state)
+    return {key: tensor.float() for key, tensor in _without_prefix(state).items()}
+
+
+def _without_prefix(state: dict) -> dict:
+    """`module.` is what saving from a distributed model puts before each key."""
+    return {key.removeprefix("module."): value for key, value in state.items()}
