@@ -15,10 +15,10 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import openai
@@ -26,6 +26,8 @@ import openai
 from crl.basis import TextBasis, fold
 from crl.errors import UserError
 from crl.files import write_text
+
+T = TypeVar("T")
 
 OPENAI = "https://api.openai.com/v1"
 
@@ -100,28 +102,19 @@ def generate_basis(
     if number is not None and number < 1:
         raise UserError(f"the number of texts must be at least 1, not {number}")
 
-    server = _Server(base_url, timeout, max_retries)
+    server = Server(base_url, timeout, max_retries)
     texts: dict[str, str] = {}  # fold(text) -> text, in the order in which they came
     rounds = stale = 0
     while len(texts) < (number or float("inf")) and stale < STALE_ROUNDS and rounds < MAX_ROUNDS:
-        request = {
-            "base_url": server.public_url,
-            "model": model,
-            "prompt": build_prompt(criterion, llm_prompt, number, examples, list(texts.values())),
-            "temperature": temperature,
-            "seed": seed + rounds,
-        }
-        kept = _recall(cache_dir, request)
-        record = kept or server.ask(request)
-        try:
-            found = parse_texts(record["answer"])
-        except UserError:
+        found, record = server.answer(
+            build_prompt(criterion, llm_prompt, number, examples, list(texts.values())),
             # 'There are no others.' is a proper answer, but not to the first question.
-            if not texts:
-                raise
-            found = []
-        if not kept:
-            _remember(cache_dir, record)
+            read=_parse_rest if texts else parse_texts,
+            model=model,
+            temperature=temperature,
+            seed=seed + rounds,
+            cache_dir=cache_dir,
+        )
         before = len(texts)
         for text in found:
             texts.setdefault(fold(text), text)
@@ -213,6 +206,14 @@ def parse_texts(answer: str) -> list[str]:
     return list(texts.values())
 
 
+def _parse_rest(answer: str) -> list[str]:
+    """The texts of an answer that may have none."""
+    try:
+        return parse_texts(answer)
+    except UserError:
+        return []
+
+
 def _listed(body: str) -> list[Any] | None:
     """The items of all bracketed lists (a model may sort them into groups); None if there is none.
 
@@ -267,10 +268,16 @@ def _clean(item: str) -> str:
 # ---- asking the server --------------------------------------------------------------------------
 
 
-class _Server:
-    """One chat server; `public_url` is its address without user names, passwords or queries."""
+class Server:
+    """One chat server; `public_url` is its address without user names, passwords or queries.
 
-    def __init__(self, base_url: str, timeout: float, max_retries: int):
+    Args:
+        base_url: where it is, e.g. http://localhost:11434/v1.
+        timeout: seconds that one request may take.
+        max_retries: how often the client repeats a request that failed for a passing reason.
+    """
+
+    def __init__(self, base_url: str, timeout: float = 120.0, max_retries: int = 4):
         self.base_url, self.timeout, self.max_retries = base_url, timeout, max_retries
         self.schema = True  # until the server rejects it
         try:
@@ -283,7 +290,46 @@ class _Server:
         self.public_url = f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}".rstrip("/")
         self.is_openai = url.hostname == urlsplit(OPENAI).hostname
 
-    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+    def answer(
+        self,
+        prompt: str,
+        read: Callable[[str], T],
+        *,
+        model: str,
+        temperature: float,
+        seed: int,
+        cache_dir: Path,
+        schema: dict[str, Any] | None = None,
+    ) -> tuple[T, dict[str, Any]]:
+        """What `read` makes of the answer to `prompt`, and the record of that answer.
+
+        A record holds the request, the answer, its date and the client; one that `read` accepts is
+        kept in `cache_dir`, and the same question is not asked again.
+
+        Args:
+            read: turns the model's words into a value; raises a UserError where it cannot.
+            schema: the `response_format` to ask for, where the server knows such; None: `SCHEMA`.
+
+        Raises:
+            UserError: no key, no server, no such model, rate limit; and what `read` raises.
+        """
+        request = {
+            "base_url": self.public_url,
+            "model": model,
+            "prompt": prompt,
+            "temperature": temperature,
+            "seed": seed,
+        }
+        if schema is not None:
+            request["response_format"] = schema
+        kept = _recall(cache_dir, request)
+        record = kept or self._ask(request)
+        value = read(record["answer"])
+        if not kept:
+            _remember(cache_dir, record)
+        return value, record
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """One answer, with what shaped it and when it came; the form that the cache keeps."""
         key = os.environ.get("OPENAI_API_KEY", "").strip()
         if not key.isascii():
@@ -307,6 +353,7 @@ class _Server:
         }
 
     def _complete(self, key: str, request: dict[str, Any]) -> str:
+        schema = request.get("response_format", SCHEMA)
         # As everywhere with this client, the key goes to whatever server --base-url names (hosted
         # ones want it); a local server wants none, but the client wants something to send.
         client = openai.OpenAI(
@@ -322,7 +369,7 @@ class _Server:
                     messages=[{"role": "user", "content": request["prompt"]}],
                     temperature=request["temperature"],
                     seed=request["seed"],
-                    response_format=SCHEMA if self.schema else openai.omit,
+                    response_format=schema if self.schema else openai.omit,
                 )
             except (openai.BadRequestError, openai.UnprocessableEntityError):
                 if not self.schema:

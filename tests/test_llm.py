@@ -1,5 +1,6 @@
 """The LLM step and its command, over real HTTP against a small local server that misbehaves."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -396,6 +397,47 @@ def test_neither_key_nor_password_is_written_anywhere(server, ask, tmp_path):
     for secret in (KEY, "hunter2", "hush"):
         assert not any(secret in text for text in written)
     assert TextBasis.load(tmp_path / "basis.yaml") == basis
+
+
+def test_other_questions_have_their_own_schema_and_reader(server, tmp_path):
+    schema = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "integer"}}}
+    settings = {"model": "m", "temperature": 0.0, "seed": 3, "cache_dir": tmp_path}
+
+    def read(answer):
+        if not answer.isdigit():
+            raise UserError("no number")
+        return int(answer)
+
+    server.replies = [says("many"), says("7"), says("8")]
+    asked = llm.Server(server.url)
+    with pytest.raises(UserError, match="no number"):
+        asked.answer("How many?", read, schema=schema, **settings)
+    assert list(tmp_path.iterdir()) == []  # what cannot be read is not kept
+    for _ in range(2):  # the second time from the cache
+        number, record = asked.answer("How many?", read, schema=schema, **settings)
+        assert number == 7 and record["answer"] == "7"
+    assert [request["response_format"] for request in server.requests] == [schema] * 2
+    assert server.requests[1]["seed"] == 3 and server.prompts[1] == "How many?"
+    # Another schema is another question.
+    assert asked.answer("How many?", read, **settings)[0] == 8
+    assert server.requests[2]["response_format"] == llm.SCHEMA
+
+
+def test_what_earlier_versions_kept_is_still_found(server, ask, tmp_path):
+    request = {
+        "base_url": server.url,
+        "model": "gpt-4o",
+        "prompt": llm.build_prompt("color", 1, 1, (), []),
+        "temperature": 1.0,
+        "seed": 0,
+        "schema": True,
+    }
+    record = {"request": request, "answer": '["red"]', "date": "2026-01-01", "client": "openai"}
+    key = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:32]
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / f"{key}.json").write_text(json.dumps(record))
+    assert ask(number=1).texts == ("red",)
+    assert server.requests == []
 
 
 # ---- reading answers ----------------------------------------------------------------------------

@@ -1,0 +1,273 @@
+"""What a caption says, as relations (subject, relation, object): by spaCy or by an LLM."""
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, StringConstraints, ValidationError
+
+from crl.errors import UserError
+from crl.llm import OPENAI, Server
+from similarity_retrieval.captions import Name
+
+SPACY_MODEL = "en_core_web_sm"
+CHOICES = (
+    "choose parser=spacy (pip install -r requirements-mining.txt, then python -m spacy download "
+    f"{SPACY_MODEL}), parser=llm (a key in OPENAI_API_KEY, or base_url= of a local server), or "
+    "graphs=FILE.jsonl (captions parsed elsewhere)"
+)
+
+
+Word = Annotated[
+    str, StringConstraints(strip_whitespace=True, to_lower=True, min_length=1, max_length=60)
+]
+
+
+class Relation(BaseModel):
+    """One statement of a caption, lower-cased: (dog, sitting on, bench)."""
+
+    subject: Word
+    relation: Word
+    object: Word
+
+
+class Graph(BaseModel):
+    """One line of graphs.jsonl: an image and what one caption says of it."""
+
+    image: Name
+    caption: str = ""
+    relations: list[Relation]
+
+
+# One list of relations for each caption; None for one that could not be parsed.
+Parser = Callable[[list[str]], list[list[Relation] | None]]
+
+
+# --- spaCy ----------------------------------------------------------------------------------------
+
+
+def spacy_parser() -> Parser:
+    """The parser that reads relations off spaCy's dependency trees (its usual English model).
+
+    Raises:
+        UserError: spaCy or the model is not installed.
+    """
+    try:
+        import spacy  # here: heavy and optional
+
+        nlp = spacy.load(SPACY_MODEL, exclude=["ner"])
+    except (ImportError, OSError) as error:
+        raise UserError(f"spaCy or its model {SPACY_MODEL} is missing; {CHOICES}") from error
+    return lambda captions: [spacy_relations(doc) for doc in nlp.pipe(captions)]
+
+
+def spacy_relations(doc: Any) -> list[Relation]:
+    """The relations between the nouns of a spaCy `Doc`, in the order of their objects.
+
+    From the head noun of each noun phrase the tree is climbed to the noun it depends on; the words
+    passed on the way are the relation, as they stand in the caption. Nouns are lemmas, without
+    their adjectives.
+
+        a dog sitting on a wooden bench   ->  dog, sitting on, bench
+        a man riding a horse on a beach   ->  man, riding, horse; man, on, beach
+        a cat in front of a house         ->  cat, in front of, house
+    """
+    roots = (chunk.root for chunk in doc.noun_chunks)
+    nouns = {root.i for root in roots if root.pos_ in {"NOUN", "PROPN"} and not _is_place(root)}
+    relations = []
+    for i in sorted(nouns):
+        words, subjects = _climb(doc[i], nouns)
+        for subject in subjects:
+            parts = {"subject": subject.lemma_, "relation": words, "object": doc[i].lemma_}
+            try:
+                relation = Relation.model_validate(parts)
+            except ValidationError:  # a word of a hundred letters, or none: an address, a smiley
+                continue
+            if relation not in relations:
+                relations.append(relation)
+    return relations
+
+
+# Nouns that are a part of a preposition: in front of, on top of, at the edge of.
+PLACES = set("front top side back middle center edge bottom corner foot".split())
+
+
+def _is_place(noun: Any) -> bool:
+    of = any(child.text.lower() == "of" for child in noun.children)
+    return of and noun.dep_ == "pobj" and noun.lemma_.lower() in PLACES
+
+
+def _climb(noun: Any, nouns: set[int]) -> tuple[str, list[Any]]:
+    """The words between `noun` and the nouns it depends on, and those; no nouns if there are none.
+
+    `nouns` holds the positions of all nouns that can take part in a relation.
+    """
+    first = noun
+    while first.dep_ == "conj" and first.head.i in nouns:  # a hat and a bag: as the hat
+        first = first.head
+    if first.dep_ not in {"pobj", "dobj", "obj"}:
+        return "", []
+    words: list[str] = []
+    token = first.head
+    while True:
+        if token.pos_ in {"VERB", "AUX"}:
+            # 'riding a horse on a beach': the beach is where, not what, he rides; 'is on': on.
+            transitive = any(child.dep_ in {"dobj", "obj"} for child in token.children)
+            if first.head.i == token.i or not (transitive or token.lemma_ == "be"):
+                particles = [child.text for child in token.children if child.dep_ == "prt"]
+                words = [token.text, *particles, *words]
+            subjects = _subjects(token, nouns)
+            break
+        if token.i in nouns:
+            subjects = [token]
+            break
+        if token.head.i == token.i:  # the root, and no noun on the way
+            return "", []
+        words = [token.text, *words]
+        token = token.head
+    if not words:
+        return "", []
+    return " ".join(words).lower(), [subject for subject in subjects if subject.i != noun.i]
+
+
+def _subjects(verb: Any, nouns: set[int]) -> list[Any]:
+    """The nouns that do (or suffer) what `verb` says."""
+    while True:
+        found = [
+            child
+            for child in verb.children
+            if child.dep_ in {"nsubj", "nsubjpass"} and child.i in nouns
+        ]
+        if not found and verb.dep_ in {"acl", "relcl"} and verb.head.i in nouns:
+            found = [verb.head]  # a dog (that is) sitting
+        if found:
+            # A man and a woman sit: both do.
+            others = [child for child in found[0].children if child.dep_ == "conj"]
+            return found[:1] + [other for other in others if other.i in nouns]
+        climbs = verb.dep_ in {"conj", "xcomp", "advcl", "ccomp"} and verb.head.i != verb.i
+        if not climbs or verb.head.pos_ not in {"VERB", "AUX"}:
+            return []
+        verb = verb.head
+
+
+# --- an LLM ---------------------------------------------------------------------------------------
+
+_RELATION = {
+    "type": "object",
+    "properties": {name: {"type": "string"} for name in ("subject", "relation", "object")},
+    "required": ["subject", "relation", "object"],
+    "additionalProperties": False,
+}
+_CAPTION = {
+    "type": "object",
+    "properties": {
+        "number": {"type": "integer"},
+        "relations": {"type": "array", "items": _RELATION},
+    },
+    "required": ["number", "relations"],
+    "additionalProperties": False,
+}
+SCHEMA = {
+    "type": "json_schema",
+    "json_schema": {
+        "name": "scene_graphs",
+        "strict": True,
+        "schema": {
+            "type": "object",
+            "properties": {"captions": {"type": "array", "items": _CAPTION}},
+            "required": ["captions"],
+            "additionalProperties": False,
+        },
+    },
+}
+PROMPT = """\
+List the relations between the things that each caption names, as (subject, relation, object).
+Subject and object: one noun each, singular, without articles and adjectives. Relation: the verb, \
+the preposition or both, as in the caption, e.g. "sitting on". Only what the caption says; no \
+relation if it names one thing only.
+Example: "a dog sitting on a wooden bench" gives {"subject": "dog", "relation": "sitting on", \
+"object": "bench"}.
+Answer with only JSON: {"captions": [{"number": 1, "relations": [...]}, ...]}, one entry for each \
+caption, in their order.
+"""
+
+
+class _Numbered(BaseModel):
+    number: int
+    relations: list[Relation]
+
+
+class _Answer(BaseModel):
+    captions: list[_Numbered]
+
+
+class _BadAnswer(UserError):
+    """The LLM said something else than one list of relations for each caption."""
+
+
+def llm_parser(model: str, base_url: str, cache: Path) -> Parser:
+    """The parser that asks the LLM `model` at `base_url`, many captions at a time.
+
+    A batch whose answer cannot be used is asked again in halves, so one strange caption costs
+    only itself.
+
+    Raises:
+        UserError: no key or server; no caption of a whole batch got an answer that can be used.
+    """
+    if base_url == OPENAI and not os.environ.get("OPENAI_API_KEY", "").strip():
+        raise UserError(f"OPENAI_API_KEY is not set; {CHOICES}")
+    server = Server(base_url)
+
+    def ask(captions: list[str]) -> list[list[Relation] | None]:
+        listed = (f"{i}. {' '.join(text.split())}" for i, text in enumerate(captions, start=1))
+        try:
+            relations, _ = server.answer(
+                PROMPT + "\n".join(listed),
+                lambda answer: read_answer(answer, len(captions)),
+                model=model,
+                temperature=0.0,
+                seed=0,
+                cache_dir=cache,
+                schema=SCHEMA,
+            )
+            return relations
+        except _BadAnswer:
+            if len(captions) == 1:
+                return [None]
+            half = len(captions) // 2
+            return ask(captions[:half]) + ask(captions[half:])
+        except UserError as error:
+            kept = "what was parsed is kept: the same command goes on"
+            raise UserError(f"{error} ({kept}; or {CHOICES})") from error
+
+    def parse(captions: list[str]) -> list[list[Relation] | None]:
+        relations = ask(captions)
+        if len(captions) > 1 and all(found is None for found in relations):
+            raise UserError(
+                f"{model} gave no relations that can be read for any of {len(captions)} "
+                f"captions, the first {captions[0][:60]!r}; take another model, or {CHOICES}"
+            )
+        return relations
+
+    return parse
+
+
+def read_answer(answer: str, captions: int) -> list[list[Relation]]:
+    """The relations of each of so many captions, from what an LLM said.
+
+    Raises:
+        UserError: not JSON, other numbers than 1, 2, ..., or a subject, relation or object that
+            is empty or too long.
+    """
+    body = re.sub(r"\A\s*<think>.*?</think>", "", answer, flags=re.DOTALL)
+    try:
+        value, _ = json.JSONDecoder().raw_decode(body, max(body.find("{"), 0))
+        found = _Answer.model_validate(value).captions
+    except (ValueError, RecursionError) as error:  # a ValidationError is a ValueError
+        raise _BadAnswer(f"the LLM gave no lists of relations; it said {answer[:160]!r}") from error
+    if [entry.number for entry in found] != list(range(1, captions + 1)):
+        raise _BadAnswer(f"the LLM answered for {len(found)} captions of {captions}, or mixed them")
+    return [entry.relations for entry in found]
