@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 from sklearn.manifold import TSNE
 
+from crl.embed import Crop, open_image
 from crl.files import atomic_path
 from crl.vlm import to_rgb
 
@@ -84,6 +85,35 @@ def cluster_sheet(
                 axes[row, left + column].imshow(thumbnail)
     figure.subplots_adjust(0.01, 0.01, 0.99, 1 - 0.45 / figure.get_figheight(), 0.04, 0.04)
     figure.suptitle(f"{title}: clusters of I (left) and of R = I Tᵀ (right), a row each")
+    _save(figure, file)
+
+
+def retrieval_sheet(
+    rows: list[tuple[Path | Crop, str, list[Path | Crop], list[bool]]], title: str, file: Path
+) -> None:
+    """A row a query: its image, what was asked, and what was found, best first; a PNG.
+
+    Args:
+        rows: query image, text below it, images found, and which of them are right (green frame;
+            the others red).
+    """
+    columns = max(len(found) for _, _, found, _ in rows)
+    figure, axes = plt.subplots(
+        len(rows), columns + 1, figsize=(1.7 * (columns + 1), 2.0 * len(rows) + 0.4), squeeze=False
+    )
+    for axis in axes.flat:
+        axis.axis("off")
+    for line, (query, text, found, right) in zip(axes, rows, strict=True):
+        for axis, image in zip(line, [query, *found], strict=False):
+            axis.imshow(open_image(image).resize((192, 192)))
+            axis.set(xticks=[], yticks=[])
+        line[0].set_title(text, fontsize=9)
+        for axis, good in zip(line[1:], right, strict=False):
+            axis.axis("on")
+            for spine in axis.spines.values():
+                spine.set(color="tab:green" if good else "tab:red", linewidth=4)
+    figure.suptitle(title)
+    figure.tight_layout(rect=(0, 0, 1, 1 - 0.1 / len(rows)))
     _save(figure, file)
 
 

@@ -1,0 +1,297 @@
+"""evaluate.py from end to end: what it encodes, measures, saves and refuses."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from toy_vlm import ToyVLM, direct, make_images
+
+from crl.basis import TextBasis
+from crl.projection import l2
+from similarity_retrieval import evaluate
+from similarity_retrieval.combiner import Combiner
+
+OBJECT_TASKS = ["focus_object", "change_object"]
+IMAGES, GALLERY = 24, 5
+
+
+def write_templates(folder, task, count, seed):
+    """`count` random templates; of the attribute tasks, boxes in the 7 x 6 pictures."""
+    rng = np.random.default_rng(seed)
+
+    def image(number):
+        if task.endswith("object"):
+            return {"val_image_id": int(number)}
+        return {"image_id": int(number), "instance_bbox": [int(number) % 3, 1, 3, 2]}
+
+    templates = []
+    for number in range(count):
+        first, *others = rng.choice(IMAGES, GALLERY + 1, replace=False)
+        reference, target, *gallery = [image(n) for n in (first, *others)]
+        condition = "color" if task == "focus_attribute" else ["dog", "cat", "red"][number % 3]
+        templates.append(
+            {"reference": reference, "target": target, "gallery": gallery, "condition": condition}
+        )
+    (folder / f"{task}.json").write_text(json.dumps(templates))
+    return templates
+
+
+@pytest.fixture
+def genecis(tmp_path):
+    """A folder with four small tasks and their images."""
+    root = tmp_path / "genecis"
+    for folder in ("coco/val2017", "visual_genome/VG_100K"):
+        for number, path in enumerate(make_images(root / folder, IMAGES)):
+            name = f"{number:012d}.jpg" if "coco" in folder else f"{number}.jpg"
+            path.rename(path.with_name(name))
+    for seed, task in enumerate(evaluate.TASKS):
+        write_templates(root, task, 12, seed)
+    return root
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    """Every VLM name loads a toy; gives those that were loaded, by name."""
+    loaded = {}
+
+    def load(name, device, precision):
+        loaded[name] = ToyVLM(fingerprint=f"toy-{name}")
+        loaded[name].name = name
+        return loaded[name]
+
+    monkeypatch.setattr(evaluate, "load_vlm", load)
+    monkeypatch.setattr(evaluate, "find_vlm", lambda name: name)
+    return loaded
+
+
+def run(monkeypatch, capsys, root, *overrides):
+    """Exit code, output, errors."""
+    arguments = [f"root={root}", f"outputs={root.parent}/out"]
+    if not any(override.startswith("features=") for override in overrides):
+        arguments.append(f"cache={root.parent}/cache")
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", *arguments, *overrides])
+    code = 0
+    try:
+        evaluate.main()
+    except SystemExit as stop:
+        code = stop.code
+    return code, *capsys.readouterr()
+
+
+def cells(root):
+    file = root.parent / "out/similarity_retrieval/run/results.json"
+    return {(c["label"], c["data"]): c for c in json.loads(file.read_text())["cells"]}
+
+
+def slow_scores(root, task, method, weight=10, files=None):
+    """Scores of every template, one at a time, from the toy's embeddings."""
+    vlm = ToyVLM()
+    basis = TextBasis.load("genecis_scene")
+    scene = torch.nn.functional.normalize(vlm.encode_texts(basis.prompts), dim=1).numpy()
+    found = []
+    for template in json.loads((root / f"{task}.json").read_text()):
+        ids = [template[k]["val_image_id"] for k in ("reference", "target")]
+        ids += [image["val_image_id"] for image in template["gallery"]]
+        image = direct(vlm, [root / "coco/val2017" / f"{i:012d}.jpg" for i in ids]).astype(float)
+        r, g = image[0], np.stack([x / np.linalg.norm(x) for x in image[1:]])
+        c = vlm.encode_texts([template["condition"]])[0].numpy().astype(float)
+        if method == "crl":
+            a = r @ scene.T / np.linalg.norm(r @ scene.T)
+            s = np.array([a @ (x @ scene.T) / np.linalg.norm(x @ scene.T) for x in g])
+            places = ("left", "right", "top", "lower", "mid")
+            prompts = [f"a photo with a {template['condition']} on the {p}" for p in places]
+            five = [t / np.linalg.norm(t) for t in vlm.encode_texts(prompts).numpy().astype(float)]
+            asked = np.mean([[t @ x for x in g] for t in five], axis=0)
+            found.append(weight * s / np.linalg.norm(s) + asked / np.linalg.norm(asked))
+        else:
+            query = {"image": r, "text": c, "image+text": (r + c) / 2}[method]
+            found.append(g @ query / np.linalg.norm(query))
+    return np.array(found)
+
+
+@pytest.mark.parametrize("task", OBJECT_TASKS)
+def test_the_scores_are_those_of_the_protocol(genecis, toy, monkeypatch, capsys, task):
+    code, printed, errors = run(monkeypatch, capsys, genecis, "weight=3")
+    assert code == 0, errors
+    cell = cells(genecis)["clip-b16", task]
+    for method in ("image", "text", "image+text", "crl"):
+        scores = slow_scores(genecis, task, method, weight=3)
+        for k in (1, 2, 3):
+            hits = [(s[1:] > s[0]).sum() < k for s in scores]
+            assert cell["scores"][method][f"R@{k}"] == pytest.approx(100 * np.mean(hits)), method
+    assert cell["scores"]["chance"] == {f"R@{k}": 100 * k / GALLERY for k in (1, 2, 3)}
+    assert cell["templates"] == 12 and cell["candidates"] == GALLERY
+    assert "chance" in printed and "image+text" in printed
+
+
+def test_every_image_and_text_is_encoded_once_over_all_tasks(genecis, toy, monkeypatch, capsys):
+    assert run(monkeypatch, capsys, genecis, "tasks=[focus_object, change_object]")[0] == 0
+    named = set()
+    for task in OBJECT_TASKS:
+        for template in json.loads((genecis / f"{task}.json").read_text()):
+            for image in (template["reference"], template["target"], *template["gallery"]):
+                named.add(image["val_image_id"])
+    vlm = toy["clip-b16"]
+    assert vlm.images == len(named)
+    assert len(vlm.texts) == len(set(vlm.texts))
+    assert run(monkeypatch, capsys, genecis)[0] == 0
+    assert toy["clip-b16"].images == 0 and not toy["clip-b16"].texts  # all from the cache
+
+
+def test_ranks_and_figures_are_saved_and_a_second_run_changes_nothing(
+    genecis, toy, monkeypatch, capsys
+):
+    _, first, _ = run(monkeypatch, capsys, genecis)
+    folder = genecis.parent / "out/similarity_retrieval/run"
+    before = {file: file.read_bytes() for file in folder.iterdir()}
+    assert {file.suffix for file in before} == {".json", ".npz", ".png"}
+    assert len(before) == 1 + 2 + 2
+    ranks = np.load(next(folder.glob("ranks-focus-object*.npz")))
+    scores = slow_scores(genecis, "focus_object", "crl")
+    assert (ranks["crl/better"] == (scores[:, 1:] > scores[:, :1]).sum(1)).all()
+    assert not ranks["crl/tied"].any()
+    _, again, _ = run(monkeypatch, capsys, genecis)
+    assert again == first
+    assert {file: file.read_bytes() for file in folder.iterdir()} == before
+    for file in (*folder.glob("*.png"), *folder.glob("*.npz")):
+        file.unlink()
+    _, third, _ = run(monkeypatch, capsys, genecis)
+    assert third == first and {f.name for f in folder.iterdir()} == {f.name for f in before}
+
+
+def test_starred_rows_and_combiners(genecis, toy, monkeypatch, capsys):
+    for name in ("plain", "tuned"):
+        torch.save(Combiner(5, 4, 6).state_dict(), genecis / f"{name}.pt")
+    code, printed, errors = run(
+        monkeypatch,
+        capsys,
+        genecis,
+        f"combiner={genecis}/plain.pt",
+        "finetuned=tuned",
+        f"finetuned_combiner={genecis}/tuned.pt",
+    )
+    assert code == 0, errors
+    found = cells(genecis)
+    assert {label for label, _ in found} == {"clip-b16", "clip-b16*"}
+    assert all("combiner" in cell["scores"] for cell in found.values())
+    assert sum(line.startswith("clip-b16*") for line in printed.splitlines()) == 5
+
+
+def test_attribute_tasks_use_crops_and_a_basis_a_condition(genecis, toy, monkeypatch, capsys):
+    tasks = "tasks=[focus_attribute, change_attribute]"
+    code, printed, errors = run(monkeypatch, capsys, genecis, tasks)
+    assert code == 0, errors
+    focus = cells(genecis)["clip-b16", "focus_attribute"]
+    assert focus["criterion"] == "color" and set(focus["scores"]) == {
+        "chance", "image", "text", "image+text", "crl"
+    }  # fmt: skip
+    assert "our extension" in printed
+    only = "bases={focus_attribute: {size: genecis_attribute}, change_attribute: genecis_object}"
+    code, _, errors = run(monkeypatch, capsys, genecis, tasks, only)
+    assert code == 2 and "no basis for 'color'" in errors
+
+
+def features_of(root, constant=False):
+    """The toy's embeddings of the object tasks as a features file."""
+    vlm = ToyVLM()
+    image = direct(vlm, [root / "coco/val2017" / f"{i:012d}.jpg" for i in range(IMAGES)])
+    conditions = ["cat", "dog", "red"]
+    basis = TextBasis.load("genecis_scene")
+    five = [[p.replace("{condition}", c) for p in evaluate.ON_PLACES] for c in conditions]
+    return {
+        "ids": np.arange(IMAGES),
+        "image": np.ones_like(image) if constant else image,
+        "scene_text": l2(vlm.encode_texts(basis.prompts).numpy()),
+        "conditions": np.array(conditions),
+        "caption_plain": vlm.encode_texts(conditions).numpy(),
+        "captions5": np.stack([vlm.encode_texts(prompts).numpy() for prompts in five]),
+    }
+
+
+def test_embeddings_made_elsewhere_give_the_same_numbers(genecis, toy, monkeypatch, capsys):
+    assert run(monkeypatch, capsys, genecis)[0] == 0
+    file = genecis / "mine.npz"
+    np.savez(file, **features_of(genecis))
+    assert run(monkeypatch, capsys, genecis, f"features={file}")[0] == 0
+    found = cells(genecis)
+    for task in OBJECT_TASKS:
+        assert found["mine.npz", task]["scores"] == found["clip-b16", task]["scores"]
+
+
+def test_a_constant_scorer_has_chance_and_the_tie_is_reported(genecis, monkeypatch, capsys):
+    file = genecis / "same.npz"
+    np.savez(file, **features_of(genecis, constant=True))
+    code, printed, errors = run(monkeypatch, capsys, genecis, f"features={file}")
+    assert code == 0, errors
+    cell = cells(genecis)["same.npz", "focus_object"]
+    for method in ("image", "text", "image+text", "crl"):
+        assert cell["scores"][method] == pytest.approx(cell["scores"]["chance"])
+        assert cell["other_tie_policy"][method]["R@1"] == 100
+    assert "there are ties; tie_policy=paper gives R@1 100.0" in printed
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"ids": np.arange(3)}, "image is (24, 5)"),
+        ({"image": np.full((IMAGES, 5), np.nan)}, "not finite"),
+        ({"scene_text": np.zeros((0, 5))}, "scene_text is (0, 5)"),
+        ({"captions5": np.ones((3, 5, 4))}, "captions5 is (3, 5, 4)"),
+        ({"conditions": np.array(["cat", "cow", "red"])}, "lacks 1 of 3 conditions"),
+        ({"ids": np.arange(IMAGES) + 2}, "lacks 2 of"),
+        ({"caption_plain": np.zeros((3, 5))}, "row of zeros"),
+    ],
+)
+def test_bad_features_are_one_line_and_nothing_is_written(
+    genecis, monkeypatch, capsys, change, says
+):
+    file = genecis / "bad.npz"
+    np.savez(file, **{**features_of(genecis), **change})
+    code, _, errors = run(monkeypatch, capsys, genecis, f"features={file}")
+    assert code == 2 and says in errors and len(errors.splitlines()) == 1
+    assert not (genecis.parent / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["weigth=3"], "did you mean 'weight'"),
+        (["tasks=[focus_objects]"], "focus_object"),
+        (["finetuned_combiner=x.pt"], "needs finetuned"),
+        (["prompts={focus_object: [a dog], change_object: []}"], "has no {condition}"),
+        (["bases={focus_object: genecis_scene}"], "nothing about change_object"),
+        (["bases={focus_object: genecis_scne, change_object: genecis_scene}"], "genecis_scene"),
+        (["combiner=nowhere.pt"], "nowhere.pt"),
+    ],
+)
+def test_bad_settings_are_one_line(genecis, toy, monkeypatch, capsys, overrides, says):
+    code, _, errors = run(monkeypatch, capsys, genecis, *overrides)
+    assert code == 2 and says in errors and len(errors.splitlines()) == 1
+    assert not (genecis.parent / "out").exists()
+
+
+def test_nothing_is_encoded_when_an_image_is_missing(genecis, toy, monkeypatch, capsys):
+    for number in (3, 7):
+        (genecis / f"coco/val2017/{number:012d}.jpg").unlink()
+    code, _, errors = run(monkeypatch, capsys, genecis)
+    assert code == 2 and not toy
+    assert "2 of" in errors and "000000000003.jpg" in errors and "cocodataset.org" in errors
+
+
+def test_a_damaged_image_is_named_and_no_results_are_written(genecis, toy, monkeypatch, capsys):
+    file = genecis / "coco/val2017/000000000005.jpg"
+    file.write_bytes(file.read_bytes()[:60])
+    code, _, errors = run(monkeypatch, capsys, genecis)
+    assert code == 2 and file.name in errors and len(errors.splitlines()) == 1
+    assert not list((genecis.parent / "out").rglob("*.*"))
+
+
+def test_a_combiner_of_another_width_is_refused_before_anything_is_encoded(
+    genecis, toy, monkeypatch, capsys
+):
+    torch.save(Combiner(8, 4, 6).state_dict(), genecis / "wide.pt")
+    code, _, errors = run(monkeypatch, capsys, genecis, f"combiner={genecis}/wide.pt")
+    assert code == 2 and "8" in errors and "5" in errors
+    assert toy["clip-b16"].images == 0
