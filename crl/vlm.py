@@ -146,12 +146,19 @@ class LoadedVLM:
 
     def encode_images(self, batch: Tensor) -> Tensor:
         with torch.inference_mode(), self._autocast():
-            return self._parts.image_features(batch.to(self.device)).float()
+            return self.image_features(batch).float()
 
     def encode_texts(self, texts: list[str]) -> Tensor:
-        tokens = self._parts.tokenize(texts).to(self.device)
         with torch.inference_mode(), self._autocast():
-            return self._parts.text_features(tokens).float()
+            return self.text_features(texts).float()
+
+    def image_features(self, batch: Tensor) -> Tensor:
+        """`encode_images` with gradients, for training; precision is the caller's autocast."""
+        return self._parts.image_features(batch.to(self.device))
+
+    def text_features(self, texts: list[str]) -> Tensor:
+        """`encode_texts` with gradients, likewise."""
+        return self._parts.text_features(self._parts.tokenize(texts).to(self.device))
 
     @property
     def fingerprint(self) -> str:

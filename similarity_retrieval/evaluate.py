@@ -24,17 +24,16 @@ from crl.embed import Crop, embed_images, embed_texts
 from crl.errors import UserError, command
 from crl.figures import retrieval_sheet, slug
 from crl.files import atomic_path
-from crl.projection import l2
+from crl.projection import l2, project
 from crl.results import Run, aligned, array_digest, digest
 from crl.vlm import VLM, find_vlm, load_vlm
 from similarity_retrieval.combiner import Combiner, load_combiner
 from similarity_retrieval.datasets import TASKS, GeneCIS, Templates, images, load
 from similarity_retrieval.scoring import (
     Features,
+    baseline_scores,
     chance,
     crl_scores,
-    embedding_scores,
-    queries,
     recall,
     target_ranks,
 )
@@ -160,14 +159,14 @@ class Cell:
 def scores(cell: Cell, weight: float) -> dict[str, np.ndarray]:
     """Scores (B, G) of each method's candidates; the target is in column 0."""
     t = cell.templates
-    found = embedding_scores(cell.features, t, queries(cell.features, t, cell.combiner))
     crl = np.empty(t.gallery.shape, cell.features.image.dtype)
     for rows, text in cell.texts:
+        r = l2(project(cell.features.unit_image, text))  # R = I Tᵀ, (M, K), unit rows
         part = replace(
             t, reference=t.reference[rows], gallery=t.gallery[rows], condition=t.condition[rows]
         )
-        crl[rows] = crl_scores(cell.features, part, text, weight)  # from R = I Tᵀ
-    return {**found, "crl": crl}
+        crl[rows] = crl_scores(cell.features, part, r, weight)
+    return {**baseline_scores(cell.features, t, cell.combiner), "crl": crl}
 
 
 def measure(ranks: dict[str, Ranks], cell: Cell, tie_policy: str) -> dict[str, dict[str, float]]:

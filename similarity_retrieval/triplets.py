@@ -1,0 +1,82 @@
+"""Mined triplets, read for training."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from crl.errors import UserError
+
+
+@dataclass(frozen=True)
+class Triplets:
+    """N triplets over M distinct images and C distinct conditions, in order of first appearance.
+
+    Attributes:
+        reference, target: (N,) int64, index into `images`.
+        condition: (N,) int64, index into `conditions`.
+    """
+
+    images: list[str]
+    conditions: list[str]
+    reference: np.ndarray
+    target: np.ndarray
+    condition: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.reference)
+
+    def first(self, count: int) -> "Triplets":
+        """The first `count` triplets, with the images and conditions that they name: by the
+        order of first appearance these come first too, so indices stay what they are."""
+        reference, target = self.reference[:count], self.target[:count]
+        condition = self.condition[:count]
+        images = self.images[: max(reference.max(), target.max()) + 1]
+        return Triplets(
+            images, self.conditions[: condition.max() + 1], reference, target, condition
+        )
+
+
+def read_triplets(file: Path, root: Path) -> Triplets:
+    """Read a triplet JSONL and see that all its images are there.
+
+    Raises:
+        UserError: no such file, a malformed line, no triplets, or images that are not in `root`.
+    """
+    images: dict[str, int] = {}
+    conditions: dict[str, int] = {}
+    rows = []
+    try:
+        with open(file, encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                reference, target, condition = _triplet(line, f"{file}, line {number}")
+                one, other = (images.setdefault(name, len(images)) for name in (reference, target))
+                rows.append((one, other, conditions.setdefault(condition, len(conditions))))
+    except OSError as error:
+        raise UserError(
+            f"cannot read {file}: {error.strerror}; make it with mine_triplets.py"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is no triplet file: not UTF-8 text") from error
+    if not rows:
+        raise UserError(f"there are no triplets in {file}")
+    missing = [name for name in images if not (root / name).is_file()]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of the {len(images)} images of {file} are not in {root}, the first: "
+            f"{', '.join(missing[:3])}; set images= to the folder that their names are relative to"
+        )
+    return Triplets(list(images), list(conditions), *np.array(rows).T)
+
+
+def _triplet(line: str, where: str) -> tuple[str, str, str]:
+    keys = ("reference", "target", "condition")
+    try:
+        reference, target, condition = (json.loads(line)[key] for key in keys)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{where}: not a JSON object with {', '.join(keys)}") from error
+    for key, value in zip(keys, (reference, target, condition), strict=True):
+        if not isinstance(value, str) or not value.strip():
+            raise UserError(f"{where}: {key} must be a text, not {value!r}")
+    return reference, target, condition
