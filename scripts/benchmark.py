@@ -9,6 +9,10 @@
   cache    seconds of a task's embeddings, computed, over seconds to find them in the cache
   texts    seconds to encode a criterion's texts one at a time over seconds in batches
   memory   peak memory of embedding 50,000 images, beyond the process with its model loaded
+  encodes  images that GeneCIS's two object tasks encode here, over those of the authors' scheme,
+           where every template encodes its 16
+  scoring  seconds to score these tasks one template at a time, over all together
+           (both on random templates of the real sizes, or on GeneCIS's own with --genecis FOLDER)
 
 The models have the real architecture (ViT-B/32) but random weights, which change no speed; only
 `memory` takes a tiny one, to measure the code around it. Run it on an otherwise idle machine.
@@ -42,10 +46,14 @@ from crl.checkpoints import import_torchvision
 from crl.embed import embed_images, embed_texts
 from crl.errors import UserError, command, nearest
 from crl.files import write_text
+from crl.projection import l2, project
 from crl.results import environment
 from crl.vlm import LoadedVLM, load_vlm
+from similarity_retrieval.datasets import GeneCIS, Templates, load
+from similarity_retrieval.scoring import Features, baseline_scores, crl_scores, target_ranks
 
 BATCH = 64  # images; embed_images' default
+OBJECT_TASKS = ("focus_object", "change_object")
 TINY_VISION = {"image_size": 224, "layers": 1, "width": 32, "head_width": 16, "patch_size": 112}
 TINY_TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
 # Tiny, but it takes pixels and gives embeddings of the usual size: those are what fills memory.
@@ -77,8 +85,9 @@ class Result:
 class Bench:
     """Sizes, and the models and pictures that measurements share, each made when first used."""
 
-    def __init__(self, work: Path, quick: bool, images: int):
+    def __init__(self, work: Path, quick: bool, images: int, genecis: Path | None):
         self.work, self.images = work, images  # so many for `memory`
+        self.genecis, self.quick = genecis, quick
         self.photos_wanted, self.rounds = (70, 2) if quick else (512, 3)
         self.architecture = TINY if quick else _vit_b_32()
         # embed_images takes a worker a core and at most 8: the number here, and the most anywhere
@@ -91,6 +100,19 @@ class Bench:
     @cached_property
     def photos(self) -> list[Path]:
         return draw(self.work / "photos", self.photos_wanted, (640, 480))
+
+    @cached_property
+    def templates(self) -> GeneCIS:
+        """GeneCIS's two object tasks, or random ones of the same sizes."""
+        if self.genecis:
+            return load(OBJECT_TASKS, self.genecis)
+        m, c, b, references = (40, 5, 10, 4) if self.quick else (3033, 111, 1960, 218)
+        rng, tasks = np.random.default_rng(0), {}
+        for name in OBJECT_TASKS:
+            reference = rng.choice(rng.permutation(m)[:references], b)
+            gallery = np.array([rng.permutation(m)[:15] for _ in range(b)])
+            tasks[name] = Templates(name, reference, gallery, rng.integers(0, c, b), 0, 0)
+        return GeneCIS([str(i) for i in range(m)], [str(i) for i in range(c)], tasks)
 
 
 def path(bench: Bench) -> Result:
@@ -232,11 +254,101 @@ def memory(bench: Bench) -> Result:
     )
 
 
+def encodes(bench: Bench) -> Result:
+    data = bench.templates
+    vlm = load_vlm(str(save_model(bench.work / "small", TINY)))
+    files = draw(bench.work / "scenes", len(data.ids), (64, 64))
+    encoded = 0
+    encode_images = vlm.encode_images
+
+    def counting(batch: torch.Tensor) -> torch.Tensor:
+        nonlocal encoded
+        encoded += len(batch)
+        return encode_images(batch)
+
+    vlm.encode_images = counting
+    embed_images(vlm, files, bench.work / "encodes", BATCH)  # as evaluate.py: all tasks at once
+    theirs = sum(task.gallery.size + len(task.reference) for task in data.tasks.values())
+    return Result(
+        "encodes here / one template at a time",
+        encoded / theirs,
+        "x",
+        "<= 0.1",
+        encoded / theirs <= 0.1,
+        f"{encoded} images encoded instead of {theirs}",
+        {"encoded": encoded, "one_template_at_a_time": theirs},
+    )
+
+
+def scoring(bench: Bench) -> Result:
+    data, rng = bench.templates, np.random.default_rng(0)
+    dim, basis, prompts = 512, 229, 5  # CLIP ViT-B/16 and the paper's scenes
+
+    def normal(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape, np.float32)
+
+    c = len(data.conditions)
+    image, plain, prompted = normal(len(data.ids), dim), normal(c, dim), normal(c, prompts, dim)
+    text = l2(normal(basis, dim))
+
+    def together(dtype: type = np.float32) -> list[np.ndarray]:
+        # New Features, which keep nothing from the round before
+        features = Features(*(x.astype(dtype, copy=False) for x in (image, plain, prompted)))
+        r = l2(project(features.unit_image, text.astype(dtype, copy=False)))  # one basis for both
+        found = []
+        for task in data.tasks.values():
+            scores = {**baseline_scores(features, task), "crl": crl_scores(features, task, r)}
+            found.append(np.stack([target_ranks(s)[0] for s in scores.values()]))
+        return found
+
+    def one_at_a_time(dtype: type = np.float32) -> list[np.ndarray]:
+        tensors = [torch.from_numpy(x.astype(dtype)) for x in (image, plain, prompted, text)]
+        return [
+            np.array([_one_template(task, b, *tensors) for b in range(len(task.reference))]).T
+            for task in data.tasks.values()
+        ]
+
+    together()  # the first time is slower
+    slow, fast = [], []
+    for _ in range(bench.rounds):
+        slow.append(seconds(one_at_a_time))
+        fast.append(seconds(together))
+    # In double precision: in single precision two candidates may differ by less than rounding.
+    pairs = zip(one_at_a_time(np.float64), together(np.float64), strict=True)
+    different = sum(int((loop != ours).sum()) for loop, ours in pairs)
+    ratio = statistics.median(s / f for s, f in zip(slow, fast, strict=True))
+    templates = sum(len(task.reference) for task in data.tasks.values())
+    return Result(
+        "scoring one template at a time / together",
+        ratio,
+        "x",
+        ">= 50",
+        ratio >= 50 and not different,
+        f"{templates} templates, image, text, image+text and CRL: {statistics.median(slow):.2f} s "
+        f"over {statistics.median(fast):.3f} s; {different} ranks differ",
+        {"one_at_a_time_seconds": slow, "together_seconds": fast, "different_ranks": different},
+    )
+
+
+def _one_template(task: Templates, b: int, image, plain, prompted, text) -> list[int]:
+    """How many candidates are above the target of template b, by each method."""
+    unit = partial(torch.nn.functional.normalize, dim=-1)
+    r, c = image[task.reference[b]][None], plain[task.condition[b]][None]  # (1, D)
+    g = unit(image[torch.from_numpy(task.gallery[b])])  # (G, D)
+    scores = [unit(q) @ g.T for q in (r, c, 0.5 * r + 0.5 * c)]
+    scene = unit(unit(r @ text.T) @ unit(g @ text.T).T)  # (1, G)
+    asked = unit((unit(prompted[task.condition[b]]) @ g.T).mean(0, keepdim=True))
+    scores.append(10 * scene + asked)
+    return [int((s[0, 1:] > s[0, 0]).sum()) for s in scores]
+
+
 MEASUREMENTS: dict[str, Callable[[Bench], Result]] = {
     "path": path,
     "cache": cache,
     "texts": texts,
     "memory": memory,
+    "encodes": encodes,
+    "scoring": scoring,
 }
 
 
@@ -391,6 +503,9 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("outputs/benchmark"), help="folder of results.json"
     )
+    parser.add_argument(
+        "--genecis", type=Path, metavar="FOLDER", help="GeneCIS's focus_ and change_object.json"
+    )
     parser.add_argument("--weigh", nargs=4, help=argparse.SUPPRESS)  # the process of `memory`
     arguments = parser.parse_args(argv)
     if arguments.weigh:
@@ -414,7 +529,7 @@ def main(argv: list[str]) -> None:
 
     results: dict[str, Result] = {}
     with tempfile.TemporaryDirectory() as work:
-        bench = Bench(Path(work), arguments.quick, images)
+        bench = Bench(Path(work), arguments.quick, images, arguments.genecis)
         for name in dict.fromkeys(arguments.only):
             print(f"measuring {name} ...", flush=True)
             results[name] = MEASUREMENTS[name](bench)

@@ -1,6 +1,7 @@
 """Print the tables of one or more runs from their results.json, and the paper's numbers beside.
 
     python scripts/reproduce_tables.py outputs/clustering/clevr4 outputs/clustering/cards
+    python scripts/reproduce_tables.py outputs/similarity_retrieval/genecis
 
 `paper`, `ours` and `difference` (points of percent) appear for runs on the paper's whole data sets
 with its VLMs; the paper's numbers are in configs/paper_tables.json.
@@ -13,17 +14,24 @@ from typing import Any
 
 from crl.errors import UserError, command
 from crl.results import aligned, read_cells, score_table
+from similarity_retrieval.evaluate import recall_table
 
 PAPER = Path(__file__).resolve().parent.parent / "configs" / "paper_tables.json"
-TABLES = {"clustering": "table2_clustering", "few_shot": "table1_few_shot_accuracy"}
+TABLES = {
+    "clustering": "table2_clustering",
+    "few_shot": "table1_few_shot_accuracy",
+    "similarity_retrieval": "table3_similarity_recall",
+}
 WHOLE = {"clevr4": ("clevr4-10k", 10531), "cards": ("cards", 8029)}  # name in the paper, images
 VLMS = {"clip": "CLIP", "align": "ALIGN", "metaclip": "MetaCLIP", "blip2": "BLIP2"}
 
 
-def comparison(task: str, cells: list[dict[str, Any]]) -> list[list[str]]:
-    """Rows of VLM, criterion, metric, paper, ours, difference; none for other data or VLMs."""
-    table = json.loads(PAPER.read_text(encoding="utf-8"))[TABLES[task]]
-    rows = []
+Rows = list[list[str]]  # VLM, criterion, metric, paper, ours, difference
+
+
+def comparison(table: dict[str, Any], cells: list[dict[str, Any]]) -> Rows:
+    """Tables 1 and 2; nothing for other data or VLMs than the paper's."""
+    rows: Rows = []
     for cell in cells:
         name, images = WHOLE.get(cell["data"], (None, None))
         if cell["images"] != images or cell["vlm"] not in VLMS:
@@ -36,10 +44,31 @@ def comparison(task: str, cells: list[dict[str, Any]]) -> list[list[str]]:
             for metric, score in cell["scores"][which].items():
                 key = f"{name}:{cell['criterion']}/{metric.removesuffix('-shot')}"
                 if key in known:
-                    paper, ours = known[key], score["mean"]
-                    numbers = [f"{paper:.2f}", f"{ours:.2f}", f"{ours - paper:+.2f}"]
+                    numbers = _beside(known[key], score["mean"])
                     rows.append([vlm, f"{cell['data']} {cell['criterion']}", metric, *numbers])
     return rows
+
+
+def similarity_comparison(table: dict[str, Any], cells: list[dict[str, Any]]) -> Rows:
+    """Table 3: GeneCIS's two object tasks, whole, with CLIP ViT-B/16 (*: GeneCIS's weights)."""
+    rows: Rows = []
+    for cell in cells:
+        if cell["templates"] != 1960 or cell["label"].removesuffix("*") != "clip-b16":
+            continue
+        star = "*" if cell["label"].endswith("*") else ""
+        paper = {method: f"CLIP {method}{star}" for method in ("image", "text", "image+text")}
+        paper |= {"crl": f"CLIP+CRL{star}", "combiner": f"Combiner{star}"}
+        for method, scores in cell["scores"].items():
+            known = table["genecis"].get(paper.get(method), {})
+            for metric, ours in scores.items():
+                key = f"{cell['data'].removesuffix('_object')}/{metric}"
+                if key in known:
+                    rows.append([paper[method], cell["data"], metric, *_beside(known[key], ours)])
+    return rows
+
+
+def _beside(paper: float, ours: float) -> list[str]:
+    return [f"{paper:.2f}", f"{ours:.2f}", f"{ours - paper:+.2f}"]
 
 
 @command
@@ -54,8 +83,14 @@ def main(argv: list[str]) -> None:
         raise UserError(f"the runs must be of one task, {' or '.join(TABLES)}: outputs/<task>/...")
     [task] = tasks
     cells = [cell for run in runs for cell in read_cells(run / "results.json")]
-    print(score_table(f"{task}, percent: mean ± standard deviation over seeds", cells))
-    if rows := comparison(task, cells):
+    paper = json.loads(PAPER.read_text(encoding="utf-8"))[TABLES[task]]
+    if task == "similarity_retrieval":
+        print(recall_table(cells, f"{task}, percent"))
+        rows = similarity_comparison(paper, cells)
+    else:
+        print(score_table(f"{task}, percent: mean ± standard deviation over seeds", cells))
+        rows = comparison(paper, cells)
+    if rows:
         header = ["VLM", "criterion", "metric", "paper", "ours", "difference"]
         print("\n" + aligned("The paper's numbers beside ours", header, rows, left=3))
 

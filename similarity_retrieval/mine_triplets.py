@@ -1,4 +1,4 @@
-"""Mine training triplets from captioned images (GeneCIS: Vaze et al., CVPR 2023, sec. 4).
+"""Mine training triplets from captioned images (GeneCIS: Vaze et al., CVPR 2023).
 
     python similarity_retrieval/mine_triplets.py --config configs/mine_cc3m.yaml
 

@@ -2,7 +2,7 @@
 Table 3; the baselines are GeneCIS's, Vaze et al., CVPR 2023).
 
 All templates of a task are scored together. Few of their references and conditions are distinct
-(218 and 136 in the two object tasks of 3,920 templates), so each distinct one is compared with all
+(218 and 111 in the 3,920 templates of the object tasks), so each distinct one is compared with all
 images in one matrix product, and a template looks its candidates up.
 
 Shapes: M images, C conditions with P prompts each, D embedding width, K texts of the basis, B

@@ -1,4 +1,4 @@
-"""Train a Combiner on mined triplets as GeneCIS does (Vaze et al., CVPR 2023, section 4).
+"""Train a Combiner on mined triplets as GeneCIS does (Vaze et al., CVPR 2023).
 
     python similarity_retrieval/train_combiner.py --config configs/demo/combiner.yaml
     torchrun --nproc_per_node 8 similarity_retrieval/train_combiner.py --config ...

@@ -19,7 +19,7 @@ def test_quick_run_of_every_measurement(tmp_path, capsys, monkeypatch):
     benchmark.main()
     found = json.loads((tmp_path / "results.json").read_text())
     assert found["quick"] and found["environment"]["packages"]["torch"]
-    assert list(found["measurements"]) == ["path", "cache", "texts", "memory"]
+    assert list(found["measurements"]) == list(benchmark.MEASUREMENTS)
     for name, row in found["measurements"].items():
         assert isinstance(row["value"], float) and row["unit"] in {"x", "MB"}, name
         assert row["met"] in ({None} if row["target"] == "-" else {True, False}), name
@@ -27,6 +27,8 @@ def test_quick_run_of_every_measurement(tmp_path, capsys, monkeypatch):
     assert len(details["path"]["ratio_each_round"]) == 2
     assert details["cache"]["images"] == 70 and details["cache"]["texts"] == 2
     assert details["memory"]["images"] == 70
+    assert details["encodes"] == {"encoded": 40, "one_template_at_a_time": 2 * 10 * 16}
+    assert details["scoring"]["different_ranks"] == 0
     weighed = details["memory"]["workers_1"]
     parts = ("private_mb", "mapped_files_mb", "shared_mb")
     assert weighed["peak_mb"] == pytest.approx(sum(weighed[part] for part in parts))
@@ -35,10 +37,10 @@ def test_quick_run_of_every_measurement(tmp_path, capsys, monkeypatch):
     printed = capsys.readouterr().out.splitlines()
     head = next(i for i, line in enumerate(printed) if line.startswith("measurement"))
     assert printed[head].split() == ["measurement", "target", "measured", "repeat", "with"]
-    rows = printed[head + 2 : head + 6]
+    rows = printed[head + 2 : head + 2 + len(benchmark.MEASUREMENTS)]
     for row, name in zip(rows, benchmark.MEASUREMENTS, strict=True):
         assert row.endswith(f"python scripts/benchmark.py --only {name} --quick")
-    notes = printed[head + 7 :]
+    notes = printed[head + 3 + len(benchmark.MEASUREMENTS) :]
     assert [note.split(":")[0] for note in notes] == list(benchmark.MEASUREMENTS)
 
 

@@ -91,3 +91,34 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys):
     ):
         code, _, errors = run(monkeypatch, capsys, *arguments)
         assert code == 2 and errors.count("\n") == 1 and says in errors
+
+
+def similarity_cell(label, task, templates, scores):
+    metrics = {m: dict(zip(("R@1", "R@2", "R@3"), row, strict=True)) for m, row in scores.items()}
+    return {"data": task, "label": label, "templates": templates, "scores": metrics}
+
+
+def test_similarity_retrieval_beside_table_3(tmp_path, monkeypatch, capsys):
+    scores = {"chance": (6.7, 13.3, 20.0), "image": (9.5, 17, 25), "crl": (15.4, 26, 36)}
+    starred = {"chance": (6.7, 13.3, 20.0), "combiner": (16, 28, 37), "crl": (19, 32, 41)}
+    cells = [
+        similarity_cell("clip-b16", "focus_object", 1960, scores),
+        similarity_cell("clip-b16*", "focus_object", 1960, starred),
+        similarity_cell("clip-b16", "change_object", 1959, scores),  # not the whole task
+        similarity_cell("demo", "focus_object", 1960, scores),  # not the paper's VLM
+    ]
+    folder = tmp_path / "similarity_retrieval" / "x"
+    folder.mkdir(parents=True)
+    (folder / "results.json").write_text(json.dumps({"cells": cells}))
+    code, printed, errors = run(monkeypatch, capsys, folder)
+    assert code == 0, errors
+    table, beside = printed.split("The paper's numbers beside ours")
+    rows = {tuple(line.split()[:2]): line.split()[2:] for line in table.splitlines()}
+    assert rows["clip-b16", "image"] == "9.5 17.0 25.0 9.5 17.0 25.0 17.2".split()
+    assert rows["clip-b16*", "combiner"] == "16.0 28.0 37.0 - - - -".split()
+    found = [" ".join(line.split()) for line in beside.splitlines()]
+    assert "CLIP image focus_object R@1 9.40 9.50 +0.10" in found
+    assert "CLIP+CRL focus_object R@1 15.40 15.40 +0.00" in found
+    assert "Combiner* focus_object R@2 27.70 28.00 +0.30" in found
+    assert "CLIP+CRL* focus_object R@3 41.30 41.00 -0.30" in found
+    assert not any("change_object" in line for line in found)
