@@ -15,7 +15,7 @@ BASES = Path(__file__).resolve().parent.parent / "configs" / "bases"
 
 
 class TextBasis(BaseModel):
-    """K texts that describe one criterion; each becomes one dimension of R = I Tᵀ (paper, sec. 3).
+    """K texts that describe one criterion; each becomes one dimension of R = I Tᵀ.
 
     Attributes:
         criterion: what the texts describe, e.g. `color`.

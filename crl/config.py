@@ -78,4 +78,12 @@ def _check_key(key: str, known: Collection[str], where: str) -> None:
 def _shown(field) -> str:
     default = field.get_default(call_default_factory=True)
     default = str(default) if isinstance(default, Path) else default
-    return yaml.safe_dump(default, default_flow_style=True).removesuffix("...\n").strip()
+    shown = yaml.dump(default, Dumper=_Plain, default_flow_style=True, width=1000)
+    return shown.removesuffix("...\n").strip()
+
+
+class _Plain(yaml.SafeDumper):
+    """A list that stands twice is written twice, not by reference."""
+
+    def ignore_aliases(self, data) -> bool:
+        return True

@@ -9,6 +9,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from crl.checkpoints import available_device
+from crl.errors import UserError
+
 
 def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
@@ -24,6 +27,10 @@ def process_group(device: str | None) -> Iterator[str | None]:
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield device
         return
+    if "RANK" not in os.environ:
+        raise UserError("WORLD_SIZE is set but RANK is not; start several processes with torchrun")
+    if device is not None:
+        available_device(device)
     cuda = device != "cpu" and torch.cuda.is_available()
     if cuda:
         device = f"cuda:{os.environ['LOCAL_RANK']}"

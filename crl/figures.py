@@ -20,7 +20,7 @@ MOST_POINTS = 1000  # t-SNE of more costs minutes and shows no more
 
 def slug(name: str) -> str:
     """A name fit for a file: letters (of any script), digits and dashes."""
-    return re.sub(r"[\W_]+", "-", name).strip("-").lower()
+    return re.sub(r"[\W_]+", "-", name).strip("-").lower()[-80:]  # the end of a long path
 
 
 def tsne_pair(

@@ -1,4 +1,4 @@
-"""The LLM step: a criterion in plain words -> the texts of its basis (paper, sec. 3 and table 12).
+"""The LLM step: a criterion in plain words -> the texts of its basis (paper, table 12).
 
 Any server that speaks the OpenAI chat protocol will do (OpenAI, Ollama, vLLM, llama.cpp). An LLM
 seldom gives all it knows at once, so it is asked in rounds, and told each time what it has given:

@@ -35,6 +35,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -49,7 +50,8 @@ from crl.files import write_text
 from crl.projection import l2, project
 from crl.results import environment
 from crl.vlm import LoadedVLM, load_vlm
-from similarity_retrieval.datasets import GeneCIS, Templates, load
+from similarity_retrieval.datasets import Templates, load
+from similarity_retrieval.evaluate import EvaluateConfig, cells
 from similarity_retrieval.scoring import Features, baseline_scores, crl_scores, target_ranks
 
 BATCH = 64  # images; embed_images' default
@@ -102,17 +104,23 @@ class Bench:
         return draw(self.work / "photos", self.photos_wanted, (640, 480))
 
     @cached_property
-    def templates(self) -> GeneCIS:
-        """GeneCIS's two object tasks, or random ones of the same sizes."""
+    def templates(self) -> Path:
+        """Folder with GeneCIS's two object tasks, or with random ones of the same sizes."""
         if self.genecis:
-            return load(OBJECT_TASKS, self.genecis)
+            return self.genecis
         m, c, b, references = (40, 5, 10, 4) if self.quick else (3033, 111, 1960, 218)
-        rng, tasks = np.random.default_rng(0), {}
-        for name in OBJECT_TASKS:
-            reference = rng.choice(rng.permutation(m)[:references], b)
-            gallery = np.array([rng.permutation(m)[:15] for _ in range(b)])
-            tasks[name] = Templates(name, reference, gallery, rng.integers(0, c, b), 0, 0)
-        return GeneCIS([str(i) for i in range(m)], [str(i) for i in range(c)], tasks)
+        rng, folder = np.random.default_rng(0), self.work / "genecis"
+        folder.mkdir()
+        for task in OBJECT_TASKS:
+            few = rng.permutation(m)[:references]
+            templates = []
+            for number in range(b):
+                images = [rng.choice(few), *rng.permutation(m)[:15]]
+                reference, target, *gallery = ({"val_image_id": int(n)} for n in images)
+                found = {"reference": reference, "target": target, "gallery": gallery}
+                templates.append({**found, "condition": f"thing {number % c}"})
+            write_text(folder / f"{task}.json", json.dumps(templates))
+        return folder
 
 
 def path(bench: Bench) -> Result:
@@ -255,19 +263,29 @@ def memory(bench: Bench) -> Result:
 
 
 def encodes(bench: Bench) -> Result:
-    data = bench.templates
-    vlm = load_vlm(str(save_model(bench.work / "small", TINY)))
-    files = draw(bench.work / "scenes", len(data.ids), (64, 64))
-    encoded = 0
-    encode_images = vlm.encode_images
+    data = load(OBJECT_TASKS, bench.templates)
+    files = draw(bench.work / "coco" / "val2017", len(data.ids), (64, 64))
+    for name, file in zip(data.ids, files, strict=True):
+        file.rename(file.with_name(f"{int(name):012d}.jpg.new"))
+    for file in files[0].parent.iterdir():  # only now: a new name may be another's old one
+        file.rename(file.with_suffix(""))
+    config = EvaluateConfig(
+        root=bench.templates,
+        tasks=list(OBJECT_TASKS),
+        coco=bench.work / "coco",
+        vlm=str(save_model(bench.work / "small", TINY)),
+        cache=bench.work / "encodes",
+    )
+    encoded, encode_images = 0, LoadedVLM.encode_images
 
-    def counting(batch: torch.Tensor) -> torch.Tensor:
+    def counting(vlm: LoadedVLM, batch: torch.Tensor) -> torch.Tensor:
         nonlocal encoded
         encoded += len(batch)
-        return encode_images(batch)
+        return encode_images(vlm, batch)
 
-    vlm.encode_images = counting
-    embed_images(vlm, files, bench.work / "encodes", BATCH)  # as evaluate.py: all tasks at once
+    with patch.object(LoadedVLM, "encode_images", counting):
+        for _ in cells(config):
+            pass
     theirs = sum(task.gallery.size + len(task.reference) for task in data.tasks.values())
     return Result(
         "encodes here / one template at a time",
@@ -281,7 +299,7 @@ def encodes(bench: Bench) -> Result:
 
 
 def scoring(bench: Bench) -> Result:
-    data, rng = bench.templates, np.random.default_rng(0)
+    data, rng = load(OBJECT_TASKS, bench.templates), np.random.default_rng(0)
     dim, basis, prompts = 512, 229, 5  # CLIP ViT-B/16 and the paper's scenes
 
     def normal(*shape: int) -> np.ndarray:
@@ -427,7 +445,7 @@ def save_model(folder: Path, architecture: dict[str, Any]) -> Path:
 
 def draw(folder: Path, count: int, size: tuple[int, int]) -> list[Path]:
     """`count` JPEG files, all different."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     files = [folder / f"{i:06d}.jpg" for i in range(count)]
     with ProcessPoolExecutor() as pool:
         list(pool.map(partial(_draw, size), files, chunksize=256))

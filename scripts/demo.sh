@@ -11,6 +11,12 @@ for task in clustering few_shot; do
     $python classification_clustering/$task.py --config configs/demo/$data.yaml >/dev/null
   done
 done
+# Both refuse to go on with work on other data or with another VLM: then they start anew.
+inputs=$(cat data/demo/.scenes.json crl/assets/demo_vlm/*.safetensors | cksum)
+if [ "$(cat outputs/demo-inputs 2>/dev/null)" != "$inputs" ]; then
+  rm -rf outputs/triplets/demo outputs/combiner/demo
+  echo "$inputs" >outputs/demo-inputs
+fi
 echo "4/5  Mining triplets from captions and training a Combiner"
 $python similarity_retrieval/mine_triplets.py --config configs/demo/mine.yaml >/dev/null
 $python similarity_retrieval/train_combiner.py --config configs/demo/combiner.yaml >/dev/null

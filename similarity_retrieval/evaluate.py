@@ -8,6 +8,8 @@ that CRL answers best and worst.
 """
 
 import time
+import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,7 +23,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from crl.basis import TextBasis
 from crl.config import Config, load_config
 from crl.embed import Crop, embed_images, embed_texts
-from crl.errors import UserError, command
+from crl.errors import UserError, command, nearest
 from crl.figures import retrieval_sheet, slug
 from crl.files import atomic_path
 from crl.projection import l2, project
@@ -42,6 +44,8 @@ PLACES = ("left", "right", "top", "lower", "mid")
 ON_PLACES = [f"a photo with a {{condition}} on the {place}" for place in PLACES]  # the paper's five
 CUTOFFS = (1, 2, 3)  # of Recall@k
 Ranks = tuple[np.ndarray, np.ndarray]  # (B,) candidates above the target, (B,) tied with it
+IDLE = {"vlm", "finetuned", "finetuned_combiner", "bases", "prompts", "coco", "visual_genome"}
+IDLE |= {"precision", "device", "batch_size", "workers", "cache"}  # beside `features`
 METHODS = ("image", "text", "image+text", "combiner", "crl")
 ATTRIBUTE_BASES = {  # what a focus on an attribute is about -> the basis that describes it
     "color": "clevr4_color",
@@ -55,7 +59,8 @@ class EvaluateConfig(Config):
 
     name: str = Field("run", description="results go to <outputs>/similarity_retrieval/<name>")
     tasks: Annotated[
-        list[Literal[TASKS]], BeforeValidator(lambda x: x if isinstance(x, list) else [x])
+        list[Literal[TASKS]],
+        BeforeValidator(lambda x: list(dict.fromkeys(x)) if isinstance(x, list) else [x]),
     ] = Field(list(TASKS[:2]), description=f"of {', '.join(TASKS)}")
     root: Path = Field(Path("data/genecis"), description="folder of the templates, <task>.json")
     coco: Path | None = Field(None, description="folder with val2017/; none: <root>/coco")
@@ -84,7 +89,9 @@ class EvaluateConfig(Config):
         },
         description="task: prompts of CRL for {condition}; their embeddings are averaged",
     )
-    weight: float = Field(10, ge=0, description="of the basis's part of CRL's score (paper: 10)")
+    weight: float = Field(
+        10, ge=0, allow_inf_nan=False, description="of the basis's part of CRL's score (paper: 10)"
+    )
     tie_policy: Literal["fair", "paper"] = Field(
         "fair", description="fair: a tie counts as a random order; paper: the target comes first"
     )
@@ -99,18 +106,17 @@ class EvaluateConfig(Config):
 
     @model_validator(mode="after")
     def _fits(self) -> "EvaluateConfig":
-        replaced = {"vlm", "finetuned", "finetuned_combiner", "bases", "prompts", "coco"}
-        replaced |= {"visual_genome", "precision", "device", "batch_size", "workers", "cache"}
-        idle = sorted(replaced & self.model_fields_set) if self.features else []
-        if idle:
-            raise ValueError(f"features replaces {', '.join(idle)}; remove them")
         if not self.tasks:
             raise ValueError(f"tasks is empty; choose of {', '.join(TASKS)}")
         if self.finetuned_combiner and not self.finetuned:
             raise ValueError("finetuned_combiner needs finetuned, the VLM that it belongs to")
         for key in ("bases", "prompts"):
-            missing = sorted(set(self.tasks) - getattr(self, key).keys())
-            if missing and not self.features:
+            named = getattr(self, key)
+            if unknown := sorted(named.keys() - set(TASKS)):
+                raise ValueError(
+                    f"{key} names the task {unknown[0]!r}; {nearest(unknown[0], TASKS)}"
+                )
+            if missing := sorted(set(self.tasks) - named.keys()):
                 raise ValueError(f"{key} says nothing about {', '.join(missing)}")
         for prompt in (prompt for prompts in self.prompts.values() for prompt in prompts):
             if "{condition}" not in prompt:
@@ -147,9 +153,8 @@ class Cell:
         arrays = [self.templates.reference, self.templates.gallery, self.templates.condition]
         arrays += [self.features.image, self.features.plain, self.features.prompted]
         arrays += [array for text in self.texts for array in text]
-        if self.combiner is not None:
-            arrays += [tensor.numpy() for tensor in self.combiner.state_dict().values()]
-        return digest(*map(array_digest, arrays))
+        rest = [self.about[key] for key in ("data", "vlm", "label", "variant")]
+        return digest(*map(array_digest, arrays), rest)
 
     @property
     def file_name(self) -> str:
@@ -182,7 +187,7 @@ def cells(config: EvaluateConfig) -> Iterator[Cell]:
 
     Raises:
         UserError: wrong or missing templates, images, bases or VLM names, before the first VLM is
-            loaded; a Combiner that does not fit its VLM, before anything is encoded.
+            loaded; weights or Combiners that do not fit, before anything is encoded.
     """
     data = load(config.tasks, config.root)
     if config.features:
@@ -196,13 +201,17 @@ def cells(config: EvaluateConfig) -> Iterator[Cell]:
         find_vlm(name)
     coco = config.coco or config.root / "coco"
     files = images(data, coco, config.visual_genome or config.root / "visual_genome")
+    loaded = []
     for name, head, star in models:
         vlm = load_vlm(name, config.device, config.precision)
-        combiner = load_combiner(head, vlm.dim) if head else None
+        loaded.append((vlm, load_combiner(head, vlm.dim) if head else None, star))
+    for vlm, combiner, star in loaded:
         embedded = embed_images(vlm, files, config.cache, config.batch_size, config.workers)
         image = np.asarray(embedded.image)  # (M, D), each distinct image once
         if image.ndim != 2:
-            raise UserError(f"{name} gives {image.shape[1]} vectors an image; GeneCIS needs one")
+            raise UserError(
+                f"{vlm.name} gives {image.shape[1]} vectors an image; GeneCIS needs one"
+            )
         plain = embed_texts(vlm, data.conditions, config.cache)  # (C, D)
         for task in config.tasks:
             prompted = _prompted(vlm, data, task, config)
@@ -213,10 +222,11 @@ def cells(config: EvaluateConfig) -> Iterator[Cell]:
             about = {
                 "data": task,
                 "criterion": " ".join(dict.fromkeys(basis.criterion for _, basis in bases[task])),
-                "vlm": name,
+                "vlm": vlm.name,
                 "label": config.vlm + star,
                 "texts": sum(len(basis.texts) for _, basis in bases[task]),
                 "basis_hash": digest(*(basis.hash for _, basis in bases[task])),
+                "prompts": config.prompts[task],
                 "vlm_fingerprint": vlm.fingerprint,
                 "precision": config.precision,
                 "device": str(vlm.device),
@@ -227,6 +237,13 @@ def cells(config: EvaluateConfig) -> Iterator[Cell]:
 
 def _cell(config, data, task, features, texts, combiner, files, about) -> Cell:
     templates = data.tasks[task]
+    weights = combiner.state_dict().values() if combiner else ()
+    about["combiner_hash"] = (
+        digest(*(array_digest(w.numpy()) for w in weights)) if combiner else None
+    )
+    # What tells this row of a table from another one of the same VLM, over all tasks
+    fingerprint = (about["vlm_fingerprint"], about["combiner_hash"], config.weight)
+    about["variant"] = digest(fingerprint, config.bases, config.prompts, config.tie_policy)[:4]
     counts = {
         "templates": len(templates.reference),
         "candidates": templates.gallery.shape[1],
@@ -271,7 +288,15 @@ def _from_file(config: EvaluateConfig, data: GeneCIS) -> Iterator[Cell]:
             ids, image, text, conditions, plain, prompted = (stored[key] for key in keys)
     except KeyError as error:
         raise UserError(f"{file} must hold {', '.join(keys)}: {error}") from error
-    except (OSError, ValueError, TypeError, EOFError, BadZipFile) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        EOFError,
+        AttributeError,
+        BadZipFile,
+        zlib.error,
+    ) as error:
         raise UserError(f"cannot read {file} as NPZ: {error}") from error
     arrays = dict(zip(keys, (ids, image, text, conditions, plain, prompted), strict=True))
     _check_features(file, arrays)
@@ -311,7 +336,11 @@ def _check_features(file: Path, arrays: dict[str, np.ndarray]) -> None:
 
 def _rows(file: Path, what: str, wanted: list[str], given: np.ndarray) -> np.ndarray:
     """Where each wanted name stands in the file."""
+    if given.dtype.kind not in "iuU":
+        raise UserError(f"{file}: the names of its {what} must be whole numbers or texts")
     place = {str(name): row for row, name in enumerate(given.tolist())}
+    if len(place) < len(given):
+        raise UserError(f"{file} names some of its {what} twice; keep one row of each")
     missing = [name for name in wanted if name not in place]
     if missing:
         raise UserError(
@@ -322,27 +351,74 @@ def _rows(file: Path, what: str, wanted: list[str], given: np.ndarray) -> np.nda
 
 
 def recall_table(cells: list[dict], title: str) -> str:
-    """Methods as rows, Recall@k of each task and their mean as columns (as in Table 3)."""
+    """Methods as rows, Recall@k of each task as columns, and the mean of the object tasks (as in
+    Table 3). Results of one VLM under other settings are rows of their own, marked [variant]."""
     if not cells:
         raise UserError("there are no results to show")
-    tasks = list(dict.fromkeys(cell["data"] for cell in cells))
-    found = {(cell["label"], cell["data"]): cell["scores"] for cell in cells}
-    methods = ["chance", *METHODS]
+    tasks = [task for task in TASKS if any(cell["data"] == task for cell in cells)]
+    averaged = [task for task in tasks if task.endswith("object")] or tasks
     rows = []
-    for label in dict.fromkeys(cell["label"] for cell in cells):
-        for method in methods:
-            scores = [found.get((label, task), {}).get(method) for task in tasks]
-            if not any(scores) or (method == "chance" and rows):
+    for name, found in [("-", cells), *_variants(cells).items()]:
+        scores = {
+            cell["data"]: cell["scores"] for cell in reversed(found)
+        }  # the newest comes first
+        for method in METHODS if name != "-" else ("chance",):
+            mine = {task: scores.get(task, {}).get(method) for task in tasks}
+            if not any(mine.values()):
                 continue
-            numbers = [s and s[f"R@{k}"] for s in scores for k in CUTOFFS]
-            whole = [f"{np.mean(numbers):.1f}" if None not in numbers else "-"]
-            shown = ["-" if n is None else f"{n:.1f}" for n in numbers]
-            rows.append(["-" if method == "chance" else label, method, *shown, *whole])
-    header = ["VLM", "method"]
-    header += [
-        f"{task.replace('_', ' ')} R@{k}" if k == 1 else f"R@{k}" for task in tasks for k in CUTOFFS
+            numbers = [[mine[t] and mine[t][f"R@{k}"] for k in CUTOFFS] for t in tasks]
+            shown = ["-" if n is None else f"{n:.1f}" for three in numbers for n in three]
+            whole = all(mine[task] for task in averaged)
+            mean = np.mean([list(mine[task].values()) for task in averaged]) if whole else None
+            rows.append([name, method, *shown, "-" if mean is None else f"{mean:.1f}"])
+    header = [
+        f"{t.replace('_', ' ')} R@{k}" if k == 1 else f"R@{k}" for t in tasks for k in CUTOFFS
     ]
-    return aligned(title, [*header, "mean"], rows, left=2)
+    mean = "mean" if averaged == tasks else "mean of object tasks"
+    return aligned(title, ["VLM", "method", *header, mean], rows, left=2)
+
+
+def _variants(cells: list[dict]) -> dict[str, list[dict]]:
+    """Cells by their VLM, and by their settings where there are several."""
+    several = Counter(label for label, _ in {(c["label"], c["variant"]) for c in cells})
+    grouped: dict[str, list[dict]] = {}
+    for cell in cells:
+        name = cell["label"]
+        if several[name] > 1:
+            name += f" [{cell['variant']}]"
+        grouped.setdefault(name, []).append(cell)
+    return grouped
+
+
+def notes(cells: list[dict]) -> list[str]:
+    """What a reader of the table should know."""
+    found = []
+    for name, variant in _variants(cells).items():
+        if "[" in name:
+            cell = variant[0]
+            combiner = (cell["combiner_hash"] or "none")[:6]
+            found.append(
+                f"{name}: {cell['texts']} texts, weight {cell['weight']:g}, ties "
+                f"{cell['tie_policy']}, Combiner {combiner}, VLM {cell['vlm_fingerprint'][:6]}"
+            )
+        for cell in variant:
+            about = f"{name}, {cell['data']}"
+            other = "fair" if cell["tie_policy"] == "paper" else "paper"
+            for method, scores in cell["other_tie_policy"].items():
+                numbers = ", ".join(f"{k} {v:.1f}" for k, v in scores.items())
+                found.append(f"{about}, {method}: ties; tie_policy={other} gives {numbers}")
+            if cell["left_out"]:
+                found.append(
+                    f"{about}: {cell['left_out']} templates of another gallery size left out"
+                )
+            if cell["target_also_in_gallery"]:
+                found.append(
+                    f"{about}: {cell['target_also_in_gallery']} templates hold their target twice; "
+                    "they are kept"
+                )
+            if cell["data"].endswith("attribute"):
+                found.append(f"{about}: CRL is our extension; the paper has no attribute tasks")
+    return found
 
 
 def save_ranks(ranks: dict[str, Ranks], file: Path) -> None:
@@ -376,21 +452,23 @@ def draw(cell: Cell, ranks: Ranks, found: np.ndarray, file: Path) -> None:
 
 @command
 def main(argv: list[str]) -> None:
-    config = load_config(EvaluateConfig, argv, __doc__)
+    idle = IDLE if any(argument.startswith("features=") for argument in argv) else ()
+    config = load_config(EvaluateConfig, argv, __doc__, unused=idle)
     folder = config.outputs / "similarity_retrieval" / config.name
     run = Run(folder, config.model_dump(mode="json"))
     for cell in cells(config):
-        key = digest("similarity retrieval", cell.digest, config.weight, config.tie_policy)
-        ranks_file = folder / f"ranks-{cell.file_name}-{key[:6]}.npz"
-        figure = folder / f"best-and-worst-{cell.file_name}-{key[:6]}.png"
+        key = digest("similarity retrieval", cell.digest)
+        ranks_file = folder / f"ranks-{cell.file_name}.npz"
+        figure = folder / f"best-and-worst-{cell.file_name}.png"
+        drawn = figure.exists() or not config.figures or cell.files is None
         done = run.finished(key)
-        if done and ranks_file.exists() and (figure.exists() or not config.figures):
+        if done and ranks_file.exists() and drawn:
             continue
         start = time.perf_counter()
         found = scores(cell, config.weight)
         ranks = {method: target_ranks(s) for method, s in found.items()}
         save_ranks(ranks, ranks_file)
-        if config.figures and cell.files is not None:
+        if not drawn:
             draw(cell, ranks["crl"], found["crl"], figure)
         if not done:
             tables = {policy: measure(ranks, cell, policy) for policy in ("fair", "paper")}
@@ -400,6 +478,7 @@ def main(argv: list[str]) -> None:
                 key,
                 **cell.about,
                 scores=mine,
+                ranks=ranks_file.name,
                 other_tie_policy={m: other[m] for m in mine if other[m] != mine[m]},
                 seconds=time.perf_counter() - start,
             )
@@ -407,28 +486,6 @@ def main(argv: list[str]) -> None:
     for note in notes(run.cells):
         print(f"note: {note}")
     print(f"results, ranks and figures: {folder}")
-
-
-def notes(cells: list[dict]) -> list[str]:
-    """What a reader of the table should know."""
-    found = []
-    for cell in cells:
-        about, other = f"{cell['label']}, {cell['data']}", "paper"
-        if cell["tie_policy"] == "paper":
-            other = "fair"
-        for method, scores in cell["other_tie_policy"].items():
-            numbers = ", ".join(f"{k} {v:.1f}" for k, v in scores.items())
-            found.append(f"{about}, {method}: there are ties; tie_policy={other} gives {numbers}")
-        if cell["left_out"]:
-            found.append(f"{about}: {cell['left_out']} templates of another gallery size left out")
-        if cell["target_also_in_gallery"]:
-            found.append(
-                f"{about}: {cell['target_also_in_gallery']} templates hold their target "
-                "twice; they are kept"
-            )
-        if cell["data"].endswith("attribute"):
-            found.append(f"{about}: CRL on attributes is our extension; the paper has no such rows")
-    return found
 
 
 if __name__ == "__main__":

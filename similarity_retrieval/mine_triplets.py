@@ -73,7 +73,9 @@ class MineConfig(Config):
     ratings: Path | None = Field(
         None, description="Brysbaert's concreteness ratings, tab-separated; null: no filter"
     )
-    concreteness: float = Field(4.8, description="the mean of a triplet's six words is above this")
+    concreteness: float = Field(
+        4.8, allow_inf_nan=False, description="the mean of a triplet's six words is above this"
+    )
     min_images: int = Field(5, ge=1, description="a subject is seen in so many images or more")
     min_objects: int = Field(2, ge=2, description="... and with so many objects or more")
     samples: int = Field(1_600_000, ge=1, description="triplets to draw")

@@ -205,7 +205,14 @@ def train(config: TrainConfig, device: str | None) -> None:
     per_epoch = (len(data) - held) // config.batch_size
     steps = per_epoch * config.epochs
     progress = Progress(**state["progress"]) if state else Progress()
+    if not state and (folder / "combiner.safetensors").exists():
+        raise UserError(
+            f"{folder} holds a Combiner but not the state.pt of its training; choose another name= "
+            "or remove it"
+        )
     if progress.step == steps:
+        if not (folder / "combiner.safetensors").exists():
+            raise UserError(f"{folder} has lost its Combiner; remove the folder to train it again")
         tell(f"{folder}: this training is finished; nothing to do")
         return
 
@@ -293,7 +300,10 @@ def train(config: TrainConfig, device: str | None) -> None:
             write_text(folder / "results.json", json.dumps(results, indent=1) + "\n")
         mean = np.mean(progress.losses[-per_epoch:])
         shown = ", ".join(f"{name} {value:.1f}" for name, value in found.items() if "@" in name)
-        tell(f"epoch {epoch + 1}/{config.epochs}: loss {mean:.3f}; held out: {shown or 'none'}")
+        tell(
+            f"epoch {epoch + 1}/{config.epochs}: loss {mean:.3f}; held-out triplets (of images "
+            f"that are seen in training): {shown or 'none'}"
+        )
         checkpoint()
     tell(f"Combiner and results: {folder}")
 

@@ -93,9 +93,13 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys):
         assert code == 2 and errors.count("\n") == 1 and says in errors
 
 
-def similarity_cell(label, task, templates, scores):
+def similarity_cell(label, task, templates, scores, weight=10):
     metrics = {m: dict(zip(("R@1", "R@2", "R@3"), row, strict=True)) for m, row in scores.items()}
-    return {"data": task, "label": label, "templates": templates, "scores": metrics}
+    images = {"focus_object": 2198, "change_object": 2739}[task]
+    about = {"data": task, "label": label, "templates": templates, "images": images}
+    about |= {"weight": weight, "variant": str(weight), "tie_policy": "fair", "left_out": 0}
+    about |= {"target_also_in_gallery": 0, "other_tie_policy": {}, "scores": metrics, "texts": 9}
+    return {**about, "combiner_hash": None, "vlm_fingerprint": "f"}
 
 
 def test_similarity_retrieval_beside_table_3(tmp_path, monkeypatch, capsys):
@@ -106,6 +110,7 @@ def test_similarity_retrieval_beside_table_3(tmp_path, monkeypatch, capsys):
         similarity_cell("clip-b16*", "focus_object", 1960, starred),
         similarity_cell("clip-b16", "change_object", 1959, scores),  # not the whole task
         similarity_cell("demo", "focus_object", 1960, scores),  # not the paper's VLM
+        {**similarity_cell("clip-b16", "change_object", 1960, scores), "images": 3000},  # drawn
     ]
     folder = tmp_path / "similarity_retrieval" / "x"
     folder.mkdir(parents=True)
@@ -122,3 +127,6 @@ def test_similarity_retrieval_beside_table_3(tmp_path, monkeypatch, capsys):
     assert "Combiner* focus_object R@2 27.70 28.00 +0.30" in found
     assert "CLIP+CRL* focus_object R@3 41.30 41.00 -0.30" in found
     assert not any("change_object" in line for line in found)
+    other = similarity_cell("clip-b16", "focus_object", 1960, scores, weight=3)
+    (folder / "results.json").write_text(json.dumps({"cells": [other]}))
+    assert "beside" not in run(monkeypatch, capsys, folder)[1]

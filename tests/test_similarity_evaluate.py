@@ -51,13 +51,20 @@ def genecis(tmp_path):
     return root
 
 
+class Tuned(ToyVLM):
+    """Another VLM: its images' embeddings are the toy's back to front."""
+
+    def encode_images(self, batch):
+        return super().encode_images(batch).flip(1)
+
+
 @pytest.fixture
 def toy(monkeypatch):
     """Every VLM name loads a toy; gives those that were loaded, by name."""
     loaded = {}
 
     def load(name, device, precision):
-        loaded[name] = ToyVLM(fingerprint=f"toy-{name}")
+        loaded[name] = (Tuned if name == "tuned" else ToyVLM)(fingerprint=f"toy-{name}")
         loaded[name].name = name
         return loaded[name]
 
@@ -85,7 +92,7 @@ def cells(root):
     return {(c["label"], c["data"]): c for c in json.loads(file.read_text())["cells"]}
 
 
-def slow_scores(root, task, method, weight=10, files=None):
+def slow_scores(root, task, method, weight=10, tuned=False, combiner=None):
     """Scores of every template, one at a time, from the toy's embeddings."""
     vlm = ToyVLM()
     basis = TextBasis.load("genecis_scene")
@@ -95,6 +102,7 @@ def slow_scores(root, task, method, weight=10, files=None):
         ids = [template[k]["val_image_id"] for k in ("reference", "target")]
         ids += [image["val_image_id"] for image in template["gallery"]]
         image = direct(vlm, [root / "coco/val2017" / f"{i:012d}.jpg" for i in ids]).astype(float)
+        image = image[:, ::-1].copy() if tuned else image
         r, g = image[0], np.stack([x / np.linalg.norm(x) for x in image[1:]])
         c = vlm.encode_texts([template["condition"]])[0].numpy().astype(float)
         if method == "crl":
@@ -106,7 +114,11 @@ def slow_scores(root, task, method, weight=10, files=None):
             asked = np.mean([[t @ x for x in g] for t in five], axis=0)
             found.append(weight * s / np.linalg.norm(s) + asked / np.linalg.norm(asked))
         else:
-            query = {"image": r, "text": c, "image+text": (r + c) / 2}[method]
+            if method == "combiner":
+                pair = (torch.from_numpy(x[None]).float() for x in (r, c))
+                query = combiner.eval()(*pair)[0].detach().numpy().astype(float)
+            else:
+                query = {"image": r, "text": c, "image+text": (r + c) / 2}[method]
             found.append(g @ query / np.linalg.norm(query))
     return np.array(found)
 
@@ -162,8 +174,10 @@ def test_ranks_and_figures_are_saved_and_a_second_run_changes_nothing(
 
 
 def test_starred_rows_and_combiners(genecis, toy, monkeypatch, capsys):
-    for name in ("plain", "tuned"):
-        torch.save(Combiner(5, 4, 6).state_dict(), genecis / f"{name}.pt")
+    torch.manual_seed(0)
+    heads = {"": Combiner(5, 4, 6), "*": Combiner(5, 4, 6)}
+    for name, head in zip(("plain", "tuned"), heads.values(), strict=True):
+        torch.save(head.state_dict(), genecis / f"{name}.pt")
     code, printed, errors = run(
         monkeypatch,
         capsys,
@@ -175,7 +189,13 @@ def test_starred_rows_and_combiners(genecis, toy, monkeypatch, capsys):
     assert code == 0, errors
     found = cells(genecis)
     assert {label for label, _ in found} == {"clip-b16", "clip-b16*"}
-    assert all("combiner" in cell["scores"] for cell in found.values())
+    for task in OBJECT_TASKS:
+        for star, head in heads.items():
+            for method in evaluate.METHODS:
+                slow = slow_scores(genecis, task, method, tuned=bool(star), combiner=head)
+                hits = 100 * np.mean([(s[1:] > s[0]).sum() < 1 for s in slow])
+                scores = found[f"clip-b16{star}", task]["scores"]
+                assert scores[method]["R@1"] == pytest.approx(hits), (task, star, method)
     assert sum(line.startswith("clip-b16*") for line in printed.splitlines()) == 5
 
 
@@ -229,12 +249,56 @@ def test_a_constant_scorer_has_chance_and_the_tie_is_reported(genecis, monkeypat
     for method in ("image", "text", "image+text", "crl"):
         assert cell["scores"][method] == pytest.approx(cell["scores"]["chance"])
         assert cell["other_tie_policy"][method]["R@1"] == 100
-    assert "there are ties; tie_policy=paper gives R@1 100.0" in printed
+    assert "ties; tie_policy=paper gives R@1 100.0" in printed
+
+
+def test_the_papers_tie_policy_puts_the_target_first(genecis, monkeypatch, capsys):
+    file = genecis / "same.npz"
+    np.savez(file, **features_of(genecis, constant=True))
+    code, printed, _ = run(monkeypatch, capsys, genecis, f"features={file}", "tie_policy=paper")
+    cell = cells(genecis)["same.npz", "focus_object"]
+    assert code == 0 and cell["scores"]["crl"]["R@1"] == 100
+    assert cell["other_tie_policy"]["crl"]["R@1"] == pytest.approx(100 / GALLERY)
+    assert "ties; tie_policy=fair gives R@1 20.0" in printed
+
+
+def test_templates_left_out_and_targets_that_stand_twice_are_told(
+    genecis, toy, monkeypatch, capsys
+):
+    file = genecis / "focus_object.json"
+    templates = json.loads(file.read_text())
+    templates[0]["gallery"].pop()
+    templates[1]["gallery"][2] = templates[1]["target"]
+    file.write_text(json.dumps(templates))
+    _, printed, _ = run(monkeypatch, capsys, genecis, "tasks=focus_object")
+    cell = cells(genecis)["clip-b16", "focus_object"]
+    assert (cell["templates"], cell["left_out"], cell["target_also_in_gallery"]) == (11, 1, 1)
+    assert "1 templates of another gallery size left out" in printed
+    assert "1 templates hold their target twice" in printed
+    assert "tie_policy=paper gives" in printed  # the twin ties with the target
+
+
+def test_other_settings_in_the_same_name_get_rows_of_their_own(genecis, toy, monkeypatch, capsys):
+    run(monkeypatch, capsys, genecis, "tasks=focus_object")
+    _, alone, _ = run(monkeypatch, capsys, genecis, "tasks=focus_object", "weight=0")
+    assert "[" not in alone
+    file = genecis.parent / "out/similarity_retrieval/run/results.json"
+    kept = json.loads(file.read_text())["cells"]
+    assert [cell["weight"] for cell in kept] == [0, 10]
+    assert all((file.parent / cell["ranks"]).exists() for cell in kept)
+    printed = evaluate.recall_table(kept, "both")
+    for cell in kept:
+        row = f"clip-b16 [{cell['variant']}]  crl "
+        numbers = next(line for line in printed.splitlines() if line.startswith(row)).split()[3:]
+        assert float(numbers[0]) == round(cell["scores"]["crl"]["R@1"], 1)
+    assert any("weight 0" in note for note in evaluate.notes(kept))
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
+        ({"ids": np.arange(IMAGES) // 2}, "twice"),
+        ({"ids": np.arange(IMAGES) / 2}, "whole numbers or texts"),
         ({"ids": np.arange(3)}, "image is (24, 5)"),
         ({"image": np.full((IMAGES, 5), np.nan)}, "not finite"),
         ({"scene_text": np.zeros((0, 5))}, "scene_text is (0, 5)"),
@@ -257,6 +321,8 @@ def test_bad_features_are_one_line_and_nothing_is_written(
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
+        (["weight=.inf"], "finite"),
+        (["bases={focus_objekt: genecis_scene}"], "did you mean 'focus_object'"),
         (["weigth=3"], "did you mean 'weight'"),
         (["tasks=[focus_objects]"], "focus_object"),
         (["finetuned_combiner=x.pt"], "needs finetuned"),
