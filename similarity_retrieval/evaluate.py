@@ -432,11 +432,11 @@ def save_ranks(ranks: dict[str, Ranks], file: Path) -> None:
 
 
 def draw(cell: Cell, ranks: Ranks, found: np.ndarray, file: Path) -> None:
-    """The four templates that CRL answers best, and the four that it answers worst."""
+    """The three templates that CRL answers best, and the three that it answers worst."""
     t, (better, tied) = cell.templates, ranks
     margin = found[:, 0] - found[:, 1:].max(1)  # of the target over the best other candidate
     order = np.lexsort((-margin, better + tied))
-    few = min(4, len(order) // 2) or 1
+    few = min(3, len(order) // 2) or 1
     rows = []
     for b in [*order[:few], *order[-few:]]:
         ranked = np.argsort(-found[b], kind="stable")[:3]

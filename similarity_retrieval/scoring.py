@@ -43,11 +43,24 @@ class Features:
     @cached_property
     def unit_image(self) -> np.ndarray:
         """`image` with unit rows, (M, D)."""
-        return l2(self.image)
+        return self.image / _not_zero(self.image_length)[:, None]
+
+    @cached_property
+    def image_length(self) -> np.ndarray:
+        """Of each row of `image`, (M,)."""
+        return _length(self.image)
+
+    @cached_property
+    def prompt(self) -> np.ndarray:
+        """Mean of each condition's P prompts, which were of unit length: (C, D). The similarity to
+        it is the mean of the similarities to the P."""
+        return l2(self.prompted).mean(axis=1)
 
     @cached_property
     def first_alike(self) -> np.ndarray:
         """The first image with the very same embedding (often itself), (M,)."""
+        if len(np.unique(self.image[:, 0])) == len(self.image):
+            return np.arange(len(self.image))  # the usual case, and the quick one
         rows = np.ascontiguousarray(self.image)
         whole = rows.view(np.dtype((np.void, rows.itemsize * rows.shape[1])))[:, 0]
         _, first, place = np.unique(whole, return_index=True, return_inverse=True)
@@ -63,19 +76,21 @@ def baseline_scores(
         `image`, `text`, `image+text` and, if there is one, `combiner`: (B, G) each. Candidates
         with the target's embedding score exactly what the target does.
     """
-    images = features.unit_image  # (M, D), the candidates
-    reference = features.image[templates.reference]  # (B, D), raw
-    condition = features.plain[templates.condition]  # (B, D), raw
-    image = _similarities(features.image, templates.reference, images, templates.gallery)  # (B, G)
-    text = _similarities(features.plain, templates.condition, images, templates.gallery)
+    images, gallery = features.unit_image, templates.gallery  # (M, D), (B, G)
+    asked = (features.image, templates.reference), (features.plain, templates.condition)
+    image, text = (_similarities(*query, images, gallery) for query in asked)  # r·g, c·g: (B, G)
+    r = features.image_length[templates.reference, None]  # |r|: (B, 1)
+    c = _length(features.plain)[templates.condition, None]  # |c|: (B, 1)
+    rc = _similarities(*asked[0], features.plain, templates.condition[:, None])  # r·c: (B, 1)
+    both = np.sqrt((r**2 + c**2 + 2 * rc).clip(0))  # |r + c|
     scores = {
-        "image": image / _length(reference),
-        "text": text / _length(condition),
+        "image": image / _not_zero(r),
+        "text": text / _not_zero(c),
         # GeneCIS adds half of each, not normalised: the longer one weighs more. (The half cancels.)
-        "image+text": (image + text) / _length(reference + condition),
+        "image+text": (image + text) / _not_zero(both),
     }
     if combiner is not None:
-        scores["combiner"] = _combiner_scores(combiner, reference, condition, images, templates)
+        scores["combiner"] = _combiner_scores(combiner, features, templates)
     return {name: _as_target(score, features, templates) for name, score in scores.items()}
 
 
@@ -98,10 +113,9 @@ def crl_scores(
     scene = _similarities(r, templates.reference, r, templates.gallery)  # (B, G)
     scores = weight * l2(scene)
     if features.prompted.shape[1]:
-        # The mean of the similarities to P prompts is the similarity to the mean of the P.
-        prompt = l2(features.prompted).mean(axis=1)  # (C, D), not unit rows
         images = features.unit_image
-        scores += l2(_similarities(prompt, templates.condition, images, templates.gallery))
+        found = _similarities(features.prompt, templates.condition, images, templates.gallery)
+        scores += l2(found)
     return _as_target(scores, features, templates)
 
 
@@ -120,8 +134,8 @@ def target_ranks(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         UserError: a score is not a number.
     """
-    broken = np.isnan(scores).any(axis=1)
-    if broken.any():
+    if np.isnan(scores).any():
+        broken = np.isnan(scores).any(axis=1)
         raise UserError(
             f"{broken.sum()} templates, the first is number {broken.argmax()}, have scores that "
             "are not numbers; the embeddings or the Combiner's weights hold NaN or infinity"
@@ -171,31 +185,29 @@ def _similarities(
     """queries (Q, D), which of them each template asks (B,), images (M, D), gallery (B, G)
     -> dot products (B, G)."""
     distinct, place = np.unique(asked, return_inverse=True)
-    return (queries[distinct] @ images.T)[place[:, None], gallery]  # from (distinct, M)
+    return (images @ queries[distinct].T)[gallery, place[:, None]]  # from (M, distinct)
 
 
-def _combiner_scores(
-    combiner: Combiner,
-    reference: np.ndarray,
-    condition: np.ndarray,
-    images: np.ndarray,
-    templates: "Templates",
-) -> np.ndarray:
-    """(B, G), with the Combiner's queries for raw embeddings (B, D) and (B, D)."""
+def _combiner_scores(combiner: Combiner, features: Features, templates: "Templates") -> np.ndarray:
+    """(B, G), with the Combiner's queries for raw embeddings."""
     weight, scores = combiner.output_layer.weight, []
     with torch.inference_mode():
-        for start in range(0, len(reference), BATCH):
+        for start in range(0, len(templates.reference), BATCH):
             chunk = slice(start, start + BATCH)
-            pair = (torch.from_numpy(x[chunk]).to(weight) for x in (reference, condition))
-            query = combiner(*pair).cpu().numpy().astype(images.dtype)  # (b, D), unit rows
-            candidates = images[templates.gallery[chunk]]  # (b, G, D)
+            reference = features.image[templates.reference[chunk]]  # (b, D)
+            condition = features.plain[templates.condition[chunk]]  # (b, D)
+            pair = (torch.from_numpy(x).to(weight) for x in (reference, condition))
+            query = combiner(*pair).cpu().numpy().astype(reference.dtype)  # (b, D), unit rows
+            candidates = features.unit_image[templates.gallery[chunk]]  # (b, G, D)
             scores.append((candidates @ query[:, :, None])[:, :, 0])
     return np.concatenate(scores)
 
 
-def _length(x: np.ndarray) -> np.ndarray:
-    """Of each row, (B, 1); 1 for a row of zeros."""
-    length = np.linalg.norm(x, axis=1, keepdims=True)
+def _length(rows: np.ndarray) -> np.ndarray:
+    return np.sqrt(np.einsum("nd,nd->n", rows, rows))
+
+
+def _not_zero(length: np.ndarray) -> np.ndarray:
     return np.where(length > 0, length, 1)
 
 

@@ -81,10 +81,11 @@ def test_augmented_pictures_keep_their_shape_and_range_and_differ():
 
 
 def test_phases_follow_each_other():
-    first, second = training.PHASES
+    first, second, third = training.PHASES
     assert training.phase_of(0) == (0, first)
     assert training.phase_of(first[0] - 1) == (0, first)
     assert training.phase_of(first[0]) == (first[0], second)
+    assert training.phase_of(first[0] + second[0]) == (first[0] + second[0], third)
 
 
 def test_an_interrupted_training_goes_on_to_the_same_weights(tmp_path, monkeypatch):
