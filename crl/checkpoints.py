@@ -30,8 +30,13 @@ def stored_shapes(checkpoint: Path) -> dict[str, tuple[int, ...]]:
     except Exception as error:  # a broken file makes the readers raise nearly anything
         if "TorchScript" in str(error):
             why = "is a TorchScript archive, that is code; OpenAI's weights come by the tag openai"
-        elif "GLOBAL" in str(error) or "Weights only load failed" in str(error):
+        elif "GLOBAL" in str(error):
             why = "is refused: it holds Python objects beside tensors, and loading runs their code"
+        elif "Weights only load failed" in str(error):
+            why = (
+                "is damaged, incomplete or no checkpoint; or it holds Python objects beside "
+                "tensors, which are never loaded, since that runs their code"
+            )
         else:
             why = f"is damaged, incomplete or no checkpoint ({_brief(error)}); fetch it again"
         raise UserError(f"{checkpoint} {why}") from error

@@ -1,6 +1,7 @@
 """The Combiner against its published description, and files that are or are not its weights."""
 
 import os
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -196,3 +197,18 @@ def test_a_pickle_with_code_is_refused_and_does_not_run(tmp_path, legacy):
     torch.save(state, path, _use_new_zipfile_serialization=not legacy)
     assert "refused" in refusal(path)
     assert not trace.exists()
+
+
+def test_a_plain_pickle_is_refused_and_does_not_run(tmp_path):
+    path, proof = tmp_path / "head.pt", tmp_path / "ran"
+
+    class Code:
+        def __reduce__(self):
+            return os.mkdir, (str(proof),)
+
+    path.write_bytes(pickle.dumps({"text_projection_layer.weight": Code()}))
+    with pytest.raises(
+        UserError, match="which are never loaded, since that runs their code|refused"
+    ):
+        load_combiner(path, 8)
+    assert not proof.exists()
