@@ -31,3 +31,61 @@ def clustering_scores(labels: np.ndarray, clusters: np.ndarray) -> dict[str, flo
 def accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:
     """Share of equal entries of two (N,) arrays, in percent."""
     return 100 * float(np.mean(np.asarray(labels) == np.asarray(predicted)))
+
+
+def average_precision(
+    similarity: np.ndarray, query_value: np.ndarray, candidate_value: np.ndarray
+) -> np.ndarray:
+    """Average precision of each query's ranking (paper, Table 4), as a fraction.
+
+    A candidate is relevant if it has the query's value. AP is the mean over the relevant ones of
+    (relevant ones down to it) / (its rank); 0 where none is relevant. Candidates of equal
+    similarity count as in the mean over all their orders. So a constant similarity gives the exact
+    expectation of a random ranking.
+
+    Takes the memory of `similarity` once more at most: pass a chunk of the queries at a time.
+
+    Args:
+        similarity: (q, c) floats, larger is nearer.
+        query_value, candidate_value: (q,) and (c,) integers.
+
+    Returns:
+        (q,) float64, from 0 to 1.
+
+    The relevant first and third of three, then tied with the second: (1/1 + 2/3) / 2, and the mean
+    of that and (1/1 + 2/2) / 2.
+
+    >>> values = np.array([7]), np.array([7, 1, 7])
+    >>> average_precision(np.array([[0.9, 0.5, 0.1]]), *values).round(3)
+    array([0.833])
+    >>> average_precision(np.array([[0.9, 0.5, 0.5]]), *values).round(3)
+    array([0.917])
+    """
+    precision = np.zeros(len(query_value))
+    c = len(candidate_value)
+    harmonic = np.append(0, np.cumsum(1 / np.arange(1, c + 1)))  # (c + 1,), 1/1 + ... + 1/n
+    for value in np.unique(query_value):
+        rows, relevant = np.flatnonzero(query_value == value), candidate_value == value
+        if not relevant.any():
+            continue
+        ranked = np.sort(similarity[rows], axis=1)  # (b, c), ascending
+        found = np.sort(similarity[np.ix_(rows, relevant)], axis=1)  # (b, m)
+        # of all candidates and of the relevant ones: how many are above, how many tied, itself too
+        above, tied = _above_and_tied(ranked, found)  # (b, m) each
+        found_above, found_tied = _above_and_tied(found, found)
+        # The relevant one stands at each rank above + i, i = 1..tied, equally often, and then has
+        # found_above + 1 + (i - 1) * others relevant ones down to it: over the ranks, sums of
+        # 1 / (above + i) and of (i - 1) / (above + i).
+        inverse = harmonic[above + tied] - harmonic[above]
+        others = (found_tied - 1) / np.maximum(tied - 1, 1)
+        at = ((found_above + 1) * inverse + others * (tied - (above + 1) * inverse)) / tied
+        precision[rows] = at.mean(axis=1)
+    return precision
+
+
+def _above_and_tied(ranked: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How many of a row of `ranked` (b, c), ascending, are above, and equal to, `scores` (b, m)."""
+    rows = list(zip(ranked, scores, strict=True))
+    below = np.array([row.searchsorted(score, "left") for row, score in rows])  # (b, m)
+    up_to = np.array([row.searchsorted(score, "right") for row, score in rows])
+    return ranked.shape[1] - up_to, up_to - below

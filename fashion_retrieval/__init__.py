@@ -1,0 +1,1 @@
+"""Fashion retrieval by attribute: DeepFashion with ASEN's split (paper, Table 4)."""
