@@ -118,6 +118,8 @@ def retrieval_sheet(
 
 
 def _save(figure: plt.Figure, file: Path) -> None:
-    with atomic_path(file) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
-    plt.close(figure)
+    try:
+        with atomic_path(file) as temporary:
+            figure.savefig(temporary, format="png", dpi=110)
+    finally:
+        plt.close(figure)
