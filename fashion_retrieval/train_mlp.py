@@ -11,7 +11,6 @@ mAP, for evaluate.py and stage 2; results.json; config.yaml; and state.pt, from 
 goes on, and a finished one too, if `epochs` has grown.
 """
 
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -22,26 +21,13 @@ from crl.config import load_config
 from crl.embed import embed_images
 from crl.errors import UserError, command
 from crl.projection import l2, project
-from crl.results import array_digest, digest, environment
+from crl.results import digest, environment
+from crl.training import save_tensors
 from crl.vlm import find_vlm, load_vlm
-from fashion_retrieval.datasets import Fashion, check_images, load
-from fashion_retrieval.evaluate import (
-    aligned_texts,
-    mean_scores,
-    retrieval_precision,
-    text_bases,
-)
+from fashion_retrieval.evaluate import aligned_texts, text_bases
 from fashion_retrieval.heads import Heads
-from fashion_retrieval.training import (
-    FitConfig,
-    Progress,
-    Triplets,
-    fit,
-    identity,
-    read_state,
-    triplet_loss,
-    write_weights,
-)
+from fashion_retrieval.scoring import mean_scores, retrieval_precision
+from fashion_retrieval.training import FitConfig, Job, fit, training_data, triplet_loss
 
 CHUNK = 4096  # rows at once
 
@@ -81,29 +67,23 @@ def train(config: MlpConfig) -> None:
         UserError: wrong files, images, bases or VLM names, before the VLM is loaded; another
             training in the folder, before any image is encoded; a loss that is not finite.
     """
-    fashion = load(config.root, config.dataset, config.images, ["train", "valid"])
-    bases = text_bases(config.dataset, fashion.attributes, config.bases)
+    data = training_data(config)
+    bases = text_bases(config.dataset, data.attributes, config.bases)
     find_vlm(config.vlm)
-    triplets = Triplets(fashion.train.labels)
-    files, labels, query, candidate = used_images(fashion, triplets)
-    check_images(files)
 
     vlm = load_vlm(config.vlm, config.device, config.precision)
-    names = [str(file.name) for file in files]
-    data = digest(names, *map(array_digest, (labels, query, candidate)))
     basis = digest(*(basis.hash for basis in bases))
-    settings = identity(config, data=data, vlm=vlm.fingerprint, basis=basis)
-    folder = config.outputs / "fashion_mlp" / config.name
-    state = read_state(folder, settings)
-    if state and Progress(**state["progress"]).over(config):
-        print(f"{folder}: this training is finished; nothing to do")
+    job = Job.of("fashion_mlp", config, data=data.digest, vlm=vlm.fingerprint, basis=basis)
+    if job.finished:
+        print(f"{job.folder}: this training is finished; nothing to do")
         return
 
     text = aligned_texts(vlm, bases, config.cache)  # (A, K, D)
-    embedded = embed_images(vlm, files, config.cache, config.embed_batch, config.workers)
+    embedded = embed_images(vlm, data.files, config.cache, config.embed_batch, config.workers)
     image = embedded.image  # (N, D)
     if image.ndim != 2:
         raise UserError(f"{config.vlm} gives {image.shape[1]} vectors an image; this needs one")
+    triplets, labels = data.triplets, data.triplets.labels
     x = torch.from_numpy(conditional(image, text, labels)).to(vlm.device)  # (L, K)
     attribute = torch.from_numpy(labels[:, 1]).to(vlm.device)  # (L,)
 
@@ -132,45 +112,23 @@ def train(config: MlpConfig) -> None:
     def validate() -> dict[str, float]:
         heads.eval()
         with torch.inference_mode():
-            precision = retrieval_precision(represent, query, candidate)
+            precision = retrieval_precision(represent, data.query, data.candidate)
         heads.train()
-        return mean_scores(precision, query, fashion.attributes)
+        return mean_scores(precision, data.query, data.attributes)
 
     about = {
         "environment": environment(),
         "device": str(vlm.device),
-        "attributes": fashion.attributes,
         "vlm_fingerprint": vlm.fingerprint,
         "basis_hash": basis,
         "texts": text.shape[1],
-        "images": len(files),
-        "labels": len(labels),
-        "queries": len(query),
-        "candidates": len(candidate),
+        **data.about,
     }
 
     def keep() -> None:
-        write_weights(folder / "heads.safetensors", heads)
+        save_tensors(job.folder / "heads.safetensors", heads)
 
-    fit(config, folder, state, settings, about, heads, optimizer, batches, backward, validate, keep)
-
-
-def used_images(
-    fashion: Fashion, triplets: Triplets
-) -> tuple[list[Path], np.ndarray, np.ndarray, np.ndarray]:
-    """The image files that training and validation use, and their tables of labels (L', 3), queries
-    (Q, 3) and candidates (C, 3), which index into these files."""
-    valid = fashion.valid
-    files, tables = [], []
-    for part, given in (
-        (fashion.train, [triplets.labels]),
-        (valid, [valid.query, valid.candidate]),
-    ):
-        used, place = np.unique(np.concatenate([t[:, 0] for t in given]), return_inverse=True)
-        places = np.split(len(files) + place, np.cumsum([len(t) for t in given])[:-1])
-        tables += [np.column_stack([p, t[:, 1:]]) for p, t in zip(places, given, strict=True)]
-        files += [part.files[n] for n in used]
-    return files, *tables
+    fit(job, about, heads, optimizer, batches, backward, validate, keep)
 
 
 @command

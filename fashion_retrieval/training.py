@@ -6,7 +6,6 @@ Everything random depends on the seed and the epoch alone, and the rate on the e
 CPU a resumed training is the undisturbed one, bit for bit.
 """
 
-import io
 import json
 import math
 import time
@@ -20,14 +19,16 @@ import torch
 import torch.nn.functional as F
 import yaml
 from pydantic import Field, field_validator
-from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from crl.config import Config
 from crl.distributed import rank, tell
 from crl.errors import UserError
-from crl.files import atomic_path, write_text
+from crl.files import write_text
+from crl.results import array_digest, digest
+from crl.training import read_state, write_state
+from fashion_retrieval.datasets import check_images, load
 
 DECAY, DECAY_EPOCHS = 0.9, 3  # the rate falls to 0.9 of itself every three epochs
 
@@ -127,6 +128,55 @@ def triplet_loss(anchor: Tensor, positive: Tensor, negative: Tensor, margin: flo
     return F.relu(margin + (anchor * (negative - positive)).sum(1)).mean()
 
 
+@dataclass(frozen=True)
+class TrainingData:
+    """What a training is trained and validated on.
+
+    Attributes:
+        attributes: A names.
+        triplets: draws from labels (L, 3).
+        query, candidate: (Q, 3) and (C, 3), of the validation.
+        files: N image files, which the first columns of these tables index into.
+    """
+
+    attributes: list[str]
+    triplets: Triplets
+    query: np.ndarray
+    candidate: np.ndarray
+    files: list[Path]
+
+    @property
+    def digest(self) -> str:
+        tables = self.triplets.labels, self.query, self.candidate
+        return digest([file.name for file in self.files], *map(array_digest, tables))
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Counts, for results.json."""
+        counts = {"images": len(self.files), "labels": len(self.triplets.labels)}
+        counts |= {"queries": len(self.query), "candidates": len(self.candidate)}
+        return {"attributes": self.attributes, **counts}
+
+
+def training_data(config: FitConfig) -> TrainingData:
+    """The training and validation splits, and those of their images that are used.
+
+    Raises:
+        UserError: wrong files or missing images.
+    """
+    fashion = load(config.root, config.dataset, config.images, ["train", "valid"])
+    train, valid = fashion.train, fashion.valid
+    files, tables = [], []
+    for part, given in ((train, [train.labels]), (valid, [valid.query, valid.candidate])):
+        used, place = np.unique(np.concatenate([t[:, 0] for t in given]), return_inverse=True)
+        places = np.split(len(files) + place, np.cumsum([len(t) for t in given])[:-1])
+        tables += [np.column_stack([p, t[:, 1:]]) for p, t in zip(places, given, strict=True)]
+        files += [part.files[n] for n in used]
+    check_images(files)
+    labels, query, candidate = tables
+    return TrainingData(fashion.attributes, Triplets(labels), query, candidate, files)
+
+
 # --- the loop -------------------------------------------------------------------------------------
 
 
@@ -159,11 +209,42 @@ class Progress:
         return len(self.losses) >= config.epochs or (stopped and not self.unfinished)
 
 
+@dataclass
+class Job:
+    """A training on disk.
+
+    Attributes:
+        folder: where its checkpoint, weights and results are.
+        settings: all that shapes it; a checkpoint of another one is not gone on with.
+        state: the checkpoint of a former run, or None.
+    """
+
+    config: FitConfig
+    folder: Path
+    settings: dict[str, Any]
+    state: dict[str, Any] | None
+
+    @classmethod
+    def of(cls, task: str, config: FitConfig, **contents: Any) -> "Job":
+        """The job <outputs>/<task>/<name>.
+
+        Args:
+            contents: what stands for the content of files: fingerprints and digests.
+
+        Raises:
+            UserError: the folder holds another training, or a damaged checkpoint.
+        """
+        folder = config.outputs / task / config.name
+        settings = identity(config, **contents)
+        return cls(config, folder, settings, read_state(folder / "state.pt", settings))
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.state) and Progress(**self.state["progress"]).over(self.config)
+
+
 def fit(
-    config: FitConfig,
-    folder: Path,
-    state: dict[str, Any] | None,
-    settings: dict[str, Any],
+    job: Job,
     about: dict[str, Any],
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -172,11 +253,10 @@ def fit(
     validate: Callable[[], dict[str, float]],
     keep: Callable[[], None],
 ) -> None:
-    """Train `model`, or go on with it; results.json, config.yaml and state.pt go to `folder`.
+    """Train `model`, or go on with it; results.json, config.yaml and state.pt go to the job's
+    folder.
 
     Args:
-        state: of `read_state`.
-        settings: what `read_state` compares.
         about: for results.json.
         batches: epoch, number of batches to leave out -> the other batches of that epoch, of
             ceil(triplets / batch_size) in all.
@@ -187,6 +267,7 @@ def fit(
     Raises:
         UserError: a loss that is not finite; no weights were changed by it.
     """
+    config, folder, state = job.config, job.folder, job.state
     progress = Progress()
     if state:
         model.load_state_dict(state["model"])
@@ -202,7 +283,7 @@ def fit(
         progress.seconds = time.perf_counter() - started
         if rank() == 0:
             content = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-            content |= {"settings": settings, "progress": asdict(progress)}
+            content |= {"settings": job.settings, "progress": asdict(progress)}
             write_state(folder / "state.pt", content)
 
     steps = math.ceil(config.triplets / config.batch_size)
@@ -245,32 +326,6 @@ def fit(
     tell(f"weights and results: {folder}")
 
 
-def read_state(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
-    """The checkpoint of a former run with these settings; None if there is none.
-
-    Raises:
-        UserError: it is damaged, or of a training with other settings.
-    """
-    file = folder / "state.pt"
-    if not file.exists():
-        return None
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        former = state["settings"]
-    except Exception as error:  # a broken file makes torch raise nearly anything
-        raise UserError(f"{file} is damaged; remove it to start again") from error
-    if former != settings:
-        what = ", ".join(
-            f"{key} {former.get(key)!r}, not {settings.get(key)!r}"
-            for key in former | settings
-            if former.get(key) != settings.get(key)
-        )
-        raise UserError(
-            f"{folder} holds another training ({what}); choose another name= or remove it"
-        )
-    return state
-
-
 def identity(config: FitConfig, **others: Any) -> dict[str, Any]:
     """All that shapes a training, as plain data: a checkpoint of another one is not gone on with.
 
@@ -280,20 +335,6 @@ def identity(config: FitConfig, **others: Any) -> dict[str, Any]:
         others: what stands for the content of files: fingerprints and digests.
     """
     free = {"name", "root", "images", "epochs", "patience", "checkpoint_every", "device"}
-    free |= {"cache", "outputs", "bases", "workers", "embed_batch", "vlm"}
+    free |= {"cache", "outputs", "bases", "workers", "embed_batch", "eval_batch", "vlm"}
+    free |= {"heads", "checkpointing"}
     return {**config.model_dump(mode="json", exclude=free), **others}
-
-
-def write_state(file: Path, content: dict[str, Any]) -> None:
-    """torch.save, atomically. In memory first: then a full disk shows as the OSError that it is."""
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    with atomic_path(file) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
-
-
-def write_weights(file: Path, model: nn.Module) -> None:
-    """The state of `model` as safetensors, atomically."""
-    state = {key: tensor.cpu().contiguous() for key, tensor in model.state_dict().items()}
-    with atomic_path(file) as temporary:
-        temporary.write_bytes(save(state))

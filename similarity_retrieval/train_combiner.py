@@ -37,16 +37,16 @@ import torch
 import torch.nn.functional as F
 import yaml
 from pydantic import Field, field_validator
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from crl.config import Config, load_config
 from crl.distributed import process_group, rank, sum_gradients, tell, world
 from crl.errors import UserError, command
-from crl.files import atomic_path, write_text
+from crl.files import write_text
 from crl.results import environment
-from crl.vlm import WEIGHTS, LoadedVLM, find_vlm, load_vlm
+from crl.training import read_state, save_tensors, save_vlm, trained_name, write_state
+from crl.vlm import LoadedVLM, load_vlm
 from similarity_retrieval.combiner import Combiner
 from similarity_retrieval.training import DROPOUT, INITIAL, ORDER, Lookup, Trained, backward, draw
 from similarity_retrieval.triplets import Triplets, read_triplets
@@ -152,31 +152,6 @@ class Progress:
         return int(np.argmax(recall))
 
 
-def read_state(file: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
-    """The checkpoint of a former run with these settings; None if there is none.
-
-    Raises:
-        UserError: it is damaged, or of a training with other settings.
-    """
-    if not file.exists():
-        return None
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        former = state["settings"]
-    except Exception as error:  # a broken file makes torch raise nearly anything
-        raise UserError(f"{file} is damaged; remove it to start again") from error
-    if former != settings:
-        what = ", ".join(
-            f"{key} {former.get(key)!r}, not {settings.get(key)!r}"
-            for key in former | settings
-            if former.get(key) != settings.get(key)
-        )
-        raise UserError(
-            f"{file.parent} holds another training ({what}); choose another name= or remove it"
-        )
-    return state
-
-
 def train(config: TrainConfig, device: str | None) -> None:
     """Train, or go on with, the Combiner of `config`; see the top of the file.
 
@@ -241,8 +216,8 @@ def train(config: TrainConfig, device: str | None) -> None:
         if rank() == 0:
             weights = {name: model.state_dict() for name, model in models.items()}
             rest = {"settings": settings, "progress": asdict(progress)}
-            with atomic_path(folder / "state.pt") as temporary:
-                torch.save({**weights, **rest, "optimizer": optimizer.state_dict()}, temporary)
+            content = {**weights, **rest, "optimizer": optimizer.state_dict()}
+            write_state(folder / "state.pt", content)
 
     about = {
         "config": config.model_dump(mode="json"),
@@ -317,42 +292,6 @@ def identity(config: TrainConfig, vlm: LoadedVLM, slices: int) -> dict[str, Any]
     settings = config.model_dump(mode="json", exclude=others)
     content = sha256(config.triplets.read_bytes()).hexdigest()[:16]
     return {**settings, "triplets": content, "vlm": vlm.fingerprint, "parts": slices}
-
-
-# --- results --------------------------------------------------------------------------------------
-
-
-def trained_name(folder: Path, vlm: str) -> str:
-    """The name by which `load_vlm` finds the VLM `vlm` once it is trained and saved in `folder`.
-
-    Raises:
-        UserError: it is of another library than open_clip.
-    """
-    source = find_vlm(vlm)
-    if source.startswith("open_clip:"):
-        return f"{source.partition('/')[0]}/{folder / 'vlm.safetensors'}"
-    if (Path(source) / "open_clip_config.json").is_file():
-        return str(folder / "vlm")
-    raise UserError(f"train_vlm=true takes an open_clip VLM, not {vlm!r}; use train_vlm=false")
-
-
-def save_vlm(folder: Path, vlm: LoadedVLM) -> None:
-    """The weights in `folder`, where `load_vlm(trained_name(...))` reads them."""
-    source = Path(find_vlm(vlm.name))
-    if not source.is_dir():
-        save_tensors(folder / "vlm.safetensors", vlm.model)
-        return
-    for file in source.iterdir():  # configuration and tokenizer; not the weights, nor a model card
-        if file.is_file() and file.name not in WEIGHTS and file.suffix != ".md":
-            with atomic_path(folder / "vlm" / file.name) as temporary:
-                temporary.write_bytes(file.read_bytes())
-    save_tensors(folder / "vlm" / WEIGHTS[0], vlm.model)
-
-
-def save_tensors(file: Path, model: nn.Module) -> None:
-    state = {key: tensor.cpu().contiguous() for key, tensor in model.state_dict().items()}
-    with atomic_path(file) as temporary:
-        save_file(state, temporary)
 
 
 @command

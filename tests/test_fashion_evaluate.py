@@ -12,7 +12,7 @@ from toy_vlm import DIM, ToyVLM, direct, make_images
 
 from crl.basis import TextBasis
 from crl.projection import l2
-from fashion_retrieval import evaluate
+from fashion_retrieval import evaluate, scoring
 from fashion_retrieval.heads import Heads
 
 ATTRIBUTES, VALUES, TEXTS = ["texture", "style"], [3, 5], [4, 7]
@@ -189,7 +189,7 @@ def test_chunks_change_nothing(root, monkeypatch):
     query, candidate = table(root, "query"), table(root, "candidate")
     image = l2(embeddings(root)[0])
     whole = evaluate.retrieval_precision(lambda n, _: image[n], query, candidate)
-    monkeypatch.setattr(evaluate, "CHUNK", 1)  # a query at a time
+    monkeypatch.setattr(scoring, "CHUNK", 1)  # a query at a time
     part = evaluate.retrieval_precision(lambda n, _: image[n], query, candidate)
     np.testing.assert_allclose(part, whole, atol=1e-9)
 

@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from crl.errors import UserError
+from crl.training import save_tensors
 from fashion_retrieval.heads import AUTHORS, Heads, load_heads
-from fashion_retrieval.training import write_weights
 
 A, K, OUT = 3, 5, 9
 BUFFERS = {"mean", "variance"}
@@ -151,7 +151,7 @@ def test_checkpoint_of_the_authors(tmp_path):
 
 def test_own_file_comes_back(tmp_path):
     heads = Heads(A, K, OUT).eval()
-    write_weights(tmp_path / "heads.safetensors", heads)
+    save_tensors(tmp_path / "heads.safetensors", heads)
     found = load_heads(tmp_path / "heads.safetensors", A, K)
     assert all(torch.equal(found.state_dict()[k], v) for k, v in heads.state_dict().items())
     x, attribute = torch.randn(4, K), torch.tensor([0, 2, 1, 2])
@@ -170,7 +170,7 @@ def test_heads_of_another_kind(tmp_path, suffix):
     if suffix == "pth":
         write_authors(path, separate())
     else:
-        write_weights(path, Heads(A, K, OUT))
+        save_tensors(path, Heads(A, K, OUT))
     refused("holds heads for 3 attributes, the data has 5", path, attributes=5)
     refused("take representations of width 5, these are 97 wide", path, width=97)
 

@@ -633,7 +633,7 @@ def test_embeddings_that_do_not_fit(tmp_path, monkeypatch):
 
 
 def test_only_open_clip_is_trained(tmp_path, clip):
-    refused(r"train_vlm=true takes an open_clip VLM, not 'align'", clip, vlm="align")
+    refused(r"only an open_clip VLM can be trained here, and .align. is none", clip, vlm="align")
     refused(r"unknown VLM 'clipp'", clip, vlm="clipp")
 
 
