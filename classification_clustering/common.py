@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from zipfile import BadZipFile
 
 import numpy as np
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from classification_clustering.datasets import load
 from crl.basis import TextBasis
@@ -72,11 +72,6 @@ class TaskConfig(Config):
                 hint = nearest(criterion, self.criteria)
                 raise ValueError(f"bases names {criterion!r}, which is not in criteria; {hint}")
         return self
-
-    @field_validator("root", "features", "cache", "outputs")
-    @classmethod
-    def _home(cls, path: Path | None) -> Path | None:
-        return path and path.expanduser()
 
 
 @dataclass(frozen=True)

@@ -6,16 +6,31 @@ from pathlib import Path
 from typing import TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from crl.errors import UserError, explain, nearest
 from crl.files import read_yaml
 
 
 class Config(BaseModel):
-    """Base of every task's configuration: a key that is not a field is an error."""
+    """Base of every task's configuration: a key that is not a field is an error, `~` in a path is
+    the home folder, and `name` is that of one folder, so that results stay in `outputs`."""
 
     model_config = ConfigDict(extra="forbid", validate_default=True)
+
+    @field_validator("*")
+    @classmethod
+    def _home(cls, value):
+        return value.expanduser() if isinstance(value, Path) else value
+
+    @field_validator("name", check_fields=False)  # a field of those that inherit
+    @classmethod
+    def _one_folder(cls, name: str) -> str:
+        if name in ("", ".", "..") or set(name) & set("/\\\0"):
+            raise ValueError(
+                f"{name!r} names no folder in outputs; to write elsewhere set outputs="
+            )
+        return name
 
 
 T = TypeVar("T", bound=Config)

@@ -8,7 +8,7 @@ import matplotlib
 matplotlib.use("Agg")  # files, not windows
 import matplotlib.pyplot as plt
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from sklearn.manifold import TSNE
 
 from crl.embed import Crop, open_image
@@ -94,8 +94,8 @@ def retrieval_sheet(
     """A row a query: its image, what was asked, and what was found, best first; a PNG.
 
     Args:
-        rows: query image, text below it, images found, and which of them are right (green frame;
-            the others red).
+        rows: query image, text above it, images found, and which of them are right (green frame;
+            the others red). Pictures that are not square are shown whole.
     """
     columns = max(len(found) for _, _, found, _ in rows)
     figure, axes = plt.subplots(
@@ -105,7 +105,7 @@ def retrieval_sheet(
         axis.axis("off")
     for line, (query, text, found, right) in zip(axes, rows, strict=True):
         for axis, image in zip(line, [query, *found], strict=False):
-            axis.imshow(open_image(image).resize((192, 192)))
+            axis.imshow(ImageOps.pad(open_image(image), (192, 192), color="white"))
             axis.set(xticks=[], yticks=[])
         line[0].set_title(text, fontsize=9)
         for axis, good in zip(line[1:], right, strict=False):

@@ -5,6 +5,8 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from sklearn.metrics.cluster import contingency_matrix
 
+BINS = 2**13  # of scores; see `_places`
+
 
 def clustering_scores(labels: np.ndarray, clusters: np.ndarray) -> dict[str, float]:
     """NMI, ACC and ARI of a clustering (paper, Table 2).
@@ -43,10 +45,10 @@ def average_precision(
     similarity count as in the mean over all their orders. So a constant similarity gives the exact
     expectation of a random ranking.
 
-    Takes the memory of `similarity` once more at most: pass a chunk of the queries at a time.
+    Beside `similarity` it takes little memory: pass a chunk of the queries at a time.
 
     Args:
-        similarity: (q, c) floats, larger is nearer.
+        similarity: (q, c) finite floats, larger is nearer.
         query_value, candidate_value: (q,) and (c,) integers.
 
     Returns:
@@ -65,14 +67,13 @@ def average_precision(
     c = len(candidate_value)
     harmonic = np.append(0, np.cumsum(1 / np.arange(1, c + 1)))  # (c + 1,), 1/1 + ... + 1/n
     for value in np.unique(query_value):
-        rows, relevant = np.flatnonzero(query_value == value), candidate_value == value
-        if not relevant.any():
+        rows = np.flatnonzero(query_value == value)  # (b,)
+        relevant = np.flatnonzero(candidate_value == value)  # (m,)
+        if not len(relevant):
             continue
-        ranked = np.sort(similarity[rows], axis=1)  # (b, c), ascending
-        found = np.sort(similarity[np.ix_(rows, relevant)], axis=1)  # (b, m)
         # of all candidates and of the relevant ones: how many are above, how many tied, itself too
-        above, tied = _above_and_tied(ranked, found)  # (b, m) each
-        found_above, found_tied = _above_and_tied(found, found)
+        places = [_places(similarity[row], relevant) for row in rows]
+        above, tied, found_above, found_tied = np.stack(places, axis=1)  # (b, m) each
         # The relevant one stands at each rank above + i, i = 1..tied, equally often, and then has
         # found_above + 1 + (i - 1) * others relevant ones down to it: over the ranks, sums of
         # 1 / (above + i) and of (i - 1) / (above + i).
@@ -83,9 +84,30 @@ def average_precision(
     return precision
 
 
+def _places(row: np.ndarray, relevant: np.ndarray) -> np.ndarray:
+    """Where the m relevant ones of a row of scores (c,) are, in ascending order.
+
+    Sorting the row would take most of the time. So its scores are counted in equal bins, which
+    keep their order, and only those that share a bin with a relevant one are sorted.
+
+    Returns:
+        (4, m): how many scores are above and equal to it, itself too; and how many relevant ones.
+    """
+    low = row.min()
+    span = (row.max() - low) or 1  # all tied: all in the first bin
+    bins = ((row - low) / span * BINS).astype(np.intp)  # (c,), 0 to BINS
+    mine = np.sort(bins[relevant])  # (m,)
+    shared = np.zeros(BINS + 1, bool)
+    shared[mine] = True
+    ranked, found = np.sort(row[shared[bins]]), np.sort(row[relevant])  # (n,), (m,)
+    above, tied = _above_and_tied(ranked, found)  # of these n alone
+    counts = np.bincount(bins, minlength=BINS + 1)
+    counts[mine] = 0
+    others = len(row) - len(ranked) - counts.cumsum()[mine]
+    return np.stack([above + others, tied, *_above_and_tied(found, found)])
+
+
 def _above_and_tied(ranked: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How many of a row of `ranked` (b, c), ascending, are above, and equal to, `scores` (b, m)."""
-    rows = list(zip(ranked, scores, strict=True))
-    below = np.array([row.searchsorted(score, "left") for row, score in rows])  # (b, m)
-    up_to = np.array([row.searchsorted(score, "right") for row, score in rows])
-    return ranked.shape[1] - up_to, up_to - below
+    """How many of `ranked` (n,), ascending, are above, and equal to, each of `scores` (m,)."""
+    up_to = ranked.searchsorted(scores, "right")
+    return len(ranked) - up_to, up_to - ranked.searchsorted(scores, "left")

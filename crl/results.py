@@ -19,7 +19,7 @@ PACKAGES = ("torch", "open_clip_torch", "transformers", "scikit-learn", "numpy",
 
 # Two results with the same values of these are the same measurement: the later one replaces.
 IDENTITY = ("data", "criterion", "vlm", "vlm_fingerprint", "basis_hash", "image_vector")
-IDENTITY += ("label", "variant")  # of similarity retrieval
+IDENTITY += ("method", "label", "variant")  # of similarity and fashion retrieval
 
 
 class Run:

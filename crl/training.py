@@ -1,16 +1,22 @@
 """What trainings share: the checkpoint that a killed run goes on from, and weights for others."""
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import nn
 
+from crl.checkpoints import stored_shapes
 from crl.errors import UserError
-from crl.files import atomic_path
+from crl.files import atomic_path, write_text
 from crl.vlm import WEIGHTS, LoadedVLM, find_vlm
+
+CONFIG = "open_clip_config.json"
+ABOUT = "about"  # the entry of a weights file's header that says what they are
 
 
 def read_state(file: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
@@ -26,7 +32,7 @@ def read_state(file: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
         return None
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
-        former = state["settings"]
+        former = dict(state["settings"])
     except Exception as error:  # a broken file makes torch raise nearly anything
         raise UserError(f"{file} is damaged; remove it to start again") from error
     if former != settings:
@@ -49,11 +55,25 @@ def write_state(file: Path, content: dict[str, Any]) -> None:
         temporary.write_bytes(buffer.getbuffer())
 
 
-def save_tensors(file: Path, model: nn.Module, **about: str) -> None:
-    """The state of `model` as safetensors, atomically; `about` goes into the file's header."""
+def save_tensors(file: Path, model: nn.Module, **about: str | int) -> None:
+    """The state of `model` as safetensors, atomically; `read_about` finds `about` in its header."""
     state = {key: tensor.cpu().contiguous() for key, tensor in model.state_dict().items()}
     with atomic_path(file) as temporary:
-        temporary.write_bytes(save(state, about))
+        # One entry: safetensors would write several in another order each time.
+        temporary.write_bytes(save(state, {ABOUT: json.dumps(about)} if about else None))
+
+
+def read_about(file: Path) -> dict[str, Any]:
+    """What `save_tensors` was told about the model in `file`; {} for a file of other origin."""
+    if Path(file).suffix != ".safetensors":
+        return {}
+    stored_shapes(file)  # refuses a damaged file
+    with safe_open(file, "pt") as stored:
+        header = stored.metadata() or {}
+    try:
+        return dict(json.loads(header.get(ABOUT, "{}")))
+    except (ValueError, TypeError):
+        return {}
 
 
 def trained_name(folder: Path, vlm: str) -> str:
@@ -63,21 +83,23 @@ def trained_name(folder: Path, vlm: str) -> str:
         UserError: it is of another library than open_clip.
     """
     source = find_vlm(vlm)
-    if source.startswith("open_clip:"):
-        return f"{source.partition('/')[0]}/{folder / 'vlm.safetensors'}"
-    if (Path(source) / "open_clip_config.json").is_file():
+    if source.startswith("open_clip:") or (Path(source) / CONFIG).is_file():
         return str(folder / "vlm")
     raise UserError(f"only an open_clip VLM can be trained here, and {vlm!r} is none")
 
 
 def save_vlm(folder: Path, vlm: LoadedVLM) -> None:
-    """The weights in `folder`, where `load_vlm(trained_name(...))` reads them."""
-    source = Path(find_vlm(vlm.name))
-    if not source.is_dir():
-        save_tensors(folder / "vlm.safetensors", vlm.model)
-        return
-    for file in source.iterdir():  # configuration and tokenizer; not the weights, nor a model card
-        if file.is_file() and file.name not in WEIGHTS and file.suffix != ".md":
-            with atomic_path(folder / "vlm" / file.name) as temporary:
-                temporary.write_bytes(file.read_bytes())
-    save_tensors(folder / "vlm" / WEIGHTS[0], vlm.model)
+    """An open_clip folder in `folder`, where `load_vlm(trained_name(...))` reads it.
+
+    A folder, since a bare file of weights does not say how images are to be prepared.
+    """
+    target, source = folder / "vlm", Path(find_vlm(vlm.name))
+    if source.is_dir():  # configuration and tokenizer; not the weights, nor a model card
+        for file in source.iterdir():
+            if file.is_file() and file.name not in WEIGHTS and file.suffix != ".md":
+                with atomic_path(target / file.name) as temporary:
+                    temporary.write_bytes(file.read_bytes())
+    else:
+        config = {"model_cfg": vlm.recipe["model"], "preprocess_cfg": vlm.recipe["preprocess"]}
+        write_text(target / CONFIG, json.dumps(config, indent=2) + "\n")
+    save_tensors(target / WEIGHTS[0], vlm.model)

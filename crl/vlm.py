@@ -161,13 +161,18 @@ class LoadedVLM:
         return self._parts.text_features(self._parts.tokenize(texts).to(self.device))
 
     @property
+    def recipe(self) -> dict[str, Any]:
+        """Everything but the weights that decides an embedding, as plain data."""
+        return self._parts.recipe
+
+    @property
     def fingerprint(self) -> str:
         state = self.model.state_dict()
         # Torch counts the changes to each tensor (but not those through .data), so a model that an
         # optimizer changes does not keep its old hash.
         version = sum(tensor._version for tensor in state.values())
         if self._fingerprint is None or self._fingerprint[0] != version:
-            recipe = {**self._parts.recipe, "precision": self.precision}
+            recipe = {**self.recipe, "precision": self.precision}
             hasher = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode())
             for name, tensor in sorted(state.items()):
                 hasher.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from crl.basis import BASES, TextBasis, fold
 from crl.errors import UserError
 
-# Name: (the paper's number of texts, VLM prompt); the paper, section 1.
+# Name: (the number of texts in the paper, VLM prompt of the paper).
 SHIPPED = {
     "clevr4_texture": (80, "objects with the texture of {text}"),
     "clevr4_shape": (318, "objects with the shape of {text}"),

@@ -61,7 +61,9 @@ def test_values_are_yaml():
 @given(
     st.builds(
         Example,
-        name=st.text(),
+        name=st.text(st.characters(exclude_characters="/\\\0")).filter(
+            lambda name: name not in ("", ".", "..")
+        ),
         shots=st.lists(st.integers(), max_size=4),
         seeds=st.integers(min_value=1),
         limit=st.none() | st.integers(),
@@ -75,6 +77,36 @@ def test_any_configuration_comes_back_from_its_yaml(config):
         for key, value in config.model_dump(mode="json").items()
     ]
     assert load("--", *arguments) == config
+
+
+def test_home_is_expanded_in_every_path_and_in_no_text(tmp_path, monkeypatch, file):
+    class More(Example):
+        features: Path | None = Field(None, description="of images")
+        cache: Path = Field(Path("~/cache"), description="of embeddings")
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    file.write_text("folder: ~/a\nfeatures: ~/b.npz\n")
+    got = load_config(More, ["--config", str(file), "name='~'"], "")
+    paths = [got.folder, got.features, got.cache]
+    assert paths == [tmp_path / "a", tmp_path / "b.npz", tmp_path / "cache"]
+    assert got.name == "~"
+    assert load_config(More, ["folder=a~/~"], "") == More(folder="a~/~")
+    assert More(folder="a~/~").folder == Path("a~/~") and More().features is None
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", "a/b", "a/", "..", ".", "", "a\\b", "a\0"])
+def test_a_name_that_leaves_outputs_is_refused(name):
+    with pytest.raises(UserError) as caught:
+        load(f"name={yaml.safe_dump(name, default_flow_style=True).splitlines()[0]}")
+    assert str(caught.value) == (
+        f"the command line: name: {name!r} names no folder in outputs; "
+        "to write elsewhere set outputs="
+    )
+
+
+@pytest.mark.parametrize("name", ["a.b", "...", ".a", "a b", "a..b", "~", "é"])
+def test_a_name_of_one_folder_is_taken(name):
+    assert load(f"name='{name}'").name == name
 
 
 def test_unused_keys_may_stand_in_a_shared_file_only(file):
@@ -98,6 +130,7 @@ def test_unused_keys_may_stand_in_a_shared_file_only(file):
         ("seeds: many", [], ["clevr4.yaml", "seeds", "integer"]),
         ("", ["shots=[1, x]"], ["shots.1", "integer"]),
         ("", ["name=7"], ["name", "not 7", "quotes"]),
+        ("name: ../x", [], ["clevr4.yaml", "name: '../x' names no folder", "outputs="]),
         ("bases: {color: 3}", [], ["bases.color", "not 3"]),
         ("a: [1\nb: 2\n", [], ["clevr4.yaml", "not valid YAML"]),
         ("name: 2020-13-45", [], ["clevr4.yaml", "not valid YAML"]),

@@ -66,7 +66,7 @@ def small_shards(monkeypatch):
 # --- right rows, each image once ------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     names=st.lists(st.sampled_from(["000", "001", "002", "003", "copy"]), min_size=1, max_size=12),
     batch_size=st.integers(1, 4),
@@ -343,7 +343,7 @@ boxes = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     items=st.lists(
         st.tuples(st.sampled_from(["000", "001", "002", "copy"]), st.none() | boxes), min_size=1

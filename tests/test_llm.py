@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from crl import llm
@@ -479,7 +479,6 @@ a_text = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20).filter(
 some_texts = st.lists(a_text, min_size=1, max_size=8, unique_by=fold)
 
 
-@settings(deadline=None)
 @given(some_texts, st.booleans())
 def test_json_lists_are_read_back(texts, ascii_only):
     listed = json.dumps(texts, ensure_ascii=ascii_only)
@@ -487,14 +486,12 @@ def test_json_lists_are_read_back(texts, ascii_only):
         assert parse_texts(answer) == texts
 
 
-@settings(deadline=None)
 @given(some_texts)
 def test_python_lists_are_read_back(texts):
     assert parse_texts(f"texts = {texts!r}") == texts
     assert parse_texts(f"texts = {texts!r}"[:-1] + ",]") == texts
 
 
-@settings(deadline=None)
 @given(some_texts)
 def test_marked_lines_are_read_back(texts):
     texts = [text.replace("[", "(") for text in texts]
@@ -504,7 +501,6 @@ def test_marked_lines_are_read_back(texts):
         assert parse_texts(answer) == texts
 
 
-@settings(deadline=None)
 @given(some_texts, st.data())
 def test_of_a_list_that_was_cut_off_the_complete_texts_are_read(texts, data):
     texts = list({fold(text.replace("[", "(")): text.replace("[", "(") for text in texts}.values())

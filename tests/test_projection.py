@@ -4,7 +4,7 @@ scikit-learn's conventions."""
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.cluster import KMeans
@@ -114,7 +114,6 @@ def test_standardise_learns_its_mean_from_the_images_of_fit():
     assert np.allclose(transformer.transform(test)[:1], transformer.transform(test[:1]))
 
 
-@settings(deadline=None)
 @given(
     seed=st.integers(0, 99),
     image_scale=st.lists(st.floats(1e-3, 1e3), min_size=N, max_size=N),

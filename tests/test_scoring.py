@@ -178,7 +178,7 @@ def recalls(scores: dict[str, np.ndarray], policy="fair") -> dict[str, list[floa
 seeds = st.integers(0, 2**32 - 1)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seeds)
 def test_order_of_the_other_candidates_changes_no_fair_recall(seed):
     rng = np.random.default_rng(seed)
@@ -191,7 +191,7 @@ def test_order_of_the_other_candidates_changes_no_fair_recall(seed):
     assert ours == recalls(all_scores(features, others, basis, combiner))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seeds)
 def test_length_of_the_candidates_features_changes_nothing(seed):
     rng = np.random.default_rng(seed)
@@ -208,7 +208,7 @@ def test_length_of_the_candidates_features_changes_nothing(seed):
         np.testing.assert_allclose(ours[method], theirs[method], atol=1e-12)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seeds)
 def test_length_of_the_reference_matters_only_to_image_and_text_together(seed):
     rng = np.random.default_rng(seed)

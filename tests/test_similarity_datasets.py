@@ -151,7 +151,7 @@ def test_tasks_share_images_and_conditions(root):
 
 
 @given(lengths=st.lists(st.integers(1, 4), min_size=1, max_size=9))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_galleries_of_the_most_common_length_are_kept(tmp_path_factory, lengths):
     folder = tmp_path_factory.mktemp("lengths")
     write(
@@ -298,7 +298,7 @@ far = st.one_of(st.sampled_from([1, 2, 2.5, 5, 10, 40, 60]), st.floats(1, 60))
 
 
 @given(x=near, y=near, w=far, h=far)
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_crops_are_those_of_the_protocol(tmp_path_factory, x, y, w, h):
     assume(y < HEIGHT and x + w > 0 and y + h > 0)
     folder = tmp_path_factory.mktemp("crops")
