@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 from zipfile import BadZipFile
 
 import numpy as np
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from crl.basis import TextBasis
 from crl.config import Config, load_config
@@ -28,6 +28,7 @@ from crl.figures import retrieval_sheet, slug
 from crl.files import atomic_path
 from crl.projection import l2, project
 from crl.results import Run, aligned, array_digest, digest
+from crl.training import read_about
 from crl.vlm import VLM, find_vlm, load_vlm
 from similarity_retrieval.combiner import Combiner, load_combiner
 from similarity_retrieval.datasets import TASKS, GeneCIS, Templates, images, load
@@ -123,11 +124,6 @@ class EvaluateConfig(Config):
                 raise ValueError(f"the prompt {prompt!r} has no {{condition}}")
         return self
 
-    @field_validator("*")
-    @classmethod
-    def _home(cls, value):
-        return value.expanduser() if isinstance(value, Path) else value
-
 
 @dataclass(frozen=True)
 class Cell:
@@ -187,7 +183,8 @@ def cells(config: EvaluateConfig) -> Iterator[Cell]:
 
     Raises:
         UserError: wrong or missing templates, images, bases or VLM names, before the first VLM is
-            loaded; weights or Combiners that do not fit, before anything is encoded.
+            loaded; weights that do not fit, Combiners that do not or that were trained on another
+            VLM, before anything is encoded.
     """
     data = load(config.tasks, config.root)
     if config.features:
@@ -204,7 +201,7 @@ def cells(config: EvaluateConfig) -> Iterator[Cell]:
     loaded = []
     for name, head, star in models:
         vlm = load_vlm(name, config.device, config.precision)
-        loaded.append((vlm, load_combiner(head, vlm.dim) if head else None, star))
+        loaded.append((vlm, _combiner(head, vlm, config.precision) if head else None, star))
     for vlm, combiner, star in loaded:
         embedded = embed_images(vlm, files, config.cache, config.batch_size, config.workers)
         image = np.asarray(embedded.image)  # (M, D), each distinct image once
@@ -233,6 +230,24 @@ def cells(config: EvaluateConfig) -> Iterator[Cell]:
             }
             features = Features(image, plain, prompted)
             yield _cell(config, data, task, features, texts, combiner, files, about)
+
+
+def _combiner(path: Path, vlm: VLM, precision: str) -> Combiner:
+    """The Combiner in `path`, refused if its header names another VLM than `vlm` at `precision`."""
+    combiner = load_combiner(path, vlm.dim)
+    own = read_about(path)
+    if not own:  # GeneCIS's
+        return combiner
+    # A fingerprint depends on the precision, and a Combiner trained in bf16 may be measured in fp32
+    same = own["precision"] == precision
+    twin = vlm if same else load_vlm(vlm.name, "cpu", own["precision"])
+    if twin.fingerprint != own["vlm_fingerprint"]:
+        raise UserError(
+            f"{path} was trained on the VLM {own['vlm']!r} ({own['vlm_fingerprint'][:6]}), whose "
+            f"embeddings are not those of {vlm.name!r} ({twin.fingerprint[:6]}); use that VLM, or "
+            "train a Combiner on this one"
+        )
+    return combiner
 
 
 def _cell(config, data, task, features, texts, combiner, files, about) -> Cell:

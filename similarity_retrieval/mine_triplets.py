@@ -85,9 +85,6 @@ class MineConfig(Config):
     def _one_source(self) -> "MineConfig":
         if (self.captions is None) == (self.graphs is None):
             raise ValueError("set either captions or graphs (see configs/mine_cc3m.yaml)")
-        for key in ("outputs", "graphs", "cache", "ratings"):
-            if path := getattr(self, key):
-                setattr(self, key, path.expanduser())
         return self
 
 

@@ -12,10 +12,11 @@ distractor has no part in the published loss, nor here: `distractor` is not read
                      is lookups, minutes on a CPU.
   train_vlm: true    an open_clip VLM is trained too (GeneCIS: both towers), from pixels.
 
-Writes <outputs>/combiner/<name>/: combiner.safetensors (and vlm.safetensors, or vlm/ for a folder
-VLM), from the epoch with the best held-out recall@1; results.json; config.yaml; and state.pt, from
-which a killed run goes on. Everything random is drawn from the seed and the step, so on a CPU the
-loss curve of a killed run is that of an undisturbed one, bit for bit.
+Writes <outputs>/combiner/<name>/: combiner.safetensors, with the VLM that it belongs to in its
+header (and that VLM in vlm/, if it was trained), from the epoch with the best held-out recall@1;
+results.json; config.yaml; and state.pt, from which a killed run goes on. Everything random is drawn
+from the seed and the step, so on a CPU the loss curve of a killed run is that of an undisturbed
+one, bit for bit.
 
 Where this differs from the published code: the rate falls by the step, not by the epoch, since
 with six epochs the last would still run at a fifteenth of the first rate; bf16, which needs no loss
@@ -36,7 +37,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import yaml
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -81,11 +82,6 @@ class TrainConfig(Config):
     checkpoint_every: int = Field(500, gt=0, description="steps between checkpoints")
     cache: Path = Field(Path("cache/embeddings"), description="where embeddings are kept")
     outputs: Path = Field(Path("outputs"), description="where results go")
-
-    @field_validator("triplets", "images", "cache", "outputs")
-    @classmethod
-    def _home(cls, path: Path) -> Path:
-        return path.expanduser()
 
 
 def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
@@ -268,7 +264,13 @@ def train(config: TrainConfig, device: str | None) -> None:
         progress.validation.append(found)
         if rank() == 0:
             if progress.best == epoch:
-                save_tensors(folder / "combiner.safetensors", combiner)
+                save_tensors(
+                    folder / "combiner.safetensors",
+                    combiner,
+                    vlm=trained or config.vlm,  # as it is now, where it is trained too
+                    vlm_fingerprint=vlm.fingerprint,
+                    precision=config.precision,
+                )
                 if config.train_vlm:
                     save_vlm(folder, vlm)
             results = {**about, "best_epoch": progress.best + 1, **asdict(progress)}

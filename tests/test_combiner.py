@@ -91,7 +91,8 @@ def test_drops_half_of_each_hidden_layer_in_training_only():
     for module in combiner.modules():
         if isinstance(module, torch.nn.Dropout):
             module.register_forward_hook(count)
-    assert len(combiner(image, text).unique(dim=0)) == 1
+    # Rounded: a product of matrices may differ from row to row in its last bit.
+    assert len(combiner(image, text).round(decimals=9).unique(dim=0)) == 1
     assert dropped == [0, 0, 0, 0]
     assert len(combiner.train()(image, text).unique(dim=0)) > 25
     assert dropped[4:] == pytest.approx([0.5] * 4, abs=0.2)

@@ -10,6 +10,7 @@ from toy_vlm import ToyVLM, direct, make_images
 
 from crl.basis import TextBasis
 from crl.projection import l2
+from crl.training import save_tensors
 from similarity_retrieval import evaluate
 from similarity_retrieval.combiner import Combiner
 
@@ -361,3 +362,78 @@ def test_a_combiner_of_another_width_is_refused_before_anything_is_encoded(
     code, _, errors = run(monkeypatch, capsys, genecis, f"combiner={genecis}/wide.pt")
     assert code == 2 and "8" in errors and "5" in errors
     assert toy["clip-b16"].images == 0
+
+
+def combiner_of(root, **about):
+    """A Combiner for the toy's width whose header holds `about`."""
+    torch.manual_seed(0)
+    save_tensors(root / "own.safetensors", Combiner(5, 4, 6), **about)
+    return f"{root}/own.safetensors"
+
+
+@pytest.mark.parametrize("trained", ["fp32", "bf16"])
+@pytest.mark.parametrize("measured", ["fp32", "bf16"])
+@pytest.mark.parametrize("same", [True, False])
+def test_a_combiner_of_another_vlm_is_refused_and_of_another_precision_is_not(
+    genecis, toy, monkeypatch, capsys, trained, measured, same
+):
+    plain = evaluate.load_vlm
+
+    def load(name, device, precision):
+        vlm = plain(name, device, precision)
+        vlm.fingerprint = f"{precision}-{name}"  # as of the VLMs of crl, the precision is part
+        return vlm
+
+    monkeypatch.setattr(evaluate, "load_vlm", load)
+    fingerprint = f"{trained}-clip-b16" if same else f"{trained}-clip-b16 of another training"
+    header = {"vlm": "outputs/mine", "vlm_fingerprint": fingerprint, "precision": trained}
+    settings = [f"combiner={combiner_of(genecis, **header)}", f"precision={measured}"]
+    settings += ["tasks=focus_object", "figures=no"]
+    code, printed, errors = run(monkeypatch, capsys, genecis, *settings)
+    if same:
+        assert code == 0 and "combiner" in printed, errors
+        return
+    assert code == 2 and len(errors.splitlines()) == 1
+    assert "own.safetensors was trained on the VLM 'outputs/mine'" in errors
+    assert "not those of 'clip-b16'" in errors
+    assert toy["clip-b16"].images == 0 and not (genecis.parent / "out").exists()
+
+
+def test_the_starred_rows_combiner_is_compared_with_the_finetuned_vlm(
+    genecis, toy, monkeypatch, capsys
+):
+    def settings(name):
+        header = {"vlm": name, "vlm_fingerprint": f"toy-{name}", "precision": "fp32"}
+        head = f"finetuned_combiner={combiner_of(genecis, **header)}"
+        return "finetuned=tuned", head, "tasks=focus_object", "figures=no"
+
+    assert run(monkeypatch, capsys, genecis, *settings("tuned"))[0] == 0
+    code, _, errors = run(monkeypatch, capsys, genecis, *settings("clip-b16"))
+    assert code == 2 and "on the VLM 'clip-b16'" in errors and "those of 'tuned'" in errors
+
+
+def test_a_trained_combiner_fits_the_vlm_that_it_was_trained_on_alone(
+    genecis, monkeypatch, capsys, tmp_path
+):
+    from safetensors.torch import load_file, save_file  # here, for test_vlm imports transformers
+    from test_train_combiner import train, write_triplets
+    from test_vlm import save_clip
+
+    vlm, other = save_clip(tmp_path / "clip"), save_clip(tmp_path / "other")
+    weights = load_file(other / "open_clip_model.safetensors")
+    weights["visual.proj"][0, 0] += 1
+    save_file(weights, other / "open_clip_model.safetensors")
+    keys = {**write_triplets(tmp_path, count=20), "vlm": str(vlm), "epochs": 1}
+    frozen, _ = train(keys, name="frozen")
+    tuned, results = train(keys, name="tuned", train_vlm=True, precision="bf16")
+
+    def evaluated(vlm, folder, *more):
+        settings = f"vlm={vlm}", f"combiner={folder}/combiner.safetensors", "figures=no"
+        return run(monkeypatch, capsys, genecis, *settings, "tasks=focus_object", *more)
+
+    for precision in ("precision=fp32", "precision=bf16"):
+        assert evaluated(vlm, frozen, precision)[0] == 0
+        assert evaluated(results["trained_vlm"], tuned, precision)[0] == 0
+    for wrong, folder, own in ((other, frozen, vlm), (vlm, tuned, f"{tuned}/vlm")):
+        code, _, errors = evaluated(wrong, folder)
+        assert code == 2 and f"on the VLM '{own}' " in errors and f"those of '{wrong}' " in errors

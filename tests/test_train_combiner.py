@@ -389,8 +389,8 @@ def test_killed_and_resumed_is_the_undisturbed_training(tmp_path):
     assert one["validation"] == other["validation"] and len(one["validation"]) == 3
     one, other = (torch.load(f / "state.pt", weights_only=True) for f in (killed, undisturbed))
     assert all(torch.equal(one["combiner"][key], other["combiner"][key]) for key in one["combiner"])
-    one, other = ((f / "combiner.safetensors").read_bytes() for f in (killed, undisturbed))
-    assert one == other
+    one, other = (load_file(f / "combiner.safetensors") for f in (killed, undisturbed))
+    assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
 # --- the VLM itself -------------------------------------------------------------------------------
@@ -455,7 +455,7 @@ def test_trained_vlm_by_open_clip_name(tmp_path, clip, monkeypatch):
     tag = open_clip.pretrained._pcfg(file=first, quick_gelu=True, mean=MEAN, std=STD)
     monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "tiny-quickgelu", {"shiny": tag})
     folder, results = train(clip, vlm="open_clip:tiny-quickgelu/shiny", validation=0)
-    assert results["trained_vlm"] == f"open_clip:tiny-quickgelu/{folder}/vlm.safetensors"
+    assert results["trained_vlm"] == str(folder / "vlm")
     trained = load_vlm(results["trained_vlm"], device="cpu")
     state = torch.load(folder / "state.pt", weights_only=True)
     for key, tensor in trained.model.state_dict().items():
@@ -593,15 +593,6 @@ def test_another_training_in_the_folder_is_refused_and_kept(tmp_path, toy):
         file.write('{"reference": "000.png", "target": "001.png", "condition": "new"}\n')
     refused(r"another training \(triplets '", keys)
     assert (folder / "state.pt").read_bytes() == before
-
-
-def test_damaged_checkpoint_and_one_with_code(tmp_path, toy):
-    keys = write_triplets(tmp_path)
-    folder, _ = train(keys)
-    (folder / "state.pt").write_bytes((folder / "state.pt").read_bytes()[:999])
-    refused(r"state.pt is damaged; remove it to start again", keys)
-    torch.save({"settings": Path("x")}, folder / "state.pt")
-    refused(r"state.pt is damaged", keys)
 
 
 def test_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path, toy, monkeypatch):
