@@ -85,11 +85,11 @@ class Heads(nn.Module):
         if len(self.mean) > P:  # only some attributes: no work for the others
             own = [parameter[present] for parameter in own]
         weight1, bias1, scale, shift, weight2, bias2 = own
-        z = torch.baddbmm(bias1[:, None], rows, weight1.mT).view(P, M, S, -1)  # (P, M, S, h)
+        z = _Linear.apply(rows, weight1, bias1).view(P, M, S, -1)  # (P, M, S, h)
         mean, variance = self._statistics(z, present, count)  # (P, S, h) or, in eval, (P, 1, h)
         factor = scale[:, None] * (variance + EPS).rsqrt()
         z = F.relu(torch.addcmul((shift[:, None] - mean * factor)[:, None], z, factor[:, None]))
-        z = torch.baddbmm(bias2[:, None], z.view(P, M * S, -1), weight2.mT)  # (P, M S, out)
+        z = _Linear.apply(z.view(P, M * S, -1), weight2, bias2)  # (P, M S, out)
         result = z.view(P * M, S, -1)[place].transpose(0, 1)  # (S, B, out)
         return F.normalize(result if x.ndim == 3 else result[0], dim=-1)
 
@@ -115,6 +115,29 @@ class Heads(nn.Module):
                 self.variance[rows] += MOMENTUM * (unbiased - self.variance[rows])
         several = several[:, None, None]
         return torch.where(several, mean, running[0]), torch.where(several, variance, running[1])
+
+
+class _Linear(torch.autograd.Function):
+    """x (P, N, in), weight (P, out, in), bias (P, out) -> (P, N, out): P linear layers at once.
+
+    Torch would find the weights' gradient transposed and bring it into their layout, which on a CPU
+    takes as long as a product.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return torch.baddbmm(bias[:, None], x, weight.mT)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        of_x, of_weight, of_bias = ctx.needs_input_grad  # none that is not asked for
+        return (
+            gradient @ weight if of_x else None,
+            gradient.mT @ x if of_weight else None,
+            gradient.sum(1) if of_bias else None,
+        )
 
 
 # --- files ----------------------------------------------------------------------------------------

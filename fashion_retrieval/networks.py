@@ -2,6 +2,8 @@
 representation of its features. Stage 2 of CRL and the rivals share their training and use."""
 
 import math
+import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -34,7 +36,7 @@ class NetworkConfig(FitConfig):
     eval_batch: int = Field(64, gt=0, description="images a batch in validation")
 
 
-class Network(nn.Module):
+class Network(nn.Module, ABC):
     """Images -> features, once an image; features and an attribute -> a representation.
 
     The tower stays in eval mode while it is trained: for a ViT that is the same, and it leaves the
@@ -56,9 +58,9 @@ class Network(nn.Module):
         with torch.autocast(pixels.device.type, PRECISIONS[precision], enabled=mixed):
             return self.tower(pixels).float()
 
+    @abstractmethod
     def embed(self, features: Tensor, attribute: Tensor) -> Tensor:
         """(B, ...) and (B,) int64 -> (B, width), unit rows."""
-        raise NotImplementedError
 
     def penalty(self, features: Tensor, attribute: Tensor) -> Tensor | float:
         """What is added to the triplet loss; features (3, b, ...), attribute (b,)."""
@@ -120,7 +122,7 @@ def read_batches(pixels: Pixels, batches: list[np.ndarray], workers: int, device
     loader = DataLoader(
         pixels,
         batch_sampler=[batch.tolist() for batch in batches],
-        num_workers=min(workers, len(batches)),
+        num_workers=min(workers, len(batches), os.cpu_count() or 1),
         collate_fn=_collate,
         pin_memory=device.type == "cuda",
     )
@@ -189,14 +191,13 @@ def train_network(
     """Train those parameters of `network` that require gradients, with Adam; see `fit`.
 
     A step of several processes has the gradients that one process would have: each takes its share
-    of the triplets, and gradients are added up.
+    of the triplets, and gradients are added up. `check_shares` says whether there are enough.
     """
     config, triplets = job.config, data.triplets
     device = next(network.parameters()).device
     parameters = [p for p in network.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=config.lr)
     pixels = Pixels(data.files, network.preprocess)
-    check_shares(config)
 
     def batches(epoch: int, done: int) -> Iterator[tuple[Tensor, Tensor, float]]:
         drawn = triplets.draw(config.triplets, config.seed, epoch)  # (n, 3) rows of labels

@@ -6,7 +6,7 @@ import numpy as np
 
 from crl.metrics import average_precision
 
-CHUNK = 2**28  # bytes of similarities at once
+CHUNK = 2**25  # bytes of similarities at once
 Represent = Callable[[np.ndarray, int], np.ndarray]  # images (n,), attribute -> (n, W) unit rows
 
 

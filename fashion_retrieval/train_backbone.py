@@ -7,9 +7,9 @@ Images go through the tower, x = l2(I @ T_a.T), and the frozen heads of stage 1 
 same triplets and loss. The texts stay as the VLM embedded them at first: its text tower is frozen.
 Any open_clip VLM can be trained.
 
-Writes <outputs>/fashion_backbone/<name>/: the VLM of the validation with the best overall mAP, as
-vlm.safetensors or, if it came from a folder, as the folder vlm/; results.json; config.yaml; and
-state.pt, from which a killed run goes on, and a finished one too, if `epochs` has grown.
+Writes <outputs>/fashion_backbone/<name>/: vlm/, the VLM of the validation with the best overall
+mAP; results.json; config.yaml; and state.pt, from which a killed run goes on, and a finished one
+too, if `epochs` has grown.
 """
 
 from pathlib import Path
@@ -22,7 +22,7 @@ from crl.distributed import process_group, tell, world
 from crl.errors import UserError, command
 from crl.results import array_digest, digest, environment
 from crl.training import save_vlm, trained_name
-from crl.vlm import LoadedVLM, find_vlm, load_vlm
+from crl.vlm import LoadedVLM, load_vlm
 from fashion_retrieval.evaluate import aligned_texts, text_bases
 from fashion_retrieval.heads import load_heads
 from fashion_retrieval.networks import Conditional, NetworkConfig, check_shares, train_network
@@ -54,7 +54,6 @@ def train(config: BackboneConfig, device: str | None) -> None:
     data = training_data(config)
     bases = text_bases(config.dataset, data.attributes, config.bases)
     heads = load_heads(config.heads, len(bases), min(len(basis.texts) for basis in bases))
-    find_vlm(config.vlm)
     name = trained_name(config.outputs / "fashion_backbone" / config.name, config.vlm)
 
     vlm = load_vlm(config.vlm, device)
@@ -93,6 +92,7 @@ def trainable_tower(vlm: LoadedVLM, checkpointing: bool) -> torch.nn.Module:
         UserError: it has no gradient checkpointing, but is asked for it.
     """
     tower = vlm.model.visual
+    tower.output_tokens = False  # CoCa's would give the patches too
     if checkpointing:
         tower.set_grad_checkpointing(True)  # towers that cannot do it say nothing
         if not any(getattr(part, "grad_checkpointing", False) for part in tower.modules()):

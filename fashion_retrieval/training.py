@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import yaml
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -54,11 +54,6 @@ class FitConfig(Config):
     device: str | None = Field(None, description="e.g. cpu, cuda; none takes the best")
     cache: Path = Field(Path("cache/embeddings"), description="where embeddings are kept")
     outputs: Path = Field(Path("outputs"), description="where results go")
-
-    @field_validator("*")
-    @classmethod
-    def _home(cls, value):
-        return value.expanduser() if isinstance(value, Path) else value
 
 
 # --- triplets -------------------------------------------------------------------------------------
@@ -265,7 +260,7 @@ def fit(
         keep: writes the weights, called when they are the best so far.
 
     Raises:
-        UserError: a loss that is not finite; no weights were changed by it.
+        UserError: a loss that is not finite, or weights, before they are kept or stored.
     """
     config, folder, state = job.config, job.folder, job.state
     progress = Progress()
@@ -278,6 +273,17 @@ def fit(
     about = {"config": config.model_dump(mode="json"), **about}
     if rank() == 0:
         write_text(folder / "config.yaml", yaml.safe_dump(about["config"], sort_keys=False))
+
+    def stop_unless(finite: bool, what: str) -> None:
+        if not finite:
+            raise UserError(
+                f"{what} not finite; the best weights and the last checkpoint are kept: remove "
+                f"{folder} and try a lower lr"
+            )
+
+    def check_weights() -> None:  # a finite loss can have gradients that are not
+        finite = all(bool(parameter.isfinite().all()) for parameter in model.parameters())
+        stop_unless(finite, f"the weights after step {progress.step} are")
 
     def checkpoint() -> None:
         progress.seconds = time.perf_counter() - started
@@ -298,17 +304,15 @@ def fit(
             for batch in batches(epoch, done):
                 optimizer.zero_grad()
                 loss = backward(batch)
-                if not math.isfinite(loss):
-                    raise UserError(
-                        f"the loss of step {progress.step + 1} is not finite; the best weights and "
-                        f"the last checkpoint are kept: remove {folder} and try a lower lr"
-                    )
+                stop_unless(math.isfinite(loss), f"the loss of step {progress.step + 1} is")
                 optimizer.step()
                 progress.step += 1
                 progress.unfinished.append(loss)
                 bar.update()
                 if progress.step % config.checkpoint_every == 0:
+                    check_weights()
                     checkpoint()
+        check_weights()
         progress.losses.append(float(np.mean(progress.unfinished)))
         progress.unfinished = []
         shown = f"epoch {epoch + 1}/{config.epochs}: loss {progress.losses[-1]:.4f}"

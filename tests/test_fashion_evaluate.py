@@ -8,12 +8,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from sklearn.decomposition import PCA
-from toy_vlm import DIM, ToyVLM, direct, make_images
+from torch import nn
+from toy_vlm import DIM, SIDE, ToyVLM, direct, make_images
 
 from crl.basis import TextBasis
+from crl.embed import open_image
 from crl.projection import l2
-from fashion_retrieval import evaluate, scoring
-from fashion_retrieval.heads import Heads
+from crl.training import save_tensors
+from fashion_retrieval import evaluate
+from fashion_retrieval import rivals as rivals_module
+from fashion_retrieval.heads import Heads, load_heads
+from fashion_retrieval.networks import Network
 
 ATTRIBUTES, VALUES, TEXTS = ["texture", "style"], [3, 5], [4, 7]
 IMAGES = 40
@@ -108,23 +113,24 @@ def embeddings(root):
     return direct(ToyVLM(), files), texts
 
 
-def slow_scores(root, method, heads=None):
-    """The protocol, a query at a time, in float64."""
-    image, texts = (l2(x.astype(float)) for x in embeddings(root)[:1]), embeddings(root)[1]
-    [image] = image
+def conditional(root, attribute, heads=None):
+    """R (N, K) of all images for one attribute, or (N, out) through its head, in float64."""
+    image, texts = embeddings(root)
+    text = l2(texts[attribute].astype(float))
+    if len(text) > min(TEXTS):
+        text = PCA(n_components=min(TEXTS), svd_solver="full").fit_transform(text.T).T
+    x = l2(l2(image.astype(float)) @ text.T)
+    if heads is None:
+        return x
+    return heads.double()(torch.from_numpy(x), torch.full((IMAGES,), attribute)).detach().numpy()
+
+
+def slow_scores(root, represented):
+    """The protocol, a query at a time; `represented`: (N, W) of each attribute, unit rows."""
     query, candidate = table(root, "query"), table(root, "candidate")
     precision = []
     for index, attribute, value in query:
-        x = image
-        if method != "universal":
-            text = l2(texts[attribute].astype(float))
-            if len(text) > min(TEXTS):
-                text = PCA(n_components=min(TEXTS), svd_solver="full").fit_transform(text.T).T
-            x = image @ text.T
-            x /= np.linalg.norm(x, axis=1, keepdims=True)
-        if heads is not None:
-            rows = torch.from_numpy(x)
-            x = heads.double()(rows, torch.full((IMAGES,), int(attribute))).detach().numpy()
+        x = represented[attribute]
         others = candidate[candidate[:, 1] == attribute]
         similarity = [float(x[index] @ x[other]) for other in others[:, 0]]
         found, total = 0, 0.0
@@ -143,26 +149,34 @@ def test_the_protocol_and_a_second_run(root, toy, monkeypatch, capsys):
     extra = [f"heads={trained}", "backbone=tuned", f"backbone_heads={tuned}"]
     code, out, err = run(monkeypatch, capsys, root, *extra)
     assert code == 0, err
-    first, second = cells(root)
+    found = {cell["method"]: cell for cell in cells(root)}
+    assert list(found) == ["universal", "crl-free", "crl-mlp", "crl"]
+    heads = [None, load_heads(trained, 2, 4), load_heads(tuned, 2, 4)]
     expected = {
-        "universal": slow_scores(root, "universal"),
-        "crl-free": slow_scores(root, "crl"),
-        "crl-mlp": slow_scores(root, "crl", evaluate.load_heads(trained, 2, 4)),
+        "universal": [l2(embeddings(root)[0].astype(float))] * 2,
+        **{
+            method: [conditional(root, a, head) for a in range(2)]
+            for method, head in zip(("crl-free", "crl-mlp", "crl"), heads, strict=True)
+        },
     }
-    assert set(first["scores"]) == {"random", "random draw", *expected}
-    for method, scores in expected.items():
-        assert first["scores"][method] == pytest.approx(scores, abs=1e-3), method
-    assert set(second["scores"]) == {"random", "random draw", "crl"}
-    expected = slow_scores(root, "crl", evaluate.load_heads(tuned, 2, 4))
-    assert second["scores"]["crl"] == pytest.approx(expected, abs=1e-3)
-    assert (first["data"], first["criterion"], first["label"]) == ("DeepFashion", "all", "clip-b16")
+    for method, represented in expected.items():
+        scores = found[method]["scores"][method]
+        assert scores == pytest.approx(slow_scores(root, represented), abs=1e-3), method
+        assert (found[method]["data"], found[method]["label"]) == ("DeepFashion", "clip-b16")
+    assert set(found["universal"]["scores"]) == {"random", "random draw", "universal"}
+    assert set(found["crl"]["scores"]) == {"crl"}
+    assert (found["crl"]["vlm"], found["crl"]["vlm_fingerprint"]) == ("tuned", "toy-tuned")
+    assert (found["crl"]["values"], found["crl"]["images"]) == (VALUES, 39)
     asked = table(root, "query")
     there = {tuple(row[1:]) for row in table(root, "candidate")}
     none = sum(tuple(row[1:]) not in there for row in asked)
-    assert none > 0 and first["without_relevant"] == none
-    assert f"{none} of {len(asked)} queries have no relevant candidate" in out
+    assert none > 0 and {cell["without_relevant"] for cell in found.values()} == {none}
+    says = f"note: DeepFashion: {none} of {len(asked)} queries have no relevant candidate"
+    assert out.count(says) == 1 and out.count("note") == 1
     assert toy["clip-b16"].images == 39  # each once, and not the one that nothing names
-    assert len(list(results(root).parent.glob("top-5-*.png"))) == 2
+    pictures = results(root).parent.glob("top-5-*.png")
+    pictures = sorted(file.name.rpartition("-")[0] for file in pictures)
+    assert pictures == [f"top-5-{method}-clip-b16" for method in ("crl", "crl-free", "crl-mlp")]
 
     before = results(root).read_bytes()
     monkeypatch.setattr(evaluate, "measure", None)  # a second run measures and draws nothing
@@ -171,27 +185,156 @@ def test_the_protocol_and_a_second_run(root, toy, monkeypatch, capsys):
     assert results(root).read_bytes() == before
 
 
-def test_random_rankings(root):
-    query, candidate = table(root, "query"), table(root, "candidate")
-    exact = evaluate.random_expectation(query, candidate)
-    for row, precision in zip(query, exact, strict=True):
-        others = candidate[candidate[:, 1] == row[1], 2]
-        c, r = len(others), (others == row[2]).sum()
-        h = sum(1 / n for n in range(1, c + 1))
-        assert precision == pytest.approx((h + (r - 1) / (c - 1) * (c - h)) / c if r else 0)
-    draws = np.array([evaluate.random_draw(query, candidate, seed) for seed in range(400)])
-    assert (draws[0] == evaluate.random_draw(query, candidate, 0)).all()
-    error = draws.std(axis=0) / 400**0.5
-    assert (np.abs(draws.mean(axis=0) - exact) <= 5 * error + 1e-12).all()
+# --- rivals ---------------------------------------------------------------------------------------
 
 
-def test_chunks_change_nothing(root, monkeypatch):
-    query, candidate = table(root, "query"), table(root, "candidate")
-    image = l2(embeddings(root)[0])
-    whole = evaluate.retrieval_precision(lambda n, _: image[n], query, candidate)
-    monkeypatch.setattr(scoring, "CHUNK", 1)  # a query at a time
-    part = evaluate.retrieval_precision(lambda n, _: image[n], query, candidate)
-    np.testing.assert_allclose(part, whole, atol=1e-9)
+class Masked(Network):
+    """A rival: what the toy VLM makes of an image, each attribute with weights of its own."""
+
+    method, tower_name, width = "csn", "resnet50", DIM
+
+    def __init__(self, seed):
+        super().__init__()
+        self.tower, self.preprocess = nn.Identity(), ToyVLM().preprocess
+        torch.manual_seed(seed)
+        self.mask = nn.Parameter(torch.rand(2, DIM))
+        self.images = 0  # that went through the tower
+
+    def features(self, pixels, precision):
+        assert precision == "fp32"
+        self.images += len(pixels)
+        return ToyVLM().encode_images(pixels)
+
+    def embed(self, features, attribute):
+        return nn.functional.normalize(features * self.mask[attribute], dim=1)
+
+
+@pytest.fixture
+def rivals(monkeypatch):
+    """The file `no<seed>` holds the rival of that seed; gives those that were loaded, by file."""
+    loaded = {}
+
+    def load(path, attributes, device):
+        assert attributes == 2 and device.type == "cpu"
+        loaded[str(path)] = Masked(int(path.name[2:])).eval()
+        return loaded[str(path)]
+
+    monkeypatch.setattr(evaluate, "load_rival", load)
+    return loaded
+
+
+def test_a_rival_on_the_same_images(root, toy, rivals, monkeypatch, capsys):
+    settings = ["rivals=[no5]", "device=cpu", "workers=1", "batch_size=7"]
+    code, out, err = run(monkeypatch, capsys, root, *settings)
+    assert code == 0, err
+    *_, cell = cells(root)
+    assert (cell["method"], cell["label"], cell["file"]) == ("csn", "resnet50", "no5")
+    assert cell["queries"] == len(table(root, "query")) and cell["images"] == 39
+    mask = Masked(5).mask.detach().numpy().astype(float)
+    represented = [l2(embeddings(root)[0] * mask[a]) for a in range(2)]
+    assert cell["scores"] == {"csn": pytest.approx(slow_scores(root, represented), abs=1e-3)}
+    assert rivals["no5"].images == 39  # each once, for both attributes, scores and figure
+    assert len(list(results(root).parent.glob("top-5-csn-resnet50-*.png"))) == 1
+    names = [" ".join(line.split()[1:3]) for line in out.splitlines() if line[:4] == "Deep"]
+    assert names == [
+        "- Random",
+        "- Random,",
+        "resnet50 CSN",
+        "clip-b16 universal:",
+        "clip-b16 CRL†",
+    ]
+
+    before = results(root).read_bytes()
+    assert run(monkeypatch, capsys, root, *settings) == (0, out, "")
+    assert rivals["no5"].images == 0 and results(root).read_bytes() == before
+    (root / "img/003.png").write_bytes((root / "img/004.png").read_bytes())
+    # Another image: measured again
+    assert run(monkeypatch, capsys, root, *settings, "figures=false")[0] == 0
+    assert rivals["no5"].images == 39 and results(root).read_bytes() != before
+    assert len(cells(root)) == 3  # in the place of the former results
+
+
+def test_a_real_rival_file(root, toy, monkeypatch, capsys):
+    tower = rivals_module.Tower("toy", nn.Flatten(), ToyVLM().preprocess, 3 * SIDE * SIDE, "f")
+    monkeypatch.setattr(rivals_module, "open_tower", lambda *_, **__: tower)
+    monkeypatch.setattr(rivals_module, "check_tower", lambda _: None)
+    torch.manual_seed(0)
+    rival = rivals_module.CSN(tower, attributes=2, width=8)
+    file = root.parent / "rival.safetensors"
+    header = {"method": "csn", "tower": "toy", "width": "8", "attributes": "2"}
+    save_tensors(file, rival, **header)
+    settings = [
+        f"rivals={file}",
+        "device=cpu",
+        "workers=1",
+        "figures=false",
+    ]  # one may stand without a list
+    code, _, err = run(monkeypatch, capsys, root, *settings)
+    assert code == 0, err
+    *_, cell = cells(root)
+    files = [root / "img" / f"{n:03}.png" for n in range(IMAGES)]
+    pixels = np.stack([rival.preprocess(open_image(file)).flatten().numpy() for file in files])
+    weight, bias, mask = (
+        tensor.detach().numpy().astype(float)
+        for tensor in (rival.embedding.weight, rival.embedding.bias, rival.mask)
+    )
+    represented = [l2((pixels @ weight.T + bias) * mask[a].clip(0)) for a in range(2)]
+    assert cell["scores"]["csn"] == pytest.approx(slow_scores(root, represented), abs=1e-3)
+
+    save_tensors(file, rivals_module.CSN(tower, 3, 8), **{**header, "attributes": "3"})
+    toy.clear()
+    before = results(root).read_bytes()
+    code, _, err = run(monkeypatch, capsys, root, *settings)
+    assert code == 2 and "3 attributes" in err and len(err.splitlines()) == 1
+    assert not toy and results(root).read_bytes() == before
+
+
+# --- several results side by side -----------------------------------------------------------------
+
+
+def rows(root, method):
+    """Of all results: model and mean, as the table shows them."""
+    lines = evaluate.map_table(cells(root), "title").splitlines()
+    shown = [line.split("  ") for line in lines if f"  {evaluate.METHODS[method]}  " in line]
+    shown = [[part.strip() for part in line if part.strip()] for line in shown]
+    return {line[1]: line[-2] for line in shown}
+
+
+def test_other_heads_backbones_and_rivals_stand_beside(root, toy, rivals, monkeypatch, capsys):
+    one, two = heads_file(root.parent), heads_file(root.parent, seed=1)
+    options = ["device=cpu", "workers=1", "figures=false"]
+    for heads, backbone, rival in ((one, "tuned", "no5"), (two, "better", "no6")):
+        settings = [f"heads={heads}", f"backbone={backbone}", f"rivals=[{rival}]"]
+        code, out, err = run(monkeypatch, capsys, root, *options, *settings)
+        assert code == 0 and "[" not in out, err  # a run shows its own results, of one kind each
+    assert len(cells(root)) == 2 + 2 * 3  # the VLM itself is the same
+    for method in ("universal", "crl-free"):
+        assert list(rows(root, method)) == ["clip-b16"]
+    for method, label in (("crl-mlp", "clip-b16"), ("crl", "clip-b16"), ("csn", "resnet50")):
+        mine = [cell for cell in cells(root) if cell["method"] == method]
+        assert rows(root, method) == {
+            f"{label} [{cell['variant']}]": f"{cell['scores'][method]['mean']:.2f}" for cell in mine
+        }
+        assert len(set(rows(root, method))) == 2, method
+    notes = evaluate.notes(cells(root))
+    assert len(notes) == 7 and notes[-1].startswith("DeepFashion: ")
+    for file, backbone in ((one, "tuned"), (two, "better")):
+        assert sum(f"from {file}" in note for note in notes) == 2
+        assert sum(f": {backbone} toy-" in note for note in notes) == 1
+    assert sum("resnet50 [" in note and "CSN: " in note for note in notes) == 2
+
+    keys = [cell["key"] for cell in cells(root)]
+    assert run(monkeypatch, capsys, root, *options, *settings, "seed=1")[0] == 0
+    again = [cell["key"] for cell in cells(root)]  # those of the last run are measured again
+    assert len(again) == 8 and len(set(again) & set(keys)) == 3
+    bases = f"bases={{texture: {root.parent}/texture.yaml, style: {root.parent}/other.yaml}}"
+    basis = TextBasis.load(str(root.parent / "style.yaml"))
+    basis.model_copy(update={"texts": basis.texts[:-1]}).save(root.parent / "other.yaml")
+    assert run(monkeypatch, capsys, root, *options, bases)[0] == 0
+    assert len(rows(root, "crl-free")) == 2 and list(rows(root, "universal")) == ["clip-b16"]
+
+
+# --- embeddings from a file -----------------------------------------------------------------------
 
 
 def features(root, **changes):
@@ -207,15 +350,16 @@ def features(root, **changes):
 def test_features_give_what_the_vlm_gives(root, toy, monkeypatch, capsys):
     heads = f"heads={heads_file(root.parent)}"
     assert run(monkeypatch, capsys, root, heads, "figures=false")[0] == 0
-    [vlm] = cells(root)
+    vlm = cells(root)
     results(root).unlink()
     given = features(root, attributes=np.array(ATTRIBUTES))
     code, _, err = run(monkeypatch, capsys, root, given, heads)
     assert code == 0, err
-    [file] = cells(root)
-    assert file["scores"].keys() == vlm["scores"].keys()
-    for method, scores in vlm["scores"].items():
-        assert file["scores"][method] == pytest.approx(scores, abs=1e-6), method
+    assert [cell["method"] for cell in cells(root)] == ["universal", "crl-free", "crl-mlp"]
+    for cell, expected in zip(cells(root), vlm, strict=True):
+        assert cell["scores"].keys() == expected["scores"].keys()
+        for method, scores in expected["scores"].items():
+            assert cell["scores"][method] == pytest.approx(scores, abs=1e-6), method
     code, out, _ = run(monkeypatch, capsys, root, features(root))
     assert code == 0 and "attribute 1" in out
 
@@ -255,6 +399,26 @@ def test_bad_features(root, monkeypatch, capsys, changes, says):
     assert not results(root).exists()
 
 
+@pytest.mark.parametrize("kind", ["npy", "cut", "garbled", "text", "nothing"])
+def test_a_file_that_is_no_npz(root, monkeypatch, capsys, kind):
+    given = features(root)
+    file = root.parent / "features.npz"
+    whole = file.read_bytes()
+    if kind == "npy":
+        with open(file, "wb") as stream:
+            np.save(stream, np.ones(3))
+    elif kind == "garbled":
+        np.savez_compressed(file, **np.load(file))
+        whole = file.read_bytes()
+        file.write_bytes(whole[:60] + bytes(40) + whole[100:])
+    else:
+        content = {"cut": whole[: len(whole) // 2], "text": b"image", "nothing": b""}
+        file.write_bytes(content[kind])
+    code, _, err = run(monkeypatch, capsys, root, given)
+    assert code == 2 and "cannot read" in err and len(err.splitlines()) == 1
+    assert not results(root).exists()
+
+
 def edit(name, text):
     return lambda root: (root / name).write_text(text)
 
@@ -263,7 +427,8 @@ BAD_RUNS = [  # what is done to the folder, overrides, what the one line says
     (None, ["heads=nowhere.safetensors"], "there are no heads nowhere.safetensors"),
     (None, ["backbone=tuned"], "backbone needs heads"),
     (None, ["backbone_heads=x"], "backbone_heads needs backbone"),
-    (None, ["features=x.npz", "vlm=y"], "features replaces vlm; remove them"),
+    (None, ["features=x.npz", "vlm=y", "rivals=[z]"], "features replaces rivals, vlm; remove them"),
+    (None, ["rivals=[nowhere.safetensors]"], "there is no rival nowhere.safetensors"),
     (None, ["split=train"], "split"),
     (None, ["dataset=DARN"], "no data set 'DARN'; known: DeepFashion"),
     (None, ["bases={textur: x}"], "unknown attribute 'textur'; did you mean 'texture'"),
@@ -307,27 +472,65 @@ def test_a_run_that_dies_leaves_no_half_results(root, toy, monkeypatch, capsys):
         assert run(patched, capsys, root)[0] == 130
     assert [file.name for file in results(root).parent.iterdir()] == ["results.json"]
     assert run(monkeypatch, capsys, root)[0] == 0
-    assert len(list(results(root).parent.glob("top-5-*.png"))) == 1
+    assert len(list(results(root).parent.glob("top-5-crl-free-*.png"))) == 1
 
 
 def test_the_table():
-    def cell(label, scores):
-        return {"data": "DeepFashion", "label": label, "scores": scores}
+    def cell(label, scores, method="universal"):
+        names = {"data": "DeepFashion", "label": label, "variant": "x", "method": method}
+        return {**names, "scores": scores}
 
     scores = {"shape": 12.345, "overall": 11.0, "mean": 12.0}
     cells = [
-        cell("a", {"csn": scores}),
-        cell("a", {"random": scores, "crl-free": scores, "universal": scores}),
+        cell("a", {"new": scores}, "new"),
+        cell("a", {"random": scores, "universal": scores}),
+        cell("a", {"crl": scores}, "crl"),
+        cell("a", {"crl-free": scores}, "crl-free"),
         cell("b", {"random": scores, "universal": scores}),
+        cell("b", {"asen": scores}, "asen"),
+        cell("c", {"csn": scores}, "csn"),
     ]
     lines = evaluate.map_table(cells, "title").splitlines()[4:-1]
     shown = [line.split("  ") for line in lines]
     shown = [[part.strip() for part in line if part.strip()] for line in shown]
     assert [line[1:3] for line in shown] == [
         ["-", "Random"],
+        ["c", "CSN"],
+        ["b", "ASEN"],
         ["a", "universal: I"],
         ["b", "universal: I"],
         ["a", "CRL† (no training)"],
-        ["a", "csn"],
+        ["a", "CRL, backbone trained"],
+        ["a", "new"],
     ]
     assert all(line[3:] == ["12.35", "12.00", "11.00"] for line in shown)
+    assert list(evaluate.METHODS)[2:5] == ["triplet", "csn", "asen"] == list(rivals_module.METHODS)
+
+
+def test_the_figure_marks_what_is_right(root, toy, monkeypatch, capsys):
+    drawn = {}
+    monkeypatch.setattr(
+        evaluate, "retrieval_sheet", lambda rows, title, file: drawn.update({title: rows})
+    )
+    assert run(monkeypatch, capsys, root, f"heads={heads_file(root.parent)}")[0] == 0
+    assert list(drawn) == [
+        f"clip-b16, DeepFashion: {method} below universal (green: right)"
+        for method in ("CRL† (no training)", "CRL, heads trained")
+    ]
+    asked, there = table(root, "query"), table(root, "candidate")
+    for sheet, head in zip(
+        drawn.values(), (None, load_heads(heads_file(root.parent), 2, 4)), strict=True
+    ):
+        assert [row[1].split("\n")[0] for row in sheet] == ["texture"] * 2 + ["style"] * 2
+        assert [row[1].split("\n")[1][:9] for row in sheet][::2] == ["universal"] * 2
+        for place, (query, _, found, right) in enumerate(sheet):
+            attribute, number = place // 2, int(query.stem)
+            x = l2(embeddings(root)[0].astype(float))
+            if place % 2:
+                x = conditional(root, attribute, head)
+            others = there[there[:, 1] == attribute]
+            best = others[np.argsort(-(x[others[:, 0]] @ x[number]), kind="stable")[:5]]
+            assert [int(file.stem) for file in found] == best[:, 0].tolist()
+            values = asked[(asked[:, 0] == number) & (asked[:, 1] == attribute), 2]
+            assert any(right == (best[:, 2] == value).tolist() for value in values)
+            assert np.isin(values, others[:, 2]).any()  # something can be found

@@ -103,6 +103,19 @@ def test_equal_to_separate_modules(attribute, batches, training):
     assert heads.weight2.grad.abs().max() > 1e-2
 
 
+def test_frozen_heads_pass_the_gradient_on():
+    heads, model = both()
+    heads.eval().requires_grad_(False), model.eval()
+    attribute = torch.tensor(ATTRIBUTES[0])
+    x = torch.randn(len(attribute), K, dtype=torch.float64, requires_grad=True)
+    y = x.detach().clone().requires_grad_()
+    target = torch.randn(len(attribute), OUT, dtype=torch.float64)
+    (heads(x, attribute) * target).sum().backward()
+    (literally(model, y, attribute) * target).sum().backward()
+    assert torch.allclose(x.grad, y.grad, atol=1e-11) and x.grad.abs().max() > 1e-2
+    assert all(parameter.grad is None for parameter in heads.parameters())
+
+
 def test_the_beginning_is_that_of_torch():
     torch.manual_seed(0)
     heads = Heads(2, 97)
