@@ -13,6 +13,11 @@
            where every template encodes its 16
   scoring  seconds to score these tasks one template at a time, over all together
            (both on random templates of the real sizes, or on GeneCIS's own with --genecis FOLDER)
+  ranking  seconds of mAP by sorting and looping query by query over seconds here, and the peak
+           memory of 20,000 queries among 80,000 candidates
+  heads    seconds of stage 1 of fashion retrieval with a per-sample sampler and a masked module an
+           attribute, over seconds here
+  step     seconds of a step of its stage 2, loading and all, over the bare step on ready tensors
 
 The models have the real architecture (ViT-B/32) but random weights, which change no speed; only
 `memory` takes a tiny one, to measure the code around it. Run it on an otherwise idle machine.
@@ -22,7 +27,6 @@ Writes outputs/benchmark/results.json.
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -37,8 +41,10 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import benchmark_fashion as fashion
 import numpy as np
 import torch
+from benchmark_fashion import peak_resident, seconds
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -368,6 +374,63 @@ def _one_template(method: str, task: Templates, b: int, image, plain, prompted, 
     return int((scores[0, 1:] > scores[0, 0]).sum())
 
 
+def ranking(bench: Bench) -> Result:
+    many, few = ((200, 800), (100, 1000)) if bench.quick else ((20_000, 80_000), (2000, 20_000))
+    width, values = fashion.WIDTH, fashion.VALUES[0]
+    weighed = fashion.ranking_memory(*many, width, values)
+    found = fashion.ranking(*few, width, values, bench.rounds)
+    ours, theirs = (statistics.median(found["seconds"][s]) for s in ("here", "query_by_query"))
+    ratio, difference, peak = found["ratio"], found["difference"], weighed["peak_mb"]
+    return Result(
+        "mAP query by query / here",
+        ratio,
+        "x",
+        ">= 10",
+        ratio >= 10 and difference <= 1e-6 and peak < 2000,
+        f"{theirs:.2f} s over {ours:.2f} s for {few[0]} queries among {few[1]} candidates, equal "
+        f"to {difference:.0e}; {many[0]} among {many[1]}: peak memory of the process "
+        f"{peak:.0f} MB (must be < 2000), {weighed['seconds']:.1f} s",
+        {**found, "memory": {"queries": many[0], "candidates": many[1], **weighed}},
+    )
+
+
+def heads(bench: Bench) -> Result:
+    images, steps = (2000, 2) if bench.quick else (100_000, 10)
+    found = fashion.stage_1(images, steps, bench.rounds)
+    rate = {s: found["triplets"] / statistics.median(t) for s, t in found["seconds"].items()}
+    return Result(
+        "stage 1 one by one / here",
+        found["ratio"],
+        "x",
+        ">= 10",
+        found["ratio"] >= 10,
+        f"{rate['whole']:.0f} over {rate['theirs']:.0f} triplets/s; sampler alone "
+        f"{found['sampler_ratio']:.0f} x, heads alone {found['heads_ratio']:.2f} x. The matrix "
+        f"products alone allow {rate['products']:.0f} triplets/s: at most {found['at_most']:.1f} x",
+        found,
+    )
+
+
+def step(bench: Bench) -> Result:
+    vlm = load_vlm(str(bench.model))
+    files = draw(bench.work / "garments", 64, (300, 300))
+    batch, steps = (2, 2) if bench.quick else (8, 8)
+    rounds = 1 if bench.quick else 2
+    found = fashion.stage_2(vlm, files, bench.work / "step", batch, steps, rounds)
+    decoding = 3 * batch * _decode_seconds(vlm, files)
+    return Result(
+        "stage 2 step / bare step",
+        found["ratio"],
+        "x",
+        "<= 1.15",
+        found["ratio"] <= 1.15,
+        f"{found['whole_seconds']:.2f} s over {found['bare_seconds']:.2f} s ({vlm.device.type}) "
+        f"for {batch} triplets, {3 * batch} images 300x300, decoded in {1000 * decoding:.0f} core "
+        f"ms by {found['workers']} processes",
+        {**found, "decode_core_seconds_a_step": decoding},
+    )
+
+
 MEASUREMENTS: dict[str, Callable[[Bench], Result]] = {
     "path": path,
     "cache": cache,
@@ -375,6 +438,9 @@ MEASUREMENTS: dict[str, Callable[[Bench], Result]] = {
     "memory": memory,
     "encodes": encodes,
     "scoring": scoring,
+    "ranking": ranking,
+    "heads": heads,
+    "step": step,
 }
 
 
@@ -387,7 +453,7 @@ def weigh(model: str, folder: str, cache: str, workers: str) -> dict[str, Any]:
     vlm = load_vlm(model)
     vlm.encode_images(torch.zeros(BATCH, *vlm.preprocess(Image.new("RGB", (64, 64))).shape))
     vlm.fingerprint  # noqa: B018 - computed here; it is the model's
-    before, resident_before = held_memory(), _peak_resident()
+    before, resident_before = held_memory(), peak_resident()
     samples, done = [], threading.Event()
 
     def sample() -> None:
@@ -410,7 +476,7 @@ def weigh(model: str, folder: str, cache: str, workers: str) -> dict[str, Any]:
         "peak_mb": sum(growth.values()),
         **{f"{name}_mb": mb for name, mb in growth.items()},
         # A cross-check by the kernel's own counter, which counts shared pages in full:
-        "rss_growth_mb": _peak_resident() - resident_before,
+        "rss_growth_mb": peak_resident() - resident_before,
         "embeddings_mb": result.image.nbytes / 1e6,
         "seconds": elapsed,
         "samples": len(samples),
@@ -422,10 +488,6 @@ def held_memory() -> dict[str, int]:
     names = {"Pss_Anon:": "private", "Pss_File:": "mapped_files", "Pss_Shmem:": "shared"}
     lines = map(str.split, Path("/proc/self/smaps_rollup").read_text().splitlines())
     return {names[name]: int(number) * 1024 for name, number, *_ in lines if name in names}
-
-
-def _peak_resident() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6  # Linux counts in KiB
 
 
 # --- models and pictures --------------------------------------------------------------------------
@@ -493,12 +555,6 @@ def _kilobytes(files: list[Path]) -> float:
 
 
 # --- the table ------------------------------------------------------------------------------------
-
-
-def seconds(work: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 def table(results: dict[str, Result], quick: bool) -> str:

@@ -1,37 +1,61 @@
 #!/usr/bin/env bash
-# The whole method on drawn data with the shipped VLM, offline: bash scripts/demo.sh
+# The whole method on drawn data with the shipped VLM, offline: bash scripts/demo.sh [--quick]
+# --quick: a quarter of the pictures and shorter trainings, in folders of their own.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 export HF_HUB_OFFLINE=1
 python=.venv/bin/python
-echo "1/5  Drawing the demo data"
-$python scripts/make_demo_data.py --out data/demo --images 3000
+images=3000 data=data/demo out=outputs short=()
+case "${1:-}" in
+  "") ;;
+  --quick) images=750 data=data/demo-quick out=outputs/quick short=(epochs=1) ;;
+  *) echo "usage: bash scripts/demo.sh [--quick]" >&2; exit 2 ;;
+esac
+run() { $python "$1" --config "configs/demo/$2.yaml" "outputs=$out" "${@:3}" >/dev/null; }
+
+echo "1/7  Drawing the demo data"
+$python scripts/make_demo_data.py --out $data --images $images
+# A training refuses to go on with other data or another VLM: then it starts anew.
+inputs=$(cat $data/.*.json crl/assets/demo_vlm/*.safetensors | cksum)
+if [ "$(cat $out/demo-inputs 2>/dev/null)" != "$inputs" ]; then
+  rm -rf $out/{triplets,combiner,fashion_mlp,fashion_backbone,fashion_rivals}/demo
+  mkdir -p $out
+  echo "$inputs" >$out/demo-inputs
+fi
 for task in clustering few_shot; do
-  echo "$([ $task = clustering ] && echo 2/5 || echo 3/5)  Running $task"
-  for data in clevr4 cards; do
-    $python classification_clustering/$task.py --config configs/demo/$data.yaml >/dev/null
+  echo "$([ $task = clustering ] && echo 2/7 || echo 3/7)  Running $task"
+  for set in clevr4 cards; do
+    run classification_clustering/$task.py $set root=$data images=$images
   done
 done
-# Both refuse to go on with work on other data or with another VLM: then they start anew.
-inputs=$(cat data/demo/.scenes.json crl/assets/demo_vlm/*.safetensors | cksum)
-if [ "$(cat outputs/demo-inputs 2>/dev/null)" != "$inputs" ]; then
-  rm -rf outputs/triplets/demo outputs/combiner/demo
-  echo "$inputs" >outputs/demo-inputs
-fi
-echo "4/5  Mining triplets from captions and training a Combiner"
-$python similarity_retrieval/mine_triplets.py --config configs/demo/mine.yaml >/dev/null
-$python similarity_retrieval/train_combiner.py --config configs/demo/combiner.yaml >/dev/null
-echo "5/5  Running similarity_retrieval"
-$python similarity_retrieval/evaluate.py --config configs/demo/scenes.yaml >/dev/null
-echo
-$python scripts/reproduce_tables.py outputs/clustering/demo-clevr4 outputs/clustering/demo-cards
-echo
-$python scripts/reproduce_tables.py outputs/few_shot/demo-clevr4 outputs/few_shot/demo-cards
-echo
-$python scripts/reproduce_tables.py outputs/similarity_retrieval/demo
-cat <<'END'
+echo "4/7  Mining triplets from captions and training a Combiner"
+scenes=$data/genecis
+run similarity_retrieval/mine_triplets.py mine \
+  graphs=$scenes/coco/annotations/relations_train2017.jsonl
+run similarity_retrieval/train_combiner.py combiner \
+  triplets=$out/triplets/demo/triplets.jsonl images=$scenes/coco
+echo "5/7  Running similarity_retrieval"
+run similarity_retrieval/evaluate.py scenes \
+  root=$scenes combiner=$out/combiner/demo/combiner.safetensors
+echo "6/7  Training for fashion_retrieval: CRL's heads, then its backbone; a rival, CSN"
+garments=$data/deepfashion heads=$out/fashion_mlp/demo/heads.safetensors
+run fashion_retrieval/train_mlp.py garments_mlp root=$garments "${short[@]}"
+run fashion_retrieval/train_backbone.py garments_backbone root=$garments heads=$heads "${short[@]}"
+run fashion_retrieval/train_rival.py garments_csn root=$garments "${short[@]}"
+echo "7/7  Running fashion_retrieval"
+run fashion_retrieval/evaluate.py garments root=$garments heads=$heads \
+  backbone=$out/fashion_backbone/demo/vlm "rivals=[$out/fashion_rivals/demo/rival.safetensors]"
+for task in clustering few_shot; do
+  echo
+  $python scripts/reproduce_tables.py $out/$task/demo-clevr4 $out/$task/demo-cards
+done
+for task in similarity_retrieval fashion_retrieval; do
+  echo
+  $python scripts/reproduce_tables.py $out/$task/demo
+done
+cat <<END
 
 I: universal embedding of the images. R = I Tᵀ: their conditional representation, where T embeds
 the texts of a criterion. Both from the demo VLM on drawn pictures: an illustration of the method,
 not a result on the paper's data.
-Figures (t-SNE maps, cluster sheets, the best and worst templates) and results.json: outputs/
+Figures (t-SNE maps, cluster sheets, templates, retrieved garments) and results.json: $out/
 END

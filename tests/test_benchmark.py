@@ -29,6 +29,10 @@ def test_quick_run_of_every_measurement(tmp_path, capsys, monkeypatch):
     assert details["memory"]["images"] == 70
     assert details["encodes"] == {"encoded": 40, "one_template_at_a_time": 2 * 10 * 16}
     assert details["scoring"]["different_ranks"] == 0
+    assert details["ranking"]["difference"] < 1e-6 and details["ranking"]["queries"] == 100
+    assert 0 < details["ranking"]["memory"]["before_mb"] <= details["ranking"]["memory"]["peak_mb"]
+    assert details["heads"]["triplets"] == 2 * 256
+    assert len(details["step"]["seconds"]["whole"][0]) == 2
     weighed = details["memory"]["workers_1"]
     parts = ("private_mb", "mapped_files_mb", "shared_mb")
     assert weighed["peak_mb"] == pytest.approx(sum(weighed[part] for part in parts))

@@ -130,3 +130,78 @@ def test_similarity_retrieval_beside_table_3(tmp_path, monkeypatch, capsys):
     other = similarity_cell("clip-b16", "focus_object", 1960, scores, weight=3)
     (folder / "results.json").write_text(json.dumps({"cells": [other]}))
     assert "beside" not in run(monkeypatch, capsys, folder)[1]
+
+
+COLUMNS = ("texture", "fabric", "shape", "part", "style")
+
+
+def fashion_cell(method, label, first, variant="x", **changes):
+    """mAP of `first`, `first` + 1, ... by attribute."""
+    scores = {name: first + n for n, name in enumerate(COLUMNS)}
+    scores |= {"overall": 99.0, "mean": first + 2}
+    about = {"data": "DeepFashion", "values": [156, 218, 180, 216, 230], "images": 27050}
+    about |= {"method": method, "label": label, "variant": variant, "vlm": label, "queries": 9}
+    about |= {"vlm_fingerprint": "fingerprint", "without_relevant": 2, "scores": {method: scores}}
+    return {**about, **changes}
+
+
+def fashion_run(tmp_path, monkeypatch, capsys, cells):
+    """The table and notes, the comparison, what is quoted; lines with single blanks."""
+    folder = tmp_path / "fashion_retrieval" / "x"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(json.dumps({"cells": cells}))
+    code, printed, errors = run(monkeypatch, capsys, folder)
+    assert code == 0, errors
+    table, _, rest = printed.partition("The paper's numbers beside ours")
+    beside, _, quoted = rest.partition("Only quoted from the paper, no result of ours")
+    parts = (table, beside, quoted)
+    return [[" ".join(line.split()) for line in part.splitlines()] for part in parts]
+
+
+def test_fashion_retrieval_beside_table_4(tmp_path, monkeypatch, capsys):
+    universal = fashion_cell("universal", "clip-b16", 9.0)
+    random = fashion_cell("random", "", 2.0)["scores"]
+    universal["scores"] |= random | {"random draw": random["random"]}
+    cells = [
+        universal,
+        fashion_cell("crl-mlp", "clip-b16", 12.0),  # not in the paper
+        fashion_cell("crl", "clip-b16", 16.0, "one"),
+        fashion_cell("crl", "clip-b16", 17.0, "two"),
+        fashion_cell("csn", "resnet50", 14.0),
+        fashion_cell("asen", "clip-b16", 15.0),  # not on the tower of its authors
+        fashion_cell("crl-free", "demo", 15.0),  # not the paper's VLM
+    ]
+    table, beside, quoted = fashion_run(tmp_path, monkeypatch, capsys, cells)
+    order = [line.split("clip-b16 ")[-1] for line in table if line.startswith("DeepFashion")]
+    assert [line[:12] for line in order[2:4]] == ["DeepFashion ", "ASEN 15.00 1"]
+    assert "DeepFashion - Random 2.00 3.00 4.00 5.00 6.00 4.00 99.00" in table
+    assert "DeepFashion clip-b16 [two] CRL, backbone trained" in " ".join(table)
+    assert "note: DeepFashion: 2 of 9 queries have no relevant candidate; they score 0" in table
+    assert "Random style mAP 1.97 6.00 +4.03" in beside
+    assert "CLIP texture mAP 9.14 9.00 -0.14" in beside
+    assert "CLIP mean mAP 6.08 11.00 +4.92" in beside  # the plain mean, not `overall`
+    assert "CSN part mAP 5.13 17.00 +11.87" in beside
+    assert "CLIP+CRL [one] texture mAP 16.88 16.00 -0.88" in beside
+    assert "CLIP+CRL [two] texture mAP 16.88 17.00 +0.12" in beside
+    assert sum("mAP" in line for line in beside) == 5 * 6
+    names = ["Triplet", "ASEN", "ASEN++", "RPF", "CLIP+CRL (no"]
+    assert [line.split(" ")[0] for line in quoted[4:9]] == [name.split()[0] for name in names]
+    assert quoted[2] == "method texture fabric shape part style mean"
+    assert "RPF 15.62 8.30 15.02 7.38 4.77 10.22" in quoted and len(quoted) == 4 + 5 + 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"data": "DeepFashion (valid)"},
+        {"values": [16, 12, 14, 13, 8]},  # the garments of the demo
+        {"values": None},  # embeddings from a file
+        {"images": 26000},  # not the whole split
+        {"scores": {"universal": {"hem": 9.0, "overall": 9.0, "mean": 9.0}}},  # other attributes
+    ],
+)
+def test_other_fashion_data_are_not_compared(tmp_path, monkeypatch, capsys, changes):
+    cells = [fashion_cell("universal", "clip-b16", 9.0, **changes)]
+    table, beside, quoted = fashion_run(tmp_path, monkeypatch, capsys, cells)
+    assert "universal" in " ".join(table) and not beside and not quoted
+    assert "aper" not in " ".join(table)
