@@ -57,6 +57,7 @@ CRITERIA = [  # what has several names; an object of a scene is there or not
 ]
 BASES = {cell: "_".join(cell) for cell in CRITERIA}
 BASES["scenes", "scene"] = "genecis_scene"
+BASES |= {cell: f"deepfashion_{cell[1]}" for cell in CRITERIA if cell[0] == "garments"}
 
 
 def test_it_is_small_and_says_what_it_is():

@@ -51,7 +51,7 @@ def test_every_class_can_be_drawn_and_looks_unlike_the_others(name):
 
 @pytest.mark.parametrize("name", WORLDS)
 @given(seed=st.integers(0, 10**6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_caption_says_what_it_was_asked_to_and_nothing_else(name, seed):
     world, rng = worlds[name], np.random.default_rng(seed)
     facts = world.sample(rng)

@@ -92,7 +92,7 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(tmp_path, monkeypat
     import_torchvision()
     from open_clip.model import CLIP
 
-    monkeypatch.setattr(training, "PHASES", [(4, 0.5, 0.5), (3, 0.9, 0.1)])
+    monkeypatch.setattr(training, "PHASES", [(4, 5, 0.5, 0.5), (3, 3, 0.9, 0.1)])
     monkeypatch.setattr(training, "BATCH", 8)
     monkeypatch.setattr(training, "CHECKPOINT", 2)
     tokenizer = training.build_tokenizer(tmp_path / "tokenizer")

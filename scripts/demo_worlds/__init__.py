@@ -18,7 +18,7 @@ from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 from tqdm import tqdm
 
-WORLDS = ("clevr4", "cards", "scenes")
+WORLDS = ("clevr4", "cards", "scenes", "garments")
 
 
 def sample_facts(phrases: dict[str, dict], rng: np.random.Generator) -> dict[str, str]:

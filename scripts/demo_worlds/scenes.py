@@ -161,7 +161,8 @@ def _a(noun: str) -> str:
     """The noun with its article."""
     if noun in NO_ARTICLE:
         return noun
-    return f"an {noun}" if noun[0] in "aeio" or noun.startswith("umb") else f"a {noun}"
+    vowel = noun.startswith(("a", "e", "i", "o", "umb")) and noun != "ewe"  # heard, not written
+    return f"an {noun}" if vowel else f"a {noun}"
 
 
 def _listed(words: list[str]) -> str:
