@@ -13,7 +13,7 @@ from torch import nn
 from crl.checkpoints import stored_shapes
 from crl.errors import UserError
 from crl.files import atomic_path, write_text
-from crl.vlm import WEIGHTS, LoadedVLM, find_vlm
+from crl.vlm import VLM, WEIGHTS, LoadedVLM, find_vlm, load_vlm
 
 CONFIG = "open_clip_config.json"
 ABOUT = "about"  # the entry of a weights file's header that says what they are
@@ -74,6 +74,31 @@ def read_about(file: Path) -> dict[str, Any]:
         return dict(json.loads(header.get(ABOUT, "{}")))
     except (ValueError, TypeError):
         return {}
+
+
+def check_made_for(file: Path, what: str, vlm: VLM, precision: str) -> None:
+    """Refuse weights whose header names another VLM than `vlm` at `precision`.
+
+    Files of other origin, without such a header, pass.
+
+    Args:
+        what: the weights, e.g. "a Combiner".
+
+    Raises:
+        UserError: embeddings of another VLM, or of other weights of it.
+    """
+    own = read_about(file)
+    if "vlm_fingerprint" not in own:
+        return
+    # A fingerprint depends on the precision, and what is trained in bf16 may be measured in fp32.
+    same = own["precision"] == precision
+    twin = vlm if same else load_vlm(vlm.name, "cpu", own["precision"])
+    if twin.fingerprint != own["vlm_fingerprint"]:
+        raise UserError(
+            f"{file} was trained on the VLM {own['vlm']!r} ({own['vlm_fingerprint'][:6]}), whose "
+            f"embeddings are not those of {vlm.name!r} ({twin.fingerprint[:6]}); use that VLM, or "
+            f"train {what} on this one"
+        )
 
 
 def trained_name(folder: Path, vlm: str) -> str:

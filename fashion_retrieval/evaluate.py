@@ -33,6 +33,7 @@ from crl.errors import UserError, command, nearest
 from crl.figures import retrieval_sheet, slug
 from crl.projection import align, l2, project
 from crl.results import Run, aligned, array_digest, digest
+from crl.training import check_made_for
 from crl.vlm import VLM, find_vlm, load_vlm
 from fashion_retrieval.datasets import Fashion, Retrieval, check_images, load
 from fashion_retrieval.heads import Heads, load_heads
@@ -226,11 +227,14 @@ def cells(config: EvaluateConfig) -> Iterator[tuple[Task, Cell]]:
         models.append((config.backbone, config.backbone_heads or config.heads, True))
     for name, _, _ in models:
         find_vlm(name)
-    heads = [load_heads(file, *size) if file else None for _, file, _ in models]
+    basis = digest(*(basis.hash for basis in bases))
+    heads = [load_heads(file, *size, basis) if file else None for _, file, _ in models]
     task = _task(config, fashion)
     device = available_device(config.device)
     rivals = [load_rival(file, len(bases), device) for file in config.rivals]
     vlms = [load_vlm(name, config.device, config.precision) for name, _, _ in models]
+    if config.heads:
+        check_made_for(config.heads, "heads", vlms[0], config.precision)
     for vlm, head, (name, file, trained) in zip(vlms, heads, models, strict=True):
         text = aligned_texts(vlm, bases, config.cache)
         embedded = embed_images(vlm, task.files, config.cache, config.batch_size, config.workers)
@@ -244,7 +248,6 @@ def cells(config: EvaluateConfig) -> Iterator[tuple[Task, Cell]]:
             "precision": config.precision,
             "device": str(vlm.device),
         }
-        basis = digest(*(basis.hash for basis in bases))
         for cell in _embedded(l2(image), text, basis, head, file, about, trained):
             yield task, cell
     for file, network in zip(config.rivals, rivals, strict=True):

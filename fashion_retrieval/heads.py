@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from crl.checkpoints import stored_shapes
 from crl.errors import UserError
+from crl.training import read_about
 
 EPS, MOMENTUM = 1e-5, 0.1  # of the batch normalisation, as in torch
 
@@ -155,7 +156,7 @@ AUTHORS = {  # names in the checkpoints of the authors' code, after projection_h
 }
 
 
-def load_heads(path: Path, attributes: int, width: int) -> Heads:
+def load_heads(path: Path, attributes: int, width: int, basis: str | None = None) -> Heads:
     """Heads from a file, in eval mode, on the CPU, in float32.
 
     Args:
@@ -163,10 +164,11 @@ def load_heads(path: Path, attributes: int, width: int) -> Heads:
             'mAP'}, the model's keys being projection_heads.<a>.fc.{0,1,3}.*.
         attributes: A, as many as it must have.
         width: K, the width of the bases that it must take.
+        basis: digest of these bases; heads.safetensors says with which it was trained.
 
     Raises:
         UserError: no such file; a damaged one or one that holds code; no heads; heads for another
-            number of attributes or another width.
+            number of attributes, another width or other bases.
     """
     path = Path(path)
     if not path.is_file():
@@ -196,6 +198,8 @@ def load_heads(path: Path, attributes: int, width: int) -> Heads:
                 f"{path} does not fit: {key} is {tuple(state[key].shape)}, expected "
                 f"{tuple(tensor.shape)}"
             )
+    if basis and read_about(path).get("basis_hash", basis) != basis:
+        raise UserError(f"the heads in {path} were trained with other text bases; use those")
     heads.load_state_dict(state, assign=True)
     return heads.eval()
 

@@ -21,7 +21,7 @@ from crl.config import load_config
 from crl.distributed import process_group, tell, world
 from crl.errors import UserError, command
 from crl.results import array_digest, digest, environment
-from crl.training import save_vlm, trained_name
+from crl.training import check_made_for, save_vlm, trained_name
 from crl.vlm import LoadedVLM, load_vlm
 from fashion_retrieval.evaluate import aligned_texts, text_bases
 from fashion_retrieval.heads import load_heads
@@ -53,14 +53,16 @@ def train(config: BackboneConfig, device: str | None) -> None:
     check_shares(config)
     data = training_data(config)
     bases = text_bases(config.dataset, data.attributes, config.bases)
-    heads = load_heads(config.heads, len(bases), min(len(basis.texts) for basis in bases))
+    basis = digest(*(basis.hash for basis in bases))
+    heads = load_heads(config.heads, len(bases), min(len(basis.texts) for basis in bases), basis)
     name = trained_name(config.outputs / "fashion_backbone" / config.name, config.vlm)
 
     vlm = load_vlm(config.vlm, device)
+    check_made_for(config.heads, "heads", vlm, "fp32")
     contents = {
         "data": data.digest,
         "vlm": vlm.fingerprint,
-        "basis": digest(*(basis.hash for basis in bases)),
+        "basis": basis,
         "heads": digest(*(array_digest(tensor.numpy()) for tensor in heads.state_dict().values())),
     }
     job = Job.of("fashion_backbone", config, **contents)
@@ -75,7 +77,7 @@ def train(config: BackboneConfig, device: str | None) -> None:
         "device": str(vlm.device),
         "processes": world(),
         "vlm_fingerprint": contents["vlm"],
-        "basis_hash": contents["basis"],
+        "basis_hash": basis,
         "heads_hash": contents["heads"],
         "trained_vlm": name,
         "texts": text.shape[1],

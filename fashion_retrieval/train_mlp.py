@@ -125,8 +125,11 @@ def train(config: MlpConfig) -> None:
         **data.about,
     }
 
+    header = {"vlm": config.vlm, "vlm_fingerprint": vlm.fingerprint, "precision": config.precision}
+    header |= {"basis_hash": basis}
+
     def keep() -> None:
-        save_tensors(job.folder / "heads.safetensors", heads)
+        save_tensors(job.folder / "heads.safetensors", heads, **header)
 
     fit(job, about, heads, optimizer, batches, backward, validate, keep)
 

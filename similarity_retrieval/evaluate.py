@@ -28,7 +28,7 @@ from crl.figures import retrieval_sheet, slug
 from crl.files import atomic_path
 from crl.projection import l2, project
 from crl.results import Run, aligned, array_digest, digest
-from crl.training import read_about
+from crl.training import check_made_for
 from crl.vlm import VLM, find_vlm, load_vlm
 from similarity_retrieval.combiner import Combiner, load_combiner
 from similarity_retrieval.datasets import TASKS, GeneCIS, Templates, images, load
@@ -235,18 +235,7 @@ def cells(config: EvaluateConfig) -> Iterator[Cell]:
 def _combiner(path: Path, vlm: VLM, precision: str) -> Combiner:
     """The Combiner in `path`, refused if its header names another VLM than `vlm` at `precision`."""
     combiner = load_combiner(path, vlm.dim)
-    own = read_about(path)
-    if not own:  # GeneCIS's
-        return combiner
-    # A fingerprint depends on the precision, and a Combiner trained in bf16 may be measured in fp32
-    same = own["precision"] == precision
-    twin = vlm if same else load_vlm(vlm.name, "cpu", own["precision"])
-    if twin.fingerprint != own["vlm_fingerprint"]:
-        raise UserError(
-            f"{path} was trained on the VLM {own['vlm']!r} ({own['vlm_fingerprint'][:6]}), whose "
-            f"embeddings are not those of {vlm.name!r} ({twin.fingerprint[:6]}); use that VLM, or "
-            "train a Combiner on this one"
-        )
+    check_made_for(path, "a Combiner", vlm, precision)
     return combiner
 
 

@@ -454,6 +454,19 @@ def test_bad_input_is_seen_before_a_model_is_loaded(
     assert not toy and not results(root).exists()
 
 
+def test_heads_of_another_vlm_are_refused(root, toy, monkeypatch, capsys):
+    heads = load_heads(heads_file(root.parent), 2, 4)
+    own = {"vlm": "mine", "precision": "fp32"}
+    for fingerprint, code in (("toy-mine", 2), ("toy-clip-b16", 0)):
+        save_tensors(root.parent / "own.safetensors", heads, vlm_fingerprint=fingerprint, **own)
+        found, _, err = run(monkeypatch, capsys, root, f"heads={root.parent}/own.safetensors")
+        assert found == code
+        if code:
+            assert "own.safetensors was trained on the VLM 'mine'" in err
+            assert "or train heads on this one" in err and len(err.splitlines()) == 1
+            assert toy["clip-b16"].images == 0 and not results(root).exists()
+
+
 def test_a_vlm_with_several_vectors_is_refused(root, toy, monkeypatch, capsys):
     code, _, err = run(monkeypatch, capsys, root, "vlm=many")
     assert code == 2 and "many gives 2 vectors an image" in err

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from crl.errors import UserError
 from crl.projection import l2
+from crl.training import read_about
 from fashion_retrieval import train_mlp as module
 from fashion_retrieval import training
 from fashion_retrieval.heads import load_heads
@@ -208,6 +209,9 @@ def test_learns_and_keeps_the_best(tmp_path, vlm):
         "results.json",
         "state.pt",
     ]
+    header = {"vlm": "demo", "vlm_fingerprint": "clothes-1", "precision": "fp32"}
+    header |= {"basis_hash": results["basis_hash"]}
+    assert read_about(folder / "heads.safetensors") == header
     # The weights on disk are those of the best epoch, measured here query by query.
     heads = load_heads(folder / "heads.safetensors", 2, 6)
     assert literal_map(tmp_path, heads, vlm, keys) == pytest.approx(max(curve), abs=1e-3)
@@ -391,6 +395,31 @@ def test_loss_that_is_not_finite(tmp_path, vlm, monkeypatch):
     loss = module.triplet_loss
     monkeypatch.setattr(module, "triplet_loss", lambda *given: loss(*given) * torch.nan)
     refused("the loss of step 9 is not finite; the best weights and the last checkpoint are", keys)
+    assert {file: file.read_bytes() for file in before} == before
+
+
+@pytest.mark.parametrize("checkpoint_every", [3, 2000])
+def test_weights_that_are_not_finite(tmp_path, vlm, monkeypatch, checkpoint_every):
+    """A finite loss can have gradients that are not."""
+    keys = write_clothes(tmp_path)
+    folder, _ = train(keys, epochs=1, checkpoint_every=checkpoint_every)
+    before = {file: file.read_bytes() for file in folder.iterdir() if file.name != "config.yaml"}
+
+    class Steep(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, loss):
+            return loss.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient * torch.inf
+
+    loss = module.triplet_loss
+    monkeypatch.setattr(module, "triplet_loss", lambda *given: Steep.apply(loss(*given)))
+    monkeypatch.setattr(training.math, "isfinite", lambda _: True)  # the next loss would show it
+    step = 9 if checkpoint_every == 3 else 16
+    says = f"the weights after step {step} are not finite; the best weights and the last checkpoint"
+    refused(says, keys, checkpoint_every=checkpoint_every)
     assert {file: file.read_bytes() for file in before} == before
 
 

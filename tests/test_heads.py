@@ -171,9 +171,18 @@ def test_own_file_comes_back(tmp_path):
     assert torch.equal(found(x, attribute), heads(x, attribute)) and not found.training
 
 
-def refused(match, path, attributes=A, width=K):
+def test_heads_of_other_bases(tmp_path):
+    file = tmp_path / "heads.safetensors"
+    save_tensors(file, Heads(A, K, OUT), basis_hash="ours")
+    refused("heads.safetensors were trained with other text bases", file, basis="others")
+    load_heads(file, A, K, "ours")
+    load_heads(file, A, K)  # bases without a digest
+    load_heads(write_authors(tmp_path / "best_model.pth", separate()), A, K, "ours")
+
+
+def refused(match, path, attributes=A, width=K, basis=None):
     with pytest.raises(UserError, match=match) as caught:
-        load_heads(path, attributes, width)
+        load_heads(path, attributes, width, basis)
     assert "\n" not in str(caught.value)
 
 

@@ -385,6 +385,7 @@ def test_a_combiner_of_another_vlm_is_refused_and_of_another_precision_is_not(
         return vlm
 
     monkeypatch.setattr(evaluate, "load_vlm", load)
+    monkeypatch.setattr("crl.training.load_vlm", load)
     fingerprint = f"{trained}-clip-b16" if same else f"{trained}-clip-b16 of another training"
     header = {"vlm": "outputs/mine", "vlm_fingerprint": fingerprint, "precision": trained}
     settings = [f"combiner={combiner_of(genecis, **header)}", f"precision={measured}"]

@@ -400,6 +400,20 @@ def test_wrong_input_before_the_vlm_is_loaded(keys, tmp_path, monkeypatch):
     refused("26 triplets in batches of 8 leave a last one of 2, fewer than the 3 processes", keys)
 
 
+def test_heads_of_another_vlm(keys, tmp_path):
+    heads = load_heads(keys["heads"], 2, WIDTH)
+    about = {"vlm": "mine", "precision": "fp32"}
+    save_tensors(tmp_path / "other.safetensors", heads, vlm_fingerprint="0" * 16, **about)
+    refused(
+        "other.safetensors was trained on the VLM 'mine'",
+        keys,
+        heads=tmp_path / "other.safetensors",
+    )
+    fingerprint = load_vlm(keys["vlm"], "cpu").fingerprint
+    save_tensors(tmp_path / "other.safetensors", heads, vlm_fingerprint=fingerprint, **about)
+    train(keys, epochs=1, heads=tmp_path / "other.safetensors")
+
+
 def test_another_training_in_the_folder(keys, tmp_path):
     folder, _ = train(keys, epochs=1)
     refused(r"holds another training \(lr 0.0001, not 0.5\); choose another name=", keys, lr=0.5)

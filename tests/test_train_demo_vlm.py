@@ -81,7 +81,7 @@ def test_augmented_pictures_keep_their_shape_and_range_and_differ():
 
 
 def test_phases_follow_each_other():
-    first, second, third = training.PHASES
+    first, second, third, *_ = training.PHASES
     assert training.phase_of(0) == (0, first)
     assert training.phase_of(first[0] - 1) == (0, first)
     assert training.phase_of(first[0]) == (first[0], second)
@@ -92,7 +92,7 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(tmp_path, monkeypat
     import_torchvision()
     from open_clip.model import CLIP
 
-    monkeypatch.setattr(training, "PHASES", [(4, 5, 0.5, 0.5), (3, 3, 0.9, 0.1)])
+    monkeypatch.setattr(training, "PHASES", [(4, 1e-3, 5, 0.5, 0.5), (3, 5e-4, 3, 0.9, 0.1)])
     monkeypatch.setattr(training, "BATCH", 8)
     monkeypatch.setattr(training, "CHECKPOINT", 2)
     tokenizer = training.build_tokenizer(tmp_path / "tokenizer")
