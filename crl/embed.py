@@ -114,6 +114,7 @@ def embed_images(
     batch_size: int = 64,
     workers: int | None = None,
     unreadable: Literal["error", "skip"] = "error",
+    single: bool = False,
 ) -> ImageEmbeddings:
     """Embed image files and crops; one named several times, or copied, is encoded once.
 
@@ -123,9 +124,10 @@ def embed_images(
         workers: threads that decode images; default one a core, at most 8.
         unreadable: `error` stops at an image that cannot be decoded and names it; `skip` leaves
             such images out and warns how many there were.
+        single: refuse a VLM that gives several vectors an image, after its first batch.
 
     Raises:
-        UserError: no images, a missing file, or an unreadable image.
+        UserError: no images, a missing file, an unreadable image, or too many vectors.
     """
     if len(images) == 0:
         raise UserError("there are no images to embed")
@@ -145,7 +147,15 @@ def embed_images(
                     raise _unreadable(failures)
                 bar.update(len(good) + len(failed))
                 if good:
-                    yield good, vlm.encode_images(pixels).float().cpu().numpy()
+                    yield good, checked(vlm.encode_images(pixels).float().cpu().numpy())
+
+        def checked(embeddings: np.ndarray) -> np.ndarray:
+            if single and embeddings.ndim != 2:
+                raise UserError(
+                    f"{vlm.name} gives {embeddings.shape[1]} vectors an image and one is needed; "
+                    "use a VLM of the CLIP kind"
+                )
+            return embeddings
 
         with bar:
             store.add_all(encoded())
@@ -158,7 +168,7 @@ def embed_images(
             )
         if len(kept) == 0:
             raise _unreadable(failures)
-        return ImageEmbeddings(store.gather([digests[i] for i in kept]), kept)
+        return ImageEmbeddings(checked(store.gather([digests[i] for i in kept])), kept)
 
 
 def embed_texts(

@@ -13,6 +13,7 @@ from torch import nn
 from crl.checkpoints import stored_shapes
 from crl.errors import UserError
 from crl.files import atomic_path, write_text
+from crl.results import array_digest, digest
 from crl.vlm import VLM, WEIGHTS, LoadedVLM, find_vlm, load_vlm
 
 CONFIG = "open_clip_config.json"
@@ -61,6 +62,11 @@ def save_tensors(file: Path, model: nn.Module, **about: str | int) -> None:
     with atomic_path(file) as temporary:
         # One entry: safetensors would write several in another order each time.
         temporary.write_bytes(save(state, {ABOUT: json.dumps(about)} if about else None))
+
+
+def weights_digest(model: nn.Module) -> str:
+    """Changes whenever a weight of `model` does."""
+    return digest(*(array_digest(tensor.cpu().numpy()) for tensor in model.state_dict().values()))
 
 
 def read_about(file: Path) -> dict[str, Any]:
@@ -113,10 +119,13 @@ def trained_name(folder: Path, vlm: str) -> str:
     raise UserError(f"only an open_clip VLM can be trained here, and {vlm!r} is none")
 
 
-def save_vlm(folder: Path, vlm: LoadedVLM) -> None:
+def save_vlm(folder: Path, vlm: LoadedVLM, **about: str | int) -> None:
     """An open_clip folder in `folder`, where `load_vlm(trained_name(...))` reads it.
 
     A folder, since a bare file of weights does not say how images are to be prepared.
+
+    Args:
+        about: for the header of the weights; see `save_tensors`.
     """
     target, source = folder / "vlm", Path(find_vlm(vlm.name))
     if source.is_dir():  # configuration and tokenizer; not the weights, nor a model card
@@ -127,4 +136,4 @@ def save_vlm(folder: Path, vlm: LoadedVLM) -> None:
     else:
         config = {"model_cfg": vlm.recipe["model"], "preprocess_cfg": vlm.recipe["preprocess"]}
         write_text(target / CONFIG, json.dumps(config, indent=2) + "\n")
-    save_tensors(target / WEIGHTS[0], vlm.model)
+    save_tensors(target / WEIGHTS[0], vlm.model, **about)

@@ -87,7 +87,7 @@ def load(
     """Read and validate the files of `splits`; images are not looked at (see `check_images`).
 
     Args:
-        root: folder of the text files.
+        root: folder of the text files; meta.json may also be beside that folder.
         dataset: its name in meta.json.
         images: folder that the paths in filenames_*.txt start from; none: `root`.
 
@@ -98,7 +98,10 @@ def load(
     """
     root = Path(root)
     images = root if images is None else Path(images)
-    attributes, values = _meta(root / "meta.json", dataset)
+    meta = root / "meta.json"
+    if not meta.is_file() and (root.parent / meta.name).is_file():  # as ASEN's archive has it
+        meta = root.parent / meta.name
+    attributes, values = _meta(meta, dataset)
     loaded = {}
     for split in splits:
         files = _files(root / f"filenames_{split}.txt", images)

@@ -9,6 +9,7 @@ I, CRL without training, and CRL with trained heads and with a trained backbone 
 
 import hashlib
 import os
+import re
 import time
 import zlib
 from collections import Counter
@@ -23,21 +24,26 @@ from zipfile import BadZipFile
 import numpy as np
 import torch
 from pydantic import BeforeValidator, Field, field_validator, model_validator
-from torch import nn
 
-from crl.basis import TextBasis
 from crl.checkpoints import available_device
 from crl.config import Config, load_config
-from crl.embed import embed_images, embed_texts
-from crl.errors import UserError, command, nearest
+from crl.embed import embed_images
+from crl.errors import UserError, command
 from crl.figures import retrieval_sheet, slug
-from crl.projection import align, l2, project
+from crl.projection import l2
 from crl.results import Run, aligned, array_digest, digest
-from crl.training import check_made_for
-from crl.vlm import VLM, find_vlm, load_vlm
+from crl.training import check_made_for, read_about, weights_digest
+from crl.vlm import VLM, WEIGHTS, find_vlm, load_vlm
 from fashion_retrieval.datasets import Fashion, Retrieval, check_images, load
 from fashion_retrieval.heads import Heads, load_heads
 from fashion_retrieval.networks import Network, represent_tables
+from fashion_retrieval.representation import (
+    align_all,
+    aligned_texts,
+    conditional,
+    headed,
+    text_bases,
+)
 from fashion_retrieval.rivals import load_rival
 from fashion_retrieval.scoring import (
     Represent,
@@ -163,50 +169,7 @@ def measure(task: Task, cell: Cell, seed: int) -> dict[str, dict[str, float]]:
     return {m: mean_scores(p, query, task.attributes) for m, p in precision.items()}
 
 
-# --- representations ------------------------------------------------------------------------------
-
-
-def conditional(image: np.ndarray, text: np.ndarray) -> Represent:
-    """R = I T_aᵀ with unit rows, (n, K); I (N, D) has unit rows, T (A, K, D) is aligned."""
-    return lambda images, attribute: l2(project(image[images], text[attribute]))
-
-
-def headed(represent: Represent, heads: Heads) -> Represent:
-    """Each representation through the head of its attribute: (n, out)."""
-
-    def through(images: np.ndarray, attribute: int) -> np.ndarray:
-        parts = []
-        with torch.inference_mode():
-            for part in np.array_split(images, len(images) // 4096 + 1):
-                r = torch.from_numpy(represent(part, attribute))
-                parts.append(heads(r, torch.full((len(r),), attribute)).numpy())
-        return np.concatenate(parts)
-
-    return through
-
-
 # --- inputs ---------------------------------------------------------------------------------------
-
-
-def text_bases(dataset: str, attributes: list[str], given: dict[str, str]) -> list[TextBasis]:
-    """The basis of each attribute: `given`, or that named <dataset>_<attribute>.
-
-    Raises:
-        UserError: no such basis, or one given for an attribute that there is not.
-    """
-    for name in given:
-        if name not in attributes:
-            raise UserError(f"bases: unknown attribute {name!r}; {nearest(name, attributes)}")
-    return [TextBasis.load(given.get(a, f"{dataset.lower()}_{a}")) for a in attributes]
-
-
-def aligned_texts(vlm: VLM, bases: list[TextBasis], cache: Path | None) -> np.ndarray:
-    """T_a of all attributes, (A, K, D), K being the number of texts of the smallest basis."""
-    return _aligned([l2(embed_texts(vlm, basis.prompts, cache)) for basis in bases])
-
-
-def _aligned(texts: list[np.ndarray]) -> np.ndarray:
-    return np.stack([align(text, min(map(len, texts))) for text in texts])
 
 
 def cells(config: EvaluateConfig) -> Iterator[tuple[Task, Cell]]:
@@ -235,12 +198,14 @@ def cells(config: EvaluateConfig) -> Iterator[tuple[Task, Cell]]:
     vlms = [load_vlm(name, config.device, config.precision) for name, _, _ in models]
     if config.heads:
         check_made_for(config.heads, "heads", vlms[0], config.precision)
+    if config.backbone:
+        _check_backbone(config.backbone, vlms[0], config.precision, heads[1])
     for vlm, head, (name, file, trained) in zip(vlms, heads, models, strict=True):
         text = aligned_texts(vlm, bases, config.cache)
-        embedded = embed_images(vlm, task.files, config.cache, config.batch_size, config.workers)
-        image = np.asarray(embedded.image)  # (N, D)
-        if image.ndim != 2:
-            raise UserError(f"{name} gives {image.shape[1]} vectors an image; this task needs one")
+        embedded = embed_images(
+            vlm, task.files, config.cache, config.batch_size, config.workers, single=True
+        )
+        image = l2(np.asarray(embedded.image))  # (N, D)
         about = {
             "vlm": name,
             "label": config.vlm,
@@ -248,10 +213,23 @@ def cells(config: EvaluateConfig) -> Iterator[tuple[Task, Cell]]:
             "precision": config.precision,
             "device": str(vlm.device),
         }
-        for cell in _embedded(l2(image), text, basis, head, file, about, trained):
+        for cell in _embedded(image, text, basis, head, file, about, trained):
             yield task, cell
     for file, network in zip(config.rivals, rivals, strict=True):
         yield task, _rival(task, network, file, config, device)
+
+
+def _check_backbone(name: str, vlm: VLM, precision: str, heads: Heads) -> None:
+    """Was the trained backbone `name` once `vlm`, and was it trained under these heads?"""
+    file = Path(find_vlm(name)) / WEIGHTS[0]
+    if not file.is_file():  # not of train_backbone.py
+        return
+    check_made_for(file, "a backbone", vlm, precision)
+    if read_about(file).get("heads_hash", weights_digest(heads)) != weights_digest(heads):
+        raise UserError(
+            f"the backbone {name} was trained under other heads than those given; give those as "
+            "backbone_heads"
+        )
 
 
 def _task(config: EvaluateConfig, fashion: Fashion) -> Task:
@@ -295,7 +273,7 @@ def _embedded(
     if not trained:
         yield _cell("crl-free", represent, inputs, about)
     if heads is not None:
-        about |= {"heads_hash": _weights(heads), "file": str(file)}
+        about |= {"heads_hash": weights_digest(heads), "file": str(file)}
         method = "crl" if trained else "crl-mlp"
         yield _cell(method, headed(represent, heads), [*inputs, about["heads_hash"]], about)
 
@@ -315,7 +293,7 @@ def _rival(
         tables = [task.query, task.candidate]
         return represent_tables(network, task.files, tables, reading, device)
 
-    fingerprint = digest(_weights(network), config.precision)
+    fingerprint = digest(weights_digest(network), config.precision)
     about = {
         "vlm": network.tower_name,
         "label": network.tower_name,
@@ -341,21 +319,18 @@ def _cell(method: str, represent: Represent, inputs: list[str], about: dict[str,
     return Cell(method, represent, digest(method, inputs), about)
 
 
-def _weights(model: nn.Module) -> str:
-    return digest(*(array_digest(tensor.cpu().numpy()) for tensor in model.state_dict().values()))
-
-
 def _from_file(config: EvaluateConfig) -> Iterator[tuple[Task, Cell]]:
     file = config.features
     try:
         with np.load(file, allow_pickle=False) as stored:
             arrays = {key: stored[key] for key in stored.files}
         image, query, candidate = (arrays[key] for key in ("image", "query", "candidate"))
-        count = sum(key.startswith("text") for key in arrays)
+        count = sum(bool(re.fullmatch(r"text\d+", key)) for key in arrays)
         texts = [arrays[f"text{a}"] for a in range(max(count, 1))]
     except KeyError as error:
         raise UserError(
-            f"{file} must hold image, query, candidate and text0, text1, ...: {error}"
+            f"{file} must hold image, query, candidate and text0, text1, ... (and may hold "
+            f"attributes, their names): {error}"
         ) from error
     except (
         OSError,
@@ -376,8 +351,7 @@ def _from_file(config: EvaluateConfig) -> Iterator[tuple[Task, Cell]]:
         _check_embeddings(file, name, x, image.shape[-1] if image.ndim else 0)
     for name, rows in (("query", query), ("candidate", candidate)):
         _check_rows(file, name, rows, len(image), count)
-    image = l2(image.astype(np.float32))
-    text = _aligned([l2(t.astype(np.float32)) for t in texts])
+    image, text = _unit(image), align_all([_unit(t) for t in texts])
     heads = load_heads(config.heads, *text.shape[:2]) if config.heads else None
     about = {"vlm": "features", "label": file.name, "vlm_fingerprint": array_digest(image)}
     split = {"data": file.name, "values": None, "images": len(image)}
@@ -394,6 +368,11 @@ def _check_embeddings(file: Path, name: str, x: np.ndarray, width: int) -> None:
         raise UserError(f"{file}: {name} holds things that are not finite numbers")
     if not x.any(axis=1).all():
         raise UserError(f"{file}: {name} has a row of zeros")
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    """Unit rows in float32 of rows whose length float32 may not hold."""
+    return l2(x / np.abs(x).max(axis=1, keepdims=True).astype(np.float64)).astype(np.float32)
 
 
 def _check_rows(file: Path, name: str, rows: np.ndarray, images: int, attributes: int) -> None:

@@ -152,7 +152,7 @@ def represent_rows(
         config: has precision, workers and eval_batch.
 
     Raises:
-        UserError: an image cannot be read.
+        UserError: an image cannot be read; a representation is not finite.
     """
     network.eval()
     images = np.unique(rows[:, 0])
@@ -168,6 +168,8 @@ def represent_rows(
         result[mine] = network.embed(features[place], attribute[mine])
     if world() > 1:
         dist.all_reduce(result)  # the others' rows are zeros here
+    if not result.isfinite().all():
+        raise UserError("the network gave NaN or infinite vectors; try precision=fp32")
     return result.cpu().numpy()
 
 

@@ -1,9 +1,10 @@
 """The rivals of the paper's Table 4 that are trained here: Triplet, CSN and ASEN.
 
 Each is put on the visual tower of any open_clip VLM, or on torchvision's ResNet-50, and trained by
-train_rival.py on the triplets of CRL with its loss, in cosine similarity: so the methods differ and
-nothing else. There they differ from what their authors did (CSN: Euclidean distance, margin 0.2,
-width 64, on a ResNet-18; ASEN: margin 0.2; both flip images at random). ASEN++ and RPF are not
+train_rival.py with the sampler and the loss of CRL, in cosine similarity. That is not what their
+authors did. CSN: Euclidean distance, margin 0.2, width 64, on a ResNet-18. ASEN: margin 0.2,
+batches of 16, 200 epochs, each of which takes the rate to 0.985 of itself. Both flip images at
+random and train the tower's batch normalisation, which stays as it is here. ASEN++ and RPF are not
 implemented: their numbers are quoted from the paper.
 """
 
@@ -131,6 +132,7 @@ def _resnet(file: str, spatial: bool, weights: bool) -> tuple[nn.Module, Preproc
     from torchvision.models import ResNet50_Weights, resnet50
 
     published = ResNet50_Weights.IMAGENET1K_V1
+    transforms = published.transforms(resize_size=224)  # as ASEN's: nothing is cut off but a border
     state = None
     if weights:
         state = _weights(Path(file).expanduser()) if file else _fetch(published)
@@ -140,7 +142,7 @@ def _resnet(file: str, spatial: bool, weights: bool) -> tuple[nn.Module, Preproc
             resnet.load_state_dict(state)
     parts = list(resnet.children())  # 4 of the stem, 4 stages, mean, classifier
     module = nn.Sequential(*parts[:7]) if spatial else nn.Sequential(*parts[:9], nn.Flatten())
-    return module, Preprocess(published.transforms())
+    return module, Preprocess(transforms)
 
 
 def _weights(file: Path) -> dict[str, Tensor]:

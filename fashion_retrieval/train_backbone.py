@@ -20,12 +20,12 @@ from pydantic import Field
 from crl.config import load_config
 from crl.distributed import process_group, tell, world
 from crl.errors import UserError, command
-from crl.results import array_digest, digest, environment
-from crl.training import check_made_for, save_vlm, trained_name
+from crl.results import digest, environment
+from crl.training import check_made_for, save_vlm, trained_name, weights_digest
 from crl.vlm import LoadedVLM, load_vlm
-from fashion_retrieval.evaluate import aligned_texts, text_bases
 from fashion_retrieval.heads import load_heads
 from fashion_retrieval.networks import Conditional, NetworkConfig, check_shares, train_network
+from fashion_retrieval.representation import aligned_texts, text_bases
 from fashion_retrieval.training import Job, training_data
 
 
@@ -63,7 +63,7 @@ def train(config: BackboneConfig, device: str | None) -> None:
         "data": data.digest,
         "vlm": vlm.fingerprint,
         "basis": basis,
-        "heads": digest(*(array_digest(tensor.numpy()) for tensor in heads.state_dict().values())),
+        "heads": weights_digest(heads),
     }
     job = Job.of("fashion_backbone", config, **contents)
     if job.finished:
@@ -83,7 +83,9 @@ def train(config: BackboneConfig, device: str | None) -> None:
         "texts": text.shape[1],
         **data.about,
     }
-    train_network(job, about, network, data, keep=lambda: save_vlm(job.folder, vlm))
+    header = {"vlm": config.vlm, "vlm_fingerprint": contents["vlm"], "precision": "fp32"}
+    header |= {"basis_hash": basis, "heads_hash": contents["heads"]}
+    train_network(job, about, network, data, keep=lambda: save_vlm(job.folder, vlm, **header))
     tell(f"evaluate.py takes it as backbone={name} backbone_heads={config.heads}")
 
 

@@ -19,17 +19,14 @@ from pydantic import Field
 
 from crl.config import load_config
 from crl.embed import embed_images
-from crl.errors import UserError, command
-from crl.projection import l2, project
+from crl.errors import command
 from crl.results import digest, environment
 from crl.training import save_tensors
 from crl.vlm import find_vlm, load_vlm
-from fashion_retrieval.evaluate import aligned_texts, text_bases
 from fashion_retrieval.heads import Heads
+from fashion_retrieval.representation import aligned_texts, conditional, headed, text_bases
 from fashion_retrieval.scoring import mean_scores, retrieval_precision
 from fashion_retrieval.training import FitConfig, Job, fit, training_data, triplet_loss
-
-CHUNK = 4096  # rows at once
 
 
 class MlpConfig(FitConfig):
@@ -39,25 +36,11 @@ class MlpConfig(FitConfig):
         {}, description="attribute: text basis (name or YAML file); none: <dataset>_<attribute>"
     )
     vlm: str = Field("clip-b16", description="the VLM, by name")
+    epochs: int = Field(1000, gt=0, description="of `triplets` triplets each")
     out: int = Field(1024, gt=0, description="width of the heads' results")
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="of the VLM")
     embed_batch: int = Field(64, gt=0, description="images a batch while embedding")
     workers: int | None = Field(None, gt=0, description="threads that decode images")
-
-
-def conditional(image: np.ndarray, text: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """x = l2(I @ T_a.T) of rows (n, 2 or more), image and attribute: (n, K) float32, unit rows.
-
-    Args:
-        image: (N, D), of any length.
-        text: T_a, (A, K, D).
-    """
-    x = np.empty((len(rows), text.shape[1]), np.float32)
-    for attribute in np.unique(rows[:, 1]):
-        mine = np.flatnonzero(rows[:, 1] == attribute)
-        for part in np.array_split(mine, len(mine) // CHUNK + 1):
-            x[part] = l2(project(l2(image[rows[part, 0]]), text[attribute]))
-    return x
 
 
 def train(config: MlpConfig) -> None:
@@ -79,12 +62,16 @@ def train(config: MlpConfig) -> None:
         return
 
     text = aligned_texts(vlm, bases, config.cache)  # (A, K, D)
-    embedded = embed_images(vlm, data.files, config.cache, config.embed_batch, config.workers)
-    image = embedded.image  # (N, D)
-    if image.ndim != 2:
-        raise UserError(f"{config.vlm} gives {image.shape[1]} vectors an image; this needs one")
+    image = embed_images(
+        vlm, data.files, config.cache, config.embed_batch, config.workers, single=True
+    ).image  # (N, D)
+    represent = conditional(image, text)
     triplets, labels = data.triplets, data.triplets.labels
-    x = torch.from_numpy(conditional(image, text, labels)).to(vlm.device)  # (L, K)
+    x = np.empty((len(labels), text.shape[1]), np.float32)  # (L, K)
+    for a in range(len(bases)):
+        mine = labels[:, 1] == a
+        x[mine] = represent(labels[mine, 0], a)
+    x = torch.from_numpy(x).to(vlm.device)
     attribute = torch.from_numpy(labels[:, 1]).to(vlm.device)  # (L,)
 
     torch.manual_seed(config.seed)
@@ -101,18 +88,10 @@ def train(config: MlpConfig) -> None:
         loss.backward()
         return loss.item()
 
-    def represent(images: np.ndarray, attribute: int) -> np.ndarray:
-        parts = []
-        for part in np.array_split(images, len(images) // CHUNK + 1):
-            rows = np.column_stack([part, np.full_like(part, attribute)])
-            x = torch.from_numpy(conditional(image, text, rows)).to(vlm.device)
-            parts.append(heads(x, torch.from_numpy(rows[:, 1]).to(vlm.device)).cpu().numpy())
-        return np.concatenate(parts)
-
     def validate() -> dict[str, float]:
         heads.eval()
-        with torch.inference_mode():
-            precision = retrieval_precision(represent, data.query, data.candidate)
+        through = headed(represent, heads)
+        precision = retrieval_precision(through, data.query, data.candidate)
         heads.train()
         return mean_scores(precision, data.query, data.attributes)
 

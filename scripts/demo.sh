@@ -14,10 +14,12 @@ run() { $python "$1" --config "configs/demo/$2.yaml" "outputs=$out" "${@:3}" >/d
 
 echo "1/7  Drawing the demo data"
 $python scripts/make_demo_data.py --out $data --images $images
-# A training refuses to go on with other data or another VLM: then it starts anew.
+# A training refuses to go on with other data or another VLM, and results would stand beside the
+# former ones: then all starts anew.
 inputs=$(cat $data/.*.json crl/assets/demo_vlm/*.safetensors | cksum)
 if [ "$(cat $out/demo-inputs 2>/dev/null)" != "$inputs" ]; then
   rm -rf $out/{triplets,combiner,fashion_mlp,fashion_backbone,fashion_rivals}/demo
+  rm -rf $out/{clustering,few_shot}/demo-{clevr4,cards} $out/{similarity,fashion}_retrieval/demo
   mkdir -p $out
   echo "$inputs" >$out/demo-inputs
 fi

@@ -203,12 +203,10 @@ def cells(config: EvaluateConfig) -> Iterator[Cell]:
         vlm = load_vlm(name, config.device, config.precision)
         loaded.append((vlm, _combiner(head, vlm, config.precision) if head else None, star))
     for vlm, combiner, star in loaded:
-        embedded = embed_images(vlm, files, config.cache, config.batch_size, config.workers)
+        embedded = embed_images(
+            vlm, files, config.cache, config.batch_size, config.workers, single=True
+        )
         image = np.asarray(embedded.image)  # (M, D), each distinct image once
-        if image.ndim != 2:
-            raise UserError(
-                f"{vlm.name} gives {image.shape[1]} vectors an image; GeneCIS needs one"
-            )
         plain = embed_texts(vlm, data.conditions, config.cache)  # (C, D)
         for task in config.tasks:
             prompted = _prompted(vlm, data, task, config)

@@ -91,12 +91,7 @@ def embed(vlm: LoadedVLM, data: Triplets, config: "TrainConfig", cache: Path | N
         UserError: an unreadable image, embeddings that are not finite, or several for an image.
     """
     paths = [config.images / name for name in data.images]
-    image = embed_images(vlm, paths, cache, workers=config.workers or None).image
-    if image.ndim != 2:
-        raise UserError(
-            f"{vlm.name} gives {image.shape[1]} vectors an image; the Combiner takes one: use a "
-            "VLM of the CLIP kind"
-        )
+    image = embed_images(vlm, paths, cache, workers=config.workers or None, single=True).image
     text = embed_texts(vlm, data.conditions, cache)
     return torch.from_numpy(image), torch.from_numpy(text)
 

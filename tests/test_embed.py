@@ -156,6 +156,18 @@ def test_no_cache_leaves_nothing_behind(folder, tmp_path, monkeypatch):
     assert {path.name for path in tmp_path.rglob("*")} == {"temporary", "here"}
 
 
+def test_several_vectors_where_one_is_needed(folder, tmp_path):
+    files = sorted(folder.glob("0*.png"))
+    for stored in (False, True):
+        vlm = ToyVLM(queries=2)
+        if stored:
+            embed_images(vlm, files, tmp_path, 2)
+        before = vlm.images
+        with pytest.raises(UserError, match="toy gives 2 vectors an image and one is needed"):
+            embed_images(vlm, files, tmp_path, 2, workers=1, single=True)
+        assert vlm.images - before == (0 if stored else 2)  # one batch
+
+
 def test_workers_change_nothing(tmp_path, small_shards):
     paths = make_images(tmp_path / "images", 11)
     paths[4].write_text("no image")

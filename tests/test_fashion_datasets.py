@@ -123,6 +123,15 @@ def test_an_unknown_data_set_shows_the_known_ones(root):
         load(root, "zappos")
 
 
+def test_meta_beside_the_folder(root, tmp_path):
+    """As ASEN's archive has it."""
+    folder = tmp_path / "DeepFashion"
+    folder.mkdir()
+    for name in FILES.keys() - {"meta.json"}:
+        (root / name).rename(folder / name)
+    assert load(folder).attributes
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_a_missing_file_and_where_to_get_it(root, name):
     (root / name).unlink()

@@ -14,7 +14,7 @@ from toy_vlm import DIM, SIDE, ToyVLM, direct, make_images
 from crl.basis import TextBasis
 from crl.embed import open_image
 from crl.projection import l2
-from crl.training import save_tensors
+from crl.training import save_tensors, weights_digest
 from fashion_retrieval import evaluate
 from fashion_retrieval import rivals as rivals_module
 from fashion_retrieval.heads import Heads, load_heads
@@ -364,6 +364,21 @@ def test_features_give_what_the_vlm_gives(root, toy, monkeypatch, capsys):
     assert code == 0 and "attribute 1" in out
 
 
+def test_features_of_any_length(root, monkeypatch, capsys):
+    """float64 holds lengths that float32 cannot."""
+    run(monkeypatch, capsys, root, features(root))
+    expected = cells(root)
+    results(root).unlink()
+    image, texts = embeddings(root)
+    long = 10.0 ** np.linspace(-200, 200, IMAGES)[:, None]
+    given = features(root, image=image.astype(float) * long, text1=texts[1].astype(float) * 1e60)
+    code, _, err = run(monkeypatch, capsys, root, given)
+    assert code == 0, err
+    for cell, other in zip(cells(root), expected, strict=True):
+        for method, scores in other["scores"].items():
+            assert cell["scores"][method] == pytest.approx(scores, abs=1e-6)
+
+
 def bad(rows, row, column, value):
     rows = rows.copy()
     rows[row, column] = value
@@ -375,6 +390,7 @@ BAD_FEATURES = [
     ({"image": None}, "must hold image, query, candidate and text0"),
     ({"text0": None, "text1": None}, "must hold image, query, candidate and text0"),
     ({"text0": None}, "text0"),
+    ({"text1": None, "texture": np.ones((4, DIM))}, "attribute 1 is not in 0..0"),
     ({"image": np.ones(5)}, r"image is \(5,\)"),
     ({"text1": np.ones((4, DIM + 1))}, r"text1 is \(4, 6\)"),
     ({"image": np.full((IMAGES, DIM), np.nan)}, "image holds things that are not finite"),
@@ -467,9 +483,32 @@ def test_heads_of_another_vlm_are_refused(root, toy, monkeypatch, capsys):
             assert toy["clip-b16"].images == 0 and not results(root).exists()
 
 
+def test_a_backbone_of_other_heads_or_another_vlm_is_refused(root, toy, monkeypatch, capsys):
+    folder = root.parent / "tuned"
+    monkeypatch.setattr(evaluate, "find_vlm", lambda name: str(folder) if name == "tuned" else name)
+    one, two = (load_heads(heads_file(root.parent, seed=seed), 2, 4) for seed in (0, 1))
+    heads = [f"heads={root.parent}/heads1.safetensors", "backbone=tuned", "figures=false"]
+    own = {"vlm": "mine", "vlm_fingerprint": "toy-clip-b16", "precision": "fp32"}
+    own["heads_hash"] = weights_digest(one)
+
+    def told(*overrides):
+        save_tensors(folder / "open_clip_model.safetensors", two, **own)  # only the header counts
+        code, _, err = run(monkeypatch, capsys, root, *heads, *overrides)
+        assert code == 2 and len(err.splitlines()) == 1 and not results(root).exists()
+        return err
+
+    assert "the backbone tuned was trained under other heads" in told()
+    heads.append(f"backbone_heads={root.parent}/heads0.safetensors")
+    own["vlm_fingerprint"] = "toy-mine"
+    assert "was trained on the VLM 'mine'" in told()
+    own["vlm_fingerprint"] = "toy-clip-b16"
+    save_tensors(folder / "open_clip_model.safetensors", two, **own)
+    assert run(monkeypatch, capsys, root, *heads)[0] == 0
+
+
 def test_a_vlm_with_several_vectors_is_refused(root, toy, monkeypatch, capsys):
     code, _, err = run(monkeypatch, capsys, root, "vlm=many")
-    assert code == 2 and "many gives 2 vectors an image" in err
+    assert code == 2 and "toy gives 2 vectors an image" in err
 
 
 def test_a_run_that_dies_leaves_no_half_results(root, toy, monkeypatch, capsys):

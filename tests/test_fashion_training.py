@@ -19,8 +19,8 @@ from torch.nn import functional as F
 from crl.errors import UserError
 from crl.projection import l2
 from crl.training import read_about
+from fashion_retrieval import representation, training
 from fashion_retrieval import train_mlp as module
-from fashion_retrieval import training
 from fashion_retrieval.heads import load_heads
 from fashion_retrieval.train_mlp import MlpConfig
 from fashion_retrieval.training import Progress, Triplets, triplet_loss
@@ -244,13 +244,17 @@ def literal_map(folder, heads, vlm, keys):
     return 100 * np.mean(precision)
 
 
-def test_conditional_representations_row_by_row():
+def test_conditional_representations_row_by_row(monkeypatch):
     rng = np.random.default_rng(0)
     image, text = rng.normal(size=(7, 5)), rng.normal(size=(2, 3, 5))
     rows = np.column_stack([rng.integers(7, size=20), rng.integers(2, size=20)])
-    for x, (n, attribute) in zip(module.conditional(image, text, rows), rows, strict=True):
-        r = text[attribute] @ image[n]
-        assert np.allclose(x, r / np.linalg.norm(r), atol=1e-6)
+    monkeypatch.setattr(representation, "CHUNK", 4)
+    represent = representation.conditional(image, text)
+    for attribute in (0, 1):
+        mine = rows[rows[:, 1] == attribute, 0]
+        for x, n in zip(represent(mine, attribute), mine, strict=True):
+            r = text[attribute] @ image[n]
+            assert np.allclose(x, r / np.linalg.norm(r), atol=1e-6)
 
 
 def test_same_seed_same_training(tmp_path, vlm):
@@ -344,6 +348,24 @@ def test_finished_training_is_not_done_again_but_can_be_prolonged(tmp_path, vlm,
     assert prolonged["losses"] == whole["losses"]
 
 
+def test_no_training_ends_without_a_validation(tmp_path, vlm, monkeypatch):
+    keys = write_clothes(tmp_path)
+    store = training.write_state
+
+    def killed(file, content):
+        store(file, content)
+        if len(content["progress"]["losses"]) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "write_state", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(keys, epochs=9, validate_every=5)
+    monkeypatch.setattr(training, "write_state", store)
+    folder, results = train(keys, epochs=3, validate_every=5)
+    assert [found["epoch"] for found in results["validation"]] == [3] and len(vlm.texts) == 15
+    assert results["best"]["epoch"] == 3 and (folder / "heads.safetensors").exists()
+
+
 def test_stops_when_the_map_does_not_rise(tmp_path, vlm, monkeypatch, capsys):
     monkeypatch.setattr(module, "mean_scores", lambda *_: {"overall": 5.0})
     keys = write_clothes(tmp_path)
@@ -383,7 +405,13 @@ def test_another_training_in_the_folder(tmp_path, vlm):
     refused("another training .vlm 'clothes-1', not 'clothes-2'", keys)
     vlm.fingerprint = "clothes-1"
     labels = tmp_path / "label_train.txt"
+    text = labels.read_text()
     labels.write_text("".join(labels.read_text().splitlines(keepends=True)[:-1]))
+    refused("another training .data ", keys)
+    labels.write_text(text)
+    train(keys, epochs=1)  # and now it is the same again
+    picture = tmp_path / "img/000.png"
+    Image.open(picture).resize((2, 2)).save(picture)
     refused("another training .data ", keys)
     assert {file: file.read_bytes() for file in folder.iterdir()} == before
 
@@ -458,7 +486,7 @@ def test_wrong_input_before_the_vlm_is_loaded(tmp_path, monkeypatch):
 def test_vlm_of_several_vectors_an_image(tmp_path, vlm):
     encode = vlm.encode_images
     vlm.encode_images = lambda batch: torch.stack([encode(batch)] * 2, 1)
-    refused("demo gives 2 vectors an image", write_clothes(tmp_path))
+    refused("toy gives 2 vectors an image", write_clothes(tmp_path))
 
 
 def test_configurations_of_the_repository():

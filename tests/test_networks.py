@@ -213,6 +213,15 @@ def test_rows_one_image_at_a_time(tmp_path, eval_batch):
             assert np.allclose(vector, expected, atol=1e-6)
 
 
+def test_vectors_that_are_not_finite(tmp_path):
+    data, network = write_data(tmp_path), Toy()
+    rows = np.array([[20, 0], [21, 1]])
+    for parameter in network.parameters():
+        parameter.data.fill_(torch.nan)
+    with pytest.raises(UserError, match="NaN or infinite vectors; try precision=fp32"):
+        module.represent_rows(network, data.files, rows, settings(tmp_path), CPU)
+
+
 def test_tables_one_row_at_a_time(tmp_path):
     data = write_data(tmp_path)
     network, config = Toy(), settings(tmp_path)

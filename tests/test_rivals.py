@@ -149,6 +149,9 @@ def test_resnet_from_a_file(resnet):
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     assert pixels.shape == (3, 224, 224)
     assert torch.allclose(pixels[:, 100, 100], (128 / 255 - mean) / std, atol=1e-5)
+    half = Image.new("RGB", (200, 200))
+    half.paste((255, 255, 255), (0, 0, 200, 4))  # at the rim of a square: not cut off
+    assert vector.preprocess(half)[:, 1].min() > 1.5
 
 
 def test_resnet_from_safetensors_and_from_torchvision_is_the_same(resnet, tmp_path, monkeypatch):

@@ -616,7 +616,7 @@ def test_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path, toy, m
 def test_embeddings_that_do_not_fit(tmp_path, monkeypatch):
     keys = write_triplets(tmp_path)
     monkeypatch.setattr(module, "load_vlm", lambda *_: toy_vlm.ToyVLM(queries=3))
-    refused(r"toy gives 3 vectors an image; the Combiner takes one", keys)
+    refused(r"toy gives 3 vectors an image and one is needed", keys)
     broken = toy_vlm.ToyVLM("toy-3")
     broken.encode_images = lambda batch: torch.full((len(batch), 5), torch.nan)
     monkeypatch.setattr(module, "load_vlm", lambda *_: broken)
