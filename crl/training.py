@@ -56,7 +56,7 @@ def write_state(file: Path, content: dict[str, Any]) -> None:
         temporary.write_bytes(buffer.getbuffer())
 
 
-def save_tensors(file: Path, model: nn.Module, **about: str | int) -> None:
+def save_tensors(file: Path, model: nn.Module, /, **about: str | int) -> None:
     """The state of `model` as safetensors, atomically; `read_about` finds `about` in its header."""
     state = {key: tensor.cpu().contiguous() for key, tensor in model.state_dict().items()}
     with atomic_path(file) as temporary:
@@ -119,7 +119,7 @@ def trained_name(folder: Path, vlm: str) -> str:
     raise UserError(f"only an open_clip VLM can be trained here, and {vlm!r} is none")
 
 
-def save_vlm(folder: Path, vlm: LoadedVLM, **about: str | int) -> None:
+def save_vlm(folder: Path, vlm: LoadedVLM, /, **about: str | int) -> None:
     """An open_clip folder in `folder`, where `load_vlm(trained_name(...))` reads it.
 
     A folder, since a bare file of weights does not say how images are to be prepared.
