@@ -10,8 +10,8 @@ object of the second, and the distractor shows that object somewhere else:
     reference "a dog on a sofa", condition "on bench", target "a dog on a bench",
     distractor "a cat on a bench"
 
-Everything goes to <outputs>/<name>. A run that was stopped, however rudely, goes on where it was
-when it is started again, and gives the same bytes as one that was not.
+Everything goes to <outputs>/triplets/<name>. A run that was stopped, however rudely, goes on where
+it was when it is started again, and gives the same bytes as one that was not.
 """
 
 import hashlib
@@ -59,8 +59,8 @@ MINE_BATCH = 2000  # samples between two records of progress
 class MineConfig(Config):
     """Keys of mine_triplets.py."""
 
-    name: str = Field("run", description="results go to <outputs>/<name>")
-    outputs: Path = Field(Path("outputs/triplets"), description="where results go")
+    name: str = Field("run", description="results go to <outputs>/triplets/<name>")
+    outputs: Path = Field(Path("outputs"), description="where results go")
     captions: str | None = Field(
         None, description=".jsonl, .csv, .tsv, COCO .json; .tar shards: a folder, x{0..9}.tar, *"
     )
@@ -501,7 +501,7 @@ def most_common(file: Path, keys: Iterable[str], number: int = 10) -> dict[str, 
 @command
 def main(argv: list[str]) -> None:
     config = load_config(MineConfig, argv, __doc__)
-    folder = config.outputs / config.name
+    folder = config.outputs / "triplets" / config.name
     for file in (config.graphs, config.ratings):
         if file and not file.is_file():
             raise UserError(f"{file} does not exist")

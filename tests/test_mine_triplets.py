@@ -113,7 +113,7 @@ def test_every_triplet_keeps_every_rule(run, tmp_path, rated):
         settings = {"ratings": tmp_path / "ratings.txt", "concreteness": 4.5}
     code, printed, _ = run(graphs=file, samples=3000, min_images=8, min_objects=3, **settings)
     assert code == 0
-    folder = tmp_path / "out" / "run"
+    folder = tmp_path / "out/triplets" / "run"
     triplets = read_jsonl(folder / "triplets.jsonl")
     assert len(triplets) > 2900
 
@@ -273,7 +273,7 @@ def test_nothing_mined_is_an_error_and_fewer_is_said(run, tmp_path):
     file = write_jsonl(tmp_path / "h.jsonl", graphs)
     said = failure(run, graphs=file, name="h", samples=2, min_images=1)
     assert "not one of 2" in said and "2000 no target" in said
-    assert json.loads((tmp_path / "out" / "h" / "summary.json").read_text())["mined"] == 0
+    assert json.loads((tmp_path / "out/triplets" / "h" / "summary.json").read_text())["mined"] == 0
 
 
 def test_dropped_samples_are_counted(run, tmp_path, monkeypatch):
@@ -283,7 +283,7 @@ def test_dropped_samples_are_counted(run, tmp_path, monkeypatch):
     code, printed, _ = run(graphs=file, samples=5000)
     assert code == 0
     # A target in the only car has no distractor; the car is the reference once in nine tries.
-    mined = len(read_jsonl(tmp_path / "out" / "run" / "triplets.jsonl"))
+    mined = len(read_jsonl(tmp_path / "out/triplets" / "run" / "triplets.jsonl"))
     assert 450 < mined < 660
     assert f"{mined} triplets of 5000 samples asked for, {5000 - mined} dropped" in printed
     assert f"0 no target, {5000 - mined} no distractor, 0 not concrete" in printed
@@ -300,35 +300,37 @@ def test_same_seed_same_bytes_and_a_finished_run_is_left_alone(run, tmp_path):
     file = write_jsonl(tmp_path / "g.jsonl", world())
     for name in ("a", "b"):
         assert run(graphs=file, samples=500, name=name)[0] == 0
-    triplets = [(tmp_path / "out" / name / "triplets.jsonl") for name in ("a", "b")]
+    triplets = [(tmp_path / "out/triplets" / name / "triplets.jsonl") for name in ("a", "b")]
     assert triplets[0].read_bytes() == triplets[1].read_bytes()
     assert run(graphs=file, samples=500, name="c", seed=1)[0] == 0
-    assert (tmp_path / "out" / "c" / "triplets.jsonl").read_bytes() != triplets[0].read_bytes()
+    assert (tmp_path / "out/triplets" / "c" / "triplets.jsonl").read_bytes() != triplets[
+        0
+    ].read_bytes()
     # Samples do not depend on each other: fewer are the beginning of more.
     assert run(graphs=file, samples=200, name="d")[0] == 0
-    beginning = (tmp_path / "out" / "d" / "triplets.jsonl").read_bytes()
+    beginning = (tmp_path / "out/triplets" / "d" / "triplets.jsonl").read_bytes()
     assert triplets[0].read_bytes().startswith(beginning)
-    before = outputs(tmp_path / "out" / "a"), triplets[0].stat().st_mtime_ns
+    before = outputs(tmp_path / "out/triplets" / "a"), triplets[0].stat().st_mtime_ns
     assert run(graphs=file, samples=500, name="a")[0] == 0
-    assert (outputs(tmp_path / "out" / "a"), triplets[0].stat().st_mtime_ns) == before
+    assert (outputs(tmp_path / "out/triplets" / "a"), triplets[0].stat().st_mtime_ns) == before
 
 
 @pytest.mark.parametrize("change", [{"seed": 3}, {"samples": 300}, {"min_images": 4}])
 def test_other_settings_lose_nothing(run, tmp_path, change):
     file = write_jsonl(tmp_path / "g.jsonl", world())
     assert run(graphs=file, samples=200)[0] == 0
-    before = outputs(tmp_path / "out" / "run")
+    before = outputs(tmp_path / "out/triplets" / "run")
     said = failure(run, **{"graphs": file, "samples": 200, **change})
     assert "other inputs or settings; take another name=, or delete it" in said
-    assert outputs(tmp_path / "out" / "run") == before
+    assert outputs(tmp_path / "out/triplets" / "run") == before
     write_jsonl(file, world(seed=5))
     assert "other inputs" in failure(run, graphs=file, samples=200)
-    assert outputs(tmp_path / "out" / "run") == before
+    assert outputs(tmp_path / "out/triplets" / "run") == before
 
 
 def test_foreign_damaged_and_shortened_files_are_refused(run, tmp_path):
     file = write_jsonl(tmp_path / "g.jsonl", world())
-    mined = tmp_path / "out" / "run" / "triplets.jsonl"
+    mined = tmp_path / "out/triplets" / "run" / "triplets.jsonl"
     mined.parent.mkdir(parents=True)
     mined.write_text("mine")
     assert "was not made by this command" in failure(run, graphs=file, samples=200)
@@ -373,7 +375,7 @@ def test_killed_while_mining_it_goes_on_with_the_same_bytes(run, tmp_path):
     samples = 6000
     process = start(tmp_path, f"graphs={file}", f"samples={samples}", "name=killed", before=KILL)
     assert process.wait(100) == -signal.SIGKILL
-    killed = tmp_path / "out" / "killed" / "triplets.jsonl"
+    killed = tmp_path / "out/triplets" / "killed" / "triplets.jsonl"
     state = json.loads(killed.with_suffix(".progress.json").read_text())
     assert state["done"] == 2000 and not state["finished"]
     assert killed.stat().st_size > state["bytes"] and killed.read_bytes()[-1:] != b"\n"
@@ -381,7 +383,7 @@ def test_killed_while_mining_it_goes_on_with_the_same_bytes(run, tmp_path):
         assert run(graphs=file, samples=samples, name=name)[0] == 0
     assert killed.read_bytes() == (killed.parent.parent / "whole" / killed.name).read_bytes()
     summaries = [
-        json.loads((tmp_path / "out" / name / "summary.json").read_text())
+        json.loads((tmp_path / "out/triplets" / name / "summary.json").read_text())
         for name in ("killed", "whole")
     ]
     for summary in summaries:
@@ -639,7 +641,7 @@ def test_captions_become_graphs_and_triplets(server, run, tmp_path):
     url = server.url.replace("http://", "http://ann:hunter2@")
     code, printed, _ = run(**{**settings, "base_url": url})
     assert code == 0 and "45 captions (2 not parsed) of 45 images: 42 relations" in printed
-    folder = tmp_path / "out" / "run"
+    folder = tmp_path / "out/triplets" / "run"
     graphs = read_jsonl(folder / "graphs.jsonl")
     assert graphs[0] == graph("train/0.jpg", ("dog", "on0", "bed"), caption="a dog on0 a bed")
     assert [g["caption"] for g in graphs] == [line["caption"] for line in lines]
@@ -652,7 +654,7 @@ def test_captions_become_graphs_and_triplets(server, run, tmp_path):
     # The same captions under another name: nobody is asked again.
     assert run(**settings, name="again")[0] == 0
     assert len(server.asked) == 3
-    again = tmp_path / "out" / "again" / "graphs.jsonl"
+    again = tmp_path / "out/triplets" / "again" / "graphs.jsonl"
     assert again.read_bytes() == (folder / "graphs.jsonl").read_bytes()
     # Other captions under this name: refused.
     write_jsonl(file, said(44))
@@ -679,7 +681,7 @@ def test_each_format_gives_the_same_graphs(server, run, tmp_path):
         if kind != "tar":
             settings["prefix"] = "c/"
         assert run(**settings)[0] == 0
-        found.append((tmp_path / "out" / kind / "graphs.jsonl").read_bytes())
+        found.append((tmp_path / "out/triplets" / kind / "graphs.jsonl").read_bytes())
     assert len(found[0].splitlines()) == 12 and len(set(found)) == 1
 
 
@@ -695,7 +697,7 @@ def test_one_strange_caption_costs_only_itself(server, run, tmp_path):
     settings = {"captions": file, "parser": "llm", "base_url": server.url, "samples": 5}
     code, printed, _ = run(**settings, cache=tmp_path / "cache")
     assert code == 0 and "40 captions (1 not parsed) of 40 images: 39 relations" in printed
-    graphs = read_jsonl(tmp_path / "out" / "run" / "graphs.jsonl")
+    graphs = read_jsonl(tmp_path / "out/triplets" / "run" / "graphs.jsonl")
     assert [g["image"] for g in graphs if not g["relations"]] == ["27.jpg"]
 
 
@@ -762,7 +764,7 @@ def test_killed_while_parsing_it_goes_on_with_the_same_bytes(server, run, tmp_pa
     argv = [f"{key}={value}" for key, value in settings.items()]
     process = start(tmp_path, *argv, "name=killed", f"cache={tmp_path / 'cache'}")
     assert process.wait(100) == -signal.SIGKILL
-    killed = tmp_path / "out" / "killed" / "graphs.jsonl"
+    killed = tmp_path / "out/triplets" / "killed" / "graphs.jsonl"
     assert len(killed.read_bytes().splitlines()) == 60
     with killed.open("ab") as stream:
         stream.write(b'{"image": "ha')
@@ -773,7 +775,7 @@ def test_killed_while_parsing_it_goes_on_with_the_same_bytes(server, run, tmp_pa
     assert [len(captions) for captions in server.asked] == [20, 20, 10]
     assert run(**settings, name="whole", cache=tmp_path / "other")[0] == 0
     for name in ("graphs.jsonl", "triplets.jsonl", "graphs.progress.json"):
-        whole = (tmp_path / "out" / "whole" / name).read_bytes()
+        whole = (tmp_path / "out/triplets" / "whole" / name).read_bytes()
         assert (killed.parent / name).read_bytes() == whole
 
 
@@ -908,10 +910,10 @@ def test_the_spacy_parser_as_a_whole(run, tmp_path, monkeypatch):
     file = write_jsonl(tmp_path / "c.jsonl", lines)
     told = failure(run, captions=file, samples=5)
     assert "no subject" in told and loaded == ["en_core_web_sm"]
-    graphs = read_jsonl(tmp_path / "out" / "run" / "graphs.jsonl")
+    graphs = read_jsonl(tmp_path / "out/triplets" / "run" / "graphs.jsonl")
     assert [g["image"] for g in graphs] == [line["image"] for line in lines]
     assert [len(g["relations"]) for g in graphs] == [2, 0, 0, 1] * 100
-    progress = json.loads((tmp_path / "out" / "run" / "graphs.progress.json").read_text())
+    progress = json.loads((tmp_path / "out/triplets" / "run" / "graphs.progress.json").read_text())
     assert progress["counts"] == {"captions": 400, "unparsed": 100}
     module.load = None  # a finished file is not parsed again
     assert "no subject" in failure(run, captions=file, samples=5)
