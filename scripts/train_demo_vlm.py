@@ -81,11 +81,11 @@ would show. No figure from it is a result on the paper's data.
 - Made by `python scripts/train_demo_vlm.py` from scratch: {images:,} drawn pictures,
   {steps} steps of {batch}, about 160 minutes on 2 CPU cores.
   Loss: cross entropy over all true image-caption pairs of a batch. The training pictures are drawn
-  from other seeds than the demo data; the caption frequencies were chosen on a third seed. Three
-  things were added after scores were seen: the short third phase after the demo's own, when a third
-  world had joined and the suits had become weaker (NMI 98.5 to 94); and after those on the third
-  seed, when a fourth had joined, the second round, since a garment's parts were named right in only
-  24 %, and the last phase, since the universal embedding followed the suits nearly as the numbers.
+  from other seeds than the demo data; the caption frequencies were chosen on a third seed. After
+  scores were seen these were added: the first short phase, after the demo's own, when a third world
+  had joined and the suits had become weaker (NMI 98.5 to 94); and after those on the third seed,
+  when a fourth had joined, the second round (a garment's parts were named right in only 24 %) and
+  the last phase (the universal embedding followed the suits nearly as much as the numbers).
 - Loaded like any other open_clip folder: `load_vlm("demo")`. Weights in half precision. License:
   that of the repository.
 
