@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # The whole method on drawn data with the shipped VLM, offline: bash scripts/demo.sh [--quick]
-# --quick: a quarter of the pictures and shorter trainings, in folders of their own.
+# --quick: a quarter of the pictures, shorter trainings, no t-SNE maps nor cluster sheets, in
+# folders of their own.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 export HF_HUB_OFFLINE=1
 python=.venv/bin/python
-images=3000 data=data/demo out=outputs short=()
+images=3000 data=data/demo out=outputs maps=yes short=() shortest=()
 case "${1:-}" in
   "") ;;
-  --quick) images=750 data=data/demo-quick out=outputs/quick short=(epochs=1) ;;
+  --quick) images=750 data=data/demo-quick out=outputs/quick maps=no short=(epochs=1)
+    shortest=(epochs=1 triplets=480) ;;
   *) echo "usage: bash scripts/demo.sh [--quick]" >&2; exit 2 ;;
 esac
 run() { $python "$1" --config "configs/demo/$2.yaml" "outputs=$out" "${@:3}" >/dev/null; }
@@ -26,7 +28,7 @@ fi
 for task in clustering few_shot; do
   echo "$([ $task = clustering ] && echo 2/7 || echo 3/7)  Running $task"
   for set in clevr4 cards; do
-    run classification_clustering/$task.py $set root=$data images=$images
+    run classification_clustering/$task.py $set root=$data images=$images figures=$maps
   done
 done
 echo "4/7  Mining triplets from captions and training a Combiner"
@@ -41,8 +43,9 @@ run similarity_retrieval/evaluate.py scenes \
 echo "6/7  Training for fashion_retrieval: CRL's heads, then its backbone; a rival, CSN"
 garments=$data/deepfashion heads=$out/fashion_mlp/demo/heads.safetensors
 run fashion_retrieval/train_mlp.py garments_mlp root=$garments "${short[@]}"
-run fashion_retrieval/train_backbone.py garments_backbone root=$garments heads=$heads "${short[@]}"
-run fashion_retrieval/train_rival.py garments_csn root=$garments "${short[@]}"
+run fashion_retrieval/train_backbone.py garments_backbone root=$garments heads=$heads \
+  "${shortest[@]}"
+run fashion_retrieval/train_rival.py garments_csn root=$garments "${shortest[@]}"
 echo "7/7  Running fashion_retrieval"
 run fashion_retrieval/evaluate.py garments root=$garments heads=$heads \
   backbone=$out/fashion_backbone/demo/vlm "rivals=[$out/fashion_rivals/demo/rival.safetensors]"
