@@ -5,7 +5,7 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from sklearn.metrics.cluster import contingency_matrix
 
-BINS = 2**13  # of scores; see `_places`
+BINS = 2**14  # of scores; see `_places`
 
 
 def clustering_scores(labels: np.ndarray, clusters: np.ndarray) -> dict[str, float]:
@@ -95,7 +95,10 @@ def _places(row: np.ndarray, relevant: np.ndarray) -> np.ndarray:
     """
     low = row.min()
     span = (row.max() - low) or 1  # all tied: all in the first bin
-    bins = ((row - low) / span * BINS).astype(np.intp)  # (c,), 0 to BINS
+    bins = row - low
+    bins /= span
+    bins *= BINS
+    bins = bins.astype(np.intp)  # (c,), 0 to BINS
     mine = np.sort(bins[relevant])  # (m,)
     shared = np.zeros(BINS + 1, bool)
     shared[mine] = True
