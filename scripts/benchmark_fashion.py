@@ -131,16 +131,20 @@ class OneByOne(Dataset):
         self.rows: dict[int, dict[int, list[int]]] = {}  # attribute -> value -> rows of x
         for row, (_, attribute, value) in enumerate(labels.tolist()):
             self.rows.setdefault(attribute, {}).setdefault(value, []).append(row)
-        self.values = {attribute: list(rows) for attribute, rows in self.rows.items()}
+        self.values = {
+            attribute: [value for value, rows in found.items() if len(rows) > 1]
+            for attribute, found in self.rows.items()
+        }
+        self.random = random.Random(0)
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, _: int) -> tuple[Tensor, Tensor, Tensor, int]:
-        attribute = random.randrange(len(self.rows))
-        first, second = random.sample(self.values[attribute], 2)
-        anchor, positive = random.sample(self.rows[attribute][first], 2)
-        negative = random.choice(self.rows[attribute][second])
+        attribute = self.random.randrange(len(self.rows))
+        first, second = self.random.sample(self.values[attribute], 2)
+        anchor, positive = self.random.sample(self.rows[attribute][first], 2)
+        negative = self.random.choice(self.rows[attribute][second])
         return self.x[anchor], self.x[positive], self.x[negative], attribute
 
 
