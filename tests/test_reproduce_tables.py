@@ -87,7 +87,7 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys):
     folder = write(tmp_path / "clustering/a", "clevr4", 3000, "clip", "color", {"nmi": 1.0})
     for arguments, says in (
         ([tmp_path / "clustering" / "none"], "not a results file"),
-        ([folder, tmp_path / "few_shot" / "x"], "must be of one task"),
+        ([folder, tmp_path / "other" / "x"], "other/x is no run of clustering or"),
     ):
         code, _, errors = run(monkeypatch, capsys, *arguments)
         assert code == 2 and errors.count("\n") == 1 and says in errors
