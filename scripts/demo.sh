@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole method on drawn data with the shipped VLM, offline: bash scripts/demo.sh [--quick]
-# --quick: a quarter of the pictures, shorter trainings, no t-SNE maps nor cluster sheets, in
+# --quick: a fifth of the pictures, shorter trainings, no t-SNE maps nor cluster sheets, in
 # folders of their own.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 export HF_HUB_OFFLINE=1
@@ -8,7 +8,7 @@ python=.venv/bin/python
 images=3000 data=data/demo out=outputs maps=yes short=() shortest=()
 case "${1:-}" in
   "") ;;
-  --quick) images=750 data=data/demo-quick out=outputs/quick maps=no short=(epochs=1)
+  --quick) images=600 data=data/demo-quick out=outputs/quick maps=no short=(epochs=1)
     shortest=(epochs=1 triplets=480) ;;
   *) echo "usage: bash scripts/demo.sh [--quick]" >&2; exit 2 ;;
 esac
@@ -41,7 +41,7 @@ echo "5/7  Running similarity_retrieval"
 run similarity_retrieval/evaluate.py scenes \
   root=$scenes combiner=$out/combiner/demo/combiner.safetensors
 echo "6/7  Training for fashion_retrieval: CRL's heads, then its backbone; a rival, CSN"
-garments=$data/deepfashion heads=$out/fashion_mlp/demo/heads.safetensors
+garments=$data/garments heads=$out/fashion_mlp/demo/heads.safetensors
 run fashion_retrieval/train_mlp.py garments_mlp root=$garments "${short[@]}"
 run fashion_retrieval/train_backbone.py garments_backbone root=$garments heads=$heads \
   "${shortest[@]}"
@@ -49,14 +49,9 @@ run fashion_retrieval/train_rival.py garments_csn root=$garments "${shortest[@]}
 echo "7/7  Running fashion_retrieval"
 run fashion_retrieval/evaluate.py garments root=$garments heads=$heads \
   backbone=$out/fashion_backbone/demo/vlm "rivals=[$out/fashion_rivals/demo/rival.safetensors]"
-for task in clustering few_shot; do
-  echo
-  $python scripts/reproduce_tables.py $out/$task/demo-clevr4 $out/$task/demo-cards
-done
-for task in similarity_retrieval fashion_retrieval; do
-  echo
-  $python scripts/reproduce_tables.py $out/$task/demo
-done
+echo
+$python scripts/reproduce_tables.py $out/{clustering,few_shot}/demo-{clevr4,cards} \
+  $out/{similarity,fashion}_retrieval/demo
 cat <<END
 
 I: universal embedding of the images. R = I Tᵀ: their conditional representation, where T embeds

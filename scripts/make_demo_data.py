@@ -25,11 +25,11 @@ def make(world: str, out: Path, images: int, seed: int, workers: int) -> None:
     """Draw one world into `out`, whole or not at all."""
     label = {"images": images, "seed": seed, "drawing": DRAWING}
     done = out / f".{world}.json"
-    if done.exists() and json.loads(done.read_text()) == label:
-        print(f"{world}: {images} images are already in {out}")
-        return
     module = importlib.import_module(f"demo_worlds.{world}")
     target = out / module.DATASET
+    if target.exists() and done.exists() and json.loads(done.read_text()) == label:
+        print(f"{world}: {images} images are already in {out}")
+        return
     if target.exists() and not done.exists():
         raise UserError(f"{target} was not made by this script; choose another --out")
     with tempfile.TemporaryDirectory(dir=out, prefix=f".{world}.") as folder:

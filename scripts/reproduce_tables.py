@@ -122,6 +122,30 @@ def _beside(paper: float, ours: float) -> list[str]:
     return [f"{paper:.2f}", f"{ours:.2f}", f"{ours - paper:+.2f}"]
 
 
+def report(task: str, cells: list[dict[str, Any]], paper: dict[str, Any]) -> str:
+    """The table of one task, notes on it, and the paper's numbers (one of its tables)."""
+    quoted: Rows = []
+    if task == "similarity_retrieval":
+        table = similarity.recall_table(cells, f"{task}, percent")
+        notes, rows = similarity.notes(cells), similarity_comparison(paper, cells)
+    elif task == "fashion_retrieval":
+        table = fashion.map_table(cells, f"{task}, mAP in percent")
+        notes, (rows, quoted) = fashion.notes(cells), fashion_comparison(paper, cells)
+    else:
+        table = score_table(f"{task}, percent: mean ± standard deviation over seeds", cells)
+        notes, rows = [], comparison(paper, cells)
+    lines = [table, *(f"note: {note}" for note in notes)]
+    if rows:
+        first = "method" if task == "fashion_retrieval" else "VLM"
+        header = [first, "criterion", "metric", "paper", "ours", "difference"]
+        lines += ["", aligned("The paper's numbers beside ours", header, rows, left=3)]
+    if quoted:
+        title = "Only quoted from the paper, no result of ours: mAP in percent"
+        header = ["method", *paper["deepfashion"]["CLIP"]]
+        lines += ["", aligned(title, header, quoted, left=1)]
+    return "\n".join(lines)
+
+
 @command
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
@@ -129,32 +153,17 @@ def main(argv: list[str]) -> None:
     )
     parser.add_argument("runs", nargs="+", type=Path, help="folders: outputs/<task>/<name>")
     runs = parser.parse_args(argv).runs
-    tasks = {run.resolve().parent.name for run in runs}
-    if len(tasks) > 1 or not tasks <= TABLES.keys():
-        raise UserError(f"the runs must be of one task, {' or '.join(TABLES)}: outputs/<task>/...")
-    [task] = tasks
-    cells = [cell for run in runs for cell in read_cells(run / "results.json")]
-    paper = json.loads(PAPER.read_text(encoding="utf-8"))[TABLES[task]]
-    quoted: Rows = []
-    if task == "similarity_retrieval":
-        print(similarity.recall_table(cells, f"{task}, percent"))
-        notes, rows = similarity.notes(cells), similarity_comparison(paper, cells)
-    elif task == "fashion_retrieval":
-        print(fashion.map_table(cells, f"{task}, mAP in percent"))
-        notes, (rows, quoted) = fashion.notes(cells), fashion_comparison(paper, cells)
-    else:
-        print(score_table(f"{task}, percent: mean ± standard deviation over seeds", cells))
-        notes, rows = [], comparison(paper, cells)
-    for note in notes:
-        print(f"note: {note}")
-    if rows:
-        first = "method" if task == "fashion_retrieval" else "VLM"
-        header = [first, "criterion", "metric", "paper", "ours", "difference"]
-        print("\n" + aligned("The paper's numbers beside ours", header, rows, left=3))
-    if quoted:
-        title = "Only quoted from the paper, no result of ours: mAP in percent"
-        header = ["method", *paper["deepfashion"]["CLIP"]]
-        print("\n" + aligned(title, header, quoted, left=1))
+    tasks = {task: [run for run in runs if run.resolve().parent.name == task] for task in TABLES}
+    for run in runs:
+        if not any(run in found for found in tasks.values()):
+            raise UserError(f"{run} is no run of {' or '.join(TABLES)}: outputs/<task>/<name>")
+    paper = json.loads(PAPER.read_text(encoding="utf-8"))
+    cells = {
+        task: [cell for run in found for cell in read_cells(run / "results.json")]
+        for task, found in tasks.items()
+        if found
+    }
+    print("\n\n".join(report(task, cells[task], paper[TABLES[task]]) for task in cells))
 
 
 if __name__ == "__main__":

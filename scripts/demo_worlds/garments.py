@@ -16,7 +16,7 @@ from PIL import Image
 from demo_worlds import draw_many, sample_facts
 from demo_worlds.garments_drawing import picture
 
-DATASET = "deepfashion"
+DATASET = "garments"
 DOMINANT = ("shape",)
 WORDS = 13  # the longest caption; the demo VLM reads 16 tokens
 SPLITS = ("train", "valid", "test")
@@ -162,7 +162,7 @@ def _a(words: str, noun: str) -> str:
 
 
 def write(root: Path, images: int, seed: int, workers: int) -> None:
-    """Draw `root/deepfashion`: `images` pictures to train, a quarter to validate, half to test.
+    """Draw `root/garments`: `images` pictures to train, a quarter to validate, half to test.
 
     A small set has fewer values, so that each value still has several pictures.
     """
@@ -185,7 +185,7 @@ def write(root: Path, images: int, seed: int, workers: int) -> None:
                 (folder / f"{kind}_{name}.txt").write_text(text)
     names = [f"{attribute}-related" for attribute in PHRASES]
     numbers = dict(zip(names, map(len, PHRASES.values()), strict=True))
-    meta = {"DeepFashion": {"ATTRIBUTES": names, "ATTRIBUTES_NUM": numbers}}
+    meta = {"Garments": {"ATTRIBUTES": names, "ATTRIBUTES_NUM": numbers}}
     (folder / "meta.json").write_text(json.dumps(meta, indent=1))
 
 
