@@ -191,7 +191,7 @@ def write(root: Path, images: int, seed: int, workers: int) -> None:
 
 def _values(count: int, images: int, rng: np.random.Generator) -> np.ndarray:
     """(count, 5) indices of values; of each attribute, all values equally often."""
-    kinds = [min(len(classes), max(2, images // 12)) for classes in PHRASES.values()]
+    kinds = [min(len(classes), max(2, images // 60)) for classes in PHRASES.values()]
     return np.stack([rng.permutation(np.arange(count) % kind) for kind in kinds], 1)
 
 
