@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import itertools
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -111,6 +112,9 @@ def test_drawing_again_does_nothing_and_another_seed_replaces(tmp_path, monkeypa
     before = tree(out)
     _, printed, _ = run(monkeypatch, capsys, *arguments)
     assert "already" in printed and tree(out) == before
+    shutil.rmtree(out / "clevr_4_10k_v1")
+    _, printed, _ = run(monkeypatch, capsys, *arguments)
+    assert "drew 8 images" in printed and tree(out) == before
     run(monkeypatch, capsys, *arguments, "--seed", 1)
     after = tree(out)
     assert len(after) == len(before) and after != before

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import toy_vlm
+import yaml
 from PIL import Image
 from torch.nn import functional as F
 
@@ -495,3 +496,8 @@ def test_configurations_of_the_repository():
     for name in ("deepfashion_mlp", "demo/garments_mlp"):
         config = load_config(MlpConfig, ["--config", f"{REPOSITORY}/configs/{name}.yaml"], "")
         assert config.margin == training.FitConfig().margin == 0.3
+        names = ["texture", "fabric", "shape", "part", "style"]
+        assert len(representation.text_bases(config.dataset, names, config.bases)) == 5
+    for name in ("garments", "garments_backbone"):  # heads fit the bases that they were trained on
+        used = yaml.safe_load((REPOSITORY / f"configs/demo/{name}.yaml").read_text())
+        assert (used["dataset"], used["bases"]) == (config.dataset, config.bases)

@@ -83,6 +83,19 @@ def test_demo_data_and_other_vlms_are_not_compared_with_the_paper(tmp_path, monk
     assert code == 0 and "paper" not in printed and printed.count("clevr4 color") == 2
 
 
+def test_runs_of_several_tasks_are_a_table_each(tmp_path, monkeypatch, capsys):
+    shots = write(tmp_path / "few_shot/a", "clevr4", 10531, "clip", "color", {"1-shot": 2.0})
+    runs = [
+        write(tmp_path / f"clustering/{name}", "clevr4", 3000, "demo", criterion, {"nmi": 1.0})
+        for name, criterion in (("a", "color"), ("b", "shape"))
+    ]
+    code, printed, _ = run(monkeypatch, capsys, shots, *runs)
+    clusters, rest = printed.split("\n\nfew_shot, percent")
+    assert code == 0 and clusters.startswith("clustering, percent")
+    assert "clevr4 color" in clusters and "clevr4 shape" in clusters and "paper" not in clusters
+    assert "clevr4 shape" not in rest and "The paper's numbers beside ours" in rest
+
+
 def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys):
     folder = write(tmp_path / "clustering/a", "clevr4", 3000, "clip", "color", {"nmi": 1.0})
     for arguments, says in (
