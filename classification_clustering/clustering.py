@@ -13,12 +13,12 @@ from sklearn.cluster import KMeans
 from tqdm import tqdm
 
 from classification_clustering.common import Cell, TaskConfig, cells
-from crl.config import load_config
-from crl.errors import UserError, command
-from crl.figures import cluster_sheet, tsne_pair
+from crl.run.config import load_config
+from crl.run.errors import UserError, command
+from crl.run.figures import cluster_sheet, tsne_pair
 from crl.metrics import clustering_scores
 from crl.projection import l2, project
-from crl.results import Run, array_digest, digest, score_table, summary
+from crl.run.results import Run, array_digest, digest, score_table, summary
 
 
 def kmeans(x: np.ndarray, clusters: int, seeds: int) -> np.ndarray:

@@ -12,13 +12,13 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from classification_clustering.datasets import load
 from crl.basis import TextBasis
-from crl.config import Config
+from crl.run.config import Config
 from crl.embed import embed_images, embed_texts
-from crl.errors import UserError, nearest
-from crl.figures import slug
+from crl.run.errors import UserError, nearest
+from crl.run.figures import slug
 from crl.metrics import accuracy
 from crl.projection import l2, project, single_vector
-from crl.results import array_digest, digest, summary
+from crl.run.results import array_digest, digest, summary
 from crl.vlm import find_vlm, load_vlm
 
 OneOrMore = BeforeValidator(lambda value: value if isinstance(value, list) else [value])

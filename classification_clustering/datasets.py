@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from crl.embed import EXTENSIONS
-from crl.errors import UserError, nearest
+from crl.images import EXTENSIONS
+from crl.run.errors import UserError, nearest
 
 CLEVR4_PAGE = "https://www.robots.ox.ac.uk/~vgg/data/clevr4/"
 CARDS_PAGE = "http://faculty.washington.edu/juhuah/images/AugDMC_datasets.zip"

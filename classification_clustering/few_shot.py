@@ -13,12 +13,12 @@ from sklearn.linear_model import LogisticRegression
 from tqdm import tqdm
 
 from classification_clustering.common import Cell, TaskConfig, cells
-from crl.config import load_config
-from crl.errors import command
-from crl.figures import tsne_pair
+from crl.run.config import load_config
+from crl.run.errors import command
+from crl.run.figures import tsne_pair
 from crl.metrics import accuracy
 from crl.projection import project, standardise
-from crl.results import Run, digest, score_table, summary
+from crl.run.results import Run, digest, score_table, summary
 
 
 def split(labels: np.ndarray, shots: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,11 +1,13 @@
 """Conditional Representation Learning: R = I Tᵀ."""
 
 from crl.basis import TextBasis
-from crl.embed import Crop, embed_images, embed_texts, image_files
+from crl.embed import embed_images, embed_texts
+from crl.images import Crop, image_files
 from crl.projection import ConditionalProjection
-from crl.vlm import load_vlm
+from crl.vlm import VLM, load_vlm
 
 __all__ = [
+    "VLM",
     "ConditionalProjection",
     "Crop",
     "TextBasis",

@@ -8,10 +8,13 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
-from crl.errors import UserError, explain, nearest
-from crl.files import read_yaml, write_text
+from crl.run.errors import UserError, explain, nearest
+from crl.run.files import read_yaml, write_text
 
-BASES = Path(__file__).resolve().parent.parent / "configs" / "bases"
+PACKAGE = Path(__file__).resolve().parent
+# `pip install .` puts configs/bases into the package (pyproject.toml).
+PLACES = (PACKAGE / "bases", PACKAGE.parent / "configs" / "bases")
+BASES = next(folder for folder in PLACES if folder.is_dir())
 
 
 class TextBasis(BaseModel):
@@ -61,7 +64,7 @@ class TextBasis(BaseModel):
 
     @property
     def prompts(self) -> list[str]:
-        """The K sentences that the VLM encodes, one a text, in order."""
+        """The K sentences that the VLM encodes, one per text, in order."""
         return [self.vlm_prompt.replace("{text}", text) for text in self.texts]
 
     @property
@@ -78,8 +81,15 @@ class TextBasis(BaseModel):
         return self.model_copy(update={"texts": self.texts[:k]})
 
     @classmethod
-    def load(cls, name: str | Path) -> "TextBasis":
-        """Read a YAML file, or by name (`clevr4_color`) one of those in `configs/bases/`."""
+    def load(cls, name: str | Path, first: int | None = None) -> "TextBasis":
+        """Read a YAML file, or by name (`clevr4_color`) one of those in `configs/bases/`.
+
+        Args:
+            first: keep only so many texts, the first ones; None keeps all.
+
+        Raises:
+            UserError: no such basis, a file of another form, or fewer texts than `first`.
+        """
         path = Path(name)
         if path.suffix not in {".yaml", ".yml"}:
             path = BASES / f"{name}.yaml"
@@ -87,9 +97,10 @@ class TextBasis(BaseModel):
                 known = sorted(file.stem for file in BASES.glob("*.yaml"))
                 raise UserError(f"unknown text basis {str(name)!r}; {nearest(str(name), known)}")
         try:
-            return cls.model_validate(read_yaml(path))
+            basis = cls.model_validate(read_yaml(path))
         except ValidationError as error:
             raise UserError(f"{path}: {explain(error)}") from error
+        return basis.first(first) if first else basis
 
     def save(self, path: Path) -> None:
         """Write as readable YAML, atomically."""
@@ -101,3 +112,12 @@ class TextBasis(BaseModel):
 def fold(text: str) -> str:
     """Case and white space folded: two texts with the same fold are the same text."""
     return " ".join(text.casefold().split())
+
+
+def basis_label(name: str | Path) -> str:
+    """How tables name a basis: a shipped one by its name, a file by its folder and name.
+
+    >>> basis_label("configs/official_bases/clevr4_color.yaml")
+    'official_bases/clevr4_color'
+    """
+    return "/".join(Path(name).with_suffix("").parts[-2:]) if Path(name).suffix else str(name)

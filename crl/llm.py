@@ -24,8 +24,8 @@ from urllib.parse import urlsplit
 import openai
 
 from crl.basis import TextBasis, fold
-from crl.errors import UserError
-from crl.files import write_text
+from crl.run.errors import UserError
+from crl.run.files import write_text
 
 T = TypeVar("T")
 

@@ -5,7 +5,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.decomposition import PCA
 from sklearn.utils.validation import check_is_fitted
 
-from crl.errors import UserError
+from crl.run.errors import UserError
 
 
 def l2(x: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from crl.errors import UserError, command, nearest
+from crl.run.errors import UserError, command, nearest
 
 SPLITS = ("train", "valid", "test")
 SPLIT_PAGE = "https://github.com/Maryeon/asen"

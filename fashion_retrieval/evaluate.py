@@ -25,15 +25,18 @@ import numpy as np
 import torch
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from crl.checkpoints import available_device
-from crl.config import Config, load_config
+from crl.run.distributed import available_device
+from crl.run.config import Config, load_config
 from crl.embed import embed_images
-from crl.errors import UserError, command
-from crl.figures import retrieval_sheet, slug
+from crl.run.errors import UserError, command
+from crl.run.figures import retrieval_sheet, slug
 from crl.projection import l2
-from crl.results import Run, aligned, array_digest, digest
-from crl.training import check_made_for, read_about, weights_digest
-from crl.vlm import VLM, WEIGHTS, find_vlm, load_vlm
+from crl.run.results import Run, array_digest, digest
+from crl.run.tables import aligned
+from crl.vlm import check_made_for
+from crl.run.weights import read_about, weights_digest
+from crl.vlm import VLM, find_vlm, load_vlm
+from crl.vlm.open_clip import WEIGHTS
 from fashion_retrieval.datasets import Fashion, Retrieval, check_images, load
 from fashion_retrieval.heads import Heads, load_heads
 from fashion_retrieval.networks import Network, represent_tables

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from crl.checkpoints import stored_shapes
-from crl.errors import UserError
-from crl.training import read_about
+from crl.run.weights import stored_shapes
+from crl.run.errors import UserError
+from crl.run.weights import read_about
 
 EPS, MOMENTUM = 1e-5, 0.1  # of the batch normalisation, as in torch
 

@@ -17,9 +17,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from crl.distributed import rank, sum_gradients, world
-from crl.embed import UNDECODABLE, open_image
-from crl.errors import UserError
+from crl.run.distributed import rank, sum_gradients, world
+from crl.images import UNDECODABLE, open_image
+from crl.run.errors import UserError
 from crl.vlm import PRECISIONS
 from fashion_retrieval.heads import Heads
 from fashion_retrieval.scoring import Represent, mean_scores, retrieval_precision

@@ -7,7 +7,7 @@ import torch
 
 from crl.basis import TextBasis
 from crl.embed import embed_texts
-from crl.errors import UserError, nearest
+from crl.run.errors import UserError, nearest
 from crl.projection import align, l2, project
 from crl.vlm import VLM
 from fashion_retrieval.heads import Heads

@@ -19,10 +19,13 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from crl.checkpoints import available_device, explained, import_torchvision, stored_shapes
-from crl.errors import UserError
-from crl.results import array_digest, digest
-from crl.training import read_about, trained_name
+from crl.run.distributed import available_device
+from crl.run.weights import explained, stored_shapes
+from crl.run.torchvision_fix import import_torchvision
+from crl.run.errors import UserError
+from crl.run.results import array_digest, digest
+from crl.run.weights import read_about
+from crl.vlm.open_clip import trained_name
 from crl.vlm import Preprocess, load_vlm
 from fashion_retrieval.networks import Network
 

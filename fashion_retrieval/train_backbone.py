@@ -17,11 +17,13 @@ from pathlib import Path
 import torch
 from pydantic import Field
 
-from crl.config import load_config
-from crl.distributed import process_group, tell, world
-from crl.errors import UserError, command
-from crl.results import digest, environment
-from crl.training import check_made_for, save_vlm, trained_name, weights_digest
+from crl.run.config import load_config
+from crl.run.distributed import process_group, tell, world
+from crl.run.errors import UserError, command
+from crl.run.results import digest, environment
+from crl.vlm import check_made_for
+from crl.vlm.open_clip import save_vlm, trained_name
+from crl.run.weights import weights_digest
 from crl.vlm import LoadedVLM, load_vlm
 from fashion_retrieval.heads import load_heads
 from fashion_retrieval.networks import Conditional, NetworkConfig, check_shares, train_network

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from crl.config import load_config
+from crl.run.config import load_config
 from crl.embed import embed_images
-from crl.errors import command
-from crl.results import digest, environment
-from crl.training import save_tensors
+from crl.run.errors import command
+from crl.run.results import digest, environment
+from crl.run.weights import save_tensors
 from crl.vlm import find_vlm, load_vlm
 from fashion_retrieval.heads import Heads
 from fashion_retrieval.representation import aligned_texts, conditional, headed, text_bases

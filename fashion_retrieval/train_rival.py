@@ -15,11 +15,11 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from crl.config import load_config
-from crl.distributed import process_group, tell, world
-from crl.errors import UserError, command
-from crl.results import environment
-from crl.training import save_tensors
+from crl.run.config import load_config
+from crl.run.distributed import process_group, tell, world
+from crl.run.errors import UserError, command
+from crl.run.results import environment
+from crl.run.weights import save_tensors
 from fashion_retrieval.networks import NetworkConfig, train_network
 from fashion_retrieval.rivals import METHODS, check_tower, open_tower
 from fashion_retrieval.training import Job, training_data

@@ -22,12 +22,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from crl.config import Config
-from crl.distributed import rank, tell
-from crl.errors import UserError
-from crl.files import write_text
-from crl.results import array_digest, digest
-from crl.training import read_state, write_state
+from crl.run.config import Config
+from crl.run.distributed import rank, tell
+from crl.run.errors import UserError
+from crl.run.files import write_text
+from crl.run.results import array_digest, digest
+from crl.run.loop import read_state, write_state
 from fashion_retrieval.datasets import check_images, load
 
 DECAY, DECAY_EPOCHS = 0.9, 3  # the rate falls to 0.9 of itself every three epochs

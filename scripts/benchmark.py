@@ -49,12 +49,12 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from crl.basis import TextBasis
-from crl.checkpoints import import_torchvision
+from crl.run.torchvision_fix import import_torchvision
 from crl.embed import embed_images, embed_texts
-from crl.errors import UserError, command, nearest
-from crl.files import write_text
+from crl.run.errors import UserError, command, nearest
+from crl.run.files import write_text
 from crl.projection import l2, project
-from crl.results import environment
+from crl.run.results import environment
 from crl.vlm import LoadedVLM, load_vlm
 from similarity_retrieval.datasets import Templates, load
 from similarity_retrieval.evaluate import EvaluateConfig, cells

@@ -19,7 +19,7 @@ from demo_worlds import clevr4
 
 from crl.basis import TextBasis
 from crl.embed import embed_images, embed_texts
-from crl.files import atomic_path
+from crl.run.files import atomic_path
 from crl.projection import l2, project
 from crl.vlm import load_vlm
 

@@ -16,7 +16,7 @@ import argparse
 import os
 from pathlib import Path
 
-from crl.errors import UserError, command
+from crl.run.errors import UserError, command
 from crl.llm import LLM_PROMPTS, OPENAI, generate_basis
 
 

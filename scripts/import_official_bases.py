@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from crl.basis import TextBasis, fold
-from crl.errors import UserError, command
+from crl.run.errors import UserError, command
 
 REPOSITORY = "https://github.com/XLearning-SCU/2025-NeurIPS-CRL"
 MORE_DATA = "Clustering & Few-shot/utils/more_data.py"

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from demo_worlds import WORLDS
 
-from crl.errors import UserError, command, nearest
-from crl.files import write_text
+from crl.run.errors import UserError, command, nearest
+from crl.run.files import write_text
 
 DRAWING = 1  # raise when a world draws other pictures than before
 

@@ -14,8 +14,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from crl.errors import UserError, command
-from crl.results import aligned, read_cells, score_table
+from crl.run.errors import UserError, command
+from crl.run.tables import aligned
+from crl.run.results import read_cells, score_table
 from fashion_retrieval import evaluate as fashion
 from fashion_retrieval.datasets import OFFICIAL_IMAGES, OFFICIAL_VALUES
 from similarity_retrieval import evaluate as similarity

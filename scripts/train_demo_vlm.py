@@ -30,9 +30,9 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from crl.checkpoints import import_torchvision
-from crl.errors import command
-from crl.files import atomic_path, write_text
+from crl.run.torchvision_fix import import_torchvision
+from crl.run.errors import command
+from crl.run.files import atomic_path, write_text
 
 TRAINING_SEED, TUNING_SEED = 1_000_003, 2_000_003  # the demo data is drawn from seed 0
 IMAGE_SIZE = 96

@@ -16,7 +16,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, StringConstraints, ValidationError
 
-from crl.errors import UserError, explain
+from crl.run.errors import UserError, explain
 
 Name = Annotated[str, StringConstraints(min_length=1)]
 M = TypeVar("M", bound=BaseModel)

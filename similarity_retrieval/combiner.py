@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from crl.checkpoints import explained, stored_shapes
-from crl.errors import UserError
+from crl.run.weights import explained, stored_shapes
+from crl.run.errors import UserError
 
 
 class Combiner(nn.Module):

@@ -23,8 +23,8 @@ from PIL import Image
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator
 from tqdm import tqdm
 
-from crl.embed import UNDECODABLE, Crop
-from crl.errors import UserError, command, explain, nearest
+from crl.images import UNDECODABLE, Crop
+from crl.run.errors import UserError, command, explain, nearest
 
 TASKS = ("focus_object", "change_object", "focus_attribute", "change_attribute")
 GENECIS_PAGE = "https://github.com/facebookresearch/genecis (DOWNLOAD.md)"

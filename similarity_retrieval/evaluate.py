@@ -21,14 +21,16 @@ import numpy as np
 from pydantic import BeforeValidator, Field, model_validator
 
 from crl.basis import TextBasis
-from crl.config import Config, load_config
-from crl.embed import Crop, embed_images, embed_texts
-from crl.errors import UserError, command, nearest
-from crl.figures import retrieval_sheet, slug
-from crl.files import atomic_path
+from crl.run.config import Config, load_config
+from crl.images import Crop
+from crl.embed import embed_images, embed_texts
+from crl.run.errors import UserError, command, nearest
+from crl.run.figures import retrieval_sheet, slug
+from crl.run.files import atomic_path
 from crl.projection import l2, project
-from crl.results import Run, aligned, array_digest, digest
-from crl.training import check_made_for
+from crl.run.results import Run, array_digest, digest
+from crl.run.tables import aligned
+from crl.vlm import check_made_for
 from crl.vlm import VLM, find_vlm, load_vlm
 from similarity_retrieval.combiner import Combiner, load_combiner
 from similarity_retrieval.datasets import TASKS, GeneCIS, Templates, images, load

@@ -29,11 +29,11 @@ import numpy as np
 from pydantic import Field, ValidationError, model_validator
 from tqdm import tqdm
 
-from crl.config import Config, load_config
-from crl.errors import UserError, command, explain
-from crl.files import write_text
+from crl.run.config import Config, load_config
+from crl.run.errors import UserError, command, explain
+from crl.run.files import write_text
 from crl.llm import OPENAI, Server
-from crl.results import digest
+from crl.run.results import digest
 from similarity_retrieval.captions import caption_files, lines, read_captions
 from similarity_retrieval.scene_graphs import (
     PROMPT,

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, StringConstraints, ValidationError
 
-from crl.errors import UserError
+from crl.run.errors import UserError
 from crl.llm import OPENAI, Server
 from similarity_retrieval.captions import Name
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
-from crl.errors import UserError, nearest
+from crl.run.errors import UserError, nearest
 from crl.projection import l2
 from similarity_retrieval.combiner import Combiner
 

@@ -41,12 +41,14 @@ from pydantic import Field
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from crl.config import Config, load_config
-from crl.distributed import process_group, rank, sum_gradients, tell, world
-from crl.errors import UserError, command
-from crl.files import write_text
-from crl.results import environment
-from crl.training import read_state, save_tensors, save_vlm, trained_name, write_state
+from crl.run.config import Config, load_config
+from crl.run.distributed import process_group, rank, sum_gradients, tell, world
+from crl.run.errors import UserError, command
+from crl.run.files import write_text
+from crl.run.results import environment
+from crl.run.loop import read_state, write_state
+from crl.run.weights import save_tensors
+from crl.vlm.open_clip import save_vlm, trained_name
 from crl.vlm import LoadedVLM, load_vlm
 from similarity_retrieval.combiner import Combiner
 from similarity_retrieval.training import DROPOUT, INITIAL, ORDER, Lookup, Trained, backward, draw

@@ -15,9 +15,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from crl.distributed import gather, rank, world
-from crl.embed import UNDECODABLE, embed_images, embed_texts
-from crl.errors import UserError
+from crl.run.distributed import gather, rank, world
+from crl.images import UNDECODABLE
+from crl.embed import embed_images, embed_texts
+from crl.run.errors import UserError
 from crl.vlm import LoadedVLM, Preprocess
 from similarity_retrieval.triplets import Triplets
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from crl.errors import UserError
+from crl.run.errors import UserError
 
 
 @dataclass(frozen=True)

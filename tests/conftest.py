@@ -1,7 +1,51 @@
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+
+import pytest
 from hypothesis import settings
+
+# Before crl is imported: no test reads or fills the user's own cache.
+os.environ["CRL_CACHE"] = tempfile.mkdtemp(prefix="crl-tests-")
 
 # Tests draw the same examples in every run, so that what fails is the change at hand; others with
 # pytest --hypothesis-profile new. No deadline: a busy machine is no failure.
 settings.register_profile("same", deadline=None, derandomize=True)
 settings.register_profile("new", deadline=None)
 settings.load_profile("same")
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(os.environ["CRL_CACHE"], ignore_errors=True)
+
+
+@pytest.fixture
+def run(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
+    """Runs a script's `main` with arguments in this process; gives exit code, output and errors."""
+
+    def run(main: Callable[[], None], *arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [f"{main.__module__}.py", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 1
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def refusal(run) -> Callable[..., str]:
+    """Runs a command that must be refused with exit code 2 and one line; gives that line."""
+
+    def refusal(main: Callable[[], None], *arguments: object) -> str:
+        code, _, errors = run(main, *arguments)
+        lines = errors.splitlines()
+        assert code == 2, errors
+        assert [line.startswith("error: ") for line in lines] == [True], errors
+        return lines[0].removeprefix("error: ")
+
+    return refusal

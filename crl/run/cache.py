@@ -1,0 +1,129 @@
+"""Embeddings on disk: shards of safetensors below `<cache>/<fingerprint>/{image,text}/`.
+
+A shard holds the digests of what it embeds (content, not names: copies, renamed files and several
+data sets share entries) beside the embeddings, and appears by renaming a finished temporary file.
+So a killed run goes on from its last shard, and a growing folder costs only its new images.
+"""
+
+import hashlib
+import os
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from crl.run.errors import UserError
+from crl.run.files import atomic_path
+
+# What a kill can cost. A fixed number of whole batches, so that a resumed run batches alike and
+# gives the very same numbers.
+BATCHES_PER_SHARD = 8
+FORMAT = "crl-embeddings-1"
+# In the user's cache folder, so that all working directories share it.
+CACHE = Path(
+    os.environ.get("CRL_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "crl")
+).expanduser()
+EMBEDDINGS, LLM_ANSWERS = CACHE / "embeddings", CACHE / "llm"
+
+
+def content_digest(content: bytes) -> bytes:
+    """16 bytes that change whenever `content` does."""
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
+class Store:
+    """One folder of shards; `places` says which shard and row holds each digest."""
+
+    def __init__(self, folder: Path, fingerprint: str) -> None:
+        self.folder, self.fingerprint = folder, fingerprint
+        self.shards: list[Path] = []
+        self.places: dict[bytes, tuple[int, int]] = {}
+        for shard in sorted(folder.glob("*.safetensors")):
+            try:
+                digests = self._read_digests(shard)
+            except (SafetensorError, ValueError, KeyError) as error:
+                warnings.warn(f"ignoring the damaged cache file {shard}: {error}", stacklevel=4)
+                continue
+            self._enter(shard, digests)
+
+    def missing(self, digests: Iterable[bytes]) -> list[bytes]:
+        """Those not stored yet, each once, in order of first appearance."""
+        return [digest for digest in dict.fromkeys(digests) if digest not in self.places]
+
+    def add_all(self, batches: Iterable[tuple[list[bytes], np.ndarray]]) -> None:
+        """Store (digests, embeddings) batches, one shard at a time."""
+        batches = iter(batches)
+        while shard := list(islice(batches, BATCHES_PER_SHARD)):
+            digests = [digest for part, _ in shard for digest in part]
+            embeddings = np.concatenate([part for _, part in shard])
+            if not np.isfinite(embeddings).all():
+                raise UserError(
+                    "the VLM gave NaN or infinite embeddings; try precision=fp32 or check the "
+                    "checkpoint"
+                )
+            name = hashlib.blake2b(b"".join(digests), digest_size=16).hexdigest()
+            manifest = {
+                "format": FORMAT,
+                "fingerprint": self.fingerprint,
+                "count": str(len(digests)),
+                "dtype": str(embeddings.dtype),
+            }
+            ids = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)
+            target = self.folder / f"{name}.safetensors"
+            with atomic_path(target) as temporary:
+                # not save_file: a full disk must show as the OSError that it is
+                temporary.write_bytes(save({"ids": ids, "embeddings": embeddings}, manifest))
+            self._enter(target, digests)
+
+    def gather(self, digests: Sequence[bytes]) -> np.ndarray:
+        """The embeddings of `digests` in order, as a memory map of an unnamed temporary file."""
+        places = np.array([self.places[digest] for digest in digests])  # (N, 2): shard, row
+        result = None
+        for number in np.unique(places[:, 0]):
+            mine = np.flatnonzero(places[:, 0] == number)
+            with safe_open(self.shards[number], "np") as file:
+                embeddings = file.get_tensor("embeddings")
+            if result is None:
+                result = self._memory_map((len(digests), *embeddings.shape[1:]))
+            result[mine] = embeddings[places[mine, 1]]
+        assert result is not None  # `digests` is not empty
+        return result
+
+    def _memory_map(self, shape: tuple[int, ...]) -> np.ndarray:
+        size = int(np.prod(shape)) * 4
+        with tempfile.TemporaryFile(dir=self.folder) as file:
+            if hasattr(os, "posix_fallocate"):  # a full disk shows here, not as a crash later
+                os.posix_fallocate(file.fileno(), 0, size)
+            return np.memmap(file, np.float32, "w+", shape=shape)
+
+    def _enter(self, shard: Path, digests: list[bytes]) -> None:
+        number = len(self.shards)
+        self.shards.append(shard)
+        self.places.update({digest: (number, row) for row, digest in enumerate(digests)})
+
+    def _read_digests(self, shard: Path) -> list[bytes]:
+        with safe_open(shard, "np") as file:
+            manifest = file.metadata() or {}
+            ids = file.get_tensor("ids")
+            shape = file.get_slice("embeddings").get_shape()
+        expected = {"format": FORMAT, "fingerprint": self.fingerprint, "count": str(shape[0])}
+        if {key: manifest.get(key) for key in expected} != expected or len(ids) != shape[0]:
+            raise ValueError("its manifest does not fit")
+        return [row.tobytes() for row in ids]
+
+
+@contextmanager
+def open_store(fingerprint: str, kind: str, cache: Path | None) -> Iterator[Store]:
+    """The embeddings of one VLM and kind (`image`, `text`); with `cache=None` they are gone after
+    the block."""
+    with ExitStack() as stack:
+        root = cache or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder = Path(root) / fingerprint / kind
+        folder.mkdir(parents=True, exist_ok=True)
+        yield Store(folder, fingerprint)

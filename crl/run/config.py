@@ -1,0 +1,149 @@
+"""Configuration: defaults < YAML file < command line, validated, with unknown keys refused."""
+
+import argparse
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from crl.run.cache import EMBEDDINGS
+from crl.run.errors import UserError, explain, nearest
+from crl.run.files import read_yaml
+
+
+class Config(BaseModel):
+    """Base of every task's configuration: a key that is not a field is an error, `~` in a path is
+    the home folder, and `name` is that of one folder, so that results stay in `outputs`."""
+
+    model_config = ConfigDict(extra="forbid", validate_default=True)
+
+    @field_validator("*")
+    @classmethod
+    def _home(cls, value):
+        return value.expanduser() if isinstance(value, Path) else value
+
+    @field_validator("name", check_fields=False)  # a field of those that inherit
+    @classmethod
+    def _one_folder(cls, name: str) -> str:
+        if name in ("", ".", "..") or set(name) & set("/\\\0"):
+            raise ValueError(
+                f"{name!r} names no folder in outputs; to write elsewhere set outputs="
+            )
+        return name
+
+
+class RunConfig(Config):
+    """Keys of every script."""
+
+    name: str = Field("run", description="results go to <outputs>/<task>/<name>")
+    outputs: Path = Field(Path("outputs"), description="where results go")
+    device: str | None = Field(None, description="e.g. cpu, cuda; none takes the best")
+
+
+class EmbeddingConfig(RunConfig):
+    """Keys of every script that embeds images and texts."""
+
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="of the VLM")
+    embed_batch: int = Field(64, gt=0, description="images per batch while embedding")
+    workers: int | None = Field(None, gt=0, description="threads that decode images")
+    cache: Path = Field(EMBEDDINGS, description="where embeddings are kept")
+
+
+class EvaluationConfig(EmbeddingConfig):
+    """Keys of every script that evaluates.
+
+    Attributes:
+        replaced_by_features: keys that have no use beside `features`.
+    """
+
+    replaced_by_features: ClassVar[frozenset[str]] = frozenset(
+        {"vlm", "bases", "texts", *EmbeddingConfig.model_fields} - RunConfig.model_fields.keys()
+    ) | {"device"}
+
+    texts: int | None = Field(None, gt=1, description="use the first so many texts of each basis")
+    features: Path | None = Field(None, description="NPZ with embeddings made elsewhere; no vlm")
+    figures: bool = Field(True, description="draw figures")
+
+
+Kind = TypeVar("Kind", bound=Config)
+
+
+def load_config(
+    kind: type[Kind], argv: list[str], about: str, unused: Collection[str] = ()
+) -> Kind:
+    """Read `[--config FILE.yaml] [key=value ...]`; values are YAML, e.g. `shots=[1,5]`.
+
+    Args:
+        about: what the script does, for `--help`.
+        unused: fields that this script does not use. They may stand in a file that two scripts
+            share, but on the command line they are an error. Likewise, with `features`, the fields
+            that it replaces.
+
+    Raises:
+        UserError: no such file, bad YAML, an unknown or unused key, or a bad value.
+    """
+    parser = argparse.ArgumentParser(
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="see configs/")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides of the file")
+    parser.epilog = "keys:\n" + "\n".join(
+        f"  {key:<14} {field.description} (default: {_shown(field)})"
+        for key, field in kind.model_fields.items()
+        if key not in unused
+    )
+    arguments = parser.parse_intermixed_args(argv)  # overrides on either side of --config
+    given = dict(_override(text, kind) for text in arguments.overrides)
+    values = read_yaml(arguments.config) if arguments.config else {}
+    where = str(arguments.config) if arguments.config else "the command line"
+    for key in values:
+        _check_key(key, kind, where)
+    if arguments.config:
+        values.setdefault("name", arguments.config.stem)
+    features = given.get("features", values.get("features")) is not None
+    idle = getattr(kind, "replaced_by_features", frozenset()) if features else frozenset()
+    for key in given:
+        if key in idle:
+            raise UserError(f"features replaces {key}; remove it")
+        if key in unused:
+            raise UserError(f"this script does not use {key!r}; remove it")
+    values = {key: value for key, value in values.items() if key not in idle} | given
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        if given.keys() & set(error.errors()[0]["loc"]):
+            where = "the command line"
+        raise UserError(f"{where}: {explain(error)}") from error
+
+
+def _override(text: str, kind: type[Config]) -> tuple[str, Any]:
+    """`key=value` -> key and value."""
+    key, separator, value = text.partition("=")
+    if not separator:
+        raise UserError(f"{text!r} is not of the form key=value")
+    _check_key(key, kind, "the command line")
+    try:
+        return key, yaml.safe_load(value)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: the 99th of May
+        raise UserError(f"{text!r}: the value is not valid YAML") from error
+
+
+def _check_key(key: str, kind: type[Config], where: str) -> None:
+    if key not in kind.model_fields:
+        raise UserError(f"{where}: unknown key {key!r}; {nearest(str(key), kind.model_fields)}")
+
+
+def _shown(field) -> str:
+    default = field.get_default(call_default_factory=True)
+    default = str(default) if isinstance(default, Path) else default
+    shown = yaml.dump(default, Dumper=_Plain, default_flow_style=True, width=1000)
+    return shown.removesuffix("...\n").strip()
+
+
+class _Plain(yaml.SafeDumper):
+    """A list that stands twice is written twice, not by reference."""
+
+    def ignore_aliases(self, data) -> bool:
+        return True

@@ -1,0 +1,94 @@
+"""The device, and several processes on one batch, as torchrun starts them."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from textwrap import shorten
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from crl.run.errors import UserError
+
+
+def available_device(device: str | torch.device | None) -> torch.device:
+    """The device of that name; None: CUDA if there is a GPU, else the CPU.
+
+    Raises:
+        UserError: there is no such device here.
+    """
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(device)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UserError(
+            f"no device {str(device)!r} here ({shorten(str(error), 160)}); use device=cpu"
+        ) from error
+    return device
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+@contextmanager
+def process_group(device: str | None) -> Iterator[str | None]:
+    """Join the other processes if torchrun started this one; -> the device of this process."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield device
+        return
+    if "RANK" not in os.environ:
+        raise UserError("WORLD_SIZE is set but RANK is not; start several processes with torchrun")
+    if device is not None:
+        available_device(device)
+    cuda = device != "cpu" and torch.cuda.is_available()
+    if cuda:
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
+    # Others wait a long time while the first one embeds millions of images.
+    dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(days=2))
+    try:
+        yield device if cuda else "cpu"
+    finally:
+        dist.destroy_process_group()
+
+
+def gather(features: Tensor) -> Tensor:
+    """(b, ...) of each process -> (b * processes, ...) in order of rank, without graph."""
+    if world() == 1:
+        return features
+    everyone = [torch.empty_like(features) for _ in range(world())]
+    dist.all_gather(everyone, features.contiguous())
+    return torch.cat(everyone)
+
+
+def sum_gradients(parameters: list[nn.Parameter]) -> None:
+    """Over all processes, in place. All of them reach the same parameters."""
+    if world() > 1:
+        for parameter in parameters:
+            if parameter.grad is not None:
+                dist.all_reduce(parameter.grad)
+
+
+def from_rank0(value: Any) -> Any:
+    """The first process's `value`, in all processes."""
+    if world() == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values)
+    return values[0]
+
+
+def print_rank0(line: str) -> None:
+    """Print, from the first process only."""
+    if rank() == 0:
+        print(line, flush=True)

@@ -1,0 +1,287 @@
+"""One loop for every training: it resumes, validates, keeps the best, and writes in a safe order.
+
+The folder of a training holds
+
+    config.yaml     the configuration, every key of it
+    (weights)       of the best validation so far
+    results.json    what was trained on what, its losses and validations
+    state.pt        the checkpoint, from which a killed run goes on
+
+in the order in which they are written: what `state.pt` says is done is there. Everything random
+depends on the seed and the step alone, so that on a CPU a resumed training is the undisturbed one,
+bit for bit.
+"""
+
+import io
+import json
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from pydantic import Field
+from torch import nn
+
+from crl.run.config import RunConfig
+from crl.run.distributed import from_rank0, print_rank0, rank
+from crl.run.errors import UserError
+from crl.run.files import atomic_path, write_text
+from crl.run.progress import progress as progress_bar
+from crl.run.results import environment
+
+
+class TrainingConfig(RunConfig):
+    """Keys of every training."""
+
+    epochs: int = Field(50, gt=0, description="passes over the data")
+    batch_size: int = Field(256, gt=0, description="items per step, of all processes together")
+    lr: float = Field(1e-4, gt=0, allow_inf_nan=False, description="highest learning rate")
+    seed: int = Field(0, ge=0, description="of everything random")
+    validate_every: int = Field(1, gt=0, description="epochs from one validation to the next")
+    patience: int | None = Field(
+        None, gt=0, description="stop after so many validations without a better one; none: never"
+    )
+    checkpoint_every: int = Field(500, gt=0, description="steps between checkpoints in an epoch")
+
+
+@dataclass
+class Progress:
+    """How far a training is.
+
+    Attributes:
+        step: finished steps.
+        losses: of each finished epoch, the mean over its steps.
+        unfinished: the loss of each step of the epoch that is not finished.
+        validation: of each validation, the epoch (from 1) and what `Trainer.validate` gave.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    losses: list[float] = field(default_factory=list)
+    unfinished: list[float] = field(default_factory=list)
+    validation: list[dict[str, Any]] = field(default_factory=list)
+
+    def best(self, metric: str) -> int:
+        """Which validation has the highest `metric`, the first of equals; the last one where
+        nothing is held out to validate on."""
+        return int(np.argmax([found.get(metric, i) for i, found in enumerate(self.validation)]))
+
+    @property
+    def validated(self) -> bool:
+        """Has the last finished epoch been validated?"""
+        return bool(self.validation) and self.validation[-1]["epoch"] == len(self.losses)
+
+
+class Trainer(ABC):
+    """A training: what is trained, on what, and how. `run` trains it, or goes on with it.
+
+    `__init__` checks and sets what is cheap, down to `weights`; `prepare` sets the rest, and is
+    not called for a finished training.
+
+    Attributes:
+        config: see `TrainingConfig`.
+        folder: where the files are, see the top of this module.
+        settings: all that shapes the training, as plain data; another one is not gone on with.
+        steps: per epoch.
+        weights: the file that `keep` writes, or the main one of several.
+        metric: the entry of a validation that is to be high.
+        models: the modules whose weights a checkpoint holds, by name.
+        optimizer: over the parameters that are trained.
+        record: what results.json says beside the configuration and the progress.
+    """
+
+    config: TrainingConfig
+    folder: Path
+    settings: dict[str, Any]
+    steps: int
+    weights: Path
+    metric: str
+    models: dict[str, nn.Module]
+    optimizer: torch.optim.Optimizer
+    record: dict[str, Any]
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Load and build what a training needs."""
+
+    @abstractmethod
+    def batches(self, epoch: int, done: int) -> Iterable[Any]:
+        """The batches of an epoch (from 0), without the first `done` ones."""
+
+    @abstractmethod
+    def step(self, batch: Any) -> float:
+        """The loss of a batch; leaves its gradients in the parameters."""
+
+    @abstractmethod
+    def validate(self) -> dict[str, float]:
+        """Scores on held-out data; {} where there are none. The first process's count."""
+
+    @abstractmethod
+    def keep(self) -> None:
+        """Write the weights: they are the best so far. Called in the first process only."""
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step (from 0)."""
+        return self.config.lr
+
+    # --- the loop ---------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Train to the end.
+
+        Raises:
+            UserError: the folder holds another training, a damaged checkpoint, or a finished
+                training without its weights; a loss or weights that are not finite.
+        """
+        state = self._read_state()
+        self.progress = Progress(**state["progress"]) if state else Progress()
+        if self._over and self.progress.validated:
+            self._check_files()
+            print_rank0(f"{self.folder}: this training is finished; nothing to do")
+            return
+        self.prepare()
+        if state:
+            for name, model in self.models.items():
+                model.load_state_dict(state["models"][name])
+            self.optimizer.load_state_dict(state["optimizer"])
+            print_rank0(f"{self.folder}: going on after step {self.progress.step}")
+        del state
+        self._started = time.perf_counter() - self.progress.seconds
+        if rank() == 0:
+            plain = self.config.model_dump(mode="json")
+            write_text(self.folder / "config.yaml", yaml.safe_dump(plain, sort_keys=False))
+        while not self._over:
+            self._epoch()
+        if not self.progress.validated:  # `epochs` has become smaller
+            self._validate()
+            self._store()
+        print_rank0(f"weights and results: {self.folder}")
+
+    @property
+    def _over(self) -> bool:
+        """Is it at its last epoch, or has the metric not risen for `patience` validations?"""
+        progress, patience = self.progress, self.config.patience
+        if len(progress.losses) >= self.config.epochs:
+            return True
+        if patience is None or not progress.validation or progress.unfinished:
+            return False
+        return len(progress.validation) - 1 - progress.best(self.metric) >= patience
+
+    def _epoch(self) -> None:
+        progress, config = self.progress, self.config
+        number, done = len(progress.losses), len(progress.unfinished)
+        bar = progress_bar(
+            self.batches(number, done),
+            label=f"epoch {number + 1}/{config.epochs}",
+            unit="steps",
+            total=self.steps,
+            done=done,
+            shown=rank() == 0,
+        )
+        for batch in bar:
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.rate(progress.step)
+            self.optimizer.zero_grad()
+            loss = self.step(batch)
+            self._stop_unless(math.isfinite(loss), f"the loss of step {progress.step + 1} is")
+            self.optimizer.step()
+            progress.step += 1
+            progress.unfinished.append(loss)
+            epoch_ends = len(progress.unfinished) == self.steps  # has a checkpoint of its own
+            if progress.step % config.checkpoint_every == 0 and not epoch_ends:
+                self._check_weights()
+                self._write_state()
+        self._check_weights()
+        progress.losses.append(float(np.mean(progress.unfinished)))
+        progress.unfinished = []
+        shown = f"epoch {number + 1}/{config.epochs}: loss {progress.losses[-1]:.4f}"
+        if (number + 1) % config.validate_every == 0 or number + 1 == config.epochs:
+            found = self._validate()
+            if self.metric in found:
+                shown += f", validation {self.metric} {found[self.metric]:.2f}"
+        self._store()
+        print_rank0(shown)
+
+    def _validate(self) -> dict[str, Any]:
+        found = {"epoch": len(self.progress.losses), **from_rank0(self.validate())}
+        self.progress.validation.append(found)
+        if rank() == 0 and self.progress.best(self.metric) == len(self.progress.validation) - 1:
+            self.keep()
+        return found
+
+    def _store(self) -> None:
+        """Weights are written; now results.json, and last the checkpoint that says so."""
+        self.progress.seconds = time.perf_counter() - self._started
+        if rank() == 0:
+            validation = self.progress.validation
+            results = {
+                "config": self.config.model_dump(mode="json"),
+                "environment": environment(),
+                **self.record,
+                "best": validation[self.progress.best(self.metric)] if validation else None,
+                **asdict(self.progress),
+            }
+            write_text(self.folder / "results.json", json.dumps(results, indent=1) + "\n")
+        self._write_state()
+
+    def _write_state(self) -> None:
+        self.progress.seconds = time.perf_counter() - self._started
+        if rank() > 0:
+            return
+        buffer = io.BytesIO()  # in memory first: then a full disk shows as the OSError that it is
+        content = {
+            "models": {name: model.state_dict() for name, model in self.models.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "settings": self.settings,
+            "progress": asdict(self.progress),
+        }
+        torch.save(content, buffer)
+        with atomic_path(self.folder / "state.pt") as temporary:
+            temporary.write_bytes(buffer.getbuffer())
+
+    def _read_state(self) -> dict[str, Any] | None:
+        file = self.folder / "state.pt"
+        if not file.exists():
+            return None
+        try:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+            former = dict(state["settings"])
+        except Exception as error:  # a broken file makes torch raise nearly anything
+            raise UserError(f"{file} is damaged; remove it to start again") from error
+        if former != self.settings:
+            what = ", ".join(
+                f"{key} {former.get(key)!r}, not {self.settings.get(key)!r}"
+                for key in former | self.settings
+                if former.get(key) != self.settings.get(key)
+            )
+            raise UserError(
+                f"{self.folder} holds another training ({what}); choose another name= or remove it"
+            )
+        return state
+
+    def _check_files(self) -> None:
+        for file in (self.weights, self.folder / "results.json"):
+            if not file.exists():
+                raise UserError(
+                    f"{self.folder} holds a finished training but {file.name} is gone; remove the "
+                    "folder to train again"
+                )
+
+    def _check_weights(self) -> None:
+        """A finite loss can have gradients that are not."""
+        parameters = (p for model in self.models.values() for p in model.parameters())
+        finite = all(bool(parameter.isfinite().all()) for parameter in parameters)
+        self._stop_unless(finite, f"the weights after step {self.progress.step} are")
+
+    def _stop_unless(self, finite: bool, what: str) -> None:
+        if not finite:
+            raise UserError(
+                f"{what} not finite; the best weights and the last checkpoint are kept: remove "
+                f"{self.folder} and try a lower lr, or precision=fp32"
+            )

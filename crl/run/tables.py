@@ -1,0 +1,14 @@
+"""Plain-text tables."""
+
+
+def aligned(title: str, header: list[str], rows: list[list[str]], left: int) -> str:
+    """A table; the first `left` columns flush left, the others flush right."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+
+    def line(row: list[str]) -> str:
+        cells = [row[i].ljust(widths[i]) for i in range(left)]
+        cells += [row[i].rjust(widths[i]) for i in range(left, len(row))]
+        return "  ".join(cells)
+
+    rule = "-" * len(line(header))
+    return "\n".join([title, rule, line(header), rule, *map(line, rows), rule])

@@ -1,0 +1,45 @@
+"""Importing torchvision where its wheel and torch's do not match.
+
+Only torchvision's pure Python part (transforms, models) is used, mostly through open_clip. The
+wheel on PyPI is compiled for CUDA: beside a CPU-only torch of the very version that it wants, its
+compiled operators do not load, and the import fails over the missing `nms`. Declaring that
+operator lets the Python part in.
+
+This file can go when `import torchvision` works beside PyPI's CPU-only torch: when
+`python -c "import torch, torchvision"` succeeds in a fresh environment with constraints.txt.
+"""
+
+import importlib.metadata
+import re
+import sys
+
+import torch
+
+from crl.run.errors import UserError
+
+
+def import_torchvision() -> None:
+    """Import torchvision.
+
+    Raises:
+        UserError: it was built for another version of torch (says which).
+    """
+    requirements = importlib.metadata.requires("torchvision") or []
+    pins = [re.match(r"torch *\(?== *([^)+;]+)", requirement) for requirement in requirements]
+    wanted = next((pin[1].strip() for pin in pins if pin), None)
+    if wanted and wanted != torch.__version__.split("+")[0]:
+        raise UserError(
+            f"torchvision {importlib.metadata.version('torchvision')} wants torch {wanted} but "
+            f"{torch.__version__} is installed; install the pair in constraints.txt"
+        )
+    try:
+        import torchvision
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+        for module in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+            del sys.modules[module]  # half imported
+        for operator in ("nms", "qnms"):
+            signature = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            torch.library.define(f"torchvision::{operator}", signature)
+        import torchvision  # noqa: F401

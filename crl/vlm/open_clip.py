@@ -1,0 +1,175 @@
+"""VLMs of open_clip: by model and tag, from a checkpoint file or a folder; and saving one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crl.run.errors import UserError, nearest
+from crl.run.files import atomic_path, write_text
+from crl.run.hub import explained
+from crl.run.weights import save_tensors, stored_shapes
+from crl.vlm.contract import LoadedVLM, Parts, Preprocess
+from crl.vlm.tokenizers import describe_tokenizer
+
+CONFIG = "open_clip_config.json"
+WEIGHTS = (  # in an open_clip folder, in open_clip's own order of preference
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+)
+
+
+def load_tag_or_file(spec: str) -> Parts:
+    """`<model>/<tag or file>`."""
+    import open_clip
+
+    model, _, weights = spec.partition("/")
+    if model not in open_clip.list_models():
+        raise UserError(
+            f"unknown open_clip model {model!r}; {nearest(model, open_clip.list_models())}"
+        )
+    if open_clip.is_pretrained_cfg(model, weights):
+        tag = open_clip.get_pretrained_cfg(model, weights)
+        _check_quick_gelu(model, weights)
+        with explained(f"open_clip:{spec}", remote=True):
+            checkpoint = Path(open_clip.download_pretrained(tag))
+        return _build(model, checkpoint, _preprocessing(tag))
+    checkpoint = Path(weights)
+    if not checkpoint.is_file():
+        tags = open_clip.list_pretrained_tags_by_model(model)
+        raise UserError(
+            f"open_clip has no weights {weights!r} for {model}, nor is this a file "
+            f"(absolute path: open_clip:{model}//path); {nearest(weights, tags)}"
+        )
+    # The file does not say how its images were prepared; the known weights of the model might.
+    known = [
+        _preprocessing(open_clip.get_pretrained_cfg(model, tag))
+        for tag in open_clip.list_pretrained_tags_by_model(model)
+    ]
+    if not known or any(other != known[0] for other in known):
+        raise UserError(
+            f"{checkpoint} does not say how {model}'s images are to be prepared, and its known "
+            "weights do not agree; use a folder with open_clip_config.json and its preprocess_cfg"
+        )
+    # Nor does it say which activation it was trained with.
+    activations = {
+        open_clip.get_pretrained_cfg(model, tag).get("quick_gelu", False)
+        for tag in open_clip.list_pretrained_tags_by_model(model)
+    }
+    if len(activations) > 1 and f"{model}-quickgelu" in open_clip.list_models():
+        raise UserError(
+            f"{checkpoint} does not say whether it was trained with QuickGELU; if it was (OpenAI, "
+            f"MetaCLIP, DFN) use open_clip:{model}-quickgelu/<file>, else a folder with "
+            "open_clip_config.json"
+        )
+    return _build(model, checkpoint, known[0])
+
+
+def load_folder(folder: Path) -> Parts:
+    """A folder as open_clip saves it: open_clip_config.json and the weights."""
+    file = folder / CONFIG
+    with explained(str(file), remote=False):
+        config = json.loads(file.read_text(encoding="utf-8"))
+        model_cfg, preprocess_cfg = (
+            config.get("model_cfg") or {},
+            config.get("preprocess_cfg") or {},
+        )
+    if not {"embed_dim", "vision_cfg", "text_cfg"} <= model_cfg.keys():
+        raise UserError(f"{file} does not describe a model: no model_cfg, or one with gaps")
+    if not {"mean", "std"} <= preprocess_cfg.keys():
+        raise UserError(f"{file} does not say how images are prepared: no preprocess_cfg mean, std")
+    # open_clip would silently resize to the model's size, whatever the preprocessing says.
+    takes = model_cfg["vision_cfg"].get("image_size", 224)
+    prepared = preprocess_cfg.get("size", takes)
+    if np.any(np.not_equal(prepared, takes)):
+        raise UserError(f"{file}: images are prepared at {prepared} but the model takes {takes}")
+    for name in WEIGHTS:
+        if (folder / name).is_file():
+            return _build(f"local-dir:{folder}", folder / name)
+    raise UserError(f"{folder} has no weights: {WEIGHTS[0]} is missing")
+
+
+def _build(model_name: str, checkpoint: Path, preprocessing: dict | None = None) -> Parts:
+    import open_clip
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    stored = stored_shapes(checkpoint)
+    config = open_clip.get_model_config(model_name)
+    # No code from a folder: its tokenizer_config.json must not bring any.
+    safe = {"trust_remote_code": False} if config["text_cfg"].get("hf_tokenizer_name") else {}
+    local = model_name.startswith("local-dir:")  # where open_clip finds the same file by itself
+    with explained(model_name, remote=not local):
+        tokenize = open_clip.get_tokenizer(model_name, **safe)
+        model = open_clip.create_model(
+            model_name,
+            pretrained=None if local else str(checkpoint),
+            force_preprocess_cfg=preprocessing,
+        )
+    for key, tensor in model.state_dict().items():
+        # open_clip interpolates position embeddings of another size; that is another model.
+        if tensor.ndim > 1 and key in stored and stored[key] != tuple(tensor.shape):
+            raise UserError(
+                f"{checkpoint} does not fit {model_name}: {key} is {stored[key]} in the file, "
+                f"{tuple(tensor.shape)} in the model"
+            )
+    vocabulary = getattr(tokenize, "vocab_size", 0)  # of CLIP's own tokenizer
+    if vocabulary > config["text_cfg"].get("vocab_size", 49408):
+        raise UserError(f"{model_name}: its tokenizer has {vocabulary} tokens, the model fewer")
+    preprocessing = open_clip.get_model_preprocess_cfg(model)
+    return Parts(
+        model=model,
+        dim=config["embed_dim"],
+        preprocess=Preprocess(image_transform_v2(PreprocessCfg(**preprocessing), is_train=False)),
+        tokenize=tokenize,
+        image_features=model.encode_image,
+        text_features=model.encode_text,
+        recipe={
+            "model": config,
+            "preprocess": preprocessing,
+            "tokenizer": describe_tokenizer(getattr(tokenize, "tokenizer", tokenize), tokenize),
+        },
+        files=sorted(checkpoint.parent.iterdir()) if local else [checkpoint],
+    )
+
+
+def _preprocessing(tag: dict[str, Any]) -> dict[str, Any]:
+    """What open_clip says about the preparation of images for the weights of one tag."""
+    return {key: tag[key] for key in ("mean", "std", "interpolation", "resize_mode")}
+
+
+def _check_quick_gelu(model: str, tag: str) -> None:
+    """An error where open_clip only warns and then computes with the wrong activation."""
+    import open_clip
+
+    trained_with = open_clip.get_pretrained_cfg(model, tag).get("quick_gelu", False)
+    if trained_with == open_clip.get_model_config(model).get("quick_gelu", False):
+        return
+    right = f"{model}-quickgelu" if trained_with else model.removesuffix("-quickgelu")
+    # roberta-ViT-B-32 has no such twin: there open_clip's note on its only weights is incomplete.
+    if open_clip.is_pretrained_cfg(right, tag):
+        raise UserError(
+            f"the weights {tag!r} were trained {'with' if trained_with else 'without'} QuickGELU; "
+            f"use open_clip:{right}/{tag}"
+        )
+
+
+def save_vlm(folder: Path, vlm: LoadedVLM, source: str, /, **about: str | int) -> None:
+    """Write `vlm` to `folder` in open_clip's format: `load_vlm(str(folder))` reads it.
+
+    A folder, since a bare file of weights does not say how images are to be prepared.
+
+    Args:
+        source: where it came from, see `crl.vlm.find_vlm`.
+        about: for the header of the weights; see `save_tensors`.
+    """
+    if Path(source).is_dir():  # configuration and tokenizer; not the weights, nor a model card
+        for file in Path(source).iterdir():
+            if file.is_file() and file.name not in WEIGHTS and file.suffix != ".md":
+                with atomic_path(folder / file.name) as temporary:
+                    temporary.write_bytes(file.read_bytes())
+    else:
+        config = {"model_cfg": vlm.recipe["model"], "preprocess_cfg": vlm.recipe["preprocess"]}
+        write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+    save_tensors(folder / WEIGHTS[0], vlm.model, **about)

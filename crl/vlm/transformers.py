@@ -1,0 +1,130 @@
+"""VLMs of transformers: ALIGN and BLIP-2, from the Hugging Face Hub or a folder."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from crl.run.errors import UserError
+from crl.run.hub import explained
+from crl.run.weights import stored_shapes
+from crl.vlm.contract import Parts, Preprocess
+from crl.vlm.tokenizers import describe_tokenizer
+
+
+def load_align(source: str) -> Parts:
+    """ALIGN. It is convolutional, so no image size is wrong: its published configuration says 600
+    and its published preprocessing crops to 289."""
+    from transformers import AlignModel
+
+    # 64 tokens, always: so were its texts in training.
+    model, common = _from_transformers(AlignModel, source, padding="max_length", max_length=64)
+    return Parts(
+        model=model,
+        dim=model.config.projection_dim,
+        image_features=lambda batch: model.get_image_features(batch).pooler_output,
+        text_features=lambda tokens: model.get_text_features(**tokens).pooler_output,
+        **common,
+    )
+
+
+def load_blip2(source: str) -> Parts:
+    """BLIP-2's image-text contrast: 32 query vectors an image, the first token's vector of a text.
+
+    One `Blip2ForImageTextRetrieval` and not transformers' two `...WithProjection` classes: those
+    would hold the shared Q-Former twice and give vectors that are normalised already.
+    """
+    from transformers import Blip2ForImageTextRetrieval
+
+    model, common = _from_transformers(
+        Blip2ForImageTextRetrieval, source, padding=True, max_length=512
+    )
+    prepared = common["preprocess"](Image.new("RGB", (64, 48))).shape[1:]
+    takes = model.config.vision_config.image_size
+    if tuple(prepared) != (takes, takes):
+        raise UserError(
+            f"{source}: images are prepared at {[*prepared]} but the model takes {takes}"
+        )
+
+    def image_features(batch: Tensor) -> Tensor:
+        patches = model.vision_model(batch).last_hidden_state
+        queries = model.query_tokens.expand(len(batch), -1, -1)
+        queries = model.qformer(queries, encoder_hidden_states=patches).last_hidden_state
+        return model.vision_projection(queries)
+
+    def text_features(tokens: dict[str, Tensor]) -> Tensor:
+        words = model.embeddings(tokens["input_ids"])
+        states = model.qformer(words, query_length=0, attention_mask=tokens["attention_mask"])
+        return model.text_projection(states.last_hidden_state[:, 0])
+
+    return Parts(
+        model=model,
+        dim=model.config.image_text_hidden_size,
+        image_features=image_features,
+        text_features=text_features,
+        **common,
+    )
+
+
+def _from_transformers(model_class: Any, source: str, **padding: Any) -> tuple[Any, dict[str, Any]]:
+    """From a folder or a Hugging Face name: the model in float32, and the `Parts` that do not
+    depend on its architecture."""
+    from transformers import AutoImageProcessor, AutoTokenizer
+
+    local = Path(source).is_dir()
+    for pattern in ("model*.safetensors", "pytorch_model*.bin"):
+        for file in Path(source).glob(pattern):
+            stored_shapes(file)
+    with explained(source, remote=not local):
+        # Pillow's resizing, as these models were published with; torchvision's differs a little.
+        processor = AutoImageProcessor.from_pretrained(
+            source, backend="pil", trust_remote_code=False
+        )
+        # Padding on the right: BLIP-2 takes the first token.
+        tokenizer = AutoTokenizer.from_pretrained(
+            source, padding_side="right", trust_remote_code=False
+        )
+        model, report = model_class.from_pretrained(
+            source,
+            dtype=torch.float32,
+            weights_only=True,
+            ignore_mismatched_sizes=True,  # reported below, by name
+            output_loading_info=True,
+        )
+    # transformers only warns, and leaves what is missing at random values.
+    wrong = {"missing": report["missing_keys"], "of another shape": report["mismatched_keys"]}
+    if local:
+        wrong["unexpected"] = report["unexpected_keys"]
+    if any(wrong.values()):
+        few = {what: sorted(map(str, keys))[:3] for what, keys in wrong.items() if keys}
+        raise UserError(f"the weights in {source} do not fit {model_class.__name__}: {few}")
+    config = model.config.to_dict()
+    for key in ("transformers_version", "_name_or_path"):  # do not change an embedding
+        config.pop(key, None)
+    tokenize = partial(tokenizer, truncation=True, return_tensors="pt", **padding)
+    return model, {
+        "preprocess": Preprocess(partial(_pixels, processor)),
+        "tokenize": tokenize,
+        "recipe": {
+            "model": config,
+            "preprocess": processor.to_dict(),
+            "tokenizer": describe_tokenizer(tokenizer, tokenize),
+        },
+        "files": [file for file in sorted(_folder(source).iterdir()) if file.is_file()],
+    }
+
+
+def _pixels(processor: Any, image: Image.Image) -> Tensor:
+    return processor(image, return_tensors="pt")["pixel_values"][0]
+
+
+def _folder(source: str) -> Path:
+    """Where the files of `source` are, after they have been fetched."""
+    from huggingface_hub import snapshot_download
+
+    if Path(source).is_dir():
+        return Path(source)
+    return Path(snapshot_download(source, local_files_only=True))

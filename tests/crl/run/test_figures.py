@@ -1,0 +1,139 @@
+"""Pictures: real PNGs that show the right things, also of awkward data."""
+
+import os
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from PIL import Image
+
+from crl.run import figures
+from crl.run.figures import cluster_sheet, tsne_pair
+from crl.run.files import slug
+
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+
+
+def opened(file: Path) -> np.ndarray:
+    """The pixels of a PNG that is alone in its folder, and not blank."""
+    assert os.listdir(file.parent) == [file.name]
+    assert plt.get_fignums() == []  # closed
+    with Image.open(file) as image:
+        assert image.format == "PNG" and min(image.size) >= 80
+        pixels = np.asarray(image.convert("RGB")).astype(int)
+    assert pixels.std() > 1
+    return pixels
+
+
+def where(pixels: np.ndarray, color: tuple[int, ...]) -> np.ndarray:
+    """(n, 2) rows and columns of the pixels of about this color."""
+    return np.argwhere(np.abs(pixels - np.array(color)).max(-1) < 30)
+
+
+class FakeTSNE:
+    """Takes the first two columns, and notes what it was asked."""
+
+    calls: list = []  # noqa: RUF012
+
+    def __init__(self, **settings):
+        self.settings = settings
+
+    def fit_transform(self, x):
+        self.calls.append((self.settings, x))
+        return x[:, :2]
+
+
+@pytest.fixture
+def fake_tsne(monkeypatch) -> list:
+    monkeypatch.setattr(figures, "TSNE", FakeTSNE)
+    monkeypatch.setattr(FakeTSNE, "calls", [])
+    return FakeTSNE.calls
+
+
+@pytest.mark.parametrize("points", [40, 4])  # 4: fewer than t-SNE's usual perplexity
+def test_tsne_pair(tmp_path, points):
+    rng = np.random.default_rng(0)
+    x, labels = rng.normal(size=(points, 6)).astype(np.float32), np.arange(points) % 2
+    file = tmp_path / "figures" / "tsne.png"
+    tsne_pair(x, x[:, :3], labels, ["circle", "square"], "clip, shape", file)
+    pixels = opened(file)
+    for color in ((31, 119, 180), (255, 127, 14)):  # tab10: both classes in both maps
+        columns = where(pixels, color)[:, 1] / pixels.shape[1]
+        assert (columns < 0.4).any() and ((columns > 0.45) & (columns < 0.85)).any()
+
+
+@pytest.mark.parametrize(("classes", "legend"), [(10, True), (20, True), (23, False)])
+def test_tsne_of_many_classes(tmp_path, fake_tsne, monkeypatch, classes, legend):
+    saved, save = [], figures._save
+    monkeypatch.setattr(figures, "_save", lambda *args: saved.append(args[0]) or save(*args))
+    rng = np.random.default_rng(0)
+    x, labels = rng.normal(size=(3 * classes, 4)), np.repeat(np.arange(classes), 3)
+    names = [f"class {i}" for i in range(classes)]
+    file = tmp_path / "figures" / "tsne.png"
+    tsne_pair(x, x, labels, names, "title", file)
+    opened(file)
+    listed = [[text.get_text() for text in legend.get_texts()] for legend in saved[0].legends]
+    assert listed == ([names] if legend else [])  # colors repeat after 20
+    for axis in saved[0].axes:
+        drawn = [dots.get_facecolor()[0].tobytes() for dots in axis.collections]
+        assert len(drawn) == classes and len(set(drawn)) == min(classes, 20)
+
+
+def test_tsne_shows_the_same_images_in_both_maps(tmp_path, fake_tsne, monkeypatch):
+    monkeypatch.setattr(figures, "MOST_POINTS", 20)
+    x = np.arange(100.0)[:, None] * [1, 1]
+    for _ in range(2):
+        tsne_pair(x, -x, np.arange(100) % 3, list("abc"), "title", tmp_path / "f" / "tsne.png")
+    shown = [x[:, 0] for _, x in fake_tsne]
+    assert len(shown) == 4 and len(set(shown[0])) == 20
+    assert all(np.array_equal(np.abs(s), shown[0]) for s in shown)
+    for settings, x in fake_tsne:
+        assert settings["random_state"] == 0 and 0 < settings["perplexity"] < len(x)
+
+
+def test_cluster_sheet_puts_each_cluster_in_its_row(tmp_path):
+    paths = []
+    for i, color in enumerate([RED, RED, GREEN, GREEN]):
+        paths.append(tmp_path / f"{i}.png")
+        Image.new("RGB", (9, 5), color).save(paths[-1])
+    universal = np.array([0, 0, 2, 2])  # cluster 1 is empty
+    conditional = np.array([1, 1, 0, 0])
+    file = tmp_path / "figures" / "clusters.png"
+    cluster_sheet(paths, universal, conditional, "title", file, columns=3)
+    pixels = opened(file)
+    middle = pixels.shape[1] / 2
+    row = {}
+    for name, color in (("red", RED), ("green", GREEN)):
+        spots = where(pixels, color)
+        left, right = spots[spots[:, 1] < middle], spots[spots[:, 1] > middle]
+        row[name] = left[:, 0].mean(), right[:, 0].mean()
+    third = row["green"][0] - row["red"][0]  # rows 0 and 2 on the left
+    assert third > 0
+    assert row["red"][1] - row["green"][1] == pytest.approx(third / 2, rel=0.1)  # 1 and 0, right
+    assert row["green"][1] == pytest.approx(row["red"][0], abs=3)
+
+
+def test_cluster_sheet_shows_no_more_than_its_columns(tmp_path):
+    Image.new("L", (8, 8), 90).save(tmp_path / "grey.png")
+    Image.new("RGB", (8, 8), BLUE).save(tmp_path / "blue.png")
+    paths = [tmp_path / "grey.png"] * 30 + [tmp_path / "blue.png"]
+    clusters = np.array([0] * 30 + [1])
+    file = tmp_path / "figures" / "clusters.png"
+    cluster_sheet(paths, clusters, clusters, "title", file, columns=2)
+    pixels = opened(file)
+    grey, blue = len(where(pixels, (90, 90, 90))), len(where(pixels, BLUE))
+    assert grey == pytest.approx(2 * blue, rel=0.1)  # 2 + 2 against 1 + 1
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("clip-color", "clip-color"),
+        ("open_clip:ViT-B-32/openai-Card Suits!", "open-clip-vit-b-32-openai-card-suits"),
+        ("../../etc/x", "etc-x"),
+        ("clip-颜色", "clip-颜色"),  # two criteria in Chinese do not share a file
+    ],
+)
+def test_slug(name, expected):
+    assert slug(name) == expected

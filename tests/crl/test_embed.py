@@ -1,0 +1,590 @@
+"""Embeddings: right rows, each image encoded once, and nothing lost or wrong after any mishap."""
+
+import errno
+import hashlib
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from commands import REPOSITORY
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from safetensors import safe_open
+from safetensors.numpy import load_file, save
+from toy_vlm import DIM, ToyVLM, direct, make_images
+
+from crl import embed
+from crl.embed import embed_images, embed_texts
+from crl.images import Crop, open_image
+from crl.run.errors import UserError
+
+
+def shards(cache: Path) -> list[Path]:
+    return sorted(cache.rglob("*.safetensors"))
+
+
+def contents(cache: Path) -> dict[str, tuple]:
+    """Everything in the shards; their bytes differ in the order of the manifest."""
+    result = {}
+    for shard in shards(cache):
+        with safe_open(shard, "np") as file:
+            tensors = [file.get_tensor(key).tobytes() for key in ("ids", "embeddings")]
+            result[shard.name] = (file.metadata(), tensors)
+    return result
+
+
+def files(cache: Path) -> list[Path]:
+    return sorted(path for path in cache.rglob("*") if path.is_file())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """000.png .. 005.png, and copy.png, byte for byte 002.png."""
+    folder = tmp_path_factory.mktemp("images")
+    paths = make_images(folder, 6)
+    shutil.copy(paths[2], folder / "copy.png")
+    return folder
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    monkeypatch.setattr(embed, "BATCHES_PER_SHARD", 2)
+
+
+# --- right rows, each image once ------------------------------------------------------------------
+
+
+@settings(max_examples=40)
+@given(
+    names=st.lists(st.sampled_from(["000", "001", "002", "003", "copy"]), min_size=1, max_size=12),
+    batch_size=st.integers(1, 4),
+    known=st.integers(0, 5),
+)
+def test_any_list_of_names_gives_the_rows_of_its_images(folder, names, batch_size, known):
+    paths = [folder / f"{name}.png" for name in names]
+    vlm = ToyVLM()
+    with tempfile.TemporaryDirectory() as cache:
+        before = embed_images(ToyVLM(), [*paths[:known], paths[0]], Path(cache), 1, 0)
+        got = embed_images(vlm, paths, Path(cache), batch_size, 0)
+    assert np.array_equal(got.image, direct(vlm, paths))
+    assert np.array_equal(got.kept, np.arange(len(paths)))
+    assert np.array_equal(before.image[:-1], got.image[:known])
+    distinct = {"002" if name == "copy" else name for name in names}
+    seen = {"002" if name == "copy" else name for name in [*names[:known], names[0]]}
+    assert vlm.images == len(distinct - seen)
+    assert all(size <= batch_size for size in vlm.batches)
+
+
+@pytest.mark.parametrize("queries", [None, 3])
+def test_rows_follow_the_order_asked(folder, tmp_path, queries, capfd):
+    paths = sorted(folder.glob("0*.png"))[::-1]
+    vlm = ToyVLM(queries=queries)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        got = embed_images(vlm, [str(path) for path in paths], tmp_path, batch_size=4)
+    assert got.image.shape == ((6, DIM) if queries is None else (6, 3, DIM))
+    assert got.image.dtype == np.float32 and isinstance(got.image, np.memmap)
+    assert np.array_equal(got.image, direct(vlm, paths))
+    assert vlm.batches == [4, 2]
+    assert capfd.readouterr() == ("", "")  # no progress bar: this is no terminal
+
+
+def test_copies_and_links_are_encoded_once(tmp_path):
+    a = make_images(tmp_path / "a", 3)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    link = tmp_path / "link.png"
+    link.symlink_to(a[1])
+    paths = [*a, *sorted((tmp_path / "b").iterdir())[::-1], link, a[0]]
+    vlm = ToyVLM()
+    got = embed_images(vlm, paths, tmp_path / "cache", batch_size=2, workers=1)
+    assert np.array_equal(got.image, direct(vlm, paths))
+    assert vlm.images == 3
+
+
+def test_only_what_is_new_is_encoded(tmp_path):
+    paths = make_images(tmp_path / "images", 5)
+    cache, vlm = tmp_path / "cache", ToyVLM()
+    first = embed_images(vlm, paths, cache)
+    again = embed_images(vlm, paths, cache)
+    assert vlm.images == 5 and np.array_equal(first.image, again.image)
+
+    paths += make_images(tmp_path / "images", 2, first=5)
+    grown = embed_images(vlm, paths[::-1], cache)
+    assert vlm.images == 7 and np.array_equal(grown.image, direct(vlm, paths[::-1]))
+
+    make_images(tmp_path / "new", 1, first=50)[0].replace(paths[3])  # other content, same name
+    changed = embed_images(vlm, paths, cache)
+    assert vlm.images == 8 and np.array_equal(changed.image, direct(vlm, paths))
+    assert not np.array_equal(changed.image[3], first.image[3])
+
+    other = ToyVLM("toy-2", queries=2)  # another fingerprint: nothing of the first is used
+    assert np.array_equal(embed_images(other, paths, cache).image, direct(other, paths))
+    assert other.images == 7
+
+
+def test_result_outlives_its_cache_and_may_be_written_to(folder, tmp_path):
+    paths, vlm = sorted(folder.glob("0*.png")), ToyVLM()
+    got = embed_images(vlm, paths, tmp_path / "cache").image
+    got[0] = -1
+    assert np.array_equal(embed_images(vlm, paths, tmp_path / "cache").image, direct(vlm, paths))
+    shutil.rmtree(tmp_path / "cache")
+    assert np.array_equal(got[1:], direct(vlm, paths)[1:])
+
+
+def test_no_cache_leaves_nothing_behind(folder, tmp_path, monkeypatch):
+    for name in ("temporary", "here"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.chdir(tmp_path / "here")
+    vlm, paths = ToyVLM(), sorted(folder.glob("*.png"))
+    for _ in range(2):
+        assert np.array_equal(embed_images(vlm, paths, cache=None).image, direct(vlm, paths))
+        assert embed_texts(vlm, ["a"], cache=None).shape == (1, DIM)
+    assert vlm.images == 12
+    assert {path.name for path in tmp_path.rglob("*")} == {"temporary", "here"}
+
+
+def test_several_vectors_where_one_is_needed(folder, tmp_path):
+    files = sorted(folder.glob("0*.png"))
+    for stored in (False, True):
+        vlm = ToyVLM(queries=2)
+        if stored:
+            embed_images(vlm, files, tmp_path, 2)
+        before = vlm.images
+        with pytest.raises(UserError, match="toy gives 2 vectors an image and one is needed"):
+            embed_images(vlm, files, tmp_path, 2, workers=1, single=True)
+        assert vlm.images - before == (0 if stored else 2)  # one batch
+
+
+def test_workers_change_nothing(tmp_path, small_shards):
+    paths = make_images(tmp_path / "images", 11)
+    paths[4].write_text("no image")
+    results = []
+    for workers in (1, 3):
+        cache = tmp_path / f"cache-{workers}"
+        with pytest.warns(UserWarning, match="1 of 11 images"):
+            results.append(embed_images(ToyVLM(), paths, cache, 2, workers, "skip"))
+    assert np.array_equal(results[0].image, results[1].image)
+    assert np.array_equal(results[0].kept, results[1].kept)
+    a, b = (contents(tmp_path / f"cache-{workers}") for workers in (1, 3))
+    assert a == b and len(a) == 3
+
+
+# --- what goes wrong ------------------------------------------------------------------------------
+
+
+def truncated_jpeg(path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, "JPEG")
+    path.write_bytes(path.read_bytes()[:900])
+
+
+def bomb(path: Path) -> None:
+    """A PNG that says it has 10^10 pixels."""
+    Image.new("RGB", (1, 1)).save(path, "PNG")
+    content = path.read_bytes()
+    header = b"IHDR" + struct.pack(">II", 100_000, 100_000) + content[24:29]
+    path.write_bytes(content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:])
+
+
+BROKEN = {
+    "truncated": truncated_jpeg,
+    "text": lambda path: path.write_text("this is not an image"),
+    "empty": lambda path: path.write_bytes(b""),
+    "bomb": bomb,
+}
+
+
+@pytest.mark.parametrize("why", BROKEN)
+def test_unreadable_image_is_named_and_finished_shards_stay(tmp_path, small_shards, why):
+    paths = make_images(tmp_path / "images", 11)
+    BROKEN[why](paths[9])
+    cache, vlm = tmp_path / "cache", ToyVLM()
+    with pytest.raises(UserError, match=r"009\.png.*unreadable=skip") as caught:
+        embed_images(vlm, paths, cache, batch_size=2, workers=1)
+    assert "\n" not in str(caught.value)
+    assert len(shards(cache)) == 2 and files(cache) == shards(cache)  # images 0 to 7
+
+    make_images(tmp_path / "images", 1, first=9)
+    vlm = ToyVLM()
+    assert np.array_equal(embed_images(vlm, paths, cache, 2, 0).image, direct(vlm, paths))
+    assert vlm.images == 3
+
+
+def test_missing_image_is_named_before_anything_is_encoded(tmp_path):
+    paths = make_images(tmp_path / "images", 3)
+    vlm = ToyVLM()
+    gone = [tmp_path / "gone.png", tmp_path / "images", tmp_path / "gone too.png"]
+    with pytest.raises(UserError, match=r"gone\.png: No such file or directory \(2 more"):
+        embed_images(vlm, [*paths, *gone], tmp_path / "cache")
+    assert vlm.images == 0 and files(tmp_path / "cache") == []
+
+
+def test_of_broken_copies_the_first_is_named(tmp_path):
+    paths = [tmp_path / "b.png", tmp_path / "a.png"]
+    for path in paths:
+        BROKEN["text"](path)
+    with pytest.raises(UserError, match=r"b\.png: "):
+        embed_images(ToyVLM(), paths, None, workers=1)
+
+
+def test_decoder_that_raises_a_runtime_error(tmp_path, monkeypatch):
+    """As Pillow's AVIF decoder does over a damaged file."""
+    paths = make_images(tmp_path / "images", 2)
+
+    def preprocess(self, image):
+        raise RuntimeError("Failed to decode image")
+
+    monkeypatch.setattr(ToyVLM, "preprocess", preprocess)
+    with pytest.raises(UserError, match=r"000\.png: Failed to decode image"):
+        embed_images(ToyVLM(), paths, None, workers=1)
+
+
+def test_skip_leaves_out_exactly_the_unreadable(tmp_path):
+    paths = make_images(tmp_path / "images", 8)
+    BROKEN["truncated"](paths[0])
+    BROKEN["text"](paths[3])
+    BROKEN["empty"](paths[7])
+    asked = [*paths, tmp_path / "gone.png", paths[3], paths[1]]
+    good, vlm = [1, 2, 4, 5, 6, 10], ToyVLM()
+    for encoded in (5, 5):  # the second time from the cache
+        with pytest.warns(UserWarning, match="5 of 11 images could not be read"):
+            got = embed_images(vlm, asked, tmp_path / "cache", 3, 0, "skip")
+        assert got.kept.tolist() == good
+        assert np.array_equal(got.image, direct(vlm, [asked[i] for i in good]))
+        assert vlm.images == encoded
+
+
+@pytest.mark.filterwarnings("ignore:2 of 2 images")
+def test_nothing_readable_and_nothing_asked(tmp_path):
+    BROKEN["text"](tmp_path / "text.png")
+    for asked, message in (["gone.png", "text.png"], r"gone\.png"), ([], "no images"):
+        with pytest.raises(UserError, match=message):
+            paths = [tmp_path / name for name in asked]
+            embed_images(ToyVLM(), paths, tmp_path / "cache", unreadable="skip")
+    with pytest.raises(UserError, match="no texts"):
+        embed_texts(ToyVLM(), [], tmp_path / "cache")
+    assert files(tmp_path / "cache") == []
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_embeddings_that_are_not_finite_are_never_stored(folder, tmp_path, value):
+    class Broken(ToyVLM):
+        def encode_images(self, batch):
+            embeddings = super().encode_images(batch)
+            embeddings[-1, 2] = value
+            return embeddings
+
+        def encode_texts(self, texts):
+            return torch.full((len(texts), DIM), value)
+
+    for call, what in ((embed_images, sorted(folder.glob("*.png"))), (embed_texts, ["a", "b"])):
+        with pytest.raises(UserError, match="NaN or infinite"):
+            call(Broken(), what, tmp_path)
+    assert files(tmp_path) == []
+
+
+def test_full_disk_keeps_former_shards_and_leaves_no_temporary_file(
+    tmp_path, small_shards, monkeypatch
+):
+    paths = make_images(tmp_path / "images", 10)
+    cache, calls, write = tmp_path / "cache", [], Path.write_bytes
+
+    def full(self, content):
+        calls.append(self)
+        if len(calls) == 3:
+            write(self, content[: len(content) // 2])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(self, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(OSError, match="No space left") as caught:
+            embed_images(ToyVLM(), paths, cache, batch_size=2, workers=1)
+    assert caught.value.errno == errno.ENOSPC  # so `command` makes one line of it
+    assert len(shards(cache)) == 2 and files(cache) == shards(cache)
+    vlm = ToyVLM()
+    assert np.array_equal(embed_images(vlm, paths, cache, 2, 0).image, direct(vlm, paths))
+    assert vlm.images == 2
+
+
+# --- crops ----------------------------------------------------------------------------------------
+
+
+def cut(path: Path, box: tuple[int, int, int, int]) -> Image.Image:
+    """A crop padded to a square, pixel by pixel."""
+    left, top, right, bottom = box
+    whole = np.asarray(Image.open(path).convert("RGB"))
+    width, height = right - left, bottom - top
+    side = max(width, height)
+    square = np.zeros((side, side, 3), np.uint8)
+    for y in range(height):
+        for x in range(width):
+            down, across = (side - height) // 2, (side - width) // 2
+            square[y + down, x + across] = whole[top + y, left + x]
+    return Image.fromarray(square)
+
+
+def direct_crops(items: list) -> np.ndarray:
+    """What `embed_images` should give for whole files and crops."""
+    pictures = [
+        cut(i.path, i.box) if isinstance(i, Crop) else Image.open(i).convert("RGB") for i in items
+    ]
+    pixels = torch.stack([ToyVLM().preprocess(picture) for picture in pictures])
+    return ToyVLM().encode_images(pixels).numpy()
+
+
+boxes = st.builds(
+    lambda x, y: (x[0], y[0], x[1], y[1]),
+    *[
+        st.tuples(st.integers(0, side), st.integers(0, side)).filter(lambda pair: pair[0] < pair[1])
+        for side in (7, 6)
+    ],
+)
+
+
+@settings(max_examples=40)
+@given(
+    items=st.lists(
+        st.tuples(st.sampled_from(["000", "001", "002", "copy"]), st.none() | boxes), min_size=1
+    ),
+    batch_size=st.integers(1, 4),
+    known=st.integers(1, 5),
+)
+def test_any_list_of_files_and_crops_gives_their_rows(folder, items, batch_size, known):
+    images = [
+        Crop(folder / f"{name}.png", box) if box else folder / f"{name}.png" for name, box in items
+    ]
+    distinct = {("002" if name == "copy" else name, box) for name, box in items}
+    vlm = ToyVLM()
+    with tempfile.TemporaryDirectory() as cache:
+        embed_images(vlm, images[:known], Path(cache), 1)
+        got = embed_images(vlm, images, Path(cache), batch_size)
+    assert np.array_equal(got.image, direct_crops(images))
+    assert np.array_equal(got.kept, np.arange(len(images)))
+    assert vlm.images == len(distinct)
+
+
+def test_whole_files_are_stored_under_the_digest_of_their_content(folder, tmp_path):
+    """Caches of former versions stay valid."""
+    file = folder / "000.png"
+    embed_images(ToyVLM(), [Crop(file, (0, 0, 7, 6)), file], tmp_path)
+    ids = load_file(shards(tmp_path)[0])["ids"]
+    assert len(ids) == 2 and ids[0].tobytes() != ids[1].tobytes()
+    assert ids[1].tobytes() == hashlib.blake2b(file.read_bytes(), digest_size=16).digest()
+
+
+def test_a_file_of_many_crops_is_read_once_for_its_digest(folder, tmp_path, monkeypatch):
+    file, read = folder / "000.png", []
+
+    def counting(path, *rest):
+        read.append(path)
+        return open(path, *rest)
+
+    monkeypatch.setattr(embed, "open", counting, raising=False)
+    images = [file, *(Crop(file, (i, 0, 7, 6)) for i in range(5)), folder / "001.png"]
+    embed_images(ToyVLM(), images, tmp_path)
+    assert sorted(read) == [file, folder / "001.png"]
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "I;16"])
+def test_crops_of_any_mode_are_padded_with_black(tmp_path, mode):
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+    picture = Image.fromarray(pixels).convert("L" if mode == "I;16" else mode)
+    if mode == "I;16":
+        picture = Image.fromarray(np.asarray(picture).astype(np.uint16) * 257)
+    picture.save(tmp_path / "a.tif")
+    rgb = np.asarray(open_image(tmp_path / "a.tif"))
+    square = np.asarray(open_image(Crop(tmp_path / "a.tif", (1, 2, 8, 6))))  # 7 x 4
+    assert square.shape == (7, 7, 3)
+    assert np.array_equal(square[1:5], rgb[2:6, 1:8])
+    assert not square[0].any() and not square[5:].any()
+    if mode in ("L", "I;16"):
+        assert np.array_equal(rgb[..., 0], np.asarray(Image.fromarray(pixels).convert("L")))
+
+
+@pytest.mark.parametrize(
+    "box", [(0, 0, 8, 6), (0, 0, 7, 7), (-1, 0, 3, 3), (3, 2, 3, 4), (3, 5, 4, 1)]
+)
+def test_a_box_that_leaves_its_image_is_named(folder, tmp_path, box):
+    file, vlm = folder / "000.png", ToyVLM()
+    good = Crop(file, (0, 0, 7, 6))
+    with pytest.raises(
+        UserError, match=r"000\.png: there is no box .* in 7 x 6 pixels; mend"
+    ) as caught:
+        embed_images(vlm, [Crop(file, box)], tmp_path)
+    assert str(box) in str(caught.value) and "Crop(" not in str(caught.value)
+    with pytest.warns(UserWarning, match=r"1 of 3 images could not .*first: \S*000\.png$"):
+        got = embed_images(vlm, [file, Crop(file, box), good], tmp_path, unreadable="skip")
+    assert got.kept.tolist() == [0, 2] and np.array_equal(got.image, direct_crops([file, good]))
+
+
+@pytest.mark.parametrize("why", [*BROKEN, "gone"])
+def test_an_unreadable_crop_is_reported_like_an_unreadable_file(tmp_path, why):
+    paths = make_images(tmp_path / "images", 3)
+    if why == "gone":
+        paths[1].unlink()
+    else:
+        BROKEN[why](paths[1])
+    images = [Crop(path, (1, 1, 4, 3)) for path in paths]
+    with pytest.raises(
+        UserError, match=r"cannot read the image \S*001\.png: .*unreadable=skip"
+    ) as e:
+        embed_images(ToyVLM(), images, tmp_path / "cache")
+    assert "Crop(" not in str(e.value)
+    with pytest.warns(UserWarning, match=r"1 of 3 images could not be read .*001\.png$"):
+        got = embed_images(ToyVLM(), images, tmp_path / "cache", unreadable="skip")
+    assert np.array_equal(got.image, direct_crops([images[0], images[2]]))
+
+
+def test_crops_go_on_from_the_last_shard(tmp_path, small_shards):
+    file = make_images(tmp_path / "images", 1)[0]
+    crops = [Crop(file, (x, y, 7, 6)) for x in range(4) for y in range(3)]
+    vlm, cache = ToyVLM(), tmp_path / "cache"
+    with pytest.raises(UserError, match="no box"):
+        embed_images(vlm, [*crops[:9], Crop(file, (0, 0, 9, 9)), *crops[9:]], cache, batch_size=2)
+    assert len(shards(cache)) == 2  # 8 crops
+    resumed = ToyVLM()
+    assert np.array_equal(embed_images(resumed, crops, cache, 2).image, direct_crops(crops))
+    assert resumed.images == 4
+    assert embed_images(resumed, crops[::-1], cache, 2).image.shape == (12, DIM)
+    assert resumed.images == 4
+
+
+# --- damaged shards -------------------------------------------------------------------------------
+
+
+def rewritten(shard: Path, **manifest: str) -> bytes:
+    good = {"format": embed.FORMAT, "fingerprint": "toy-1", "count": "4", "dtype": "float32"}
+    return save(load_file(shard), {**good, **manifest})
+
+
+DAMAGE = {
+    "truncated": lambda shard: shard.read_bytes()[:-3],
+    "half its header": lambda shard: shard.read_bytes()[:40],
+    "empty": lambda shard: b"",
+    "other format": lambda shard: rewritten(shard, format="crl-embeddings-0"),
+    "other fingerprint": lambda shard: rewritten(shard, fingerprint="toy-2"),
+    "wrong count": lambda shard: rewritten(shard, count="3"),
+    "fewer ids": lambda shard: save(
+        {**load_file(shard), "ids": load_file(shard)["ids"][:3]},
+        {"format": embed.FORMAT, "fingerprint": "toy-1", "count": "4"},
+    ),
+    "foreign": lambda shard: save({"weight": np.zeros((4, DIM), np.float32)}),
+    "no manifest": lambda shard: save(load_file(shard)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_shard_is_ignored_and_made_again(tmp_path, small_shards, damage):
+    paths = make_images(tmp_path / "images", 8)
+    cache = tmp_path / "cache"
+    embed_images(ToyVLM(), paths, cache, 2, 0)
+    before = contents(cache)
+    assert len(before) == 2
+    victim, vlm = shards(cache)[0], ToyVLM()
+    victim.write_bytes(rewritten(victim))  # as it was
+    embed_images(vlm, paths, cache, 2, 0)
+    assert vlm.images == 0
+
+    victim.write_bytes(DAMAGE[damage](victim))
+    with pytest.warns(UserWarning, match=f"damaged cache file {victim}"):
+        got = embed_images(vlm, paths, cache, 2, 0)
+    assert np.array_equal(got.image, direct(vlm, paths))
+    assert vlm.images == 4
+    assert contents(cache) == before and files(cache) == shards(cache)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        embed_images(vlm, paths, cache, 2, 0)
+    assert vlm.images == 4
+
+
+# --- killed ---------------------------------------------------------------------------------------
+
+EMBED = """
+import sys, time
+from pathlib import Path
+from toy_vlm import ToyVLM
+from crl.embed import embed_images
+
+images, cache, log, moment = sys.argv[1:]
+if moment == "writing":  # the third shard stays half written
+    write, calls = Path.write_bytes, []
+    def half(self, content):
+        calls.append(self)
+        if len(calls) < 3:
+            return write(self, content)
+        write(self, content[: len(content) // 2])
+        Path(log).with_name("half").touch()
+        time.sleep(3600)
+    Path.write_bytes = half
+stall_after = 40 if moment == "encoding" else None
+embed_images(ToyVLM(log=log, stall_after=stall_after), sorted(Path(images).glob("*.png")),
+             Path(cache), batch_size=2, workers=1)
+"""
+
+
+@pytest.mark.parametrize("moment", ["encoding", "writing"])
+def test_killed_run_goes_on_from_its_last_shard(tmp_path, moment):
+    paths = make_images(tmp_path / "images", 60)
+    log, cache = tmp_path / "log", tmp_path / "cache"
+    search = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
+    process = subprocess.Popen(
+        [sys.executable, "-c", EMBED, tmp_path / "images", cache, log, moment],
+        env={**os.environ, "PYTHONPATH": search},
+    )
+    try:  # the process waits for us at that moment, so this is no race
+        reached = (
+            (lambda: log.exists() and log.stat().st_size > 40)
+            if moment == "encoding"
+            else (tmp_path / "half").exists
+        )
+        while not reached():
+            assert process.poll() is None
+            time.sleep(0.01)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    lost = 42 - 32 if moment == "encoding" else 16
+    assert len(shards(cache)) == 2 and log.stat().st_size == 32 + lost
+
+    vlm, undisturbed = ToyVLM(), tmp_path / "undisturbed"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        resumed = embed_images(vlm, paths, cache, batch_size=2, workers=1)
+    assert vlm.images == 60 - 32
+    plain = embed_images(ToyVLM(), paths, undisturbed, batch_size=2, workers=1)
+    assert resumed.image.tobytes() == plain.image.tobytes()
+    assert contents(cache) == contents(undisturbed)
+
+
+# --- texts ----------------------------------------------------------------------------------------
+
+
+def test_texts_keep_their_order_and_are_encoded_once(folder, tmp_path):
+    texts = ["red", "grün", "", "red", "blue", "Red"]
+    vlm = ToyVLM()
+    got = embed_texts(vlm, texts, tmp_path, batch_size=2)
+    assert got.shape == (6, DIM) and got.dtype == np.float32
+    assert np.array_equal(got, ToyVLM().encode_texts(texts).numpy())
+    assert vlm.texts == ["red", "grün", "", "blue", "Red"] and vlm.batches == [2, 2, 1]
+
+    again = embed_texts(vlm, ["new", *texts[::-1]], tmp_path)
+    assert np.array_equal(again[1:], got[::-1])
+    assert vlm.texts[5:] == ["new"]
+
+    embed_images(vlm, [folder / "000.png"], tmp_path)  # in the same cache, on its own
+    assert len(shards(tmp_path / "toy-1" / "image")) == 1
+    assert len(shards(tmp_path / "toy-1" / "text")) == 2

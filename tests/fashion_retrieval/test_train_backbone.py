@@ -1,0 +1,483 @@
+"""Stage 2 of fashion retrieval: one step against a literal one; what is trained and what is not;
+killed and resumed, and in two processes, against undisturbed; the trained VLM in use; messages."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from test_fashion_training import write_clothes
+from test_networks import literal
+from test_vlm import CLIP, MEAN, STD, randomised, save_clip
+
+from crl.run.config import load_config
+from crl.embed import embed_images
+from crl.run.errors import UserError
+from crl.run.weights import save_tensors
+from crl.vlm import load_vlm
+from fashion_retrieval import evaluate, networks, train_mlp
+from fashion_retrieval import train_backbone as module
+from fashion_retrieval.heads import Heads, load_heads
+from fashion_retrieval.train_backbone import BackboneConfig
+from fashion_retrieval.training import training_data
+
+from commands import REPOSITORY
+
+WIDTH = 6  # texts of the smallest basis
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def keys(tmp_path):
+    """A tiny CLIP, heads, and pictures of noise; -> keys of the configuration."""
+    keys = write_clothes(tmp_path)
+    rng = np.random.default_rng(0)
+    for picture in sorted((tmp_path / "img").iterdir()):
+        Image.fromarray(rng.integers(0, 256, (36, 40, 3), np.uint8)).save(picture)
+    keys["vlm"] = str(save_clip(tmp_path / "clip"))
+    keys["heads"] = str(write_heads(tmp_path / "heads.safetensors"))
+    del keys["out"]
+    return {**keys, "epochs": 2, "triplets": 26, "batch_size": 8, "lr": 1e-4, "workers": 0}
+
+
+def write_heads(file, attributes=2, width=WIDTH):
+    torch.manual_seed(1)
+    heads = Heads(attributes, width, 8)
+    heads.mean.normal_(0, 0.1)
+    heads.variance.uniform_(0.5, 2)
+    save_tensors(file, heads)
+    return file
+
+
+def train(keys, **more):
+    config = BackboneConfig(**{**keys, **more})
+    module.train(config, config.device)
+    folder = config.outputs / "fashion_backbone" / config.name
+    return folder, json.loads((folder / "results.json").read_text())
+
+
+def weights(folder):
+    return load_file(Path(folder) / "open_clip_model.safetensors")
+
+
+def tower_of(folder):
+    """All of its parameters, (n,)."""
+    state = weights(folder)
+    return torch.cat([state[key].flatten() for key in sorted(state) if key.startswith("visual.")])
+
+
+def state_of(folder):
+    return torch.load(folder / "state.pt", weights_only=True)
+
+
+def files_of(folder):
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+# --- what is trained ------------------------------------------------------------------------------
+
+
+def aligned_texts(keys, vlm):
+    bases = evaluate.text_bases("Clothes", ["texture", "shape"], keys["bases"])
+    return torch.from_numpy(evaluate.aligned_texts(vlm, bases, None))
+
+
+def test_one_step_triplet_by_triplet(keys, monkeypatch):
+    """By the whole CLIP as open_clip computes it, and heads of torch's own layers."""
+    gradients = []
+
+    class Recorded(torch.optim.Adam):
+        def step(self):
+            gradients.extend(p.grad.clone() for p in self.param_groups[0]["params"])
+            super().step()
+
+    monkeypatch.setattr(torch.optim, "Adam", Recorded)
+    _, results = train(keys, epochs=1, triplets=7)
+    vlm = load_vlm(keys["vlm"], device="cpu")
+    data = training_data(BackboneConfig(**keys))
+    network = SimpleNamespace(
+        tower=vlm.model.encode_image,
+        text=aligned_texts(keys, vlm),
+        heads=load_heads(keys["heads"], 2, WIDTH),
+    )
+    loss = 0.0
+    for triplet in data.triplets.draw(7, 0, 0):
+        rows = data.triplets.labels[triplet]
+        pixels = [vlm.preprocess(Image.open(data.files[n])) for n in rows[:, 0]]
+        a, p, n = (literal(network, image, rows[0, 1]) for image in pixels)
+        loss += torch.clamp(0.3 - a @ p + a @ n, min=0) / 7
+    loss.backward()
+    assert results["losses"] == [pytest.approx(loss.item(), abs=1e-6)] and loss > 0.1
+    expected = [parameter.grad for parameter in vlm.model.visual.parameters()]
+    assert len(gradients) == len(expected)
+    for found, wanted in zip(gradients, expected, strict=True):
+        assert torch.allclose(found, wanted, rtol=0, atol=1e-4 * wanted.abs().max())
+        assert wanted.abs().max() > 0
+
+
+def test_stage_1_leaves_the_vlm_and_stage_2_all_but_its_tower(keys, tmp_path, monkeypatch):
+    vlm = load_vlm(keys["vlm"], device="cpu")
+    before, digest = weights(keys["vlm"]), vlm.fingerprint
+    monkeypatch.setattr(train_mlp, "load_vlm", lambda *_: vlm)
+    stage1 = {key: value for key, value in keys.items() if key not in ("heads", "workers")}
+    train_mlp.train(train_mlp.MlpConfig(**stage1, out=8))
+    assert vlm.fingerprint == digest == load_vlm(keys["vlm"], device="cpu").fingerprint
+    assert all(torch.equal(before[key], t) for key, t in vlm.model.state_dict().items())
+
+    heads = tmp_path / "outputs/fashion_mlp/run/heads.safetensors"
+    monkeypatch.setattr(module, "load_vlm", lambda *_: vlm)
+    fresh, stored = aligned_texts(keys, vlm), heads.read_bytes()
+    folder, results = train(keys, heads=heads)
+    after, state = weights(folder / "vlm"), state_of(folder)["model"]
+    assert vlm.fingerprint != digest == results["vlm_fingerprint"]
+    for key, tensor in before.items():
+        assert torch.equal(after[key], tensor) != key.startswith("visual."), key
+    for key, tensor in load_file(heads).items():
+        assert torch.equal(state[f"heads.{key}"], tensor)
+    assert heads.read_bytes() == stored
+    assert torch.equal(state["text"], fresh)
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "config.yaml",
+        "results.json",
+        "state.pt",
+        "vlm",
+    ]
+    assert results["trained_vlm"] == str(folder / "vlm") and results["texts"] == WIDTH
+    assert results["images"] == 180 and results["processes"] == 1
+    assert results["attributes"] == ["texture", "shape"] and results["environment"]["python"]
+
+
+def test_the_best_epoch_is_kept(keys, monkeypatch):
+    scores = iter([20.0, 30.0, 10.0])
+    monkeypatch.setattr(networks, "mean_scores", lambda *_: {"overall": next(scores)})
+    folder, results = train(keys, epochs=3)
+    assert results["best"]["epoch"] == 2
+    last, kept = state_of(folder)["model"], weights(folder / "vlm")
+    assert not torch.equal(last["tower.proj"], kept["visual.proj"])
+    monkeypatch.undo()
+    again, _ = train(keys, name="two")
+    assert torch.equal(state_of(again)["model"]["tower.proj"], kept["visual.proj"])
+
+
+def test_checkpointing_gives_the_same(keys, monkeypatch):
+    again = []
+    recompute = torch.utils.checkpoint.checkpoint
+
+    def recorded(*arguments, **options):
+        again.append(None)
+        return recompute(*arguments, **options)
+
+    monkeypatch.setattr("open_clip.transformer.checkpoint", recorded)
+    plain, one = train(keys, name="plain")
+    assert not again
+    spare, other = train(keys, name="spare", checkpointing=True)
+    assert again
+    assert one["losses"] == pytest.approx(other["losses"], abs=1e-6)
+    first, second, begun = map(tower_of, (plain / "vlm", spare / "vlm", Path(keys["vlm"])))
+    assert (second - first).norm() < 1e-3 * (first - begun).norm()
+
+
+def test_bf16(keys):
+    folder, half = train(keys, name="half", precision="bf16")
+    _, full = train(keys, name="full")
+    assert half["losses"] == pytest.approx(full["losses"], rel=0.05)
+    assert half["losses"] != full["losses"]
+    assert all(tensor.dtype != torch.bfloat16 for tensor in weights(folder / "vlm").values())
+
+
+# --- towers ---------------------------------------------------------------------------------------
+
+
+def clip_folder(folder, **model):
+    """A CLIP of another kind, in a folder."""
+    import open_clip
+
+    config = {"model_cfg": {**CLIP, **model}, "preprocess_cfg": {"mean": MEAN, "std": STD}}
+    folder.mkdir()
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    torch.manual_seed(0)
+    made = randomised(open_clip.create_model(f"local-dir:{folder}", load_weights=False))
+    save_tensors(folder / "open_clip_model.safetensors", made)
+    return str(folder)
+
+
+def test_tower_without_checkpointing(keys, tmp_path):
+    vision = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8}
+    resnet = clip_folder(tmp_path / "resnet", vision_cfg=vision)
+    refused(r"resnet has no gradient checkpointing; set checkpointing=false", keys, vlm=resnet,
+            checkpointing=True)  # fmt: skip
+    folder, _ = train(keys, vlm=resnet, epochs=1)
+    before, after = weights(resnet), weights(folder / "vlm")
+    statistics = [key for key in before if "running_" in key]
+    assert statistics and all(torch.equal(before[key], after[key]) for key in statistics)
+    assert not torch.equal(before["visual.conv1.weight"], after["visual.conv1.weight"])
+
+
+def test_tower_that_gives_its_patches_too(keys, tmp_path):
+    decoder = {"context_length": 20, "width": 32, "heads": 2, "layers": 1, "vocab_size": 49408}
+    vision = {**CLIP["vision_cfg"], "attentional_pool": True, "attn_pooler_heads": 2}
+    vision |= {"output_tokens": True}
+    text = {**CLIP["text_cfg"], "embed_cls": True, "output_tokens": True}
+    model = {"vision_cfg": vision, "text_cfg": text, "multimodal_cfg": decoder}
+    coca = clip_folder(tmp_path / "coca", **model, custom_text=True)
+    _, results = train(keys, vlm=coca, epochs=1)
+    load_vlm(results["trained_vlm"], device="cpu")
+
+
+# --- killed, resumed, in several processes --------------------------------------------------------
+
+TOY = """
+import os, signal, sys
+import torch
+from fashion_retrieval import networks, train_backbone
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    kill_at, loss, calls = int(sys.argv.pop(1)), networks.triplet_loss, []
+    def counted(*arguments):
+        calls.append(None)
+        if len(calls) == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return loss(*arguments)
+    networks.triplet_loss = counted
+    train_backbone.main()
+"""
+
+
+def start(folder, keys, kill_at=0, launcher=()):
+    (folder / "toy.py").write_text(TOY)
+    values = [f"{key}={json.dumps(value)}" for key, value in keys.items()]
+    return subprocess.run(
+        [sys.executable, *launcher, str(folder / "toy.py"), str(kill_at), *values],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_killed_and_resumed_is_the_undisturbed_training(keys, tmp_path, capsys):
+    keys |= {"checkpoint_every": 3, "epochs": 3}
+    killed = start(tmp_path, {**keys, "name": "killed", "workers": 2}, kill_at=8)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    folder = tmp_path / "outputs/fashion_backbone/killed"
+    progress = state_of(folder)["progress"]
+    assert progress["step"] == 6 and len(progress["unfinished"]) == 2  # four steps an epoch
+    _, one = train(keys, name="killed")
+    assert "going on after step 6" in capsys.readouterr().out
+    other_folder, other = train(keys, name="undisturbed", checkpoint_every=500)
+    assert one["losses"] == other["losses"] and len(set(one["losses"])) == 3
+    assert one["validation"] == other["validation"]
+    one, other = (
+        (f / "vlm/open_clip_model.safetensors").read_bytes() for f in (folder, other_folder)
+    )
+    assert one == other
+    one, other = (state_of(f) for f in (folder, other_folder))
+    assert all(torch.equal(one["model"][key], other["model"][key]) for key in one["model"])
+
+
+def test_torchrun_trains_as_one_process_does(keys, tmp_path):
+    keys["batch_size"] = 9  # 5 and 4 triplets, at last 4 and 4
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = start(tmp_path, {**keys, "name": "two"}, launcher=launcher)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("epoch 1/2") == 1  # one of them speaks
+    two = json.loads((tmp_path / "outputs/fashion_backbone/two/results.json").read_text())
+    folder, one = train(keys, name="one")
+    assert (one["processes"], two["processes"]) == (1, 2)
+    assert two["losses"] == pytest.approx(one["losses"], abs=1e-5)
+    for found, expected in zip(two["validation"], one["validation"], strict=True):
+        assert found == pytest.approx(expected, abs=0.5)  # near ties
+    first, second, begun = map(
+        tower_of, (folder / "vlm", folder.parent / "two/vlm", Path(keys["vlm"]))
+    )
+    # Adam makes as much of the rounding errors of a gradient of zero (a key's bias) as of others.
+    assert (second - first).norm() < 0.02 * (first - begun).norm()
+
+
+def test_finished_training_can_be_prolonged(keys, capsys):
+    folder, _ = train(keys, epochs=1)
+    before = files_of(folder)
+    train(keys, epochs=1, workers=1, checkpoint_every=7)  # keys that change no number
+    assert "this training is finished; nothing to do" in capsys.readouterr().out
+    assert files_of(folder) == before
+    _, prolonged = train(keys, epochs=2)
+    out = capsys.readouterr().out
+    assert "going on after step 4" in out and f"backbone={folder}/vlm backbone_heads=" in out
+    _, whole = train(keys, name="whole")
+    assert prolonged["losses"] == whole["losses"] and len(whole["losses"]) == 2
+
+
+# --- the trained VLM ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def registry(tmp_path, keys, monkeypatch):
+    """The tiny CLIP by an open_clip name."""
+    import open_clip
+
+    monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIGS", {"tiny-quickgelu": CLIP})
+    first = str(tmp_path / "clip/open_clip_model.safetensors")
+    tag = open_clip.pretrained._pcfg(file=first, quick_gelu=True, mean=MEAN, std=STD)
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "tiny-quickgelu", {"shiny": tag})
+    return "open_clip:tiny-quickgelu/shiny"
+
+
+@pytest.mark.parametrize("kind", ["folder", "name"])
+def test_trained_vlm_is_evaluated(keys, tmp_path, registry, kind, monkeypatch):
+    keys["vlm"] = registry if kind == "name" else keys["vlm"]
+    folder, results = train(keys, epochs=1, lr=1e-2)
+    for part in ("query", "candidate", "filenames"):
+        (tmp_path / f"{part}_test.txt").write_text((tmp_path / f"{part}_valid.txt").read_text())
+    shared = {key: keys[key] for key in ("root", "dataset", "bases", "vlm", "device", "cache")}
+    outputs = {"outputs": str(tmp_path / "evaluated"), "figures": False, "heads": keys["heads"]}
+    name, heads = results["trained_vlm"], keys["heads"]
+    values = {**shared, **outputs, "backbone": name, "backbone_heads": heads}
+    arguments = [f"{key}={json.dumps(value)}" for key, value in values.items()]
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", *arguments])
+    evaluate.main()
+    found = json.loads((tmp_path / "evaluated/fashion_retrieval/run/results.json").read_text())
+    scores = {m: s for cell in found["cells"] for m, s in cell["scores"].items()}
+    best = {key: value for key, value in results["best"].items() if key != "epoch"}
+    assert scores["crl"] == pytest.approx(best, abs=0.5)  # near ties
+    assert scores["crl-mlp"] != scores["crl"]
+    # and its embeddings are those of the network that was trained
+    trained, former = (load_vlm(name, device="cpu") for name in (name, keys["vlm"]))
+    former.model.visual.load_state_dict(
+        {
+            key.removeprefix("tower."): tensor
+            for key, tensor in state_of(folder)["model"].items()
+            if key.startswith("tower.")
+        }
+    )
+    pictures = sorted((tmp_path / "img").iterdir())[:5]
+    one, other = (embed_images(vlm, pictures, None).image for vlm in (trained, former))
+    assert np.allclose(one, other, atol=1e-6)
+
+
+# --- messages -------------------------------------------------------------------------------------
+
+
+def refused(match, keys, **more):
+    outputs = Path(keys["outputs"])
+    before = files_of(outputs)
+    with pytest.raises(UserError, match=match) as caught:
+        train(keys, **more)
+    assert "\n" not in str(caught.value)
+    assert files_of(outputs) == before
+
+
+def test_wrong_input_before_the_vlm_is_loaded(keys, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "load_vlm", lambda *_: pytest.fail("a VLM was loaded"))
+    refused("unknown VLM 'nothing'", keys, vlm="nothing")
+    refused("only an open_clip VLM can be trained here, and 'align' is none", keys, vlm="align")
+    refused("no data set 'Cloths'; did you mean 'Clothes'", keys, dataset="Cloths")
+    refused("unknown attribute 'colour'", keys, bases={"colour": "x"})
+    refused("there are no heads .*nothing.safetensors; train", keys, heads="nothing.safetensors")
+    other = write_heads(tmp_path / "three.safetensors", attributes=3)
+    refused("heads for 3 attributes, the data has 2; use heads trained on", keys, heads=other)
+    other = write_heads(tmp_path / "wide.safetensors", width=9)
+    refused("take representations of width 9, these are 6 wide", keys, heads=other)
+    other.write_bytes(other.read_bytes()[:200])
+    refused("wide.safetensors is damaged", keys, heads=other)
+    (tmp_path / "img/150.png").unlink()
+    refused("1 of 180 images are missing", keys)
+    monkeypatch.setattr(networks, "world", lambda: 3)
+    refused("26 triplets in batches of 8 leave a last one of 2, fewer than the 3 processes", keys)
+
+
+def test_heads_of_another_vlm(keys, tmp_path):
+    heads = load_heads(keys["heads"], 2, WIDTH)
+    about = {"vlm": "mine", "precision": "fp32"}
+    save_tensors(tmp_path / "other.safetensors", heads, vlm_fingerprint="0" * 16, **about)
+    refused(
+        "other.safetensors was trained on the VLM 'mine'",
+        keys,
+        heads=tmp_path / "other.safetensors",
+    )
+    fingerprint = load_vlm(keys["vlm"], "cpu").fingerprint
+    save_tensors(tmp_path / "other.safetensors", heads, vlm_fingerprint=fingerprint, **about)
+    train(keys, epochs=1, heads=tmp_path / "other.safetensors")
+
+
+def test_another_training_in_the_folder(keys, tmp_path):
+    folder, _ = train(keys, epochs=1)
+    refused(r"holds another training \(lr 0.0001, not 0.5\); choose another name=", keys, lr=0.5)
+    refused(r"another training \(precision 'fp32', not 'bf16'\)", keys, precision="bf16")
+    heads = load_heads(keys["heads"], 2, WIDTH)
+    heads.mean += 1
+    save_tensors(tmp_path / "other.safetensors", heads)
+    refused(r"another training \(heads '", keys, heads=tmp_path / "other.safetensors")
+    refused(r"another training \(vlm '", keys, vlm=str(folder / "vlm"))
+    shape = Path(keys["bases"]["shape"])  # the longer one
+    shape.write_text(shape.read_text() + "- shape z\n")
+    refused(r"another training \(basis '", keys)
+    (folder / "state.pt").write_bytes(b"nonsense")
+    refused("state.pt is damaged; remove it to start again", keys)
+
+
+def test_loss_that_is_not_finite(keys, monkeypatch):
+    folder, _ = train(keys, epochs=1)
+    loss = networks.triplet_loss
+    monkeypatch.setattr(networks, "triplet_loss", lambda *given: loss(*given) * torch.nan)
+    before = {file: content for file, content in files_of(folder).items() if file.suffix != ".yaml"}
+    with pytest.raises(UserError, match="the loss of step 5 is not finite; the best weights and"):
+        train(keys)
+    after = files_of(folder)
+    assert all(after[file] == content for file, content in before.items())
+
+
+def test_full_disk_leaves_the_former_checkpoint(keys, monkeypatch):
+    folder, _ = train(keys, epochs=1)
+    before = {file: content for file, content in files_of(folder).items() if file.suffix != ".yaml"}
+    write = Path.write_bytes
+
+    def full(path, data):
+        write(path, bytes(data)[:100])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        train(keys)
+    monkeypatch.undo()
+    after = files_of(folder)
+    assert {file: after[file] for file in before} == before and len(after) == len(before) + 1
+    _, resumed = train(keys)
+    _, whole = train(keys, name="whole")
+    assert resumed["losses"] == whole["losses"]
+
+
+def test_unreadable_image(keys, tmp_path):
+    (tmp_path / "img/130.png").write_bytes(b"no picture")  # of the validation
+    for workers in (0, 2):
+        with pytest.raises(UserError, match=r"cannot read the image .*130.png: cannot identify"):
+            train(keys, workers=workers, epochs=1)
+
+
+def test_command_says_it_in_one_line(keys, tmp_path):
+    done = start(tmp_path, {**keys, "heads": "nothing.safetensors"})
+    assert done.returncode == 2 and done.stderr.startswith("error: there are no heads nothing")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["deepfashion_backbone", "demo/garments_backbone"])
+def test_configurations_of_the_repository(name):
+    config = load_config(BackboneConfig, ["--config", f"{REPOSITORY}/configs/{name}.yaml"], "")
+    assert config.margin == 0.3 and config.batch_size == 32
+    # Two processes at least have a share in every batch.
+    assert config.triplets % config.batch_size != 1

@@ -1,0 +1,244 @@
+"""Importing the authors' lists, from small made-up files of the same structure as theirs."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from crl.basis import TextBasis
+from crl.run.errors import command
+
+import import_official_bases as importer
+
+LABELS = """
+import os
+
+def data_ablation(args):
+    dataset_trueLabel_dict = {{"cards": {{"number": ["not", "this"]}}}}
+    # "count0": ["nor this"],
+    dataset_gptLabel_dict = {{
+        "cards": {{
+{cards}
+        }},
+        "clevr4": {{
+{clevr4}
+        }},
+        "stanford-cars": {{"color": []}},
+    }}
+    return dataset_gptLabel_dict[args.dataset][args.criterion]
+
+open(os.environ["CANARY"], "w")  # so that executing this file would show
+"""
+
+MORE_CARDS = """\
+            # --------gpt无温度系数--------第一行为2000个text
+            # "number2000": ['uno', 'dos', 'tres'],
+            "number": ["uno", "dos"],
+            "suits2000": ['oros', "copas"],
+            "suits": ["oros"],
+
+            # gpt温度系数：0，0.5，1.5
+            # "number0": ["uno zero"],
+            # "number0.5": ["uno half"],
+            # "number": ["uno hot"]
+"""
+MORE_CLEVR4 = """\
+            "texture": ["bark", "silt", "Bark", "fog", "", "bark"],
+            "shape": [
+                "blob", "slab",
+                "wedge",
+            ], "color": ["puce"],
+            "count": ["nil"],
+            # "color0.5": ["teal", "ecru"],
+            #
+            # "color": ["ecru"],
+"""
+PROMPTS_CLEVR4 = """\
+            # llm_prompt1
+            # "color": ["p1"],
+            # llm_prompt2
+            # # "color": ["replaced"],
+            # "color": ["p2"],
+            #
+            # "count": ["p2 count"],
+            # llm_prompt5
+            "color": ["p5"],
+"""
+OTHER_CLEVR4 = """\
+            # deepseek
+            # "color": ["d"],
+
+            # claude
+            "color": ["c"],
+"""
+SCENES = """
+scenes = ["an early try"]
+if True:
+    prompt = 'a photo with a scene of '
+    # scenes = ["a pier", "a quay", "a mole"]
+    scenes = ["a pier", "a quay"]
+"""
+FASHION = """
+def load_text(args):
+    if args.dataset == 'DeepFashion':
+        true_label = [['no'], ['no']]
+        prompt = ['a fashion with a texture of ', 'a fashion with a fabric of ', 'a fashion with a shape of ',
+                  'a fashion with a part of ', 'a fashion with a style of ']
+        gpt_labels = [["t1", "t2"], ["f1"], ["s1"], ["p1"], ["y1"]]
+    return true_label, prompt, gpt_labels
+"""  # noqa: E501 - as long as theirs
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch):
+    monkeypatch.setenv("CANARY", str(tmp_path / "executed"))
+    root = tmp_path / "clone"
+    files = {
+        importer.MORE_DATA: LABELS.format(cards=MORE_CARDS, clevr4=MORE_CLEVR4),
+        importer.LLM_PROMPT: LABELS.format(cards="", clevr4=PROMPTS_CLEVR4),
+        importer.OTHER_LLM: LABELS.format(cards="", clevr4=OTHER_CLEVR4),
+        importer.SCENES: SCENES,
+        importer.FASHION: FASHION,
+    }
+    for file, source in files.items():
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_text(source, encoding="utf-8")
+    return root
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Run the command as a shell would; returns exit code, standard output and errors."""
+
+    def run(*argv):
+        monkeypatch.setattr(sys, "argv", ["import_official_bases.py", *map(str, argv)])
+        monkeypatch.chdir(tmp_path)
+        code = 0
+        try:
+            command(importer.main)()
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def texts(out: Path) -> dict[str, list[str]]:
+    return {file.stem: list(TextBasis.load(file).texts) for file in out.iterdir()}
+
+
+def test_every_list_becomes_a_basis(clone, run, tmp_path):
+    code, printed, _ = run(clone, "--out", "bases")
+    assert code == 0
+    assert {path.suffix for path in (tmp_path / "bases").iterdir()} == {".yaml"}
+    assert texts(tmp_path / "bases") == {
+        "cards_number": ["uno", "dos"],
+        "cards_number_long": ["uno", "dos", "tres"],
+        "cards_number_temperature0": ["uno zero"],
+        "cards_number_temperature0.5": ["uno half"],
+        "cards_number_temperature1.5": ["uno hot"],
+        "cards_suits": ["oros"],
+        "cards_suits_long": ["oros", "copas"],
+        "clevr4_texture": ["bark", "silt", "Bark", "fog", "bark"],
+        "clevr4_shape": ["blob", "slab", "wedge"],
+        "clevr4_color": ["puce"],
+        "clevr4_color_temperature0.5": ["teal", "ecru"],
+        "clevr4_color_temperature1.5": ["ecru"],
+        "clevr4_count": ["nil"],
+        "clevr4_color_llm_prompt1": ["p1"],
+        "clevr4_color_llm_prompt2": ["p2"],
+        "clevr4_count_llm_prompt2": ["p2 count"],
+        "clevr4_color_llm_prompt5": ["p5"],
+        "clevr4_color_deepseek": ["d"],
+        "clevr4_color_claude": ["c"],
+        "genecis_scene": ["a pier", "a quay"],
+        "genecis_scene_long": ["a pier", "a quay", "a mole"],
+        "deepfashion_texture": ["t1", "t2"],
+        "deepfashion_fabric": ["f1"],
+        "deepfashion_shape": ["s1"],
+        "deepfashion_part": ["p1"],
+        "deepfashion_style": ["y1"],
+    }
+    assert "26 bases written to bases" in printed
+    assert not (tmp_path / "executed").exists()
+
+
+def test_bases_carry_the_papers_vlm_prompts(clone, run, tmp_path):
+    run(clone, "--out", "bases")
+    first = {
+        name: TextBasis.load(tmp_path / "bases" / f"{name}.yaml").prompts[0]
+        for name in ("clevr4_texture", "cards_suits", "genecis_scene_long", "deepfashion_style")
+    }
+    assert first == {
+        "clevr4_texture": "objects with the texture of bark",
+        "cards_suits": "a poker card with the card suits of oros",
+        "genecis_scene_long": "a photo with a scene of a pier",
+        "deepfashion_style": "a fashion with a style of y1",
+    }
+    assert TextBasis.load(tmp_path / "bases" / "cards_suits.yaml").criterion == "suits"
+
+
+def test_repeated_texts_stay_for_the_papers_numbers_include_them(clone, run, tmp_path):
+    _, printed, _ = run(clone, "--out", "bases")
+    basis = TextBasis.load(tmp_path / "bases" / "clevr4_texture.yaml")
+    assert basis.texts == ("bark", "silt", "Bark", "fog", "bark")
+    [row] = [line.split() for line in printed.splitlines() if line.startswith("clevr4_texture ")]
+    assert row[1:4] == ["5", "3", "80"]
+
+
+def test_warns_where_the_count_is_not_the_papers(clone, run):
+    source = (clone / importer.MORE_DATA).read_text(encoding="utf-8")
+    sixty = ", ".join(f'"n{i % 59}"' for i in range(60))  # one of them twice, as in theirs
+    (clone / importer.MORE_DATA).write_text(source.replace('"nil"', sixty), encoding="utf-8")
+    _, printed, _ = run(clone)
+    warned = [line for line in printed.splitlines() if line.startswith("warning")]
+    assert "warning: clevr4_color: the paper says 108 texts, their list has 1" in warned
+    assert len(warned) == 11 and not any("clevr4_count" in line for line in warned)
+
+
+def test_a_second_run_gives_the_same_files(clone, run, tmp_path):
+    run(clone, "--out", "bases")
+    before = {file.name: file.read_bytes() for file in (tmp_path / "bases").iterdir()}
+    run(clone, "--out", "bases")
+    assert before == {file.name: file.read_bytes() for file in (tmp_path / "bases").iterdir()}
+    assert yaml.safe_load(before["clevr4_color.yaml"])["texts"] == ["puce"]
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "says"),
+    [
+        (importer.MORE_DATA, "def data_ablation", "def data ablation", "not valid Python"),
+        (importer.SCENES, "scenes =", "scenery =", "assigns no scenes"),
+        (importer.FASHION, '"f1"', "compute()", "not a plain list"),
+        (importer.FASHION, '["f1"]', "7", "not a list of texts"),
+        (importer.FASHION, '["f1"]', "[]", "an empty list"),
+        (importer.FASHION, '["y1"]', "", "5 prompts for 4 lists"),
+        (importer.MORE_DATA, '# "number0": ["uno zero"],', '# "number0": ["uno', "cannot be read"),
+    ],
+)
+def test_a_damaged_clone_is_one_line_and_nothing_is_written(
+    clone, run, tmp_path, file, old, new, says
+):
+    source = (clone / file).read_text(encoding="utf-8")
+    assert old in source
+    (clone / file).write_text(source.replace(old, new), encoding="utf-8")
+    code, printed, errors = run(clone, "--out", "bases")
+    assert code == 2 and printed == "" and errors.count("\n") == 1
+    assert errors.startswith("error: ") and says in errors and file in errors
+    assert not (tmp_path / "bases").exists()
+
+
+def test_a_wrong_folder_says_what_to_clone(run, tmp_path):
+    for folder in ("nowhere", tmp_path):
+        code, _, errors = run(folder)
+        assert code == 2 and errors.count("\n") == 1
+        assert f"git clone {importer.REPOSITORY}" in errors
+    assert not (tmp_path / "configs").exists()
+
+
+def test_an_out_that_cannot_be_is_one_line(clone, run, tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    code, _, errors = run(clone, "--out", "taken")
+    assert code == 2 and errors.startswith("error: cannot write") and "taken" in errors
+    assert (tmp_path / "taken").read_text() == "a file"

@@ -1,0 +1,512 @@
+"""GeneCIS's templates and images, against plain recomputations and under every kind of damage."""
+
+import io
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from toy_vlm import ToyVLM, direct
+
+from crl.images import Crop, open_image
+from crl.embed import embed_images
+from crl.run.errors import UserError
+from similarity_retrieval import datasets
+from similarity_retrieval.datasets import TASKS, dilated, images, load
+
+from commands import REPOSITORY
+
+REAL = SHARED / "genecis"
+real_files = pytest.mark.skipif(not REAL.is_dir(), reason="GeneCIS's own files are not here")
+
+
+def coco(image, **more):
+    return {"val_image_id": image, **more}
+
+
+def region(image, box, **more):
+    return {"image_id": image, "instance_bbox": box, **more}
+
+
+def template(reference, target, gallery, condition="car"):
+    return {
+        "reference": reference,
+        "target": target,
+        "gallery": gallery,
+        "condition": condition,
+    }
+
+
+def write(root: Path, task: str, templates) -> Path:
+    file = root / f"{task}.json"
+    file.write_text(templates if isinstance(templates, str) else json.dumps(templates))
+    return file
+
+
+def draw(file: Path, size=(40, 30), seed=0) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    Image.fromarray(pixels).save(file, "PNG")  # exact pixels; Pillow goes by the content
+    return file
+
+
+def folders(root: Path) -> tuple[Path, Path]:
+    return root / "coco", root / "visual_genome"
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    """An official tree of three tasks that share images and conditions."""
+    object_tasks = {
+        "focus_object": [
+            template(coco(1), coco(2), [coco(3), coco(4)]),
+            template(coco("000000000002"), coco(5), [coco(1), coco(3)], "a dog"),
+        ],
+        "change_object": [
+            template(coco(5), coco(2), [coco(6), coco(2)]),
+            template(coco(4), coco(1), [coco(2)], "left out"),
+            template(coco(3), coco(1), [coco(4), coco(2)], "a dog"),
+        ],
+    }
+    attribute_task = [
+        template(
+            region("7", [5, 6, 10, 8], object_name="cup"),
+            region(7, [5.0, 6.0, 10.0, 8.5]),
+            [region(8, [0, 0, 40, 30]), region(9, [30, 20, 10, 10])],
+            "a dog",
+        ),
+        template(
+            region(8, [-3, 2, 9, 50]), region(7, [5, 6, 10, 8]), [region(9, [1, 2, 3, 4])] * 2
+        ),
+    ]
+    for task, templates in {**object_tasks, "change_attribute": attribute_task}.items():
+        write(tmp_path, task, templates)
+    for image in range(1, 7):
+        draw(tmp_path / "coco" / "val2017" / f"{image:012d}.jpg", seed=image)
+    for image, part in ((7, "VG_100K"), (8, "VG_100K_2"), (9, "VG_All")):
+        draw(tmp_path / "visual_genome" / part / f"{image}.jpg", seed=image)
+    return tmp_path
+
+
+DRAWN = ("focus_object", "change_object", "change_attribute")
+
+# --- templates ------------------------------------------------------------------------------------
+
+
+def naive(file: Path) -> list[tuple[int, list[int], str]]:
+    """(reference, candidates with the target first, condition) of each template of a COCO task."""
+    return [
+        (
+            int(t["reference"]["val_image_id"]),
+            [int(i["val_image_id"]) for i in [t["target"], *t["gallery"]]],
+            t["condition"],
+        )
+        for t in json.loads(file.read_text())
+    ]
+
+
+@real_files
+def test_the_official_object_tasks():
+    tasks = TASKS[:2]
+    data = load(tasks, REAL)
+    plain = {task: naive(REAL / f"{task}.json") for task in tasks}
+    mentions = [
+        str(i) for task in tasks for ref, gallery, _ in plain[task] for i in [ref, *gallery]
+    ]
+    assert len(mentions) == 62_720 and len(set(mentions)) == 3_033
+    assert data.ids == list(dict.fromkeys(mentions))
+    assert data.conditions == list(dict.fromkeys(c for task in tasks for *_, c in plain[task]))
+    for task in tasks:
+        t = data.tasks[task]
+        assert t.task == task and t.left_out == 0 and t.repeated == (task == "change_object")
+        assert t.reference.shape == t.condition.shape == (1960,) and t.gallery.shape == (1960, 15)
+        assert {t.reference.dtype, t.gallery.dtype, t.condition.dtype} == {np.dtype(np.int64)}
+        for b, (reference, gallery, condition) in enumerate(plain[task]):
+            assert data.ids[t.reference[b]] == str(reference)
+            assert [data.ids[i] for i in t.gallery[b]] == list(map(str, gallery))
+            assert data.conditions[t.condition[b]] == condition
+
+
+def test_tasks_share_images_and_conditions(root):
+    data = load(DRAWN, root)
+    assert data.ids == [
+        *("1", "2", "3", "4", "5", "6"),
+        *("7:5,6,10,8", "7:5,6,10,8.5", "8:0,0,40,30", "9:30,20,10,10", "8:-3,2,9,50", "9:1,2,3,4"),
+    ]
+    assert data.conditions == ["car", "a dog"]
+    focus, change, attribute = (data.tasks[task] for task in DRAWN)
+    assert focus.reference.tolist() == [0, 1] and focus.condition.tolist() == [0, 1]
+    assert focus.gallery.tolist() == [[1, 2, 3], [4, 0, 2]]
+    assert change.gallery.tolist() == [[1, 5, 1], [0, 3, 1]]
+    assert (change.left_out, change.repeated) == (1, 1)
+    assert attribute.reference.tolist() == [6, 10] and attribute.condition.tolist() == [1, 0]
+    assert attribute.gallery.tolist() == [[7, 8, 9], [6, 11, 11]]
+    assert (attribute.left_out, attribute.repeated) == (0, 0)
+    alone = load(["change_attribute"], root)
+    assert alone.ids == data.ids[6:] and alone.conditions == ["a dog", "car"]
+
+
+@given(lengths=st.lists(st.integers(1, 4), min_size=1, max_size=9))
+@settings(max_examples=50)
+def test_galleries_of_the_most_common_length_are_kept(tmp_path_factory, lengths):
+    folder = tmp_path_factory.mktemp("lengths")
+    write(
+        folder,
+        "focus_object",
+        [template(coco(900 + i), coco(99), [coco(1)] * n) for i, n in enumerate(lengths)],
+    )
+    data = load(["focus_object"], folder)
+    t = data.tasks["focus_object"]
+    values, counts = np.unique(lengths, return_counts=True)
+    usual = values[np.argmax(counts)]
+    kept = [str(900 + i) for i, n in enumerate(lengths) if n == usual]
+    assert [data.ids[i] for i in t.reference] == kept
+    assert t.gallery.shape == (len(kept), usual + 1)
+    assert t.left_out == len(lengths) - len(kept)
+
+
+GOOD_COCO = template(coco(1), coco(2), [coco(3), coco("4")])
+GOOD_REGION = template(*[region(i, [1, 2, 3, 4]) for i in (1, 2)], [region("3", [0.5, -1, 2, 9.5])])
+MENDED = "is not a whole number"
+BAD_COCO = {
+    "not an object": (7, "dictionary"),
+    "no reference": ({**GOOD_COCO, "reference": ...}, "reference: Field required"),
+    "no target": ({**GOOD_COCO, "target": ...}, "target: Field required"),
+    "no gallery": ({**GOOD_COCO, "gallery": ...}, "gallery: Field required"),
+    "no condition": ({**GOOD_COCO, "condition": ...}, "condition: Field required"),
+    "empty gallery": ({**GOOD_COCO, "gallery": []}, "gallery: .*at least 1 item"),
+    "gallery no list": ({**GOOD_COCO, "gallery": coco(3)}, "gallery: .*list"),
+    "gallery entry": ({**GOOD_COCO, "gallery": [coco(3), 4]}, r"gallery\.1: .*dictionary"),
+    "empty condition": ({**GOOD_COCO, "condition": " "}, "condition: is empty"),
+    "condition no text": ({**GOOD_COCO, "condition": 3}, "condition: .*string, not 3"),
+    "no id": ({**GOOD_COCO, "target": {"id": 3}}, r"target\.val_image_id: Field required"),
+    "id word": ({**GOOD_COCO, "target": coco("3a")}, rf"target\.val_image_id: '3a' {MENDED}"),
+    "id empty": ({**GOOD_COCO, "target": coco("")}, f"'' {MENDED}"),
+    "id power": ({**GOOD_COCO, "target": coco("²")}, f"'²' {MENDED}"),
+    "id half": ({**GOOD_COCO, "target": coco(2.5)}, f"2.5 {MENDED}"),
+    "id bool": ({**GOOD_COCO, "target": coco(True)}, f"True {MENDED}"),
+    "id none": ({**GOOD_COCO, "target": coco(None)}, f"None {MENDED}"),
+    "id negative": ({**GOOD_COCO, "target": coco(-1)}, "greater than or equal to 0"),
+    "id negative text": ({**GOOD_COCO, "target": coco("-1")}, f"'-1' {MENDED}"),
+    "region in an object task": (GOOD_REGION, "val_image_id: Field required"),
+}
+
+
+def box(*values):
+    return {**GOOD_REGION, "reference": region(1, list(values))}
+
+
+BAD_REGION = {
+    "no box": ({**GOOD_REGION, "target": {"image_id": 1}}, r"target\.instance_bbox: Field req"),
+    "no id": ({**GOOD_REGION, "target": {"instance_bbox": [1, 2, 3, 4]}}, "image_id: Field req"),
+    "id word": ({**GOOD_REGION, "target": region("x", [1, 2, 3, 4])}, f"'x' {MENDED}"),
+    "box no list": ({**GOOD_REGION, "target": region(1, 5)}, r"target\.instance_bbox: .*tuple"),
+    "three numbers": (box(1, 2, 3), r"instance_bbox\.3: Field required"),
+    "five numbers": (box(1, 2, 3, 4, 5), "instance_bbox: .*at most 4"),
+    "NaN": (box(1, float("nan"), 3, 4), r"instance_bbox\.1: nan is not a finite number"),
+    "infinite": (box(1, 2, float("inf"), 4), r"instance_bbox\.2: inf is not a finite"),
+    "beyond floats": (box(10**400, 2, 3, 4), r"instance_bbox\.0: 1000.* is not a finite"),
+    "text": (box("1", 2, 3, 4), r"instance_bbox\.0: '1' is not a finite"),
+    "bool": (box(True, 2, 3, 4), r"instance_bbox\.0: True is not a finite"),
+    "no width": (box(1, 2, 0, 4), r"instance_bbox\.2: .*greater than 0"),
+    "no height": (box(1, 2, 3, -4), r"instance_bbox\.3: .*greater than 0"),
+    "coco in an attribute task": (GOOD_COCO, "image_id: Field required"),
+}
+CASES = [("focus_object", GOOD_COCO, *BAD_COCO[name]) for name in BAD_COCO]
+CASES += [("change_attribute", GOOD_REGION, *BAD_REGION[name]) for name in BAD_REGION]
+
+
+@pytest.mark.parametrize(("task", "good", "bad", "message"), CASES, ids=[*BAD_COCO, *BAD_REGION])
+def test_a_wrong_template_is_named(tmp_path, task, good, bad, message):
+    if isinstance(bad, dict):
+        bad = {key: value for key, value in bad.items() if value is not ...}
+    write(tmp_path, task, [good, good])
+    assert len(load([task], tmp_path).tasks[task].reference) == 2
+    write(tmp_path, task, [good] * 12 + [bad, good])
+    with pytest.raises(UserError, match=rf"^{task}\.json: template 12: .*{message}") as caught:
+        load([task], tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "not valid JSON"),
+        ('[{"reference"', "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
+        ("{}", "must hold a list"),
+        ("3", "must hold a list"),
+        ("[]", "at least one"),
+    ],
+)
+def test_a_file_of_another_form_is_named(tmp_path, content, message):
+    write(tmp_path, "focus_object", content)
+    with pytest.raises(UserError, match=rf"focus_object\.json .*{message}"):
+        load(["focus_object"], tmp_path)
+
+
+def test_a_file_that_is_not_utf8(tmp_path):
+    (tmp_path / "focus_object.json").write_bytes(b"[\xff]")
+    with pytest.raises(UserError, match=r"focus_object\.json is not valid JSON"):
+        load(["focus_object"], tmp_path)
+
+
+def test_a_missing_file_says_where_to_get_it_and_where_to_put_it(root):
+    with pytest.raises(UserError) as caught:
+        load([*DRAWN, "focus_attribute"], root)
+    assert str(caught.value).startswith("focus_attribute.json, GeneCIS's templates, is not in ")
+    for part in (str(root), datasets.GENECIS_PAGE, datasets.TREE):
+        assert part in str(caught.value)
+
+
+def test_an_unknown_task_names_the_nearest(root):
+    with pytest.raises(UserError, match="'focus_objects'; did you mean 'focus_object'"):
+        load(["focus_objects"], root)
+
+
+# --- boxes ----------------------------------------------------------------------------------------
+
+
+def literal(file: Path, bbox: list[float]) -> Image.Image:
+    """The protocol's region, step by step with PIL: dilate, crop by floats, pad to a square."""
+    image = Image.open(file).convert("RGB")
+    x, y, w, h = bbox
+    left = max(0, x - 0.7 * w)
+    top = max(0, y - 0.7 * h)
+    right = min(image.width, left + 1.7 * w)
+    bottom = min(image.height, top + 1.7 * h)
+    part = image.crop((left, top, right, bottom))
+    side = max(part.width, part.height)
+    square = Image.new("RGB", (side, side), (0, 0, 0))
+    if part.width >= part.height:
+        square.paste(part, (0, (part.width - part.height) // 2))
+    else:
+        square.paste(part, ((part.height - part.width) // 2, 0))
+    return square
+
+
+WIDTH, HEIGHT = 40, 30
+near = st.one_of(
+    st.sampled_from([-5, -0.5, 0, 0.25, 0.5, 1, 1.5, 10, 25, 29, 29.5, 30, 39, 39.5]),
+    st.floats(-8, 39, allow_nan=False).map(lambda value: round(value, 2)),
+)
+far = st.one_of(st.sampled_from([1, 2, 2.5, 5, 10, 40, 60]), st.floats(1, 60))
+
+
+@given(x=near, y=near, w=far, h=far)
+@settings(max_examples=150)
+def test_crops_are_those_of_the_protocol(tmp_path_factory, x, y, w, h):
+    assume(y < HEIGHT and x + w > 0 and y + h > 0)
+    folder = tmp_path_factory.mktemp("crops")
+    file = draw(folder / "7.jpg", (WIDTH, HEIGHT))
+    write(
+        folder,
+        "focus_attribute",
+        [template(*[region(7, [x, y, w, h])] * 2, [region(7, [0, 0, 1, 1])])],
+    )
+    data = load(["focus_attribute"], folder)
+    crop = images(data, folder, folder)[0]
+    assert isinstance(crop, Crop) and crop.path == file
+    expected = literal(file, [x, y, w, h])
+    assert open_image(crop).size == expected.size
+    assert open_image(crop).tobytes() == expected.tobytes()
+
+
+sides = st.floats(0.5, 2000)
+
+
+@given(x=st.floats(0, 1999), y=st.floats(0, 1999), w=sides, h=sides, size=st.tuples(*[sides] * 2))
+def test_dilated_boxes_hold_their_object_and_stay_in_the_picture(x, y, w, h, size):
+    size = tuple(map(int, map(np.ceil, size)))
+    assume(x < size[0] and y < size[1])
+    left, top, right, bottom = dilated((x, y, w, h), size)
+    for low, high, start, length, side in (
+        (left, right, x, w, size[0]),
+        (top, bottom, y, h, size[1]),
+    ):
+        assert type(low) is type(high) is int
+        assert 0 <= low <= high <= side
+        assert low <= start + 0.5  # the object's left and top stay
+        if high < side:
+            assert high - low <= 1.7 * length + 1
+            # its right and bottom too; at the left or top border there is more beyond them
+            assert high >= min(start + length, side) - 0.5
+            if start > 0.7 * length:
+                assert abs(high - (start + length)) <= 0.5 + 1e-9
+            else:
+                assert low == 0 and abs(high - 1.7 * length) <= 0.5 + 1e-9
+
+
+@pytest.mark.parametrize(
+    "bbox",
+    [[40, 0, 5, 5], [0, 30, 5, 5], [-5, 0, 5, 5], [0, -9, 5, 5], [9e300, 0, 9, 9], [9, 9, 0.1, 9]],
+)
+def test_a_box_outside_its_picture_names_the_template(root, bbox):
+    good = region(7, [1, 2, 3, 4])
+    wrong = template(good, good, [region(7, bbox)])
+    write(root, "focus_attribute", [template(good, good, [good])] * 3 + [wrong])
+    with pytest.raises(
+        UserError, match=r"^focus_attribute\.json: template 3: the box \["
+    ) as caught:
+        images(load([*DRAWN, "focus_attribute"], root), *folders(root))
+    assert "has no pixel in image 7, which is 40 x 30" in str(caught.value)
+
+    write(root, "focus_attribute", [template(good, good, [good] * 2)] + [wrong] * 2)
+    with pytest.raises(UserError, match=r"template 0 of those kept: the box"):
+        images(load(["focus_attribute"], root), *folders(root))
+
+
+# --- images ---------------------------------------------------------------------------------------
+
+
+def test_images_in_the_order_of_their_ids(root):
+    data = load(DRAWN, root)
+    found = images(data, *folders(root))
+    assert found[:6] == [root / "coco" / "val2017" / f"{i:012d}.jpg" for i in range(1, 7)]
+    genome = root / "visual_genome"
+    files = {7: genome / "VG_100K/7.jpg", 8: genome / "VG_100K_2/8.jpg", 9: genome / "VG_All/9.jpg"}
+    for name, crop in zip(data.ids[6:], found[6:], strict=True):
+        image, numbers = name.split(":")
+        assert crop.path == files[int(image)]
+        assert crop.box == dilated(list(map(float, numbers.split(","))), (40, 30))
+
+    (genome / "VG_All" / "9.jpg").rename(genome / "9.jpg")
+    assert images(data, *folders(root))[9].path == genome / "9.jpg"
+
+
+def test_missing_images_are_counted_first_over_all_tasks(root, monkeypatch):
+    data = load(DRAWN, root)
+    for image in (1, 2, 3, 5):
+        (root / "coco" / "val2017" / f"{image:012d}.jpg").unlink()
+    (root / "visual_genome" / "VG_All" / "9.jpg").unlink()
+    opened = []
+    monkeypatch.setattr(Image, "open", lambda *a, **k: opened.append(a))
+    with pytest.raises(UserError) as caught:
+        images(data, *folders(root))
+    names = ", ".join(f"{i:012d}.jpg" for i in (1, 2, 3))
+    assert str(caught.value) == (
+        f"4 of 6 images of COCO val2017 are not in {root}/coco/val2017 ({names}, ...); get them "
+        f"from {datasets.COCO_PAGE}; 1 of 3 images of Visual Genome are not in "
+        f"{root}/visual_genome (9.jpg); get them from {datasets.VISUAL_GENOME_PAGE}"
+    )
+    assert not opened
+
+    with pytest.raises(UserError, match=r"^1 of 3 images of Visual Genome"):
+        images(load(["change_attribute"], root), *folders(root))
+
+
+def test_a_picture_without_a_header_is_named(root):
+    (root / "visual_genome" / "VG_100K_2" / "8.jpg").write_text("no image")
+    with pytest.raises(UserError, match=r"cannot read the image .*VG_100K_2/8\.jpg"):
+        images(load(DRAWN, root), *folders(root))
+
+
+def test_sizes_come_from_headers_opened_once(root, monkeypatch):
+    file = root / "visual_genome" / "VG_100K" / "7.jpg"
+    jpeg = io.BytesIO()
+    Image.open(file).save(jpeg, "JPEG")
+    file.write_bytes(jpeg.getvalue()[:700])  # the header and no pixels
+    opened, really = [], Image.open
+
+    def counting(file, *rest):
+        opened.append(Path(file).name)
+        return really(file, *rest)
+
+    monkeypatch.setattr(Image, "open", counting)
+    found = images(load(DRAWN, root), *folders(root))
+    assert Counter(opened) == {"7.jpg": 1, "8.jpg": 1, "9.jpg": 1}
+    with pytest.raises(UserError, match=r"cannot read the image .*7\.jpg: .*unreadable=skip"):
+        embed_images(ToyVLM(), found, None)
+
+
+def test_each_image_and_crop_is_encoded_once_over_all_tasks(root):
+    vlm, cache = ToyVLM(), root / "cache"
+    data = load(DRAWN, root)
+    found = images(data, *folders(root))
+    first = embed_images(vlm, found, cache).image
+    # of 12 ids, the boxes 8 and 8.5 high give the same crop
+    assert len(found) == 12 and vlm.images == len(set(found)) == 11
+    for task in DRAWN:
+        part = load([task], root)
+        again = embed_images(vlm, images(part, *folders(root)), cache).image
+        assert np.array_equal(again, first[[data.ids.index(name) for name in part.ids]])
+    assert vlm.images == 11
+    assert np.array_equal(first[:6], direct(vlm, found[:6]))
+    for row, name, crop in zip(first[6:], data.ids[6:], found[6:], strict=True):
+        pixels = literal(crop.path, list(map(float, name.split(":")[1].split(","))))
+        assert np.array_equal(row, ToyVLM().encode_images(vlm.preprocess(pixels)[None])[0])
+
+
+# --- the check command ----------------------------------------------------------------------------
+
+
+def check(root: Path, *arguments: str) -> subprocess.CompletedProcess:
+    script = REPOSITORY / "similarity_retrieval" / "datasets.py"
+    command = [sys.executable, script, "--root", root, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=root)
+
+
+def test_check_of_a_complete_folder(root):
+    (root / "vitb16_backbone.pt").touch()
+    result = check(root, "--tasks", *DRAWN)
+    assert (result.returncode, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith(
+        "focus_object: 2 templates (official: 1960), 3 candidates each, 2 conditions, 5 images; "
+        "0 left out"
+    )
+    assert lines[1].startswith("change_object: 2 templates (official: 1960), 3 candidates each")
+    assert "1 left out for" in lines[1] and "1 with the target twice" in lines[1]
+    assert lines[2].startswith("change_attribute: 2 templates, 3 candidates each, 2 conditions, 6")
+    assert lines[3] == (
+        f"COCO val2017: 6 images named, 6 there, 0 missing; {root}/coco/val2017 holds 6 "
+        "(official: 5000)"
+    )
+    assert lines[4] == (
+        f"Visual Genome: 3 images named, 3 there, 0 missing; {root}/visual_genome holds 3 "
+        "(official: 108249)"
+    )
+    assert lines[5:] == [
+        "vitb16_backbone.pt: there",
+        "vitb16_combiner_head.pt: not there (optional)",
+    ]
+
+
+def test_check_names_what_is_missing_and_checks_the_rest(root, capsys, monkeypatch):
+    write(root, "change_object", "[]")
+    for image in (1, 5):
+        (root / "coco" / "val2017" / f"{image:012d}.jpg").unlink()
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["datasets.py", "--root", str(root), *arguments])
+        with pytest.raises(SystemExit) as exit:
+            datasets.main()
+        return exit.value.code, *capsys.readouterr()
+
+    code, out, error = run()
+    assert code == 2 and error == f"error: GeneCIS is not complete in {root}; see above\n"
+    for part in (
+        "focus_object: 2 templates",
+        f"change_object: {root}/change_object.json must hold a list",
+        "focus_attribute: focus_attribute.json, GeneCIS's templates, is not in",
+        "change_attribute: 2 templates",
+        "COCO val2017: 5 images named, 3 there, 2 missing (000000000001.jpg, 0",
+        "Visual Genome: 3 images named, 3 there, 0 missing",
+    ):
+        assert part in out
+    for tasks in (["focus_object"], ["change_attribute", "focus_attribute"]):  # images, a file
+        code, _, error = run("--tasks", *tasks)
+        assert code == 2 and "is not complete" in error
+    (root / "visual_genome" / "VG_All" / "9.jpg").write_text("no image")
+    code, _, error = run("--tasks", "change_attribute")
+    assert code == 2 and "cannot read the image" in error
+    code, out, _ = run("--tasks", "colour")
+    assert code == 2 and "unknown task 'colour'" in out
+    code, out, _ = run("--help")
+    assert code == 0 and "--tasks" in out

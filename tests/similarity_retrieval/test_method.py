@@ -1,0 +1,320 @@
+"""The scores against a slow transcription of the protocol, a template and a candidate at a time.
+
+All ranks are compared in float64: in float32 two orders of the same sum differ in the last digits
+and may swap candidates that are nearly tied.
+"""
+
+import json
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crl.run.errors import UserError
+from crl.projection import l2, project
+from similarity_retrieval.combiner import Combiner
+from similarity_retrieval.datasets import Templates
+from similarity_retrieval.scoring import (
+    Features,
+    baseline_scores,
+    chance,
+    crl_scores,
+    recall,
+    target_ranks,
+)
+
+OFFICIAL = SHARED / "genecis"
+METHODS = ("image", "text", "image+text", "combiner", "crl")
+DIM, TEXTS = 20, 17
+
+
+def random_features(
+    rng, images: int, conditions: int, prompts: int = 5, dim: int = DIM
+) -> Features:
+    """Raw: lengths differ by image and condition. A common part makes similarities alike, as
+    CLIP's are."""
+    common = rng.normal(size=dim)
+    image = (rng.normal(size=(images, dim)) + common) * rng.uniform(0.1, 10, (images, 1))
+    plain = (rng.normal(size=(conditions, dim)) - common) * rng.uniform(0.1, 10, (conditions, 1))
+    prompted = rng.normal(size=(conditions, prompts, dim)) + common
+    prompted *= rng.uniform(0.1, 10, (conditions, prompts, 1))
+    return Features(image, plain, prompted)
+
+
+def random_basis(rng, dim: int = DIM) -> np.ndarray:
+    text = rng.normal(size=(TEXTS, dim)) + 0.3
+    return text / np.linalg.norm(text, axis=1, keepdims=True)
+
+
+def random_combiner(dim: int = DIM) -> Combiner:
+    torch.manual_seed(0)
+    combiner = Combiner(dim, projection=6, hidden=9).double().eval()
+    with torch.no_grad():
+        for weight in combiner.parameters():
+            weight.normal_(std=0.4)
+    return combiner
+
+
+def templates(reference, gallery, condition) -> Templates:
+    return Templates("focus_object", reference, gallery, condition, left_out=0, repeated=0)
+
+
+def random_templates(rng, count: int = 60, images: int = 40, candidates: int = 6) -> Templates:
+    """Candidates are distinct, except that every fifth target stands in the gallery once more."""
+    gallery = np.stack([rng.permutation(images)[:candidates] for _ in range(count)])
+    gallery[::5, -1] = gallery[::5, 0]
+    return templates(rng.integers(images, size=count), gallery, rng.integers(7, size=count))
+
+
+def official_templates(task: str) -> tuple[Templates, int, int]:
+    """GeneCIS's own file: templates, number of images, number of conditions."""
+    file = OFFICIAL / f"{task}.json"
+    if not file.is_file():
+        pytest.skip(f"{file} is not here")
+    images, conditions = {}, {}
+    rows = []
+    for template in json.loads(file.read_text()):
+        named = [template["reference"], template["target"], *template["gallery"]]
+        numbers = [images.setdefault(image["val_image_id"], len(images)) for image in named]
+        rows.append([conditions.setdefault(template["condition"], len(conditions)), *numbers])
+    rows = np.array(rows)
+    return templates(rows[:, 1], rows[:, 2:], rows[:, 0]), len(images), len(conditions)
+
+
+def all_scores(features, tasks, basis, combiner=None, weight=10.0) -> dict[str, np.ndarray]:
+    r = l2(project(features.unit_image, basis))
+    crl = crl_scores(features, tasks, r, weight)
+    return {**baseline_scores(features, tasks, combiner), "crl": crl}
+
+
+# --- the protocol, written out --------------------------------------------------------------------
+
+
+def unit(vector):
+    return [x / sum(y * y for y in vector) ** 0.5 for x in vector]
+
+
+def dot(a, b):
+    return sum(x * y for x, y in zip(a, b, strict=True))
+
+
+def transcription(features, basis, combiner, weight, reference, gallery, condition):
+    """{method: scores of the candidates} of one template, in plain Python but for the Combiner,
+    which has a test of its own."""
+    r = features.image[reference].tolist()
+    candidates = [unit(features.image[g].tolist()) for g in gallery]
+    c = features.plain[condition].tolist()
+    with torch.no_grad():
+        combined = combiner(*torch.tensor([[r], [c]], dtype=torch.float64))[0].tolist()
+    asked = {
+        "image": unit(r),
+        "text": unit(c),
+        "image+text": unit([0.5 * x + 0.5 * y for x, y in zip(r, c, strict=True)]),
+        "combiner": combined,
+    }
+    scores = {name: [dot(query, g) for g in candidates] for name, query in asked.items()}
+    a = unit([dot(r, text) for text in basis])
+    in_basis = [unit([dot(g, text) for text in basis]) for g in candidates]
+    scores["crl"] = [weight * x for x in unit([dot(a, b) for b in in_basis])]
+    prompts = [unit(p) for p in features.prompted[condition].tolist()]
+    if prompts:
+        fit = unit([sum(dot(p, g) for p in prompts) / len(prompts) for g in candidates])
+        scores["crl"] = [x + y for x, y in zip(scores["crl"], fit, strict=True)]
+    return scores
+
+
+def assert_same(features, tasks, basis, combiner, weight=10.0):
+    scores = all_scores(features, tasks, basis, combiner, weight)
+    ranks = {method: target_ranks(s) for method, s in scores.items()}
+    assert set(ranks) == set(METHODS)
+    basis = basis.tolist()
+    for b in range(len(tasks.reference)):
+        expected = transcription(
+            features,
+            basis,
+            combiner,
+            weight,
+            tasks.reference[b],
+            tasks.gallery[b],
+            tasks.condition[b],
+        )
+        for method, (better, tied) in ranks.items():
+            target, *others = expected[method]
+            assert better[b] == sum(score > target for score in others), (b, method)
+            assert tied[b] == sum(score == target for score in others), (b, method)
+            np.testing.assert_allclose(scores[method][b], expected[method], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("prompts", [0, 1, 5])
+@pytest.mark.parametrize("weight", [10.0, 0.5])
+def test_equals_the_protocol_on_synthetic_templates(prompts, weight):
+    rng = np.random.default_rng(prompts)
+    features = random_features(rng, images=45, conditions=9, prompts=prompts)
+    tasks = random_templates(rng)
+    assert_same(features, tasks, random_basis(rng), random_combiner(), weight)
+
+
+@pytest.mark.parametrize("task", ["focus_object", "change_object"])
+def test_equals_the_protocol_on_the_official_templates(task):
+    rng = np.random.default_rng(1)
+    tasks, images, conditions = official_templates(task)
+    assert tasks.gallery.shape == (1960, 15)
+    features = random_features(rng, images, conditions, dim=8)
+    assert_same(features, tasks, random_basis(rng, dim=8), random_combiner(dim=8))
+
+
+# --- properties -----------------------------------------------------------------------------------
+
+
+def recalls(scores: dict[str, np.ndarray], policy="fair") -> dict[str, list[float]]:
+    ranks = {method: target_ranks(s) for method, s in scores.items()}
+    return {method: [recall(*r, k, policy) for k in (1, 2, 3)] for method, r in ranks.items()}
+
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+@settings(max_examples=15)
+@given(seeds)
+def test_order_of_the_other_candidates_changes_no_fair_recall(seed):
+    rng = np.random.default_rng(seed)
+    features, tasks = random_features(rng, 40, 7), random_templates(rng)
+    shuffled = tasks.gallery.copy()
+    rng.permuted(shuffled[:, 1:], axis=1, out=shuffled[:, 1:])
+    others = templates(tasks.reference, shuffled, tasks.condition)
+    basis, combiner = random_basis(rng), random_combiner()
+    ours = recalls(all_scores(features, tasks, basis, combiner))
+    assert ours == recalls(all_scores(features, others, basis, combiner))
+
+
+@settings(max_examples=15)
+@given(seeds)
+def test_length_of_the_candidates_features_changes_nothing(seed):
+    rng = np.random.default_rng(seed)
+    features = random_features(rng, 40, 7)
+    tasks = random_templates(rng, images=30)
+    tasks = templates(tasks.reference % 10 + 30, tasks.gallery, tasks.condition)
+    # References keep theirs: image+text and the Combiner take them raw.
+    length = np.r_[10 ** rng.uniform(-3, 3, 30), np.ones(10)][:, None]
+    scaled = Features(features.image * length, features.plain, features.prompted)
+    basis, combiner = random_basis(rng), random_combiner()
+    ours, theirs = (all_scores(f, tasks, basis, combiner) for f in (features, scaled))
+    assert recalls(ours) == recalls(theirs)
+    for method in METHODS:
+        np.testing.assert_allclose(ours[method], theirs[method], atol=1e-12)
+
+
+@settings(max_examples=15)
+@given(seeds)
+def test_length_of_the_reference_matters_only_to_image_and_text_together(seed):
+    rng = np.random.default_rng(seed)
+    features, tasks = random_features(rng, 40, 7), random_templates(rng)
+    scaled = Features(features.image * 50, features.plain, features.prompted * 50)
+    basis, combiner = random_basis(rng), random_combiner()
+    ours, theirs = (all_scores(f, tasks, basis, combiner) for f in (features, scaled))
+    alike = {method for method in METHODS if np.allclose(ours[method], theirs[method], atol=1e-9)}
+    assert alike == {"image", "text", "crl"}
+
+
+scores_with_ties = st.integers(2, 8).flatmap(
+    lambda candidates: st.lists(
+        st.lists(st.integers(0, 3), min_size=candidates, max_size=candidates), min_size=1
+    )
+)
+
+
+@given(scores_with_ties)
+def test_recall_is_a_percentage_that_grows_with_k(rows):
+    better, tied = target_ranks(np.array(rows, float))
+    candidates = len(rows[0])
+    for policy in ("fair", "paper"):
+        values = [recall(better, tied, k, policy) for k in range(candidates + 2)]
+        assert values[0] == 0
+        assert values == sorted(values)
+        assert values[candidates] == values[-1] == 100
+    for k in range(candidates + 1):
+        assert recall(better, tied, k, "paper") >= recall(better, tied, k, "fair")
+
+
+@given(scores_with_ties)
+def test_paper_is_a_stable_sort_with_the_target_first(rows):
+    better, tied = target_ranks(np.array(rows, float))
+    for k in (1, 2, 3):
+        hits = [0 in sorted(range(len(row)), key=lambda i, row=row: -row[i])[:k] for row in rows]
+        assert recall(better, tied, k, "paper") == pytest.approx(100 * np.mean(hits))
+
+
+@given(st.lists(st.integers(0, 2), min_size=2, max_size=5), st.integers(1, 5))
+def test_fair_is_the_mean_over_all_orders_of_the_tied(row, k):
+    hits = []
+    for order in permutations(range(len(row))):  # every order of the candidates, then stable sort
+        hits.append(0 in sorted(order, key=lambda i: -row[i])[:k])
+    ranks = target_ranks(np.array([row], float))
+    assert recall(*ranks, k) == pytest.approx(100 * np.mean(hits))
+
+
+# --- ties and chance ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("candidates", [1, 2, 15])
+@pytest.mark.parametrize("k", [1, 2, 3, 20])
+def test_a_constant_scorer_has_chance(candidates, k):
+    ranks = target_ranks(np.full((9, candidates), 0.3))
+    assert recall(*ranks, k) == pytest.approx(chance(candidates, k))
+    assert recall(*ranks, k, "paper") == 100
+    assert chance(candidates, k) == pytest.approx(min(100, 100 * k / candidates))
+
+
+def test_random_scores_have_chance():
+    scores = np.random.default_rng(0).normal(size=(20000, 15))
+    for k in (1, 2, 3):
+        assert recall(*target_ranks(scores), k) == pytest.approx(chance(15, k), abs=1)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("candidates", [3, 14, 15, 16, 33])
+def test_the_targets_image_ties_with_the_target_wherever_it_stands(dtype, candidates):
+    rng = np.random.default_rng(candidates)
+    features = random_features(rng, images=100, conditions=7, dim=67)
+    features = Features(*(x.astype(dtype) for x in vars(features).values()))
+    basis = random_basis(rng, dim=67).astype(dtype)
+    tasks = random_templates(rng, 200, 100, candidates)
+    places = rng.integers(1, candidates, size=200)
+    tasks.gallery[np.arange(200), places] = tasks.gallery[:, 0]
+    for scores in all_scores(features, tasks, basis, random_combiner(67)).values():
+        assert scores.dtype == dtype
+        _, tied = target_ranks(scores)
+        assert (tied == (tasks.gallery[:, 1:] == tasks.gallery[:, :1]).sum(axis=1)).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_vlm_that_gives_all_images_one_embedding_has_chance(dtype):
+    rng = np.random.default_rng(0)
+    features = random_features(rng, images=100, conditions=7, dim=67)
+    features = Features(*(x.astype(dtype) for x in vars(features).values()))
+    features.image[:] = features.image[0]
+    scores = all_scores(
+        features,
+        random_templates(rng, 200, 100, 15),
+        random_basis(rng, dim=67).astype(dtype),
+        random_combiner(67),
+    )
+    expected = pytest.approx([chance(15, k) for k in (1, 2, 3)])
+    assert recalls(scores) == dict.fromkeys(METHODS, expected)
+
+
+@pytest.mark.parametrize("column", [0, 3])
+def test_scores_that_are_not_numbers_are_an_error(column):
+    scores = np.zeros((5, 4))
+    scores[2, column] = np.nan
+    with pytest.raises(UserError, match="number 2"):
+        target_ranks(scores)
+
+
+def test_unknown_tie_policy():
+    with pytest.raises(UserError, match="did you mean 'fair'"):
+        recall(np.zeros(1, int), np.zeros(1, int), 1, "fairly")
