@@ -27,7 +27,7 @@ from toy_vlm import DIM, ToyVLM, direct, make_images
 
 from crl.embed import embed_images, embed_texts
 from crl.images import Crop, open_image
-from crl.run import cache as shards_module
+from crl.run import cache as shard_files
 from crl.run.errors import UserError
 
 
@@ -60,7 +60,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def small_shards(monkeypatch):
-    monkeypatch.setattr(shards_module, "BATCHES_PER_SHARD", 2)
+    monkeypatch.setattr(shard_files, "BATCHES_PER_SHARD", 2)
 
 
 # --- right rows, each image once ------------------------------------------------------------------
@@ -473,7 +473,7 @@ def test_crops_go_on_from_the_last_shard(tmp_path, small_shards):
 
 def rewritten(shard: Path, **manifest: str) -> bytes:
     good = {
-        "format": shards_module.FORMAT,
+        "format": shard_files.FORMAT,
         "fingerprint": "toy-1",
         "count": "4",
         "dtype": "float32",
@@ -490,7 +490,7 @@ DAMAGE = {
     "wrong count": lambda shard: rewritten(shard, count="3"),
     "fewer ids": lambda shard: save(
         {**load_file(shard), "ids": load_file(shard)["ids"][:3]},
-        {"format": shards_module.FORMAT, "fingerprint": "toy-1", "count": "4"},
+        {"format": shard_files.FORMAT, "fingerprint": "toy-1", "count": "4"},
     ),
     "foreign": lambda shard: save({"weight": np.zeros((4, DIM), np.float32)}),
     "no manifest": lambda shard: save(load_file(shard)),
