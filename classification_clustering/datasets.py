@@ -68,19 +68,17 @@ def load(
     """
     labelled = LOADERS[data](Path(root), criterion)
     if not labelled.paths:
-        raise UserError(f"{data} in {root} has no images for {criterion!r}")
+        raise UserError(f"there are no images in {root} for data={data}, {criterion}")
     if expected is not None and len(labelled.paths) != expected:
         raise UserError(
             f"{data} in {root} has {len(labelled.paths)} images, not {expected}; is the download "
             f"complete? (images=null accepts any number)"
         )
-    check_classes(f"{data} {criterion} in {root}", labelled.labels, labelled.classes, at_least)
+    check_classes(f"{root}, {criterion}", labelled.labels, labelled.classes, at_least)
     return labelled
 
 
-def check_classes(
-    where: str | Path, labels: np.ndarray, classes: list[str], at_least: int = 1
-) -> None:
+def check_classes(where: str, labels: np.ndarray, classes: list[str], at_least: int) -> None:
     """Refuse fewer than two classes, and a class with fewer images than `at_least`.
 
     Raises:

@@ -142,8 +142,8 @@ def load_inputs(config: EvaluateConfig, at_least: int = 1) -> Iterator[Inputs]:
                 )
                 image = np.asarray(embedded.image)  # (N, D) or (N, Q, D)
                 universal = single_vector(l2(image), config.image_vector)  # I, (N, D)
-            labels = labelled.labels[embedded.kept]
-            check_classes(config.root, labels, labelled.classes, at_least)  # of those that remain
+            labels = labelled.labels[embedded.kept]  # unreadable images may have been left out
+            check_classes(f"{config.root}, {criterion}", labels, labelled.classes, at_least)
             basis = bases[criterion]
             names = [basis.vlm_prompt.replace("{text}", name) for name in labelled.classes]
             yield Inputs(
@@ -181,7 +181,7 @@ def _from_file(config: EvaluateConfig, at_least: int) -> Inputs:
     _check_texts(str(file), len(text))
     names, labels = np.unique(labels, return_inverse=True)
     names = [str(name) for name in names]
-    check_classes(file, labels, names, at_least)
+    check_classes(str(file), labels, names, at_least)
     return Inputs(
         image=image,
         universal=single_vector(l2(image), config.image_vector),

@@ -70,7 +70,8 @@ def comparison(paper: dict[str, Any], cells: Cells) -> list[list[str]]:
 
 def report(cells: Cells, paper: dict[str, Any]) -> str:
     """Table, notes and comparison of one task's results; `paper` is its table of the paper."""
-    task = "clustering" if "nmi" in _metrics(cells) else "few_shot"
+    shots = any(metric.endswith("-shot") for metric in _metrics(cells))
+    task = "few_shot" if shots else "clustering"
     title = f"{task}, percent: mean ± standard deviation over seeds"
     lines = [table(cells, title), *notes(cells)]
     if rows := comparison(paper, cells):
