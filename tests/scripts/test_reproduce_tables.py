@@ -1,6 +1,7 @@
 """The tables made from results files, and the paper's numbers beside ours."""
 
 import json
+import re
 
 import pytest
 import reproduce_tables
@@ -11,6 +12,11 @@ def write(folder, *cells):
     folder.mkdir(parents=True)
     (folder / "results.json").write_text(json.dumps({"cells": cells}))
     return folder
+
+
+def columns(printed):
+    """The columns of each line."""
+    return [re.split(r"\s{2,}", line.strip()) for line in printed.splitlines()]
 
 
 def classification_cell(data, images, vlm, criterion, **metrics):
@@ -70,26 +76,26 @@ def test_similarity_retrieval_beside_table_3(tmp_path, run):
     code, printed, errors = run(reproduce_tables.main, folder)
     assert code == 0, errors
     table, beside = printed.split("The paper's numbers beside ours")
-    rows = {tuple(line.split()[:2]): line.split()[2:] for line in table.splitlines()}
+    rows = {tuple(row[:2]): row[-7:] for row in columns(table)}
     assert rows["clip-b16", "image"] == "9.5 17.0 25.0 9.5 17.0 25.0 17.2".split()
     assert rows["clip-b16*", "combiner"] == "16.0 28.0 37.0 - - - -".split()
-    found = [" ".join(line.split()) for line in beside.splitlines()]
+    found = [" ".join([row[0], *row[-5:]]) for row in columns(beside)]  # without the basis
     assert "CLIP image focus_object R@1 9.40 9.50 +0.10" in found
     assert "CLIP+CRL focus_object R@1 15.40 15.40 +0.00" in found
     assert "Combiner* focus_object R@2 27.70 28.00 +0.30" in found
     assert "CLIP+CRL* focus_object R@3 41.30 41.00 -0.30" in found
-    assert not any("change_object" in line for line in found)
+    assert "change_object" not in beside
     other = similarity_cell("clip-b16", "focus_object", 1960, scores, weight=3)
     folder = write(tmp_path / "similarity_retrieval/y", other)
     assert "beside" not in run(reproduce_tables.main, folder)[1]
 
 
-COLUMNS = ("texture", "fabric", "shape", "part", "style")
+ATTRIBUTES = ("texture", "fabric", "shape", "part", "style")
 
 
 def fashion_cell(method, label, first, variant="x", **changes):
     """mAP of `first`, `first` + 1, ... by attribute."""
-    scores = {name: first + n for n, name in enumerate(COLUMNS)}
+    scores = {name: first + n for n, name in enumerate(ATTRIBUTES)}
     scores |= {"overall": 99.0, "mean": first + 2}
     about = {"data": "DeepFashion", "values": [156, 218, 180, 216, 230], "images": 27050}
     about |= {"method": method, "label": label, "variant": variant, "vlm": label, "queries": 9}
@@ -99,7 +105,7 @@ def fashion_cell(method, label, first, variant="x", **changes):
 
 @pytest.fixture
 def fashion_run(tmp_path, run):
-    """The table and notes, the comparison, what is quoted; lines with single blanks."""
+    """The columns of the table and notes, of the comparison, and of what is quoted."""
 
     def fashion_run(*cells):
         folder = write(tmp_path / "fashion_retrieval/x", *cells)
@@ -107,8 +113,7 @@ def fashion_run(tmp_path, run):
         assert code == 0, errors
         table, _, rest = printed.partition("The paper's numbers beside ours")
         beside, _, quoted = rest.partition("Only quoted from the paper, no result of ours")
-        parts = (table, beside, quoted)
-        return [[" ".join(line.split()) for line in part.splitlines()] for part in parts]
+        return columns(table), columns(beside), columns(quoted)
 
     return fashion_run
 
@@ -127,22 +132,25 @@ def test_fashion_retrieval_beside_table_4(fashion_run):
         fashion_cell("crl-free", "demo", 15.0),  # not the paper's VLM
     ]
     table, beside, quoted = fashion_run(*cells)
-    order = [line.split("clip-b16 ")[-1] for line in table if line.startswith("DeepFashion")]
-    assert [line[:12] for line in order[2:4]] == ["DeepFashion ", "ASEN 15.00 1"]
-    assert "DeepFashion - Random 2.00 3.00 4.00 5.00 6.00 4.00 99.00" in table
-    assert "DeepFashion clip-b16 [two] CRL, backbone trained" in " ".join(table)
-    assert "note: DeepFashion: 2 of 9 queries have no relevant candidate; they score 0" in table
-    assert "Random style mAP 1.97 6.00 +4.03" in beside
-    assert "CLIP texture mAP 9.14 9.00 -0.14" in beside
-    assert "CLIP mean mAP 6.08 11.00 +4.92" in beside  # the plain mean, not `overall`
-    assert "CSN part mAP 5.13 17.00 +11.87" in beside
-    assert "CLIP+CRL [one] texture mAP 16.88 16.00 -0.88" in beside
-    assert "CLIP+CRL [two] texture mAP 16.88 17.00 +0.12" in beside
-    assert sum("mAP" in line for line in beside) == 5 * 6
-    names = ["Triplet", "ASEN", "ASEN++", "RPF", "CLIP+CRL (no"]
-    assert [line.split(" ")[0] for line in quoted[4:9]] == [name.split()[0] for name in names]
-    assert quoted[2] == "method texture fabric shape part style mean"
-    assert "RPF 15.62 8.30 15.02 7.38 4.77 10.22" in quoted and len(quoted) == 4 + 5 + 1
+    rows = {(row[1], row[-8]): row[-7:] for row in table if row[0] == "DeepFashion"}
+    assert rows["-", "Random"] == "2.00 3.00 4.00 5.00 6.00 4.00 99.00".split()
+    assert [method for _, method in rows][2:5] == ["CSN", "ASEN", "universal: I"]
+    assert rows["clip-b16", "ASEN"][0] == "15.00"
+    assert rows["clip-b16 [two]", "CRL, backbone trained"][0] == "17.00"
+    note = "note: DeepFashion: 2 of 9 queries have no relevant candidate; they score 0"
+    assert [note] in table
+    found = [" ".join([row[0], *row[-5:]]) for row in beside if "mAP" in row]  # without the basis
+    assert "Random style mAP 1.97 6.00 +4.03" in found
+    assert "CLIP texture mAP 9.14 9.00 -0.14" in found
+    assert "CLIP mean mAP 6.08 11.00 +4.92" in found  # the plain mean, not `overall`
+    assert "CSN part mAP 5.13 17.00 +11.87" in found
+    assert "CLIP+CRL [one] texture mAP 16.88 16.00 -0.88" in found
+    assert "CLIP+CRL [two] texture mAP 16.88 17.00 +0.12" in found
+    assert len(found) == 5 * 6
+    assert quoted[2] == ["method", *ATTRIBUTES, "mean"]
+    names = ["Triplet", "ASEN", "ASEN++", "RPF", "CLIP+CRL (no training)"]
+    assert [row[0] for row in quoted[4:-1]] == names
+    assert quoted[7] == "RPF 15.62 8.30 15.02 7.38 4.77 10.22".split()
 
 
 @pytest.mark.parametrize(
@@ -158,5 +166,4 @@ def test_fashion_retrieval_beside_table_4(fashion_run):
 def test_other_fashion_data_are_not_compared(fashion_run, changes):
     cell = fashion_cell("universal", "clip-b16", 9.0, **changes)
     table, beside, quoted = fashion_run(cell)
-    assert "universal" in " ".join(table) and not beside and not quoted
-    assert "aper" not in " ".join(table)
+    assert "universal" in str(table) and "aper" not in str(table) and not beside and not quoted
