@@ -40,8 +40,9 @@ TRAINING_SEED, TUNING_SEED = 1_000_003, 2_000_003  # the demo data is drawn from
 IMAGE_SIZE = 96
 BATCH = 256
 CHECKPOINT = 150  # steps between two
-# (steps, highest learning rate, steps after which the rate would be zero, chance that a caption names
-# a dominant attribute, chance for each of the others). Some phases end before their rate is zero.
+# (steps, highest learning rate, steps after which the rate would be zero, chance that a caption
+# names a dominant attribute, chance for each of the others). Some phases end before their rate is
+# zero.
 PHASES = [
     (2850, 1e-3, 3600, 0.5, 0.5),
     (750, 5e-4, 750, 0.95, 0.2),
