@@ -26,21 +26,22 @@ def measure(inputs: Inputs, r: np.ndarray, seeds: int, known: dict) -> dict[str,
 
     Args:
         r: R, (N, K).
-        known: the scores' clusterings of I so far: the four criteria of Clevr4 share them.
+        known: keeps the clusterings of I: the four criteria of Clevr4 share them.
     """
+    classes = len(inputs.class_names)
 
-    def clusterings(x: np.ndarray) -> list[np.ndarray]:
+    def cluster(x: np.ndarray) -> list[np.ndarray]:
         bar = progress(range(seeds), label="k-means", unit="seeds")
-        return [kmeans(x, len(inputs.class_names), seed) for seed in bar]
+        return [kmeans(x, classes, seed) for seed in bar]
 
     def scores(clusterings: list[np.ndarray]) -> dict[str, dict]:
         found = [clustering_scores(inputs.labels, clusters) for clusters in clusterings]
         return {metric: summary([one[metric] for one in found]) for metric in found[0]}
 
-    universal = array_digest(inputs.universal), len(inputs.class_names)
+    universal = array_digest(inputs.universal), classes
     if universal not in known:
-        known[universal] = clusterings(inputs.universal)
-    measured = {"universal": scores(known[universal]), "conditional": scores(clusterings(r))}
+        known[universal] = cluster(inputs.universal)
+    measured = {"universal": scores(known[universal]), "conditional": scores(cluster(r))}
     if inputs.class_text is not None:
         accuracy = zero_shot(inputs.image, inputs.class_text, inputs.labels)
         measured["zero-shot"] = {"acc": summary([accuracy])}

@@ -36,11 +36,10 @@ def table(cells: Cells, title: str) -> str:
 
 def notes(cells: Cells) -> list[str]:
     """What a reader of the table must know beside it."""
-    left_out = [cell for cell in cells if cell.get("left_out")]
     return [
-        f"note: {_vlm(cell)}, {_criterion(cell)}: {cell['left_out']} images that cannot be read "
-        "were left out"
-        for cell in left_out
+        f"note: {_vlm(cell)}, {_criterion(cell)}: {cell['left_out']} unreadable image(s) left out"
+        for cell in cells
+        if cell.get("left_out")
     ]
 
 

@@ -132,7 +132,7 @@ def test_an_unreadable_image_is_named_and_skipped_only_when_asked(tmp_path, run,
     assert not (tmp_path / "outputs").exists()
     with pytest.warns(UserWarning, match="1 of 120 images could not be read"):
         code, printed, _ = run(clustering.main, *arguments, "unreadable=skip")
-    assert code == 0 and "1 images that cannot be read were left out" in printed
+    assert code == 0 and "1 unreadable image(s) left out" in printed
     assert '"images": 119' in (tmp_path / "outputs/clustering/run/results.json").read_text()
 
 

@@ -59,7 +59,7 @@ def test_results_of_two_bases_and_of_two_image_vectors_are_told_apart():
 def test_images_that_were_left_out_are_noted():
     cells = [cell(left_out=0), cell(criterion="shape", left_out=3)]
     [note] = notes(cells)
-    assert note == "note: clip, clevr4 shape: 3 images that cannot be read were left out"
+    assert note == "note: clip, clevr4 shape: 3 unreadable image(s) left out"
 
 
 @pytest.mark.parametrize(
