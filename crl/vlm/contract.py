@@ -99,7 +99,7 @@ class LoadedVLM:
     def _parts(self) -> Parts:
         with self._lock:  # `preprocess` is called from several threads
             if self._loaded is None:
-                with torch.inference_mode(False):  # weights that can be trained, whoever asks first
+                with torch.inference_mode(False):  # `encode_texts` may be what loads the model
                     parts = self._load()
                     parts.model.eval().to(self.device)
                 self._changes_when_loaded = _changes(parts.model)

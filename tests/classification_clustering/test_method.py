@@ -1,0 +1,132 @@
+"""Metrics against brute force and formulas worked out by hand, and the parts of the protocol."""
+
+from itertools import permutations
+from math import log
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from classification_clustering.method import (
+    accuracy,
+    clustering_scores,
+    few_shot_split,
+    kmeans,
+    single_vector,
+    zero_shot,
+)
+from crl.projection import l2
+
+pairs = st.integers(1, 24).flatmap(
+    lambda n: st.tuples(
+        st.lists(st.integers(0, 4), min_size=n, max_size=n),
+        st.lists(st.integers(0, 4), min_size=n, max_size=n),
+    )
+)
+
+
+def best_match(labels: list[int], clusters: list[int]) -> float:
+    """ACC by trying every one-to-one map of cluster numbers 0..4 to classes 0..4."""
+    maps = permutations(range(5))
+    hits = max(sum(m[c] == y for y, c in zip(labels, clusters, strict=True)) for m in maps)
+    return 100 * hits / len(labels)
+
+
+@settings(max_examples=50)
+@given(pairs)
+def test_acc_is_that_of_the_best_of_all_matches(pair):
+    assert clustering_scores(*pair)["acc"] == pytest.approx(best_match(*pair))
+
+
+@pytest.mark.parametrize(
+    ("labels", "clusters", "acc"),
+    [
+        ([0, 0, 0, 0, 1, 1], [0, 0, 1, 1, 2, 3], 50.0),  # more clusters than classes
+        ([0, 0, 1, 1, 2, 2], [7, 7, 7, 7, 3, 3], 200 / 3),  # fewer
+        ([0, 0, 0, 1, 1, 2], [1, 1, 0, 0, 0, 0], 200 / 3),  # the greedy match would be the same
+        ([0, 0, 0, 1, 1, 1, 1], [0, 0, 1, 0, 0, 0, 2], 400 / 7),
+        # the largest cell, class 0 in cluster 0 (3), is not in the best match (2 + 2)
+        ([0] * 5 + [1] * 2, [0, 0, 0, 1, 1, 0, 0], 400 / 7),
+    ],
+)
+def test_acc_by_hand(labels, clusters, acc):
+    assert best_match(labels, np.unique(clusters, return_inverse=True)[1]) == pytest.approx(acc)
+    assert clustering_scores(labels, clusters)["acc"] == pytest.approx(acc)
+
+
+def test_nmi_and_ari_by_hand():
+    labels, clusters = [0, 0, 0, 1, 1, 1], [0, 0, 1, 1, 1, 1]  # table [[2, 1], [0, 3]]
+    information = 2 / 6 * log(2 * 6 / (3 * 2)) + 1 / 6 * log(6 / (3 * 4)) + 3 / 6 * log(18 / 12)
+    of_labels = log(2)
+    of_clusters = -(1 / 3 * log(1 / 3) + 2 / 3 * log(2 / 3))
+    # pairs together in both 1 + 0 + 3, in the labels 3 + 3, in the clusters 1 + 6, in all 15
+    chance = 6 * 7 / 15
+    scores = clustering_scores(np.array(labels), np.array(clusters))
+    assert scores["nmi"] == pytest.approx(100 * information / ((of_labels + of_clusters) / 2))
+    assert scores["ari"] == pytest.approx(100 * (4 - chance) / ((6 + 7) / 2 - chance))
+    assert scores["acc"] == pytest.approx(500 / 6)
+
+
+@settings(max_examples=50)
+@given(pairs, st.permutations(range(5)), st.permutations(range(5)), st.randoms())
+def test_numbering_and_order_do_not_matter(pair, classes, numbers, random):
+    labels, clusters = pair
+    renamed = [(classes[y] * 10, numbers[c] + 3) for y, c in zip(labels, clusters, strict=True)]
+    random.shuffle(renamed)
+    assert clustering_scores(*zip(*renamed, strict=True)) == pytest.approx(
+        clustering_scores(labels, clusters)
+    )
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=24))
+def test_perfect_clustering_scores_100(labels):
+    scores = clustering_scores(labels, [9 - label for label in labels])
+    assert scores == pytest.approx({"nmi": 100, "acc": 100, "ari": 100})
+
+
+def test_a_single_cluster_knows_nothing():
+    scores = clustering_scores([0, 0, 0, 1, 1], [4] * 5)
+    assert scores == pytest.approx({"nmi": 0, "acc": 60, "ari": 0})
+    assert all(type(value) is float for value in scores.values())
+
+
+def test_accuracy():
+    assert accuracy(np.array([0, 1, 2, 3]), np.array([0, 1, 2, 0])) == 75.0
+    assert accuracy([1, 1], [0, 0]) == 0.0
+    assert type(accuracy([1], [1])) is float
+
+
+@pytest.mark.parametrize("rule", ["mean", "first", "max"])
+def test_single_vector_rules(rule):
+    image = l2(np.random.default_rng(0).normal(size=(6, 3, 4)))  # (N, Q, D)
+    by_hand = {
+        "mean": (image[:, 0] + image[:, 1] + image[:, 2]) / 3,
+        "first": image[:, 0],
+        "max": np.maximum(np.maximum(image[:, 0], image[:, 1]), image[:, 2]),
+    }[rule]
+    expected = by_hand / np.sqrt((by_hand**2).sum(1, keepdims=True))
+    assert np.allclose(single_vector(image, rule), expected)
+    assert np.array_equal(single_vector(image[:, 0], rule), image[:, 0])
+
+
+def test_the_split_trains_on_shots_of_each_class_and_tests_on_all_the_rest():
+    labels = np.array([2, 0, 1, 0, 1, 2, 2, 0, 1, 1])
+    train, test = few_shot_split(labels, shots=2, seed=7)
+    assert sorted([*train, *test]) == list(range(10))
+    assert np.bincount(labels[train]).tolist() == [2, 2, 2]
+    again, _ = few_shot_split(labels, shots=2, seed=7)
+    assert again.tolist() == train.tolist()
+
+
+def test_fewer_images_than_clusters():
+    with pytest.raises(ValueError, match="n_samples=3 should be >= n_clusters=4"):
+        kmeans(np.eye(3), 4, seed=0)
+
+
+@pytest.mark.parametrize("queries", [None, 2])
+def test_zero_shot_takes_the_most_similar_name_whatever_the_lengths(queries):
+    image = np.array([[1.0, 0.1], [20.0, 30.0], [0.0, 3.0], [5.0, 1.0]])  # class 0, 1, 1, 0
+    image = image if queries is None else np.stack([image, -image], axis=1)
+    class_text = np.array([[0.1, 0.0], [0.0, 9.0]])
+    assert zero_shot(image, class_text, np.array([0, 1, 1, 1])) == 75.0
