@@ -11,7 +11,7 @@ from pydantic import BaseModel, StringConstraints, ValidationError
 
 from crl.run.errors import UserError
 from crl.llm import OPENAI, Server
-from similarity_retrieval.captions import Name
+from similarity_retrieval.mining.captions import Name
 
 SPACY_MODEL = "en_core_web_sm"
 CHOICES = (
