@@ -12,3 +12,8 @@ def aligned(title: str, header: list[str], rows: list[list[str]], left: int) -> 
 
     rule = "-" * len(line(header))
     return "\n".join([title, rule, line(header), rule, *map(line, rows), rule])
+
+
+def beside(paper: float, ours: float) -> list[str]:
+    """The paper's number, ours, and the difference."""
+    return [f"{paper:.2f}", f"{ours:.2f}", f"{ours - paper:+.2f}"]
