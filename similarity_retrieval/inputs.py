@@ -280,7 +280,9 @@ def _read_training(folder: Path) -> dict[str, Any]:
     file = folder / "results.json"
     try:
         training = json.loads(file.read_text(encoding="utf-8"))
-        return {key: training[key] for key in ("vlm", "vlm_trained", "vlm_fingerprint", "precision")}
+        return {
+            key: training[key] for key in ("vlm", "vlm_trained", "vlm_fingerprint", "precision")
+        }
     except OSError as error:
         raise UserError(
             f"{folder} holds no training of train_combiner.py ({file.name}: {error.strerror})"

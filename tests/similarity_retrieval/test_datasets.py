@@ -9,18 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import REPOSITORY
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from toy_vlm import ToyVLM, direct
 
-from crl.images import Crop, open_image
 from crl.embed import embed_images
+from crl.images import Crop, open_image
 from crl.run.errors import UserError
 from similarity_retrieval import datasets
 from similarity_retrieval.datasets import TASKS, dilated, images, load
-
-from commands import REPOSITORY
 
 REAL = SHARED / "genecis"
 real_files = pytest.mark.skipif(not REAL.is_dir(), reason="GeneCIS's own files are not here")

@@ -6,18 +6,12 @@ and may swap candidates that are nearly tied.
 
 import json
 from itertools import permutations
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from crl.run.errors import UserError
-from crl.projection import l2, project
-from similarity_retrieval.combiner import Combiner
-from similarity_retrieval.datasets import Templates
 from similarity_retrieval.scoring import (
     Features,
     baseline_scores,
@@ -26,6 +20,11 @@ from similarity_retrieval.scoring import (
     recall,
     target_ranks,
 )
+
+from crl.projection import l2, project
+from crl.run.errors import UserError
+from similarity_retrieval.combiner import Combiner
+from similarity_retrieval.datasets import Templates
 
 OFFICIAL = SHARED / "genecis"
 METHODS = ("image", "text", "image+text", "combiner", "crl")

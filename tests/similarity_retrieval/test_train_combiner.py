@@ -6,13 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as mp
 import toy_vlm
+from commands import REPOSITORY
 from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
@@ -26,8 +26,6 @@ from similarity_retrieval import train_combiner as module
 from similarity_retrieval import training
 from similarity_retrieval.combiner import Combiner, load_combiner
 from similarity_retrieval.train_combiner import TrainConfig
-
-from commands import REPOSITORY
 
 SMALL = {"projection": 8, "hidden": 8, "device": "cpu", "workers": 0, "vlm": "toy", "lr": 1e-3}
 
