@@ -1,5 +1,4 @@
-"""The features that a Combiner is trained on: of a VLM that stays as it is (`FrozenFeatures`), or of
-one that is trained too (`FineTunedFeatures`)."""
+"""What a Combiner learns from: features of a VLM that stays as it is, or of one that is trained."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace

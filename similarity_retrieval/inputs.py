@@ -288,7 +288,7 @@ def _read_training(folder: Path) -> dict[str, Any]:
             f"{folder} holds no training of train_combiner.py ({file.name}: {error.strerror})"
         ) from error
     except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{file} is not of train_combiner.py; trained= needs its folder") from error
+        raise UserError(f"{file} is not of train_combiner.py") from error
 
 
 def _loaded(model: _Model, config: EvaluateConfig) -> tuple[VLM, Combiner | None]:

@@ -1,4 +1,4 @@
-"""Tables of similarity retrieval from its results, and the paper's numbers beside ours (Table 3)."""
+"""The table of similarity retrieval, and the paper's numbers beside ours (Table 3)."""
 
 from collections import Counter
 from typing import Any

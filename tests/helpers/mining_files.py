@@ -1,10 +1,13 @@
-"""Small files of captions and scene graphs, for the tests of mining."""
+"""Small files of captions, scene graphs and triplets."""
 
 import io
 import json
 import random
 import tarfile
 from pathlib import Path
+
+import numpy as np
+from toy_vlm import make_images
 
 
 def graph(image: str, *relations: tuple[str, str, str], caption: str = "said") -> dict:
@@ -35,7 +38,7 @@ def write_tar(file: Path, members: dict[str, bytes]) -> Path:
 
 
 def world(n: int = 400, seed: int = 0) -> list[dict]:
-    """Captions of a world with rare and frequent words, several relations and captions per image."""
+    """Graphs of a world with rare and frequent words, several relations and captions per image."""
     draw = random.Random(seed)
     words = [f"w{i}" for i in range(40)]
     weights = [1 / (i + 1) for i in range(40)]
@@ -53,3 +56,30 @@ def world(n: int = 400, seed: int = 0) -> list[dict]:
         )
         for _ in range(n)
     ]
+
+
+def write_triplets(folder: Path, count: int = 60, images: int = 12) -> dict:
+    """`count` triplets over `images` small pictures; gives keys of a small training on them."""
+    make_images(folder / "images", images)
+    rng = np.random.default_rng(0)
+    with open(folder / "triplets.jsonl", "w") as file:
+        for _ in range(count):
+            reference, target, distractor = rng.choice(images, 3, replace=False)
+            triplet = {
+                "reference": f"{reference:03}.png",
+                "target": f"{target:03}.png",
+                "condition": f"on thing {rng.integers(5)}",
+                "distractor": f"{distractor:03}.png",
+                "subject": "dog",
+            }
+            file.write(json.dumps(triplet) + "\n")
+    small = {"projection": 8, "hidden": 8, "device": "cpu", "workers": 0, "vlm": "toy", "lr": 1e-3}
+    return {
+        **small,
+        "triplets": folder / "triplets.jsonl",
+        "images": folder / "images",
+        "cache": folder / "cache",
+        "outputs": folder / "outputs",
+        "batch_size": 8,
+        "epochs": 3,
+    }
