@@ -191,17 +191,20 @@ class CombinerTrainer(Trainer):
         save_tensors(self.weights, self.combiner)
 
     def rate(self, step: int) -> float:
-        """Linear over the first `warmup` steps, then half a cosine from lr to lr / 1000."""
-        config, steps = self.config, self.steps * self.config.epochs
-        if step < config.warmup:
-            return config.lr * (step + 1) / config.warmup
-        done = (step - config.warmup) / max(1, steps - config.warmup)
-        share = 0.5 + 0.5 * math.cos(math.pi * done)
-        return config.lr * (LAST_RATE + (1 - LAST_RATE) * share)
+        return learning_rate(step, self.steps * self.config.epochs, self.config)
 
     @property
     def _vlm_folder(self) -> Path:
         return self.folder / "vlm"
+
+
+def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
+    """Linear over the first `warmup` steps, then half a cosine from lr to lr / 1000."""
+    if step < config.warmup:
+        return config.lr * (step + 1) / config.warmup
+    done = (step - config.warmup) / max(1, steps - config.warmup)
+    share = 0.5 + 0.5 * math.cos(math.pi * done)
+    return config.lr * (LAST_RATE + (1 - LAST_RATE) * share)
 
 
 def plan(count: int, first: int, epoch: int, config: TrainConfig) -> np.ndarray:
