@@ -396,5 +396,5 @@ def test_configurations_load():
     )
     assert (demo.name, demo.ratings, demo.samples) == ("demo", None, 20_000)
     assert demo.graphs.name == "relations_train2017.jsonl"
-    assert (cc3m.name, cc3m.samples, cc3m.concreteness) == ("mine_cc3m", 1_600_000, 4.8)
+    assert (cc3m.name, cc3m.samples, cc3m.concreteness) == ("cc3m", 1_600_000, 4.8)
     assert cc3m.ratings and (cc3m.min_images, cc3m.min_objects) == (5, 2)
