@@ -116,8 +116,9 @@ class LoadedVLM:
     def dim(self) -> int:
         return self._known.dim if self._known else self._parts().dim
 
-    def preprocess(self, image: Image.Image) -> Tensor:
-        return self._parts().preprocess(image)
+    @property
+    def preprocess(self) -> Preprocess:
+        return self._parts().preprocess
 
     def encode_images(self, batch: Tensor) -> Tensor:
         with torch.inference_mode(), self._autocast():
