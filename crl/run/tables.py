@@ -1,4 +1,4 @@
-"""Plain-text tables."""
+"""Plain-text tables, and the paper's numbers beside ours."""
 
 
 def aligned(title: str, header: list[str], rows: list[list[str]], left: int) -> str:
@@ -12,3 +12,12 @@ def aligned(title: str, header: list[str], rows: list[list[str]], left: int) -> 
 
     rule = "-" * len(line(header))
     return "\n".join([title, rule, line(header), rule, *map(line, rows), rule])
+
+
+def beside(paper: float, ours: float) -> list[str]:
+    """The cells `paper`, `ours` and `difference` of a comparison.
+
+    >>> beside(88.67, 90.0)
+    ['88.67', '90.00', '+1.33']
+    """
+    return [f"{paper:.2f}", f"{ours:.2f}", f"{ours - paper:+.2f}"]
