@@ -1,15 +1,14 @@
 """Metrics against brute force and formulas worked out by hand, degenerate clusterings included."""
 
-from itertools import pairwise, permutations
+from itertools import permutations
 from math import log
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score
 
-from crl.metrics import accuracy, average_precision, clustering_scores
+from crl.metrics import accuracy, clustering_scores
 
 pairs = st.integers(1, 24).flatmap(
     lambda n: st.tuples(
@@ -88,93 +87,3 @@ def test_accuracy():
     assert accuracy(np.array([0, 1, 2, 3]), np.array([0, 1, 2, 0])) == 75.0
     assert accuracy([1, 1], [0, 0]) == 0.0
     assert type(accuracy([1], [1])) is float
-
-
-# --- average precision ----------------------------------------------------------------------------
-
-
-def slow_average_precision(similarity, query_value, candidate_value):
-    """The protocol, literally: sort, walk down the list, add up."""
-    result = []
-    for row, value in zip(similarity, query_value, strict=True):
-        found, total = 0, 0.0
-        for rank, candidate in enumerate(sorted(range(len(row)), key=lambda c: -row[c]), 1):
-            if candidate_value[candidate] == value:
-                found += 1
-                total += found / rank
-        result.append(total / found if found else 0.0)
-    return result
-
-
-def all_orders(row, value, candidate_value):
-    """The mean of the protocol over every order of tied candidates."""
-    candidates = range(len(row))
-    orders = [p for p in permutations(candidates) if all(row[a] >= row[b] for a, b in pairwise(p))]
-    ranks = [{candidate: -place for place, candidate in enumerate(order)} for order in orders]
-    rows = [[rank[c] for c in candidates] for rank in ranks]
-    return np.mean([slow_average_precision([r], [value], candidate_value)[0] for r in rows])
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_average_precision_without_ties(dtype):
-    rng = np.random.default_rng(0)
-    similarity = rng.permuted(np.tile(np.arange(300), (40, 1)), axis=1).astype(dtype) / 300
-    query, candidate = rng.integers(0, 12, 40), rng.integers(0, 10, 300)  # 10, 11: none relevant
-    precision = average_precision(similarity, query, candidate)
-    assert precision.dtype == np.float64
-    np.testing.assert_allclose(
-        precision, slow_average_precision(similarity, query, candidate), atol=1e-9
-    )
-    none = query >= 10
-    assert none.any() and (precision[none] == 0).all()
-    for row, value, mine in zip(similarity[~none], query[~none], precision[~none], strict=True):
-        theirs = average_precision_score(candidate == value, row)
-        assert mine == pytest.approx(theirs, abs=1e-9)
-
-
-@pytest.mark.parametrize("outlier", [1e5, -1e5, 1e9])
-def test_average_precision_where_scores_crowd(outlier):
-    """One score far from the others puts dozens, or all of them, in the same few bins."""
-    rng = np.random.default_rng(0)
-    similarity = rng.permuted(np.tile(np.arange(400.0), (20, 1)), axis=1)
-    similarity[:, 7] = outlier
-    query, candidate = rng.integers(0, 40, 20), rng.integers(0, 40, 400)
-    expected = slow_average_precision(similarity, query, candidate)
-    found = average_precision(similarity, query, candidate)
-    assert found == pytest.approx(expected, abs=1e-12)
-
-
-@settings(max_examples=60)
-@given(
-    st.integers(1, 6).flatmap(
-        lambda c: st.tuples(
-            st.lists(st.integers(0, 2), min_size=c, max_size=c),
-            st.lists(st.integers(0, 1), min_size=c, max_size=c),
-        )
-    )
-)
-def test_average_precision_with_ties_is_the_mean_over_all_orders(pair):
-    row, values = pair
-    mine = average_precision(np.array([row, row], float), np.array([1, 0]), np.array(values))
-    expected = [all_orders(row, value, values) for value in (1, 0)]
-    assert mine == pytest.approx(expected, abs=1e-12)
-
-
-def test_a_constant_similarity_scores_a_random_ranking():
-    c, relevant = 50, 7
-    values = np.arange(c) < relevant
-    harmonic = sum(1 / n for n in range(1, c + 1))
-    expected = (harmonic + (relevant - 1) / (c - 1) * (c - harmonic)) / c
-    tied = average_precision(np.zeros((1, c)), np.array([1]), values.astype(int))
-    assert tied == pytest.approx([expected])
-    drawn = np.random.default_rng(0).random((4000, c))
-    drawn = average_precision(drawn, np.ones(4000, int), values.astype(int))
-    assert drawn.mean() == pytest.approx(expected, abs=4 * drawn.std() / 4000**0.5)
-
-
-def test_average_precision_at_the_edges():
-    assert average_precision(np.ones((1, 1)), np.array([0]), np.array([0])) == [1.0]
-    assert average_precision(np.ones((1, 1)), np.array([0]), np.array([1])) == [0.0]
-    assert average_precision(np.ones((0, 3)), np.zeros(0, int), np.arange(3)).shape == (0,)
-    everything = average_precision(np.eye(3), np.zeros(3, int), np.zeros(3, int))
-    assert everything == pytest.approx([1, 1, 1])
