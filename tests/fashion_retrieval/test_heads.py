@@ -4,6 +4,7 @@ import pickle
 
 import pytest
 import torch
+from authors_heads import AuthorsHeads
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
@@ -16,34 +17,8 @@ from fashion_retrieval.inputs import load_heads
 A, K, OUT = 3, 5, 9
 
 
-class Authors(nn.Module):
-    """Heads as the authors' code has them, literally; statistics not those of the beginning."""
-
-    def __init__(self, width=K, out=OUT, heads=A):
-        super().__init__()
-        torch.manual_seed(0)
-        hidden = (width + out) // 2
-        self.projection_heads = nn.ModuleList()
-        for _ in range(heads):
-            head = nn.Module()
-            head.fc = nn.Sequential(
-                nn.Linear(width, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, out)
-            )
-            for tensor in (*head.fc[1].parameters(), head.fc[1].running_mean):
-                nn.init.uniform_(tensor, 0.2, 1.0)
-            nn.init.uniform_(head.fc[1].running_var, 0.2, 1.0)
-            self.projection_heads.append(head)
-
-    def forward(self, x, attribute):
-        result = torch.zeros(len(x), OUT, dtype=x.dtype)
-        for a, head in enumerate(self.projection_heads):
-            if (attribute == a).any():
-                result[attribute == a] = head.fc(x[attribute == a])
-        return result / result.norm(dim=1, keepdim=True)
-
-
 def both():
-    model = Authors().double()
+    model = AuthorsHeads(A, K, OUT).double()
     heads = Heads(A, K, OUT).double()
     heads.load_state_dict(model.state_dict())
     return heads, model
@@ -129,7 +104,7 @@ def write_authors(path, model, **more):
 
 
 def test_checkpoint_of_the_authors(tmp_path):
-    model = Authors().eval()
+    model = AuthorsHeads(A, K, OUT).eval()
     heads = load_heads(write_authors(tmp_path / "best_model.pth", model), A, K)
     attribute = torch.tensor(ATTRIBUTES[0])
     x = F.normalize(torch.rand(len(attribute), K), dim=1)
@@ -169,7 +144,7 @@ def test_own_file_without_its_folder(tmp_path):
 def test_heads_of_another_kind(tmp_path, suffix):
     path = tmp_path / f"heads.{suffix}"
     if suffix == "pth":
-        write_authors(path, Authors())
+        write_authors(path, AuthorsHeads(A, K, OUT))
     else:
         save_tensors(path, Heads(A, K, OUT))
     refused("holds heads for 3 attributes, the data has 5", path, attributes=5)
@@ -179,14 +154,14 @@ def test_heads_of_another_kind(tmp_path, suffix):
 def test_what_is_no_file_of_heads(tmp_path):
     path = tmp_path / "heads.pth"
     refused("there is no file .*heads.pth", path)
-    deep = Authors()
+    deep = AuthorsHeads(A, K, OUT)
     for head in deep.projection_heads:
         head.fc.append(nn.Linear(OUT, OUT))  # another layer
     refused("the weights do not fit 3 heads: .*fc.4.weight", write_authors(path, deep))
-    short = Authors()
+    short = AuthorsHeads(A, K, OUT)
     del short.projection_heads[1].fc[1]  # heads of different layers
     refused("the weights do not fit 3 heads: .*1.fc.1.weight", write_authors(path, short))
-    state = Authors().state_dict()
+    state = AuthorsHeads(A, K, OUT).state_dict()
     wrong = {**state, "projection_heads.0.fc.3.bias": torch.ones(2)}
     torch.save({"model": wrong}, path)
     refused("the weights do not fit 3 heads: .*size mismatch for .*0.fc.3.bias", path)
@@ -209,7 +184,7 @@ def test_code_in_a_checkpoint_never_runs(tmp_path):
         def __reduce__(self):
             return (open, (str(tmp_path / "ran"), "w"))
 
-    write_authors(tmp_path / "bad.pth", Authors(), mAP=Payload())
+    write_authors(tmp_path / "bad.pth", AuthorsHeads(A, K, OUT), mAP=Payload())
     refused("is refused: it holds Python objects", tmp_path / "bad.pth")
     (tmp_path / "worse.pth").write_bytes(pickle.dumps(Payload(), 2))
     refused("is refused|is damaged", tmp_path / "worse.pth")
