@@ -2,10 +2,7 @@
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.decomposition import PCA
 from sklearn.utils.validation import check_is_fitted
-
-from crl.run.errors import UserError
 
 
 def l2(x: np.ndarray) -> np.ndarray:
@@ -42,41 +39,6 @@ def standardise(r: np.ndarray, mean: float | None = None) -> np.ndarray:
     unbiased (ddof = 1) and belongs to each row, as in the authors' code.
     """
     return (r - (r.mean() if mean is None else mean)) / r.std(axis=1, ddof=1, keepdims=True)
-
-
-def align(text: np.ndarray, width: int) -> np.ndarray:
-    """Bring a basis to the width of a smaller one: (K, D) -> (width, D); fashion retrieval does.
-
-    PCA with the D dimensions as samples and the K texts as features, as in the authors' code:
-    `PCA(n_components=width).fit_transform(T.T).T`. A basis of `width` texts stays as it is. Rows
-    of the result are principal mixtures of texts, not texts, and not of unit length.
-
-    The singular values are computed in full: scikit-learn's automatic choice is a randomised,
-    unseeded approximation for bases such as the paper's. The largest loading of each component is
-    positive: signs change no cosine similarity of I @ align(T).T, but what a head is fed.
-
-    Args:
-        text: T, (K, D) L2-normalised rows.
-        width: at most K and D.
-
-    Raises:
-        UserError: `width` is larger than K or D.
-    """
-    if width == len(text):
-        return text
-    if width > min(text.shape):
-        raise UserError(
-            f"{text.shape[0]} texts of {text.shape[1]} dimensions cannot be reduced to {width}; "
-            "use a smaller basis for the attribute that has the fewest texts"
-        )
-    # float64: the signs then do not hang on the rounding of one machine
-    samples = text.T.astype(np.float64)  # (D, K)
-    pca = PCA(n_components=width, svd_solver="full")
-    reduced = pca.fit_transform(samples)  # (D, width)
-    # scikit-learn's own rule since 1.5, stated here so that 1.4 gives the same
-    largest = np.abs(pca.components_).argmax(axis=1)[:, None]
-    signs = np.sign(np.take_along_axis(pca.components_, largest, axis=1))  # (width, 1)
-    return (signs * reduced.T).astype(text.dtype)
 
 
 class ConditionalProjection(TransformerMixin, BaseEstimator):

@@ -133,6 +133,18 @@ def check_images(files: Sequence[Path]) -> None:
         )
 
 
+def keep_used(files: list[Path], *tables: np.ndarray) -> tuple[list[Path], list[np.ndarray]]:
+    """The files that the tables name, and the tables with indices into these files.
+
+    Args:
+        tables: (n, 3) each, the first column an index into `files`.
+    """
+    used, place = np.unique(np.concatenate([t[:, 0] for t in tables]), return_inverse=True)
+    places = np.split(place, np.cumsum([len(t) for t in tables])[:-1])
+    renumbered = [np.column_stack([p, t[:, 1:]]) for p, t in zip(places, tables, strict=True)]
+    return [files[n] for n in used], renumbered
+
+
 # --- files ----------------------------------------------------------------------------------------
 
 

@@ -3,13 +3,14 @@
     python fashion_retrieval/train_backbone.py --config configs/deepfashion_backbone.yaml
     torchrun --nproc_per_node 8 fashion_retrieval/train_backbone.py --config ...
 
-Images go through the tower, x = l2(I @ T_a.T), and the frozen heads of stage 1 (train_mlp.py); the
-same triplets and loss. The texts stay as the VLM embedded them at first: its text tower is frozen.
-Any open_clip VLM can be trained.
+Images go through the tower, x = l2(I @ T_a.T), and the frozen heads of stage 1; the same triplets
+and loss. VLM, text bases and heads are those of the folder that train_mlp.py wrote. The texts stay
+as the VLM embedded them at first: its text tower is frozen. Any open_clip VLM can be trained.
 
 Writes <outputs>/fashion_backbone/<name>/: vlm/, the VLM of the validation with the best overall
-mAP; results.json; config.yaml; and state.pt, from which a killed run goes on, and a finished one
-too, if `epochs` has grown.
+mAP; heads.safetensors, those of stage 1; results.json, which says what they belong to; config.yaml;
+and state.pt, from which a killed run goes on, and a finished one too, if `epochs` has grown.
+evaluate.py takes the folder.
 """
 
 from pathlib import Path
@@ -18,77 +19,73 @@ import torch
 from pydantic import Field
 
 from crl.run.config import load_config
-from crl.run.distributed import process_group, tell, world
+from crl.run.distributed import print_rank0, process_group
 from crl.run.errors import UserError, command
-from crl.run.results import digest, environment
-from crl.vlm import check_made_for
-from crl.vlm.open_clip import save_vlm, trained_name
-from crl.run.weights import weights_digest
-from crl.vlm import LoadedVLM, load_vlm
-from fashion_retrieval.heads import load_heads
-from fashion_retrieval.networks import Conditional, NetworkConfig, check_shares, train_network
-from fashion_retrieval.representation import aligned_texts, text_bases
-from fashion_retrieval.training import Job, training_data
+from crl.run.weights import save_tensors, weights_digest
+from crl.vlm import LoadedVLM, check_trainable, find_vlm, load_trainable
+from crl.vlm.open_clip import WEIGHTS, save_vlm
+from fashion_retrieval.inputs import Stage, read_record
+from fashion_retrieval.networks import ConditionalNetwork
+from fashion_retrieval.trainers import NetworkConfig, NetworkTrainer, TrainingData
 
 
 class BackboneConfig(NetworkConfig):
     """Keys of train_backbone.py; defaults are those of the authors' code."""
 
-    bases: dict[str, str] = Field(
-        {}, description="attribute: text basis (name or YAML file); none: <dataset>_<attribute>"
+    heads: Path = Field(
+        Path("outputs/fashion_mlp/deepfashion"), description="folder of train_mlp.py: stage 1"
     )
-    vlm: str = Field("clip-b16", description="the VLM, by name; it must be of open_clip")
-    heads: Path = Field(Path("heads.safetensors"), description="of train_mlp.py, for that VLM")
-    lr: float = Field(1e-6, gt=0, description="first learning rate (Adam)")
+    lr: float = Field(1e-6, gt=0, allow_inf_nan=False, description="first learning rate (Adam)")
     checkpointing: bool = Field(
         False, description="keep no activations but compute them twice: less memory, more time"
     )
 
 
-def train(config: BackboneConfig, device: str | None) -> None:
-    """Train, or go on with, the tower of `config`; see the top of the file.
+class BackboneTrainer(NetworkTrainer):
+    """The visual tower under T_a and frozen heads."""
 
-    Raises:
-        UserError: wrong files, images, bases, heads or VLM names, before the VLM is loaded; a VLM
-            of another library; another training in the folder; a loss that is not finite.
-    """
-    check_shares(config)
-    data = training_data(config)
-    bases = text_bases(config.dataset, data.attributes, config.bases)
-    basis = digest(*(basis.hash for basis in bases))
-    heads = load_heads(config.heads, len(bases), min(len(basis.texts) for basis in bases), basis)
-    name = trained_name(config.outputs / "fashion_backbone" / config.name, config.vlm)
+    config: BackboneConfig
 
-    vlm = load_vlm(config.vlm, device)
-    check_made_for(config.heads, "heads", vlm, "fp32")
-    contents = {
-        "data": data.digest,
-        "vlm": vlm.fingerprint,
-        "basis": basis,
-        "heads": weights_digest(heads),
-    }
-    job = Job.of("fashion_backbone", config, **contents)
-    if job.finished:
-        tell(f"{job.folder}: this training is finished; nothing to do")
-        return
-    text = torch.from_numpy(aligned_texts(vlm, bases, config.cache))  # (A, K, D)
-    tower = trainable_tower(vlm, config.checkpointing)
-    network = Conditional(tower, vlm.preprocess, text, heads).to(vlm.device)
-    about = {
-        "environment": environment(),
-        "device": str(vlm.device),
-        "processes": world(),
-        "vlm_fingerprint": contents["vlm"],
-        "basis_hash": basis,
-        "heads_hash": contents["heads"],
-        "trained_vlm": name,
-        "texts": text.shape[1],
-        **data.about,
-    }
-    header = {"vlm": config.vlm, "vlm_fingerprint": contents["vlm"], "precision": "fp32"}
-    header |= {"basis_hash": basis, "heads_hash": contents["heads"]}
-    train_network(job, about, network, data, keep=lambda: save_vlm(job.folder, vlm, **header))
-    tell(f"evaluate.py takes it as backbone={name} backbone_heads={config.heads}")
+    def __init__(self, config: BackboneConfig, device: str | None) -> None:
+        """Raises:
+        UserError: wrong files, images, heads, or a VLM that cannot be trained, before it is loaded.
+        """
+        data = TrainingData.load(config)
+        record = read_record(config.heads, data.attributes)
+        if record["method"] != "crl-mlp":
+            raise UserError(f"{config.heads} is no folder of train_mlp.py; heads must be one")
+        self.stage = stage = Stage.of(config.heads, record)
+        check_trainable(stage.vlm)
+        self.vlm = load_trainable(stage.vlm, device, stage.precision)
+        stage.check(self.vlm)
+        fingerprint = self.vlm.fingerprint
+        super().__init__(
+            config,
+            data,
+            "fashion_backbone",
+            "crl",
+            f"vlm/{WEIGHTS[0]}",
+            vlm=fingerprint,
+            basis=stage.bases.about["basis_hash"],
+            heads=weights_digest(stage.heads),
+        )
+        self.record |= {
+            "vlm": stage.vlm,
+            "vlm_fingerprint": fingerprint,
+            "precision": stage.precision,
+            **stage.bases.record,
+        }
+
+    def prepare(self) -> None:
+        stage, vlm = self.stage, self.vlm
+        text = torch.from_numpy(stage.bases.embed(vlm, None))  # T_a, (A, K, D)
+        tower = trainable_tower(vlm, self.config.checkpointing)
+        network = ConditionalNetwork(tower, vlm.preprocess, text, stage.heads)
+        self.train_network(network.to(vlm.device))
+
+    def keep(self) -> None:
+        save_tensors(self.folder / "heads.safetensors", self.stage.heads)
+        save_vlm(self.folder / "vlm", self.vlm, find_vlm(self.stage.vlm))
 
 
 def trainable_tower(vlm: LoadedVLM, checkpointing: bool) -> torch.nn.Module:
@@ -113,7 +110,9 @@ def trainable_tower(vlm: LoadedVLM, checkpointing: bool) -> torch.nn.Module:
 def main(argv: list[str]) -> None:
     config = load_config(BackboneConfig, argv, __doc__)
     with process_group(config.device) as device:
-        train(config, device)
+        trainer = BackboneTrainer(config, device)
+        trainer.run()
+        print_rank0(f"evaluate.py takes it as trained=[{trainer.folder}]")
 
 
 if __name__ == "__main__":

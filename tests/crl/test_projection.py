@@ -8,13 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.cluster import KMeans
-from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from crl.projection import ConditionalProjection, align, l2, project, standardise
-from crl.run.errors import UserError
+from crl.projection import ConditionalProjection, l2, project, standardise
 
 N, Q, D, K = 7, 3, 5, 4
 NORMALISE = ["l2", "standardise", None]
@@ -186,35 +184,3 @@ def test_images_must_fit_the_texts(normalise):
         for method in (transformer.transform, clone(transformer).fit):
             with pytest.raises(ValueError, match="image embeddings must be"):
                 method(wrong)
-
-
-# --- alignment ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("texts", "dims", "width"), [(9, 40, 4), (30, 12, 7), (8, 8, 7)])
-def test_align_is_the_pca_over_the_dimensions(texts, dims, width):
-    text = l2(vectors(texts, dims))
-    mine = align(text, width)
-    assert mine.shape == (width, dims)
-    theirs = PCA(n_components=width, svd_solver="full").fit_transform(text.T).T
-    np.testing.assert_allclose(mine, theirs, atol=1e-10)
-    # and from the definition: scores of the centred dimensions on the top eigenvectors
-    centred = text.T - text.T.mean(axis=0)  # (D, K)
-    _, vectors_ = np.linalg.eigh(centred.T @ centred)  # ascending
-    top = vectors_[:, ::-1][:, :width]  # (K, width)
-    top = top * np.sign(top[np.abs(top).argmax(axis=0), range(width)])
-    np.testing.assert_allclose(mine, (centred @ top).T, atol=1e-10)
-
-
-def test_align_keeps_a_basis_of_the_right_width_and_the_type():
-    text = l2(vectors(6, 20)).astype(np.float32)
-    assert align(text, 6) is text
-    assert align(text, 5).dtype == np.float32
-    assert (align(text, 5) == align(text.copy(), 5)).all()
-    np.testing.assert_allclose(align(text, 5), align(text.astype(float), 5), atol=1e-6)
-
-
-def test_align_cannot_widen():
-    for shape, width in (((3, 20), 4), ((9, 5), 6)):
-        with pytest.raises(UserError, match=f"cannot be reduced to {width}"):
-            align(l2(vectors(*shape)), width)

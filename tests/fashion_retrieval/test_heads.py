@@ -1,65 +1,27 @@
-"""The heads: against separate torch modules, single rows, and the authors' checkpoints."""
+"""The heads: each attribute on its own, single rows, the authors' names and files."""
 
 import pickle
 
 import pytest
 import torch
+from authors_heads import AuthorsHeads
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
 from crl.run.errors import UserError
 from crl.run.weights import save_tensors
-from fashion_retrieval.heads import AUTHORS, Heads, load_heads
+from fashion_retrieval.heads import Heads
+from fashion_retrieval.inputs import load_heads
 
 A, K, OUT = 3, 5, 9
-BUFFERS = {"mean", "variance"}
-
-
-def separate(width=K, out=OUT, heads=A):
-    """Heads as separate modules, with statistics that are not those of the beginning."""
-    torch.manual_seed(0)
-    hidden = (width + out) // 2
-    model = nn.Module()
-    model.projection_heads = nn.ModuleList()
-    for _ in range(heads):
-        head = nn.Module()
-        head.fc = nn.Sequential(
-            nn.Linear(width, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, out)
-        )
-        for tensor in (*head.fc[1].parameters(), head.fc[1].running_mean):
-            nn.init.uniform_(tensor, 0.2, 1.0)
-        nn.init.uniform_(head.fc[1].running_var, 0.2, 1.0)
-        model.projection_heads.append(head)
-    return model
-
-
-def stacked(model, attribute="data"):
-    """A tensor (or gradient) of each head by our names."""
-    heads = [dict(head.fc.named_parameters()) for head in model.projection_heads]
-    for state, head in zip(heads, model.projection_heads, strict=True):
-        state |= dict(head.fc.named_buffers())
-    return {
-        ours: torch.stack([getattr(state[theirs], attribute) for state in heads])
-        for theirs, ours in AUTHORS.items()
-        if attribute == "data" or ours not in BUFFERS
-    }
 
 
 def both():
-    model = separate().double()
+    model = AuthorsHeads(A, K, OUT).double()
     heads = Heads(A, K, OUT).double()
-    heads.load_state_dict(stacked(model))
+    heads.load_state_dict(model.state_dict())
     return heads, model
-
-
-def literally(model, x, attribute):
-    """Attribute by attribute, each with a batch of its own."""
-    result = torch.zeros(len(x), OUT, dtype=x.dtype)
-    for a, head in enumerate(model.projection_heads):
-        if (attribute == a).any():
-            result[attribute == a] = head.fc(x[attribute == a])
-    return result / result.norm(dim=1, keepdim=True)
 
 
 ATTRIBUTES = [
@@ -70,37 +32,28 @@ ATTRIBUTES = [
 
 
 @pytest.mark.parametrize("attribute", ATTRIBUTES)
-@pytest.mark.parametrize("batches", [None, 3])
 @pytest.mark.parametrize("training", [True, False])
-def test_equal_to_separate_modules(attribute, batches, training):
+def test_equal_to_the_authors(attribute, training):
     heads, model = both()
     heads.train(training), model.train(training)
     attribute = torch.tensor(attribute)
-    shape = (len(attribute), K) if batches is None else (batches, len(attribute), K)
-    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    x = torch.randn((len(attribute), K), dtype=torch.float64, requires_grad=True)
     y = x.detach().clone().requires_grad_()
     for _ in range(2):
-        found = heads(x, attribute)
-        rows = [y] if batches is None else y
-        wanted = torch.stack([literally(model, part, attribute) for part in rows])
-        wanted = wanted[0] if batches is None else wanted
+        found, wanted = heads(x, attribute), model(y, attribute)
         assert torch.allclose(found, wanted, atol=1e-12)
-        assert torch.allclose(found.norm(dim=-1), torch.ones(shape[:-1]).double())
+        assert torch.allclose(found.norm(dim=-1), torch.ones(len(x)).double())
         target = torch.randn_like(found)
         (found * target).sum().backward()
         (wanted * target).sum().backward()
     assert torch.allclose(x.grad, y.grad, atol=1e-11)
     state = heads.state_dict()
-    for key, tensor in stacked(model).items():
+    for key, tensor in model.state_dict().items():
         assert torch.allclose(state[key], tensor, atol=1e-12), key
-    for head in model.projection_heads:  # absent ones have no gradient, ours zero
-        for parameter in head.parameters():
-            parameter.grad = (
-                torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            )
-    for key, gradient in stacked(model, "grad").items():
-        assert torch.allclose(getattr(heads, key).grad, gradient, atol=1e-11), key
-    assert heads.weight2.grad.abs().max() > 1e-2
+    for one, other in zip(heads.parameters(), model.parameters(), strict=True):
+        assert (one.grad is None) == (other.grad is None)
+        assert one.grad is None or torch.allclose(one.grad, other.grad, atol=1e-11)
+    assert heads.projection_heads[2 if 2 in attribute else 1].fc[3].weight.grad.abs().max() > 1e-2
 
 
 def test_frozen_heads_pass_the_gradient_on():
@@ -111,17 +64,15 @@ def test_frozen_heads_pass_the_gradient_on():
     y = x.detach().clone().requires_grad_()
     target = torch.randn(len(attribute), OUT, dtype=torch.float64)
     (heads(x, attribute) * target).sum().backward()
-    (literally(model, y, attribute) * target).sum().backward()
+    (model(y, attribute) * target).sum().backward()
     assert torch.allclose(x.grad, y.grad, atol=1e-11) and x.grad.abs().max() > 1e-2
     assert all(parameter.grad is None for parameter in heads.parameters())
 
 
-def test_the_beginning_is_that_of_torch():
-    torch.manual_seed(0)
+def test_sizes_of_the_paper():
     heads = Heads(2, 97)
-    assert heads.weight1.shape == (2, 560, 97) and heads.weight2.shape == (2, 1024, 560)
-    for tensor, inputs in ((heads.weight1, 97), (heads.bias1, 97), (heads.weight2, 560)):
-        assert tensor.abs().max() <= inputs**-0.5 < 1.02 * tensor.abs().max()
+    assert heads.projection_heads[1].fc[0].weight.shape == (560, 97)
+    assert heads.projection_heads[1].fc[3].weight.shape == (1024, 560)
 
 
 def test_a_single_row_gets_what_evaluation_gives_and_leaves_the_statistics():
@@ -133,12 +84,14 @@ def test_a_single_row_gets_what_evaluation_gives_and_leaves_the_statistics():
     found = heads.train()(x, attribute)
     assert torch.allclose(found[1], expected[1], atol=1e-12)
     assert not torch.allclose(found[0], expected[0], atol=1e-3)
-    for key in BUFFERS:
-        assert torch.equal(heads.state_dict()[key][1:], before[key][1:])
-        assert not torch.equal(heads.state_dict()[key][0], before[key][0])
+    for key in ("running_mean", "running_var", "num_batches_tracked"):
+        for a, same in ((0, False), (1, True), (2, True)):
+            name = f"projection_heads.{a}.fc.1.{key}"
+            assert torch.equal(heads.state_dict()[name], before[name]) == same
     found.square().sum().backward()
-    assert all(torch.isfinite(parameter.grad).all() for parameter in heads.parameters())
-    alone = heads(x[:1], attribute[:1])
+    gradients = [p.grad for p in heads.parameters() if p.grad is not None]
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
+    alone = heads.train()(x[:1], attribute[:1])
     assert torch.allclose(alone, heads.eval()(x[:1], attribute[:1]), atol=1e-12)
 
 
@@ -151,12 +104,12 @@ def write_authors(path, model, **more):
 
 
 def test_checkpoint_of_the_authors(tmp_path):
-    model = separate().eval()
+    model = AuthorsHeads(A, K, OUT).eval()
     heads = load_heads(write_authors(tmp_path / "best_model.pth", model), A, K)
     attribute = torch.tensor(ATTRIBUTES[0])
     x = F.normalize(torch.rand(len(attribute), K), dim=1)
     assert not heads.training
-    assert torch.allclose(heads(x, attribute), literally(model, x, attribute), atol=1e-6)
+    assert torch.allclose(heads(x, attribute), model(x, attribute), atol=1e-6)
     torch.save({f"module.{k}": v for k, v in model.state_dict().items()}, tmp_path / "plain.pth")
     plain = load_heads(tmp_path / "plain.pth", A, K)
     assert torch.equal(plain(x, attribute), heads(x, attribute))
@@ -171,26 +124,27 @@ def test_own_file_comes_back(tmp_path):
     assert torch.equal(found(x, attribute), heads(x, attribute)) and not found.training
 
 
-def test_heads_of_other_bases(tmp_path):
-    file = tmp_path / "heads.safetensors"
-    save_tensors(file, Heads(A, K, OUT), basis_hash="ours")
-    refused("heads.safetensors were trained with other text bases", file, basis="others")
-    load_heads(file, A, K, "ours")
-    load_heads(file, A, K)  # bases without a digest
-    load_heads(write_authors(tmp_path / "best_model.pth", separate()), A, K, "ours")
-
-
-def refused(match, path, attributes=A, width=K, basis=None):
+def refused(match, path, attributes=A, width=K):
     with pytest.raises(UserError, match=match) as caught:
-        load_heads(path, attributes, width, basis)
+        load_heads(path, attributes, width)
     assert "\n" not in str(caught.value)
+
+
+def test_own_file_without_its_folder(tmp_path):
+    """VLM and bases are in the folder's results.json."""
+    save_tensors(tmp_path / "heads.safetensors", Heads(A, K, OUT))
+    (tmp_path / "results.json").write_text("{}")
+    says = rf"give its folder: trained=\[{tmp_path}\]"
+    refused(says, tmp_path / "heads.safetensors")
+    refused(says, tmp_path)
+    load_heads(tmp_path / "heads.safetensors", A, K, own=True)
 
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
 def test_heads_of_another_kind(tmp_path, suffix):
     path = tmp_path / f"heads.{suffix}"
     if suffix == "pth":
-        write_authors(path, separate())
+        write_authors(path, AuthorsHeads(A, K, OUT))
     else:
         save_tensors(path, Heads(A, K, OUT))
     refused("holds heads for 3 attributes, the data has 5", path, attributes=5)
@@ -199,33 +153,30 @@ def test_heads_of_another_kind(tmp_path, suffix):
 
 def test_what_is_no_file_of_heads(tmp_path):
     path = tmp_path / "heads.pth"
-    refused("there are no heads .*heads.pth; train them", path)
-    deep = separate()
+    refused("there is no file .*heads.pth", path)
+    deep = AuthorsHeads(A, K, OUT)
     for head in deep.projection_heads:
         head.fc.append(nn.Linear(OUT, OUT))  # another layer
-    refused(r"holds no heads of this kind: 4.bias is no part of them", write_authors(path, deep))
-    short = separate()
-    del short.projection_heads[0].fc[1]  # heads of different layers
-    refused("holds no heads", write_authors(path, short))
-    state = separate().state_dict()
+    refused("the weights do not fit 3 heads: .*fc.4.weight", write_authors(path, deep))
+    short = AuthorsHeads(A, K, OUT)
+    del short.projection_heads[1].fc[1]  # heads of different layers
+    refused("the weights do not fit 3 heads: .*1.fc.1.weight", write_authors(path, short))
+    state = AuthorsHeads(A, K, OUT).state_dict()
     wrong = {**state, "projection_heads.0.fc.3.bias": torch.ones(2)}
     torch.save({"model": wrong}, path)
-    refused("3.bias differs from head to head|bias2 differs from head to head", path)
-    torch.save({"model": {"projection_heads.0.fc.0.weight": 3}}, path)
+    refused("the weights do not fit 3 heads: .*size mismatch for .*0.fc.3.bias", path)
+    torch.save({"model": {"projection_heads.0.fc.0.weight": torch.ones(3, 3)}}, path)
     refused("holds no heads", path)
     torch.save(torch.ones(3), path)
-    refused("holds no heads, but a Tensor", path)
+    refused("is damaged, incomplete or no checkpoint", path)
     path.write_bytes(b"\x80\x02")  # a pickle that breaks off
     refused("is damaged, incomplete or no checkpoint", path)
     own = tmp_path / "heads.safetensors"
     own.write_bytes(b"nonsense")
     refused("is damaged, incomplete or no checkpoint", own)
-    good = {key: tensor.contiguous() for key, tensor in Heads(A, K, OUT).state_dict().items()}
-    save_file({**good, "shift": torch.ones(A, 2)}, own)
-    refused(r"does not fit: shift is \(3, 2\), expected \(3, 7\)", own)
-    good.pop("mean")
-    save_file(good, own)
-    refused("mean is missing", own)
+    del state["projection_heads.2.fc.1.running_mean"]
+    save_file(state, own)
+    refused("Missing key.*projection_heads.2.fc.1.running_mean", own)
 
 
 def test_code_in_a_checkpoint_never_runs(tmp_path):
@@ -233,7 +184,7 @@ def test_code_in_a_checkpoint_never_runs(tmp_path):
         def __reduce__(self):
             return (open, (str(tmp_path / "ran"), "w"))
 
-    write_authors(tmp_path / "bad.pth", separate(), mAP=Payload())
+    write_authors(tmp_path / "bad.pth", AuthorsHeads(A, K, OUT), mAP=Payload())
     refused("is refused: it holds Python objects", tmp_path / "bad.pth")
     (tmp_path / "worse.pth").write_bytes(pickle.dumps(Payload(), 2))
     refused("is refused|is damaged", tmp_path / "worse.pth")

@@ -1,11 +1,227 @@
-"""Scores of fashion retrieval against one query at a time, scikit-learn and hand-worked cases."""
+"""The formulas of fashion retrieval against slow ones, scikit-learn and hand-worked cases."""
+
+from itertools import pairwise, permutations
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.decomposition import PCA
 from sklearn.metrics import average_precision_score
+from torch.nn import functional as F
 
 from crl.projection import l2
-from fashion_retrieval import scoring
+from fashion_retrieval import method
+from fashion_retrieval.method import TripletSampler, align, average_precision, triplet_loss
+
+# --- representation -------------------------------------------------------------------------------
+
+
+def test_conditional_representations_row_by_row(monkeypatch):
+    rng = np.random.default_rng(0)
+    image, text = rng.normal(size=(7, 5)), rng.normal(size=(2, 3, 5))
+    rows = np.column_stack([rng.integers(7, size=20), rng.integers(2, size=20)])
+    monkeypatch.setattr(method, "IMAGES_AT_ONCE", 4)
+    represent = method.conditional(image, text)
+    for attribute in (0, 1):
+        mine = rows[rows[:, 1] == attribute, 0]
+        for x, n in zip(represent(mine, attribute), mine, strict=True):
+            r = text[attribute] @ image[n]
+            assert np.allclose(x, r / np.linalg.norm(r), atol=1e-6)
+
+
+@pytest.mark.parametrize(("texts", "dims", "width"), [(9, 40, 4), (30, 12, 7), (8, 8, 7)])
+def test_align_is_the_pca_over_the_dimensions(texts, dims, width):
+    text = l2(np.random.default_rng(0).normal(size=(texts, dims)))
+    mine = align(text, width)
+    assert mine.shape == (width, dims)
+    theirs = PCA(n_components=width, svd_solver="full").fit_transform(text.T).T
+    np.testing.assert_allclose(mine, theirs, atol=1e-10)
+    # and from the definition: scores of the centred dimensions on the top eigenvectors
+    centred = text.T - text.T.mean(axis=0)  # (D, K)
+    _, vectors_ = np.linalg.eigh(centred.T @ centred)  # ascending
+    top = vectors_[:, ::-1][:, :width]  # (K, width)
+    top = top * np.sign(top[np.abs(top).argmax(axis=0), range(width)])
+    np.testing.assert_allclose(mine, (centred @ top).T, atol=1e-10)
+
+
+def test_align_keeps_a_basis_of_the_right_width_and_the_type():
+    text = l2(np.random.default_rng(0).normal(size=(6, 20))).astype(np.float32)
+    assert align(text, 6) is text
+    assert align(text, 5).dtype == np.float32
+    assert (align(text, 5) == align(text.copy(), 5)).all()
+    np.testing.assert_allclose(align(text, 5), align(text.astype(float), 5), atol=1e-6)
+
+
+def test_align_cannot_widen():
+    for shape, width in (((3, 20), 4), ((9, 5), 6)):
+        with pytest.raises(ValueError, match=f"cannot be reduced to {width}"):
+            align(l2(np.random.default_rng(0).normal(size=shape)), width)
+
+
+# --- triplets and their loss ----------------------------------------------------------------------
+
+# attribute 0: values of 3, 2, 1 and 0 images (and 4 of another value); attribute 1: 2 and 2
+LABELS = np.array(
+    """0 0 0  5 0 0  2 0 0  3 0 1  4 0 1  6 0 2  6 0 5  7 0 5  8 0 5  9 0 5
+       0 1 1  3 1 1  5 1 0  7 1 0  5 0 0  6 0 2""".split(),
+    np.int64,
+).reshape(-1, 3)  # the last two stand twice: an image is no positive of itself
+
+
+def test_every_triplet_keeps_the_rules():
+    triplets = TripletSampler(LABELS)
+    assert sorted(map(tuple, triplets.labels)) == sorted(set(map(tuple, LABELS)))
+    rows = triplets.draw(5000, 0, 0)
+    assert rows.shape == (5000, 3)
+    known = set(map(tuple, LABELS))
+    for anchor, positive, negative in triplets.labels[rows]:
+        assert {tuple(anchor), tuple(positive), tuple(negative)} <= known
+        assert anchor[1] == positive[1] == negative[1]
+        assert anchor[2] == positive[2] != negative[2]
+        assert anchor[0] != positive[0]
+
+
+def test_triplets_are_as_likely_as_they_should_be():
+    triplets = TripletSampler(LABELS)
+    images = {}
+    for image, attribute, value in set(map(tuple, LABELS)):
+        images.setdefault(attribute, {}).setdefault(value, []).append(image)
+    expected = {}
+    for attribute, values in images.items():
+        pairs = [(v, w) for v in values for w in values if v != w and len(values[v]) > 1]
+        for v, w in pairs:
+            n = len(values[v])
+            each = 1 / (2 * len(pairs) * n * (n - 1) * len(values[w]))
+            for a in values[v]:
+                for p in set(values[v]) - {a}:
+                    for x in values[w]:
+                        expected[attribute, a, p, x, v, w] = each
+    assert sum(expected.values()) == pytest.approx(1)
+    count = 400_000
+    anchor, positive, negative = triplets.labels[triplets.draw(count, 3, 1)].transpose(1, 2, 0)
+    drawn = [anchor[1], anchor[0], positive[0], negative[0], anchor[2], negative[2]]
+    kinds, found = np.unique(np.column_stack(drawn), axis=0, return_counts=True)
+    assert set(map(tuple, kinds)) == set(expected)
+    for kind, n in zip(map(tuple, kinds), found, strict=True):
+        deviation = (count * expected[kind] * (1 - expected[kind])) ** 0.5
+        assert abs(n - count * expected[kind]) < 5 * deviation
+
+
+def test_triplets_depend_on_seed_and_epoch_alone():
+    draws = [TripletSampler(LABELS).draw(50, seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
+    assert np.array_equal(draws[1], TripletSampler(LABELS[::-1]).draw(50, 0, 1))
+    assert len({draw.tobytes() for draw in draws}) == 4
+
+
+@pytest.mark.parametrize("attribute", [[(0, 1, 4), (1, 1, 5)], [(0, 1, 4), (1, 1, 4)], []])
+def test_attribute_without_triplets(attribute):
+    more = [(n, 2, n % 2) for n in range(4)]
+    labels = np.array([*LABELS[LABELS[:, 1] == 0].tolist(), *attribute, *more])
+    with pytest.raises(ValueError, match="attribute 1 makes no triplet"):
+        TripletSampler(labels)
+
+
+def test_loss_against_a_loop():
+    torch.manual_seed(0)
+    a, p, n = F.normalize(torch.randn(3, 40, 4, dtype=torch.float64), dim=2)
+    each = [max(0.0, 0.3 - float(a[i] @ p[i]) + float(a[i] @ n[i])) for i in range(40)]
+    assert 0.0 in each and max(each) > 1
+    assert triplet_loss(a, p, n, 0.3).item() == pytest.approx(np.mean(each), abs=1e-12)
+
+
+# --- average precision ----------------------------------------------------------------------------
+
+
+def slow_average_precision(similarity, query_value, candidate_value):
+    """The protocol, literally: sort, walk down the list, add up."""
+    result = []
+    for row, value in zip(similarity, query_value, strict=True):
+        found, total = 0, 0.0
+        for rank, candidate in enumerate(sorted(range(len(row)), key=lambda c: -row[c]), 1):
+            if candidate_value[candidate] == value:
+                found += 1
+                total += found / rank
+        result.append(total / found if found else 0.0)
+    return result
+
+
+def all_orders(row, value, candidate_value):
+    """The mean of the protocol over every order of tied candidates."""
+    candidates = range(len(row))
+    orders = [p for p in permutations(candidates) if all(row[a] >= row[b] for a, b in pairwise(p))]
+    ranks = [{candidate: -place for place, candidate in enumerate(order)} for order in orders]
+    rows = [[rank[c] for c in candidates] for rank in ranks]
+    return np.mean([slow_average_precision([r], [value], candidate_value)[0] for r in rows])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_average_precision_without_ties(dtype):
+    rng = np.random.default_rng(0)
+    similarity = rng.permuted(np.tile(np.arange(300), (40, 1)), axis=1).astype(dtype) / 300
+    query, candidate = rng.integers(0, 12, 40), rng.integers(0, 10, 300)  # 10, 11: none relevant
+    precision = average_precision(similarity, query, candidate)
+    assert precision.dtype == np.float64
+    np.testing.assert_allclose(
+        precision, slow_average_precision(similarity, query, candidate), atol=1e-9
+    )
+    none = query >= 10
+    assert none.any() and (precision[none] == 0).all()
+    for row, value, mine in zip(similarity[~none], query[~none], precision[~none], strict=True):
+        theirs = average_precision_score(candidate == value, row)
+        assert mine == pytest.approx(theirs, abs=1e-9)
+
+
+@pytest.mark.parametrize("outlier", [1e5, -1e5, 1e9])
+def test_average_precision_where_scores_crowd(outlier):
+    """One score is far from the others."""
+    rng = np.random.default_rng(0)
+    similarity = rng.permuted(np.tile(np.arange(400.0), (20, 1)), axis=1)
+    similarity[:, 7] = outlier
+    query, candidate = rng.integers(0, 40, 20), rng.integers(0, 40, 400)
+    expected = slow_average_precision(similarity, query, candidate)
+    found = average_precision(similarity, query, candidate)
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
+@settings(max_examples=60)
+@given(
+    st.integers(1, 6).flatmap(
+        lambda c: st.tuples(
+            st.lists(st.integers(0, 2), min_size=c, max_size=c),
+            st.lists(st.integers(0, 1), min_size=c, max_size=c),
+        )
+    )
+)
+def test_average_precision_with_ties_is_the_mean_over_all_orders(pair):
+    row, values = pair
+    mine = average_precision(np.array([row, row], float), np.array([1, 0]), np.array(values))
+    expected = [all_orders(row, value, values) for value in (1, 0)]
+    assert mine == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_constant_similarity_scores_a_random_ranking():
+    c, relevant = 50, 7
+    values = np.arange(c) < relevant
+    harmonic = sum(1 / n for n in range(1, c + 1))
+    expected = (harmonic + (relevant - 1) / (c - 1) * (c - harmonic)) / c
+    tied = average_precision(np.zeros((1, c)), np.array([1]), values.astype(int))
+    assert tied == pytest.approx([expected])
+    drawn = np.random.default_rng(0).random((4000, c))
+    drawn = average_precision(drawn, np.ones(4000, int), values.astype(int))
+    assert drawn.mean() == pytest.approx(expected, abs=4 * drawn.std() / 4000**0.5)
+
+
+def test_average_precision_at_the_edges():
+    assert average_precision(np.ones((1, 1)), np.array([0]), np.array([0])) == [1.0]
+    assert average_precision(np.ones((1, 1)), np.array([0]), np.array([1])) == [0.0]
+    assert average_precision(np.ones((0, 3)), np.zeros(0, int), np.arange(3)).shape == (0,)
+    everything = average_precision(np.eye(3), np.zeros(3, int), np.zeros(3, int))
+    assert everything == pytest.approx([1, 1, 1])
+
+
+# --- mean average precision -----------------------------------------------------------------------
 
 VALUES = [3, 5]  # of two attributes
 
@@ -25,7 +241,7 @@ def test_precision_against_scikit_learn(tables):
     query, candidate = tables
     rng = np.random.default_rng(1)
     x = l2(rng.normal(size=(2, 40, 6)))  # of each attribute, of each image
-    found = scoring.retrieval_precision(lambda n, attribute: x[attribute][n], query, candidate)
+    found = method.retrieval_precision(lambda n, attribute: x[attribute][n], query, candidate)
     none = 0
     for (image, attribute, value), precision in zip(query, found, strict=True):
         others = candidate[candidate[:, 1] == attribute]
@@ -39,33 +255,33 @@ def test_precision_against_scikit_learn(tables):
 
 def test_chunks_change_nothing(tables, monkeypatch):
     x = l2(np.random.default_rng(1).normal(size=(40, 6)))
-    whole = scoring.retrieval_precision(lambda n, _: x[n], *tables)
-    monkeypatch.setattr(scoring, "CHUNK", 1)  # a query at a time
-    part = scoring.retrieval_precision(lambda n, _: x[n], *tables)
+    whole = method.retrieval_precision(lambda n, _: x[n], *tables)
+    monkeypatch.setattr(method, "SIMILARITIES_AT_ONCE", 1)  # a query at a time
+    part = method.retrieval_precision(lambda n, _: x[n], *tables)
     np.testing.assert_allclose(part, whole, atol=1e-9)
 
 
 def test_random_rankings(tables):
     query, candidate = tables
-    exact = scoring.random_expectation(query, candidate)
+    exact = method.random_expectation(query, candidate)
     for row, precision in zip(query, exact, strict=True):
         others = candidate[candidate[:, 1] == row[1], 2]
         c, r = len(others), (others == row[2]).sum()
         h = sum(1 / n for n in range(1, c + 1))
         assert precision == pytest.approx((h + (r - 1) / (c - 1) * (c - h)) / c if r else 0)
-    draws = np.array([scoring.random_draw(query, candidate, seed) for seed in range(400)])
-    assert (draws[0] == scoring.random_draw(query, candidate, 0)).all()
+    draws = np.array([method.random_draw(query, candidate, seed) for seed in range(400)])
+    assert (draws[0] == method.random_draw(query, candidate, 0)).all()
     error = draws.std(axis=0) / 400**0.5
     assert (np.abs(draws.mean(axis=0) - exact) <= 5 * error + 1e-12).all()
 
 
 def test_means_by_hand():
     query = np.array([[0, 0, 7], [1, 1, 7], [2, 1, 7], [3, 1, 7]])
-    scores = scoring.mean_scores(np.array([0.1, 0.2, 0.3, 0.4]), query, ["shape", "style"])
+    scores = method.mean_scores(np.array([0.1, 0.2, 0.3, 0.4]), query, ["shape", "style"])
     assert scores == pytest.approx({"shape": 10, "style": 30, "overall": 25, "mean": 20})
 
 
 def test_queries_without_a_relevant_candidate_are_counted():
     candidate = np.array([[9, 0, 1], [9, 1, 2]])
     query = np.array([[0, 0, 1], [1, 0, 2], [2, 1, 1], [3, 1, 2], [4, 1, 1]])
-    assert scoring.without_relevant(query, candidate) == 3  # (0, 2), and (1, 1) twice
+    assert method.without_relevant(query, candidate) == 3  # (0, 2), and (1, 1) twice

@@ -3,34 +3,32 @@ killed and resumed, and in two processes, against undisturbed; the trained VLM i
 
 import errno
 import json
-import os
+import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from clothes import ATTRIBUTES, CLIP, MEAN, STD, bases_of, write_clip, write_clothes, write_noise
+from commands import REPOSITORY, run_python
 from PIL import Image
 from safetensors.torch import load_file
-from test_fashion_training import write_clothes
-from test_networks import literal
-from test_vlm import CLIP, MEAN, STD, randomised, save_clip
+from toy_network import literal
 
-from crl.run.config import load_config
 from crl.embed import embed_images
+from crl.run.config import load_config
 from crl.run.errors import UserError
 from crl.run.weights import save_tensors
 from crl.vlm import load_vlm
-from fashion_retrieval import evaluate, networks, train_mlp
+from fashion_retrieval import evaluate, trainers
 from fashion_retrieval import train_backbone as module
-from fashion_retrieval.heads import Heads, load_heads
-from fashion_retrieval.train_backbone import BackboneConfig
-from fashion_retrieval.training import training_data
-
-from commands import REPOSITORY
+from fashion_retrieval.heads import Heads
+from fashion_retrieval.inputs import Bases, Stage, load_heads, read_record
+from fashion_retrieval.train_backbone import BackboneConfig, BackboneTrainer
+from fashion_retrieval.train_mlp import MlpConfig, MlpTrainer
+from fashion_retrieval.trainers import TrainingData
 
 WIDTH = 6  # texts of the smallest basis
 
@@ -47,32 +45,37 @@ def one_thread():
 def keys(tmp_path):
     """A tiny CLIP, heads, and pictures of noise; -> keys of the configuration."""
     keys = write_clothes(tmp_path)
-    rng = np.random.default_rng(0)
-    for picture in sorted((tmp_path / "img").iterdir()):
-        Image.fromarray(rng.integers(0, 256, (36, 40, 3), np.uint8)).save(picture)
-    keys["vlm"] = str(save_clip(tmp_path / "clip"))
-    keys["heads"] = str(write_heads(tmp_path / "heads.safetensors"))
-    del keys["out"]
+    write_noise(tmp_path)
+    vlm = write_clip(tmp_path / "clip")
+    keys["heads"] = write_stage(tmp_path / "mlp", tmp_path, vlm)
     return {**keys, "epochs": 2, "triplets": 26, "batch_size": 8, "lr": 1e-4, "workers": 0}
 
 
-def write_heads(file, attributes=2, width=WIDTH):
-    torch.manual_seed(1)
+def write_stage(folder, root, vlm, attributes=2, width=WIDTH, seed=1, **changes):
+    """What train_mlp.py leaves; -> its folder."""
+    torch.manual_seed(seed)
     heads = Heads(attributes, width, 8)
-    heads.mean.normal_(0, 0.1)
-    heads.variance.uniform_(0.5, 2)
-    save_tensors(file, heads)
-    return file
+    for head in heads.projection_heads:
+        head.fc[1].running_mean.normal_(0, 0.1)
+        head.fc[1].running_var.uniform_(0.5, 2)
+    save_tensors(folder / "heads.safetensors", heads)
+    record = {"method": "crl-mlp", "weights": "heads.safetensors", "attributes": list(ATTRIBUTES)}
+    fingerprint = load_vlm(str(vlm), "cpu").fingerprint
+    record |= {"vlm": str(vlm), "vlm_fingerprint": fingerprint, "precision": "fp32"}
+    bases = Bases.load("Clothes", list(ATTRIBUTES), bases_of(root), None)
+    (folder / "results.json").write_text(json.dumps({**record, **bases.record, **changes}))
+    return str(folder)
 
 
 def train(keys, **more):
     config = BackboneConfig(**{**keys, **more})
-    module.train(config, config.device)
-    folder = config.outputs / "fashion_backbone" / config.name
-    return folder, json.loads((folder / "results.json").read_text())
+    trainer = BackboneTrainer(config, config.device)
+    trainer.run()
+    return trainer.folder, json.loads((trainer.folder / "results.json").read_text())
 
 
 def weights(folder):
+    """Of a VLM."""
     return load_file(Path(folder) / "open_clip_model.safetensors")
 
 
@@ -83,7 +86,9 @@ def tower_of(folder):
 
 
 def state_of(folder):
-    return torch.load(folder / "state.pt", weights_only=True)
+    """Progress, and the network's weights as `model`."""
+    state = torch.load(folder / "state.pt", weights_only=True)
+    return {**state, "model": state["models"]["network"]}
 
 
 def files_of(folder):
@@ -93,9 +98,13 @@ def files_of(folder):
 # --- what is trained ------------------------------------------------------------------------------
 
 
+def clip_of(keys):
+    return f"{keys['root']}/clip"
+
+
 def aligned_texts(keys, vlm):
-    bases = evaluate.text_bases("Clothes", ["texture", "shape"], keys["bases"])
-    return torch.from_numpy(evaluate.aligned_texts(vlm, bases, None))
+    bases = Bases.load("Clothes", list(ATTRIBUTES), bases_of(Path(keys["root"])), None)
+    return torch.from_numpy(bases.embed(vlm, None))
 
 
 def test_one_step_triplet_by_triplet(keys, monkeypatch):
@@ -109,18 +118,18 @@ def test_one_step_triplet_by_triplet(keys, monkeypatch):
 
     monkeypatch.setattr(torch.optim, "Adam", Recorded)
     _, results = train(keys, epochs=1, triplets=7)
-    vlm = load_vlm(keys["vlm"], device="cpu")
-    data = training_data(BackboneConfig(**keys))
+    vlm = load_vlm(clip_of(keys), device="cpu")
+    data = TrainingData.load(BackboneConfig(**keys))
     network = SimpleNamespace(
         tower=vlm.model.encode_image,
         text=aligned_texts(keys, vlm),
-        heads=load_heads(keys["heads"], 2, WIDTH),
+        heads=load_heads(Path(keys["heads"]) / "heads.safetensors", 2, WIDTH, own=True),
     )
     loss = 0.0
-    for triplet in data.triplets.draw(7, 0, 0):
-        rows = data.triplets.labels[triplet]
+    for triplet in data.sampler.draw(7, 0, 0):
+        rows = data.sampler.labels[triplet]
         pixels = [vlm.preprocess(Image.open(data.files[n])) for n in rows[:, 0]]
-        a, p, n = (literal(network, image, rows[0, 1]) for image in pixels)
+        a, p, n = (literal(network, image, int(rows[0, 1])) for image in pixels)
         loss += torch.clamp(0.3 - a @ p + a @ n, min=0) / 7
     loss.backward()
     assert results["losses"] == [pytest.approx(loss.item(), abs=1e-6)] and loss > 0.1
@@ -131,41 +140,47 @@ def test_one_step_triplet_by_triplet(keys, monkeypatch):
         assert wanted.abs().max() > 0
 
 
-def test_stage_1_leaves_the_vlm_and_stage_2_all_but_its_tower(keys, tmp_path, monkeypatch):
-    vlm = load_vlm(keys["vlm"], device="cpu")
-    before, digest = weights(keys["vlm"]), vlm.fingerprint
-    monkeypatch.setattr(train_mlp, "load_vlm", lambda *_: vlm)
+def test_stage_1_leaves_the_vlm_and_stage_2_all_but_its_tower(keys, tmp_path):
+    before, fingerprint = weights(clip_of(keys)), load_vlm(clip_of(keys), "cpu").fingerprint
     stage1 = {key: value for key, value in keys.items() if key not in ("heads", "workers")}
-    train_mlp.train(train_mlp.MlpConfig(**stage1, out=8))
-    assert vlm.fingerprint == digest == load_vlm(keys["vlm"], device="cpu").fingerprint
+    stage1 |= {"vlm": clip_of(keys), "bases": bases_of(tmp_path), "out": 8}
+    trainer = MlpTrainer(MlpConfig(**stage1, cache=tmp_path / "cache"))
+    trainer.run()
+    vlm = trainer.vlm
+    assert vlm.fingerprint == fingerprint == load_vlm(clip_of(keys), "cpu").fingerprint
     assert all(torch.equal(before[key], t) for key, t in vlm.model.state_dict().items())
 
-    heads = tmp_path / "outputs/fashion_mlp/run/heads.safetensors"
-    monkeypatch.setattr(module, "load_vlm", lambda *_: vlm)
+    heads = trainer.weights
     fresh, stored = aligned_texts(keys, vlm), heads.read_bytes()
-    folder, results = train(keys, heads=heads)
+    folder, results = train(keys, heads=trainer.folder)
     after, state = weights(folder / "vlm"), state_of(folder)["model"]
-    assert vlm.fingerprint != digest == results["vlm_fingerprint"]
     for key, tensor in before.items():
         assert torch.equal(after[key], tensor) != key.startswith("visual."), key
     for key, tensor in load_file(heads).items():
         assert torch.equal(state[f"heads.{key}"], tensor)
-    assert heads.read_bytes() == stored
+    assert heads.read_bytes() == stored == (folder / "heads.safetensors").read_bytes()
     assert torch.equal(state["text"], fresh)
     assert sorted(file.name for file in folder.iterdir()) == [
         "config.yaml",
+        "heads.safetensors",
         "results.json",
         "state.pt",
         "vlm",
     ]
-    assert results["trained_vlm"] == str(folder / "vlm") and results["texts"] == WIDTH
+    assert results["vlm_fingerprint"] == fingerprint and results["texts"] == WIDTH
     assert results["images"] == 180 and results["processes"] == 1
     assert results["attributes"] == ["texture", "shape"] and results["environment"]["python"]
+    # The folder has all that evaluate.py needs, wherever it is.
+    shutil.rmtree(trainer.folder)
+    shutil.move(folder, tmp_path / "elsewhere")
+    stage = Stage.of(tmp_path / "elsewhere", read_record(tmp_path / "elsewhere", list(ATTRIBUTES)))
+    assert stage.vlm == f"{tmp_path}/elsewhere/vlm" and load_vlm(stage.vlm).fingerprint
+    assert torch.equal(torch.from_numpy(stage.bases.embed(vlm, None)), fresh)
 
 
 def test_the_best_epoch_is_kept(keys, monkeypatch):
     scores = iter([20.0, 30.0, 10.0])
-    monkeypatch.setattr(networks, "mean_scores", lambda *_: {"overall": next(scores)})
+    monkeypatch.setattr(trainers, "mean_scores", lambda *_: {"overall": next(scores)})
     folder, results = train(keys, epochs=3)
     assert results["best"]["epoch"] == 2
     last, kept = state_of(folder)["model"], weights(folder / "vlm")
@@ -189,7 +204,7 @@ def test_checkpointing_gives_the_same(keys, monkeypatch):
     spare, other = train(keys, name="spare", checkpointing=True)
     assert again
     assert one["losses"] == pytest.approx(other["losses"], abs=1e-6)
-    first, second, begun = map(tower_of, (plain / "vlm", spare / "vlm", Path(keys["vlm"])))
+    first, second, begun = map(tower_of, (plain / "vlm", spare / "vlm", Path(clip_of(keys))))
     assert (second - first).norm() < 1e-3 * (first - begun).norm()
 
 
@@ -204,25 +219,12 @@ def test_bf16(keys):
 # --- towers ---------------------------------------------------------------------------------------
 
 
-def clip_folder(folder, **model):
-    """A CLIP of another kind, in a folder."""
-    import open_clip
-
-    config = {"model_cfg": {**CLIP, **model}, "preprocess_cfg": {"mean": MEAN, "std": STD}}
-    folder.mkdir()
-    (folder / "open_clip_config.json").write_text(json.dumps(config))
-    torch.manual_seed(0)
-    made = randomised(open_clip.create_model(f"local-dir:{folder}", load_weights=False))
-    save_tensors(folder / "open_clip_model.safetensors", made)
-    return str(folder)
-
-
 def test_tower_without_checkpointing(keys, tmp_path):
     vision = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8}
-    resnet = clip_folder(tmp_path / "resnet", vision_cfg=vision)
-    refused(r"resnet has no gradient checkpointing; set checkpointing=false", keys, vlm=resnet,
-            checkpointing=True)  # fmt: skip
-    folder, _ = train(keys, vlm=resnet, epochs=1)
+    resnet = write_clip(tmp_path / "resnet", vision_cfg=vision)
+    keys["heads"] = write_stage(tmp_path / "mlp_resnet", tmp_path, resnet)
+    refused(r"resnet has no gradient checkpointing; set checkpoint", keys, checkpointing=True)
+    folder, _ = train(keys, epochs=1)
     before, after = weights(resnet), weights(folder / "vlm")
     statistics = [key for key in before if "running_" in key]
     assert statistics and all(torch.equal(before[key], after[key]) for key in statistics)
@@ -235,9 +237,9 @@ def test_tower_that_gives_its_patches_too(keys, tmp_path):
     vision |= {"output_tokens": True}
     text = {**CLIP["text_cfg"], "embed_cls": True, "output_tokens": True}
     model = {"vision_cfg": vision, "text_cfg": text, "multimodal_cfg": decoder}
-    coca = clip_folder(tmp_path / "coca", **model, custom_text=True)
-    _, results = train(keys, vlm=coca, epochs=1)
-    load_vlm(results["trained_vlm"], device="cpu")
+    coca = write_clip(tmp_path / "coca", **model, custom_text=True)
+    folder, _ = train(keys, heads=write_stage(tmp_path / "mlp_coca", tmp_path, coca), epochs=1)
+    assert load_vlm(str(folder / "vlm"), device="cpu").dim == 16
 
 
 # --- killed, resumed, in several processes --------------------------------------------------------
@@ -245,16 +247,16 @@ def test_tower_that_gives_its_patches_too(keys, tmp_path):
 TOY = """
 import os, signal, sys
 import torch
-from fashion_retrieval import networks, train_backbone
+from fashion_retrieval import train_backbone, trainers
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    kill_at, loss, calls = int(sys.argv.pop(1)), networks.triplet_loss, []
+    kill_at, loss, calls = int(sys.argv.pop(1)), trainers.triplet_loss, []
     def counted(*arguments):
         calls.append(None)
         if len(calls) == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
         return loss(*arguments)
-    networks.triplet_loss = counted
+    trainers.triplet_loss = counted
     train_backbone.main()
 """
 
@@ -262,13 +264,7 @@ if __name__ == "__main__":
 def start(folder, keys, kill_at=0, launcher=()):
     (folder / "toy.py").write_text(TOY)
     values = [f"{key}={json.dumps(value)}" for key, value in keys.items()]
-    return subprocess.run(
-        [sys.executable, *launcher, str(folder / "toy.py"), str(kill_at), *values],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_python(*launcher, folder / "toy.py", kill_at, *values)
 
 
 def test_killed_and_resumed_is_the_undisturbed_training(keys, tmp_path, capsys):
@@ -304,7 +300,7 @@ def test_torchrun_trains_as_one_process_does(keys, tmp_path):
     for found, expected in zip(two["validation"], one["validation"], strict=True):
         assert found == pytest.approx(expected, abs=0.5)  # near ties
     first, second, begun = map(
-        tower_of, (folder / "vlm", folder.parent / "two/vlm", Path(keys["vlm"]))
+        tower_of, (folder / "vlm", folder.parent / "two/vlm", Path(clip_of(keys)))
     )
     # Adam makes as much of the rounding errors of a gradient of zero (a key's bias) as of others.
     assert (second - first).norm() < 0.02 * (first - begun).norm()
@@ -318,7 +314,7 @@ def test_finished_training_can_be_prolonged(keys, capsys):
     assert files_of(folder) == before
     _, prolonged = train(keys, epochs=2)
     out = capsys.readouterr().out
-    assert "going on after step 4" in out and f"backbone={folder}/vlm backbone_heads=" in out
+    assert "going on after step 4" in out and f"weights and results: {folder}" in out
     _, whole = train(keys, name="whole")
     assert prolonged["losses"] == whole["losses"] and len(whole["losses"]) == 2
 
@@ -339,31 +335,25 @@ def registry(tmp_path, keys, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["folder", "name"])
-def test_trained_vlm_is_evaluated(keys, tmp_path, registry, kind, monkeypatch):
-    keys["vlm"] = registry if kind == "name" else keys["vlm"]
+def test_trained_vlm_is_evaluated(keys, tmp_path, registry, kind, run):
+    former = registry if kind == "name" else clip_of(keys)
+    keys["heads"] = write_stage(tmp_path / "stage1", tmp_path, former)
     folder, results = train(keys, epochs=1, lr=1e-2)
-    for part in ("query", "candidate", "filenames"):
-        (tmp_path / f"{part}_test.txt").write_text((tmp_path / f"{part}_valid.txt").read_text())
-    shared = {key: keys[key] for key in ("root", "dataset", "bases", "vlm", "device", "cache")}
-    outputs = {"outputs": str(tmp_path / "evaluated"), "figures": False, "heads": keys["heads"]}
-    name, heads = results["trained_vlm"], keys["heads"]
-    values = {**shared, **outputs, "backbone": name, "backbone_heads": heads}
-    arguments = [f"{key}={json.dumps(value)}" for key, value in values.items()]
-    monkeypatch.setattr(sys, "argv", ["evaluate.py", *arguments])
-    evaluate.main()
+    values = {key: keys[key] for key in ("root", "dataset", "device")}
+    values |= {"vlm": former, "bases": bases_of(tmp_path), "trained": [keys["heads"], str(folder)]}
+    values |= {"outputs": f"{tmp_path}/evaluated", "figures": False, "cache": f"{tmp_path}/cache"}
+    code, _, errors = run(evaluate.main, *(f"{k}={json.dumps(v)}" for k, v in values.items()))
+    assert code == 0, errors
     found = json.loads((tmp_path / "evaluated/fashion_retrieval/run/results.json").read_text())
     scores = {m: s for cell in found["cells"] for m, s in cell["scores"].items()}
     best = {key: value for key, value in results["best"].items() if key != "epoch"}
     assert scores["crl"] == pytest.approx(best, abs=0.5)  # near ties
     assert scores["crl-mlp"] != scores["crl"]
     # and its embeddings are those of the network that was trained
-    trained, former = (load_vlm(name, device="cpu") for name in (name, keys["vlm"]))
+    trained, former = (load_vlm(name, device="cpu") for name in (f"{folder}/vlm", former))
+    state = state_of(folder)["model"].items()
     former.model.visual.load_state_dict(
-        {
-            key.removeprefix("tower."): tensor
-            for key, tensor in state_of(folder)["model"].items()
-            if key.startswith("tower.")
-        }
+        {key.removeprefix("tower."): t for key, t in state if key.startswith("tower.")}
     )
     pictures = sorted((tmp_path / "img").iterdir())[:5]
     one, other = (embed_images(vlm, pictures, None).image for vlm in (trained, former))
@@ -383,58 +373,55 @@ def refused(match, keys, **more):
 
 
 def test_wrong_input_before_the_vlm_is_loaded(keys, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "load_vlm", lambda *_: pytest.fail("a VLM was loaded"))
-    refused("unknown VLM 'nothing'", keys, vlm="nothing")
-    refused("only an open_clip VLM can be trained here, and 'align' is none", keys, vlm="align")
+    monkeypatch.setattr(module, "load_trainable", lambda *_: pytest.fail("a VLM was loaded"))
+    root, clip = tmp_path, clip_of(keys)
     refused("no data set 'Cloths'; did you mean 'Clothes'", keys, dataset="Cloths")
-    refused("unknown attribute 'colour'", keys, bases={"colour": "x"})
-    refused("there are no heads .*nothing.safetensors; train", keys, heads="nothing.safetensors")
-    other = write_heads(tmp_path / "three.safetensors", attributes=3)
+    refused("nothing is no folder of train_mlp.py, train_b", keys, heads="nothing")
+    file = Path(keys["heads"]) / "heads.safetensors"
+    refused(f"is a file; give the folder of the training: {keys['heads']}", keys, heads=file)
+    other = write_stage(tmp_path / "align", root, clip, vlm="align")
+    refused("only an open_clip VLM can be trained here, and 'align' is none", keys, heads=other)
+    other = write_stage(tmp_path / "gone", root, clip, vlm="gone")
+    refused("unknown VLM 'gone'", keys, heads=other)
+    other = write_stage(tmp_path / "three", root, clip, attributes=3)
     refused("heads for 3 attributes, the data has 2; use heads trained on", keys, heads=other)
-    other = write_heads(tmp_path / "wide.safetensors", width=9)
+    other = write_stage(tmp_path / "wide", root, clip, width=9)
     refused("take representations of width 9, these are 6 wide", keys, heads=other)
-    other.write_bytes(other.read_bytes()[:200])
-    refused("wide.safetensors is damaged", keys, heads=other)
+    other = write_stage(tmp_path / "stage2", root, clip, method="crl")
+    (tmp_path / "stage2/vlm").mkdir()
+    refused("stage2 is no folder of train_mlp.py; heads must be one", keys, heads=other)
+    file.write_bytes(file.read_bytes()[:200])
+    refused("heads.safetensors is damaged", keys)
     (tmp_path / "img/150.png").unlink()
     refused("1 of 180 images are missing", keys)
-    monkeypatch.setattr(networks, "world", lambda: 3)
-    refused("26 triplets in batches of 8 leave a last one of 2, fewer than the 3 processes", keys)
 
 
-def test_heads_of_another_vlm(keys, tmp_path):
-    heads = load_heads(keys["heads"], 2, WIDTH)
-    about = {"vlm": "mine", "precision": "fp32"}
-    save_tensors(tmp_path / "other.safetensors", heads, vlm_fingerprint="0" * 16, **about)
-    refused(
-        "other.safetensors was trained on the VLM 'mine'",
-        keys,
-        heads=tmp_path / "other.safetensors",
-    )
-    fingerprint = load_vlm(keys["vlm"], "cpu").fingerprint
-    save_tensors(tmp_path / "other.safetensors", heads, vlm_fingerprint=fingerprint, **about)
-    train(keys, epochs=1, heads=tmp_path / "other.safetensors")
+def test_vlm_that_has_changed_since_stage_1(keys, tmp_path):
+    other = write_stage(tmp_path / "other", tmp_path, clip_of(keys), vlm_fingerprint="0" * 16)
+    refused("other was trained on another VLM than .*clip' is now", keys, heads=other)
 
 
 def test_another_training_in_the_folder(keys, tmp_path):
     folder, _ = train(keys, epochs=1)
     refused(r"holds another training \(lr 0.0001, not 0.5\); choose another name=", keys, lr=0.5)
     refused(r"another training \(precision 'fp32', not 'bf16'\)", keys, precision="bf16")
-    heads = load_heads(keys["heads"], 2, WIDTH)
-    heads.mean += 1
-    save_tensors(tmp_path / "other.safetensors", heads)
-    refused(r"another training \(heads '", keys, heads=tmp_path / "other.safetensors")
-    refused(r"another training \(vlm '", keys, vlm=str(folder / "vlm"))
-    shape = Path(keys["bases"]["shape"])  # the longer one
+    other = write_stage(tmp_path / "two", tmp_path, clip_of(keys), seed=2)
+    refused(r"another training \(heads '", keys, heads=other)
+    other = write_stage(tmp_path / "three", tmp_path, folder / "vlm")
+    refused(r"another training \(vlm '", keys, heads=other)
+    shape = tmp_path / "shape.yaml"  # the longer one
     shape.write_text(shape.read_text() + "- shape z\n")
-    refused(r"another training \(basis '", keys)
+    train(keys, epochs=1)  # the bases are those of stage 1
+    other = write_stage(tmp_path / "four", tmp_path, clip_of(keys))
+    refused(r"another training \(basis '", keys, heads=other)
     (folder / "state.pt").write_bytes(b"nonsense")
     refused("state.pt is damaged; remove it to start again", keys)
 
 
 def test_loss_that_is_not_finite(keys, monkeypatch):
     folder, _ = train(keys, epochs=1)
-    loss = networks.triplet_loss
-    monkeypatch.setattr(networks, "triplet_loss", lambda *given: loss(*given) * torch.nan)
+    loss = trainers.triplet_loss
+    monkeypatch.setattr(trainers, "triplet_loss", lambda *given: loss(*given) * torch.nan)
     before = {file: content for file, content in files_of(folder).items() if file.suffix != ".yaml"}
     with pytest.raises(UserError, match="the loss of step 5 is not finite; the best weights and"):
         train(keys)
@@ -470,8 +457,10 @@ def test_unreadable_image(keys, tmp_path):
 
 
 def test_command_says_it_in_one_line(keys, tmp_path):
-    done = start(tmp_path, {**keys, "heads": "nothing.safetensors"})
-    assert done.returncode == 2 and done.stderr.startswith("error: there are no heads nothing")
+    done = start(tmp_path, {**keys, "heads": "nothing"})
+    assert done.returncode == 2 and done.stderr.startswith(
+        "error: nothing is no folder of train_mlp.py"
+    )
     assert done.stderr.count("\n") == 1
 
 

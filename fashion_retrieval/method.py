@@ -1,0 +1,269 @@
+"""CRL's fashion retrieval (paper, Table 4): representation, triplets, loss, mean average precision.
+
+Shapes: I (N, D) images; T_a (K, D) the text basis of attribute a; Q queries; C candidates. Queries
+and candidates are tables of three columns: index of an image, attribute, value.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch.nn.functional as F
+from sklearn.decomposition import PCA
+from torch import Tensor
+
+from crl.projection import l2, project
+
+Represent = Callable[[np.ndarray, int], np.ndarray]  # images (n,), attribute -> (n, W) unit rows
+
+IMAGES_AT_ONCE = 4096
+SIMILARITIES_AT_ONCE = 2**23
+
+# --- representation -------------------------------------------------------------------------------
+
+
+def conditional(image: np.ndarray, text: np.ndarray) -> Represent:
+    """x = l2(I @ T_a.T) of images (n,) and an attribute a: (n, K) float32, unit rows.
+
+    `crl.projection.ConditionalProjection` is not used: it makes the rows of T unit vectors, which
+    aligned bases are not.
+
+    Args:
+        image: I, (N, D), of any length.
+        text: T_a of each attribute, aligned, (A, K, D).
+    """
+
+    def represent(images: np.ndarray, attribute: int) -> np.ndarray:
+        parts = np.array_split(images, len(images) // IMAGES_AT_ONCE + 1)
+        r = [project(l2(image[part]), text[attribute]) for part in parts]  # R = I Tᵀ
+        return l2(np.concatenate(r))
+
+    return represent
+
+
+def align(text: np.ndarray, width: int) -> np.ndarray:
+    """Bring a basis to the width of a smaller one: (K, D) -> (width, D).
+
+    PCA with the D dimensions as samples and the K texts as features, as in the authors' code:
+    `PCA(n_components=width).fit_transform(T.T).T`. A basis of `width` texts stays as it is. Rows
+    of the result are principal mixtures of texts, not texts, and not of unit length.
+
+    The singular values are computed in full: scikit-learn's automatic choice is a randomised,
+    unseeded approximation for bases such as the paper's. The largest loading of each component is
+    positive: signs change no cosine similarity of I @ align(T).T, but what a head is fed.
+
+    Args:
+        text: T, (K, D) L2-normalised rows.
+        width: at most K and D.
+
+    Raises:
+        ValueError: `width` is larger than K or D.
+    """
+    if width == len(text):
+        return text
+    if width > min(text.shape):
+        raise ValueError(
+            f"{text.shape[0]} texts of {text.shape[1]} dimensions cannot be reduced to {width}"
+        )
+    # float64: rounding then decides no sign
+    samples = text.T.astype(np.float64)  # (D, K)
+    pca = PCA(n_components=width, svd_solver="full")
+    reduced = pca.fit_transform(samples)  # (D, width)
+    # scikit-learn's own rule since 1.5, stated here so that 1.4 gives the same
+    largest = np.abs(pca.components_).argmax(axis=1)[:, None]
+    signs = np.sign(np.take_along_axis(pca.components_, largest, axis=1))  # (width, 1)
+    return (signs * reduced.T).astype(text.dtype)
+
+
+# --- training -------------------------------------------------------------------------------------
+
+
+class TripletSampler:
+    """Draws triplets as ASEN (Ma et al., AAAI 2020) and the authors of CRL do: the attribute
+    uniformly; two of its values; two distinct images of the first value and one of the second.
+
+    The first value needs two images. The authors' code draws among all pairs of values, and stops
+    with an error where the first one has a single image; here such pairs are never drawn. As in
+    theirs, other values of the negative do not count: where images have several values of an
+    attribute, a negative can have the first value too. A label that stands twice in the data
+    counts once, so that no image is its own positive.
+
+    Args:
+        labels: (L, 3) int64; rows: index of an image, attribute, value.
+
+    Attributes:
+        labels: (L', 3), the distinct rows, by attribute, value and image.
+
+    Raises:
+        ValueError: an attribute below the largest one makes no triplet.
+    """
+
+    def __init__(self, labels: np.ndarray) -> None:
+        self.labels = np.unique(labels[:, [1, 2, 0]], axis=0)[:, [2, 0, 1]]
+        # A group is one value of one attribute: `_size` rows of labels from `_start`.
+        groups, self._start, self._size = np.unique(
+            self.labels[:, 1:], axis=0, return_index=True, return_counts=True
+        )
+        self._firsts = np.flatnonzero(self._size > 1)  # groups that can be the first value
+        attributes = np.arange(groups[:, 0].max() + 2)
+        # Attribute a has the groups from _group[a] to _group[a + 1], and likewise of `_firsts`.
+        self._group = np.searchsorted(groups[:, 0], attributes)
+        self._first = np.searchsorted(groups[self._firsts, 0], attributes)
+        bad = np.flatnonzero((np.diff(self._group) < 2) | (np.diff(self._first) < 1))
+        if len(bad):
+            raise ValueError(
+                f"attribute {bad[0]} makes no triplet: it needs a value with two images and "
+                "another value with one"
+            )
+
+    def draw(self, count: int, *seed: int) -> np.ndarray:
+        """(count, 3) rows of `labels`: anchor, positive, negative.
+
+        Args:
+            seed: seed, epoch, ...; the triplets depend on nothing else.
+        """
+        rng = np.random.default_rng(seed)
+        attribute = rng.integers(len(self._group) - 1, size=count)
+        first = self._firsts[rng.integers(self._first[attribute], self._first[attribute + 1])]
+        # Of n others draw one of n - 1 and step over the one that is taken.
+        second = rng.integers(self._group[attribute], self._group[attribute + 1] - 1)
+        second += second >= first
+        anchor = rng.integers(self._size[first])
+        positive = rng.integers(self._size[first] - 1)
+        positive += positive >= anchor
+        negative = self._start[second] + rng.integers(self._size[second])
+        start = self._start[first]
+        return np.column_stack([start + anchor, start + positive, negative])
+
+
+def triplet_loss(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float) -> Tensor:
+    """Mean of max(0, margin - anchor · positive + anchor · negative); (B, D) each, unit rows."""
+    return F.relu(margin + (anchor * (negative - positive)).sum(1)).mean()
+
+
+# --- mean average precision -----------------------------------------------------------------------
+
+
+def average_precision(
+    similarity: np.ndarray, query_value: np.ndarray, candidate_value: np.ndarray
+) -> np.ndarray:
+    """Average precision of each query's ranking, as a fraction.
+
+    A candidate is relevant if it has the query's value. AP is the mean over the relevant ones of
+    (relevant ones down to it) / (its rank); 0 where none is relevant. Candidates of equal
+    similarity count as in the mean over all their orders. So a constant similarity gives the exact
+    expectation of a random ranking.
+
+    Args:
+        similarity: (Q, C) finite floats, larger is nearer.
+        query_value, candidate_value: (Q,) and (C,) integers.
+
+    Returns:
+        (Q,) float64, from 0 to 1.
+
+    The relevant first and third of three, then tied with the second: (1/1 + 2/3) / 2, and the mean
+    of that and (1/1 + 2/2) / 2.
+
+    >>> values = np.array([7]), np.array([7, 1, 7])
+    >>> average_precision(np.array([[0.9, 0.5, 0.1]]), *values).round(3)
+    array([0.833])
+    >>> average_precision(np.array([[0.9, 0.5, 0.5]]), *values).round(3)
+    array([0.917])
+    """
+    C = len(candidate_value)
+    harmonic = np.append(0, np.cumsum(1 / np.arange(1, C + 1)))  # 1/1 + ... + 1/n, n = 0 to C
+    relevant = {value: candidate_value == value for value in np.unique(query_value)}
+    precision = np.zeros(len(query_value))
+    for query, (row, value) in enumerate(zip(similarity, query_value, strict=True)):
+        found = np.sort(row[relevant[value]])  # (m,) scores of the relevant ones
+        if not len(found):
+            continue
+        # Of all candidates and of the relevant ones: how many are above, and tied, itself too.
+        above, tied = _above_and_tied(np.sort(row), found)  # (m,) each
+        found_above, found_tied = _above_and_tied(found, found)
+        # Over all orders it stands at the ranks above + i, i = 1..tied, equally often, and there
+        # has found_above + 1 + (i - 1) * others relevant ones down to it.
+        others = (found_tied - 1) / np.maximum(tied - 1, 1)
+        inverse = harmonic[above + tied] - harmonic[above]  # sum over i of 1 / (above + i)
+        rest = tied - (above + 1) * inverse  # sum over i of (i - 1) / (above + i)
+        precision[query] = np.mean(((found_above + 1) * inverse + others * rest) / tied)
+    return precision
+
+
+def _above_and_tied(ranked: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How many of `ranked` (n,), ascending, are above, and equal to, each of `scores` (m,)."""
+    up_to = ranked.searchsorted(scores, "right")
+    return len(ranked) - up_to, up_to - ranked.searchsorted(scores, "left")
+
+
+def retrieval_precision(
+    represent: Represent, query: np.ndarray, candidate: np.ndarray
+) -> np.ndarray:
+    """Average precision (Q,) of each query (Q, 3) among the candidates (C, 3) of its attribute."""
+    precision = np.zeros(len(query))
+    for mine, others in by_attribute(query, candidate):
+        attribute = query[mine[0], 1]
+        near = represent(query[mine, 0], attribute)  # (q, W)
+        far = represent(candidate[others, 0], attribute)  # (c, W)
+        for part in _parts(len(mine), len(others)):
+            precision[mine[part]] = average_precision(
+                near[part] @ far.T, query[mine[part], 2], candidate[others, 2]
+            )
+    return precision
+
+
+def random_draw(query: np.ndarray, candidate: np.ndarray, seed: int) -> np.ndarray:
+    """Average precision (Q,) of one random ranking per query."""
+    rng = np.random.default_rng(seed)
+    precision = np.zeros(len(query))
+    for mine, others in by_attribute(query, candidate):
+        mine = mine[np.argsort(query[mine, 2], kind="stable")]  # decides which query draws what
+        for part in _parts(len(mine), len(others)):
+            similarity = rng.random((len(part), len(others)), np.float32)
+            precision[mine[part]] = average_precision(
+                similarity, query[mine[part], 2], candidate[others, 2]
+            )
+    return precision
+
+
+def random_expectation(query: np.ndarray, candidate: np.ndarray) -> np.ndarray:
+    """Exact mean (Q,) of average precision over all rankings: that of candidates all tied.
+
+    With R of C candidates relevant and H = 1/1 + ... + 1/C it is
+    (H + (R - 1) / (C - 1) * (C - H)) / C.
+    """
+    precision = np.zeros(len(query))
+    for mine, others in by_attribute(query, candidate):
+        distinct, inverse = np.unique(query[mine, 2], return_inverse=True)
+        tied = np.zeros((len(distinct), len(others)), np.float32)
+        precision[mine] = average_precision(tied, distinct, candidate[others, 2])[inverse]
+    return precision
+
+
+def by_attribute(
+    query: np.ndarray, candidate: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Which queries and which candidates belong to each attribute."""
+    for attribute in np.unique(query[:, 1]):
+        yield np.flatnonzero(query[:, 1] == attribute), np.flatnonzero(candidate[:, 1] == attribute)
+
+
+def _parts(queries: int, candidates: int) -> list[np.ndarray]:
+    """Numbers of queries, so many at once that memory is bounded whatever their number."""
+    step = max(1, SIMILARITIES_AT_ONCE // candidates)
+    return [np.arange(queries)[start : start + step] for start in range(0, queries, step)]
+
+
+def mean_scores(
+    precision: np.ndarray, query: np.ndarray, attributes: list[str]
+) -> dict[str, float]:
+    """mAP in percent: of each attribute, `overall` (every query counts alike), and `mean` (every
+    attribute counts alike: the paper's Mean)."""
+    each = [100 * float(precision[query[:, 1] == a].mean()) for a in range(len(attributes))]
+    named = dict(zip(attributes, each, strict=True))
+    return {**named, "overall": 100 * float(precision.mean()), "mean": float(np.mean(each))}
+
+
+def without_relevant(query: np.ndarray, candidate: np.ndarray) -> int:
+    """How many queries have no candidate of their attribute and value."""
+    there = set(map(tuple, candidate[:, 1:].tolist()))
+    return sum(asked not in there for asked in map(tuple, query[:, 1:].tolist()))

@@ -1,0 +1,22 @@
+"""What the rivals have in common."""
+
+from fashion_retrieval.networks import Network
+from fashion_retrieval.rivals.towers import Tower
+
+
+class Rival(Network):
+    """A network on a tower.
+
+    Attributes:
+        method: its name, a key of `RIVALS`.
+        spatial: does it take the tower's feature map, not its vector?
+    """
+
+    method: str
+    spatial = False
+
+    def __init__(self, tower: Tower, attributes: int, width: int) -> None:
+        """width: of the representation."""
+        super().__init__()
+        self.tower, self.tower_name = tower.module, tower.name
+        self.preprocess, self.width = tower.preprocess, width

@@ -1,0 +1,141 @@
+"""What a rival is put on: the visual tower of any open_clip VLM, or torchvision's ResNet-50."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from crl.run.distributed import available_device
+from crl.run.errors import UserError
+from crl.run.hub import explained
+from crl.run.results import array_digest, digest
+from crl.run.torchvision_fix import import_torchvision
+from crl.run.weights import load_tensors
+from crl.vlm import Preprocess, check_trainable, load_vlm
+
+RESNET = "resnet50"
+
+
+class Tower(NamedTuple):
+    """What a rival is put on.
+
+    Attributes:
+        name: as the rival's file says it; `resnet50` wherever its weights came from.
+        module: pixels (B, 3, H, W) -> one vector (B, C), or a feature map (B, C, h, w).
+        channels: C.
+        fingerprint: changes whenever the features do.
+    """
+
+    name: str
+    module: nn.Module
+    preprocess: Callable[[Image.Image], Tensor]
+    channels: int
+    fingerprint: str
+
+
+class Visual(nn.Module):
+    """The visual tower of an open_clip model: its image vector, or its last feature map."""
+
+    def __init__(self, visual: nn.Module, spatial: bool) -> None:
+        super().__init__()
+        self.visual, self.spatial = visual, spatial
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        if not self.spatial:
+            vector = self.visual(pixels)
+            return vector[0] if isinstance(vector, tuple) else vector  # CoCa adds its tokens
+        found = self.visual.forward_intermediates(
+            pixels,
+            indices=1,  # the last
+            intermediates_only=True,
+            output_fmt="NCHW",
+            # A ViT's last norm evens out its tokens; CoCa's comes after pooling, in its width.
+            normalize_intermediates=getattr(self.visual, "attn_pool", None) is None,
+        )
+        return found["image_intermediates"][-1]
+
+
+def check_tower(name: str) -> None:
+    """Is there such a tower? Nothing is loaded to find that out.
+
+    Raises:
+        UserError: no such VLM or file; a VLM of another library than open_clip.
+    """
+    kind, separator, file = name.partition(":")
+    if kind != RESNET:
+        try:
+            check_trainable(name)
+        except UserError as error:
+            raise UserError(f"{error}; or take {RESNET}") from error
+    elif separator and not Path(file).expanduser().is_file():
+        raise UserError(f"there is no file {file!r} with the weights of a ResNet-50")
+
+
+def open_tower(
+    name: str, spatial: bool, device: str | torch.device | None, weights: bool = True
+) -> Tower:
+    """Load a tower in eval mode.
+
+    Args:
+        name: `resnet50`: torchvision's, with the ImageNet weights that ASEN starts from, fetched by
+            torchvision; `resnet50:FILE`: with the weights in a file, a whole state dict of it; or
+            an open_clip VLM as `load_vlm` takes it.
+        spatial: for its feature map, not its vector. That of a ResNet-50 is of its third stage,
+            1024 x 14 x 14, as in ASEN.
+        weights: False for a ResNet-50 without its weights.
+
+    Raises:
+        UserError: as `check_tower` and `load_vlm`; weights that cannot be fetched, are damaged or
+            do not fit; a tower without a feature map.
+    """
+    check_tower(name)
+    device = available_device(device)
+    kind, _, file = name.partition(":")
+    if kind == RESNET:
+        name = RESNET
+        module, preprocess = _resnet(file, spatial, weights)
+        state = module.state_dict().values()
+        fingerprint = digest(repr(preprocess), *(array_digest(tensor.numpy()) for tensor in state))
+    else:
+        vlm = load_vlm(name, device)
+        preprocess, fingerprint = vlm.preprocess, vlm.fingerprint
+        module = Visual(vlm.model.visual, spatial)
+    module.to(device).eval()
+    blank = preprocess(Image.new("RGB", (64, 64)))[None].to(device)
+    try:
+        with torch.no_grad():
+            channels = module(blank).shape[1]
+    except (AttributeError, NotImplementedError) as error:
+        if not spatial:
+            raise
+        raise UserError(f"the visual tower of {name} has no feature map; try {RESNET}") from error
+    return Tower(name, module, preprocess, channels, fingerprint)
+
+
+def _resnet(file: str, spatial: bool, weights: bool) -> tuple[nn.Module, Preprocess]:
+    import_torchvision()
+    from torchvision.models import ResNet50_Weights, resnet50
+
+    published = ResNet50_Weights.IMAGENET1K_V1
+    transforms = published.transforms(resize_size=224)  # as ASEN's: nothing is cut off but a border
+    state = None
+    if weights:
+        state = load_tensors(Path(file).expanduser()) if file else _fetch(published)
+    resnet = resnet50(weights=None)
+    if state is not None:
+        with explained(f"a ResNet-50: {file or published}", remote=False):
+            resnet.load_state_dict(state)
+    parts = list(resnet.children())  # 4 of the stem, 4 stages, mean, classifier
+    module = nn.Sequential(*parts[:7]) if spatial else nn.Sequential(*parts[:9], nn.Flatten())
+    return module, Preprocess(transforms)
+
+
+def _fetch(published) -> dict[str, Tensor]:
+    try:
+        with explained("torchvision's weights of ResNet-50", remote=False):
+            return published.get_state_dict(check_hash=True, weights_only=True, map_location="cpu")
+    except UserError as error:
+        raise UserError(f"{error}. Without a network use tower={RESNET}:FILE") from error

@@ -1,0 +1,205 @@
+"""Training from pixels against one triplet at a time; worker processes and several processes
+against one."""
+
+import json
+import os
+import socket
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing as mp
+from toy_network import Toy, ToyTrainer, pixels_of, settings, write_data
+
+from crl.run import distributed
+from crl.run.errors import UserError
+from fashion_retrieval import trainers
+from fashion_retrieval.method import mean_scores
+from fashion_retrieval.networks import represent_rows
+
+
+def train(folder, data, network=None, **more):
+    trainer = ToyTrainer(settings(folder, **more), data, network)
+    trainer.run()
+    return trainer.network, json.loads((trainer.folder / "results.json").read_text())
+
+
+def test_validation_query_by_query(tmp_path):
+    data = write_data(tmp_path)
+    network, results = train(tmp_path, data, epochs=1)
+    precision = []
+    with torch.inference_mode():
+
+        def embed(row):
+            return network.embed(network.tower(pixels_of(data, row[0])), torch.tensor([row[1]]))[0]
+
+        for query in data.query:
+            own = [c for c in data.candidate if c[1] == query[1]]
+            own.sort(key=lambda c: -float(embed(query) @ embed(c)))
+            ranks = [rank for rank, c in enumerate(own, 1) if c[2] == query[2]]
+            precision.append(np.mean([(n + 1) / r for n, r in enumerate(ranks)] or [0.0]))
+    expected = mean_scores(np.array(precision), data.query, data.attributes)
+    assert results["validation"] == [pytest.approx({"epoch": 1, **expected})]
+    assert 0 < expected["overall"] < 100
+
+
+# --- training -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_unreadable_image_is_named(tmp_path, workers):
+    data = write_data(tmp_path)
+    data.files[30].write_bytes(b"no picture")
+    message = r"cannot read the image .*030.png: cannot identify.*; mend it or leave it out"
+    with pytest.raises(UserError, match=message) as caught:
+        train(tmp_path, data, workers=workers, epochs=1)  # it is one of the validation
+    assert "\n" not in str(caught.value)
+    for file in data.files[:24]:
+        file.write_bytes(file.read_bytes()[:-30])
+    with pytest.raises(UserError, match=r"cannot read the image .*0(0|1|2)\d.png: .*truncated"):
+        train(tmp_path, data, workers=workers)
+
+
+def literal_training(config, data):
+    """The same training, triplet by triplet."""
+    network, losses = Toy(), []
+    adam = torch.optim.Adam([network.tower.linear.weight, network.tower.linear.bias, network.mask])
+    for epoch in range(config.epochs):
+        drawn = data.sampler.draw(config.triplets, config.seed, epoch).tolist()
+        losses.append([])
+        while drawn:
+            batch, drawn = drawn[: config.batch_size], drawn[config.batch_size :]
+            loss = 0.0
+            for triplet in batch:
+                images, attribute = (
+                    data.sampler.labels[triplet, 0],
+                    data.sampler.labels[triplet, 1],
+                )
+                features = torch.cat([network.tower(pixels_of(data, n)) for n in images])
+                a, p, n = network.embed(features, torch.from_numpy(attribute))
+                loss += torch.clamp(config.margin - a @ p + a @ n, min=0) / len(batch)
+                one = network.penalty(features[:, None], torch.from_numpy(attribute[:1]))
+                loss += one / len(batch)
+            adam.param_groups[0]["lr"] = config.lr
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+            losses[-1].append(loss.item())
+    return network, [np.mean(each) for each in losses]
+
+
+def assert_same(one, other, atol=1e-10):
+    for key, tensor in one.state_dict().items():
+        assert torch.allclose(tensor, other.state_dict()[key], rtol=0, atol=atol), key
+
+
+def test_training_triplet_by_triplet(tmp_path):
+    data = write_data(tmp_path)
+    network, results = train(tmp_path, data)
+    expected, losses = literal_training(settings(tmp_path), data)
+    assert results["losses"] == pytest.approx(losses, abs=1e-12)
+    assert_same(network, expected)
+    assert not torch.allclose(network.mask, Toy().mask, atol=1e-3)
+    assert torch.equal(network.spare, torch.ones(3))
+
+
+def test_worker_processes_change_no_number(tmp_path):
+    data = write_data(tmp_path)
+    one, two = (train(tmp_path, data, name=f"{n}", workers=n) for n in (0, 2))
+    for key in ("losses", "validation"):
+        assert one[1][key] == two[1][key]
+    assert_same(one[0], two[0], atol=0)
+
+
+def test_rest_of_an_epoch_decodes_only_what_it_needs(tmp_path, monkeypatch):
+    """Goes on after an interrupt in the middle of the second epoch."""
+    data = write_data(tmp_path)
+    _, whole = train(tmp_path, data, name="whole")
+    backward, calls = torch.Tensor.backward, []
+
+    def interrupted(*arguments):
+        calls.append(None)
+        if len(calls) == 7:
+            raise KeyboardInterrupt
+        return backward(*arguments)
+
+    monkeypatch.setattr(torch.Tensor, "backward", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, data, checkpoint_every=3)
+    network, decoded = Toy(), []
+    preprocess = network.preprocess
+    network.preprocess = lambda image: decoded.append(None) or preprocess(image)
+    _, resumed = train(tmp_path, data, network, checkpoint_every=3)
+    assert len(decoded) == 3 * (22 - 2 * 6) + 11  # two of four steps were done; the validation
+    assert resumed["losses"] == whole["losses"] and resumed["validation"] == whole["validation"]
+
+
+# --- several processes ----------------------------------------------------------------------------
+
+
+class Recorded(torch.optim.Adam):
+    """Adam that keeps the gradients of every step in `given`."""
+
+    given: ClassVar = []
+
+    def step(self):
+        self.given.append(torch.cat([p.grad.flatten() for p in self.param_groups[0]["params"]]))
+        super().step()
+
+
+def one_of_two(rank, folder):
+    torch.set_num_threads(1)
+    where = {"WORLD_SIZE": "2", "RANK": str(rank), "MASTER_ADDR": "127.0.0.1"}
+    os.environ.update(where, MASTER_PORT=(folder / "port").read_text())
+    torch.optim.Adam = Recorded
+    data = write_data(folder / f"{rank}")
+    with distributed.process_group("cpu"):
+        trainer = ToyTrainer(settings(folder), data)
+        trainer.run()
+        network = trainer.network
+        rows = data.sampler.labels[:5, :2]  # 5 rows, of few images: one batch for one process
+        vectors = represent_rows(network, data.files, rows, "fp32", 100, 0)
+    found = {"network": network.state_dict(), "gradients": torch.stack(Recorded.given)}
+    found |= {"vectors": torch.from_numpy(vectors), "kept": trainer.kept}
+    torch.save(found, folder / f"{rank}.pt")
+
+
+def test_two_processes_are_one(tmp_path, monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        (tmp_path / "port").write_text(str(free.getsockname()[1]))
+    mp.spawn(one_of_two, (tmp_path,), nprocs=2)
+    two = json.loads((tmp_path / "outputs/toys/toy/results.json").read_text())
+    monkeypatch.setattr(torch.optim, "Adam", Recorded)
+    monkeypatch.setattr(Recorded, "given", [])
+    data = write_data(tmp_path)
+    network, one = train(tmp_path, data, name="one")
+    assert two["losses"] == pytest.approx(one["losses"], abs=1e-12)
+    assert two["validation"] == [pytest.approx(found, abs=1e-6) for found in one["validation"]]
+    rows = data.sampler.labels[:5, :2]
+    expected = represent_rows(network, data.files, rows, "fp32", 4, 0)
+    for rank in (0, 1):
+        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        gradients = torch.stack(Recorded.given)
+        assert len(gradients) == 8  # steps
+        assert torch.allclose(found["gradients"], gradients, rtol=0, atol=1e-12)
+        for key, tensor in network.state_dict().items():
+            assert torch.allclose(found["network"][key], tensor, rtol=0, atol=1e-9)
+        assert np.allclose(found["vectors"], expected, atol=1e-6)
+        assert bool(found["kept"]) == (rank == 0)  # one of them writes
+
+
+def test_every_process_needs_a_triplet_in_every_batch(tmp_path, monkeypatch):
+    data = write_data(tmp_path)
+    monkeypatch.setattr(trainers, "world", lambda: 3)
+
+    def start(**more):
+        ToyTrainer(settings(tmp_path, **more), data)
+
+    with pytest.raises(UserError, match="22 triplets in batches of 5 leave a last one of 2, fewer"):
+        start(batch_size=5)
+    with pytest.raises(UserError, match="batches of 2 leave a last one of 2, fewer than the 3 pro"):
+        start(batch_size=2)
+    start(triplets=21, batch_size=6)  # a last one of 3
+    start(triplets=24, batch_size=6)

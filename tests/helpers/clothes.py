@@ -1,0 +1,119 @@
+"""A small data set of clothes in ASEN's files, a VLM that sees them, and a tiny CLIP."""
+
+import functools
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch.nn import functional as F
+from toy_vlm import ToyVLM
+
+from crl.run.torchvision_fix import import_torchvision
+
+import_torchvision()
+import open_clip  # noqa: E402
+
+ATTRIBUTES = ("texture", "shape")
+TEXTS = (6, 9)  # of the bases
+CLIP = {
+    "embed_dim": 16,
+    "quick_gelu": True,
+    "vision_cfg": {
+        "image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16,
+    },
+    "text_cfg": {
+        "context_length": 20, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2,
+    },
+}  # fmt: skip
+MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
+open_clip.get_tokenizer = functools.cache(open_clip.get_tokenizer)  # most of the time of loading
+
+
+class Clothes(ToyVLM):
+    """Sees pictures of one pixel: texture, shape and a number. Embeddings are both values and
+    noise."""
+
+    dim = 16
+
+    def preprocess(self, image):
+        return torch.from_numpy(np.asarray(image.convert("RGB"), np.float32)).permute(2, 0, 1)
+
+    def encode_images(self, batch):
+        self.images += len(batch)
+        texture, shape, number = batch[:, :, 0, 0].long().T
+        values = torch.cat([F.one_hot(texture, 4), F.one_hot(shape, 4)], 1).float()
+        noise = torch.randn(256, 16, generator=torch.Generator().manual_seed(0))
+        return F.pad(values, (0, 8)) + 0.4 * noise[number]
+
+    def encode_texts(self, texts):
+        self.texts += texts
+        seeds = [torch.Generator().manual_seed(sum(text.encode())) for text in texts]
+        return torch.stack([torch.randn(16, generator=seed) for seed in seeds])
+
+
+def write_clothes(folder: Path) -> dict:
+    """120 pictures to train on, 60 to validate with (and to test: the same); -> the keys that all
+    trainings share. Their bases are `folder/<attribute>.yaml`, see `bases_of`."""
+    rng = np.random.default_rng(0)
+    (folder / "img").mkdir()
+    meta = {"ATTRIBUTES": list(ATTRIBUTES), "ATTRIBUTES_NUM": dict.fromkeys(ATTRIBUTES, 4)}
+    (folder / "meta.json").write_text(json.dumps({"Clothes": meta}))
+    number = 0
+    for split, count in (("train", 120), ("valid", 60)):
+        names, rows = [], []
+        for index in range(count):
+            values = rng.integers(4, size=2)
+            names.append(f"img/{number:03}.png")
+            Image.fromarray(np.uint8([[[*values, number]]])).save(folder / names[-1])
+            number += 1
+            rows.append([(index, attribute, values[attribute]) for attribute in (0, 1)])
+        lines = [" ".join(map(str, row)) for pair in rows for row in pair]
+        if split == "train":
+            lines = [f"{t[0]} {t[1]} {t[2]} {s[1]} {s[2]}" for t, s in rows]
+            (folder / "filenames_train.txt").write_text("\n".join(names) + "\n")
+            (folder / "label_train.txt").write_text("\n".join(lines) + "\n")
+            continue
+        for part in ("valid", "test"):
+            (folder / f"filenames_{part}.txt").write_text("\n".join(names) + "\n")
+            (folder / f"query_{part}.txt").write_text("\n".join(lines[:40]) + "\n")
+            (folder / f"candidate_{part}.txt").write_text("\n".join(lines[40:]) + "\n")
+    for attribute, count in zip(ATTRIBUTES, TEXTS, strict=True):
+        texts = "".join(f"\n- {attribute} {'abcdefghi'[n] * (n + 1)}" for n in range(count))
+        (folder / f"{attribute}.yaml").write_text(
+            f"criterion: {attribute}\nvlm_prompt: of {{text}}\ntexts:{texts}\n"
+        )
+    shared = {"root": folder, "dataset": "Clothes", "device": "cpu", "outputs": folder / "outputs"}
+    return {key: str(value) for key, value in shared.items()}
+
+
+def bases_of(folder: Path) -> dict[str, str]:
+    return {attribute: str(folder / f"{attribute}.yaml") for attribute in ATTRIBUTES}
+
+
+def write_noise(folder: Path) -> None:
+    """In the place of the pictures of `write_clothes`, for networks that see more than a pixel."""
+    rng = np.random.default_rng(0)
+    for picture in sorted((folder / "img").iterdir()):
+        Image.fromarray(rng.integers(0, 256, (36, 40, 3), np.uint8)).save(picture)
+
+
+def write_clip(folder: Path, **model) -> Path:
+    """A tiny CLIP in open_clip's files; `model` changes its configuration. Every weight is well
+    away from its initial value, so that no term of the forward pass is idle."""
+    folder.mkdir(parents=True, exist_ok=True)
+    preprocess = {"size": 32, "mean": MEAN, "std": STD, "interpolation": "bicubic"}
+    config = {"model_cfg": {**CLIP, **model}, "preprocess_cfg": preprocess}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    torch.manual_seed(0)
+    made = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
+    for tensor in made.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.copy_(tensor + 0.1 * torch.randn_like(tensor).abs())
+            if tensor.ndim > 1:
+                tensor.normal_(0, 1.5 / tensor[0].numel() ** 0.5)
+    state = {key: tensor.contiguous() for key, tensor in made.state_dict().items()}
+    save_file(state, folder / "open_clip_model.safetensors")
+    return folder
