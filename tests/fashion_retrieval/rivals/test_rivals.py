@@ -33,7 +33,7 @@ from fashion_retrieval.train_rival import RivalConfig
 
 import_torchvision()
 import open_clip  # noqa: E402
-from commands import REPOSITORY
+from commands import REPOSITORY  # noqa: E402
 from open_clip.modified_resnet import ModifiedResNet  # noqa: E402
 from open_clip.timm_model import TimmModel  # noqa: E402
 from open_clip.transformer import VisionTransformer  # noqa: E402
