@@ -1,11 +1,14 @@
-"""Clevr4, Cards and any class-per-folder tree: image paths, and one label an image and criterion.
+"""Clevr4, Cards and any tree with a folder per class: image files, and a label for each criterion.
 
-Orders follow the paper's protocol, because few-shot splits depend on them: Clevr4's images by file
-name and its classes as its taxonomies list them; folder trees as torchvision's ImageFolder.
+A data set of your own: write a function (root, criterion) -> Labelled and enter it in `LOADERS`.
+
+The orders follow the paper's protocol, because few-shot splits depend on them: the images of Clevr4
+by file name and its classes as its taxonomies list them; folders as torchvision's ImageFolder.
 """
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,25 +52,45 @@ class Labelled:
     classes: list[str]
 
 
-def load(data: str, root: Path, criterion: str, expected: int | None = None) -> Labelled:
-    """Images and labels of `data` (`clevr4`, `cards` or `folder`) under `criterion`.
+def load(
+    data: str, root: Path, criterion: str, expected: int | None = None, at_least: int = 1
+) -> Labelled:
+    """Images and labels of the data set `data`, one of `LOADERS`, under `criterion`.
 
     Args:
         root: the folder that holds `clevr_4_10k_v1`, `cards`, or the criteria's folders.
         expected: how many images there should be; None accepts any number.
+        at_least: images that each class must have.
 
     Raises:
         UserError: missing data (with the page to get it from and the tree that is expected), an
-            unknown criterion or label, an empty class, or another number of images.
+            unknown criterion or label, too few images of a class, or another number of images.
     """
-    loaders = {"clevr4": _clevr4, "cards": _cards, "folder": _folder}
-    loaded = loaders[data](Path(root), criterion)
-    if expected is not None and len(loaded.paths) != expected:
+    labelled = LOADERS[data](Path(root), criterion)
+    if not labelled.paths:
+        raise UserError(f"there are no images in {root} for data={data}, {criterion}")
+    if expected is not None and len(labelled.paths) != expected:
         raise UserError(
-            f"{data} in {root} has {len(loaded.paths)} images, not {expected}; is the download "
+            f"{data} in {root} has {len(labelled.paths)} images, not {expected}; is the download "
             f"complete? (images=null accepts any number)"
         )
-    return loaded
+    check_classes(f"{root}, {criterion}", labelled.labels, labelled.classes, at_least)
+    return labelled
+
+
+def check_classes(where: str, labels: np.ndarray, classes: list[str], at_least: int) -> None:
+    """Refuse fewer than two classes, and a class with fewer images than `at_least`.
+
+    Raises:
+        UserError: says which class of `where` has how many.
+    """
+    if len(classes) < 2:
+        raise UserError(f"{where}: there is one class only, {classes[0]}; two or more are needed")
+    for name, count in zip(classes, np.bincount(labels, minlength=len(classes)), strict=True):
+        if count < at_least:
+            raise UserError(
+                f"{where}: class {name} has {count} images; it needs {at_least} or more"
+            )
 
 
 def _clevr4(root: Path, criterion: str) -> Labelled:
@@ -95,7 +118,7 @@ def _clevr4(root: Path, criterion: str) -> Labelled:
             f"{annotations_file}: {wrong.stem} has the {criterion} {value!r}; "
             f"{nearest(value, classes)}"
         )
-    return _labelled(paths, [facts[path.stem] for path in paths], classes, folder)
+    return _labelled(paths, [facts[path.stem] for path in paths], classes)
 
 
 def _cards(root: Path, criterion: str) -> Labelled:
@@ -125,19 +148,12 @@ def _tree(folder: Path, classes: list[str]) -> Labelled:
             images = [file for file in sorted(files) if file.lower().endswith(EXTENSIONS)]
             paths += [Path(directory) / file for file in images]
             names += [name] * len(images)
-    return _labelled(paths, names, classes, folder)
+    return _labelled(paths, names, classes)
 
 
-def _labelled(paths: list[Path], names: list[str], classes: list[str], folder: Path) -> Labelled:
-    if not paths:
-        raise UserError(f"there are no images in {folder}")
-    if len(classes) < 2:
-        raise UserError(f"{folder} has one class only, {classes[0]}; two or more are needed")
-    empty = [name for name in classes if name not in set(names)]
-    if empty:
-        raise UserError(f"{folder}: no image of the class {', '.join(empty)}")
+def _labelled(paths: list[Path], names: list[str], classes: list[str]) -> Labelled:
     index = {name: i for i, name in enumerate(classes)}
-    return Labelled(paths, np.array([index[name] for name in names]), classes)
+    return Labelled(paths, np.array([index[name] for name in names], int), classes)
 
 
 def _check_criterion(criterion: str, known: dict) -> None:
@@ -150,3 +166,11 @@ def _missing(name: str, root: Path, page: str, tree: str) -> UserError:
         f"{name} is not in {root.resolve()}; get it from {page} and unpack it to "
         f"{root}/{tree}, or set root=; a drawn stand-in comes from scripts/make_demo_data.py"
     )
+
+
+# The names that the key `data` takes.
+LOADERS: dict[str, Callable[[Path, str], Labelled]] = {
+    "clevr4": _clevr4,
+    "cards": _cards,
+    "folder": _folder,
+}

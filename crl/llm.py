@@ -1,21 +1,22 @@
-"""The LLM step: a criterion in plain words -> the texts of its basis (paper, table 12).
+"""The LLM step: a criterion in plain words -> the texts of its basis (paper, Table 12).
 
-Any server that speaks the OpenAI chat protocol will do (OpenAI, Ollama, vLLM, llama.cpp). An LLM
-seldom gives all it knows at once, so it is asked in rounds, and told each time what it has given:
+Any server with the OpenAI chat protocol can be asked (OpenAI, Ollama, vLLM, llama.cpp). One answer
+seldom holds all that an LLM knows, so it is asked in rounds; each prompt lists the texts so far:
 
-    prompt --server--> answer --parse_texts--> texts; again, until the number is reached or two
-    rounds bring nothing new --> TextBasis
+    prompt --server--> answer --parse_texts--> texts
 
-Every good answer is kept on disk under a key of all that shaped it, so a repeated call costs
-nothing and an interrupted one goes on where it stopped.
+The rounds end when the number is reached or two rounds in a row bring nothing new. Every good
+answer is kept on disk, so the same call again costs nothing, and an interrupted one goes on.
 """
 
 import ast
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,14 +25,15 @@ from urllib.parse import urlsplit
 import openai
 
 from crl.basis import TextBasis, fold
+from crl.run.cache import LLM_ANSWERS
 from crl.run.errors import UserError
 from crl.run.files import write_text
 
-T = TypeVar("T")
+Value = TypeVar("Value")
 
 OPENAI = "https://api.openai.com/v1"
 
-# Paper, table 12, in its order; number 1 is the one behind tables 1 to 4.
+# Paper, Table 12, in its order. Number 1 made the bases of Tables 1 to 4.
 LLM_PROMPTS = (
     "Generate common expressions to describe the {criterion}.",
     "List a wide variety of typical phrases used to characterize the {criterion}.",
@@ -40,9 +42,9 @@ LLM_PROMPTS = (
     "How do people usually talk about the {criterion}?",
 )
 
-MAX_ROUNDS = 50  # a bound on the bill: some models can go on for ever
-STALE_ROUNDS = 2  # one round without anything new happens by chance at temperature 1
-MAX_CHARACTERS = 100  # a longer 'text' is prose; the longest in the paper's bases has about 50
+MAX_ROUNDS = 50  # limits the cost: some models never stop
+STALE_ROUNDS = 2  # at temperature 1 a single round without a new text happens by chance
+MAX_CHARACTERS = 100  # a longer text is prose; the longest in the paper's bases has about 50
 
 SCHEMA = {
     "type": "json_schema",
@@ -70,31 +72,35 @@ def generate_basis(
     seed: int = 0,
     number: int | None = None,
     examples: Sequence[str] = (),
-    cache_dir: Path = Path("cache/llm"),
+    cache_dir: Path = LLM_ANSWERS,
     timeout: float = 120.0,
     max_retries: int = 4,
 ) -> TextBasis:
     """Ask an LLM for the texts of `criterion`.
 
     Args:
-        criterion: what the texts shall describe, e.g. `color`.
-        vlm_prompt: the template with `{text}` that the basis will carry.
+        criterion: what the texts describe, e.g. `color`.
+        vlm_prompt: the sentence with `{text}` that the VLM encodes; it is stored in the basis.
         model: a name that the server at `base_url` knows.
         llm_prompt: which of `LLM_PROMPTS`, from 1.
-        temperature: of the sampling; the paper uses 1 and tries 0, 0.5 and 1.5 (table 11).
-        seed: round r is asked with seed + r, for the same question again under the same seed
-            could only bring the same answer. Servers may ignore it.
-        number: exactly so many texts; None: as many as the model gives.
+        temperature: of the sampling; the paper uses 1 and tries 0, 0.5 and 1.5 (Table 11).
+        seed: round r uses seed + r, since the same question with the same seed could only get the
+            same answer. Servers may ignore it.
+        number: how many texts are wanted; None: as many as the model gives.
         examples: two or three texts that show the model what is meant.
+        cache_dir: folder where the answers are kept.
         timeout: seconds that one request may take.
-        max_retries: how often the client repeats a request that failed for a passing reason.
+        max_retries: how often a request is repeated after a passing fault.
+
+    Returns:
+        At most `number` texts: fewer if the rounds end before (see `MAX_ROUNDS`, `STALE_ROUNDS`).
 
     Raises:
-        UserError: an impossible argument; no key, no server, no such model, rate limit; an answer
-            that is no list of texts; fewer than `number` texts however often the model is asked.
+        UserError: an impossible argument; no key, no server, no such model, rate limit; a first
+            answer that is no list of texts.
     """
     if not criterion.strip():
-        raise UserError("the criterion is empty; name what the texts shall describe, e.g. color")
+        raise UserError("the criterion is empty; name what the texts describe, e.g. color")
     if vlm_prompt.count("{text}") != 1:
         raise UserError(f"the VLM prompt must contain {{text}} exactly once, not {vlm_prompt!r}")
     if not 1 <= llm_prompt <= len(LLM_PROMPTS):
@@ -103,12 +109,12 @@ def generate_basis(
         raise UserError(f"the number of texts must be at least 1, not {number}")
 
     server = Server(base_url, timeout, max_retries)
-    texts: dict[str, str] = {}  # fold(text) -> text, in the order in which they came
+    texts: dict[str, str] = {}  # fold(text) -> text, in order of arrival
     rounds = stale = 0
-    while len(texts) < (number or float("inf")) and stale < STALE_ROUNDS and rounds < MAX_ROUNDS:
+    while len(texts) < (number or math.inf) and stale < STALE_ROUNDS and rounds < MAX_ROUNDS:
         found, record = server.answer(
             build_prompt(criterion, llm_prompt, number, examples, list(texts.values())),
-            # 'There are no others.' is a proper answer, but not to the first question.
+            # "There are no others." is a proper answer, but not to the first question.
             read=_parse_rest if texts else parse_texts,
             model=model,
             temperature=temperature,
@@ -121,12 +127,6 @@ def generate_basis(
         stale = stale + 1 if len(texts) == before else 0
         rounds += 1
 
-    if number is not None and len(texts) < number:
-        why = "the last rounds brought nothing new" if stale else "there it was stopped"
-        raise UserError(
-            f"{model} gave {len(texts)} distinct texts for {criterion!r} in {rounds} rounds, not "
-            f"{number} ({why}); ask for at most {len(texts)}, or as many as possible (no number)"
-        )
     return TextBasis(
         criterion=criterion,
         vlm_prompt=vlm_prompt,
@@ -150,7 +150,7 @@ def generate_basis(
 def build_prompt(
     criterion: str, llm_prompt: int, number: int | None, examples: Sequence[str], have: list[str]
 ) -> str:
-    """The whole question of one round: the paper's template and the instructions added to it."""
+    """The question of one round: the paper's LLM prompt and instructions on the answer's form."""
     lines = [LLM_PROMPTS[llm_prompt - 1].format(criterion=criterion)]
     if examples:
         lines.append(f"For example: {json.dumps(list(examples), ensure_ascii=False)}.")
@@ -163,7 +163,7 @@ def build_prompt(
     return "\n".join(lines)
 
 
-# ---- reading what the model wrote -------------------------------------------------------------
+# ---- reading an answer --------------------------------------------------------------------------
 
 _STRING = r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
 _BROKEN_LIST = re.compile(rf"\[\s*(?:{_STRING}\s*(?:,\s*|$))+")
@@ -174,17 +174,17 @@ _NOISE = " \t\"'`*“”‘’„«»,"
 def parse_texts(answer: str) -> list[str]:
     """The distinct texts of an answer, cleaned, in order.
 
-    Reads JSON lists and `{"texts": [...]}`, alone, in code fences or among prose; Python lists;
-    lists that were cut off (what is complete of them); numbered and bulleted lines.
+    Reads JSON lists and `{"texts": [...]}`, alone, in code fences or within prose; Python lists;
+    the complete texts of a list that was cut off; numbered and bulleted lines.
 
     Raises:
-        UserError: with the beginning of the answer, if it has no list, or one of other things.
+        UserError: with the beginning of the answer, if it has no list, or a list of other things.
 
     >>> parse_texts("Sure! ['navy', 'Navy', 'sky bl")
     ['navy']
     """
     said = _short(repr(answer))
-    # Reasoning models think aloud first.
+    # Reasoning models write their thoughts first.
     body = re.sub(r"\A\s*<think>.*?</think>", "", answer, flags=re.DOTALL)
     items = _listed(body)
     if items is None:
@@ -215,11 +215,7 @@ def _parse_rest(answer: str) -> list[str]:
 
 
 def _listed(body: str) -> list[Any] | None:
-    """The items of all bracketed lists (a model may sort them into groups); None if there is none.
-
-    A list is tried as JSON, then as Python (single quotes, a comma at the end), then as one that
-    was cut off.
-    """
+    """The items of all bracketed lists (a model may sort texts into groups); None without any."""
     found: list[Any] | None = None
     start = body.find("[")
     while start >= 0:
@@ -231,12 +227,16 @@ def _listed(body: str) -> list[Any] | None:
 
 
 def _list_at(body: str, start: int) -> tuple[list[Any] | None, int]:
-    """The list whose `[` stands at `start`, or None, and where to read on."""
+    """The list that begins with the `[` at `start`, or None, and where to read on.
+
+    It is read as JSON; if that fails as Python (single quotes, a comma at the end); and if that
+    fails too as a list that was cut off.
+    """
     try:
         return json.JSONDecoder().raw_decode(body, start)
     except (ValueError, RecursionError):
         pass
-    # The next `]` closes the list, unless it stands inside a text: then the last one may.
+    # The next `]` closes the list, unless it is part of a text: then try the last one.
     for end in (body.find("]", start) + 1, body.rfind("]") + 1):
         try:
             return list(ast.literal_eval(body[start:end])), end
@@ -248,7 +248,7 @@ def _list_at(body: str, start: int) -> tuple[list[Any] | None, int]:
 
 
 def _unquote(literal: str) -> str:
-    """The text of a quoted string, JSON's escapes first (`\\/` is not Python's)."""
+    """The text of a quoted string, with JSON's escapes replaced where it has any."""
     try:
         return json.loads(literal)
     except ValueError:
@@ -260,7 +260,7 @@ def _short(said: str) -> str:
 
 
 def _clean(item: str) -> str:
-    """White space made plain, and no quotes, marks of emphasis or punctuation at the ends."""
+    """Single spaces, and no quotes, asterisks or punctuation at the ends."""
     printable = "".join(char for char in " ".join(item.split()) if char.isprintable())
     return printable.lstrip(_NOISE).rstrip(_NOISE + ".;:")
 
@@ -272,9 +272,9 @@ class Server:
     """One chat server; `public_url` is its address without user names, passwords or queries.
 
     Args:
-        base_url: where it is, e.g. http://localhost:11434/v1.
+        base_url: its address, e.g. http://localhost:11434/v1.
         timeout: seconds that one request may take.
-        max_retries: how often the client repeats a request that failed for a passing reason.
+        max_retries: how often a request is repeated after a passing fault.
     """
 
     def __init__(self, base_url: str, timeout: float = 120.0, max_retries: int = 4):
@@ -283,32 +283,31 @@ class Server:
         try:
             url = urlsplit(base_url)
             good = url.scheme in {"http", "https"} and url.hostname and url.port != 0
-        except ValueError:  # of `.port`, which is no number
+        except ValueError:  # a port that is no number
             good = False
         if not good:
             raise UserError("the base URL must look like http://localhost:11434/v1")
         self.public_url = f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}".rstrip("/")
-        self.is_openai = url.hostname == urlsplit(OPENAI).hostname
 
     def answer(
         self,
         prompt: str,
-        read: Callable[[str], T],
+        read: Callable[[str], Value],
         *,
         model: str,
         temperature: float,
         seed: int,
         cache_dir: Path,
         schema: dict[str, Any] | None = None,
-    ) -> tuple[T, dict[str, Any]]:
+    ) -> tuple[Value, dict[str, Any]]:
         """What `read` makes of the answer to `prompt`, and the record of that answer.
 
-        A record holds the request, the answer, its date and the client; one that `read` accepts is
-        kept in `cache_dir`, and the same question is not asked again.
+        A record holds the request, the answer, its date and the client. Records whose answer can be
+        read are kept in `cache_dir`, and the same question is not asked again.
 
         Args:
             read: turns the model's words into a value; raises a UserError where it cannot.
-            schema: the `response_format` to ask for, where the server knows such; None: `SCHEMA`.
+            schema: the `response_format` for servers that support it; None: `SCHEMA`.
 
         Raises:
             UserError: no key, no server, no such model, rate limit; and what `read` raises.
@@ -326,19 +325,19 @@ class Server:
         record = kept or self._ask(request)
         value = read(record["answer"])
         if not kept:
-            _remember(cache_dir, record)
+            write_text(_path(cache_dir, record["request"]), json.dumps(record, indent=1))
         return value, record
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """One answer, with what shaped it and when it came; the form that the cache keeps."""
+        """The record of one answer, from the server."""
         key = os.environ.get("OPENAI_API_KEY", "").strip()
         if not key.isascii():
             raise UserError("OPENAI_API_KEY holds a character that no key has; copy it again")
-        if not key and self.is_openai:
+        if not key and urlsplit(self.base_url).hostname == urlsplit(OPENAI).hostname:
             raise UserError(
-                "OPENAI_API_KEY is not set; set it, or stay offline: a local server with "
-                "--base-url (Ollama: http://localhost:11434/v1), or a text basis that comes with "
-                "this repository (configs/bases/*.yaml)"
+                "OPENAI_API_KEY is not set; set it, or work offline: with a local server "
+                "(--base-url, for Ollama http://localhost:11434/v1), or with a text basis that "
+                "comes with this repository (configs/bases/*.yaml)"
             )
         try:
             answer = self._complete(key, request)
@@ -353,9 +352,10 @@ class Server:
         }
 
     def _complete(self, key: str, request: dict[str, Any]) -> str:
+        """The model's words."""
         schema = request.get("response_format", SCHEMA)
-        # As everywhere with this client, the key goes to whatever server --base-url names (hosted
-        # ones want it); a local server wants none, but the client wants something to send.
+        # The key is sent to the server that --base-url names, since hosted servers need it. Local
+        # ones need none, but the client insists on sending something.
         client = openai.OpenAI(
             api_key=key or "none",
             base_url=self.base_url,
@@ -374,30 +374,28 @@ class Server:
             except (openai.BadRequestError, openai.UnprocessableEntityError):
                 if not self.schema:
                     raise
-                # Many local servers know no response_format. If something else was wrong with
-                # the request, the second attempt says so.
+                # Many local servers do not support response_format. If something else was wrong
+                # with the request, the second attempt fails too and says what.
                 self.schema = False
                 return self._complete(key, request)
-            except ValueError:  # the client lets malformed JSON through
+            except ValueError:  # malformed JSON, which the client does not catch
                 completion = None
-        # A web page or foreign JSON arrives as an object that lacks these.
-        choices = getattr(completion, "choices", None)
-        first = choices[0] if isinstance(choices, list) and choices else None
-        message = getattr(first, "message", None)
-        answer = getattr(message, "content", None) or getattr(message, "refusal", None) or ""
-        if message is None or not isinstance(answer, str):
-            raise UserError(
-                f"{self.public_url} does not answer like an OpenAI-compatible server; "
-                "most need /v1 at the end of --base-url"
-            )
-        return answer
+        with suppress(AttributeError, IndexError, TypeError):  # a web page, or some other JSON
+            message = completion.choices[0].message
+            answer = message.content or message.refusal or ""
+            if isinstance(answer, str):
+                return answer
+        raise UserError(
+            f"{self.public_url} does not answer like an OpenAI-compatible server; "
+            "most need /v1 at the end of --base-url"
+        )
 
     def _explain(self, error: openai.OpenAIError, model: str, key: str) -> str:
         """What went wrong and what to do, in one line, without the key."""
         detail = str(getattr(error, "message", error))
         if key:
             detail = detail.replace(key, "(key)")
-        detail = _short(detail)  # only now, lest half a key stay
+        detail = _short(detail)  # after the key is gone: cut before, half of it could remain
         url = self.public_url
         match error:
             case openai.APITimeoutError():
@@ -426,7 +424,7 @@ def _path(cache_dir: Path, request: dict[str, Any]) -> Path:
 
 
 def _recall(cache_dir: Path, request: dict[str, Any]) -> dict[str, Any] | None:
-    """The kept record of `request`, with or without the schema, if there is a good one."""
+    """The record of `request` that was kept, with or without the schema; None if there is none."""
     for schema in (True, False):
         wanted = {**request, "schema": schema}
         try:
@@ -434,9 +432,5 @@ def _recall(cache_dir: Path, request: dict[str, Any]) -> dict[str, Any] | None:
             if record["request"] == wanted and isinstance(record["answer"], str):
                 return record
         except (FileNotFoundError, ValueError, KeyError, TypeError):
-            continue  # none, or damaged: ask again
+            continue  # missing or damaged: ask again
     return None
-
-
-def _remember(cache_dir: Path, record: dict[str, Any]) -> None:
-    write_text(_path(cache_dir, record["request"]), json.dumps(record, indent=1))

@@ -32,21 +32,6 @@ def project(image: np.ndarray, text: np.ndarray) -> np.ndarray:
     return image @ text.T
 
 
-def single_vector(image: np.ndarray, rule: str) -> np.ndarray:
-    """One universal vector an image from Q query vectors: (N, Q, D) -> (N, D), unit rows.
-
-    The paper does not say how it reduces BLIP-2's 32; R itself needs no reduction (`project`).
-
-    Args:
-        image: (N, Q, D) L2-normalised rows; (N, D) comes back as it is.
-        rule: `mean` over the queries, `first` query, or elementwise `max`.
-    """
-    if image.ndim == 2:
-        return image
-    rules = {"mean": lambda x: x.mean(1), "first": lambda x: x[:, 0], "max": lambda x: x.max(1)}
-    return l2(rules[rule](image))
-
-
 def standardise(r: np.ndarray, mean: float | None = None) -> np.ndarray:
     """The paper's few-shot normalisation of R (N, K): (R - mean of all R) / std of each row.
 

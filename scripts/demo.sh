@@ -39,7 +39,7 @@ run similarity_retrieval/train_combiner.py combiner \
   triplets=$out/triplets/demo/triplets.jsonl images=$scenes/coco
 echo "5/7  Running similarity_retrieval"
 run similarity_retrieval/evaluate.py scenes \
-  root=$scenes combiner=$out/combiner/demo/combiner.safetensors
+  root=$scenes "trained=[$out/combiner/demo]"
 echo "6/7  Training for fashion_retrieval: CRL's heads, then its backbone; a rival, CSN"
 garments=$data/garments heads=$out/fashion_mlp/demo/heads.safetensors
 run fashion_retrieval/train_mlp.py garments_mlp root=$garments "${short[@]}"

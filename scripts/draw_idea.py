@@ -2,8 +2,8 @@
 
     python scripts/draw_idea.py
 
-Pictures of the Clevr4 demo world, the shipped text bases and the demo VLM; every number in the
-heat maps is a real entry of R = I Tᵀ.
+It uses pictures of the Clevr4 demo world, the text bases in configs/bases/ and the demo VLM. Every
+number in the heat maps is an entry of R = I Tᵀ.
 """
 
 import argparse
@@ -19,9 +19,12 @@ from demo_worlds import clevr4
 
 from crl.basis import TextBasis
 from crl.embed import embed_images, embed_texts
-from crl.run.files import atomic_path
 from crl.projection import l2, project
+from crl.run.errors import command
+from crl.run.files import atomic_path
 from crl.vlm import load_vlm
+
+REPOSITORY = Path(__file__).resolve().parent.parent
 
 SHOWN = [
     {"texture": "rubber", "shape": "cube", "color": "red", "count": "3"},
@@ -37,10 +40,13 @@ TEXTS = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--out", type=Path, default=Path("figures/idea.png"))
-    out = parser.parse_args().out
+@command
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=REPOSITORY / "figures/idea.png", help="a PNG")
+    out = parser.parse_args(argv).out
     pictures = [clevr4.draw(facts, np.random.default_rng(i + 3)) for i, facts in enumerate(SHOWN)]
     vlm = load_vlm("demo")
     with tempfile.TemporaryDirectory() as folder:

@@ -3,23 +3,26 @@ r"""Ask an LLM for the texts of a criterion and save them as a text basis.
     python scripts/generate_texts.py --criterion color \
         --vlm-prompt "objects with the color of {text}" --out my_bases/color.yaml
 
-The key is read from OPENAI_API_KEY. Without one, use a local server, which needs none:
+The key is read from OPENAI_API_KEY. A local server needs none:
 
     ollama serve & ollama pull llama3.1
     python scripts/generate_texts.py ... --base-url http://localhost:11434/v1 --model llama3.1
 
 Answers are kept in --cache-dir: the same command again asks nobody, and an interrupted one goes on
-where it stopped.
+where it stopped. Exit code 3: fewer texts than --number; those that came are saved.
 """
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
-from crl.run.errors import UserError, command
 from crl.llm import LLM_PROMPTS, OPENAI, generate_basis
+from crl.run.cache import LLM_ANSWERS
+from crl.run.errors import UserError, command
 
 
+@command
 def main(argv: list[str]) -> None:
     args = parse(argv)
     if args.out.suffix not in {".yaml", ".yml"}:
@@ -43,22 +46,29 @@ def main(argv: list[str]) -> None:
         basis.save(args.out)
     except OSError as error:
         raise UserError(f"cannot write {error.filename or args.out}: {error.strerror}") from error
-    made = basis.provenance
-    print(f"{args.out}: {len(basis.texts)} texts for {basis.criterion!r}", end=" ")
+    made, count = basis.provenance, len(basis.texts)
+    print(f"{args.out}: {count} texts for {basis.criterion!r}", end=" ")
     print(f"by {made['llm']} in {made['rounds']} rounds ({made['date']})")
     print(f"  first: {', '.join(basis.texts[:8])}")
     print(f"  the VLM will read: {basis.prompts[0]!r}")
+    if args.number and count < args.number:
+        print(
+            f"warning: {args.number - count} of {args.number} texts are missing: {made['llm']} gave"
+            f" only {count} distinct ones in {made['rounds']} rounds; these are saved",
+            file=sys.stderr,
+        )
+        sys.exit(3)
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
     listed = "\n".join(f"  {i}  {text}" for i, text in enumerate(LLM_PROMPTS, start=1))
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog=f"LLM prompts (paper, table 12):\n{listed}",
+        epilog=f"LLM prompts (paper, Table 12):\n{listed}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--criterion", required=True, help="what the texts shall describe, e.g. color")
+    add("--criterion", required=True, help="what the texts describe, e.g. color")
     add("--vlm-prompt", required=True, help="'... {text} ...': the sentence that the VLM encodes")
     add("--out", required=True, type=Path, help="where to save the basis (.yaml)")
     add("--model", default="gpt-4o", help="the LLM, as the server names it (default: %(default)s)")
@@ -76,7 +86,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     add("--temperature", type=float, default=1.0, help="default: %(default)s, as in the paper")
     add("--seed", type=int, default=0, help="default: %(default)s; servers may ignore it")
-    add("--number", type=int, help="exactly so many texts (default: as many as possible)")
+    add("--number", type=int, help="how many texts (default: as many as possible)")
     add(
         "--examples",
         type=lambda text: [part.strip() for part in text.split(",") if part.strip()],
@@ -84,11 +94,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
         metavar="A,B",
         help="two or three texts that show what is meant, e.g. crimson,navy",
     )
-    add("--cache-dir", type=Path, default=Path("cache/llm"), help="default: %(default)s")
-    add("--timeout", type=float, default=120.0, help="seconds a request (default: %(default)s)")
+    add("--cache-dir", type=Path, default=LLM_ANSWERS, help="default: %(default)s")
+    add("--timeout", type=float, default=120.0, help="seconds per request (default: %(default)s)")
     add("--overwrite", action="store_true", help="replace --out if it exists")
     return parser.parse_args(argv)
 
 
 if __name__ == "__main__":
-    command(main)()
+    main()

@@ -3,8 +3,8 @@
     git clone https://github.com/XLearning-SCU/2025-NeurIPS-CRL
     python scripts/import_official_bases.py 2025-NeurIPS-CRL --out configs/official_bases
 
-Their lists are Python source, some of them commented out. They are read with `ast` and never
-executed. What they hold, and what it becomes:
+Their lists are Python source code, some of them commented out. They are read with `ast` and never
+executed. Their files, and the bases made of them:
 
     Clustering & Few-shot/utils/more_data.py         clevr4_color            tables 1 and 2
       "color2000", mostly commented out              clevr4_color_long       tables 5 to 9
@@ -14,8 +14,8 @@ executed. What they hold, and what it becomes:
     Similarity Retrieval/text_embedding.py           genecis_scene, genecis_scene_long  table 3
     Fashion Retrieval/mlp_training/load_text.py      deepfashion_texture, ...  table 4
 
-Some of their lists hold a text twice, and the paper's counts and numbers include the repetition;
-so these bases keep it (`allow_repeats`).
+Some of their lists hold a text twice. The paper's counts and numbers include it twice, and so do
+these bases (`allow_repeats`).
 """
 
 import argparse
@@ -55,7 +55,7 @@ PAPER = {
 
 
 class Found(NamedTuple):
-    """One list in their sources; `name` is one of `PAPER`, `variant` is empty for that basis."""
+    """One of their lists. `name` is a key of `PAPER`; `variant` is empty for the list behind it."""
 
     name: str
     variant: str
@@ -64,6 +64,7 @@ class Found(NamedTuple):
     line: int
 
 
+@command
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -72,7 +73,7 @@ def main(argv: list[str]) -> None:
         "clone", type=Path, help="the folder into which you cloned their repository"
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("configs/official_bases"), help="%(default)s"
+        "--out", type=Path, default=Path("configs/official_bases"), help="default: %(default)s"
     )
     args = parser.parse_args(argv)
 
@@ -89,7 +90,7 @@ def main(argv: list[str]) -> None:
 
 
 def read_clone(clone: Path) -> list[Found]:
-    """Every list that is in the clone."""
+    """All lists in the clone."""
     found = []
     for file in (MORE_DATA, LLM_PROMPT, OTHER_LLM):
         found += read_labels(file, read_source(clone, file))
@@ -113,9 +114,9 @@ def read_source(clone: Path, file: str) -> str:
 def read_labels(file: str, source: str) -> Iterator[Found]:
     """The lists of `dataset_gptLabel_dict = {dataset: {criterion: [text, ...]}}`.
 
-    A comment line in it is either a list that was switched off, `# "color0.5": [...],`, or a
-    heading, `# deepseek`, which holds up to the next one. A list that is commented out twice over
-    (`# # ...`) was replaced by another: it is left alone.
+    A comment line in it is either a list that is commented out, `# "color0.5": [...],`, or a
+    heading, `# deepseek`, for the lists up to the next heading. A list that is commented out twice
+    (`# # ...`) was replaced by another one: it is ignored.
     """
     datasets = _assigned(file, source, "dataset_gptLabel_dict", ast.Dict)
     for dataset_key, criteria in zip(datasets.keys, datasets.values, strict=True):
@@ -140,9 +141,9 @@ def read_labels(file: str, source: str) -> Iterator[Found]:
 
 
 def _variant(file: str, heading: str, suffix: str, live: bool) -> str:
-    """What the name of a basis carries after its criterion."""
+    """The end of a basis's name, after its criterion."""
     if file != MORE_DATA:
-        # deepseek, gemini, claude; llm_prompt1 to 5. It becomes part of a file name.
+        # deepseek, gemini, claude; llm_prompt1 to 5, in a form fit for a file name
         return "_" + re.sub(r"\W+", "_", heading)
     if suffix == "2000":
         return "_long"
@@ -173,7 +174,7 @@ def read_fashion(source: str) -> Iterator[Found]:
 
 
 def to_basis(item: Found) -> TextBasis:
-    """The list as a basis, exactly as it is but for empty texts."""
+    """The list as a basis, unchanged except that empty texts are left out."""
     if not isinstance(item.texts, list) or not all(isinstance(text, str) for text in item.texts):
         raise UserError(
             f"'{item.file}', line {item.line}: not a list of texts; {_again(item.file)}"
@@ -191,7 +192,7 @@ def to_basis(item: Found) -> TextBasis:
 
 
 def report(bases: dict[str, tuple[Found, TextBasis]]) -> None:
-    """A line for each basis; warnings where their list has not the paper's number of texts."""
+    """A line for each basis; a warning where its number of texts is not the paper's."""
     width = max(map(len, bases))
     print(f"{'basis':{width}}  texts  distinct  paper  file")
     for name, (item, basis) in bases.items():
@@ -255,4 +256,4 @@ def _again(file: str) -> str:
 
 
 if __name__ == "__main__":
-    command(main)()
+    main()

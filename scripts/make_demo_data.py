@@ -2,8 +2,8 @@
 
     python scripts/make_demo_data.py --out data/demo --images 3000
 
-The same seed gives the same pictures, whatever the number of workers. A data set that is already
-there in the asked size and seed is left alone.
+The same seed gives the same pictures, with any number of workers. A data set that is already there,
+of this size and seed, is left alone.
 """
 
 import argparse
@@ -22,7 +22,7 @@ DRAWING = 1  # raise when a world draws other pictures than before
 
 
 def make(world: str, out: Path, images: int, seed: int, workers: int) -> None:
-    """Draw one world into `out`, whole or not at all."""
+    """Draw one world into `out`, complete or not at all."""
     label = {"images": images, "seed": seed, "drawing": DRAWING}
     done = out / f".{world}.json"
     module = importlib.import_module(f"demo_worlds.{world}")
@@ -46,10 +46,12 @@ def main(argv: list[str]) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("data/demo"), help="folder to draw into")
-    parser.add_argument("--worlds", nargs="+", default=list(WORLDS), help=f"of {WORLDS}")
-    parser.add_argument("--images", type=int, default=3000, help="pictures a world")
+    parser.add_argument(
+        "--worlds", nargs="+", default=list(WORLDS), help=f"which of {', '.join(WORLDS)}"
+    )
+    parser.add_argument("--images", type=int, default=3000, help="pictures per world")
     parser.add_argument("--seed", type=int, default=0, help="another seed draws other pictures")
-    parser.add_argument("--workers", type=int, default=0, help="processes; 0: one a core")
+    parser.add_argument("--workers", type=int, default=0, help="processes; 0: one per core")
     arguments = parser.parse_args(argv)
     for world in arguments.worlds:
         if world not in WORLDS:

@@ -1,16 +1,16 @@
 """Train the demo VLM from scratch: a small CLIP on freshly drawn pictures of the demo worlds.
 
-    python scripts/train_demo_vlm.py --out crl/assets/demo_vlm
+    python scripts/train_demo_vlm.py
 
-Three phases (`PHASES` below): first captions that name every attribute often, so that the image
-tower learns to see them all; then everyday captions that name a world's dominant attributes almost
-always and the others rarely, so that the universal embedding comes to follow the dominant ones; and
-a short third one that names the others a little more often, lest what is rarest (suits) gets weak.
-Then the same again, for what one round leaves unlearned (a garment's details).
-Training pictures never coincide with evaluation pictures: their seeds differ.
+Three phases (`PHASES` below). In the first one captions name every attribute often, so that the
+image tower learns to see them all. In the second one captions name a world's dominant attributes
+almost always and the others rarely, as everyday captions do, so that the universal embedding
+follows the dominant ones. The third one is short and names the others a little more often, so that
+the rarest (suits) are not forgotten. Then the phases are repeated, to learn a garment's details.
+Training pictures are never those of an evaluation: their seeds differ.
 
-Drawing and training take about 160 minutes on 2 CPU cores. Interrupted, the script goes on from its
-last checkpoint (`--work`).
+Drawing and training take about 160 minutes on 2 CPU cores. After an interruption the same command
+goes on from the last checkpoint (`--work`).
 """
 
 import argparse
@@ -30,17 +30,19 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from crl.run.torchvision_fix import import_torchvision
+from crl.run.cache import CACHE
 from crl.run.errors import command
 from crl.run.files import atomic_path, write_text
+from crl.run.torchvision_fix import import_torchvision
+from crl.vlm import DEMO
 
 TRAINING_SEED, TUNING_SEED = 1_000_003, 2_000_003  # the demo data is drawn from seed 0
 IMAGE_SIZE = 96
 BATCH = 256
 CHECKPOINT = 150  # steps between two
-# (steps, highest rate, steps over which the rate would fall to zero, chance that a caption names a
-# dominant attribute, chance for each of the others). Where a phase stops before its rate is zero,
-# the next raises it again anyway.
+# (steps, highest learning rate, steps after which the rate would be zero, chance that a caption
+# names a dominant attribute, chance for each of the others). Some phases end before their rate is
+# zero.
 PHASES = [
     (2850, 1e-3, 3600, 0.5, 0.5),
     (750, 5e-4, 750, 0.95, 0.2),
@@ -81,11 +83,12 @@ would show. No figure from it is a result on the paper's data.
 - Made by `python scripts/train_demo_vlm.py` from scratch: {images:,} drawn pictures,
   {steps} steps of {batch}, about 160 minutes on 2 CPU cores.
   Loss: cross entropy over all true image-caption pairs of a batch. The training pictures are drawn
-  from other seeds than the demo data; the caption frequencies were chosen on a third seed. After
-  scores were seen these were added: the first short phase, after the demo's own, when a third world
-  had joined and the suits had become weaker (NMI 98.5 to 94); and after those on the third seed,
-  when a fourth had joined, the second round (a garment's parts were named right in only 24 %) and
-  the last phase (the universal embedding followed the suits nearly as much as the numbers).
+  from other seeds than the demo data; the caption frequencies were chosen on a third seed.
+- Some phases were added after looking at scores. The phase of 300 steps: after the demo's own
+  scores, since the suits had become weaker with the third world (NMI 98.5 to 94). The phases from
+  1300 steps on: after scores on the third seed, since with the fourth world only 24 % of the
+  garments' parts were right; and the last one of them, since the universal embedding followed the
+  suits nearly as much as the numbers.
 - Loaded like any other open_clip folder: `load_vlm("demo")`. Weights in half precision. License:
   that of the repository.
 
@@ -93,8 +96,8 @@ Zero-shot accuracy in percent on 3,000 pictures of that third seed, as drawn and
 
 {scores}
 
-Where a column falls, that is what the model is weak at. A garment's part is its weakest attribute
-by far (14 values: chance is 7 %): a button or a badge is few pixels wide, and stands on any cloth.
+The weakest attribute by far is a garment's part (14 values: chance is 7 %): a button or a badge is
+only a few pixels wide, and there are such parts on every fabric.
 """
 
 worlds = {name: importlib.import_module(f"demo_worlds.{name}") for name in WORLDS}
@@ -102,7 +105,7 @@ worlds = {name: importlib.import_module(f"demo_worlds.{name}") for name in WORLD
 COLUMNS = [(name, attribute) for name, world in worlds.items() for attribute in world.PHRASES]
 SAYABLE = [[bool(said) for said in worlds[w].PHRASES[a].values()] for w, a in COLUMNS]
 OTHER_WORLD, UNSAID = -2, -1
-# Whose picture is drawn in turn: the more a world has to tell, the more often.
+# The worlds take turns; those with more attributes come more often.
 TURNS = ("clevr4", "scenes", "garments", "clevr4", "cards", "clevr4", "scenes", "garments")
 
 
@@ -123,7 +126,7 @@ def draw_training_set(work: Path, images: int, workers: int) -> tuple[np.ndarray
 
 
 def draw_one(index: int, seed: int = TRAINING_SEED) -> tuple[np.ndarray, np.ndarray]:
-    """One picture of a world in turn (S, S, 3), and its facts as class indices (A,)."""
+    """One picture (S, S, 3), of the world whose turn it is, and its facts as class indices (A,)."""
     rng = np.random.default_rng([seed, index])
     name = TURNS[index % len(TURNS)]
     facts = worlds[name].sample(rng)
@@ -381,7 +384,7 @@ def save(model, out: Path) -> None:
 
 
 def recipe() -> str:
-    """A digest of all that shapes the model: this script and the worlds it draws."""
+    """A digest of everything that decides the weights: this script and the worlds it draws."""
     sources = [Path(__file__), *sorted((Path(__file__).parent / "demo_worlds").glob("*.py"))]
     return hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest()[:12]
 
@@ -391,14 +394,14 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=Path("crl/assets/demo_vlm"))
+    parser.add_argument("--out", type=Path, default=DEMO, help="folder of the model")
     parser.add_argument(
-        "--work", type=Path, default=Path("cache/demo_vlm"), help="pictures and checkpoints (7 GB)"
+        "--work", type=Path, default=CACHE / "demo_vlm", help="pictures and checkpoints (7 GB)"
     )
     parser.add_argument("--images", type=int, default=240_000, help="training pictures to draw")
     parser.add_argument("--workers", type=int, default=2, help="processes that draw")
     arguments = parser.parse_args(argv)
-    work = arguments.work / recipe()  # another recipe never goes on from this one's checkpoint
+    work = arguments.work / recipe()  # each recipe has its own checkpoint
 
     import_torchvision()
     from open_clip.model import CLIP

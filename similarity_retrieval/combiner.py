@@ -8,11 +8,10 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from crl.run.weights import explained, stored_shapes
 from crl.run.errors import UserError
+from crl.run.weights import load_tensors
 
 
 class Combiner(nn.Module):
@@ -57,21 +56,19 @@ class Combiner(nn.Module):
 
 
 def load_combiner(path: Path, dim: int) -> Combiner:
-    """A Combiner from a state dict, in eval mode, on the CPU, in float32.
+    """A Combiner from a checkpoint, in eval mode, on the CPU, in float32.
 
     Args:
-        path: .safetensors, or a file of torch.save (.pt, .pth); keys may begin `module.`. The
-            sizes of the layers are read from it.
+        path: .safetensors, or a file of torch.save (.pt, .pth); see `crl.run.weights.load_tensors`.
+            The sizes of the layers are read from it.
         dim: D, the width of the embeddings that it must take.
 
     Raises:
         UserError: no such file; a damaged one or one that holds code; not the layers of a
             Combiner; a Combiner for embeddings of another width.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"there is no Combiner checkpoint {path}; train one or fetch GeneCIS's")
-    stored = _without_prefix(stored_shapes(path))
+    state = load_tensors(path)
+    stored = {key: tuple(tensor.shape) for key, tensor in state.items()}
     with torch.device("meta"):  # shapes only: the weights come from the file
         missing = Combiner(1, 1, 1).state_dict().keys() - stored.keys()
         if missing:
@@ -90,21 +87,6 @@ def load_combiner(path: Path, dim: int) -> Combiner:
             f"{path} does not fit the Combiner: {key} is {stored[key]}, "
             f"expected {expected.get(key, 'nothing of that name')}"
         )
-    combiner.load_state_dict(_tensors(path), assign=True)
+    state = {key: tensor.float() for key, tensor in state.items()}
+    combiner.load_state_dict(state, assign=True)
     return combiner.eval()
-
-
-def _tensors(path: Path) -> dict[str, Tensor]:
-    """The checkpoint's tensors in float32."""
-    with explained(str(path), remote=False):
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            state = state.get("state_dict", state)
-    return {key: tensor.float() for key, tensor in _without_prefix(state).items()}
-
-
-def _without_prefix(state: dict) -> dict:
-    """`module.` is what saving from a distributed model puts before each key."""
-    return {key.removeprefix("module."): value for key, value in state.items()}

@@ -21,10 +21,10 @@ from typing import Annotated, Any, Generic, TypeVar
 import numpy as np
 from PIL import Image
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator
-from tqdm import tqdm
 
 from crl.images import UNDECODABLE, Crop
 from crl.run.errors import UserError, command, explain, nearest
+from crl.run.progress import progress
 
 TASKS = ("focus_object", "change_object", "focus_attribute", "change_attribute")
 GENECIS_PAGE = "https://github.com/facebookresearch/genecis (DOWNLOAD.md)"
@@ -225,7 +225,7 @@ def images(data: GeneCIS, coco: Path, visual_genome: Path) -> list[Path | Crop]:
         raise UserError("; ".join(gaps))
     regions = [name for name in data.ids if ":" in name]
     distinct = dict.fromkeys(files[name] for name in regions)
-    bar = tqdm(distinct, desc="picture sizes", unit="image", disable=None, leave=False)
+    bar = progress(distinct, label="picture sizes", unit="images")
     sizes = {file: _size(file) for file in bar}
     crops = {name: Crop(files[name], _crop_box(data, name, sizes[files[name]])) for name in regions}
     return [crops.get(name, files[name]) for name in data.ids]

@@ -17,9 +17,12 @@ def read_npz(file: Path) -> dict[str, np.ndarray]:
         UserError: no such file, a damaged one, or one of another format.
     """
     try:
-        with np.load(file, allow_pickle=False) as stored:
+        stored = np.load(file, allow_pickle=False)
+        if not isinstance(stored, np.lib.npyio.NpzFile):
+            raise UserError(f"{file} must be an NPZ archive of named arrays, see numpy.savez")
+        with stored:
             return {key: stored[key] for key in stored.files}
-    except (OSError, ValueError, TypeError, EOFError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, EOFError) as error:
         raise UserError(f"cannot read {file} as NPZ: {error}") from error
     except (BadZipFile, zlib.error) as error:
         raise UserError(f"{file} is damaged: {error}; make it again") from error

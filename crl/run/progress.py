@@ -49,5 +49,12 @@ def progress(
     """
     kind = tqdm if sys.stderr.isatty() else _Lines
     return kind(
-        iterable, desc=label, unit=unit, total=total, initial=done, disable=not shown, leave=False
+        iterable,
+        desc=label,
+        unit=unit,
+        total=total,
+        initial=done,
+        file=sys.stderr,
+        disable=not shown,
+        leave=False,
     )

@@ -50,7 +50,7 @@ def load_tensors(checkpoint: Path) -> dict[str, Tensor]:
         raise UserError(f"there is no file {checkpoint}")
     stored_shapes(checkpoint)  # says in one line what is wrong with a file
     if checkpoint.suffix == ".safetensors":
-        return load_file(checkpoint)
+        return _without_wrapping(load_file(checkpoint))
     return _without_wrapping(torch.load(checkpoint, map_location="cpu", weights_only=True))
 
 

@@ -99,8 +99,9 @@ class LoadedVLM:
     def _parts(self) -> Parts:
         with self._lock:  # `preprocess` is called from several threads
             if self._loaded is None:
-                parts = self._load()
-                parts.model.eval().to(self.device)
+                with torch.inference_mode(False):  # `encode_texts` may be what loads the model
+                    parts = self._load()
+                    parts.model.eval().to(self.device)
                 self._changes_when_loaded = _changes(parts.model)
                 if self._known:
                     self._hashed = self._changes_when_loaded, self._known.fingerprint
@@ -115,8 +116,9 @@ class LoadedVLM:
     def dim(self) -> int:
         return self._known.dim if self._known else self._parts().dim
 
-    def preprocess(self, image: Image.Image) -> Tensor:
-        return self._parts().preprocess(image)
+    @property
+    def preprocess(self) -> Preprocess:
+        return self._parts().preprocess
 
     def encode_images(self, batch: Tensor) -> Tensor:
         with torch.inference_mode(), self._autocast():

@@ -1,14 +1,11 @@
 """Few-shot and clustering: the protocol against a literal transcription, and the commands."""
 
-import io
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from commands import REPOSITORY, run_python
 from demo_worlds import cards, clevr4
 from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
@@ -16,9 +13,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from classification_clustering import clustering, few_shot
-from crl.run.errors import UserError
 
-from commands import REPOSITORY
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -33,32 +32,8 @@ def features(tmp_path_factory):
     return file
 
 
-def run(script, *arguments, cwd):
-    """Exit code, output and errors of a command, called in this process since a new one is slow."""
-    main = {"clustering.py": clustering.main, "few_shot.py": few_shot.main}[script]
-    with pytest.MonkeyPatch.context() as patch, io.StringIO() as out, io.StringIO() as errors:
-        patch.chdir(cwd)
-        patch.setattr(sys, "argv", [script, *map(str, arguments)])
-        patch.setattr(sys, "stdout", out)
-        patch.setattr(sys, "stderr", errors)
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code
-        return code, out.getvalue(), errors.getvalue()
-
-
-@pytest.mark.parametrize("script", ["clustering.py", "few_shot.py"])
-def test_as_a_program(script, tmp_path):
-    command = [sys.executable, REPOSITORY / "classification_clustering" / script, "seeds=0"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr == "error: the command line: seeds: Input should be greater than 0\n"
-
-
 def results(folder):
-    return json.loads((folder / "results.json").read_text())
+    return json.loads((folder / "results.json").read_text())["cells"]
 
 
 def protocol_inputs(file):
@@ -78,14 +53,12 @@ def literal_accuracy(labels, clusters):
     return -cost[linear_sum_assignment(cost)].sum() / len(labels)
 
 
-def test_clustering_is_the_papers_protocol(features, tmp_path):
-    code, printed, errors = run(
-        "clustering.py", f"features={features}", "seeds=4", "name=mine", cwd=tmp_path
-    )
+def test_clustering_is_the_papers_protocol(features, tmp_path, run):
+    code, printed, errors = run(clustering.main, f"features={features}", "seeds=4", "name=mine")
     assert code == 0, errors
     image, text, labels = protocol_inputs(features)
     r = torch.nn.functional.normalize(image @ text.T, dim=-1)
-    [cell] = results(tmp_path / "outputs/clustering/mine")["cells"]
+    [cell] = results(tmp_path / "outputs/clustering/mine")
     assert (cell["images"], cell["texts"], cell["classes"]) == (118, 9, 4)
     for name, x in (("universal", image), ("conditional", r)):
         for seed in range(4):
@@ -102,15 +75,14 @@ def test_clustering_is_the_papers_protocol(features, tmp_path):
     assert "zero-shot" not in cell["scores"]  # the file does not name the classes
 
 
-def test_few_shot_is_the_papers_protocol(features, tmp_path):
-    code, _, errors = run(
-        "few_shot.py", f"features={features}", "seeds=3", "shots=[1,5]", "name=mine", cwd=tmp_path
-    )
+def test_few_shot_is_the_papers_protocol(features, tmp_path, run):
+    arguments = [f"features={features}", "seeds=3", "shots=[1,5]", "name=mine"]
+    code, _, errors = run(few_shot.main, *arguments)
     assert code == 0, errors
     image, text, labels = protocol_inputs(features)
     r = image @ text.T
     r = (r - r.mean()) / r.std(dim=1, keepdim=True)  # torch's std is the unbiased one
-    [cell] = results(tmp_path / "outputs/few_shot/mine")["cells"]
+    [cell] = results(tmp_path / "outputs/few_shot/mine")
     for name, x in (("universal", image.numpy()), ("conditional", r.numpy())):
         for shots in (1, 5):
             for seed in range(3):
@@ -128,104 +100,31 @@ def test_few_shot_is_the_papers_protocol(features, tmp_path):
                 assert got == pytest.approx(expected, abs=1e-4), (name, shots, seed)
 
 
-def test_split_trains_on_shots_of_each_class_and_tests_on_all_the_rest():
-    labels = np.array([2, 0, 1, 0, 1, 2, 2, 0, 1, 1])
-    train, test = few_shot.split(labels, shots=2, seed=7)
-    assert sorted([*train, *test]) == list(range(10))
-    assert np.bincount(labels[train]).tolist() == [2, 2, 2]
-    again, _ = few_shot.split(labels, shots=2, seed=7)
-    assert again.tolist() == train.tolist()
-
-
-def test_fewer_images_than_clusters():
-    with pytest.raises(UserError, match="3 images cannot make 4 clusters"):
-        clustering.kmeans(np.eye(3), 4, seeds=1)
-
-
-@pytest.mark.parametrize(
-    ("arrays", "says"),
-    [
-        ({"image": np.ones((3, 2)), "text": np.ones((2, 2))}, "must hold image, text and labels"),
-        (
-            {"image": np.ones((3, 2)), "text": np.ones((2, 5)), "labels": np.arange(3)},
-            "image (3, 2), text (2, 5)",
-        ),
-        (
-            {"image": np.ones((3, 2)), "text": np.ones((2, 2)), "labels": np.arange(4)},
-            "labels (4,)",
-        ),
-        (
-            {"image": np.full((3, 2), np.nan), "text": np.ones((2, 2)), "labels": np.arange(3)},
-            "image holds things that are not finite numbers",
-        ),
-        (
-            {"image": np.ones((3, 2)), "text": np.full((2, 2), "a"), "labels": np.arange(3)},
-            "text holds things that are not finite numbers",
-        ),
-        (
-            {"image": np.eye(3, 2), "text": np.ones((2, 2)), "labels": np.arange(3)},
-            "image is empty or has a row of zeros",
-        ),
-        (
-            {"image": np.ones((0, 2)), "text": np.ones((2, 2)), "labels": np.arange(0)},
-            "image is empty",
-        ),
-        (
-            {"image": np.ones((3, 2)), "text": np.ones((2, 2)), "labels": np.zeros(3)},
-            "one class only",
-        ),
-        (
-            {"image": np.array([{}] * 3), "text": np.ones((2, 2)), "labels": np.arange(3)},
-            "cannot read",  # an array of objects is a pickle, and is not opened
-        ),
-    ],
-)
-def test_features_that_do_not_fit_are_one_line(tmp_path, arrays, says):
-    np.savez(tmp_path / "mine.npz", **arrays)
-    code, _, errors = run("clustering.py", "features=mine.npz", cwd=tmp_path)
-    assert code == 2 and errors.count("\n") == 1 and says in errors
-    assert not (tmp_path / "outputs").exists()
-
-
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"text", "an array alone"])
-def test_a_file_that_is_no_npz_is_one_line(tmp_path, content):
-    file = tmp_path / "mine.npz"
-    if isinstance(content, str):
-        np.save(tmp_path / "mine.npy", np.ones((3, 2)))
-        (tmp_path / "mine.npy").rename(file)
-    else:
-        file.write_bytes(content)
-    code, _, errors = run("clustering.py", "features=mine.npz", cwd=tmp_path)
-    assert code == 2 and errors.count("\n") == 1 and "mine.npz" in errors
-
-
-def test_too_few_images_for_the_shots_names_the_class(features, tmp_path):
-    code, _, errors = run("few_shot.py", f"features={features}", "shots=[1,25]", cwd=tmp_path)
-    assert code == 2 and "class elm has 25 images; 26 are needed" in errors
-    assert not (tmp_path / "outputs").exists()
-
-
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """A folder with small demo data, where the commands have been run once with the demo VLM."""
+    """A folder with small demo data, where clustering.py has run once as a program."""
     folder = tmp_path_factory.mktemp("demo")
     clevr4.write(folder / "data", images=240, seed=11, workers=2)
     cards.write(folder / "data", images=240, seed=11, workers=2)
-    configuration = "data: clevr4\nroot: data\ncriteria: [shape, color]\nvlm: demo\nseeds: 2\n"
-    (folder / "small.yaml").write_text(configuration)
-    code, _, errors = run("clustering.py", "--config", "small.yaml", cwd=folder)
-    assert code == 0, errors
+    (folder / "small.yaml").write_text(
+        f"data: clevr4\nroot: {folder}/data\noutputs: {folder}/outputs\n"
+        "criteria: [shape, color]\nvlm: demo\nseeds: 2\n"
+    )
+    script = REPOSITORY / "classification_clustering/clustering.py"
+    done = run_python(script, "--config", folder / "small.yaml")
+    assert done.returncode == 0, done.stderr
     return folder
 
 
 def test_a_run_records_what_it_measured_and_on_what(demo):
-    result = results(demo / "outputs/clustering/small")
-    assert [cell["criterion"] for cell in result["cells"]] == ["shape", "color"]
-    for cell in result["cells"]:
+    cells = results(demo / "outputs/clustering/small")
+    assert [cell["criterion"] for cell in cells] == ["shape", "color"]
+    for cell in cells:
         assert cell["images"] == 240 and cell["left_out"] == 0 and cell["classes"] == 10
         assert cell["config"]["seeds"] == 2 and cell["config"]["data"] == "clevr4"
         assert {"packages", "commit", "dirty", "gpu"} <= cell["environment"].keys()
         assert cell["device"] == "cpu" and cell["precision"] == "fp32"
+        assert cell["basis"] == f"clevr4_{cell['criterion']}"
         assert cell["basis_hash"] and cell["vlm_fingerprint"] and cell["seconds"] > 0
         assert set(cell["scores"]) == {"universal", "conditional", "zero-shot"}
     drawn = sorted(file.name for file in (demo / "outputs/clustering/small").iterdir())
@@ -234,85 +133,36 @@ def test_a_run_records_what_it_measured_and_on_what(demo):
     assert [name.rpartition("-")[0] or name for name in drawn] == kinds
 
 
-def test_running_again_computes_nothing_and_changes_nothing(demo):
+def test_running_again_computes_nothing_and_changes_nothing(demo, run):
     file = demo / "outputs/clustering/small/results.json"
     before, stamp = file.read_text(), file.stat().st_mtime_ns
-    code, printed, _ = run("clustering.py", "--config", "small.yaml", cwd=demo)
+    code, printed, _ = run(clustering.main, "--config", demo / "small.yaml")
     assert code == 0 and "demo" in printed
     assert file.read_text() == before and file.stat().st_mtime_ns == stamp
 
 
-def test_one_more_criterion_keeps_what_is_there(demo):
-    file = demo / "outputs/clustering/small/results.json"
-    before = {cell["key"]: cell for cell in json.loads(file.read_text())["cells"]}
-    code, _, errors = run(
-        "clustering.py", "--config", "small.yaml", "criteria=count", "figures=false", cwd=demo
-    )
+def test_one_more_criterion_keeps_what_is_there(demo, run):
+    before = {cell["key"]: cell for cell in results(demo / "outputs/clustering/small")}
+    arguments = ["--config", demo / "small.yaml", "criteria=count", "figures=false"]
+    code, _, errors = run(clustering.main, *arguments)
     assert code == 0, errors
-    after = {cell["key"]: cell for cell in json.loads(file.read_text())["cells"]}
+    after = {cell["key"]: cell for cell in results(demo / "outputs/clustering/small")}
     assert len(after) == 3 and before.items() <= after.items()
 
 
-def test_other_bases_do_not_replace_each_other(demo):
-    file = demo / "outputs/few_shot/bases/results.json"
+def test_other_bases_do_not_replace_each_other(demo, tmp_path, run):
+    arguments = ["data=clevr4", f"root={demo}/data", "criteria=color", "vlm=demo", "figures=false"]
     for texts in (10, 20, 10):
-        arguments = ["data=clevr4", "root=data", "criteria=color", "vlm=demo", f"texts={texts}"]
-        code, _, errors = run(
-            "few_shot.py", *arguments, "shots=1", "seeds=1", "name=bases", "figures=false", cwd=demo
-        )
+        code, _, errors = run(few_shot.main, *arguments, f"texts={texts}", "shots=1", "seeds=1")
         assert code == 0, errors
-    assert sorted(cell["texts"] for cell in json.loads(file.read_text())["cells"]) == [10, 20]
+    cells = results(tmp_path / "outputs/few_shot/run")
+    assert sorted(cell["texts"] for cell in cells) == [10, 20]
 
 
-def test_few_shot_on_cards_with_the_first_texts_only(demo):
-    arguments = ["data=cards", "root=data", "criteria=[number,suits]", "vlm=demo", "texts=20"]
-    code, printed, errors = run(
-        "few_shot.py", *arguments, "shots=1", "seeds=2", "name=cards", cwd=demo
-    )
+def test_few_shot_on_cards_with_the_first_texts_only(demo, tmp_path, run):
+    arguments = ["data=cards", f"root={demo}/data", "criteria=[number,suits]", "vlm=demo"]
+    code, printed, errors = run(few_shot.main, *arguments, "texts=20", "shots=1", "seeds=2")
     assert code == 0, errors
-    cells = results(demo / "outputs/few_shot/cards")["cells"]
+    cells = results(tmp_path / "outputs/few_shot/run")
     assert [(cell["classes"], cell["texts"]) for cell in cells] == [(13, 20), (4, 20)]
-    assert "1-shot R" in printed
-
-
-@pytest.mark.parametrize(
-    ("override", "says"),
-    [
-        ("seedz=3", "unknown key 'seedz'; did you mean 'seeds'?"),
-        ("shots=[1]", "does not use 'shots'"),
-        ("seeds=0", "seeds: Input should be greater than 0"),
-        ("vlm=dmo", "unknown VLM 'dmo'; did you mean 'demo'"),
-        ("criteria=colour", "did you mean 'color'"),
-        ("vlm=[demo,dmo]", "unknown VLM 'dmo'; did you mean 'demo'"),
-        ("bases={colour: clevr4_color}", "'colour', which is not in criteria; did you mean"),
-        ("texts=1", "texts: Input should be greater than 1"),
-        ("bases={color: clevr4_colour}", "did you mean 'clevr4_color'"),
-        ("texts=9999", "has 124 texts, not 9999"),
-        ("images=10531", "has 240 images, not 10531"),
-        ("root=nowhere", "Clevr4 is not in"),
-        ("features=x.npz", "features replaces criteria, data"),
-        ("device=cuda:9", "no device 'cuda:9'"),
-        ("precision=fp8", "precision: Input should be 'fp32', 'bf16' or 'fp16'"),
-    ],
-)
-def test_mistakes_are_one_line_and_write_nothing(demo, tmp_path, override, says):
-    arguments = ["--config", demo / "small.yaml", f"root={demo / 'data'}", "criteria=color"]
-    code, printed, errors = run("clustering.py", *arguments, override, cwd=tmp_path)
-    assert code == 2 and printed == "" and errors.count("\n") == 1, errors
-    assert errors.startswith("error: ") and says in errors
-    assert not (tmp_path / "outputs").exists()
-
-
-def test_an_unreadable_image_is_named_and_skipped_only_when_asked(demo, tmp_path):
-    clevr4.write(tmp_path / "data", images=120, seed=12, workers=2)
-    broken = tmp_path / "data/clevr_4_10k_v1/images/CLEVR_4_000007.png"
-    broken.write_bytes(broken.read_bytes()[:200])
-    arguments = ["data=clevr4", "criteria=color", "vlm=demo", "seeds=1", "figures=false"]
-    code, _, errors = run("clustering.py", *arguments, cwd=tmp_path)
-    assert code == 2 and "CLEVR_4_000007.png" in errors and "unreadable=skip" in errors
-    assert not (tmp_path / "outputs").exists()
-    with pytest.warns(UserWarning, match="1 of 120 images could not be read"):
-        code, _, _ = run("clustering.py", *arguments, "unreadable=skip", cwd=tmp_path)
-    assert code == 0
-    [cell] = results(tmp_path / "outputs/clustering/run")["cells"]
-    assert cell["images"] == 119 and cell["left_out"] == 1
+    assert "1-shot R" in printed and "cards_suits (20)" in printed

@@ -12,7 +12,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from crl.projection import ConditionalProjection, l2, project, single_vector, standardise
+from crl.projection import ConditionalProjection, l2, project, standardise
 
 N, Q, D, K = 7, 3, 5, 4
 NORMALISE = ["l2", "standardise", None]
@@ -60,18 +60,6 @@ def test_l2_gives_unit_rows_and_keeps_zeros(dtype, shape):
 
 def test_l2_of_whole_numbers():
     assert l2(np.array([[3, 4], [0, 0]])).tolist() == [[0.6, 0.8], [0.0, 0.0]]
-
-
-def test_single_vector_rules():
-    image = l2(vectors(N, Q, D))
-    mean = sum(image[:, q] for q in range(Q)) / Q
-    largest = np.maximum(np.maximum(image[:, 0], image[:, 1]), image[:, 2])
-    expected = {"mean": mean, "first": image[:, 0], "max": largest}
-    for rule, raw in expected.items():
-        got = single_vector(image, rule)
-        assert np.allclose(got, raw / np.sqrt((raw**2).sum(1, keepdims=True)))
-        assert single_vector(image[:, 0], rule) is not got
-        assert np.array_equal(single_vector(image[:, 0], rule), image[:, 0])
 
 
 @given(n=st.integers(1, 9), k=st.integers(2, 9), seed=st.integers(0, 99))

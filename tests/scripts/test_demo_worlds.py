@@ -5,7 +5,6 @@ import importlib
 import itertools
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import make_demo_data
@@ -95,42 +94,31 @@ def test_size_says_nothing_of_the_count():
     assert areas["10"] == pytest.approx(areas["1"], rel=0.2)
 
 
-def run(monkeypatch, capsys, *arguments):
-    monkeypatch.setattr(sys, "argv", ["make_demo_data.py", *map(str, arguments)])
-    code = 0
-    try:
-        make_demo_data.main()
-    except SystemExit as stop:
-        code = stop.code
-    return code, *capsys.readouterr()
-
-
-def test_drawing_again_does_nothing_and_another_seed_replaces(tmp_path, monkeypatch, capsys):
+def test_drawing_again_does_nothing_and_another_seed_replaces(tmp_path, run):
     out = tmp_path / "demo"
     arguments = ["--out", out, "--images", 8, "--workers", 2, "--worlds", "clevr4"]
-    assert run(monkeypatch, capsys, *arguments)[0] == 0
+    assert run(make_demo_data.main, *arguments)[0] == 0
     before = tree(out)
-    _, printed, _ = run(monkeypatch, capsys, *arguments)
+    _, printed, _ = run(make_demo_data.main, *arguments)
     assert "already" in printed and tree(out) == before
     shutil.rmtree(out / "clevr_4_10k_v1")
-    _, printed, _ = run(monkeypatch, capsys, *arguments)
+    _, printed, _ = run(make_demo_data.main, *arguments)
     assert "drew 8 images" in printed and tree(out) == before
-    run(monkeypatch, capsys, *arguments, "--seed", 1)
+    run(make_demo_data.main, *arguments, "--seed", 1)
     after = tree(out)
     assert len(after) == len(before) and after != before
 
 
-def test_bad_arguments_are_one_line(tmp_path, monkeypatch, capsys):
+def test_bad_arguments_are_one_line(tmp_path, refusal):
     for extra, says in ((["--worlds", "clever4"], "did you mean 'clevr4'"), (["--images", 0], "1")):
-        code, _, errors = run(monkeypatch, capsys, "--out", tmp_path / "x", *extra)
-        assert code == 2 and errors.startswith("error: ") and says in errors
+        assert says in refusal(make_demo_data.main, "--out", tmp_path / "x", *extra)
         assert not (tmp_path / "x").exists()
 
 
-def test_a_data_set_that_it_did_not_draw_is_left_alone(tmp_path, monkeypatch, capsys):
+def test_a_data_set_that_it_did_not_draw_is_left_alone(tmp_path, refusal):
     real = tmp_path / "clevr_4_10k_v1" / "images" / "real.png"
     real.parent.mkdir(parents=True)
     real.write_text("somebody's data")
-    code, _, errors = run(monkeypatch, capsys, "--out", tmp_path, "--images", 4)
-    assert code == 2 and "was not made by this script" in errors
+    line = refusal(make_demo_data.main, "--out", tmp_path, "--images", 4)
+    assert "was not made by this script" in line
     assert real.read_text() == "somebody's data"

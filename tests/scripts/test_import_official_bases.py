@@ -1,15 +1,12 @@
 """Importing the authors' lists, from small made-up files of the same structure as theirs."""
 
-import sys
 from pathlib import Path
 
+import import_official_bases as importer
 import pytest
 import yaml
 
 from crl.basis import TextBasis
-from crl.run.errors import command
-
-import import_official_bases as importer
 
 LABELS = """
 import os
@@ -107,21 +104,9 @@ def clone(tmp_path, monkeypatch):
     return root
 
 
-@pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
-    """Run the command as a shell would; returns exit code, standard output and errors."""
-
-    def run(*argv):
-        monkeypatch.setattr(sys, "argv", ["import_official_bases.py", *map(str, argv)])
-        monkeypatch.chdir(tmp_path)
-        code = 0
-        try:
-            command(importer.main)()
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capsys.readouterr()
-
-    return run
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
 
 
 def texts(out: Path) -> dict[str, list[str]]:
@@ -129,7 +114,7 @@ def texts(out: Path) -> dict[str, list[str]]:
 
 
 def test_every_list_becomes_a_basis(clone, run, tmp_path):
-    code, printed, _ = run(clone, "--out", "bases")
+    code, printed, _ = run(importer.main, clone, "--out", "bases")
     assert code == 0
     assert {path.suffix for path in (tmp_path / "bases").iterdir()} == {".yaml"}
     assert texts(tmp_path / "bases") == {
@@ -165,7 +150,7 @@ def test_every_list_becomes_a_basis(clone, run, tmp_path):
 
 
 def test_bases_carry_the_papers_vlm_prompts(clone, run, tmp_path):
-    run(clone, "--out", "bases")
+    run(importer.main, clone, "--out", "bases")
     first = {
         name: TextBasis.load(tmp_path / "bases" / f"{name}.yaml").prompts[0]
         for name in ("clevr4_texture", "cards_suits", "genecis_scene_long", "deepfashion_style")
@@ -180,7 +165,7 @@ def test_bases_carry_the_papers_vlm_prompts(clone, run, tmp_path):
 
 
 def test_repeated_texts_stay_for_the_papers_numbers_include_them(clone, run, tmp_path):
-    _, printed, _ = run(clone, "--out", "bases")
+    _, printed, _ = run(importer.main, clone, "--out", "bases")
     basis = TextBasis.load(tmp_path / "bases" / "clevr4_texture.yaml")
     assert basis.texts == ("bark", "silt", "Bark", "fog", "bark")
     [row] = [line.split() for line in printed.splitlines() if line.startswith("clevr4_texture ")]
@@ -191,16 +176,16 @@ def test_warns_where_the_count_is_not_the_papers(clone, run):
     source = (clone / importer.MORE_DATA).read_text(encoding="utf-8")
     sixty = ", ".join(f'"n{i % 59}"' for i in range(60))  # one of them twice, as in theirs
     (clone / importer.MORE_DATA).write_text(source.replace('"nil"', sixty), encoding="utf-8")
-    _, printed, _ = run(clone)
+    _, printed, _ = run(importer.main, clone)
     warned = [line for line in printed.splitlines() if line.startswith("warning")]
     assert "warning: clevr4_color: the paper says 108 texts, their list has 1" in warned
     assert len(warned) == 11 and not any("clevr4_count" in line for line in warned)
 
 
 def test_a_second_run_gives_the_same_files(clone, run, tmp_path):
-    run(clone, "--out", "bases")
+    run(importer.main, clone, "--out", "bases")
     before = {file.name: file.read_bytes() for file in (tmp_path / "bases").iterdir()}
-    run(clone, "--out", "bases")
+    run(importer.main, clone, "--out", "bases")
     assert before == {file.name: file.read_bytes() for file in (tmp_path / "bases").iterdir()}
     assert yaml.safe_load(before["clevr4_color.yaml"])["texts"] == ["puce"]
 
@@ -218,27 +203,24 @@ def test_a_second_run_gives_the_same_files(clone, run, tmp_path):
     ],
 )
 def test_a_damaged_clone_is_one_line_and_nothing_is_written(
-    clone, run, tmp_path, file, old, new, says
+    clone, refusal, tmp_path, file, old, new, says
 ):
     source = (clone / file).read_text(encoding="utf-8")
     assert old in source
     (clone / file).write_text(source.replace(old, new), encoding="utf-8")
-    code, printed, errors = run(clone, "--out", "bases")
-    assert code == 2 and printed == "" and errors.count("\n") == 1
-    assert errors.startswith("error: ") and says in errors and file in errors
+    line = refusal(importer.main, clone, "--out", "bases")
+    assert says in line and file in line
     assert not (tmp_path / "bases").exists()
 
 
-def test_a_wrong_folder_says_what_to_clone(run, tmp_path):
+def test_a_wrong_folder_says_what_to_clone(refusal, tmp_path):
     for folder in ("nowhere", tmp_path):
-        code, _, errors = run(folder)
-        assert code == 2 and errors.count("\n") == 1
-        assert f"git clone {importer.REPOSITORY}" in errors
+        assert f"git clone {importer.REPOSITORY}" in refusal(importer.main, folder)
     assert not (tmp_path / "configs").exists()
 
 
-def test_an_out_that_cannot_be_is_one_line(clone, run, tmp_path):
+def test_an_out_that_cannot_be_is_one_line(clone, refusal, tmp_path):
     (tmp_path / "taken").write_text("a file")
-    code, _, errors = run(clone, "--out", "taken")
-    assert code == 2 and errors.startswith("error: cannot write") and "taken" in errors
+    line = refusal(importer.main, clone, "--out", "taken")
+    assert line.startswith("cannot write") and "taken" in line
     assert (tmp_path / "taken").read_text() == "a file"

@@ -1,109 +1,55 @@
 """The tables made from results files, and the paper's numbers beside ours."""
 
 import json
-import sys
+import re
 
 import pytest
 import reproduce_tables
 
 
-def write(folder, data, images, vlm, criterion, metrics):
-    score = {
-        metric: {"mean": mean, "std": 0.5, "seeds": [mean]} for metric, mean in metrics.items()
-    }
-    cell = {
-        "key": "k",
-        "data": data,
-        "images": images,
-        "vlm": vlm,
-        "criterion": criterion,
-        "texts": 9,
-    }
-    cell["scores"] = {"universal": score, "conditional": score}
+def write(folder, *cells):
+    """A run with these results."""
     folder.mkdir(parents=True)
-    (folder / "results.json").write_text(json.dumps({"cells": [cell]}))
+    (folder / "results.json").write_text(json.dumps({"cells": cells}))
     return folder
 
 
-def run(monkeypatch, capsys, *arguments):
-    monkeypatch.setattr(sys, "argv", ["reproduce_tables.py", *map(str, arguments)])
-    code = 0
-    try:
-        reproduce_tables.main()
-    except SystemExit as stop:
-        code = stop.code
-    return code, *capsys.readouterr()
+def columns(printed):
+    """The columns of each line."""
+    return [re.split(r"\s{2,}", line.strip()) for line in printed.splitlines()]
 
 
-@pytest.mark.parametrize(
-    ("task", "data", "images", "criterion", "metrics", "expected"),
-    [
-        # CLIP and CLIP+CRL of Table 2: color 0.83 and 88.67 NMI
-        (
-            "clustering",
-            "clevr4",
-            10531,
-            "color",
-            {"nmi": 10.83},
-            [("0.83", "+10.00"), ("88.67", "-77.84")],
-        ),
-        (
-            "clustering",
-            "clevr4",
-            10531,
-            "count",
-            {"ari": 5.7},
-            [("5.70", "+0.00"), ("12.54", "-6.84")],
-        ),
-        # Table 1: Cards number, 5 shots
-        (
-            "few_shot",
-            "cards",
-            8029,
-            "number",
-            {"5-shot": 40.0},
-            [("33.73", "+6.27"), ("44.52", "-4.52")],
-        ),
-    ],
-)
-def test_papers_numbers_stand_beside_ours(
-    tmp_path, monkeypatch, capsys, task, data, images, criterion, metrics, expected
-):
-    folder = write(tmp_path / task / "x", data, images, "clip", criterion, metrics)
-    code, printed, _ = run(monkeypatch, capsys, folder)
-    rows = [line.split() for line in printed.splitlines() if line.startswith("CLIP")]
-    assert code == 0
-    assert [(row[4], row[6]) for row in rows] == expected
+def classification_cell(data, images, vlm, criterion, **metrics):
+    score = {name: {"mean": mean, "std": 0.5, "seeds": [mean]} for name, mean in metrics.items()}
+    about = {"data": data, "images": images, "vlm": vlm, "criterion": criterion}
+    scores = {"universal": score, "conditional": score}
+    return {**about, "basis": "mine", "texts": 9, "scores": scores}
 
 
-def test_demo_data_and_other_vlms_are_not_compared_with_the_paper(tmp_path, monkeypatch, capsys):
-    demo = write(tmp_path / "clustering/a", "clevr4", 3000, "clip", "color", {"nmi": 1.0})
-    other = write(tmp_path / "clustering/b", "clevr4", 10531, "demo", "color", {"nmi": 1.0})
-    code, printed, _ = run(monkeypatch, capsys, demo, other)
-    assert code == 0 and "paper" not in printed and printed.count("clevr4 color") == 2
-
-
-def test_runs_of_several_tasks_are_a_table_each(tmp_path, monkeypatch, capsys):
-    shots = write(tmp_path / "few_shot/a", "clevr4", 10531, "clip", "color", {"1-shot": 2.0})
-    runs = [
-        write(tmp_path / f"clustering/{name}", "clevr4", 3000, "demo", criterion, {"nmi": 1.0})
-        for name, criterion in (("a", "color"), ("b", "shape"))
-    ]
-    code, printed, _ = run(monkeypatch, capsys, shots, *runs)
+def test_runs_of_several_tasks_are_a_table_each(tmp_path, run):
+    shots = classification_cell("clevr4", 10531, "clip", "color", **{"1-shot": 2.0})
+    runs = [write(tmp_path / "few_shot/a", shots)]
+    for criterion in ("color", "shape"):
+        cell = classification_cell("clevr4", 3000, "demo", criterion, nmi=1.0)
+        runs.append(write(tmp_path / "clustering" / criterion, cell))
+    code, printed, errors = run(reproduce_tables.main, *runs)
+    assert code == 0, errors
     clusters, rest = printed.split("\n\nfew_shot, percent")
-    assert code == 0 and clusters.startswith("clustering, percent")
+    assert clusters.startswith("clustering, percent")
     assert "clevr4 color" in clusters and "clevr4 shape" in clusters and "paper" not in clusters
-    assert "clevr4 shape" not in rest and "The paper's numbers beside ours" in rest
+    assert "clevr4 shape" not in rest
+    [row] = [line.split() for line in rest.splitlines() if line.startswith("CLIP ")]
+    assert row[-3:] == ["26.85", "2.00", "-24.85"]
 
 
-def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys):
-    folder = write(tmp_path / "clustering/a", "clevr4", 3000, "clip", "color", {"nmi": 1.0})
-    for arguments, says in (
-        ([tmp_path / "clustering" / "none"], "not a results file"),
-        ([folder, tmp_path / "other" / "x"], "other/x is no run of clustering or"),
-    ):
-        code, _, errors = run(monkeypatch, capsys, *arguments)
-        assert code == 2 and errors.count("\n") == 1 and says in errors
+def test_mistakes_are_one_line(tmp_path, refusal):
+    cell = classification_cell("clevr4", 3000, "clip", "color", nmi=1.0)
+    folder = write(tmp_path / "clustering/a", cell)
+    missing, other = tmp_path / "clustering/none", tmp_path / "other/x"
+    assert "not a results file" in refusal(reproduce_tables.main, missing)
+    assert "other/x is no run of clustering or" in refusal(reproduce_tables.main, folder, other)
+    empty = write(tmp_path / "clustering/empty")
+    assert "there are no results" in refusal(reproduce_tables.main, empty)
 
 
 def similarity_cell(label, task, templates, scores, weight=10):
@@ -111,11 +57,12 @@ def similarity_cell(label, task, templates, scores, weight=10):
     images = {"focus_object": 2198, "change_object": 2739}[task]
     about = {"data": task, "label": label, "templates": templates, "images": images}
     about |= {"weight": weight, "variant": str(weight), "tie_policy": "fair", "left_out": 0}
-    about |= {"target_also_in_gallery": 0, "other_tie_policy": {}, "scores": metrics, "texts": 9}
+    about |= {"target_also_in_gallery": 0, "other_tie_policy": {}, "scores": metrics}
+    about |= {"basis": "genecis_scene", "texts": 9}
     return {**about, "combiner_hash": None, "vlm_fingerprint": "f"}
 
 
-def test_similarity_retrieval_beside_table_3(tmp_path, monkeypatch, capsys):
+def test_similarity_retrieval_beside_table_3(tmp_path, run):
     scores = {"chance": (6.7, 13.3, 20.0), "image": (9.5, 17, 25), "crl": (15.4, 26, 36)}
     starred = {"chance": (6.7, 13.3, 20.0), "combiner": (16, 28, 37), "crl": (19, 32, 41)}
     cells = [
@@ -125,32 +72,30 @@ def test_similarity_retrieval_beside_table_3(tmp_path, monkeypatch, capsys):
         similarity_cell("demo", "focus_object", 1960, scores),  # not the paper's VLM
         {**similarity_cell("clip-b16", "change_object", 1960, scores), "images": 3000},  # drawn
     ]
-    folder = tmp_path / "similarity_retrieval" / "x"
-    folder.mkdir(parents=True)
-    (folder / "results.json").write_text(json.dumps({"cells": cells}))
-    code, printed, errors = run(monkeypatch, capsys, folder)
+    folder = write(tmp_path / "similarity_retrieval/x", *cells)
+    code, printed, errors = run(reproduce_tables.main, folder)
     assert code == 0, errors
     table, beside = printed.split("The paper's numbers beside ours")
-    rows = {tuple(line.split()[:2]): line.split()[2:] for line in table.splitlines()}
+    rows = {tuple(row[:2]): row[-7:] for row in columns(table)}
     assert rows["clip-b16", "image"] == "9.5 17.0 25.0 9.5 17.0 25.0 17.2".split()
     assert rows["clip-b16*", "combiner"] == "16.0 28.0 37.0 - - - -".split()
-    found = [" ".join(line.split()) for line in beside.splitlines()]
+    found = [" ".join([row[0], *row[-5:]]) for row in columns(beside)]  # without the basis
     assert "CLIP image focus_object R@1 9.40 9.50 +0.10" in found
     assert "CLIP+CRL focus_object R@1 15.40 15.40 +0.00" in found
     assert "Combiner* focus_object R@2 27.70 28.00 +0.30" in found
     assert "CLIP+CRL* focus_object R@3 41.30 41.00 -0.30" in found
-    assert not any("change_object" in line for line in found)
+    assert "change_object" not in beside
     other = similarity_cell("clip-b16", "focus_object", 1960, scores, weight=3)
-    (folder / "results.json").write_text(json.dumps({"cells": [other]}))
-    assert "beside" not in run(monkeypatch, capsys, folder)[1]
+    folder = write(tmp_path / "similarity_retrieval/y", other)
+    assert "beside" not in run(reproduce_tables.main, folder)[1]
 
 
-COLUMNS = ("texture", "fabric", "shape", "part", "style")
+ATTRIBUTES = ("texture", "fabric", "shape", "part", "style")
 
 
 def fashion_cell(method, label, first, variant="x", **changes):
     """mAP of `first`, `first` + 1, ... by attribute."""
-    scores = {name: first + n for n, name in enumerate(COLUMNS)}
+    scores = {name: first + n for n, name in enumerate(ATTRIBUTES)}
     scores |= {"overall": 99.0, "mean": first + 2}
     about = {"data": "DeepFashion", "values": [156, 218, 180, 216, 230], "images": 27050}
     about |= {"method": method, "label": label, "variant": variant, "vlm": label, "queries": 9}
@@ -158,20 +103,22 @@ def fashion_cell(method, label, first, variant="x", **changes):
     return {**about, **changes}
 
 
-def fashion_run(tmp_path, monkeypatch, capsys, cells):
-    """The table and notes, the comparison, what is quoted; lines with single blanks."""
-    folder = tmp_path / "fashion_retrieval" / "x"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").write_text(json.dumps({"cells": cells}))
-    code, printed, errors = run(monkeypatch, capsys, folder)
-    assert code == 0, errors
-    table, _, rest = printed.partition("The paper's numbers beside ours")
-    beside, _, quoted = rest.partition("Only quoted from the paper, no result of ours")
-    parts = (table, beside, quoted)
-    return [[" ".join(line.split()) for line in part.splitlines()] for part in parts]
+@pytest.fixture
+def fashion_run(tmp_path, run):
+    """The columns of the table and notes, of the comparison, and of what is quoted."""
+
+    def fashion_run(*cells):
+        folder = write(tmp_path / "fashion_retrieval/x", *cells)
+        code, printed, errors = run(reproduce_tables.main, folder)
+        assert code == 0, errors
+        table, _, rest = printed.partition("The paper's numbers beside ours")
+        beside, _, quoted = rest.partition("Only quoted from the paper, no result of ours")
+        return columns(table), columns(beside), columns(quoted)
+
+    return fashion_run
 
 
-def test_fashion_retrieval_beside_table_4(tmp_path, monkeypatch, capsys):
+def test_fashion_retrieval_beside_table_4(fashion_run):
     universal = fashion_cell("universal", "clip-b16", 9.0)
     random = fashion_cell("random", "", 2.0)["scores"]
     universal["scores"] |= random | {"random draw": random["random"]}
@@ -184,23 +131,26 @@ def test_fashion_retrieval_beside_table_4(tmp_path, monkeypatch, capsys):
         fashion_cell("asen", "clip-b16", 15.0),  # not on the tower of its authors
         fashion_cell("crl-free", "demo", 15.0),  # not the paper's VLM
     ]
-    table, beside, quoted = fashion_run(tmp_path, monkeypatch, capsys, cells)
-    order = [line.split("clip-b16 ")[-1] for line in table if line.startswith("DeepFashion")]
-    assert [line[:12] for line in order[2:4]] == ["DeepFashion ", "ASEN 15.00 1"]
-    assert "DeepFashion - Random 2.00 3.00 4.00 5.00 6.00 4.00 99.00" in table
-    assert "DeepFashion clip-b16 [two] CRL, backbone trained" in " ".join(table)
-    assert "note: DeepFashion: 2 of 9 queries have no relevant candidate; they score 0" in table
-    assert "Random style mAP 1.97 6.00 +4.03" in beside
-    assert "CLIP texture mAP 9.14 9.00 -0.14" in beside
-    assert "CLIP mean mAP 6.08 11.00 +4.92" in beside  # the plain mean, not `overall`
-    assert "CSN part mAP 5.13 17.00 +11.87" in beside
-    assert "CLIP+CRL [one] texture mAP 16.88 16.00 -0.88" in beside
-    assert "CLIP+CRL [two] texture mAP 16.88 17.00 +0.12" in beside
-    assert sum("mAP" in line for line in beside) == 5 * 6
-    names = ["Triplet", "ASEN", "ASEN++", "RPF", "CLIP+CRL (no"]
-    assert [line.split(" ")[0] for line in quoted[4:9]] == [name.split()[0] for name in names]
-    assert quoted[2] == "method texture fabric shape part style mean"
-    assert "RPF 15.62 8.30 15.02 7.38 4.77 10.22" in quoted and len(quoted) == 4 + 5 + 1
+    table, beside, quoted = fashion_run(*cells)
+    rows = {(row[1], row[-8]): row[-7:] for row in table if row[0] == "DeepFashion"}
+    assert rows["-", "Random"] == "2.00 3.00 4.00 5.00 6.00 4.00 99.00".split()
+    assert [method for _, method in rows][2:5] == ["CSN", "ASEN", "universal: I"]
+    assert rows["clip-b16", "ASEN"][0] == "15.00"
+    assert rows["clip-b16 [two]", "CRL, backbone trained"][0] == "17.00"
+    note = "note: DeepFashion: 2 of 9 queries have no relevant candidate; they score 0"
+    assert [note] in table
+    found = [" ".join([row[0], *row[-5:]]) for row in beside if "mAP" in row]  # without the basis
+    assert "Random style mAP 1.97 6.00 +4.03" in found
+    assert "CLIP texture mAP 9.14 9.00 -0.14" in found
+    assert "CLIP mean mAP 6.08 11.00 +4.92" in found  # the plain mean, not `overall`
+    assert "CSN part mAP 5.13 17.00 +11.87" in found
+    assert "CLIP+CRL [one] texture mAP 16.88 16.00 -0.88" in found
+    assert "CLIP+CRL [two] texture mAP 16.88 17.00 +0.12" in found
+    assert len(found) == 5 * 6
+    assert quoted[2] == ["method", *ATTRIBUTES, "mean"]
+    names = ["Triplet", "ASEN", "ASEN++", "RPF", "CLIP+CRL (no training)"]
+    assert [row[0] for row in quoted[4:-1]] == names
+    assert quoted[7] == "RPF 15.62 8.30 15.02 7.38 4.77 10.22".split()
 
 
 @pytest.mark.parametrize(
@@ -213,8 +163,7 @@ def test_fashion_retrieval_beside_table_4(tmp_path, monkeypatch, capsys):
         {"scores": {"universal": {"hem": 9.0, "overall": 9.0, "mean": 9.0}}},  # other attributes
     ],
 )
-def test_other_fashion_data_are_not_compared(tmp_path, monkeypatch, capsys, changes):
-    cells = [fashion_cell("universal", "clip-b16", 9.0, **changes)]
-    table, beside, quoted = fashion_run(tmp_path, monkeypatch, capsys, cells)
-    assert "universal" in " ".join(table) and not beside and not quoted
-    assert "aper" not in " ".join(table)
+def test_other_fashion_data_are_not_compared(fashion_run, changes):
+    cell = fashion_cell("universal", "clip-b16", 9.0, **changes)
+    table, beside, quoted = fashion_run(cell)
+    assert "universal" in str(table) and "aper" not in str(table) and not beside and not quoted

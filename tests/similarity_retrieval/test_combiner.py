@@ -138,7 +138,7 @@ def test_a_loaded_combiner_computes_what_the_saved_one_does(tmp_path, name):
         assert loaded(*pair).equal(saved(*pair))
 
 
-def refusal(path: Path, dim: int = DIM) -> str:
+def refused(path: Path, dim: int = DIM) -> str:
     with pytest.raises(UserError) as error:
         load_combiner(path, dim)
     message = str(error.value)
@@ -151,34 +151,34 @@ def refusal(path: Path, dim: int = DIM) -> str:
 class TestRefused:
     def test_another_width(self, tmp_path, suffix):
         path = save(random_combiner().state_dict(), tmp_path / f"a{suffix}")
-        assert f"width {DIM}" in refusal(path, dim=DIM + 1)
+        assert f"width {DIM}" in refused(path, dim=DIM + 1)
 
     @pytest.mark.parametrize("key", RELEASED)
     def test_missing_keys(self, tmp_path, suffix, key):
         state = random_combiner().state_dict()
         del state[key]
-        assert f"{key} is missing" in refusal(save(state, tmp_path / f"a{suffix}"))
+        assert f"{key} is missing" in refused(save(state, tmp_path / f"a{suffix}"))
 
     def test_a_key_too_many(self, tmp_path, suffix):
         state = {**random_combiner().state_dict(), "logit_scale": torch.ones(1)}
-        assert "logit_scale" in refusal(save(state, tmp_path / f"a{suffix}"))
+        assert "logit_scale" in refused(save(state, tmp_path / f"a{suffix}"))
 
     @pytest.mark.parametrize("key", RELEASED)
     @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
     @pytest.mark.parametrize("shape", [(), (3,), (3, 2), (2, 3, 4), (0,)])
     def test_other_shapes(self, tmp_path, suffix, key, shape):
         state = {**random_combiner().state_dict(), key: torch.zeros(shape)}
-        refusal(save(state, tmp_path / f"a{suffix}"))
+        refused(save(state, tmp_path / f"a{suffix}"))
 
     @pytest.mark.parametrize("kept", [0, 10, 0.5, 0.99])
     def test_a_truncated_file(self, tmp_path, suffix, kept):
         path = save(random_combiner().state_dict(), tmp_path / f"a{suffix}")
         content = path.read_bytes()
         path.write_bytes(content[: kept if isinstance(kept, int) else int(kept * len(content))])
-        assert "damaged" in refusal(path)
+        assert "damaged" in refused(path)
 
     def test_no_file(self, tmp_path, suffix):
-        assert "there is no" in refusal(tmp_path / f"a{suffix}")
+        assert "there is no" in refused(tmp_path / f"a{suffix}")
 
 
 class Code:
@@ -196,7 +196,7 @@ def test_a_pickle_with_code_is_refused_and_does_not_run(tmp_path, legacy):
     path, trace = tmp_path / "a.pt", tmp_path / "it_ran"
     state = {**random_combiner().state_dict(), "note": Code(trace)}
     torch.save(state, path, _use_new_zipfile_serialization=not legacy)
-    assert "refused" in refusal(path)
+    assert "refused" in refused(path)
     assert not trace.exists()
 
 
@@ -204,5 +204,5 @@ def test_a_pickle_with_code_is_refused_and_does_not_run(tmp_path, legacy):
 def test_a_plain_pickle_is_refused_and_does_not_run(tmp_path):
     path, trace = tmp_path / "a.pt", tmp_path / "it_ran"
     path.write_bytes(pickle.dumps({"text_projection_layer.weight": Code(trace)}, protocol=2))
-    assert "runs their code" in refusal(path)
+    assert "runs their code" in refused(path)
     assert not trace.exists()

@@ -3,24 +3,22 @@
 import io
 import json
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import REPOSITORY, SHARED, run_python
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from toy_vlm import ToyVLM, direct
 
-from crl.images import Crop, open_image
 from crl.embed import embed_images
+from crl.images import Crop, open_image
 from crl.run.errors import UserError
 from similarity_retrieval import datasets
 from similarity_retrieval.datasets import TASKS, dilated, images, load
-
-from commands import REPOSITORY
 
 REAL = SHARED / "genecis"
 real_files = pytest.mark.skipif(not REAL.is_dir(), reason="GeneCIS's own files are not here")
@@ -418,8 +416,9 @@ def test_sizes_come_from_headers_opened_once(root, monkeypatch):
         opened.append(Path(file).name)
         return really(file, *rest)
 
-    monkeypatch.setattr(Image, "open", counting)
-    found = images(load(DRAWN, root), *folders(root))
+    with monkeypatch.context() as patched:
+        patched.setattr(Image, "open", counting)
+        found = images(load(DRAWN, root), *folders(root))
     assert Counter(opened) == {"7.jpg": 1, "8.jpg": 1, "9.jpg": 1}
     with pytest.raises(UserError, match=r"cannot read the image .*7\.jpg: .*unreadable=skip"):
         embed_images(ToyVLM(), found, None)
@@ -448,8 +447,7 @@ def test_each_image_and_crop_is_encoded_once_over_all_tasks(root):
 
 def check(root: Path, *arguments: str) -> subprocess.CompletedProcess:
     script = REPOSITORY / "similarity_retrieval" / "datasets.py"
-    command = [sys.executable, script, "--root", root, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=root)
+    return run_python(script, "--root", root, *arguments)
 
 
 def test_check_of_a_complete_folder(root):
@@ -478,18 +476,15 @@ def test_check_of_a_complete_folder(root):
     ]
 
 
-def test_check_names_what_is_missing_and_checks_the_rest(root, capsys, monkeypatch):
+def test_check_names_what_is_missing_and_checks_the_rest(root, run):
     write(root, "change_object", "[]")
     for image in (1, 5):
         (root / "coco" / "val2017" / f"{image:012d}.jpg").unlink()
 
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["datasets.py", "--root", str(root), *arguments])
-        with pytest.raises(SystemExit) as exit:
-            datasets.main()
-        return exit.value.code, *capsys.readouterr()
+    def check(*arguments):
+        return run(datasets.main, "--root", root, *arguments)
 
-    code, out, error = run()
+    code, out, error = check()
     assert code == 2 and error == f"error: GeneCIS is not complete in {root}; see above\n"
     for part in (
         "focus_object: 2 templates",
@@ -501,12 +496,12 @@ def test_check_names_what_is_missing_and_checks_the_rest(root, capsys, monkeypat
     ):
         assert part in out
     for tasks in (["focus_object"], ["change_attribute", "focus_attribute"]):  # images, a file
-        code, _, error = run("--tasks", *tasks)
+        code, _, error = check("--tasks", *tasks)
         assert code == 2 and "is not complete" in error
     (root / "visual_genome" / "VG_All" / "9.jpg").write_text("no image")
-    code, _, error = run("--tasks", "change_attribute")
+    code, _, error = check("--tasks", "change_attribute")
     assert code == 2 and "cannot read the image" in error
-    code, out, _ = run("--tasks", "colour")
+    code, out, _ = check("--tasks", "colour")
     assert code == 2 and "unknown task 'colour'" in out
-    code, out, _ = run("--help")
+    code, out, _ = check("--help")
     assert code == 0 and "--tasks" in out

@@ -1,4 +1,4 @@
-"""The scores against a slow transcription of the protocol, a template and a candidate at a time.
+"""Scores against a slow transcription of the protocol, one template and candidate at a time.
 
 All ranks are compared in float64: in float32 two orders of the same sum differ in the last digits
 and may swap candidates that are nearly tied.
@@ -6,19 +6,18 @@ and may swap candidates that are nearly tied.
 
 import json
 from itertools import permutations
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from commands import SHARED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crl.run.errors import UserError
 from crl.projection import l2, project
 from similarity_retrieval.combiner import Combiner
 from similarity_retrieval.datasets import Templates
-from similarity_retrieval.scoring import (
+from similarity_retrieval.method import (
     Features,
     baseline_scores,
     chance,
@@ -311,10 +310,5 @@ def test_a_vlm_that_gives_all_images_one_embedding_has_chance(dtype):
 def test_scores_that_are_not_numbers_are_an_error(column):
     scores = np.zeros((5, 4))
     scores[2, column] = np.nan
-    with pytest.raises(UserError, match="number 2"):
+    with pytest.raises(ValueError, match="1 templates have NaN scores, the first: 2"):
         target_ranks(scores)
-
-
-def test_unknown_tie_policy():
-    with pytest.raises(UserError, match="did you mean 'fair'"):
-        recall(np.zeros(1, int), np.zeros(1, int), 1, "fairly")

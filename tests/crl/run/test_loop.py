@@ -1,155 +1,272 @@
-"""Checkpoints and trained weights on disk: what comes back, what is refused, a full disk."""
+"""The training loop: what it writes and when, resuming after a kill at any write, refusals."""
 
 import errno
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+import yaml
 from torch import nn
 
+from crl.run import loop
 from crl.run.errors import UserError
-from crl.run.loop import read_state, write_state
-from crl.run.weights import read_about, save_tensors
-from crl.vlm import load_vlm
-from crl.vlm.open_clip import save_vlm, trained_name
+from crl.run.loop import Progress, Trainer, TrainingConfig
+from crl.run.weights import save_tensors
 
-SETTINGS = {"lr": 0.1, "bases": ["a", "b"], "data": "x1"}
-CONTENT = {"settings": SETTINGS, "model": {"weight": torch.arange(6.0).view(2, 3)}, "step": 7}
+STEPS, EPOCHS = 5, 3
 
 
-@pytest.fixture
-def state(tmp_path):
-    write_state(tmp_path / "run/state.pt", CONTENT)
-    return tmp_path / "run/state.pt"
+class Config(TrainingConfig):
+    epochs: int = EPOCHS
+    lr: float = 0.1
 
 
-def test_state_comes_back(state, tmp_path):
-    found = read_state(state, dict(SETTINGS))
-    assert torch.equal(found["model"]["weight"], CONTENT["model"]["weight"])
-    assert found["step"] == 7 and found["settings"] == SETTINGS
-    assert read_state(tmp_path / "nothing.pt", SETTINGS) is None
-    assert [file.name for file in state.parent.iterdir()] == ["state.pt"]
+class Line(Trainer):
+    """Fits y = 2 x by gradient descent; `scores` are its validations, epoch by epoch."""
+
+    steps, metric = STEPS, "score"
+
+    def __init__(self, folder, scores=(1.0, 3.0, 2.0), held_out=True, **settings):
+        self.config = Config(name=folder.name, outputs=folder.parent, **settings)
+        self.folder, self.weights = folder, folder / "line.safetensors"
+        self.settings = {"lr": self.config.lr, "seed": self.config.seed}
+        self.scores, self.held_out, self.calls = scores, held_out, []
+
+    def prepare(self):
+        torch.manual_seed(self.config.seed)
+        self.line = nn.Linear(1, 1)
+        self.models = {"line": self.line}
+        self.optimizer = torch.optim.Adam(self.line.parameters(), lr=self.config.lr)
+        self.record = {"method": "line"}
+        self.calls.append("prepare")
+
+    def batches(self, epoch, done):
+        for number in range(done, STEPS):
+            rng = np.random.default_rng([self.config.seed, epoch, number])
+            yield torch.from_numpy(rng.normal(size=(4, 1)).astype(np.float32))
+
+    def step(self, batch):
+        loss = (self.line(batch) - 2 * batch).square().mean()
+        loss.backward()
+        self.calls.append("step")
+        return loss.item()
+
+    def validate(self):
+        if not self.held_out:
+            return {}
+        return {"score": self.scores[len(self.progress.losses) - 1]}
+
+    def keep(self):
+        save_tensors(self.weights, self.line)
+
+    def rate(self, step):
+        return self.config.lr / (1 + step // STEPS)
 
 
-@pytest.mark.parametrize(
-    ("settings", "what"),
-    [
-        ({**SETTINGS, "lr": 0.2}, r"\(lr 0.1, not 0.2\)"),
-        ({**SETTINGS, "lr": 0.2, "data": "x2"}, r"\(lr 0.1, not 0.2, data 'x1', not 'x2'\)"),
-        ({**SETTINGS, "seed": 0}, r"\(seed None, not 0\)"),
-        ({"lr": 0.1, "data": "x1"}, r"\(bases \['a', 'b'\], not None\)"),
-    ],
-)
-def test_state_of_another_training(state, settings, what):
-    with pytest.raises(UserError, match=f"run holds another training {what}; choose another name="):
-        read_state(state, settings)
+def contents(folder: Path) -> dict:
+    """The files, without what differs between two undisturbed runs: seconds, bytes of zip."""
+    results = json.loads((folder / "results.json").read_text())
+    del results["seconds"], results["config"]["outputs"], results["config"]["checkpoint_every"]
+    state = torch.load(folder / "state.pt", weights_only=True)
+    del state["progress"]["seconds"]
+    return {
+        "files": sorted(file.name for file in folder.iterdir()),
+        "results": results,
+        "weights": (folder / "line.safetensors").read_bytes(),
+        "state": json.dumps(state, default=torch.Tensor.tolist),
+    }
 
 
-def test_damaged_state_and_one_with_code(state):
+def test_an_undisturbed_training(tmp_path, capsys):
+    trainer = Line(tmp_path / "out/line")
+    trainer.run()
+    found = contents(trainer.folder)
+    assert found["files"] == ["config.yaml", "line.safetensors", "results.json", "state.pt"]
+    results = found["results"]
+    assert results["method"] == "line" and results["step"] == STEPS * EPOCHS
+    assert len(results["losses"]) == EPOCHS and results["losses"][2] < results["losses"][0]
+    assert [v["epoch"] for v in results["validation"]] == [1, 2, 3] and results["unfinished"] == []
+    assert results["best"] == {"epoch": 2, "score": 3.0}
+    assert yaml.safe_load((trainer.folder / "config.yaml").read_text())["epochs"] == EPOCHS
+    assert "epoch 2/3: loss " in (shown := capsys.readouterr().out)
+    assert "validation score 3.00" in shown and f"weights and results: {trainer.folder}" in shown
+
+    again = Line(trainer.folder)  # finished: nothing is loaded
+    again.run()
+    assert again.calls == [] and "finished; nothing to do" in capsys.readouterr().out
+    assert contents(trainer.folder) == found
+
+
+def test_weights_are_those_of_the_best_validation(tmp_path):
+    best = Line(tmp_path / "two", epochs=2, scores=(1.0, 3.0))
+    best.run()
+    longer = Line(tmp_path / "three", scores=(1.0, 3.0, 3.0))  # of equals the first
+    longer.run()
+    assert longer.weights.read_bytes() == best.weights.read_bytes()
+    unheld = Line(tmp_path / "unheld", held_out=False)  # without validation data: the last
+    unheld.run()
+    assert unheld.weights.read_bytes() != best.weights.read_bytes()
+    assert contents(unheld.folder)["results"]["best"] == {"epoch": 3}
+
+
+def test_learning_rate_follows_the_step(tmp_path):
+    trainer, rates = Line(tmp_path / "line"), []
+    step = trainer.step
+    trainer.step = lambda batch: (
+        rates.append(trainer.optimizer.param_groups[0]["lr"]) or step(batch)
+    )
+    trainer.run()
+    assert rates == pytest.approx([0.1] * 5 + [0.05] * 5 + [0.1 / 3] * 5)
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("checkpoint_every", [2, 100])
+def test_killed_before_or_after_any_write_it_ends_like_an_undisturbed_one(
+    tmp_path, monkeypatch, checkpoint_every
+):
+    Line(tmp_path / "plain", checkpoint_every=checkpoint_every).run()
+    expected = contents(tmp_path / "plain")
+    expected["results"]["config"]["name"] = "killed"
+    rename, kills = loop.atomic_path.__globals__["os"].replace, 0
+    for moment in range(1000):
+        folder, calls = tmp_path / f"at-{moment}" / "killed", []
+
+        def replace(source, target, calls=calls, moment=moment):
+            calls.append(target)
+            if len(calls) == moment // 2 + 1 and moment % 2 == 0:
+                raise Killed
+            rename(source, target)
+            if len(calls) == moment // 2 + 1:
+                raise Killed
+
+        with monkeypatch.context() as patched:
+            patched.setattr("os.replace", replace)
+            try:
+                Line(folder, checkpoint_every=checkpoint_every).run()
+                break  # there is no such write any more
+            except Killed:
+                kills += 1
+        Line(folder, checkpoint_every=checkpoint_every).run()
+        assert contents(folder) == expected
+    writes = 1 + 2 + 3 + 3 + (2 * EPOCHS if checkpoint_every == 2 else 0)  # config, weights, ...
+    assert kills == 2 * writes
+
+
+def test_longer_and_shorter_trainings(tmp_path):
+    Line(tmp_path / "plain").run()
+    Line(tmp_path / "prolonged", epochs=2).run()
+    Line(tmp_path / "prolonged").run()
+    found, expected = contents(tmp_path / "prolonged"), contents(tmp_path / "plain")
+    assert found["state"] == expected["state"] and found["weights"] == expected["weights"]
+    rarely = Line(tmp_path / "rarely", validate_every=5)
+    rarely.run()  # the last epoch is validated all the same
+    assert [v["epoch"] for v in rarely.progress.validation] == [3]
+
+
+def test_a_shorter_end_than_was_planned_is_validated_too(tmp_path):
+    cut = Line(tmp_path / "cut", epochs=5, validate_every=5)
+
+    def batches(epoch, done):
+        if epoch == 2:
+            raise Killed
+        return Line.batches(cut, epoch, done)
+
+    cut.batches = batches
+    with pytest.raises(Killed):
+        cut.run()
+    assert not cut.weights.exists()
+    Line(tmp_path / "cut", epochs=2, validate_every=5).run()
+    assert contents(tmp_path / "cut")["results"]["best"] == {"epoch": 2, "score": 3.0}
+
+
+def test_patience(tmp_path):
+    trainer = Line(tmp_path / "line", epochs=5, patience=2, scores=(3.0, 1.0, 2.0, 9.0, 9.0))
+    trainer.run()
+    assert len(trainer.progress.losses) == 3
+    again = Line(tmp_path / "line", epochs=5, patience=2)
+    again.run()
+    assert again.calls == []
+
+
+def test_progress_by_hand():
+    progress = Progress(
+        losses=[1.0, 0.5], validation=[{"epoch": 1, "m": 2.0}, {"epoch": 2, "m": 2.0}]
+    )
+    assert progress.best("m") == 0 and progress.best("other") == 1 and progress.validated
+    assert not Progress(losses=[1.0]).validated and not Progress().validated
+
+
+# --- refusals -------------------------------------------------------------------------------------
+
+
+def test_another_training_in_the_folder(tmp_path):
+    Line(tmp_path / "line").run()
+    before = contents(tmp_path / "line")
+    with pytest.raises(UserError, match=r"line holds another training \(lr 0.1, not 0.2\); choose"):
+        Line(tmp_path / "line", lr=0.2).run()
+    with pytest.raises(UserError, match=r"\(lr 0.1, not 0.2, seed 0, not 1\)"):
+        Line(tmp_path / "line", lr=0.2, seed=1).run()
+    assert contents(tmp_path / "line") == before
+
+
+def test_damaged_checkpoint_and_one_with_code(tmp_path):
+    Line(tmp_path / "line").run()
+    state = tmp_path / "line/state.pt"
     whole = state.read_bytes()
     for content in (b"", b"nonsense", whole[:999], whole[:-99]):
         state.write_bytes(content)
         with pytest.raises(UserError, match=r"state.pt is damaged; remove it to start again"):
-            read_state(state, SETTINGS)
+            Line(tmp_path / "line").run()
     for content in ({"settings": Path("x")}, {"settings": 3}, {"step": 7}, [1, 2]):
         torch.save(content, state)
         with pytest.raises(UserError, match=r"state.pt is damaged"):
-            read_state(state, SETTINGS)
+            Line(tmp_path / "line").run()
 
 
-def test_full_disk_leaves_the_former_files(state, monkeypatch):
-    weights = state.parent / "model.safetensors"
-    save_tensors(weights, nn.Linear(2, 2))
-    before = {file: file.read_bytes() for file in state.parent.iterdir()}
+@pytest.mark.parametrize("gone", ["line.safetensors", "results.json"])
+def test_a_finished_training_that_lost_a_file(tmp_path, gone):
+    Line(tmp_path / "line").run()
+    (tmp_path / "line" / gone).unlink()
+    with pytest.raises(UserError, match=rf"finished training but {gone} is gone; remove"):
+        Line(tmp_path / "line").run()
+
+
+def test_a_loss_and_weights_that_are_not_finite(tmp_path):
+    trainer = Line(tmp_path / "loss")
+    trainer.step = lambda batch: float("nan")
+    with pytest.raises(UserError, match=r"the loss of step 1 is not finite.*lower lr"):
+        trainer.run()
+    assert [file.name for file in trainer.folder.iterdir()] == ["config.yaml"]
+
+    trainer = Line(tmp_path / "weights")
+
+    def step(batch):
+        trainer.line.weight.grad = torch.full_like(trainer.line.weight, float("inf"))
+        return 1.0
+
+    trainer.step = step
+    with pytest.raises(UserError, match="the weights after step 5 are not finite"):
+        trainer.run()
+
+
+def test_full_disk_leaves_the_former_files(tmp_path, monkeypatch):
+    Line(tmp_path / "line", epochs=1).run()
+    before = {file: file.read_bytes() for file in (tmp_path / "line").iterdir()}
     write = Path.write_bytes
 
     def full(path, data):
         write(path, bytes(data)[:100])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(Path, "write_bytes", full)  # of weights and checkpoints
     with pytest.raises(OSError, match="No space left"):
-        write_state(state, CONTENT)
-    with pytest.raises(OSError, match="No space left"):
-        save_tensors(weights, nn.Linear(2, 2))
-    assert {file: file.read_bytes() for file in state.parent.iterdir()} == before
-
-
-def test_tensors_and_what_they_are(tmp_path):
-    model = nn.ModuleDict({"a": nn.Linear(3, 2), "b": nn.BatchNorm1d(2)})
-    model["a"].weight.data = torch.arange(6.0).view(3, 2).T  # not contiguous
-    save_tensors(tmp_path / "of/model.safetensors", model, method="csn", width=7)
-    found = load_file(tmp_path / "of/model.safetensors")
-    assert found.keys() == model.state_dict().keys() and "b.running_mean" in found
-    assert all(torch.equal(found[key], tensor) for key, tensor in model.state_dict().items())
-    assert read_about(tmp_path / "of/model.safetensors") == {"method": "csn", "width": 7}
-    once = (tmp_path / "of/model.safetensors").read_bytes()
-    save_tensors(tmp_path / "of/model.safetensors", model, method="csn", width=7)
-    assert (tmp_path / "of/model.safetensors").read_bytes() == once
-    for other, about in (("b.safetensors", {}), ("c.safetensors", {"format": "pt", "about": "it"})):
-        save_file(found, tmp_path / other, about)
-        assert read_about(tmp_path / other) == {}
-    torch.save(found, tmp_path / "d.pt")
-    assert read_about(tmp_path / "d.pt") == {}
-    (tmp_path / "e.safetensors").write_bytes(once[:-5])
-    with pytest.raises(UserError, match="is damaged"):
-        read_about(tmp_path / "e.safetensors")
-
-
-# --- a VLM that was trained -----------------------------------------------------------------------
-
-
-@pytest.fixture
-def clip(tmp_path):
-    from test_vlm import save_clip  # here, for it imports all of transformers
-
-    (save_clip(tmp_path / "clip") / "README.md").write_text("not about the trained one")
-    (tmp_path / "clip/merges.txt").write_text("of a tokenizer")
-    return str(tmp_path / "clip")
-
-
-@pytest.fixture
-def named(clip, monkeypatch):
-    """The same CLIP by an open_clip name."""
-    import open_clip
-    from test_vlm import CLIP, MEAN, STD
-
-    monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIGS", {"tiny-quickgelu": CLIP})
-    tag = open_clip.pretrained._pcfg(
-        file=f"{clip}/open_clip_model.safetensors", quick_gelu=True, mean=MEAN, std=STD
-    )
-    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "tiny-quickgelu", {"shiny": tag})
-    return "open_clip:tiny-quickgelu/shiny"
-
-
-@pytest.mark.parametrize("kind", ["clip", "named"])
-def test_trained_vlm_is_found_by_its_name(tmp_path, request, kind):
-    given, run = request.getfixturevalue(kind), tmp_path / "run"
-    name = trained_name(run, given)
-    vlm = load_vlm(given, device="cpu")
-    with torch.no_grad():
-        for parameter in vlm.model.parameters():
-            parameter += 0.1
-    save_vlm(run, vlm)
-    trained = load_vlm(name, device="cpu")
-    for key, tensor in vlm.model.state_dict().items():
-        assert torch.equal(trained.model.state_dict()[key], tensor)
-    texts = ["a cat", "red"]
-    assert torch.equal(trained.encode_texts(texts), vlm.encode_texts(texts))
-    saved = sorted(str(file.relative_to(run)) for file in run.rglob("*") if file.is_file())
-    files = ["open_clip_config.json", "open_clip_model.safetensors"]
-    if kind == "clip":  # all but the model card
-        files.insert(0, "merges.txt")
-    assert name == f"{run}/vlm" and saved == [f"vlm/{file}" for file in files]
-    assert trained.recipe == vlm.recipe and trained.fingerprint == vlm.fingerprint
-    assert trained_name(tmp_path / "next", name) == f"{tmp_path}/next/vlm"  # and once more
-
-
-def test_only_open_clip_is_trained(tmp_path):
-    (tmp_path / "other").mkdir()
-    for name in ("align", "blip2", str(tmp_path / "other")):
-        with pytest.raises(UserError, match=r"only an open_clip VLM can be trained here, and '.*'"):
-            trained_name(tmp_path, name)
-    with pytest.raises(UserError, match="unknown VLM 'clipp'"):
-        trained_name(tmp_path, "clipp")
+        Line(tmp_path / "line", scores=(1.0, 3.0)).run()
+    after = {file: file.read_bytes() for file in (tmp_path / "line").iterdir()}
+    config = tmp_path / "line/config.yaml"
+    assert after.keys() == before.keys()
+    assert [file for file in after if after[file] != before[file]] == [config]  # epochs: 1 -> 3

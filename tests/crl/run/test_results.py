@@ -89,8 +89,8 @@ def test_commit_and_dirty_flag(tmp_path, monkeypatch):
             command, cwd=tmp_path, check=True, capture_output=True, text=True
         ).stdout.strip()
 
-    (tmp_path / "crl").mkdir()
-    module = tmp_path / "crl" / "results.py"
+    (tmp_path / "crl/run").mkdir(parents=True)
+    module = tmp_path / "crl" / "run" / "results.py"
     module.write_text("")
     monkeypatch.setattr(results, "__file__", str(module))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))

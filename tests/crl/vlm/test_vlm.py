@@ -10,6 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from checkpoints import (
+    CLIP,
+    MEAN,
+    STD,
+    clip_model,
+    save_align,
+    save_blip2,
+    save_clip,
+)
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -29,96 +38,9 @@ TEXTS = [
     "sphere",
     "a photo of a dog, twice " * 40,  # longer than any context here
 ]
-WORDS = ["the", "of", "with", "color", "red", "metal", "cat", "sphere", "photo", "objects"]
-CLIP = {  # small, and in all else an open_clip configuration
-    "embed_dim": 16,
-    "quick_gelu": True,
-    "vision_cfg": {
-        "image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16,
-    },
-    "text_cfg": {
-        "context_length": 20, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2,
-    },
-}  # fmt: skip
-MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
 
 
 # --- checkpoints ----------------------------------------------------------------------------------
-
-
-def randomised(model):
-    """Every weight well away from its initial value: no term of the forward pass is idle."""
-    for tensor in model.state_dict().values():
-        if tensor.is_floating_point():
-            tensor.copy_(tensor + 0.1 * torch.randn_like(tensor).abs())
-            if tensor.ndim > 1:
-                tensor.normal_(0, 1.5 / tensor[0].numel() ** 0.5)
-    return model.eval()
-
-
-def clip_model():
-    torch.manual_seed(0)
-    return randomised(open_clip.CLIP(**CLIP))
-
-
-def save_clip(folder):
-    folder.mkdir(exist_ok=True, parents=True)
-    preprocess = {"size": 32, "mean": MEAN, "std": STD, "interpolation": "bicubic"}
-    config = {"model_cfg": CLIP, "preprocess_cfg": preprocess}
-    (folder / "open_clip_config.json").write_text(json.dumps(config))
-    save_file(clip_model().state_dict(), folder / "open_clip_model.safetensors")
-    return folder
-
-
-def save_tokenizer(folder):
-    folder.mkdir(exist_ok=True, parents=True)
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    letters = [prefix + letter for letter in "abcdefghijklmnopqrstuvwxyz," for prefix in ("", "##")]
-    vocabulary = {token: i for i, token in enumerate([*special, *letters, *WORDS])}
-    hf.BertTokenizer(vocab=vocabulary).save_pretrained(folder)
-    return len(vocabulary)
-
-
-def save_align(folder):
-    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    text = {**size, "intermediate_size": 64, "vocab_size": save_tokenizer(folder)}
-    vision = {
-        "image_size": 600,  # as the published configuration says, beside a crop of another size
-        "kernel_sizes": [3, 3, 5], "in_channels": [32, 16, 24], "out_channels": [16, 24, 30],
-        "strides": [1, 1, 2], "num_block_repeats": [1, 1, 2], "expand_ratios": [1, 6, 6],
-        "hidden_dim": 64, "depth_coefficient": 1.0,
-    }  # fmt: skip
-    config = hf.AlignConfig(text_config=text, vision_config=vision, projection_dim=64)
-    randomised(hf.AlignModel(config)).save_pretrained(folder)
-    hf.EfficientNetImageProcessor(  # the published settings, smaller
-        size={"height": 40, "width": 40}, crop_size={"height": 32, "width": 32},
-        do_center_crop=True, resample=Image.Resampling.BILINEAR, rescale_factor=1 / 127.5,
-        rescale_offset=True, do_normalize=False, include_top=False,
-    ).save_pretrained(folder)  # fmt: skip
-    return folder
-
-
-def save_blip2(folder, size=32):
-    layers = {
-        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64
-    }  # fmt: skip
-    config = hf.Blip2Config(
-        vision_config={**layers, "image_size": 32, "patch_size": 16},
-        qformer_config={
-            **layers, "vocab_size": save_tokenizer(folder), "use_qformer_text_input": True
-        },
-        text_config=hf.OPTConfig(
-            hidden_size=16, num_hidden_layers=1, num_attention_heads=2, ffn_dim=16, vocab_size=9,
-            word_embed_proj_dim=16,
-        ).to_dict(),
-        num_query_tokens=4, image_text_hidden_size=16,
-    )  # fmt: skip
-    randomised(hf.Blip2ForImageTextRetrieval(config)).save_pretrained(folder)
-    hf.BlipImageProcessor(
-        size={"height": size, "width": size}, image_mean=MEAN, image_std=STD
-    ).save_pretrained(folder)
-    return folder
-
 
 SAVE = {"open_clip": save_clip, "align": save_align, "blip2": save_blip2}
 
@@ -422,7 +344,7 @@ def test_quick_gelu_of_the_paper_s_weights():
         with pytest.raises(UserError, match=f"use open_clip:{model}-quickgelu/{tag}"):
             load_vlm(f"open_clip:{model}/{tag}")
     for alias in vlm_module.ALIASES.values():
-        vlm_module._check_quick_gelu(*alias.removeprefix("open_clip:").split("/"))
+        vlm_module.open_clip._check_quick_gelu(*alias.removeprefix("open_clip:").split("/"))
 
 
 def test_plain_file_needs_weights_that_agree_on_preprocessing(registry, tmp_path):
@@ -656,20 +578,6 @@ def run_python(code, *arguments, **environment):
     )
 
 
-def test_without_a_network_the_error_names_weights_and_ways_out(tmp_path):
-    code = (
-        "from crl.errors import UserError; from crl.vlm import load_vlm\n"
-        "for name in ('clip', 'align', 'blip2'):\n"
-        "    try: load_vlm(name)\n"
-        "    except UserError as error: print(error)\n"
-    )
-    lines = run_python(code, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path)).stdout.splitlines()
-    sources = ("ViT-B-32-quickgelu/openai", "kakaobrain/align-base", "Salesforce/blip2-itm-vit-g")
-    for line, source in zip(lines, sources, strict=True):
-        assert "cannot fetch" in line and source in line
-        assert "vlm=demo" in line and "local folder" in line and "HF_HOME" in line
-
-
 def test_importing_the_module_stays_quick():
     code = (
         "import sys, crl.vlm; print({'open_clip', 'transformers', 'torchvision'} & {*sys.modules})"
@@ -698,7 +606,7 @@ def test_torchvision_whose_operators_do_not_load(tmp_path):
     )
     (package / "__init__.py").write_text("from torchvision import early, late\nwhole = True\n")
     code = (
-        "from crl.checkpoints import import_torchvision\n"
+        "from crl.run.torchvision_fix import import_torchvision\n"
         "import_torchvision(); import_torchvision()\n"
         "import torchvision; print(torchvision.whole, torchvision.__file__)"
     )

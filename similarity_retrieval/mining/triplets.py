@@ -1,4 +1,4 @@
-"""Mined triplets, read for training."""
+"""The mined triplets as a data set: triplets.jsonl, read for training."""
 
 import json
 from dataclasses import dataclass
@@ -10,15 +10,16 @@ from crl.run.errors import UserError
 
 
 @dataclass(frozen=True)
-class Triplets:
+class MinedTriplets:
     """N triplets over M distinct images and C distinct conditions, in order of first appearance.
 
     Attributes:
+        images: the M image files.
         reference, target: (N,) int64, index into `images`.
         condition: (N,) int64, index into `conditions`.
     """
 
-    images: list[str]
+    images: list[Path]
     conditions: list[str]
     reference: np.ndarray
     target: np.ndarray
@@ -27,19 +28,21 @@ class Triplets:
     def __len__(self) -> int:
         return len(self.reference)
 
-    def first(self, count: int) -> "Triplets":
+    def first(self, count: int) -> "MinedTriplets":
         """The first `count` triplets, with the images and conditions that they name: by the
         order of first appearance these come first too, so indices stay what they are."""
         reference, target = self.reference[:count], self.target[:count]
         condition = self.condition[:count]
         images = self.images[: max(reference.max(), target.max()) + 1]
-        return Triplets(
-            images, self.conditions[: condition.max() + 1], reference, target, condition
-        )
+        conditions = self.conditions[: condition.max() + 1]
+        return MinedTriplets(images, conditions, reference, target, condition)
 
 
-def read_triplets(file: Path, root: Path) -> Triplets:
-    """Read a triplet JSONL and see that all its images are there.
+def read_triplets(file: Path, root: Path) -> MinedTriplets:
+    """Read the triplets.jsonl of mine_triplets.py and check that all its images are there.
+
+    Args:
+        root: the folder that the image names in the file are relative to.
 
     Raises:
         UserError: no such file, a malformed line, no triplets, or images that are not in `root`.
@@ -67,7 +70,8 @@ def read_triplets(file: Path, root: Path) -> Triplets:
             f"{len(missing)} of the {len(images)} images of {file} are not in {root}, the first: "
             f"{', '.join(missing[:3])}; set images= to the folder that their names are relative to"
         )
-    return Triplets(list(images), list(conditions), *np.array(rows).T)
+    files = [root / name for name in images]
+    return MinedTriplets(files, list(conditions), *np.array(rows).T)
 
 
 def _triplet(line: str, where: str) -> tuple[str, str, str]:

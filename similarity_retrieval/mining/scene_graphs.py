@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, StringConstraints, ValidationError
 
-from crl.run.errors import UserError
 from crl.llm import OPENAI, Server
-from similarity_retrieval.captions import Name
+from crl.run.errors import UserError
+from similarity_retrieval.mining.captions import Name
 
 SPACY_MODEL = "en_core_web_sm"
 CHOICES = (

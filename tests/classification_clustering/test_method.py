@@ -1,4 +1,4 @@
-"""Metrics against brute force and formulas worked out by hand, degenerate clusterings included."""
+"""Metrics against brute force and formulas worked out by hand, and the parts of the protocol."""
 
 from itertools import permutations
 from math import log
@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crl.metrics import accuracy, clustering_scores
+from classification_clustering.method import (
+    accuracy,
+    clustering_scores,
+    few_shot_split,
+    kmeans,
+    single_vector,
+    zero_shot,
+)
+from crl.projection import l2
 
 pairs = st.integers(1, 24).flatmap(
     lambda n: st.tuples(
@@ -87,3 +95,38 @@ def test_accuracy():
     assert accuracy(np.array([0, 1, 2, 3]), np.array([0, 1, 2, 0])) == 75.0
     assert accuracy([1, 1], [0, 0]) == 0.0
     assert type(accuracy([1], [1])) is float
+
+
+@pytest.mark.parametrize("rule", ["mean", "first", "max"])
+def test_single_vector_rules(rule):
+    image = l2(np.random.default_rng(0).normal(size=(6, 3, 4)))  # (N, Q, D)
+    by_hand = {
+        "mean": (image[:, 0] + image[:, 1] + image[:, 2]) / 3,
+        "first": image[:, 0],
+        "max": np.maximum(np.maximum(image[:, 0], image[:, 1]), image[:, 2]),
+    }[rule]
+    expected = by_hand / np.sqrt((by_hand**2).sum(1, keepdims=True))
+    assert np.allclose(single_vector(image, rule), expected)
+    assert np.array_equal(single_vector(image[:, 0], rule), image[:, 0])
+
+
+def test_the_split_trains_on_shots_of_each_class_and_tests_on_all_the_rest():
+    labels = np.array([2, 0, 1, 0, 1, 2, 2, 0, 1, 1])
+    train, test = few_shot_split(labels, shots=2, seed=7)
+    assert sorted([*train, *test]) == list(range(10))
+    assert np.bincount(labels[train]).tolist() == [2, 2, 2]
+    again, _ = few_shot_split(labels, shots=2, seed=7)
+    assert again.tolist() == train.tolist()
+
+
+def test_fewer_images_than_clusters():
+    with pytest.raises(ValueError, match="n_samples=3 should be >= n_clusters=4"):
+        kmeans(np.eye(3), 4, seed=0)
+
+
+@pytest.mark.parametrize("queries", [None, 2])
+def test_zero_shot_takes_the_most_similar_name_whatever_the_lengths(queries):
+    image = np.array([[1.0, 0.1], [20.0, 30.0], [0.0, 3.0], [5.0, 1.0]])  # class 0, 1, 1, 0
+    image = image if queries is None else np.stack([image, -image], axis=1)
+    class_text = np.array([[0.1, 0.0], [0.0, 9.0]])
+    assert zero_shot(image, class_text, np.array([0, 1, 1, 1])) == 75.0

@@ -1,9 +1,9 @@
-"""Scores of GeneCIS's candidates under the baselines and under CRL, and recall from them (paper,
+"""Scores of GeneCIS's candidates by the baselines and by CRL, and Recall@k from the scores (paper,
 Table 3; the baselines are GeneCIS's, Vaze et al., CVPR 2023).
 
 All templates of a task are scored together. Few of their references and conditions are distinct
-(218 and 111 in the 3,920 templates of the object tasks), so each distinct one is compared with all
-images in one matrix product, and a template looks its candidates up.
+(218 and 111 in the 3,920 templates of the object tasks). So each distinct one is compared with all
+images in one matrix product, and each template looks up the scores of its candidates.
 
 Shapes: M images, C conditions with P prompts each, D embedding width, K texts of the basis, B
 templates, G candidates each, the target first.
@@ -11,19 +11,16 @@ templates, G candidates each, the target first.
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 
-from crl.run.errors import UserError, nearest
 from crl.projection import l2
 from similarity_retrieval.combiner import Combiner
+from similarity_retrieval.datasets import Templates
 
-if TYPE_CHECKING:
-    from similarity_retrieval.datasets import Templates
-
-BATCH = 256  # queries of the Combiner at a time: none is asked twice, so nothing is looked up
+BATCH = 256  # queries of the Combiner at a time: all of them are different, nothing is looked up
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ class Features:
 
 
 def baseline_scores(
-    features: Features, templates: "Templates", combiner: Combiner | None = None
+    features: Features, templates: Templates, combiner: Combiner | None = None
 ) -> dict[str, np.ndarray]:
     """Cosine similarity of each template's candidates to its query, for GeneCIS's baselines.
 
@@ -95,16 +92,16 @@ def baseline_scores(
 
 
 def crl_scores(
-    features: Features, templates: "Templates", r: np.ndarray, weight: float = 10.0
+    features: Features, templates: Templates, r: np.ndarray, weight: float = 10.0
 ) -> np.ndarray:
-    """CRL for `the same scene, with the condition` (paper, Table 3).
+    """CRL for "the same scene, with the condition" (paper, Table 3): weight * scene + condition.
 
-    weight * scene + condition: how alike candidate and reference are in the conditional space of
-    the basis, and how well the candidate fits the condition's prompts. Both have unit length over
-    a template's candidates. Without prompts (P = 0) the scene stands alone.
+    scene: similarity of candidate and reference in the conditional space of the basis.
+    condition: how well the candidate fits the condition's prompts; without prompts (P = 0) it is
+    left out. Both have unit length over the candidates of a template.
 
     Args:
-        r: R = I Tᵀ of all images, (M, K), unit rows; the basis is of scenes in the paper.
+        r: R = I Tᵀ of all images, (M, K), unit rows. In the paper the basis describes scenes.
         weight: of the scene; 10 in the paper.
 
     Returns:
@@ -132,14 +129,11 @@ def target_ranks(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         better and tied, both (B,) int64.
 
     Raises:
-        UserError: a score is not a number.
+        ValueError: a score is NaN.
     """
     if np.isnan(scores).any():
         broken = np.isnan(scores).any(axis=1)
-        raise UserError(
-            f"{broken.sum()} templates, the first is number {broken.argmax()}, have scores that "
-            "are not numbers; the embeddings or the Combiner's weights hold NaN or infinity"
-        )
+        raise ValueError(f"{broken.sum()} templates have NaN scores, the first: {broken.argmax()}")
     target, others = scores[:, :1], scores[:, 1:]
     return (others > target).sum(axis=1), (others == target).sum(axis=1)
 
@@ -160,17 +154,9 @@ def recall(
         tie_policy: `fair` counts the share of the orders of the tied candidates that bring the
             target in. `paper` puts the target first, as a stable sort does in the authors' code:
             a constant scorer then has 100.
-
-    Raises:
-        UserError: another tie policy.
     """
-    if tie_policy == "fair":
-        hits = np.clip((k - better) / (tied + 1), 0, 1)
-    elif tie_policy == "paper":
-        hits = better < k
-    else:
-        hint = nearest(tie_policy, ["fair", "paper"])
-        raise UserError(f"unknown tie policy {tie_policy!r}; {hint}")
+    fair = tie_policy == "fair"
+    hits = np.clip((k - better) / (tied + 1), 0, 1) if fair else better < k
     return float(100 * hits.mean())
 
 
@@ -188,7 +174,7 @@ def _similarities(
     return (images @ queries[distinct].T)[gallery, place[:, None]]  # from (M, distinct)
 
 
-def _combiner_scores(combiner: Combiner, features: Features, templates: "Templates") -> np.ndarray:
+def _combiner_scores(combiner: Combiner, features: Features, templates: Templates) -> np.ndarray:
     """(B, G), with the Combiner's queries for raw embeddings."""
     weight, scores = combiner.output_layer.weight, []
     with torch.inference_mode():
@@ -211,7 +197,7 @@ def _not_zero(length: np.ndarray) -> np.ndarray:
     return np.where(length > 0, length, 1)
 
 
-def _as_target(scores: np.ndarray, features: Features, templates: "Templates") -> np.ndarray:
+def _as_target(scores: np.ndarray, features: Features, templates: Templates) -> np.ndarray:
     """Scores (B, G) where candidates with the target's embedding (its image once more, or a copy)
     have the target's score: matrix products may round equal rows differently, by their place."""
     alike = features.first_alike[templates.gallery]

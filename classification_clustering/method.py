@@ -1,0 +1,97 @@
+"""What few-shot classification and clustering compute (paper, Tables 1 and 2), and their metrics.
+
+x stands for either representation, I (N, D) or R (N, K). All metrics are in percent.
+"""
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+from sklearn.cluster import KMeans
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+from sklearn.metrics.cluster import contingency_matrix
+
+from crl.projection import l2, project
+
+
+def single_vector(image: np.ndarray, rule: str) -> np.ndarray:
+    """One universal vector per image from its Q query vectors: (N, Q, D) -> (N, D), unit rows.
+
+    The paper does not say how it reduces the 32 of BLIP-2. R needs no reduction: see `project`.
+
+    Args:
+        image: (N, Q, D) L2-normalised rows; (N, D) is returned as it is.
+        rule: `mean` over the queries, the `first` query, or the elementwise `max`.
+    """
+    if image.ndim == 2:
+        return image
+    rules = {"mean": lambda x: x.mean(1), "first": lambda x: x[:, 0], "max": lambda x: x.max(1)}
+    return l2(rules[rule](image))
+
+
+def kmeans(x: np.ndarray, clusters: int, seed: int) -> np.ndarray:
+    """Cluster numbers (N,) of x (N, F), with the paper's settings.
+
+    Raises:
+        ValueError: fewer rows than clusters.
+    """
+    return KMeans(clusters, n_init="auto", random_state=seed).fit_predict(x)
+
+
+def few_shot_split(labels: np.ndarray, shots: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of `shots` training images per class, and of all other images.
+
+    NumPy's global generator, and shuffling each class in sorted order, are the paper's protocol:
+    another generator would draw other training images.
+    """
+    np.random.seed(seed)
+    train, test = [], []
+    for label in np.unique(labels):
+        indices = np.flatnonzero(labels == label)
+        np.random.shuffle(indices)
+        train.append(indices[:shots])
+        test.append(indices[shots:])
+    return np.concatenate(train), np.concatenate(test)
+
+
+def few_shot(x: np.ndarray, labels: np.ndarray, shots: int, seed: int) -> float:
+    """Test accuracy of logistic regression on x (N, F), trained on `shots` images per class."""
+    train, test = few_shot_split(labels, shots, seed)
+    classifier = LogisticRegression(max_iter=1000).fit(x[train], labels[train])
+    return accuracy(labels[test], classifier.predict(x[test]))
+
+
+def zero_shot(image: np.ndarray, class_text: np.ndarray, labels: np.ndarray) -> float:
+    """Accuracy of the class whose name is most similar to the image.
+
+    Args:
+        image: (N, D) or (N, Q, D); class_text: (C, D), the embedded class names; of any length.
+        labels: (N,) integers from 0 to C - 1.
+    """
+    return accuracy(labels, project(l2(image), l2(class_text)).argmax(axis=1))
+
+
+def accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:
+    """Share of equal entries of two (N,) arrays."""
+    return 100 * float(np.mean(np.asarray(labels) == np.asarray(predicted)))
+
+
+def clustering_scores(labels: np.ndarray, clusters: np.ndarray) -> dict[str, float]:
+    """NMI, ACC and ARI of a clustering (paper, Table 2).
+
+    Args:
+        labels, clusters: (N,) integers; how they are numbered does not matter.
+
+    Returns:
+        `nmi`, normalised by the arithmetic mean; `acc`, the share of images whose cluster is
+        matched to their class by the best one-to-one assignment (Hungarian); `ari`.
+
+    >>> clustering_scores([0, 0, 1, 1], [5, 5, 3, 5])["acc"]  # 5 is class 0, 3 is class 1
+    75.0
+    """
+    counts = contingency_matrix(labels, clusters)  # (classes, clusters)
+    matched = counts[linear_sum_assignment(counts, maximize=True)].sum()
+    return {
+        "nmi": 100 * float(normalized_mutual_info_score(labels, clusters)),
+        "acc": 100 * float(matched / counts.sum()),
+        "ari": 100 * float(adjusted_rand_score(labels, clusters)),
+    }

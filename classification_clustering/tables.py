@@ -1,0 +1,103 @@
+"""Tables of the results of clustering.py and few_shot.py, and the paper's numbers beside them."""
+
+from typing import Any
+
+from crl.run.errors import UserError
+from crl.run.tables import aligned, beside
+
+Cells = list[dict[str, Any]]  # of a results.json
+
+WHOLE = {"clevr4": ("clevr4-10k", 10531), "cards": ("cards", 8029)}  # name in the paper, images
+VLMS = {"clip": "CLIP", "align": "ALIGN", "metaclip": "MetaCLIP", "blip2": "BLIP2"}
+BOTH = ("universal", "conditional")
+
+
+def table(cells: Cells, title: str) -> str:
+    """A row for each VLM, criterion and basis; for each metric I beside R, in percent.
+
+    `mean ± standard deviation` over seeds; `0-shot` is the accuracy with the true class names.
+
+    Raises:
+        UserError: there are no cells.
+    """
+    if not cells:
+        raise UserError("there are no results to show")
+    metrics = _metrics(cells)
+    header = ["VLM", "criterion", "basis"]
+    header += [f"{metric} {x}" for metric in metrics for x in "IR"] + ["0-shot"]
+    rows = []
+    for cell in cells:
+        scores = cell["scores"]
+        shown = [scores[which].get(metric) for metric in metrics for which in BOTH]
+        shown.append(scores.get("zero-shot", {}).get("acc"))
+        rows.append([_vlm(cell), _criterion(cell), _basis(cell), *map(_mean_and_deviation, shown)])
+    return aligned(title, header, rows, left=3)
+
+
+def notes(cells: Cells) -> list[str]:
+    """What a reader of the table must know beside it."""
+    return [
+        f"note: {_vlm(cell)}, {_criterion(cell)}: {cell['left_out']} unreadable image(s) left out"
+        for cell in cells
+        if cell.get("left_out")
+    ]
+
+
+def comparison(paper: dict[str, Any], cells: Cells) -> list[list[str]]:
+    """Rows of the paper's numbers beside ours, for its whole data sets and its VLMs alone.
+
+    Args:
+        paper: Table 1 or 2 of configs/paper_tables.json.
+    """
+    rows = []
+    for cell in cells:
+        name, images = WHOLE.get(cell["data"], (None, None))
+        if cell["images"] != images or cell["vlm"] not in VLMS:
+            continue
+        for which, suffix in zip(BOTH, ("", "+CRL"), strict=True):
+            vlm = VLMS[cell["vlm"]] + suffix
+            # Clevr4's count stands with Cards in the paper, there with the name of its data set.
+            known = {f"{name}:{key}": value for key, value in paper["clevr4-10k"][vlm].items()}
+            known |= paper["count_and_cards"][vlm]
+            for metric, score in cell["scores"][which].items():
+                key = f"{name}:{cell['criterion']}/{metric.removesuffix('-shot')}"
+                if key in known:
+                    about = [vlm, _criterion(cell), _basis(cell), metric]
+                    rows.append(about + beside(known[key], score["mean"]))
+    return rows
+
+
+def report(cells: Cells, paper: dict[str, Any]) -> str:
+    """Table, notes and comparison of one task's results; `paper` is its table of the paper."""
+    shots = any(metric.endswith("-shot") for metric in _metrics(cells))
+    task = "few_shot" if shots else "clustering"
+    title = f"{task}, percent: mean ± standard deviation over seeds"
+    lines = [table(cells, title), *notes(cells)]
+    if rows := comparison(paper, cells):
+        header = ["VLM", "criterion", "basis", "metric", "paper", "ours", "difference"]
+        lines += ["", aligned("The paper's numbers beside ours", header, rows, left=4)]
+    return "\n".join(lines)
+
+
+def _metrics(cells: Cells) -> list[str]:
+    return list(dict.fromkeys(metric for cell in cells for metric in cell["scores"]["universal"]))
+
+
+def _vlm(cell: dict[str, Any]) -> str:
+    """With the rule that made one vector of several, for which I depends on it."""
+    rule = cell.get("image_vector")
+    return cell["vlm"] + (f" [{rule}]" if rule else "")
+
+
+def _criterion(cell: dict[str, Any]) -> str:
+    return f"{cell['data']} {cell['criterion']}"
+
+
+def _basis(cell: dict[str, Any]) -> str:
+    return f"{cell['basis']} ({cell['texts']})"
+
+
+def _mean_and_deviation(score: dict[str, Any] | None) -> str:
+    if score is None:
+        return "-"
+    return f"{score['mean']:.1f}" + ("" if score["std"] is None else f" ±{score['std']:4.1f}")

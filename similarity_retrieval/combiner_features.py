@@ -1,0 +1,146 @@
+"""What a Combiner learns from: features of a VLM that stays as it is, or of one that is trained."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from crl.embed import embed_images, embed_texts
+from crl.images import UNDECODABLE
+from crl.run.config import EmbeddingConfig
+from crl.run.distributed import rank, world
+from crl.run.errors import UserError
+from crl.vlm import VLM, LoadedVLM, Preprocess
+from similarity_retrieval.mining.triplets import MinedTriplets
+
+ORDER, DROPOUT, AUGMENTATION, INITIAL = range(4)  # uses of randomness, each its own stream
+
+
+def derived_seed(*key: int) -> int:
+    """A seed that depends on nothing but `key`: (seed, use, ...)."""
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
+
+
+def embed(
+    vlm: VLM, data: MinedTriplets, config: EmbeddingConfig, cache: Path | None
+) -> tuple[Tensor, Tensor]:
+    """Raw embeddings of all images and conditions: (M, D) and (C, D), float32, on the CPU.
+
+    Raises:
+        UserError: an unreadable image, embeddings that are not finite, or several for one image.
+    """
+    workers = config.workers or None
+    image = embed_images(vlm, data.images, cache, config.embed_batch, workers, single=True).image
+    text = embed_texts(vlm, data.conditions, cache)
+    return torch.from_numpy(image), torch.from_numpy(text)
+
+
+class FrozenFeatures:
+    """Embedded once, then looked up. A part of a batch is the features of b triplets."""
+
+    def __init__(self, vlm: VLM, data: MinedTriplets, config: EmbeddingConfig) -> None:
+        if rank():  # the first process embeds, the others find the embeddings in the cache
+            dist.barrier()
+        self.image, self.text = embed(vlm, data, config, config.cache)
+        if world() > 1 and not rank():
+            dist.barrier()
+        self.data, self.device = data, vlm.device
+
+    def parts(self, epoch: int, slices: np.ndarray) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Rows of triplets (P, b) -> P times reference, condition and target, each (b, D)."""
+        for rows in slices:
+            reference, target = self.image[self.data.reference[rows]], self.data.target[rows]
+            part = reference, self.text[self.data.condition[rows]], self.image[target]
+            yield tuple(features.to(self.device) for features in part)
+
+    def features(self, part: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """The part itself: reference, condition and target, each (b, D)."""
+        return part
+
+    def validation(self, held_out: MinedTriplets) -> tuple[Tensor, Tensor]:
+        """Embeddings of images and conditions; those of `held_out` come first."""
+        return self.image, self.text
+
+
+class FineTunedFeatures:
+    """From pixels, with gradients. A part of a batch is pixels (b, 2, 3, H, W) and b rows."""
+
+    def __init__(
+        self, vlm: LoadedVLM, data: MinedTriplets, config: EmbeddingConfig, seed: int
+    ) -> None:
+        self.vlm, self.data, self.config = vlm, data, config
+        self.pixels = Pixels(data, augmentation(vlm.preprocess), seed)
+
+    def parts(self, epoch: int, slices: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
+        """Rows of triplets (P, b) -> P times the pixels (b, 2, 3, H, W) and the rows (b,)."""
+        batches = [[(epoch, int(row)) for row in rows] for rows in slices]
+        loader = DataLoader(
+            self.pixels, batch_sampler=batches, num_workers=self.config.workers, collate_fn=_collate
+        )
+        for part in loader:
+            if isinstance(part, str):
+                raise UserError(part)
+            yield part
+
+    def features(self, part: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Reference, condition and target, each (b, D)."""
+        pixels, rows = part
+        texts = [self.data.conditions[i] for i in self.data.condition[rows]]
+        images = self.vlm.image_features(pixels.flatten(0, 1))  # (2b, D)
+        reference, target = images.unflatten(0, (-1, 2)).unbind(1)  # (b, D) each
+        return reference, self.vlm.text_features(texts), target
+
+    def validation(self, held_out: MinedTriplets) -> tuple[Tensor, Tensor]:
+        """Embeddings of the images and conditions of `held_out` by the VLM as it is now."""
+        # Not into the cache: nobody will ask for the embeddings of these weights again.
+        return embed(self.vlm, held_out, self.config, None)
+
+
+class Pixels(Dataset):
+    """Item (epoch, row) -> reference and target of a triplet (2, 3, H, W), and the row; or, if an
+    image cannot be read, a text that says so."""
+
+    def __init__(self, data: MinedTriplets, transform: Callable, seed: int) -> None:
+        self.data, self.transform, self.seed = data, transform, seed
+
+    def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, int] | str:
+        epoch, row = item
+        pictures = []
+        for which, index in enumerate((self.data.reference[row], self.data.target[row])):
+            path = self.data.images[index]
+            torch.manual_seed(derived_seed(self.seed, AUGMENTATION, epoch, row, which))
+            try:
+                with Image.open(path) as image:
+                    pictures.append(self.transform(image))
+            except UNDECODABLE as error:
+                return f"cannot read the image {path}: {error}; mend it or leave its triplets out"
+        return torch.stack(pictures), row
+
+
+def _collate(items: list) -> Any:
+    return next((item for item in items if isinstance(item, str)), None) or default_collate(items)
+
+
+def augmentation(preprocess: Preprocess) -> Callable[[Image.Image], Tensor]:
+    """GeneCIS's: resize to 8/7 of the VLM's size, then a random crop of 90 to 100 % of the area,
+    stretched by up to a third, at the VLM's size; then the VLM's own last steps (normalisation).
+
+    A VLM whose preprocessing does not begin with Resize and CenterCrop, as CLIP's does, keeps its
+    preprocessing as it is.
+    """
+    from torchvision.transforms import CenterCrop, Compose, RandomResizedCrop, Resize
+
+    steps = getattr(preprocess.transform, "transforms", [])
+    if [type(step) for step in steps[:2]] != [Resize, CenterCrop]:
+        return preprocess
+    (height, width), how = steps[1].size, steps[0].interpolation
+    larger = Resize(int(min(height, width) / 0.875), how)
+    crop = RandomResizedCrop((height, width), scale=(0.9, 1), interpolation=how)
+    return replace(preprocess, transform=Compose([larger, crop, *steps[2:]]))

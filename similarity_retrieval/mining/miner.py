@@ -1,0 +1,162 @@
+"""GeneCIS's rules: which images make a triplet."""
+
+import json
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from crl.run.errors import UserError
+from similarity_retrieval.mining.records import Records
+
+TRIES = 1000  # of one sample, before it is dropped
+TARGET_ATTEMPTS = 100  # within one try
+DISTRACTOR_ATTEMPTS = 20  # before the record is sought among all instead of drawn
+
+
+class Triplet(NamedTuple):
+    """Three indices of records."""
+
+    reference: int
+    target: int
+    distractor: int
+
+
+class Miner:
+    """Draws triplets by GeneCIS's rules.
+
+    One try draws, in this order,
+
+    1. a subject, with probability proportional to its number of images;
+    2. the reference: any record of that subject;
+    3. the target: any of the subject's objects, then any of its records with that object. Object
+       and image must differ from the reference's;
+    4. the distractor: any record of the target's object in a third image.
+
+    The mean concreteness of the six words of these records must be above `threshold`. If a rule
+    fails, the next try begins with a new subject.
+
+    The published code may give the target itself as the distractor. A distractor that is the
+    answer teaches nothing, so here a try without a third image fails.
+
+    Args:
+        rating: (words,) float64, concreteness of each of `records.words`; None: no filter.
+
+    Raises:
+        UserError: no subject has `min_images` images and `min_objects` objects.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        rating: np.ndarray | None,
+        threshold: float,
+        min_images: int,
+        min_objects: int,
+    ):
+        n_words, n_images = len(records.words), len(records.images)
+        subject, obj = records.subject.astype(np.int64), records.object.astype(np.int64)
+        seen = np.unique(subject * n_images + records.image) // n_images
+        images = np.bincount(seen, minlength=n_words)  # distinct images of each subject
+        cells = np.unique(subject * n_words + obj)  # distinct pairs of subject and object, sorted
+        objects = np.bincount(cells // n_words, minlength=n_words)
+        enough = (images >= min_images) & (objects >= min_objects)
+        kept = np.flatnonzero(enough)
+        self.subjects = {
+            "all": int((images > 0).sum()),
+            "too_few_images": int(((images > 0) & (images < min_images)).sum()),
+            "too_few_objects": int(((images >= min_images) & (objects < min_objects)).sum()),
+            "kept": len(kept),
+        }
+        if not len(kept):
+            raise UserError(
+                f"no subject is seen in {min_images} images or more and with {min_objects} objects "
+                f"or more ({self.subjects['all']} subjects); give more captions, or lower "
+                "min_images or min_objects"
+            )
+        # Memory views give plain integers, several times faster than NumPy's scalars.
+        self.image, self.object = memoryview(records.image), memoryview(records.object)
+        self.cumulative = np.cumsum(images[kept]).tolist()
+        # Records sorted by subject, then object: a subject is a range of them, made of ranges of
+        # one object each (cells); cells of one subject follow each other, too.
+        order = np.lexsort((obj, subject))
+        pair = (subject * n_words + obj)[order]
+        self.by_subject = memoryview(order)
+        self.cell_start = memoryview(np.append(np.searchsorted(pair, cells), len(pair)))
+        self.first_cell = np.searchsorted(cells, kept * n_words).tolist()
+        self.last_cell = np.searchsorted(cells, (kept + 1) * n_words).tolist()
+        self.by_object = np.argsort(obj, kind="stable")
+        self.object_start = memoryview(np.searchsorted(obj[self.by_object], np.arange(n_words + 1)))
+        # (R,) the two words' ratings; three of them above six times the threshold. A mean that
+        # equals the threshold must not pass by a rounding error.
+        pairs = None if rating is None else rating[subject] + rating[obj]
+        self.rating = None if pairs is None else memoryview(pairs)
+        self.least = 6 * threshold + 1e-9
+
+    def sample(self, seed: int, number: int, failed: Counter) -> Triplet | None:
+        """The triplet of sample `number`, the same whenever it is asked for; None: dropped.
+
+        Args:
+            failed: the tries that failed are counted here, by the rule: no_target, no_distractor,
+                concreteness.
+        """
+        random = np.random.default_rng([seed, number]).random
+        for _ in range(TRIES):
+            which = bisect_right(self.cumulative, int(random() * self.cumulative[-1]))
+            first, last = self.first_cell[which], self.last_cell[which]
+            low, high = self.cell_start[first], self.cell_start[last]
+            reference = self.by_subject[low + int(random() * (high - low))]
+            target = self._target(random, first, last, reference)
+            if target is None:
+                failed["no_target"] += 1
+                continue
+            distractor = self._distractor(random, reference, target)
+            if distractor is None:
+                failed["no_distractor"] += 1
+                continue
+            triplet = Triplet(reference, target, distractor)
+            if self.rating is None or sum(self.rating[i] for i in triplet) > self.least:
+                return triplet
+            failed["concreteness"] += 1
+        return None
+
+    def _target(
+        self, random: Callable[[], float], first: int, last: int, reference: int
+    ) -> int | None:
+        image, obj = self.image[reference], self.object[reference]
+        for _ in range(TARGET_ATTEMPTS):
+            cell = first + int(random() * (last - first))
+            low, high = self.cell_start[cell], self.cell_start[cell + 1]
+            target = self.by_subject[low + int(random() * (high - low))]
+            if self.object[target] != obj and self.image[target] != image:
+                return target
+        return None
+
+    def _distractor(self, random: Callable[[], float], reference: int, target: int) -> int | None:
+        taken = (self.image[reference], self.image[target])
+        low = self.object_start[self.object[target]]
+        high = self.object_start[self.object[target] + 1]
+        for _ in range(DISTRACTOR_ATTEMPTS):
+            distractor = int(self.by_object[low + int(random() * (high - low))])
+            if self.image[distractor] not in taken:
+                return distractor
+        # Few or none: look at them all. The draw stays uniform.
+        among = [i for i in self.by_object[low:high].tolist() if self.image[i] not in taken]
+        return among[int(random() * len(among))] if among else None
+
+
+def triplet_line(records: Records, triplet: Triplet) -> str:
+    """The line of triplets.jsonl."""
+    reference, target, distractor = (records.images[records.image[i]] for i in triplet)
+    at = triplet.target
+    relation, obj = records.relations[records.relation[at]], records.words[records.object[at]]
+    value = {
+        "reference": reference,
+        "target": target,
+        "condition": f"{relation} {obj}",
+        "distractor": distractor,
+        "subject": records.words[records.subject[at]],
+    }
+    return json.dumps(value, ensure_ascii=False)

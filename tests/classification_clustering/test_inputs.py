@@ -1,0 +1,147 @@
+"""What few_shot.py and clustering.py are given: every mistake is refused in one line."""
+
+import numpy as np
+import pytest
+from demo_worlds import clevr4
+from toy_vlm import ToyVLM, direct, make_images
+
+from classification_clustering import clustering, datasets, few_shot
+from classification_clustering.datasets import Labelled
+from classification_clustering.inputs import EvaluateConfig, load_inputs
+from crl.run.errors import UserError
+
+EYE = {"image": np.eye(3, 2) + 1, "text": np.eye(2), "labels": np.arange(3)}
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"labels": None}, "labels (N); labels is missing"),
+        ({"text": np.ones((2, 5))}, "image (3, 2), text (2, 5), labels (3,)"),
+        ({"labels": np.arange(4)}, "labels (4,)"),
+        ({"image": np.full((3, 2), np.nan)}, "image holds values that are not finite numbers"),
+        ({"text": np.full((2, 2), "a")}, "text holds values that are not finite numbers"),
+        ({"image": np.eye(3, 2)}, "image is empty or has a row of zeros"),
+        ({"text": np.ones((1, 2))}, "needs 2 texts or more"),
+        ({"labels": np.zeros(3)}, "one class only"),
+        ({"labels": np.array([0, 1, np.nan])}, "labels holds NaN"),
+        ({"image": np.array([{}] * 3)}, "cannot read"),  # a pickle: it is not opened
+    ],
+)
+def test_features_that_do_not_fit(tmp_path, refusal, changes, says):
+    arrays = {key: array for key, array in {**EYE, **changes}.items() if array is not None}
+    np.savez("mine.npz", **arrays)
+    assert says in refusal(clustering.main, "features=mine.npz")
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize("rule", ["mean", "max"])
+def test_features_with_several_vectors_per_image(rule):
+    image = np.random.default_rng(0).normal(size=(3, 4, 2))
+    np.savez("mine.npz", **EYE | {"image": image})
+    config = EvaluateConfig(features="mine.npz", image_vector=rule)
+    [inputs] = load_inputs(config)
+    assert inputs.image.shape == (3, 4, 2) and inputs.universal.shape == (3, 2)
+    assert inputs.about["image_vector"] == rule and inputs.class_names == ["0", "1", "2"]
+
+
+def test_too_few_images_for_the_shots(refusal):
+    np.savez("mine.npz", **EYE)
+    says = refusal(few_shot.main, "features=mine.npz", "shots=[1,2]")
+    assert "mine.npz: class 0 has 1 images; it needs 3 or more" in says
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inputs")
+    clevr4.write(folder, images=120, seed=12, workers=2)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("seedz=3", "unknown key 'seedz'; did you mean 'seeds'?"),
+        ("shots=[1]", "does not use 'shots'"),
+        ("seeds=0", "seeds: Input should be greater than 0"),
+        ("data=clever4", "data: unknown data set 'clever4'; did you mean 'clevr4'?"),
+        ("criteria=[]", "set data and criteria"),
+        ("criteria=colour", "did you mean 'color'"),
+        ("vlm=[]", "vlm: List should have at least 1 item"),
+        ("vlm=[demo,dmo]", "unknown VLM 'dmo'; did you mean 'demo'"),
+        ("bases={colour: clevr4_color}", "'colour', which is not in criteria; did you mean"),
+        ("bases={color: clevr4_colour}", "did you mean 'clevr4_color'"),
+        ("texts=1", "texts: Input should be greater than 1"),
+        ("texts=9999", "has 124 texts, not 9999"),
+        ("images=10531", "has 120 images, not 10531"),
+        ("root=nowhere", "Clevr4 is not in"),
+        ("features=x.npz", "features replaces root; remove it"),
+        ("device=cuda:9", "no device 'cuda:9'"),
+        ("precision=fp8", "precision: Input should be 'fp32', 'bf16' or 'fp16'"),
+    ],
+)
+def test_mistakes_are_one_line_and_write_nothing(root, tmp_path, refusal, override, says):
+    (tmp_path / "small.yaml").write_text("data: clevr4\ncriteria: color\nvlm: demo\nseeds: 1\n")
+    assert says in refusal(clustering.main, "--config", "small.yaml", f"root={root}", override)
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("shots", "says"), [("[]", "shots: List should have"), ("[1,0]", "shots.1: Input should be gr")]
+)
+def test_impossible_shots(refusal, shots, says):
+    assert says in refusal(few_shot.main, "features=mine.npz", f"shots={shots}")
+
+
+def test_features_in_the_place_of_a_files_data(refusal):
+    """What a file says of data and VLM has no use beside features=, and is no error there."""
+    with open("small.yaml", "w") as file:
+        file.write("data: clevr4\ncriteria: color\nbases: {color: nowhere}\nvlm: nobody\n")
+    says = refusal(clustering.main, "--config", "small.yaml", "features=none.npz")
+    assert "cannot read none.npz" in says
+
+
+def test_a_data_set_of_ones_own_is_one_entry(tmp_path, monkeypatch):
+    paths = make_images(tmp_path / "mine", 6)
+    made = Labelled(paths, np.array([0, 1, 0, 1, 1, 0]), ["calm", "wild"])
+    monkeypatch.setitem(datasets.LOADERS, "mine", lambda root, criterion: made)
+    monkeypatch.setattr("classification_clustering.inputs.load_vlm", lambda *_: ToyVLM())
+    config = {"data": "mine", "criteria": "mood", "bases": {"mood": "clevr4_color"}, "vlm": "toy"}
+    [inputs] = load_inputs(EvaluateConfig(**config))
+    assert np.array_equal(inputs.image, direct(ToyVLM(), paths))
+    assert inputs.labels.tolist() == [0, 1, 0, 1, 1, 0] and inputs.paths == paths
+    assert inputs.about["basis"] == "clevr4_color" and inputs.about["texts"] == 124
+    assert inputs.class_text.shape == (2, 5)
+    with pytest.raises(UserError, match="class calm has 3 images; it needs 4 or more"):
+        list(load_inputs(EvaluateConfig(**config), at_least=4))
+
+
+def test_an_unreadable_image_is_named_and_skipped_only_when_asked(tmp_path, run, refusal):
+    clevr4.write(tmp_path / "data", images=120, seed=12, workers=2)
+    images = tmp_path / "data/clevr_4_10k_v1/images"
+    broken = images / "CLEVR_4_000007.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+    arguments = ["data=clevr4", "criteria=color", "vlm=demo", "seeds=1", "figures=false"]
+    says = refusal(clustering.main, *arguments)
+    assert "CLEVR_4_000007.png" in says and "unreadable=skip" in says
+    assert not (tmp_path / "outputs").exists()
+    with pytest.warns(UserWarning, match="1 of 120 images could not be read"):
+        code, printed, _ = run(clustering.main, *arguments, "unreadable=skip")
+    assert code == 0 and "1 unreadable image(s) left out" in printed
+    assert '"images": 119' in (tmp_path / "outputs/clustering/run/results.json").read_text()
+
+
+def test_a_class_that_skipping_leaves_empty_is_refused(tmp_path, refusal):
+    for name in ("calm", "wild"):
+        make_images(tmp_path / "data/mood" / name, 2)
+    for file in (tmp_path / "data/mood/wild").iterdir():
+        file.write_text("no picture")
+    arguments = ["data=folder", "criteria=mood", "bases={mood: clevr4_color}", "vlm=demo"]
+    with pytest.warns(UserWarning, match="2 of 4 images"):
+        says = refusal(clustering.main, *arguments, "unreadable=skip")
+    assert "class wild has 0 images; it needs 1 or more" in says

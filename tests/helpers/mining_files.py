@@ -1,0 +1,85 @@
+"""Small files of captions, scene graphs and triplets."""
+
+import io
+import json
+import random
+import tarfile
+from pathlib import Path
+
+import numpy as np
+from toy_vlm import make_images
+
+
+def graph(image: str, *relations: tuple[str, str, str], caption: str = "said") -> dict:
+    keys = ("subject", "relation", "object")
+    return {
+        "image": image,
+        "caption": caption,
+        "relations": [dict(zip(keys, relation, strict=True)) for relation in relations],
+    }
+
+
+def write_jsonl(file: Path, items: list) -> Path:
+    file.write_text("".join(json.dumps(item) + "\n" for item in items), encoding="utf-8")
+    return file
+
+
+def read_jsonl(file: Path) -> list:
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def write_tar(file: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(file, "w") as shard:
+        for name, content in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            shard.addfile(entry, io.BytesIO(content))
+    return file
+
+
+def world(n: int = 400, seed: int = 0) -> list[dict]:
+    """Graphs of a world with rare and frequent words, several relations and captions per image."""
+    draw = random.Random(seed)
+    words = [f"w{i}" for i in range(40)]
+    weights = [1 / (i + 1) for i in range(40)]
+    return [
+        graph(
+            f"{draw.randrange(n * 3 // 4)}.jpg",
+            *(
+                (
+                    draw.choices(words, weights)[0],
+                    draw.choice(["on", "in front of"]),
+                    draw.choices(words, weights)[0],
+                )
+                for _ in range(draw.randrange(4))
+            ),
+        )
+        for _ in range(n)
+    ]
+
+
+def write_triplets(folder: Path, count: int = 60, images: int = 12) -> dict:
+    """`count` triplets over `images` small pictures; gives keys of a small training on them."""
+    make_images(folder / "images", images)
+    rng = np.random.default_rng(0)
+    with open(folder / "triplets.jsonl", "w") as file:
+        for _ in range(count):
+            reference, target, distractor = rng.choice(images, 3, replace=False)
+            triplet = {
+                "reference": f"{reference:03}.png",
+                "target": f"{target:03}.png",
+                "condition": f"on thing {rng.integers(5)}",
+                "distractor": f"{distractor:03}.png",
+                "subject": "dog",
+            }
+            file.write(json.dumps(triplet) + "\n")
+    small = {"projection": 8, "hidden": 8, "device": "cpu", "workers": 0, "vlm": "toy", "lr": 1e-3}
+    return {
+        **small,
+        "triplets": folder / "triplets.jsonl",
+        "images": folder / "images",
+        "cache": folder / "cache",
+        "outputs": folder / "outputs",
+        "batch_size": 8,
+        "epochs": 3,
+    }
