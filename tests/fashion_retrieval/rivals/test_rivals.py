@@ -13,32 +13,31 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from fashion_retrieval.scoring import mean_scores, retrieval_precision
+from fashion_retrieval.training import training_data, triplet_loss
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from test_fashion_training import write_clothes
 from torch import nn
 
-from crl.run.torchvision_fix import import_torchvision
 from crl.run.config import load_config
 from crl.run.errors import UserError
+from crl.run.torchvision_fix import import_torchvision
 from crl.run.weights import read_about, save_tensors
 from crl.vlm import DEMO, load_vlm
 from fashion_retrieval import networks, rivals
 from fashion_retrieval import train_rival as module
 from fashion_retrieval.networks import represent_tables
 from fashion_retrieval.rivals import ASEN, CSN, METHODS, Tower, Triplet, Visual, load_rival
-from fashion_retrieval.scoring import mean_scores, retrieval_precision
 from fashion_retrieval.train_rival import RivalConfig
-from fashion_retrieval.training import training_data, triplet_loss
 
 import_torchvision()
 import open_clip  # noqa: E402
+from commands import REPOSITORY
 from open_clip.modified_resnet import ModifiedResNet  # noqa: E402
 from open_clip.timm_model import TimmModel  # noqa: E402
 from open_clip.transformer import VisionTransformer  # noqa: E402
 from torchvision.models import resnet50  # noqa: E402
-
-from commands import REPOSITORY
 
 VISION = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16}
 TEXT = {"context_length": 20, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
