@@ -34,14 +34,6 @@ from fashion_retrieval.trainers import TrainingData
 WIDTH = 6  # texts of the smallest basis
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def keys(tmp_path):
     """A tiny CLIP, heads, and pictures of noise; -> keys of the configuration."""
