@@ -41,14 +41,14 @@ echo "5/7  Running similarity_retrieval"
 run similarity_retrieval/evaluate.py scenes \
   root=$scenes "trained=[$out/combiner/demo]"
 echo "6/7  Training for fashion_retrieval: CRL's heads, then its backbone; a rival, CSN"
-garments=$data/garments heads=$out/fashion_mlp/demo/heads.safetensors
+garments=$data/garments
 run fashion_retrieval/train_mlp.py garments_mlp root=$garments "${short[@]}"
-run fashion_retrieval/train_backbone.py garments_backbone root=$garments heads=$heads \
-  "${shortest[@]}"
+run fashion_retrieval/train_backbone.py garments_backbone root=$garments \
+  heads=$out/fashion_mlp/demo "${shortest[@]}"
 run fashion_retrieval/train_rival.py garments_csn root=$garments "${shortest[@]}"
 echo "7/7  Running fashion_retrieval"
-run fashion_retrieval/evaluate.py garments root=$garments heads=$heads \
-  backbone=$out/fashion_backbone/demo/vlm "rivals=[$out/fashion_rivals/demo/rival.safetensors]"
+run fashion_retrieval/evaluate.py garments root=$garments \
+  "trained=[$out/fashion_mlp/demo, $out/fashion_backbone/demo, $out/fashion_rivals/demo]"
 echo
 $python scripts/reproduce_tables.py $out/{clustering,few_shot}/demo-{clevr4,cards} \
   $out/{similarity,fashion}_retrieval/demo
