@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from clothes import ATTRIBUTES, CLIP, MEAN, STD, bases_of, write_clip, write_clothes, write_noise
+from checkpoints import CLIP, MEAN, STD
+from clothes import ATTRIBUTES, bases_of, write_clip, write_clothes, write_noise
 from commands import REPOSITORY, run_python
 from PIL import Image
 from safetensors.torch import load_file
@@ -33,14 +34,6 @@ from fashion_retrieval.trainers import TrainingData
 WIDTH = 6  # texts of the smallest basis
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def keys(tmp_path):
     """A tiny CLIP, heads, and pictures of noise; -> keys of the configuration."""
@@ -51,7 +44,7 @@ def keys(tmp_path):
     return {**keys, "epochs": 2, "triplets": 26, "batch_size": 8, "lr": 1e-4, "workers": 0}
 
 
-def write_stage(folder, root, vlm, attributes=2, width=WIDTH, seed=1, **changes):
+def write_stage(folder, root, clip, attributes=2, width=WIDTH, seed=1, **changes):
     """What train_mlp.py leaves; -> its folder."""
     torch.manual_seed(seed)
     heads = Heads(attributes, width, 8)
@@ -60,8 +53,8 @@ def write_stage(folder, root, vlm, attributes=2, width=WIDTH, seed=1, **changes)
         head.fc[1].running_var.uniform_(0.5, 2)
     save_tensors(folder / "heads.safetensors", heads)
     record = {"method": "crl-mlp", "weights": "heads.safetensors", "attributes": list(ATTRIBUTES)}
-    fingerprint = load_vlm(str(vlm), "cpu").fingerprint
-    record |= {"vlm": str(vlm), "vlm_fingerprint": fingerprint, "precision": "fp32"}
+    fingerprint = load_vlm(str(clip), "cpu").fingerprint
+    record |= {"vlm": str(clip), "vlm_fingerprint": fingerprint, "precision": "fp32"}
     bases = Bases.load("Clothes", list(ATTRIBUTES), bases_of(root), None)
     (folder / "results.json").write_text(json.dumps({**record, **bases.record, **changes}))
     return str(folder)

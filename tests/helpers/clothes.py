@@ -6,29 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from checkpoints import CLIP, MEAN, STD, open_clip, randomised
 from PIL import Image
 from safetensors.torch import save_file
 from torch.nn import functional as F
 from toy_vlm import ToyVLM
 
-from crl.run.torchvision_fix import import_torchvision
-
-import_torchvision()
-import open_clip  # noqa: E402
-
 ATTRIBUTES = ("texture", "shape")
 TEXTS = (6, 9)  # of the bases
-CLIP = {
-    "embed_dim": 16,
-    "quick_gelu": True,
-    "vision_cfg": {
-        "image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16,
-    },
-    "text_cfg": {
-        "context_length": 20, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2,
-    },
-}  # fmt: skip
-MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
 open_clip.get_tokenizer = functools.cache(open_clip.get_tokenizer)  # most of the time of loading
 
 
@@ -101,19 +86,13 @@ def write_noise(folder: Path) -> None:
 
 
 def write_clip(folder: Path, **model) -> Path:
-    """A tiny CLIP in open_clip's files; `model` changes its configuration. Every weight is well
-    away from its initial value, so that no term of the forward pass is idle."""
+    """A tiny CLIP in open_clip's files; `model` changes its configuration."""
     folder.mkdir(parents=True, exist_ok=True)
     preprocess = {"size": 32, "mean": MEAN, "std": STD, "interpolation": "bicubic"}
     config = {"model_cfg": {**CLIP, **model}, "preprocess_cfg": preprocess}
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     torch.manual_seed(0)
-    made = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
-    for tensor in made.state_dict().values():
-        if tensor.is_floating_point():
-            tensor.copy_(tensor + 0.1 * torch.randn_like(tensor).abs())
-            if tensor.ndim > 1:
-                tensor.normal_(0, 1.5 / tensor[0].numel() ** 0.5)
+    made = randomised(open_clip.create_model(f"local-dir:{folder}", load_weights=False))
     state = {key: tensor.contiguous() for key, tensor in made.state_dict().items()}
     save_file(state, folder / "open_clip_model.safetensors")
     return folder

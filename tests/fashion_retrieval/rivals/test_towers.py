@@ -1,0 +1,158 @@
+"""Towers against their own layers, and every message."""
+
+import pickle
+import urllib.error
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+
+from crl.run.errors import UserError
+from crl.run.torchvision_fix import import_torchvision
+from crl.vlm import load_vlm
+from fashion_retrieval.rivals import towers
+from fashion_retrieval.rivals.towers import Visual, open_tower
+
+import_torchvision()
+from open_clip.modified_resnet import ModifiedResNet  # noqa: E402
+from open_clip.timm_model import TimmModel  # noqa: E402
+from open_clip.transformer import VisionTransformer  # noqa: E402
+
+
+def vit(**more):
+    size = {"image_size": 64, "patch_size": 16, "width": 32, "layers": 2, "heads": 2}
+    return VisionTransformer(**size, mlp_ratio=2, output_dim=24, **more)
+
+
+COCA = {"attentional_pool": True, "output_tokens": True, "attn_pooler_queries": 3}
+VISUALS = {  # a tower; the layer whose output is its map; is the map a list of tokens there?
+    "vit": (lambda: vit(), "ln_post", True),
+    "coca": (lambda: vit(**COCA, attn_pooler_heads=2), "transformer", True),
+    "resnet": (lambda: ModifiedResNet([1, 1, 1, 1], 24, 4, 64, 8), "layer4", False),
+    "timm": (
+        lambda: TimmModel("convnext_atto", 24, image_size=64, pool="avg", proj="linear"),
+        "trunk.stages",
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", VISUALS)
+def test_vector_and_map_of_open_clip_towers(kind):
+    build, layer, tokens = VISUALS[kind]
+    visual = build().eval()
+    seen = []
+    visual.get_submodule(layer).register_forward_hook(lambda *call: seen.append(call[2]))
+    pixels = torch.randn(3, 3, 64, 64)
+    with torch.no_grad():
+        vector, found = visual(pixels), Visual(visual, spatial=True)(pixels)
+        vector = vector[0] if kind == "coca" else vector
+        assert torch.equal(Visual(visual, spatial=False)(pixels), vector)
+    assert vector.shape == (3, 24) and found.shape[2] == found.shape[3] > 1
+    expected = seen[0]
+    for b, y, x in np.ndindex(3, *found.shape[2:]):
+        own = expected[b, 1 + y * found.shape[3] + x] if tokens else expected[b, :, y, x]
+        assert torch.allclose(found[b, :, y, x], own, atol=1e-5)
+
+
+def test_tower_of_a_vlm_is_the_vlm(clip):
+    tower = open_tower(str(clip), False, "cpu")
+    vlm = load_vlm(str(clip), "cpu")
+    pixels = torch.randn(4, 3, 32, 32)
+    assert torch.allclose(tower.module(pixels), vlm.encode_images(pixels), atol=1e-5)
+    assert (tower.channels, tower.fingerprint) == (16, vlm.fingerprint)
+    assert not any(part.training for part in tower.module.modules())
+    assert open_tower(str(clip), True, "cpu").channels == 32
+    picture = Image.new("RGB", (50, 40), "red")
+    assert torch.equal(tower.preprocess(picture), vlm.preprocess(picture))
+
+
+def test_resnet_from_a_file(resnet):
+    model, file = resnet
+    vector, found = (open_tower(f"resnet50:{file}", s, "cpu") for s in (False, True))
+    assert (vector.name, vector.channels, found.channels) == ("resnet50", 2048, 1024)
+    assert vector.fingerprint != found.fingerprint
+    pixels = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        x = model.maxpool(model.relu(model.bn1(model.conv1(pixels))))
+        x = model.layer3(model.layer2(model.layer1(x)))
+        assert torch.equal(found.module(pixels), x)
+        x = model.layer4(x).mean((2, 3))
+        assert torch.allclose(vector.module(pixels), x, rtol=1e-5, atol=1e-6)
+    # torchvision's own preparation, of an image of any mode
+    pixels = vector.preprocess(Image.new("L", (300, 260), 128))
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    assert pixels.shape == (3, 224, 224)
+    assert torch.allclose(pixels[:, 100, 100], (128 / 255 - mean) / std, atol=1e-5)
+    half = Image.new("RGB", (200, 200))
+    half.paste((255, 255, 255), (0, 0, 200, 4))  # at the rim of a square: not cut off
+    assert vector.preprocess(half)[:, 1].min() > 1.5
+
+
+def test_resnet_from_safetensors_and_from_torchvision_is_the_same(resnet, tmp_path, monkeypatch):
+    model, file = resnet
+    save_file(model.state_dict(), tmp_path / "resnet.safetensors")
+    asked = {}
+
+    def fetch(url, **more):
+        asked.update(more, url=url)
+        return model.state_dict()
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fetch)
+    names = "resnet50", f"resnet50:{file}", f"resnet50:{tmp_path / 'resnet.safetensors'}"
+    towers = [open_tower(name, True, "cpu") for name in names]
+    assert len({(tower.name, tower.fingerprint) for tower in towers}) == 1
+    assert asked["weights_only"] and asked["check_hash"] and "resnet50-0676ba61" in asked["url"]
+
+
+# --- messages ------------------------------------------------------------------------------------
+
+
+def no_tower(match, name, spatial=False):
+    with pytest.raises(UserError, match=match) as caught:
+        open_tower(name, spatial, "cpu")
+    assert "\n" not in str(caught.value)
+
+
+class Evil:
+    def __reduce__(self):
+        return (pytest.fail, ("code of a checkpoint ran",))
+
+
+def test_weights_of_a_resnet_that_are_wrong(resnet, tmp_path):
+    file = tmp_path / "resnet.pth"
+    torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, file)
+    no_tower("weights do not fit a ResNet-50: .*Missing key.*bn1.weight", f"resnet50:{file}")
+    torch.save({"conv1.weight": torch.zeros(64, 4, 7, 7)}, file)
+    no_tower("weights do not fit a ResNet-50: .*size mismatch for conv1.w", f"resnet50:{file}")
+    torch.save([1, 2], file)
+    no_tower("resnet.pth is damaged, incomplete or no checkpoint", f"resnet50:{file}")
+    file.write_bytes(resnet[1].read_bytes()[:5000])
+    no_tower("resnet.pth is damaged, incomplete or no checkpoint", f"resnet50:{file}")
+    file.write_bytes(pickle.dumps(Evil(), protocol=2))
+    no_tower("resnet.pth is", f"resnet50:{file}")
+    torch.save({"conv1.weight": Evil()}, file)
+    no_tower("resnet.pth is refused: it holds Python objects", f"resnet50:{file}")
+
+
+def test_resnet_without_a_network(monkeypatch):
+    def fetch(*_, **__):
+        raise urllib.error.URLError("no route")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fetch)
+    no_tower("ResNet-50: .*no route.*Without a network use tower=resnet50:FILE", "resnet50")
+
+
+def test_tower_without_a_map(clip, monkeypatch):
+    vlm = load_vlm(str(clip), "cpu")
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 4))
+    fake = SimpleNamespace(
+        preprocess=vlm.preprocess, fingerprint="", model=SimpleNamespace(visual=plain)
+    )
+    monkeypatch.setattr(towers, "load_vlm", lambda *_: fake)
+    assert open_tower("demo", False, "cpu").channels == 4
+    no_tower("the visual tower of demo has no feature map; try resnet50", "demo", spatial=True)
