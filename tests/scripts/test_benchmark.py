@@ -28,9 +28,7 @@ def test_every_row_prints_a_number(genecis, run):
     code, out, errors = run(benchmark.main, "--quick", "--genecis", genecis)
     assert code == 0, errors
     rows = [line for line in out.splitlines() if re.search(r" \d+(\.\d+)? (x|MB)$", line)]
-    titles = [title for _, title, _ in benchmark.MEASUREMENTS.values()]
-    for row, title in zip(rows, titles, strict=True):
-        assert row.startswith(title.format_map(vars(benchmark.QUICK)))
+    assert len(rows) == len(benchmark.MEASUREMENTS), out
     assert "20, 320 images" in out and "argsort per query" in out
 
 
@@ -47,8 +45,8 @@ def test_sides_that_differ_stop_the_script(run, monkeypatch):
 
 
 def test_memory_of_a_process_of_its_own():
-    few, many = (benchmark.in_own_process("ranking", 10, n) for n in (1000, 200_000))
-    assert many - few > 200_000 * benchmark.WIDTH * 4 / 1e6 * 0.9  # the embeddings, in MB
+    embeddings = 200_000 * benchmark.WIDTH * 4 / 1e6  # MB
+    assert embeddings < benchmark.in_own_process("ranking", 10, 200_000) < 10 * embeddings
 
 
 def test_unknown_name(refusal):
