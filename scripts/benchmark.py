@@ -78,7 +78,7 @@ class Sizes:
     rounds: int = 3
 
 
-QUICK = Sizes(8, 4, 50, (50, 200), (20, 200), 2, 2, 1)
+QUICK = Sizes(8, 4, 50, (10, 200_000), (20, 200), 2, 2, 1)
 
 
 class Bench:
