@@ -47,18 +47,18 @@ import torch
 from benchmark_fashion import peak_resident, seconds
 from PIL import Image
 from safetensors.torch import save_file
+from similarity_retrieval.scoring import Features, baseline_scores, crl_scores, target_ranks
 
 from crl.basis import TextBasis
-from crl.run.torchvision_fix import import_torchvision
 from crl.embed import embed_images, embed_texts
+from crl.projection import l2, project
 from crl.run.errors import UserError, command, nearest
 from crl.run.files import write_text
-from crl.projection import l2, project
 from crl.run.results import environment
+from crl.run.torchvision_fix import import_torchvision
 from crl.vlm import LoadedVLM, load_vlm
 from similarity_retrieval.datasets import Templates, load
 from similarity_retrieval.evaluate import EvaluateConfig, cells
-from similarity_retrieval.scoring import Features, baseline_scores, crl_scores, target_ranks
 
 BATCH = 64  # images; embed_images' default
 OBJECT_TASKS = ("focus_object", "change_object")

@@ -22,6 +22,8 @@ from unittest.mock import patch
 import numpy as np
 import torch
 import torch.nn.functional as F
+from fashion_retrieval.scoring import retrieval_precision
+from fashion_retrieval.training import Job, TrainingData, Triplets, triplet_loss
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -29,9 +31,7 @@ from torch.utils.data import DataLoader, Dataset
 from crl.vlm import LoadedVLM
 from fashion_retrieval.heads import Heads
 from fashion_retrieval.networks import Conditional, NetworkConfig, train_network
-from fashion_retrieval.scoring import retrieval_precision
 from fashion_retrieval.train_backbone import trainable_tower
-from fashion_retrieval.training import Job, TrainingData, Triplets, triplet_loss
 
 VALUES = (156, 218, 180, 216, 230)  # of DeepFashion's attributes (paper, Table 4)
 WIDTH, OUT, BATCH, MARGIN = 97, 1024, 256, 0.3  # K of its bases; of stage 1

@@ -48,7 +48,7 @@ run fashion_retrieval/train_backbone.py garments_backbone root=$garments \
 run fashion_retrieval/train_rival.py garments_csn root=$garments "${shortest[@]}"
 echo "7/7  Running fashion_retrieval"
 run fashion_retrieval/evaluate.py garments root=$garments \
-  "trained=[$out/fashion_mlp/demo, $out/fashion_backbone/demo, $out/fashion_rivals/demo]"
+  "trained=[$out/fashion_mlp/demo,$out/fashion_backbone/demo,$out/fashion_rivals/demo]"
 echo
 $python scripts/reproduce_tables.py $out/{clustering,few_shot}/demo-{clevr4,cards} \
   $out/{similarity,fashion}_retrieval/demo

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Makes .venv and installs requirements.txt into it, once; sourced by demo.sh and test.sh.
+# Makes .venv and installs this repository and its requirements into it, once; sourced by demo.sh
+# and test.sh.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 stamp=.venv/.installed
-wanted=$(cat requirements.txt constraints.txt pyproject.toml | cksum)
+wanted=$(cat requirements.txt requirements-dev.txt constraints.txt pyproject.toml | cksum)
 if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
   echo "Installing into .venv (some minutes and a few GB the first time) ..."
   python=${PYTHON:-python3}
@@ -14,6 +15,6 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
       { rm -rf .venv; echo "error: no venv; on Debian: apt install python3-venv" >&2; exit 2; }
   fi
   .venv/bin/python -m pip install --quiet --disable-pip-version-check \
-    -r requirements.txt -c constraints.txt
+    -r requirements-dev.txt -e . -c constraints.txt
   echo "$wanted" >"$stamp"
 fi

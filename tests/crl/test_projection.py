@@ -184,3 +184,9 @@ def test_images_must_fit_the_texts(normalise):
         for method in (transformer.transform, clone(transformer).fit):
             with pytest.raises(ValueError, match="image embeddings must be"):
                 method(wrong)
+
+
+def test_columns_of_a_table_are_the_texts():
+    crl = ConditionalProjection(np.eye(2, 3), ["red", "blue"]).set_output(transform="pandas")
+    table = crl.fit_transform(np.array([[3.0, 4.0, 0.0]]))
+    assert list(table.columns) == ["red", "blue"] and table.to_numpy().tolist() == [[0.6, 0.8]]
