@@ -17,21 +17,20 @@ from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from fashion_retrieval.scoring import retrieval_precision
-from fashion_retrieval.training import Job, TrainingData, Triplets, triplet_loss
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from crl.vlm import LoadedVLM
 from fashion_retrieval.heads import Heads
-from fashion_retrieval.networks import Conditional, NetworkConfig, train_network
+from fashion_retrieval.method import TripletSampler, retrieval_precision, triplet_loss
+from fashion_retrieval.networks import ConditionalNetwork
 from fashion_retrieval.train_backbone import trainable_tower
+from fashion_retrieval.trainers import NetworkConfig, NetworkTrainer, TrainingData
 
 VALUES = (156, 218, 180, 216, 230)  # of DeepFashion's attributes (paper, Table 4)
 WIDTH, OUT, BATCH, MARGIN = 97, 1024, 256, 0.3  # K of its bases; of stage 1
@@ -148,73 +147,40 @@ class OneByOne(Dataset):
         return self.x[anchor], self.x[positive], self.x[negative], attribute
 
 
-class Masked(nn.Module):
-    """A module an attribute, each on those rows of a batch that are its own."""
-
-    def __init__(self, attributes: int, width: int, out: int) -> None:
-        super().__init__()
-        hidden = (width + out) // 2
-        self.out = out
-        self.heads = nn.ModuleList(
-            nn.Sequential(
-                nn.Linear(width, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, out)
-            )
-            for _ in range(attributes)
-        )
-
-    def forward(self, x: Tensor, attribute: Tensor) -> Tensor:
-        result = x.new_zeros(len(x), self.out)
-        for a, head in enumerate(self.heads):
-            mine = attribute == a
-            if mine.any():
-                result[mine] = head(x[mine])
-        return F.normalize(result, dim=1)
-
-
 def stage_1(images: int, steps: int, rounds: int) -> dict[str, Any]:
-    """Sampler, heads and both: here, and one triplet and one attribute at a time."""
-    rng, A = np.random.default_rng(0), len(VALUES)
+    """Steps with triplets drawn together, as here, and one by one in Python."""
+    rng = np.random.default_rng(0)
     torch.manual_seed(0)
     tables = [
         (np.arange(images), np.full(images, a), rng.integers(v, size=images))
         for a, v in enumerate(VALUES)
     ]
-    triplets = Triplets(np.concatenate([np.column_stack(table) for table in tables]))
-    x = F.normalize(torch.randn(len(triplets.labels), WIDTH), dim=1)
-    attribute = torch.from_numpy(triplets.labels[:, 1])
-    loader = DataLoader(OneByOne(x, triplets.labels, steps * BATCH), BATCH)
-    heads, masked = Heads(A, WIDTH, OUT), Masked(A, WIDTH, OUT)
-    fused = torch.optim.Adam(heads.parameters(), lr=1e-4, fused=True)  # as in train_mlp.py
-    plain = torch.optim.Adam(masked.parameters(), lr=1e-4, fused=True)  # they differ in nothing
+    sampler = TripletSampler(np.concatenate([np.column_stack(table) for table in tables]))
+    x = F.normalize(torch.randn(len(sampler.labels), WIDTH), dim=1)
+    attribute = torch.from_numpy(sampler.labels[:, 1])
+    loader = DataLoader(OneByOne(x, sampler.labels, steps * BATCH), BATCH)
+    heads = Heads(len(VALUES), WIDTH, OUT)
+    adam = torch.optim.Adam(heads.parameters(), lr=1e-4, fused=True)  # as in train_mlp.py
 
-    def drawn() -> Iterator[tuple[Tensor, Tensor]]:
-        """(3, b, K) and (b,)."""
-        for rows in torch.from_numpy(triplets.draw(steps * BATCH, 0)).split(BATCH):
-            yield x[rows.T], attribute[rows[:, 0]]
+    def drawn() -> Iterator[tuple[Tensor, ...]]:
+        """(b, K) three times and (b,)."""
+        for rows in torch.from_numpy(sampler.draw(steps * BATCH, 0)).split(BATCH):
+            yield *x[rows.T], attribute[rows[:, 0]]
 
-    def step(batch: Tensor, attribute: Tensor) -> None:
-        _descend(fused, triplet_loss(*heads(batch, attribute), MARGIN))
+    def step(anchor: Tensor, positive: Tensor, negative: Tensor, attribute: Tensor) -> None:
+        features = [heads(part, attribute) for part in (anchor, positive, negative)]
+        _descend(adam, triplet_loss(*features, MARGIN))
 
-    def masked_step(anchor: Tensor, positive: Tensor, negative: Tensor, attribute: Tensor) -> None:
-        features = [masked(part, attribute) for part in (anchor, positive, negative)]
-        _descend(plain, triplet_loss(*features, MARGIN))
-
-    ready = list(drawn())
     timed = alternating(
         rounds,
         sampler=lambda: list(drawn()),
         one_by_one=lambda: list(loader),
-        heads=lambda: [step(*batch) for batch in ready],
-        masked=lambda: [masked_step(*batch, attribute) for batch, attribute in ready],
         whole=lambda: [step(*batch) for batch in drawn()],
-        theirs=lambda: [masked_step(*batch) for batch in loader],
-        products=lambda: [_products(heads) for _ in ready],
+        theirs=lambda: [step(*batch) for batch in loader],
     )
     return {
         "ratio": median_ratio(timed["theirs"], timed["whole"]),
         "sampler_ratio": median_ratio(timed["one_by_one"], timed["sampler"]),
-        "heads_ratio": median_ratio(timed["masked"], timed["heads"]),
-        "at_most": median_ratio(timed["theirs"], timed["products"]),
         "triplets": steps * BATCH,
         "seconds": timed,
     }
@@ -227,22 +193,13 @@ def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     optimizer.step()
 
 
-@torch.no_grad()
-def _products(heads: Heads) -> None:
-    """The matrix products of one step and nothing else, rows spread evenly: it takes no less."""
-    (A, hidden, width), out = heads.weight1.shape, heads.weight2.shape[1]
-    x, z, y = (heads.weight1.new_ones(A, 3 * BATCH // A, n) for n in (width, hidden, out))
-    x @ heads.weight1.mT, z @ heads.weight2.mT  # forward
-    y @ heads.weight2, y.mT @ z, z.mT @ x  # backward
-
-
 # --- stage 2 --------------------------------------------------------------------------------------
 
 
 def stage_2(
     vlm: LoadedVLM, files: list[Path], folder: Path, batch: int, steps: int, rounds: int
 ) -> dict[str, Any]:
-    """Seconds of a step of train_network, from the tower's beginning of one batch to that of the
+    """Seconds of a step of NetworkTrainer, from the tower's beginning of one batch to that of the
     next, and of the bare step on tensors that are ready."""
     network = _network(vlm)
     device = vlm.device
@@ -272,27 +229,47 @@ def stage_2(
     }
 
 
-def _network(vlm: LoadedVLM) -> Conditional:
+class Timed(NetworkTrainer):
+    """A training that writes no checkpoint: of a gigabyte, it is no part of a step."""
+
+    def __init__(
+        self, config: NetworkConfig, data: TrainingData, network: ConditionalNetwork, folder: Path
+    ) -> None:
+        config = config.model_copy(update={"outputs": folder})
+        super().__init__(config, data, "benchmark", "crl", "none")
+        self.network = network
+
+    def prepare(self) -> None:
+        self.train_network(self.network)
+
+    def keep(self) -> None:
+        pass
+
+    def _write_state(self) -> None:
+        pass
+
+
+def _network(vlm: LoadedVLM) -> ConditionalNetwork:
     generator = torch.Generator().manual_seed(0)
     text = torch.randn(len(VALUES), WIDTH, vlm.dim, generator=generator)
     heads = Heads(len(VALUES), WIDTH, OUT)
     tower = trainable_tower(vlm, checkpointing=False)
-    return Conditional(tower, vlm.preprocess, F.normalize(text, dim=2), heads).to(vlm.device)
+    return ConditionalNetwork(tower, vlm.preprocess, F.normalize(text, dim=2), heads).to(vlm.device)
 
 
 def _few_labels(files: list[Path]) -> TrainingData:
-    """Four values an attribute; a validation of one query and one candidate each."""
+    """Four values per attribute; a validation of one query and one candidate each."""
     A, n = len(VALUES), np.arange(len(files))
     rows = [np.column_stack([n, np.full_like(n, a), (n + a) % 4]) for a in range(A)]
     first, last = (np.stack([table[i] for table in rows]) for i in (0, -1))
     names = [f"attribute {a}" for a in range(A)]
-    return TrainingData(names, Triplets(np.concatenate(rows)), first, last, files)
+    return TrainingData(names, TripletSampler(np.concatenate(rows)), first, last, files)
 
 
 def _network_steps(
-    network: Conditional, config: NetworkConfig, data: TrainingData, folder: Path
+    network: ConditionalNetwork, config: NetworkConfig, data: TrainingData, folder: Path
 ) -> list[float]:
-    """Seconds of each step of an epoch of train_network but the last."""
+    """Seconds of each step of an epoch but the last."""
     begun: list[float] = []
 
     def begin(*_: Any) -> None:
@@ -300,9 +277,8 @@ def _network_steps(
             begun.append(time.perf_counter())
 
     hook = network.tower.register_forward_pre_hook(begin)
-    # The end of an epoch is no part of a step: its checkpoint of a gigabyte is not written.
-    with patch("fashion_retrieval.training.write_state"), redirect_stdout(io.StringIO()):
-        train_network(Job(config, folder, {}, None), {}, network, data, keep=lambda: None)
+    with redirect_stdout(io.StringIO()):
+        Timed(config, data, network, folder).run()
     hook.remove()
     return np.diff(begun).tolist()
 
