@@ -1,71 +1,64 @@
-"""Measure what this code costs beyond the model itself, as ratios taken side by side in one run.
+"""Measure what this code costs beyond the model itself: ratios, both sides taken in one run.
 
-    python scripts/benchmark.py                      # all measurements; minutes on 2 CPU cores
-    python scripts/benchmark.py --only path cache    # some of them
-    python scripts/benchmark.py --quick              # tiny sizes, to see that it runs; no numbers
+    python scripts/benchmark.py                     # all measurements; minutes on 2 CPU cores
+    python scripts/benchmark.py --only path step    # some of them
+    python scripts/benchmark.py --genecis FOLDER    # with GeneCIS's focus_ and change_object.json
+    python scripts/benchmark.py --quick             # tiny sizes, to see that it runs
 
-  path     images/s of embed_images (read, decode, preprocess, forward, write the cache)
-           over images/s of the bare forward pass on tensors that are ready
-  cache    seconds of a task's embeddings, computed, over seconds to find them in the cache
-  texts    seconds to encode a criterion's texts one at a time over seconds in batches
-  memory   peak memory of embedding 50,000 images, beyond the process with its model loaded
-  encodes  images that GeneCIS's two object tasks encode here, over those of the authors' scheme,
-           where every template encodes its 16
-  scoring  seconds to score these tasks one template at a time, over all together
-           (both on random templates of the real sizes, or on GeneCIS's own with --genecis FOLDER)
-  ranking  seconds of mAP by sorting and looping query by query over seconds here, and the peak
-           memory of 20,000 queries among 80,000 candidates
-  heads    seconds of stage 1 of fashion retrieval with triplets drawn one by one, over seconds here
-  step     seconds of a step of its stage 2, loading and all, over the bare step on ready tensors
-
-The models have the real architecture (ViT-B/32) but random weights, which change no speed; only
-`memory` takes a tiny one, to measure the code around it. Run it on an otherwise idle machine.
-Writes outputs/benchmark/results.json.
+Models have the real architecture (ViT-B/32) and random weights, which change no speed. Only where
+memory or encoded images are counted, a tiny model stands in: the code around it is what is
+measured. Both sides of a ratio must give the same results, else the script stops. Run it on an
+idle machine.
 """
 
 import argparse
+import io
 import json
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import redirect_stdout
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import benchmark_fashion as fashion
 import numpy as np
 import torch
-from benchmark_fashion import peak_resident, seconds
+import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import save_file
-from similarity_retrieval.scoring import Features, baseline_scores, crl_scores, target_ranks
 
 from crl.basis import TextBasis
 from crl.embed import embed_images, embed_texts
 from crl.projection import l2, project
 from crl.run.errors import UserError, command, nearest
-from crl.run.files import write_text
-from crl.run.results import environment
+from crl.run.tables import aligned
 from crl.run.torchvision_fix import import_torchvision
-from crl.vlm import LoadedVLM, load_vlm
+from crl.vlm import LoadedVLM, load_trainable, load_vlm
+from fashion_retrieval.heads import Heads
+from fashion_retrieval.method import TripletSampler, retrieval_precision, triplet_loss
+from fashion_retrieval.networks import ConditionalNetwork
+from fashion_retrieval.train_backbone import trainable_tower
+from fashion_retrieval.trainers import NetworkConfig, NetworkTrainer, TrainingData
 from similarity_retrieval.datasets import Templates, load
-from similarity_retrieval.evaluate import EvaluateConfig, cells
+from similarity_retrieval.inputs import EvaluateConfig, load_inputs
+from similarity_retrieval.method import Features, baseline_scores, crl_scores, target_ranks
 
-BATCH = 64  # images; embed_images' default
-OBJECT_TASKS = ("focus_object", "change_object")
-TINY_VISION = {"image_size": 224, "layers": 1, "width": 32, "head_width": 16, "patch_size": 112}
-TINY_TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
-# Tiny, but it takes pixels and gives embeddings of the usual size: those are what fills memory.
-TINY = {"embed_dim": 512, "vision_cfg": TINY_VISION, "text_cfg": TINY_TEXT}
-PREPROCESS = {  # as CLIP's
+OBJECT_TASKS = ["focus_object", "change_object"]
+WIDTH, VALUES = 97, 156  # DeepFashion: K of the aligned bases, values of an attribute
+TINY = {  # takes pixels and gives embeddings of the usual size: those are what fills memory
+    "embed_dim": 512,
+    "vision_cfg": {
+        "image_size": 224, "layers": 1, "width": 32, "head_width": 16, "patch_size": 112
+    },
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+}  # fmt: skip
+CLIP_PREPROCESS = {
     "mean": [0.48145466, 0.4578275, 0.40821073],
     "std": [0.26862954, 0.26130258, 0.27577711],
     "interpolation": "bicubic",
@@ -73,294 +66,182 @@ PREPROCESS = {  # as CLIP's
 }
 
 
-@dataclass
-class Result:
-    """One row of the table; `details` are the numbers behind `value`, and go to the JSON."""
+@dataclass(frozen=True)
+class Sizes:
+    photos: int = 512
+    batch: int = 64
+    images: int = 50_000  # embedded where memory is measured
+    ranked: tuple[int, int] = (20_000, 80_000)  # queries, candidates where memory is measured
+    timed: tuple[int, int] = (2000, 20_000)  # the same, where time is
+    triplets: int = 8  # per step of stage 2
+    steps: int = 8
+    rounds: int = 3
 
-    what: str
-    value: float
-    unit: str  # "x" for a ratio
-    target: str
-    met: bool | None  # None: no target
-    note: str  # what limits it
-    details: dict[str, Any] = field(default_factory=dict)
 
-
-# --- what is measured -----------------------------------------------------------------------------
+QUICK = Sizes(8, 4, 50, (10, 200_000), (20, 200), 2, 2, 1)
 
 
 class Bench:
-    """Sizes, and the models and pictures that measurements share, each made when first used."""
+    """Sizes, and the model and photos that measurements share, each made when first used."""
 
-    def __init__(self, work: Path, quick: bool, images: int, genecis: Path | None):
-        self.work, self.images = work, images  # so many for `memory`
-        self.genecis, self.quick = genecis, quick
-        self.photos_wanted, self.rounds = (70, 2) if quick else (512, 3)
-        self.architecture = TINY if quick else _vit_b_32()
-        # embed_images takes a worker a core and at most 8: the number here, and the most anywhere
-        self.workers = [1] if quick else sorted({min(8, os.cpu_count() or 1), 8})
+    def __init__(self, work: Path, sizes: Sizes, quick: bool, genecis: Path | None) -> None:
+        self.work, self.sizes, self.quick, self.genecis = work, sizes, quick, genecis
 
     @cached_property
-    def model(self) -> Path:
-        return save_model(self.work / "model", self.architecture)
+    def model(self) -> str:
+        return self.tiny if self.quick else save_model(self.work / "model")
+
+    @cached_property
+    def tiny(self) -> str:
+        return save_model(self.work / "tiny", TINY)
 
     @cached_property
     def photos(self) -> list[Path]:
-        return draw(self.work / "photos", self.photos_wanted, (640, 480))
-
-    @cached_property
-    def templates(self) -> Path:
-        """Folder with GeneCIS's two object tasks, or with random ones of the same sizes."""
-        if self.genecis:
-            return self.genecis
-        m, c, b, references = (40, 5, 10, 4) if self.quick else (3033, 111, 1960, 218)
-        rng, folder = np.random.default_rng(0), self.work / "genecis"
-        folder.mkdir()
-        for task in OBJECT_TASKS:
-            few = rng.permutation(m)[:references]
-            templates = []
-            for number in range(b):
-                images = [rng.choice(few), *rng.permutation(m)[:15]]
-                reference, target, *gallery = ({"val_image_id": int(n)} for n in images)
-                found = {"reference": reference, "target": target, "gallery": gallery}
-                templates.append({**found, "condition": f"thing {number % c}"})
-            write_text(folder / f"{task}.json", json.dumps(templates))
-        return folder
+        return draw(self.work / "photos", map(str, range(self.sizes.photos)), (640, 480))
 
 
-def path(bench: Bench) -> Result:
-    vlm = load_vlm(str(bench.model))
-    pixels = torch.randn(BATCH, *vlm.preprocess(Image.new("RGB", (640, 480))).shape)
+# --- measurements: each gives a row of the table --------------------------------------------------
+
+
+def cache(bench: Bench) -> list[str]:
+    prompts = TextBasis.load("clevr4_shape").prompts[: bench.sizes.photos]
+    found = []
+
+    def embed() -> None:
+        vlm = load_vlm(bench.model)
+        folder = bench.work / "cache"
+        image = np.array(embed_images(vlm, bench.photos, folder, bench.sizes.batch).image)
+        found.append((image, embed_texts(vlm, prompts, folder)))
+
+    first = seconds(embed)
+    second = statistics.median(seconds(embed) for _ in range(bench.sizes.rounds))
+    for again in found[1:]:
+        must_agree("the cache", found[0], again, tolerance=0)
+    counts = f"{len(bench.photos)} images, {len(prompts)} texts, loading the model included"
+    return [
+        "first run / second run (cache)",
+        "computing all embeddings; finding them in the cache",
+        f"{first:.2f} s, {second:.2f} s: {counts}",
+        f"{first / second:.2f} x",
+    ]
+
+
+def path(bench: Bench) -> list[str]:
+    vlm, batch, photos = load_vlm(bench.model), bench.sizes.batch, bench.photos
+    pixels = torch.stack([vlm.preprocess(Image.open(file)) for file in photos[:batch]])
     pixels = pixels.to(vlm.device)
-    vlm.encode_images(pixels)  # the first pass is slower
-    fingerprinting = seconds(lambda: vlm.fingerprint)  # once a process; not in the ratio
-    batches = len(bench.photos) // BATCH
 
-    def forward() -> None:
-        for _ in range(batches):
+    def bare() -> None:
+        for _ in range(len(photos) // batch):
             last = vlm.encode_images(pixels)
         last.cpu()  # waits for a GPU
 
-    def whole(number: int) -> None:
-        embed_images(vlm, bench.photos, bench.work / f"path-{number}", BATCH)
+    def whole() -> None:
+        with tempfile.TemporaryDirectory(dir=bench.work) as folder:
+            embed_images(vlm, photos, Path(folder), batch)
 
-    embed_images(vlm, bench.photos[:BATCH], None, BATCH)
-    bare, full = [], []  # seconds an image, turn and turn about: a machine that drifts hits both
-    for number in range(bench.rounds):
-        bare.append(seconds(forward) / (batches * BATCH))
-        full.append(seconds(partial(whole, number)) / len(bench.photos))
-    ratios = [b / f for b, f in zip(bare, full, strict=True)]
-
-    decoding = _decode_seconds(vlm, bench.photos[:64])
-    cores, kilobytes = os.cpu_count() or 1, _kilobytes(bench.photos)
-    bare_one, full_one = statistics.median(bare), statistics.median(full)
-    if vlm.device.type == "cpu":  # decoding takes its core seconds from the forward pass
-        bound = bare_one / (bare_one + decoding / cores)
-    else:
-        bound = min(1.0, bare_one / (decoding / cores))
-    return Result(
+    there = embed_images(vlm, photos[:batch], None, batch).image
+    must_agree("the embedding path", there, vlm.encode_images(pixels).cpu().numpy(), 1e-4)
+    bare_time, whole_time = in_turn(bench.sizes.rounds, bare, whole)
+    rates = [len(photos) / t for t in (whole_time, bare_time)]
+    return [
         "embedding path / bare forward",
-        statistics.median(ratios),
-        "x",
-        ">= 0.85",
-        statistics.median(ratios) >= 0.85,
-        f"{1 / full_one:.1f} over {1 / bare_one:.1f} images/s. An image takes "
-        f"{1000 * bare_one:.1f} ms forward ({vlm.device.type}, {cores} cores) and "
-        f"{1000 * decoding:.1f} core ms to decode and preprocess (640x480 JPEG, "
-        f"{kilobytes:.0f} KB): at most {bound:.2f}",
-        {
-            "ratio_each_round": ratios,
-            "images": len(bench.photos),
-            "forward_images_a_second": [1 / b for b in bare],
-            "path_images_a_second": [1 / f for f in full],
-            "decode_ms_an_image_on_one_core": 1000 * decoding,
-            "kilobytes_an_image": kilobytes,
-            "at_most": bound,
-            "fingerprint_seconds": fingerprinting,
-        },
-    )
+        "read, decode, preprocess, forward, store; the model on ready tensors",
+        f"{rates[0]:.1f}, {rates[1]:.1f} images/s on 640x480",
+        f"{rates[0] / rates[1]:.2f} x",
+    ]
 
 
-def cache(bench: Bench) -> Result:
-    prompts = TextBasis.load("clevr4_shape").prompts
-
-    def run() -> tuple[float, float]:
-        """Seconds to load the VLM, and to embed; the fingerprint counts, as in a new process."""
-        start = time.perf_counter()
-        vlm = load_vlm(str(bench.model))
-        loaded = time.perf_counter()
-        embed_images(vlm, bench.photos, bench.work / "cache", BATCH)
-        embed_texts(vlm, prompts, bench.work / "cache")
-        return loaded - start, time.perf_counter() - loaded
-
-    first_load, first = run()
-    again = [run() for _ in range(bench.rounds)]
-    second_load, second = (statistics.median(column) for column in zip(*again, strict=True))
-    return Result(
-        "first run / second run (cache)",
-        first / second,
-        "x",
-        ">= 20",
-        first / second >= 20,
-        f"{first:.1f} s, then {second:.2f} s, for {len(bench.photos)} images and {len(prompts)} "
-        f"texts; loading the model is not counted ({second_load:.1f} s)",
-        {
-            "first_seconds": first,
-            "second_seconds": second,
-            "load_seconds": [first_load, second_load],
-            "images": len(bench.photos),
-            "texts": len(prompts),
-        },
-    )
+def embedding_memory(bench: Bench) -> list[str]:
+    folder = bench.work / "many"
+    draw(folder, map(str, range(bench.sizes.images)), (64, 64))
+    peak = in_own_process("embedding", bench.tiny, folder, bench.work / "many-cache")
+    return [
+        f"peak memory of embedding {bench.sizes.images} images",
+        "growth of a process of its own, its share of mapped files included",
+        f"{bench.sizes.images} images, beyond the loaded model",
+        f"{peak:.0f} MB",
+    ]
 
 
-def texts(bench: Bench) -> Result:
-    vlm = load_vlm(str(bench.model))
-    prompts = TextBasis.load("clevr4_shape").prompts
-    vlm.encode_texts(prompts[:1])  # the first pass is slower
-    vlm.fingerprint  # noqa: B018 - computed here, so that no round pays for it
-
-    def one_at_a_time() -> None:
-        for prompt in prompts:
-            vlm.encode_texts([prompt])
-
-    single, batched = [], []
-    for _ in range(bench.rounds):
-        single.append(seconds(one_at_a_time))
-        batched.append(seconds(lambda: embed_texts(vlm, prompts, cache=None)))
-    ratio = statistics.median(s / b for s, b in zip(single, batched, strict=True))
-    return Result(
-        "texts one at a time / in batches",
-        ratio,
-        "x",
-        "-",
-        None,
-        f"{statistics.median(single):.2f} s over {statistics.median(batched):.2f} s "
-        f"for {len(prompts)} texts",
-        {"single_seconds": single, "batched_seconds": batched, "texts": len(prompts)},
-    )
+def ranking_memory(bench: Bench) -> list[str]:
+    queries, candidates = bench.sizes.ranked
+    peak = in_own_process("ranking", queries, candidates)
+    return [
+        f"peak memory of mAP {queries} x {candidates}",
+        "growth of a process of its own",
+        f"{queries} x {candidates}, embeddings included",
+        f"{peak:.0f} MB",
+    ]
 
 
-def memory(bench: Bench) -> Result:
-    if not Path("/proc/self/smaps_rollup").exists():
-        raise UserError("memory is measured through /proc, so on Linux only; use --only")
-    files, model = bench.work / "many", save_model(bench.work / "tiny", TINY)
-    draw(files, bench.images, (64, 64))
-    found: dict[int, dict[str, Any]] = {}
-    for workers in bench.workers:
-        folders = [str(model), str(files), str(bench.work / f"memory-{workers}")]
-        # A fresh process, so that nothing of this one is counted or hides growth.
-        arguments = [sys.executable, __file__, "--weigh", *folders, str(workers)]
-        answer = subprocess.run(arguments, stdout=subprocess.PIPE, text=True, check=True).stdout
-        found[workers] = json.loads(answer.splitlines()[-1])
-    most = bench.workers[-1]
-    peak, parts = found[most]["peak_mb"], found[most]
-    each = [f"{workers} threads {found[workers]['peak_mb']:.0f} MB" for workers in found]
-    return Result(
-        f"peak memory, {bench.images} images",
-        peak,
-        "MB",
-        "< 500",
-        peak < 500,
-        f"{', '.join(each)} (of which {parts['mapped_files_mb']:.0f} mapped files)",
-        {"images": bench.images, **{f"workers_{n}": weighed for n, weighed in found.items()}},
-    )
-
-
-def encodes(bench: Bench) -> Result:
-    data = load(OBJECT_TASKS, bench.templates)
-    files = draw(bench.work / "coco" / "val2017", len(data.ids), (64, 64))
-    for name, file in zip(data.ids, files, strict=True):
-        file.rename(file.with_name(f"{int(name):012d}.jpg.new"))
-    for file in files[0].parent.iterdir():  # only now: a new name may be another's old one
-        file.rename(file.with_suffix(""))
+def encodes(bench: Bench) -> list[str]:
+    data, encoded = load(OBJECT_TASKS, bench.genecis), 0
+    draw(bench.work / "coco" / "val2017", (name.zfill(12) for name in data.ids), (64, 64))
     config = EvaluateConfig(
-        root=bench.templates,
-        tasks=list(OBJECT_TASKS),
+        root=bench.genecis,
+        tasks=OBJECT_TASKS,
         coco=bench.work / "coco",
-        vlm=str(save_model(bench.work / "small", TINY)),
+        vlm=bench.tiny,
         cache=bench.work / "encodes",
     )
-    encoded, encode_images = 0, LoadedVLM.encode_images
+    encode_images = LoadedVLM.encode_images
 
-    def counting(vlm: LoadedVLM, batch: torch.Tensor) -> torch.Tensor:
+    def counted(vlm: LoadedVLM, batch: torch.Tensor) -> torch.Tensor:
         nonlocal encoded
         encoded += len(batch)
         return encode_images(vlm, batch)
 
-    with patch.object(LoadedVLM, "encode_images", counting):
-        for _ in cells(config):
-            pass
+    with patch.object(LoadedVLM, "encode_images", counted):
+        list(load_inputs(config))
     theirs = sum(task.gallery.size + len(task.reference) for task in data.tasks.values())
-    return Result(
-        "encodes here / one template at a time",
-        encoded / theirs,
-        "x",
-        "<= 0.1",
-        encoded / theirs <= 0.1,
-        f"{encoded} images encoded instead of {theirs}",
-        {"encoded": encoded, "one_template_at_a_time": theirs},
-    )
+    return [
+        "GeneCIS: encodes here / one template at a time",
+        "each image once; 16 images per template, as the authors",
+        f"{encoded}, {theirs} images",
+        f"{encoded / theirs:.3f} x",
+    ]
 
 
-def scoring(bench: Bench) -> Result:
-    data, rng = load(OBJECT_TASKS, bench.templates), np.random.default_rng(0)
-    dim, basis, prompts = 512, 229, 5  # CLIP ViT-B/16 and the paper's scenes
-
-    def normal(*shape: int) -> np.ndarray:
-        return rng.standard_normal(shape, np.float32)
-
-    c = len(data.conditions)
-    image, plain, prompted = normal(len(data.ids), dim), normal(c, dim), normal(c, prompts, dim)
-    text = l2(normal(basis, dim))
+def scoring(bench: Bench) -> list[str]:
+    data, rng = load(OBJECT_TASKS, bench.genecis), np.random.default_rng(0)
+    M, C, P, K, D = len(data.ids), len(data.conditions), 5, 229, 512  # ViT-B/16, genecis_scene
+    image, plain, prompted, text = map(rng.standard_normal, ((M, D), (C, D), (C, P, D), (K, D)))
 
     def together(dtype: type = np.float32) -> list[np.ndarray]:
-        # New Features, which keep nothing from the round before
-        features = Features(*(x.astype(dtype, copy=False) for x in (image, plain, prompted)))
-        r = l2(project(features.unit_image, text.astype(dtype, copy=False)))  # one basis for both
+        """How many candidates are above the target: (4, B) of each task."""
+        features = Features(*(x.astype(dtype) for x in (image, plain, prompted)))
+        r = l2(project(features.unit_image, l2(text).astype(dtype)))  # R = I Tᵀ
         found = []
         for task in data.tasks.values():
             scores = {**baseline_scores(features, task), "crl": crl_scores(features, task, r)}
-            found.append(np.stack([target_ranks(s)[0] for s in scores.values()]))
+            found.append(np.stack([target_ranks(score)[0] for score in scores.values()]))
         return found
 
-    def one_at_a_time(dtype: type = np.float32) -> list[np.ndarray]:
-        tensors = [torch.from_numpy(x.astype(dtype)) for x in (image, plain, prompted, text)]
+    def one_by_one(dtype: type = np.float32) -> list[np.ndarray]:
+        tensors = [torch.from_numpy(x.astype(dtype)) for x in (image, plain, prompted, l2(text))]
+        methods = ("image", "text", "image+text", "crl")
         return [
-            np.array(
-                [
-                    [_one_template(method, task, b, *tensors) for b in range(len(task.reference))]
-                    for method in ("image", "text", "image+text", "crl")
-                ]
-            )
+            np.array([[one_rank(m, task, b, *tensors) for b in range(len(task.gallery))]
+                      for m in methods])
             for task in data.tasks.values()
-        ]
+        ]  # fmt: skip
 
-    together()  # the first time is slower
-    slow, fast = [], []
-    for _ in range(bench.rounds):
-        slow.append(seconds(one_at_a_time))
-        fast.append(seconds(lambda: [together() for _ in range(10)]) / 10)  # each is over so soon
-    # In double precision: in single precision two candidates may differ by less than rounding.
-    pairs = zip(one_at_a_time(np.float64), together(np.float64), strict=True)
-    different = sum(int((loop != ours).sum()) for loop, ours in pairs)
-    ratio = statistics.median(s / f for s, f in zip(slow, fast, strict=True))
-    templates = sum(len(task.reference) for task in data.tasks.values())
-    return Result(
-        "scoring one template at a time / together",
-        ratio,
-        "x",
-        ">= 50",
-        ratio >= 50 and not different,
-        f"{templates} templates, image, text, image+text and CRL: {statistics.median(slow):.2f} s "
-        f"over {statistics.median(fast):.3f} s; {different} ranks differ",
-        {"one_at_a_time_seconds": slow, "together_seconds": fast, "different_ranks": different},
-    )
+    # In float32 two candidates may differ by less than rounding.
+    must_agree("the ranks", one_by_one(np.float64), together(np.float64), tolerance=0)
+    slow, fast = in_turn(bench.sizes.rounds, one_by_one, together)
+    templates = sum(len(task.gallery) for task in data.tasks.values())
+    return [
+        "GeneCIS: scoring one template at a time / together",
+        "a loop over templates, as the authors; matrix products; equal ranks",
+        f"{slow:.3f} s, {fast:.3f} s: {templates} templates, 4 methods",
+        f"{slow / fast:.1f} x",
+    ]
 
 
-def _one_template(method: str, task: Templates, b: int, image, plain, prompted, text) -> int:
-    """How many candidates are above the target of template b; a run a method, as the authors'."""
-    unit = partial(torch.nn.functional.normalize, dim=-1)
+def one_rank(method: str, task: Templates, b: int, image, plain, prompted, text) -> int:
+    """How many candidates are above the target of template b, as the authors compute it."""
+    unit = partial(F.normalize, dim=-1)
     r, c = image[task.reference[b]][None], plain[task.condition[b]][None]  # (1, D)
     g = unit(image[torch.from_numpy(task.gallery[b])])  # (G, D)
     if method == "crl":
@@ -373,200 +254,209 @@ def _one_template(method: str, task: Templates, b: int, image, plain, prompted, 
     return int((scores[0, 1:] > scores[0, 0]).sum())
 
 
-def ranking(bench: Bench) -> Result:
-    many, few = ((200, 800), (100, 1000)) if bench.quick else ((20_000, 80_000), (2000, 20_000))
-    width, values = fashion.WIDTH, fashion.VALUES[0]
-    weighed = fashion.ranking_memory(*many, width, values)
-    found = fashion.ranking(*few, width, values, bench.rounds)
-    ours, theirs = (statistics.median(found["seconds"][s]) for s in ("here", "query_by_query"))
-    ratio, difference, peak = found["ratio"], found["difference"], weighed["peak_mb"]
-    return Result(
-        "mAP query by query / here",
-        ratio,
-        "x",
-        ">= 3",
-        ratio >= 3 and difference <= 1e-6 and peak < 2000,
-        f"{theirs:.2f} s over {ours:.2f} s for {few[0]} queries among {few[1]} candidates, equal "
-        f"to {difference:.0e}; {many[0]} among {many[1]}: peak memory of the process "
-        f"{peak:.0f} MB (must be < 2000), {weighed['seconds']:.1f} s",
-        {**found, "memory": {"queries": many[0], "candidates": many[1], **weighed}},
+def ranking(bench: Bench) -> list[str]:
+    x, query, candidate = random_tables(*bench.sizes.timed)
+
+    def here() -> float:
+        return retrieval_precision(lambda images, _: x[images], query, candidate).mean()
+
+    def authors() -> float:
+        far = x[candidate[:, 0]]
+        each = [listed_precision(far @ x[n], candidate[:, 2] == value) for n, _, value in query]
+        return np.mean(each)
+
+    must_agree("mAP", authors(), here(), 1e-6)
+    slow, fast = in_turn(bench.sizes.rounds, authors, here)
+    return [
+        "mAP the authors' way / here",
+        "argsort per query, then a Python list loop; sorting alone; equal mAP",
+        f"{slow:.3f} s, {fast:.3f} s: {len(query)} x {len(candidate)}",
+        f"{slow / fast:.1f} x",
+    ]
+
+
+def listed_precision(similarity: np.ndarray, relevant: np.ndarray) -> float:
+    """Average precision of one query: argsort, then a loop over a Python list."""
+    hits, total = 0, 0.0
+    for rank, hit in enumerate(relevant[np.argsort(-similarity)].tolist(), 1):
+        if hit:
+            hits += 1
+            total += hits / rank
+    return total / hits if hits else 0.0
+
+
+def random_tables(queries: int, candidates: int) -> tuple[np.ndarray, ...]:
+    """Unit rows (Q + C, K), and queries (Q, 3) and candidates (C, 3) of one attribute."""
+    rng, n = np.random.default_rng(0), queries + candidates
+    x = l2(rng.standard_normal((n, WIDTH), np.float32))
+    rows = np.column_stack([np.arange(n), np.zeros(n, int), rng.integers(VALUES, size=n)])
+    return x, rows[:queries], rows[queries:]
+
+
+class TimedTrainer(NetworkTrainer):
+    """Stage 2 that writes no weights and notes when each step begins and what its loss is."""
+
+    def prepare(self) -> None:
+        self.begun: list[float] = []
+        self.losses: list[float] = []
+        self.train_network(self.network)
+
+    def step(self, batch: tuple[torch.Tensor, torch.Tensor, float]) -> float:
+        self.begun.append(time.perf_counter())
+        self.losses.append(super().step(batch))
+        return self.losses[-1]
+
+    def validate(self) -> dict[str, float]:
+        return {}
+
+    def keep(self) -> None: ...
+
+    def _write_state(self) -> None: ...
+
+
+def step(bench: Bench) -> list[str]:
+    count, steps, attributes = bench.sizes.triplets, bench.sizes.steps, 5
+    files = draw(bench.work / "garments", map(str, range(64)), (300, 300))
+    labels = np.array([(n, a, (n + a) % 4) for a in range(attributes) for n in range(len(files))])
+    names = [f"attribute {a}" for a in range(attributes)]
+    data = TrainingData(names, TripletSampler(labels), labels[:1], labels[1:2], files)
+    vlm = load_trainable(bench.model, None)
+    torch.manual_seed(0)
+    text = F.normalize(torch.randn(attributes, WIDTH, vlm.dim), dim=2)
+    tower = trainable_tower(vlm, checkpointing=False)
+    network = ConditionalNetwork(tower, vlm.preprocess, text, Heads(attributes, WIDTH))
+    config = NetworkConfig(
+        name="step", outputs=bench.work, epochs=1, lr=1e-6,
+        batch_size=count, triplets=count * (steps + 1),
+    )  # fmt: skip
+    trainer = TimedTrainer(config, data, "benchmark", "crl", "none")
+    trainer.network = network.to(vlm.device)
+    trainer.prepare()
+    pixels, attribute, _ = next(iter(trainer.batches(0, 0)))
+
+    def bare() -> float:
+        trainer.optimizer.zero_grad()
+        embedded = network.embed(network.tower(pixels), attribute.repeat(3))
+        loss = triplet_loss(*embedded.unflatten(0, (3, -1)), config.margin)
+        loss.backward()
+        return loss.item()
+
+    network.train()
+    loss = bare()  # before any training
+    with redirect_stdout(io.StringIO()):
+        trainer.run()
+    must_agree("the loss of the first step", loss, trainer.losses[0], 1e-4)
+    whole = statistics.median(np.diff(trainer.begun))
+    bare_time = statistics.median(
+        seconds(lambda: (bare(), trainer.optimizer.step())) for _ in range(steps)
     )
-
-
-def heads(bench: Bench) -> Result:
-    images, steps = (2000, 2) if bench.quick else (100_000, 10)
-    found = fashion.stage_1(images, steps, bench.rounds)
-    rate = {s: found["triplets"] / statistics.median(t) for s, t in found["seconds"].items()}
-    return Result(
-        "stage 1 one by one / here",
-        found["ratio"],
-        "x",
-        "-",
-        None,
-        f"{rate['whole']:.0f} over {rate['theirs']:.0f} triplets/s; drawing alone "
-        f"{found['sampler_ratio']:.0f} x",
-        found,
-    )
-
-
-def step(bench: Bench) -> Result:
-    vlm = load_vlm(str(bench.model))
-    files = draw(bench.work / "garments", 64, (300, 300))
-    batch, steps = (2, 2) if bench.quick else (8, 8)
-    rounds = 1 if bench.quick else 2
-    found = fashion.stage_2(vlm, files, bench.work / "step", batch, steps, rounds)
-    decoding = 3 * batch * _decode_seconds(vlm, files)
-    return Result(
+    sides = f"{whole:.3f} s, {bare_time:.3f} s: {count} triplets of 300x300, {vlm.device.type}"
+    return [
         "stage 2 step / bare step",
-        found["ratio"],
-        "x",
-        "<= 1.15",
-        found["ratio"] <= 1.15,
-        f"{found['whole_seconds']:.2f} s over {found['bare_seconds']:.2f} s ({vlm.device.type}) "
-        f"for {batch} triplets, {3 * batch} images 300x300, decoded in {1000 * decoding:.0f} core "
-        f"ms by {found['workers']} processes",
-        {**found, "decode_core_seconds_a_step": decoding},
+        "the training loop with decoding; forward, backward, Adam on ready tensors",
+        sides,
+        f"{whole / bare_time:.2f} x",
+    ]
+
+
+MEASUREMENTS: dict[str, Callable[[Bench], list[str]]] = {
+    measure.__name__: measure
+    for measure in (
+        cache, path, embedding_memory, ranking_memory,
+        encodes, scoring, ranking, step,
     )
+}  # fmt: skip
+NEED_GENECIS = {"encodes", "scoring"}
+
+# --- time and memory ------------------------------------------------------------------------------
 
 
-MEASUREMENTS: dict[str, Callable[[Bench], Result]] = {
-    "path": path,
-    "cache": cache,
-    "texts": texts,
-    "memory": memory,
-    "encodes": encodes,
-    "scoring": scoring,
-    "ranking": ranking,
-    "heads": heads,
-    "step": step,
-}
-
-
-# --- memory ---------------------------------------------------------------------------------------
-
-
-def weigh(model: str, folder: str, cache: str, workers: str) -> dict[str, Any]:
-    """Embed the images of `folder`; peak memory in MB of this process, beyond
-    what it held just before, with the model loaded and one batch done."""
-    vlm = load_vlm(model)
-    vlm.encode_images(torch.zeros(BATCH, *vlm.preprocess(Image.new("RGB", (64, 64))).shape))
-    vlm.fingerprint  # noqa: B018 - computed here; it is the model's
-    before, resident_before = held_memory(), peak_resident()
-    samples, done = [], threading.Event()
-
-    def sample() -> None:
-        while not done.wait(0.2):
-            samples.append(held_memory())
-
-    sampler = threading.Thread(target=sample)
-    sampler.start()
+def seconds(work: Callable[[], Any]) -> float:
     start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def in_turn(rounds: int, *sides: Callable[[], Any]) -> list[float]:
+    """Median seconds of each side, taken in turn: a machine that slows down slows both."""
+    for work in sides:
+        work()  # the first time is slower
+    timed = [[seconds(work) for work in sides] for _ in range(rounds)]
+    return [statistics.median(side) for side in zip(*timed, strict=True)]
+
+
+def must_agree(what: str, one: Any, other: Any, tolerance: float) -> None:
+    """Stops unless both computations gave the same (lists of) arrays."""
+    one, other = ([*side] if isinstance(side, (list, tuple)) else [side] for side in (one, other))
+    for a, b in zip(one, other, strict=True):
+        difference = np.abs(np.asarray(a, float) - np.asarray(b, float)).max()
+        if not difference <= tolerance:
+            raise RuntimeError(f"{what}: the two sides differ by {difference}")
+
+
+def in_own_process(*arguments: Any) -> float:
+    """Peak memory in MB of `weigh` in a new process: nothing of this one is counted."""
+    line = [sys.executable, __file__, "--weigh", *map(str, arguments)]
+    return float(subprocess.run(line, stdout=subprocess.PIPE, text=True, check=True).stdout)
+
+
+def weigh(what: str, *arguments: str) -> float:
+    """By how many MB the peak memory of this process grows."""
+    if what == "embedding":
+        model, folder, cache = arguments
+        vlm = load_vlm(model)
+        vlm.encode_images(torch.zeros(64, 3, 224, 224, device=vlm.device))
+        vlm.fingerprint  # noqa: B018 - computed here: it is the model's
+        before = peak_memory()
+        embed_images(vlm, sorted(Path(folder).iterdir()), Path(cache)).image.sum()
+    else:
+        before = peak_memory()
+        x, query, candidate = random_tables(*map(int, arguments))
+        retrieval_precision(lambda images, _: x[images], query, candidate)
+    return peak_memory() - before
+
+
+def peak_memory() -> float:
+    """Most MB that this process held so far. Not `getrusage`: on Linux its maximum is at least
+    that of the process which started this one."""
     try:
-        result = embed_images(vlm, sorted(Path(folder).iterdir()), Path(cache), BATCH, int(workers))
-        samples.append(held_memory())  # the embeddings are all in memory now
-    finally:
-        done.set()
-        sampler.join()
-    elapsed = time.perf_counter() - start
-    peak = max(samples, key=lambda sample: sum(sample.values()))
-    growth = {name: (peak[name] - before[name]) / 1e6 for name in peak}
-    return {
-        "peak_mb": sum(growth.values()),
-        **{f"{name}_mb": mb for name, mb in growth.items()},
-        # A cross-check by the kernel's own counter, which counts shared pages in full:
-        "rss_growth_mb": peak_resident() - resident_before,
-        "embeddings_mb": result.image.nbytes / 1e6,
-        "seconds": elapsed,
-        "samples": len(samples),
-    }
-
-
-def held_memory() -> dict[str, int]:
-    """Bytes that this process holds: its own, and its share of mapped files (PSS)."""
-    names = {"Pss_Anon:": "private", "Pss_File:": "mapped_files", "Pss_Shmem:": "shared"}
-    lines = map(str.split, Path("/proc/self/smaps_rollup").read_text().splitlines())
-    return {names[name]: int(number) * 1024 for name, number, *_ in lines if name in names}
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1000
+    except (OSError, StopIteration) as error:
+        raise UserError("memory is measured on Linux only; leave it out with --only") from error
 
 
 # --- models and pictures --------------------------------------------------------------------------
 
 
-def _vit_b_32() -> dict[str, Any]:
+def save_model(folder: Path, architecture: dict[str, Any] | None = None) -> str:
+    """A local open_clip folder with random weights; ViT-B/32 if no architecture is given."""
     import_torchvision()
     import open_clip
 
-    return open_clip.get_model_config("ViT-B-32")
-
-
-def save_model(folder: Path, architecture: dict[str, Any]) -> Path:
-    """A local open_clip folder with random weights, which load_vlm reads as it reads any other."""
-    import_torchvision()
-    import open_clip
-
+    architecture = architecture or open_clip.get_model_config("ViT-B-32")
     folder.mkdir()
     torch.manual_seed(0)
     save_file(open_clip.CLIP(**architecture).state_dict(), folder / "open_clip_model.safetensors")
-    config = {"model_cfg": architecture, "preprocess_cfg": PREPROCESS}
+    config = {"model_cfg": architecture, "preprocess_cfg": CLIP_PREPROCESS}
     (folder / "open_clip_config.json").write_text(json.dumps(config))
-    return folder
+    return str(folder)
 
 
-def draw(folder: Path, count: int, size: tuple[int, int]) -> list[Path]:
-    """`count` JPEG files, all different."""
+def draw(folder: Path, names: Any, size: tuple[int, int]) -> list[Path]:
+    """JPEG files, all different: blots of every size, the smaller the fainter, as in photographs.
+    White noise would take JPEG unnaturally long to decode, a plain drawing unnaturally short."""
     folder.mkdir(parents=True)
-    files = [folder / f"{i:06d}.jpg" for i in range(count)]
-    with ProcessPoolExecutor() as pool:
-        list(pool.map(partial(_draw, size), files, chunksize=256))
-    return files
-
-
-def _draw(size: tuple[int, int], file: Path) -> None:
-    """Blots of every size, the smaller the fainter, as in photographs; white noise would make JPEG
-    unnaturally slow to decode, a plain drawing unnaturally fast."""
-    width, height = size
-    rng = np.random.default_rng(int(file.stem))
-    total, cell = np.full((height, width, 3), 128.0), max(size) // 2
-    while cell >= 1:
-        grid = rng.integers(0, 256, (height // cell + 1, width // cell + 1, 3), np.uint8)
-        layer = Image.fromarray(grid).resize(size, Image.Resampling.BICUBIC)
-        total += (np.asarray(layer) - 128.0) * 0.5 * (cell / max(size)) ** 0.3
-        cell //= 2
-    Image.fromarray(total.clip(0, 255).astype(np.uint8)).save(file, quality=90)
-
-
-def _decode_seconds(vlm: LoadedVLM, files: list[Path]) -> float:
-    """Core seconds to decode and preprocess one image, on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    each = []
+    files, rng = [folder / f"{name}.jpg" for name in names], np.random.default_rng(0)
     for file in files:
-        start = time.process_time()
-        with Image.open(file) as image:
-            vlm.preprocess(image)
-        each.append(time.process_time() - start)
-    torch.set_num_threads(threads)
-    return statistics.median(each)
-
-
-def _kilobytes(files: list[Path]) -> float:
-    return statistics.mean(file.stat().st_size for file in files) / 1000
-
-
-# --- the table ------------------------------------------------------------------------------------
-
-
-def table(results: dict[str, Result], quick: bool) -> str:
-    """Each measurement with its target, its value, and the command that repeats it."""
-    rows = [["measurement", "target", "measured", "", "repeat with"]]
-    for name, found in results.items():
-        verdict = "" if quick else {True: "met", False: "MISSED", None: ""}[found.met]
-        value = f"{found.value:.2f} {found.unit}"
-        repeat = f"python scripts/benchmark.py --only {name}{' --quick' if quick else ''}"
-        rows.append([found.what, found.target, value, verdict, repeat])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-    notes = [f"{name}: {found.note}" for name, found in results.items()]
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:], "", *notes])
+        total, cell = np.full((size[1], size[0], 3), 128, np.float32), max(size) // 2
+        while cell >= 1:
+            grid = rng.integers(0, 256, (size[1] // cell + 1, size[0] // cell + 1, 3), np.uint8)
+            layer = Image.fromarray(grid).resize(size, Image.Resampling.BICUBIC)
+            total += (np.asarray(layer) - np.float32(128)) * 0.5 * (cell / max(size)) ** 0.3
+            cell //= 2
+        Image.fromarray(total.clip(0, 255).astype(np.uint8)).save(file, quality=90)
+    return files
 
 
 @command
@@ -574,54 +464,31 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    names = f"of {', '.join(MEASUREMENTS)}"
-    parser.add_argument("--only", nargs="+", default=list(MEASUREMENTS), metavar="NAME", help=names)
+    parser.add_argument("--only", nargs="+", metavar="NAME", help=f"of {', '.join(MEASUREMENTS)}")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs")
-    parser.add_argument(
-        "--images", type=int, metavar="N", help="embedded by `memory` (default 50000; quick: 200)"
-    )
-    parser.add_argument(
-        "--out", type=Path, default=Path("outputs/benchmark"), help="folder of results.json"
-    )
-    parser.add_argument(
-        "--genecis", type=Path, metavar="FOLDER", help="GeneCIS's focus_ and change_object.json"
-    )
-    parser.add_argument("--weigh", nargs=4, help=argparse.SUPPRESS)  # the process of `memory`
+    parser.add_argument("--genecis", type=Path, metavar="FOLDER", help="its two object tasks")
+    parser.add_argument("--weigh", nargs="+", help=argparse.SUPPRESS)  # see `in_own_process`
     arguments = parser.parse_args(argv)
     if arguments.weigh:
-        print(json.dumps(weigh(*arguments.weigh)))
+        print(weigh(*arguments.weigh))
         return
-    for name in arguments.only:
+    for name in arguments.only or []:
         if name not in MEASUREMENTS:
             raise UserError(f"unknown measurement {name!r}; {nearest(name, MEASUREMENTS)}")
-    images = arguments.images
-    if images is None:
-        images = 200 if arguments.quick else 50_000
-    if images < 1:
-        raise UserError(f"--images must be at least 1, not {images}")
-    cores, load = os.cpu_count() or 1, os.getloadavg()[0]
-    print(
-        f"{cores} cores, {torch.get_num_threads()} threads, load before {load:.1f}; "
-        f"{'tiny model' if arguments.quick else 'ViT-B/32'}, random weights"
-    )
-    if load > 0.5:
-        print("warning: the machine is not idle, so its memory and times may be those of others")
-
-    results: dict[str, Result] = {}
+    rows, sizes = [], QUICK if arguments.quick else Sizes()
     with tempfile.TemporaryDirectory() as work:
-        bench = Bench(Path(work), arguments.quick, images, arguments.genecis)
-        for name in dict.fromkeys(arguments.only):
+        bench = Bench(Path(work), sizes, arguments.quick, arguments.genecis)
+        for name, measure in MEASUREMENTS.items():
+            if arguments.only and name not in arguments.only:
+                continue
+            if name in NEED_GENECIS and not arguments.genecis:
+                print(f"{name}: skipped, it needs --genecis FOLDER")
+                continue
             print(f"measuring {name} ...", flush=True)
-            results[name] = MEASUREMENTS[name](bench)
-            data = {
-                "quick": arguments.quick,
-                "load_before": load,
-                "cores": cores,
-                "environment": environment(),
-                "measurements": {name: vars(found) for name, found in results.items()},
-            }
-            write_text(arguments.out / "results.json", json.dumps(data, indent=1) + "\n")
-    print("\n" + table(results, arguments.quick))
+            rows.append(measure(bench))
+    model = "tiny model, sizes that say nothing" if arguments.quick else "ViT-B/32"
+    title = f"{model}, random weights, {torch.get_num_threads()} threads"
+    print(aligned(title, ["measurement", "what is compared", "sides", "measured"], rows, left=3))
 
 
 if __name__ == "__main__":

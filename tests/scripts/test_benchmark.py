@@ -1,76 +1,51 @@
-"""Each measurement on tiny sizes: that it runs and what it writes, never its times or ratios."""
+"""Every measurement on tiny sizes: that it runs and prints a number, never which. What is compared
+must agree, or the script stops."""
 
 import json
-import mmap
-import sys
+import re
 
 import benchmark
+import numpy as np
 import pytest
 
 
-@pytest.fixture(autouse=True)
-def two_sentences(monkeypatch):
-    """The criterion's texts, cut short."""
-    load = benchmark.TextBasis.load
-    monkeypatch.setattr(benchmark.TextBasis, "load", lambda name: load(name).first(2))
+@pytest.fixture
+def genecis(tmp_path):
+    """Two object tasks of 10 templates each, of 20 images in all."""
+    rng = np.random.default_rng(0)
+    for task in benchmark.OBJECT_TASKS:
+        templates = []
+        for number in range(10):
+            chosen = rng.choice(20, 16, replace=False)
+            reference, target, *gallery = ({"val_image_id": int(n)} for n in chosen)
+            template = {"reference": reference, "target": target, "gallery": gallery}
+            templates.append({**template, "condition": f"thing {number % 3}"})
+        (tmp_path / f"{task}.json").write_text(json.dumps(templates))
+    return tmp_path
 
 
-def test_quick_run_of_every_measurement(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", f"benchmark.py --quick --images 70 --out {tmp_path}".split())
-    benchmark.main()
-    found = json.loads((tmp_path / "results.json").read_text())
-    assert found["quick"] and found["environment"]["packages"]["torch"]
-    assert list(found["measurements"]) == list(benchmark.MEASUREMENTS)
-    for name, row in found["measurements"].items():
-        assert isinstance(row["value"], float) and row["unit"] in {"x", "MB"}, name
-        assert row["met"] in ({None} if row["target"] == "-" else {True, False}), name
-    details = {name: row["details"] for name, row in found["measurements"].items()}
-    assert len(details["path"]["ratio_each_round"]) == 2
-    assert details["cache"]["images"] == 70 and details["cache"]["texts"] == 2
-    assert details["memory"]["images"] == 70
-    assert details["encodes"] == {"encoded": 40, "one_template_at_a_time": 2 * 10 * 16}
-    assert details["scoring"]["different_ranks"] == 0
-    assert details["ranking"]["difference"] < 1e-6 and details["ranking"]["queries"] == 100
-    assert 0 < details["ranking"]["memory"]["before_mb"] <= details["ranking"]["memory"]["peak_mb"]
-    assert details["heads"]["triplets"] == 2 * 256
-    assert len(details["step"]["seconds"]["whole"][0]) == 2
-    weighed = details["memory"]["workers_1"]
-    parts = ("private_mb", "mapped_files_mb", "shared_mb")
-    assert weighed["peak_mb"] == pytest.approx(sum(weighed[part] for part in parts))
-    assert weighed["embeddings_mb"] == pytest.approx(70 * 512 * 4 / 1e6)
-
-    printed = capsys.readouterr().out.splitlines()
-    head = next(i for i, line in enumerate(printed) if line.startswith("measurement"))
-    assert printed[head].split() == ["measurement", "target", "measured", "repeat", "with"]
-    rows = printed[head + 2 : head + 2 + len(benchmark.MEASUREMENTS)]
-    for row, name in zip(rows, benchmark.MEASUREMENTS, strict=True):
-        assert row.endswith(f"python scripts/benchmark.py --only {name} --quick")
-    notes = printed[head + 3 + len(benchmark.MEASUREMENTS) :]
-    assert [note.split(":")[0] for note in notes] == list(benchmark.MEASUREMENTS)
+def test_every_row_prints_a_number(genecis, run):
+    code, out, errors = run(benchmark.main, "--quick", "--genecis", genecis)
+    assert code == 0, errors
+    rows = [line for line in out.splitlines() if re.search(r" \d+(\.\d+)? (x|MB)$", line)]
+    assert len(rows) == len(benchmark.MEASUREMENTS), out
+    embeddings = 200_000 * benchmark.WIDTH * 4 / 1e6  # MB, of the 200,000 candidates
+    (ranked,) = (row for row in rows if row.startswith("peak memory of mAP"))
+    assert embeddings < float(ranked.split()[-2]) < 10 * embeddings
+    assert "20, 320 images" in out and "argsort per query" in out
 
 
-def test_only_what_is_asked(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", f"benchmark.py --quick --only texts --out {tmp_path}".split())
-    benchmark.main()
-    assert list(json.loads((tmp_path / "results.json").read_text())["measurements"]) == ["texts"]
+def test_what_needs_genecis_is_skipped_without(run):
+    code, out, _ = run(benchmark.main, "--quick", "--only", "encodes", "ranking")
+    assert code == 0 and "encodes: skipped" in out
+    assert "mAP the authors' way / here" in out and "GeneCIS" not in out
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [("--only cashe", "did you mean 'cache'?"), ("--images 0", "at least 1")],
-)
-def test_wrong_arguments(arguments, message, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["benchmark.py", *arguments.split()])
-    with pytest.raises(SystemExit, match="2"):
-        benchmark.main()
-    assert message in capsys.readouterr().err
+def test_sides_that_differ_stop_the_script(run, monkeypatch):
+    monkeypatch.setattr(benchmark, "listed_precision", lambda *_: 0.5)
+    with pytest.raises(RuntimeError, match="mAP: the two sides differ"):
+        run(benchmark.main, "--quick", "--only", "ranking")
 
 
-def test_held_memory_counts_what_is_held():
-    # Pages of its own: an allocation may be served from memory that is held already.
-    before = benchmark.held_memory()["private"]
-    with mmap.mmap(-1, 50_000_000, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as data:
-        data[:: mmap.PAGESIZE] = bytes(len(data) // mmap.PAGESIZE + 1)
-        held = benchmark.held_memory()["private"]
-    assert held - before > 45e6
-    assert held - benchmark.held_memory()["private"] > 45e6
+def test_unknown_name(refusal):
+    assert "did you mean 'cache'?" in refusal(benchmark.main, "--only", "cashe")
