@@ -24,8 +24,8 @@ from crl.run.errors import UserError, command
 from crl.run.weights import save_tensors, weights_digest
 from crl.vlm import LoadedVLM, check_trainable, find_vlm, load_trainable
 from crl.vlm.open_clip import WEIGHTS, save_vlm
-from fashion_retrieval.inputs import Stage, read_record
 from fashion_retrieval.networks import ConditionalNetwork
+from fashion_retrieval.trained import Stage, read_record
 from fashion_retrieval.trainers import NetworkConfig, NetworkTrainer, TrainingData
 
 

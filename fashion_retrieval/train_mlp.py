@@ -23,8 +23,8 @@ from crl.run.errors import command
 from crl.run.weights import save_tensors
 from crl.vlm import find_vlm, load_vlm
 from fashion_retrieval.heads import Heads, through
-from fashion_retrieval.inputs import Bases
 from fashion_retrieval.method import conditional, triplet_loss
+from fashion_retrieval.trained import Bases
 from fashion_retrieval.trainers import FashionTrainer, FashionTrainingConfig, TrainingData
 
 

@@ -14,11 +14,11 @@ from crl.basis import TextBasis
 from crl.images import open_image
 from crl.projection import l2
 from crl.run.weights import save_tensors
-from fashion_retrieval import evaluate, inputs, rivals, tables
+from fashion_retrieval import evaluate, inputs, rivals, tables, trained
 from fashion_retrieval.heads import Heads
-from fashion_retrieval.inputs import Bases
 from fashion_retrieval.networks import Network
 from fashion_retrieval.rivals.towers import Tower
+from fashion_retrieval.trained import Bases
 
 ATTRIBUTES, VALUES, TEXTS = ["texture", "style"], [3, 5], [4, 7]
 IMAGES = 40
@@ -62,7 +62,8 @@ def toy(monkeypatch):
         return loaded[name]
 
     monkeypatch.setattr(inputs, "load_vlm", load)
-    monkeypatch.setattr(inputs, "find_vlm", lambda name: name)
+    for module in (inputs, trained):
+        monkeypatch.setattr(module, "find_vlm", lambda name: name)
     return loaded
 
 

@@ -13,7 +13,7 @@ from crl.run.errors import UserError
 from crl.run.weights import save_tensors
 from fashion_retrieval import evaluate, inputs
 from fashion_retrieval.heads import Heads
-from fashion_retrieval.inputs import Bases, Stage, read_record
+from fashion_retrieval.trained import Bases, Stage, aligned, read_record
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def write_stage(folder, root, width=6, **changes):
     folder.mkdir()
     save_tensors(folder / "heads.safetensors", Heads(2, width, out=8))
     record = {"method": "crl-mlp", "weights": "heads.safetensors", "attributes": list(ATTRIBUTES)}
-    record |= {"vlm": "clip", "vlm_fingerprint": "clothes-1", "precision": "fp32"}
+    record |= {"vlm": "clip-b16", "vlm_fingerprint": "clothes-1", "precision": "fp32"}
     bases = Bases.load("Clothes", list(ATTRIBUTES), bases_of(root), None)
     (folder / "results.json").write_text(json.dumps({**record, **bases.record, **changes}))
     (folder / "vlm").mkdir()
@@ -107,7 +107,9 @@ def vlm(monkeypatch):
 def test_a_vlm_that_has_changed_since(tmp_path, keys, refusal, vlm):
     vlm.fingerprint = "clothes-2"
     said = refusal(evaluate.main, *words(keys), f"trained=[{tmp_path / 'mlp'}]")
-    assert "mlp was trained on another VLM than 'clip' is now (clothes-1, not clothes-2)" in said
+    assert (
+        "mlp was trained on another VLM than 'clip-b16' is now (clothes-1, not clothes-2)" in said
+    )
     assert vlm.images == 0 and not (tmp_path / "outputs").exists()
 
 
@@ -117,10 +119,12 @@ def test_a_vlm_with_several_vectors(keys, refusal, vlm):
     assert "toy gives 2 vectors per image" in refusal(evaluate.main, *words(keys))
 
 
-def test_the_same_vlm_sees_each_image_once(tmp_path, keys, run, vlm):
+def test_the_same_vlm_reads_each_image_once(tmp_path, keys, run, vlm, monkeypatch):
+    calls, embed = [], inputs.embed_images
+    monkeypatch.setattr(inputs, "embed_images", lambda *a, **k: calls.append(a) or embed(*a, **k))
     code, _, errors = run(evaluate.main, *words(keys), f"trained=[{tmp_path / 'mlp'}]")
     assert code == 0, errors
-    assert vlm.images == 60 and len(vlm.texts) == sum(TEXTS)
+    assert len(calls) == 1 and vlm.images == 60 and len(vlm.texts) == sum(TEXTS)
 
 
 # --- text bases and folders -----------------------------------------------------------------------
@@ -146,14 +150,14 @@ def test_labels_of_bases(tmp_path, keys):
 
 def test_a_smallest_basis_that_is_too_large():
     with pytest.raises(UserError, match="9 texts of 5 dimensions cannot be reduced to 7; use a"):
-        inputs._aligned([np.random.default_rng(0).normal(size=(n, 5)) for n in (7, 9)])
+        aligned([np.random.default_rng(0).normal(size=(n, 5)) for n in (7, 9)])
 
 
 def test_stage_2_is_moved_with_its_folder(tmp_path, keys):
     shutil.move(tmp_path / "backbone", tmp_path / "elsewhere")
     folder = tmp_path / "elsewhere"
     found = Stage.of(folder, read_record(folder, list(ATTRIBUTES)))
-    assert (found.vlm, found.label, found.fingerprint) == (f"{folder}/vlm", "clip", None)
+    assert (found.vlm, found.label, found.fingerprint) == (f"{folder}/vlm", "clip-b16", None)
 
 
 # --- embeddings from a file -----------------------------------------------------------------------

@@ -26,9 +26,9 @@ from crl.vlm import load_vlm
 from fashion_retrieval import evaluate, trainers
 from fashion_retrieval import train_backbone as module
 from fashion_retrieval.heads import Heads
-from fashion_retrieval.inputs import Bases, Stage, load_heads, read_record
 from fashion_retrieval.train_backbone import BackboneConfig, BackboneTrainer
 from fashion_retrieval.train_mlp import MlpConfig, MlpTrainer
+from fashion_retrieval.trained import Bases, Stage, load_heads, read_record
 from fashion_retrieval.trainers import TrainingData
 
 WIDTH = 6  # texts of the smallest basis

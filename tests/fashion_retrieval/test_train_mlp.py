@@ -19,8 +19,9 @@ from crl.run import loop
 from crl.run.config import load_config
 from crl.run.errors import UserError
 from fashion_retrieval import train_mlp as module
-from fashion_retrieval.inputs import Bases, EvaluateConfig, Stage, read_record
+from fashion_retrieval.inputs import EvaluateConfig
 from fashion_retrieval.train_mlp import MlpConfig, MlpTrainer
+from fashion_retrieval.trained import Bases, Stage, read_record
 
 
 @pytest.fixture

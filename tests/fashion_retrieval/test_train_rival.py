@@ -17,12 +17,12 @@ from crl.run.weights import save_tensors
 from crl.vlm import DEMO, load_vlm
 from fashion_retrieval import train_rival as module
 from fashion_retrieval import trainers
-from fashion_retrieval.inputs import read_record
 from fashion_retrieval.method import mean_scores, retrieval_precision, triplet_loss
 from fashion_retrieval.networks import represent_tables
 from fashion_retrieval.rivals import ASEN, RIVALS, load_rival
 from fashion_retrieval.rivals.towers import open_tower
 from fashion_retrieval.train_rival import RivalConfig, RivalTrainer
+from fashion_retrieval.trained import read_record
 from fashion_retrieval.trainers import TrainingData
 
 

@@ -1,0 +1,221 @@
+"""What a training leaves in its folder for the next step: text bases, VLM, heads.
+
+Bases          the text basis of each attribute, and T_a
+read_record    what a folder says of itself
+Stage          CRL as train_mlp.py or train_backbone.py left it in a folder
+load_heads     heads from a file
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crl.basis import TextBasis, basis_label
+from crl.embed import embed_texts
+from crl.projection import l2
+from crl.run.errors import UserError, nearest
+from crl.run.hub import explained
+from crl.run.results import digest
+from crl.run.weights import load_tensors
+from crl.vlm import VLM, find_vlm
+from fashion_retrieval.heads import Heads
+from fashion_retrieval.method import align
+from fashion_retrieval.rivals import RIVALS
+
+TRAININGS = "train_mlp.py, train_backbone.py or train_rival.py"
+
+# --- text bases -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Bases:
+    """The text basis of each attribute.
+
+    Attributes:
+        label: their names in tables, e.g. `deepfashion_*`.
+    """
+
+    of: dict[str, TextBasis]
+    label: str
+
+    @classmethod
+    def load(
+        cls, dataset: str, attributes: list[str], given: dict[str, str], first: int | None
+    ) -> "Bases":
+        """Those `given`, else the shipped `<dataset>_<attribute>`; `first`: texts of each.
+
+        Raises:
+            UserError: no such basis, or one given for an attribute that there is not.
+        """
+        for name in given:
+            if name not in attributes:
+                raise UserError(f"bases: unknown attribute {name!r}; {nearest(name, attributes)}")
+        names = {a: given.get(a, f"{dataset.lower()}_{a}") for a in attributes}
+        bases = {a: TextBasis.load(name, first) for a, name in names.items()}
+        labels = [re.sub(f"{re.escape(a)}$", "*", basis_label(n)) for a, n in names.items()]
+        return cls(bases, ", ".join(dict.fromkeys(labels)))
+
+    @property
+    def width(self) -> int:
+        """K, the number of texts of the smallest basis."""
+        return min(len(basis.texts) for basis in self.of.values())
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """For the results file."""
+        hashes = [basis.hash for basis in self.of.values()]
+        return {"basis": self.label, "texts": self.width, "basis_hash": digest(*hashes)}
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """For a training's folder: all that `from_record` needs."""
+        plain = {
+            a: basis.model_dump(mode="json", exclude={"provenance"}) for a, basis in self.of.items()
+        }
+        return {**self.about, "bases": plain}
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> "Bases":
+        bases = {a: TextBasis.model_validate(plain) for a, plain in record["bases"].items()}
+        return cls(bases, record["basis"])
+
+    def embed(self, vlm: VLM, folder: Path | None) -> np.ndarray:
+        """T_a of each attribute, aligned, (A, K, D); `folder`: the embedding cache."""
+        return aligned([embed_texts(vlm, basis.prompts, folder) for basis in self.of.values()])
+
+
+def aligned(texts: list[np.ndarray]) -> np.ndarray:
+    """(K_a, D) of each attribute, of any length -> (A, K, D)."""
+    try:
+        return np.stack([align(l2(text), min(map(len, texts))) for text in texts])
+    except ValueError as error:
+        raise UserError(
+            f"{error}; use a smaller basis for the attribute that has the fewest texts"
+        ) from error
+
+
+# --- what trainings left --------------------------------------------------------------------------
+
+
+def read_record(folder: Path, attributes: list[str]) -> dict[str, Any]:
+    """What a training says of itself in its results.json.
+
+    Raises:
+        UserError: `folder` is none of a training, or has no weights; other attributes.
+    """
+    if folder.is_file():
+        raise UserError(f"{folder} is a file; give the folder of the training: {folder.parent}")
+    try:
+        record = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        weights, known = folder / record["weights"], record["attributes"]
+        assert record["method"] in (*RIVALS, *Stage.METHODS)
+    except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
+        raise UserError(
+            f"{folder} is no folder of {TRAININGS}: it has no results.json of theirs"
+        ) from error
+    if not weights.is_file():
+        raise UserError(f"{folder} has no {record['weights']}; train to the first validation")
+    if known != attributes:
+        raise UserError(
+            f"{folder} was trained on the attributes {', '.join(known)}, the data has "
+            f"{', '.join(attributes)}; use a training on this data set"
+        )
+    return record
+
+
+@dataclass(frozen=True)
+class Stage:
+    """CRL as train_mlp.py (stage 1) or train_backbone.py (stage 2) left it in `folder`.
+
+    Attributes:
+        method: see METHODS.
+        vlm: name for `load_vlm`, a folder after stage 2; label: the name before any training.
+        fingerprint: of that VLM; None for the one in the folder itself.
+        precision: of the VLM.
+    """
+
+    METHODS = ("crl-mlp", "crl")
+
+    folder: Path
+    method: str
+    vlm: str
+    label: str
+    fingerprint: str | None
+    precision: str
+    bases: Bases
+    heads: Heads
+
+    @classmethod
+    def of(cls, folder: Path, record: dict[str, Any]) -> "Stage":
+        """Raises:
+        UserError: the folder is damaged, or its VLM is gone.
+        """
+        bases = Bases.from_record(record)
+        own = record["method"] == "crl"  # stage 2 has a VLM of its own
+        vlm = str(folder / "vlm") if own else record["vlm"]
+        find_vlm(vlm)
+        return cls(
+            folder=folder,
+            method=record["method"],
+            vlm=vlm,
+            label=record["vlm"],
+            fingerprint=None if own else record["vlm_fingerprint"],
+            precision=record["precision"],
+            bases=bases,
+            heads=load_heads(folder / "heads.safetensors", len(bases.of), bases.width, own=True),
+        )
+
+    def check(self, vlm: VLM) -> None:
+        """Raises:
+        UserError: the VLM of that name is no longer the one of the training.
+        """
+        if self.fingerprint not in (None, vlm.fingerprint):
+            raise UserError(
+                f"{self.folder} was trained on another VLM than {self.vlm!r} is now "
+                f"({self.fingerprint}, not {vlm.fingerprint}); bring that one back or train again"
+            )
+
+
+def load_heads(file: Path, attributes: int, width: int, own: bool = False) -> Heads:
+    """Heads from a file, in eval mode, on the CPU, in float32.
+
+    Args:
+        file: heads.safetensors of a training here, or a .pth of the authors' code.
+        attributes: A, as many as it must have.
+        width: K, the width of the bases that it must take.
+        own: it is read as part of its training's folder.
+
+    Raises:
+        UserError: no such file; a damaged one or one that holds code; one of a training here,
+            without its folder; no heads; heads for other attributes or another width.
+    """
+    if not own and (file.is_dir() or (file.parent / "results.json").is_file()):
+        folder = file if file.is_dir() else file.parent
+        raise UserError(
+            f"{file} belongs to a training of this repository; give its folder: trained=[{folder}]"
+        )
+    state = load_tensors(file)
+    first, last = (state.get(f"projection_heads.0.fc.{layer}.weight") for layer in (0, 3))
+    if first is None or last is None:
+        raise UserError(
+            f"{file} holds no heads: it has no projection_heads.0.fc.0.weight and so on"
+        )
+    count = len({key.split(".")[1] for key in state if key.startswith("projection_heads.")})
+    if count != attributes:
+        raise UserError(
+            f"{file} holds heads for {count} attributes, the data has {attributes}; use heads "
+            "trained on this data set"
+        )
+    if first.shape[-1] != width:
+        raise UserError(
+            f"the heads in {file} take representations of width {first.shape[-1]}, these are "
+            f"{width} wide; use the text bases that they were trained with"
+        )
+    heads = Heads(attributes, width, len(last))
+    with explained(f"{attributes} heads: {file}", remote=False):
+        heads.load_state_dict(state)
+    return heads.eval()
