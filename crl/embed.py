@@ -20,6 +20,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from PIL import UnidentifiedImageError
 from torch import Tensor
 
 from crl.images import UNDECODABLE, Crop, file_of, open_image
@@ -211,6 +212,8 @@ def _read(vlm: VLM, file: Path, images: list[Embeddable], known: dict) -> list[F
             found.append(
                 (image, digest, vlm.preprocess(open_image(image, content)) if new else None)
             )
+        except UnidentifiedImageError:  # its own text names the bytes in memory
+            found.append((image, digest, "not an image that Pillow knows"))
         except UNDECODABLE as error:
             found.append((image, digest, str(error) or type(error).__name__))
     return found
