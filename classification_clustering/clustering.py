@@ -55,8 +55,8 @@ def draw(inputs: Inputs, r: np.ndarray, run: Run) -> None:
     if not tsne.exists():
         tsne_pair(*both, inputs.labels, inputs.class_names, inputs.title, tsne)
     if inputs.paths and not sheet.exists():
-        clusters = [kmeans(x, len(inputs.class_names), seed=0) for x in both]
-        cluster_sheet(inputs.paths, *clusters, inputs.title, sheet)
+        universal, conditional = (kmeans(x, len(inputs.class_names), seed=0) for x in both)
+        cluster_sheet(inputs.paths, universal, conditional, inputs.title, sheet)
 
 
 @command

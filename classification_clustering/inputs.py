@@ -175,12 +175,12 @@ def load_inputs(config: EvaluateConfig, at_least: int = 1) -> Iterator[Inputs]:
 def _from_file(config: EvaluateConfig, at_least: int) -> Inputs:
     file = config.features
     shapes = {"image": "N D|N Q D", "text": "K D", "labels": "N"}
-    image, text, labels = checked(file, read_npz(file), **shapes).values()
-    if (labels != labels).any():  # NaN is the only value that differs from itself
+    image, text, classes = checked(file, read_npz(file), **shapes).values()
+    if (classes != classes).any():  # NaN is the only value that differs from itself
         raise UserError(f"{file}: labels holds NaN; give every image a class, or leave it out")
     _check_texts(str(file), len(text))
-    names, labels = np.unique(labels, return_inverse=True)
-    names = [str(name) for name in names]
+    distinct, labels = np.unique(classes, return_inverse=True)
+    names = [str(name) for name in distinct]
     check_classes(str(file), labels, names, at_least)
     return Inputs(
         image=image,

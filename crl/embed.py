@@ -72,9 +72,11 @@ def embed_images(
     """
     if len(images) == 0:
         raise UserError("there are no images to embed")
-    images = [image if isinstance(image, Crop) else Path(image) for image in images]
-    distinct = list(dict.fromkeys(images))
-    failures = {image: "No such file" for image in distinct if not file_of(image).is_file()}
+    wanted = [image if isinstance(image, Crop) else Path(image) for image in images]
+    distinct = list(dict.fromkeys(wanted))
+    failures: dict[Embeddable, str] = {
+        image: "No such file" for image in distinct if not file_of(image).is_file()
+    }
     if failures and unreadable == "error":
         raise _unreadable(failures)
     digests: dict[Embeddable, bytes] = {}
@@ -115,16 +117,16 @@ def embed_images(
             return embeddings
 
         store.add_all(encoded())
-        kept = np.array([i for i, image in enumerate(images) if image in digests], int)
-        if len(kept) < len(images):
+        kept = np.array([i for i, image in enumerate(wanted) if image in digests], int)
+        if len(kept) < len(wanted):
             warnings.warn(
-                f"{len(images) - len(kept)} of {len(images)} images could not be read and were "
+                f"{len(wanted) - len(kept)} of {len(wanted)} images could not be read and were "
                 f"left out, the first: {file_of(next(iter(failures)))}",
                 stacklevel=2,
             )
         if len(kept) == 0:
             raise _unreadable(failures)
-        return ImageEmbeddings(checked(store.gather([digests[images[i]] for i in kept])), kept)
+        return ImageEmbeddings(checked(store.gather([digests[wanted[i]] for i in kept])), kept)
 
 
 def embed_texts(

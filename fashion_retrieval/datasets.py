@@ -18,6 +18,7 @@ import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -102,7 +103,7 @@ def load(
     if not meta.is_file() and (root.parent / meta.name).is_file():  # as ASEN's archive has it
         meta = root.parent / meta.name
     attributes, values = _meta(meta, dataset)
-    loaded = {}
+    loaded: dict[str, Any] = {}
     for split in splits:
         files = _files(root / f"filenames_{split}.txt", images)
 
@@ -198,9 +199,9 @@ def _rows(file: Path, files: int, attributes: list[str], values: list[int]) -> n
     count = np.array([len(f) for f in fields])  # (lines,)
     wrong = (count % 2 == 0) | (count < 3) if several else count != 3
     if wrong.any():
-        line = int(wrong.argmax())
+        first = int(wrong.argmax())
         form = "file_index attribute value" + " [attribute value ...]" * several
-        raise UserError(f"{file}, line {line + 1}: {count[line]} fields; expected: {form}")
+        raise UserError(f"{file}, line {first + 1}: {count[first]} fields; expected: {form}")
     try:
         numbers = np.array([int(field) for record in fields for field in record], np.int64)
     except (ValueError, OverflowError) as error:
@@ -266,7 +267,7 @@ def _checked(split: str, arguments: argparse.Namespace) -> bool:
         print(f"{split}: {error}")
         return False
     official = arguments.dataset == "DeepFashion"
-    part: Training | Retrieval = getattr(data, split)
+    part = getattr(data, split)
     about = f" (official: {OFFICIAL_IMAGES[split]})" if official else ""
     print(f"{split}: {len(part.files)} images{about}")
     tables = {"labels": part.labels} if split == "train" else {}

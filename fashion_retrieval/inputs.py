@@ -185,11 +185,11 @@ def load_inputs(config: EvaluateConfig) -> Iterator[Inputs]:
 
 def _split(config: EvaluateConfig, fashion: Fashion) -> Split:
     part: Retrieval = getattr(fashion, config.split)
-    files, tables = keep_used(part.files, part.query, part.candidate)
+    files, (query, candidate) = keep_used(part.files, part.query, part.candidate)
     check_images(files)
     name = config.dataset + ("" if config.split == "test" else f" ({config.split})")
     about = {"data": name, "values": fashion.values, "images": len(files)}
-    return Split(fashion.attributes, *tables, files, about)
+    return Split(fashion.attributes, query, candidate, files, about)
 
 
 # --- rows -----------------------------------------------------------------------------------------

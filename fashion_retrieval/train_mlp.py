@@ -78,7 +78,7 @@ class MlpTrainer(FashionTrainer):
         self.x = torch.from_numpy(x).to(device)
         self.attribute = torch.from_numpy(labels[:, 1]).to(device)  # (L,)
         torch.manual_seed(config.seed)
-        self.heads = Heads(*text.shape[:2], config.out).to(device)
+        self.heads = Heads(len(text), text.shape[1], config.out).to(device)
         self.models = {"heads": self.heads}
         self.optimizer = torch.optim.Adam(self.heads.parameters(), lr=config.lr, fused=True)
 
@@ -91,8 +91,8 @@ class MlpTrainer(FashionTrainer):
         self.heads.train()
         attribute = self.attribute[batch[:, 0]]
         # One call each: anchors, positives and negatives are normalised on their own.
-        features = [self.heads(self.x[rows], attribute) for rows in batch.T]  # 3 of (b, out)
-        loss = triplet_loss(*features, self.config.margin)
+        anchor, positive, negative = (self.heads(self.x[rows], attribute) for rows in batch.T)
+        loss = triplet_loss(anchor, positive, negative, self.config.margin)  # of (b, out) each
         loss.backward()
         return loss.item()
 

@@ -163,7 +163,7 @@ class NetworkTrainer(FashionTrainer):
     config: NetworkConfig
     network: Network
 
-    def __init__(self, config: NetworkConfig, *arguments: Any, **contents: str) -> None:
+    def __init__(self, config: NetworkConfig, *arguments: Any, **contents: Any) -> None:
         super().__init__(config, *arguments, **contents)
         last = config.triplets % config.batch_size or config.batch_size
         if min(last, config.batch_size) < world():
@@ -199,7 +199,8 @@ class NetworkTrainer(FashionTrainer):
         network = self.network.train()
         features = network.features(image, self.config.precision)  # (3b, ...)
         embedded = network.embed(features, attribute.repeat(3))  # (3b, width)
-        loss = triplet_loss(*embedded.unflatten(0, (3, -1)), self.config.margin)
+        anchor, positive, negative = embedded.unflatten(0, (3, -1))  # (b, width) each
+        loss = triplet_loss(anchor, positive, negative, self.config.margin)
         loss = share * (loss + network.penalty(features.unflatten(0, (3, -1)), attribute))
         loss.backward()
         sum_gradients(self.parameters)

@@ -263,7 +263,7 @@ def ranking(bench: Bench) -> list[str]:
     def authors() -> float:
         far = x[candidate[:, 0]]
         each = [listed_precision(far @ x[n], candidate[:, 2] == value) for n, _, value in query]
-        return np.mean(each)
+        return float(np.mean(each))
 
     must_agree("mAP", authors(), here(), 1e-6)
     slow, fast = in_turn(bench.sizes.rounds, authors, here)
@@ -337,7 +337,8 @@ def step(bench: Bench) -> list[str]:
     def bare() -> float:
         trainer.optimizer.zero_grad()
         embedded = network.embed(network.tower(pixels), attribute.repeat(3))
-        loss = triplet_loss(*embedded.unflatten(0, (3, -1)), config.margin)
+        anchor, positive, negative = embedded.unflatten(0, (3, -1))
+        loss = triplet_loss(anchor, positive, negative, config.margin)
         loss.backward()
         return loss.item()
 

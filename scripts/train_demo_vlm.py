@@ -22,6 +22,7 @@ import re
 from concurrent.futures import ProcessPoolExecutor
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,7 +56,7 @@ PHASES = [
 SINGLE = 0.25  # share of captions that name one attribute only, as the prompts of CRL do
 UNKNOWN_WORD = 0.04  # share of words hidden, so that a word never seen reads as "some word"
 
-MODEL = {
+MODEL: dict[str, Any] = {
     "embed_dim": 128,
     "vision_cfg": {"image_size": IMAGE_SIZE, "layers": [1, 1, 1, 1], "width": 32},
     "text_cfg": {"context_length": 16, "width": 128, "heads": 4, "layers": 3},

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
 
 import numpy as np
 from PIL import Image
@@ -26,7 +26,8 @@ from crl.images import UNDECODABLE, Crop
 from crl.run.errors import UserError, command, explain, nearest
 from crl.run.progress import progress
 
-TASKS = ("focus_object", "change_object", "focus_attribute", "change_attribute")
+Task = Literal["focus_object", "change_object", "focus_attribute", "change_attribute"]
+TASKS = get_args(Task)
 GENECIS_PAGE = "https://github.com/facebookresearch/genecis (DOWNLOAD.md)"
 COCO_PAGE = "https://cocodataset.org/#download (2017 Val images)"
 VISUAL_GENOME_PAGE = (
@@ -160,9 +161,9 @@ def _load(task: str, folder: Path, ids: dict[str, int], conditions: dict[str, in
     reference, gallery, condition = [], [], []
     for template in kept:
         images = [template.reference, template.target, *template.gallery]
-        first, *candidates = (ids.setdefault(image.id, len(ids)) for image in images)
+        first, *others = (ids.setdefault(image.id, len(ids)) for image in images)
         reference.append(first)
-        gallery.append(candidates)
+        gallery.append(others)
         condition.append(conditions.setdefault(template.condition, len(conditions)))
     candidates = np.array(gallery, np.int64)  # (B, G)
     return Templates(
@@ -190,7 +191,8 @@ def _read(task: str, folder: Path) -> list[_Template]:
         raise UserError(f"{file} is not valid JSON: {error}; get it again") from error
     if not isinstance(items, list) or not items:
         raise UserError(f"{file} must hold a list of templates, and at least one; get it again")
-    kind = _Template[_Region if task.endswith("attribute") else _CocoImage]
+    attribute = task.endswith("attribute")
+    kind = _Template[_Region] if attribute else _Template[_CocoImage]
     templates = []
     for number, item in enumerate(items):
         try:

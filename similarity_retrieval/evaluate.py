@@ -10,6 +10,7 @@ that CRL answers best and worst.
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,14 @@ from crl.run.figures import retrieval_sheet
 from crl.run.files import atomic_path
 from crl.run.results import Run, digest
 from similarity_retrieval.inputs import EvaluateConfig, Inputs, load_inputs
-from similarity_retrieval.method import baseline_scores, chance, crl_scores, recall, target_ranks
+from similarity_retrieval.method import (
+    TiePolicy,
+    baseline_scores,
+    chance,
+    crl_scores,
+    recall,
+    target_ranks,
+)
 from similarity_retrieval.tables import CUTOFFS, notes, table
 
 Ranks = tuple[np.ndarray, np.ndarray]  # (B,) candidates above the target, (B,) tied with it
@@ -87,7 +95,7 @@ def all_scores(inputs: Inputs, weight: float) -> dict[str, np.ndarray]:
     return scores
 
 
-def measure(ranks: dict[str, Ranks], inputs: Inputs, tie_policy: str) -> dict[str, dict]:
+def measure(ranks: dict[str, Ranks], inputs: Inputs, tie_policy: TiePolicy) -> dict[str, dict]:
     """Recall in percent, {method: {"R@k": ...}}, from the ranks of the targets; chance is exact."""
     found = {"chance": {f"R@{k}": chance(inputs.about["candidates"], k) for k in CUTOFFS}}
     for method, (better, tied) in ranks.items():
@@ -97,12 +105,11 @@ def measure(ranks: dict[str, Ranks], inputs: Inputs, tie_policy: str) -> dict[st
 
 def save_ranks(ranks: dict[str, Ranks], file: Path) -> None:
     """An NPZ with `<method>/better` and `<method>/tied`, (B,) each, in the templates' order."""
+    arrays: dict[str, Any] = {}
+    for method, (better, tied) in ranks.items():
+        arrays |= {f"{method}/better": better, f"{method}/tied": tied}
     with atomic_path(file) as temporary, open(temporary, "wb") as stream:
-        np.savez_compressed(
-            stream,
-            **{f"{m}/better": better for m, (better, _) in ranks.items()},
-            **{f"{m}/tied": tied for m, (_, tied) in ranks.items()},
-        )
+        np.savez_compressed(stream, **arrays)
 
 
 def draw(inputs: Inputs, ranks: Ranks, scores: np.ndarray, file: Path) -> None:

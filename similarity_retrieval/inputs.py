@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import BeforeValidator, Field, model_validator
@@ -21,8 +21,8 @@ from crl.run.results import array_digest, digest
 from crl.run.weights import weights_digest
 from crl.vlm import VLM, find_vlm, load_vlm
 from similarity_retrieval.combiner import Combiner, load_combiner
-from similarity_retrieval.datasets import TASKS, GeneCIS, Templates, images, load
-from similarity_retrieval.method import Features
+from similarity_retrieval.datasets import TASKS, GeneCIS, Task, Templates, images, load
+from similarity_retrieval.method import Features, TiePolicy
 
 PLACES = ("left", "right", "top", "lower", "mid")
 ON_PLACES = [f"a photo with a {{condition}} on the {place}" for place in PLACES]  # the paper's five
@@ -41,7 +41,7 @@ class EvaluateConfig(EvaluationConfig):
     }  # fmt: skip
 
     tasks: Annotated[
-        list[Literal[TASKS]],
+        list[Task],
         BeforeValidator(lambda x: list(dict.fromkeys(x)) if isinstance(x, list) else [x]),
     ] = Field(list(TASKS[:2]), description=f"of {', '.join(TASKS)}")
     root: Path = Field(Path("data/genecis"), description="folder of the templates, <task>.json")
@@ -75,7 +75,7 @@ class EvaluateConfig(EvaluationConfig):
     weight: float = Field(
         10, ge=0, allow_inf_nan=False, description="of the basis's part of CRL's score (paper: 10)"
     )
-    tie_policy: Literal["fair", "paper"] = Field(
+    tie_policy: TiePolicy = Field(
         "fair", description="fair: a tie counts as a random order; paper: the target comes first"
     )
 
@@ -332,9 +332,15 @@ def _from_features(config: EvaluateConfig, data: GeneCIS) -> Iterator[Inputs]:
     combiner = None
     if config.combiner:
         combiner = load_combiner(_published(config.combiner), text.shape[1])
-    about = {"criterion": "scene", "vlm": "features", "label": file.name, "basis": "scene_text"}
-    about |= {"texts": len(text), "basis_hash": array_digest(text)}
-    about |= {"vlm_fingerprint": array_digest(image)}
+    about = {
+        "criterion": "scene",
+        "vlm": "features",
+        "label": file.name,
+        "basis": "scene_text",
+        "texts": len(text),
+        "basis_hash": array_digest(text),
+        "vlm_fingerprint": array_digest(image),
+    }
     for task in config.tasks:
         everything = [(np.arange(len(data.tasks[task].reference)), text)]
         yield _inputs(config, data, task, features, everything, combiner, None, about)

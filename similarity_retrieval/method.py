@@ -20,6 +20,7 @@ from crl.projection import l2
 from similarity_retrieval.combiner import Combiner
 from similarity_retrieval.datasets import Templates
 
+TiePolicy = Literal["fair", "paper"]
 BATCH = 256  # queries of the Combiner at a time: all of them are different, nothing is looked up
 
 
@@ -142,7 +143,7 @@ def recall(
     better: np.ndarray,
     tied: np.ndarray,
     k: int,
-    tie_policy: Literal["fair", "paper"] = "fair",
+    tie_policy: TiePolicy = "fair",
 ) -> float:
     """Recall@k in percent: how often the target is among the k best candidates.
 

@@ -89,12 +89,14 @@ def main(argv: list[str]) -> None:
     for file in (config.graphs, config.ratings):
         if file and not file.is_file():
             raise UserError(f"{file} does not exist")
-    ratings = read_ratings(config.ratings) if config.ratings else None
     graphs = config.graphs or folder / "graphs.jsonl"
     parsed = None if config.graphs else parse_captions(config, graphs)
 
     records = read_graphs(graphs)
-    rating = ratings and np.array([concreteness(word, ratings) for word in records.words])
+    rating = None
+    if config.ratings:
+        ratings = read_ratings(config.ratings)
+        rating = np.array([concreteness(word, ratings) for word in records.words])
     rules = (config.concreteness, config.min_images, config.min_objects)
     miner = Miner(records, rating, *rules)
     rated = file_digest(config.ratings) if config.ratings else None

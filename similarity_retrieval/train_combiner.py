@@ -113,7 +113,7 @@ class CombinerTrainer(Trainer):
                 f"not fill a batch of {config.batch_size}; mine more or set batch_size"
             )
         load = load_trainable if config.train_vlm else load_vlm
-        self.vlm = load(config.vlm, device, config.precision)
+        self.vlm: Any = load(config.vlm, device, config.precision)  # trained: a LoadedVLM
         self.settings = config.model_dump(mode="json", exclude=NEUTRAL | {"accumulate"}) | {
             "triplets": sha256(config.triplets.read_bytes()).hexdigest()[:16],
             "vlm": self.vlm.fingerprint,
@@ -128,7 +128,7 @@ class CombinerTrainer(Trainer):
         fingerprint = vlm.fingerprint
         if config.train_vlm:
             self.models["vlm"] = vlm.model
-            self.features = FineTunedFeatures(vlm, self.data, config, config.seed)
+            self.features: Any = FineTunedFeatures(vlm, self.data, config, config.seed)
             if self._vlm_folder.is_dir():  # going on: the best VLM so far
                 best = load_vlm(str(self._vlm_folder), "cpu", config.precision)
                 fingerprint = best.fingerprint

@@ -16,8 +16,8 @@ from crl.run.files import write_text
 
 PACKAGES = ("torch", "open_clip_torch", "transformers", "scikit-learn", "numpy", "pillow")
 # Two results with the same values of these are the same measurement: the later one replaces.
-IDENTITY = ("data", "criterion", "vlm", "vlm_fingerprint", "basis_hash", "image_vector")
-IDENTITY += ("method", "label", "variant")  # where a task has them
+IDENTITY = ["data", "criterion", "vlm", "vlm_fingerprint", "basis_hash", "image_vector"]
+IDENTITY += ["method", "label", "variant"]  # where a task has them
 
 
 class Run:

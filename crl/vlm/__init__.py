@@ -61,11 +61,11 @@ def load_vlm(
     device = available_device(device)
     if _is_own(source):
         return _own(source, device, precision)
-    import_torchvision()
     return LoadedVLM(name, source, partial(_load, name, source), device, precision)
 
 
 def _load(name: str, source: str) -> Parts:
+    import_torchvision()
     if source.startswith("open_clip:"):
         return open_clip.load_tag_or_file(source.removeprefix("open_clip:"))
     kind = name if name in HUB else _kind_of_folder(Path(source))

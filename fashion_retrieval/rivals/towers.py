@@ -14,7 +14,7 @@ from crl.run.hub import explained
 from crl.run.results import array_digest, digest
 from crl.run.torchvision_fix import import_torchvision
 from crl.run.weights import load_tensors
-from crl.vlm import Preprocess, check_trainable, load_vlm
+from crl.vlm import Preprocess, check_trainable, load_trainable
 
 RESNET = "resnet50"
 
@@ -88,7 +88,7 @@ def open_tower(
         weights: False for a ResNet-50 without its weights.
 
     Raises:
-        UserError: as `check_tower` and `load_vlm`; weights that cannot be fetched, are damaged or
+        UserError: as `check_tower`; weights that cannot be fetched, are damaged or
             do not fit; a tower without a feature map.
     """
     check_tower(name)
@@ -100,7 +100,7 @@ def open_tower(
         state = module.state_dict().values()
         fingerprint = digest(repr(preprocess), *(array_digest(tensor.numpy()) for tensor in state))
     else:
-        vlm = load_vlm(name, device)
+        vlm = load_trainable(name, device)
         preprocess, fingerprint = vlm.preprocess, vlm.fingerprint
         module = Visual(vlm.model.visual, spatial)
     module.to(device).eval()

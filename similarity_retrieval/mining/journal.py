@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from crl.run.errors import UserError
 from crl.run.files import write_text
@@ -31,7 +31,7 @@ class Journal:
         self.file, self.key = file, key
         self.record = file.with_suffix(".progress.json")
         self.done, self.size, self.counts, self.finished = 0, 0, Counter(), False
-        self.stream = None
+        self.stream: BinaryIO | None = None
         self._resume()
 
     def _resume(self) -> None:

@@ -57,5 +57,7 @@ def read_graphs(file: Path) -> Records:
     if not columns[0]:
         what = f"none of its {captions} captions has a relation" if captions else "it is empty"
         raise UserError(f"{file}: there is nothing to mine, {what}")
-    arrays = [np.frombuffer(column, dtype=np.int32) for column in columns]
-    return Records(list(images), list(words), list(relations), *arrays, captions)
+    image, subject, relation, object_ = (np.frombuffer(column, np.int32) for column in columns)
+    return Records(
+        list(images), list(words), list(relations), image, subject, relation, object_, captions
+    )
