@@ -26,7 +26,7 @@ from crl import vlm as vlm_module
 from crl.images import to_rgb
 from crl.run.errors import UserError
 from crl.run.torchvision_fix import import_torchvision
-from crl.vlm import load_vlm
+from crl.vlm import fingerprints, load_vlm
 
 import_torchvision()
 import open_clip  # noqa: E402
@@ -297,6 +297,7 @@ def test_fingerprint_follows_preprocessing_activation_and_tokenizer(
 @pytest.fixture
 def registry(tmp_path, monkeypatch):
     """open_clip with small models of ours; -> their tags: {model: {tag: settings}}."""
+    monkeypatch.setattr(fingerprints, "FOLDER", tmp_path / "fingerprints")
     monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIG_PATHS", [tmp_path])
     monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIGS", dict(open_clip.factory._MODEL_CONFIGS))
     (tmp_path / "tiny.json").write_text(json.dumps({**CLIP, "quick_gelu": False}))

@@ -153,6 +153,6 @@ def test_tower_without_a_map(clip, monkeypatch):
     fake = SimpleNamespace(
         preprocess=vlm.preprocess, fingerprint="", model=SimpleNamespace(visual=plain)
     )
-    monkeypatch.setattr(towers, "load_vlm", lambda *_: fake)
+    monkeypatch.setattr(towers, "load_trainable", lambda *_: fake)
     assert open_tower("demo", False, "cpu").channels == 4
     no_tower("the visual tower of demo has no feature map; try resnet50", "demo", spatial=True)
