@@ -1,6 +1,6 @@
 """Train a rival of CRL's fashion retrieval (paper, Table 4): Triplet, CSN or ASEN; see rivals/.
 
-    python fashion_retrieval/train_rival.py --config configs/deepfashion_rival.yaml method=csn
+    python fashion_retrieval/train_rival.py --config configs/deepfashion_rival.yaml
 
 Images go through the tower, which is trained too, and the rival's layers; the triplets, the loss
 and the schedule are those of CRL (train_mlp.py). ASEN++ and RPF are not implemented.

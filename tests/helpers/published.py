@@ -1,0 +1,49 @@
+"""What READMEs, configurations, docstrings and messages tell people to run."""
+
+import re
+from collections.abc import Iterator
+
+from commands import REPOSITORY
+
+TASKS = ("classification_clustering", "similarity_retrieval", "fashion_retrieval")
+CONFIGS = {  # script -> its configuration
+    "classification_clustering/clustering.py": "classification_clustering.inputs:EvaluateConfig",
+    "classification_clustering/few_shot.py": "classification_clustering.inputs:EvaluateConfig",
+    "similarity_retrieval/evaluate.py": "similarity_retrieval.inputs:EvaluateConfig",
+    "similarity_retrieval/mine_triplets.py": "similarity_retrieval.mine_triplets:MineConfig",
+    "similarity_retrieval/train_combiner.py": "similarity_retrieval.train_combiner:TrainConfig",
+    "fashion_retrieval/evaluate.py": "fashion_retrieval.inputs:EvaluateConfig",
+    "fashion_retrieval/train_mlp.py": "fashion_retrieval.train_mlp:MlpConfig",
+    "fashion_retrieval/train_backbone.py": "fashion_retrieval.train_backbone:BackboneConfig",
+    "fashion_retrieval/train_rival.py": "fashion_retrieval.train_rival:RivalConfig",
+}
+COMMAND = re.compile(
+    r"(?:python3?|bash|torchrun[^\n]*?) +((?:scripts|"
+    + "|".join(TASKS)
+    + r")/\w+\.(?:py|sh)[^\n`]*)"
+)
+
+
+def published() -> Iterator[tuple[str, str]]:
+    """Each file that speaks to people, and each command in it, on one line."""
+    files = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("*/README.md")]
+    files += [*REPOSITORY.glob("configs/*.yaml"), *REPOSITORY.glob("configs/demo/*.yaml")]
+    files += [
+        file for task in (*TASKS, "scripts", "crl") for file in REPOSITORY.glob(f"{task}/**/*.py")
+    ]
+    for file in files:
+        text = re.sub(r"\n *# ?", "\n", file.read_text(encoding="utf-8"))  # comments of a YAML
+        text = re.sub(r"\\\\?\n *", " ", text)  # lines that go on
+        for found in COMMAND.finditer(text):
+            command = re.split(r" {2,}#|  +(?=[a-zA-Z(])| # ", found[1])[0].strip()
+            if "{" not in command.partition(" ")[0] and "{name}" not in command:
+                yield str(file.relative_to(REPOSITORY)), command
+
+
+PUBLISHED = sorted(set(published()))
+
+
+def python_blocks(readme: str) -> list[str]:
+    """The Python examples of a README."""
+    text = (REPOSITORY / readme).read_text(encoding="utf-8")
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
