@@ -6,6 +6,8 @@ Prints and saves NMI, ACC (Hungarian match) and ARI in percent, mean and standar
 seeds, and draws t-SNE maps and cluster sheets, universal beside conditional.
 """
 
+from crl.run.command import command
+
 import time
 
 import numpy as np
@@ -15,7 +17,6 @@ from classification_clustering.method import clustering_scores, kmeans, zero_sho
 from classification_clustering.tables import notes, table
 from crl.projection import ConditionalProjection
 from crl.run.config import load_config
-from crl.run.errors import command
 from crl.run.figures import cluster_sheet, tsne_pair
 from crl.run.progress import progress
 from crl.run.results import Run, array_digest, digest, summary

@@ -7,14 +7,13 @@ by file name and its classes as its taxonomies list them; folders as torchvision
 """
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from crl.images import EXTENSIONS
+from crl.images import image_files
 from crl.run.errors import UserError, nearest
 
 CLEVR4_PAGE = "https://www.robots.ox.ac.uk/~vgg/data/clevr4/"
@@ -142,13 +141,10 @@ def _tree(folder: Path, classes: list[str]) -> Labelled:
     if found != classes:
         odd = sorted(set(found) ^ set(classes))
         raise UserError(f"{folder} must hold the folders {', '.join(classes)}; look at: {odd}")
-    paths, names = [], []
-    for name in classes:
-        for directory, _, files in sorted(os.walk(folder / name, followlinks=True)):
-            images = [file for file in sorted(files) if file.lower().endswith(EXTENSIONS)]
-            paths += [Path(directory) / file for file in images]
-            names += [name] * len(images)
-    return _labelled(paths, names, classes)
+    images = [file for file in image_files(folder) if file.parent != folder]
+    names = [file.relative_to(folder).parts[0] for file in images]
+    order = sorted(range(len(images)), key=lambda i: classes.index(names[i]))  # stable
+    return _labelled([images[i] for i in order], [names[i] for i in order], classes)
 
 
 def _labelled(paths: list[Path], names: list[str], classes: list[str]) -> Labelled:

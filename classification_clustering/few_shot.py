@@ -6,6 +6,8 @@ Prints and saves the accuracy in percent, mean and standard deviation over seeds
 maps, universal beside conditional.
 """
 
+from crl.run.command import command
+
 import time
 
 import numpy as np
@@ -15,7 +17,6 @@ from classification_clustering.method import few_shot, zero_shot
 from classification_clustering.tables import notes, table
 from crl.projection import ConditionalProjection
 from crl.run.config import load_config
-from crl.run.errors import command
 from crl.run.figures import tsne_pair
 from crl.run.progress import progress
 from crl.run.results import Run, digest, summary

@@ -1,10 +1,18 @@
-"""Conditional Representation Learning: R = I Tᵀ."""
+"""Conditional Representation Learning: R = I Tᵀ.
 
-from crl.basis import TextBasis
-from crl.embed import embed_images, embed_texts
-from crl.images import Crop, image_files
-from crl.projection import ConditionalProjection
-from crl.vlm import VLM, load_vlm
+The names below are imported when they are first used: torch takes seconds, and a script must be
+able to answer an interrupt before.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from crl.basis import TextBasis
+    from crl.embed import embed_images, embed_texts
+    from crl.images import Crop, image_files
+    from crl.projection import ConditionalProjection
+    from crl.vlm import VLM, load_vlm
 
 __all__ = [
     "VLM",
@@ -16,3 +24,19 @@ __all__ = [
     "image_files",
     "load_vlm",
 ]
+MODULES = {
+    "VLM": "vlm",
+    "ConditionalProjection": "projection",
+    "Crop": "images",
+    "TextBasis": "basis",
+    "embed_images": "embed",
+    "embed_texts": "embed",
+    "image_files": "images",
+    "load_vlm": "vlm",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in MODULES:
+        raise AttributeError(f"module 'crl' has no attribute {name!r}")
+    return getattr(import_module(f"crl.{MODULES[name]}"), name)

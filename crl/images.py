@@ -1,18 +1,34 @@
-"""Image files and parts of them -> pictures, and pictures -> pixels, decoded ahead in threads."""
+"""Image files and parts of them -> pictures. What is embedded, by one rule for all:
+
+- formats: JPEG, PNG, PPM, BMP, TIFF, WebP and GIF (the first frame), told by content, not by name;
+  regular files of at most 178,956,970 pixels, which is Pillow's limit;
+- orientation: as the camera's EXIF entry says. Not so a crop: its box counts stored pixels;
+- transparency: on white;
+- 16 bits per pixel: 0 is black, 65,535 white; 32-bit integers likewise, others are refused;
+- floats: 0 is black, 1 white; if a value is above 1, 255 is white; others are refused.
+"""
 
 import io
+import os
+import warnings
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from PIL.Image import DecompressionBombError
 
 from crl.run.errors import UserError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+# Not all that Pillow knows: for EPS it would start Ghostscript. MPO: JPEG from some phones.
+FORMATS = ("JPEG", "MPO", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
 # What Pillow raises over files that it cannot decode.
-UNDECODABLE = (OSError, ValueError, SyntaxError, RuntimeError, DecompressionBombError)
+UNDECODABLE = (
+    *(OSError, ValueError, SyntaxError, RuntimeError, EOFError, TypeError, KeyError, IndexError),
+    *(OverflowError, MemoryError, DecompressionBombError),
+)
 
 
 @dataclass(frozen=True)
@@ -29,16 +45,40 @@ class Crop:
 
 
 def image_files(folder: Path | str) -> list[Path]:
-    """All image files below `folder`, by their endings, sorted.
+    """All image files below `folder`, by their endings, sorted by folder, then by name.
+
+    Links to folders are followed, but none that leads back to a folder above it. Other files are
+    left out, with a warning that counts their endings; hidden ones without.
 
     Raises:
-        UserError: there are none.
+        UserError: there is no such folder, or no image in it.
     """
     folder = Path(folder).expanduser()
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
-    if not files:
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}")
+    found: list[Path] = []
+    others: Counter[str] = Counter()
+    pending: list[tuple[Path, frozenset]] = [(folder, frozenset())]
+    while pending:
+        directory, above = pending.pop()
+        status = directory.stat()
+        here = (status.st_dev, status.st_ino)
+        if here in above:
+            continue
+        for entry in os.scandir(directory):
+            path = directory / entry.name
+            if entry.is_dir():
+                pending.append((path, above | {here}))
+            elif path.suffix.lower() in EXTENSIONS:
+                found.append(path)
+            elif not entry.name.startswith("."):
+                others[path.suffix.lower() or "without an ending"] += 1
+    if others:
+        counts = ", ".join(f"{n} {ending}" for ending, n in others.most_common(5))
+        warnings.warn(f"left out in {folder}, since they are no images: {counts}", stacklevel=2)
+    if not found:
         raise UserError(f"there are no images in {folder}")
-    return files
+    return sorted(found, key=lambda file: (str(file.parent), file.name))
 
 
 def file_of(image: Path | Crop) -> Path:
@@ -55,12 +95,15 @@ def open_image(image: Path | Crop, content: bytes | None = None) -> Image.Image:
         content: of the file, where it has been read already.
 
     Raises:
-        OSError, ValueError, ...: `UNDECODABLE`, or a box that is empty or leaves the picture.
+        OSError, ValueError, ...: `UNDECODABLE`; or a box that is empty or leaves the picture.
     """
-    with Image.open(file_of(image) if content is None else io.BytesIO(content)) as opened:
+    file = file_of(image)
+    if content is None and file.exists() and not file.is_file():  # a pipe would wait for ever
+        raise OSError("not a regular file")
+    with Image.open(file if content is None else io.BytesIO(content), formats=FORMATS) as opened:
+        if not isinstance(image, Crop):
+            return to_rgb(ImageOps.exif_transpose(opened))
         picture = to_rgb(opened)
-    if not isinstance(image, Crop):
-        return picture
     left, top, right, bottom = image.box
     if not (0 <= left < right <= picture.width and 0 <= top < bottom <= picture.height):
         raise ValueError(
@@ -74,8 +117,26 @@ def open_image(image: Path | Crop, content: bytes | None = None) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode to RGB. Transparency is dropped, as CLIP's own preprocessing does."""
-    if image.mode.startswith("I"):  # 16 bits per pixel; PIL would clip at 255 instead of scaling
-        eight_bits = np.clip(np.asarray(image) / 257, 0, 255).round().astype(np.uint8)
-        image = Image.fromarray(eight_bits)
+    """A picture of any mode -> RGB, by the rule at the top of this module.
+
+    Raises:
+        ValueError: values that no rule covers.
+    """
+    if image.mode == "F" or image.mode.startswith("I"):
+        values = np.asarray(image, np.float64)
+        return Image.fromarray(_eight_bits(values, deep=image.mode != "F")).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
+
+
+def _eight_bits(values: np.ndarray, deep: bool) -> np.ndarray:
+    """Black to white as 0 to 255; Pillow would cut off at 255 instead of scaling."""
+    white = 65535 if deep else 1 if values.max() <= 1 else 255
+    if not (values.min() >= 0 and values.max() <= white):
+        raise ValueError(
+            f"its values are {values.min():g} to {values.max():g}; known are 0 to "
+            f"{65535 if deep else '1, or 0 to 255'}"
+        )
+    return (values * (255 / white)).round().astype(np.uint8)

@@ -13,6 +13,8 @@ that share its value of one attribute. All files are text, a record a line, numb
     meta.json                             {dataset: {"ATTRIBUTES": ..., "ATTRIBUTES_NUM": ...}}
 """
 
+from crl.run.command import command
+
 import argparse
 import json
 from collections.abc import Collection, Sequence
@@ -22,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from crl.run.errors import UserError, command, nearest
+from crl.run.errors import UserError, nearest
 
 SPLITS = ("train", "valid", "test")
 SPLIT_PAGE = "https://github.com/Maryeon/asen"

@@ -7,6 +7,8 @@ query's value. Rows: random ranking, the universal representation I, CRL without
 for each training in `trained`: CRL's heads, its backbone, or a rival.
 """
 
+from crl.run.command import command
+
 import os
 import time
 from pathlib import Path
@@ -15,7 +17,6 @@ import numpy as np
 
 from crl.projection import l2
 from crl.run.config import load_config
-from crl.run.errors import command
 from crl.run.figures import retrieval_sheet
 from crl.run.results import Run, digest
 from fashion_retrieval.heads import through

@@ -13,6 +13,8 @@ and state.pt, from which a killed run goes on, and a finished one too, if `epoch
 evaluate.py takes the folder.
 """
 
+from crl.run.command import command
+
 from pathlib import Path
 
 import torch
@@ -20,7 +22,7 @@ from pydantic import Field
 
 from crl.run.config import load_config
 from crl.run.distributed import print_rank0, process_group
-from crl.run.errors import UserError, command
+from crl.run.errors import UserError
 from crl.run.weights import save_tensors, weights_digest
 from crl.vlm import LoadedVLM, check_trainable, find_vlm, load_trainable
 from crl.vlm.open_clip import WEIGHTS, save_vlm

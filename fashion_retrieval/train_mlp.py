@@ -12,6 +12,8 @@ run goes on, and a finished one too, if `epochs` has grown. evaluate.py and trai
 the folder.
 """
 
+from crl.run.command import command
+
 import numpy as np
 import torch
 from pydantic import Field
@@ -19,7 +21,6 @@ from torch import Tensor
 
 from crl.embed import embed_images
 from crl.run.config import EmbeddingConfig, load_config
-from crl.run.errors import command
 from crl.run.weights import save_tensors
 from crl.vlm import find_vlm, load_vlm
 from fashion_retrieval.heads import Heads, through

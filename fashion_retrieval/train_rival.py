@@ -10,6 +10,8 @@ the best overall mAP; results.json, which says what it is; config.yaml; and stat
 killed run goes on, and a finished one too, if `epochs` has grown. evaluate.py takes the folder.
 """
 
+from crl.run.command import command
+
 from typing import Literal
 
 import torch
@@ -17,7 +19,7 @@ from pydantic import Field
 
 from crl.run.config import load_config
 from crl.run.distributed import print_rank0, process_group, world
-from crl.run.errors import UserError, command
+from crl.run.errors import UserError
 from crl.run.weights import save_tensors
 from fashion_retrieval.rivals import RIVALS
 from fashion_retrieval.rivals.towers import check_tower, open_tower

@@ -11,6 +11,8 @@ measured. Both sides of a ratio must give the same results, else the script stop
 idle machine.
 """
 
+from crl.run.command import command
+
 import argparse
 import io
 import json
@@ -36,7 +38,7 @@ from safetensors.torch import save_file
 from crl.basis import TextBasis
 from crl.embed import embed_images, embed_texts
 from crl.projection import l2, project
-from crl.run.errors import UserError, command, nearest
+from crl.run.errors import UserError, nearest
 from crl.run.tables import aligned
 from crl.run.torchvision_fix import import_torchvision
 from crl.vlm import LoadedVLM, load_trainable, load_vlm

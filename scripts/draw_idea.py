@@ -6,6 +6,8 @@ It uses pictures of the Clevr4 demo world, the text bases in configs/bases/ and 
 number in the heat maps is an entry of R = I Tᵀ.
 """
 
+from crl.run.command import command
+
 import argparse
 import tempfile
 from pathlib import Path
@@ -20,7 +22,6 @@ from demo_worlds import clevr4
 from crl.basis import TextBasis
 from crl.embed import embed_images, embed_texts
 from crl.projection import l2, project
-from crl.run.errors import command
 from crl.run.files import atomic_path
 from crl.vlm import load_vlm
 

@@ -12,6 +12,8 @@ Answers are kept in --cache-dir: the same command again asks nobody, and an inte
 where it stopped. Exit code 3: fewer texts than --number; those that came are saved.
 """
 
+from crl.run.command import command
+
 import argparse
 import os
 import sys
@@ -19,7 +21,7 @@ from pathlib import Path
 
 from crl.llm import LLM_PROMPTS, OPENAI, generate_basis
 from crl.run.cache import LLM_ANSWERS
-from crl.run.errors import UserError, command
+from crl.run.errors import UserError
 
 
 @command

@@ -18,6 +18,8 @@ Some of their lists hold a text twice. The paper's counts and numbers include it
 these bases (`allow_repeats`).
 """
 
+from crl.run.command import command
+
 import argparse
 import ast
 import io
@@ -28,7 +30,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from crl.basis import TextBasis, fold
-from crl.run.errors import UserError, command
+from crl.run.errors import UserError
 
 REPOSITORY = "https://github.com/XLearning-SCU/2025-NeurIPS-CRL"
 MORE_DATA = "Clustering & Few-shot/utils/more_data.py"

@@ -6,6 +6,8 @@ The same seed gives the same pictures, with any number of workers. A data set th
 of this size and seed, is left alone.
 """
 
+from crl.run.command import command
+
 import argparse
 import importlib
 import json
@@ -15,7 +17,7 @@ from pathlib import Path
 
 from demo_worlds import WORLDS
 
-from crl.run.errors import UserError, command, nearest
+from crl.run.errors import UserError, nearest
 from crl.run.files import write_text
 
 DRAWING = 1  # raise when a world draws other pictures than before

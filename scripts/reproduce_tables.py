@@ -8,12 +8,14 @@
 with its VLMs. The paper's numbers are in configs/paper_tables.json.
 """
 
+from crl.run.command import command
+
 import argparse
 import json
 from pathlib import Path
 
 from classification_clustering import tables as classification_tables
-from crl.run.errors import UserError, command
+from crl.run.errors import UserError
 from crl.run.results import read_cells
 from fashion_retrieval import tables as fashion_tables
 from similarity_retrieval import tables as similarity_tables

@@ -13,6 +13,8 @@ Drawing and training take about 160 minutes on 2 CPU cores. After an interruptio
 goes on from the last checkpoint (`--work`).
 """
 
+from crl.run.command import command
+
 import argparse
 import hashlib
 import importlib
@@ -32,7 +34,6 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from crl.run.cache import CACHE
-from crl.run.errors import command
 from crl.run.files import atomic_path, write_text
 from crl.run.torchvision_fix import import_torchvision
 from crl.vlm import DEMO

@@ -9,6 +9,8 @@ is like the reference under that condition. Images of the object tasks are COCO'
 of the attribute tasks are regions of Visual Genome's (1.2).
 """
 
+from crl.run.command import command
+
 import argparse
 import json
 import sys
@@ -22,8 +24,8 @@ import numpy as np
 from PIL import Image
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator
 
-from crl.images import UNDECODABLE, Crop
-from crl.run.errors import UserError, command, explain, nearest
+from crl.images import FORMATS, UNDECODABLE, Crop
+from crl.run.errors import UserError, explain, nearest
 from crl.run.progress import progress
 
 Task = Literal["focus_object", "change_object", "focus_attribute", "change_attribute"]
@@ -280,7 +282,7 @@ def _first_template(data: GeneCIS, name: str) -> str:
 def _size(file: Path) -> tuple[int, int]:
     """Width and height, from the file's header."""
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=FORMATS) as image:
             return image.size
     except UNDECODABLE as error:
         raise UserError(f"cannot read the image {file}: {error}; get it again") from error

@@ -7,6 +7,8 @@ Combiner and CRL, beside chance. Saves the rank of every template's target, and 
 that CRL answers best and worst.
 """
 
+from crl.run.command import command
+
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +18,7 @@ import numpy as np
 
 from crl.projection import ConditionalProjection
 from crl.run.config import load_config
-from crl.run.errors import UserError, command
+from crl.run.errors import UserError
 from crl.run.figures import retrieval_sheet
 from crl.run.files import atomic_path
 from crl.run.results import Run, digest

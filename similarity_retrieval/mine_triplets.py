@@ -14,6 +14,8 @@ Everything goes to <outputs>/triplets/<name>. A run that was killed goes on wher
 started again, and writes the same bytes as an undisturbed one.
 """
 
+from crl.run.command import command
+
 import itertools
 import json
 from collections import Counter
@@ -27,7 +29,7 @@ from pydantic import Field, model_validator
 from crl.llm import OPENAI, Server
 from crl.run.cache import LLM_ANSWERS
 from crl.run.config import RunConfig, load_config
-from crl.run.errors import UserError, command
+from crl.run.errors import UserError
 from crl.run.files import write_text
 from crl.run.progress import progress
 from crl.run.results import digest

@@ -24,6 +24,8 @@ Where this differs from the published code, and why:
   - The VLM runs in eval mode. For a ViT this is the same; a ResNet keeps its running means.
 """
 
+from crl.run.command import command
+
 import math
 from collections.abc import Iterator
 from hashlib import sha256
@@ -39,7 +41,7 @@ from torch import Tensor, nn
 
 from crl.run.config import EmbeddingConfig, load_config
 from crl.run.distributed import process_group, rank, sum_gradients, world
-from crl.run.errors import UserError, command
+from crl.run.errors import UserError
 from crl.run.loop import Trainer, TrainingConfig
 from crl.run.weights import save_tensors
 from crl.vlm import find_vlm, load_trainable, load_vlm

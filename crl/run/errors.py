@@ -1,12 +1,11 @@
-"""Errors that the person at the keyboard can mend, shown as one line."""
+"""Errors that the person at the keyboard can repair, and the words for them."""
 
 import difflib
-import errno
-import functools
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class UserError(Exception):
@@ -24,37 +23,45 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"did you mean {match[0]!r}?" if match else f"known: {', '.join(known)}"
 
 
-def explain(error: ValidationError) -> str:
+# pydantic's kind of error -> ours; {...} are its values.
+WORDS = {
+    "missing": "is missing",
+    "extra_forbidden": "is not a known key",
+    "string_type": "must be a text, not {found}; put it in quotes",
+    "int_type": "must be a whole number, not {found}",
+    "int_parsing": "must be a whole number, not {found}",
+    "int_parsing_size": "is too large a number",
+    "int_from_float": "must be a whole number, not {found}",
+    "float_type": "must be a number, not {found}",
+    "float_parsing": "must be a number, not {found}",
+    "finite_number": "must be a finite number, not {found}",
+    "bool_type": "must be true or false, not {found}",
+    "bool_parsing": "must be true or false, not {found}",
+    "list_type": "must be a list like [a, b], not {found}",
+    "tuple_type": "must be a list like [a, b], not {found}",
+    "dict_type": "must hold `key: value` lines, not {found}",
+    "model_type": "must hold `key: value` lines, not {found}",
+    "model_attributes_type": "must hold `key: value` lines, not {found}",
+    "path_type": "must be the name of a file or folder, not {found}",
+    "literal_error": "must be {expected}, not {found}",
+    "greater_than": "must be above {gt}, not {found}",
+    "greater_than_equal": "must be at least {ge}, not {found}",
+    "less_than": "must be below {lt}, not {found}",
+    "less_than_equal": "must be at most {le}, not {found}",
+    "too_short": "must have at least {min_length} entries, not {actual_length}",
+    "too_long": "must have at most {max_length} entries, not {actual_length}",
+    "string_unicode": "holds characters that are not valid Unicode",
+    "json_invalid": "is not valid JSON: {error}",
+}
+
+
+def explain(error: "ValidationError") -> str:
     """The first thing that pydantic found wrong, as `key: what` on one line."""
-    first = error.errors()[0]
+    first: Any = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
-    what = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "string_type":
-        what += f", not {first['input']!r}; put it in quotes"
+    found = repr(first["input"])
+    found = found if len(found) <= 60 else f"{found[:60]} ..."
+    values = {**first.get("ctx", {}), "found": found}
+    what = WORDS.get(first["type"], "").format(**values)
+    what = what or first["msg"].removeprefix("Value error, ")
     return " ".join((f"{where}: {what}" if where else what).split())
-
-
-def command(main: Callable[[list[str]], None]) -> Callable[[], None]:
-    """Wrap a script's `main(argv)`: a `UserError` becomes one line on stderr and exit code 2."""
-
-    @functools.wraps(main)
-    def run() -> None:
-        try:
-            main(sys.argv[1:])
-        except UserError as error:
-            sys.exit(_fail(str(error), 2))
-        except KeyboardInterrupt:
-            sys.exit(_fail("interrupted; finished parts are kept, run the command again", 130))
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                sys.exit(_fail("the disk is full; free some space and run the command again", 2))
-            if error.filename is None:
-                raise
-            sys.exit(_fail(f"{error.filename}: {error.strerror}", 2))
-
-    return run
-
-
-def _fail(message: str, code: int) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    return code

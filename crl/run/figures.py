@@ -13,6 +13,7 @@ from sklearn.manifold import TSNE
 from crl.images import Crop, open_image
 from crl.run.files import atomic_path
 
+matplotlib.rcParams["text.parse_math"] = False  # a $ in a class name is a $
 MOST_POINTS = 1000  # t-SNE of more costs minutes and shows no more
 
 

@@ -1,0 +1,98 @@
+"""The one door of every script: what goes wrong inside becomes one line and an exit code.
+
+Scripts import this module before all others. Importing torch takes seconds, and an interrupt in
+these seconds gets its one line too.
+"""
+
+import errno
+import functools
+import os
+import sys
+import warnings
+from collections.abc import Callable
+
+from crl.run.errors import UserError
+
+INTERRUPTED = "interrupted; finished parts are kept, run the command again"
+FULL = "the disk is full; free some space and run the command again"
+OF_THE_DISK = {  # errors that come without the name of a file
+    errno.ENOSPC: FULL,
+    errno.EDQUOT: "the disk quota is used up; free some space and run the command again",
+    errno.EFBIG: "a file would be larger than this disk or account allows",
+    errno.EROFS: "the disk is read-only; choose another outputs= or cache=",
+    errno.EMFILE: "too many open files; lower workers=, or raise `ulimit -n`",
+}
+
+
+def command(main: Callable[[list[str]], None]) -> Callable[[], None]:
+    """Wrap a script's `main(argv)`.
+
+    What a user can repair becomes one line on stderr and exit code 2; an interrupt gets 130.
+    Warnings become lines that begin with `note:`. Anything else is a bug, and keeps its traceback.
+    """
+
+    @functools.wraps(main)
+    def run() -> None:
+        try:
+            with warnings.catch_warnings():
+                warnings.showwarning = _note
+                main(sys.argv[1:])
+        except KeyboardInterrupt:
+            sys.exit(_fail(INTERRUPTED, 130))
+        except BrokenPipeError:  # `... | head` has read enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        except (UserError, OSError, MemoryError, RecursionError, UnicodeError, RuntimeError) as e:
+            message = _advice(e)
+            if message is None:
+                raise
+            sys.exit(_fail(message, 2))
+
+    return run
+
+
+def _advice(error: Exception) -> str | None:
+    """What happened and what to do, or None for a bug."""
+    match error:
+        case UserError():
+            return str(error)
+        case OSError() if error.errno in OF_THE_DISK:
+            return OF_THE_DISK[error.errno]
+        case OSError() if error.filename is not None:
+            return f"{error.filename}: {error.strerror}"
+        case OSError():
+            return f"the system says: {error.strerror or error}"
+        case MemoryError():
+            return "there is not enough memory; use fewer or smaller images, or a smaller batch"
+        case RecursionError():
+            return "a file is nested too deeply to be read"
+        case UnicodeError():
+            return f"a text is not valid UTF-8: {error}"
+        case RuntimeError() if type(error).__name__ == "OutOfMemoryError":  # torch's
+            return "the GPU has not enough memory; lower embed_batch or batch_size, or device=cpu"
+    return None
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"error: {one_line(message)}", file=sys.stderr)
+    return code
+
+
+def _note(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"note: {one_line(str(message))}", file=sys.stderr)
+
+
+def one_line(text: str) -> str:
+    """`text` without line breaks, and without characters that could control a terminal."""
+    text = " ".join(text.split())
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _interrupted_while_importing(kind: type[BaseException], error: BaseException, trace) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        _fail(INTERRUPTED, 130)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = _interrupted_while_importing
