@@ -18,6 +18,7 @@ from classification_clustering.tables import notes, table
 from crl.projection import ConditionalProjection
 from crl.run.config import load_config
 from crl.run.figures import cluster_sheet, tsne_pair
+from crl.run.files import alone_in
 from crl.run.progress import progress
 from crl.run.results import Run, array_digest, digest, summary
 
@@ -63,19 +64,22 @@ def draw(inputs: Inputs, r: np.ndarray, run: Run) -> None:
 @command
 def main(argv: list[str]) -> None:
     config = load_config(EvaluateConfig, argv, __doc__, unused=["shots"])
-    run = Run(config.outputs / "clustering" / config.name, config.model_dump(mode="json"))
-    known: dict = {}
-    for inputs in load_inputs(config):
-        r = ConditionalProjection(inputs.text).fit_transform(inputs.image)  # R = I Tᵀ, unit rows
-        key = digest("clustering", inputs.digest, config.seeds)
-        if not run.finished(key):
-            start = time.perf_counter()
-            scores = measure(inputs, r, config.seeds, known)
-            run.add(key, **inputs.about, scores=scores, seconds=time.perf_counter() - start)
-        if config.figures:
-            draw(inputs, r, run)
+    folder = config.outputs / "clustering" / config.name
+    with alone_in(folder):
+        run = Run(folder, config.model_dump(mode="json"))
+        known: dict = {}
+        for inputs in load_inputs(config):
+            crl = ConditionalProjection(inputs.text)
+            r = crl.fit_transform(inputs.image)  # R = I Tᵀ, (N, K), unit rows
+            key = digest("clustering", inputs.digest, config.seeds)
+            if not run.finished(key):
+                start = time.perf_counter()
+                scores = measure(inputs, r, config.seeds, known)
+                run.add(key, **inputs.about, scores=scores, seconds=time.perf_counter() - start)
+            if config.figures:
+                draw(inputs, r, run)
     print(table(run.cells, f"Clustering ({config.seeds} seeds, percent)"))
-    print("\n".join([*notes(run.cells), f"results and figures: {run.folder}"]))
+    print("\n".join([*notes(run.cells), f"results and figures: {folder}"]))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from classification_clustering.tables import notes, table
 from crl.projection import ConditionalProjection
 from crl.run.config import load_config
 from crl.run.figures import tsne_pair
+from crl.run.files import alone_in
 from crl.run.progress import progress
 from crl.run.results import Run, digest, summary
 
@@ -47,19 +48,21 @@ def draw(inputs: Inputs, r: np.ndarray, run: Run) -> None:
 @command
 def main(argv: list[str]) -> None:
     config = load_config(EvaluateConfig, argv, __doc__)
-    run = Run(config.outputs / "few_shot" / config.name, config.model_dump(mode="json"))
-    for inputs in load_inputs(config, at_least=max(config.shots) + 1):  # one to test on
-        crl = ConditionalProjection(inputs.text, normalise="standardise")
-        r = crl.fit_transform(inputs.image)  # R = I Tᵀ, (N, K), standardised
-        key = digest("few-shot", inputs.digest, config.shots, config.seeds)
-        if not run.finished(key):
-            start = time.perf_counter()
-            scores = measure(inputs, r, config.shots, config.seeds)
-            run.add(key, **inputs.about, scores=scores, seconds=time.perf_counter() - start)
-        if config.figures:
-            draw(inputs, r, run)
+    folder = config.outputs / "few_shot" / config.name
+    with alone_in(folder):
+        run = Run(folder, config.model_dump(mode="json"))
+        for inputs in load_inputs(config, at_least=max(config.shots) + 1):  # one to test on
+            crl = ConditionalProjection(inputs.text, normalise="standardise")
+            r = crl.fit_transform(inputs.image)  # R = I Tᵀ, (N, K), standardised
+            key = digest("few-shot", inputs.digest, config.shots, config.seeds)
+            if not run.finished(key):
+                start = time.perf_counter()
+                scores = measure(inputs, r, config.shots, config.seeds)
+                run.add(key, **inputs.about, scores=scores, seconds=time.perf_counter() - start)
+            if config.figures:
+                draw(inputs, r, run)
     print(table(run.cells, f"Few-shot accuracy ({config.seeds} seeds, percent)"))
-    print("\n".join([*notes(run.cells), f"results and figures: {run.folder}"]))
+    print("\n".join([*notes(run.cells), f"results and figures: {folder}"]))
 
 
 if __name__ == "__main__":

@@ -20,10 +20,9 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import UnidentifiedImageError
 from torch import Tensor
 
-from crl.images import UNDECODABLE, Crop, file_of, open_image
+from crl.images import Crop, UnreadableImage, file_of, open_image
 from crl.run.cache import EMBEDDINGS, content_digest, open_store
 from crl.run.errors import UserError
 from crl.run.progress import progress
@@ -74,9 +73,7 @@ def embed_images(
         raise UserError("there are no images to embed")
     wanted = [image if isinstance(image, Crop) else Path(image) for image in images]
     distinct = list(dict.fromkeys(wanted))
-    failures: dict[Embeddable, str] = {
-        image: "No such file" for image in distinct if not file_of(image).is_file()
-    }
+    failures = {image: why for image in distinct if (why := _no_file(file_of(image)))}
     if failures and unreadable == "error":
         raise _unreadable(failures)
     digests: dict[Embeddable, bytes] = {}
@@ -126,7 +123,9 @@ def embed_images(
             )
         if len(kept) == 0:
             raise _unreadable(failures)
-        return ImageEmbeddings(checked(store.gather([digests[wanted[i]] for i in kept])), kept)
+        while (found := store.gather([digests[wanted[i]] for i in kept])) is None:
+            store.add_all(encoded())  # what a damaged shard held
+        return ImageEmbeddings(checked(found), kept)
 
 
 def embed_texts(
@@ -142,14 +141,24 @@ def embed_texts(
     digests = [content_digest(text.encode()) for text in texts]
     sentence = dict(zip(digests, texts, strict=True))
     with open_store(vlm.fingerprint, "text", cache) as store:
-        todo = store.missing(digests)
-        batches = [todo[start : start + batch_size] for start in range(0, len(todo), batch_size)]
-        bar = progress(batches, label=f"texts, {vlm.name}", unit="batches")
-        store.add_all(
-            (batch, vlm.encode_texts([sentence[d] for d in batch]).float().cpu().numpy())
-            for batch in bar
-        )
-        return store.gather(digests)
+        found = None
+        while found is None:  # again if a shard is damaged
+            todo = store.missing(digests)
+            batches = [todo[i : i + batch_size] for i in range(0, len(todo), batch_size)]
+            bar = progress(batches, label=f"texts, {vlm.name}", unit="batches")
+            store.add_all(
+                (batch, vlm.encode_texts([sentence[d] for d in batch]).float().cpu().numpy())
+                for batch in bar
+            )
+            found = store.gather(digests)
+        return found
+
+
+def _no_file(file: Path) -> str:
+    """Why there is nothing to read, or nothing."""
+    if file.is_file():
+        return ""
+    return "not a regular file" if file.exists() else "No such file"
 
 
 def _unreadable(failures: dict[Embeddable, str]) -> UserError:
@@ -209,13 +218,13 @@ def _read(vlm: VLM, file: Path, images: list[Embeddable], known: dict) -> list[F
         digest = content_digest(content)
         if isinstance(image, Crop):
             digest = content_digest(digest + np.array(image.box, "<i8").tobytes())
+        if digest in known:
+            found.append((image, digest, None))
+            continue
         try:
-            new = digest not in known
-            found.append(
-                (image, digest, vlm.preprocess(open_image(image, content)) if new else None)
-            )
-        except UnidentifiedImageError:  # its own text names the bytes in memory
-            found.append((image, digest, "not an image that Pillow knows"))
-        except UNDECODABLE as error:
-            found.append((image, digest, str(error) or type(error).__name__))
+            picture = open_image(image, content)
+        except UnreadableImage as error:
+            found.append((image, digest, str(error)))
+        else:
+            found.append((image, digest, vlm.preprocess(picture)))
     return found

@@ -12,23 +12,23 @@ import io
 import os
 import warnings
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
-from PIL.Image import DecompressionBombError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from crl.run.errors import UserError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 # Not all that Pillow knows: for EPS it would start Ghostscript. MPO: JPEG from some phones.
 FORMATS = ("JPEG", "MPO", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
-# What Pillow raises over files that it cannot decode.
-UNDECODABLE = (
-    *(OSError, ValueError, SyntaxError, RuntimeError, EOFError, TypeError, KeyError, IndexError),
-    *(OverflowError, MemoryError, DecompressionBombError),
-)
+
+
+class UnreadableImage(Exception):
+    """Says why a file shows no picture."""
 
 
 @dataclass(frozen=True)
@@ -95,25 +95,44 @@ def open_image(image: Path | Crop, content: bytes | None = None) -> Image.Image:
         content: of the file, where it has been read already.
 
     Raises:
-        OSError, ValueError, ...: `UNDECODABLE`; or a box that is empty or leaves the picture.
+        UnreadableImage: no such file, or none that shows a picture; or the box is empty or leaves
+            the picture.
     """
-    file = file_of(image)
-    if content is None and file.exists() and not file.is_file():  # a pipe would wait for ever
-        raise OSError("not a regular file")
-    with Image.open(file if content is None else io.BytesIO(content), formats=FORMATS) as opened:
+    with readable(file_of(image), content) as opened:
         if not isinstance(image, Crop):
             return to_rgb(ImageOps.exif_transpose(opened))
         picture = to_rgb(opened)
-    left, top, right, bottom = image.box
-    if not (0 <= left < right <= picture.width and 0 <= top < bottom <= picture.height):
-        raise ValueError(
-            f"there is no box {image.box} in {picture.width} x {picture.height} pixels"
-        )
+        left, top, right, bottom = image.box
+        if not (0 <= left < right <= picture.width and 0 <= top < bottom <= picture.height):
+            raise UnreadableImage(
+                f"there is no box {image.box} in {picture.width} x {picture.height} pixels"
+            )
     part = picture.crop(image.box)
     side = max(part.size)
     square = Image.new("RGB", (side, side))  # black
     square.paste(part, ((side - part.width) // 2, (side - part.height) // 2))
     return square
+
+
+@contextmanager
+def readable(file: Path, content: bytes | None = None) -> Iterator[Image.Image]:
+    """The opened file, or its `content`; whatever goes wrong with it is an `UnreadableImage`."""
+    if content is None and file.exists() and not file.is_file():  # a pipe would wait for ever
+        raise UnreadableImage("not a regular file")
+    source = file if content is None else io.BytesIO(content)
+    try:
+        with Image.open(source, formats=FORMATS) as opened:
+            yield opened
+    except UnreadableImage:
+        raise
+    except UnidentifiedImageError as error:  # its own text may name bytes in memory
+        raise UnreadableImage("not an image that Pillow knows") from error
+    except OSError as error:
+        raise UnreadableImage(error.strerror or str(error)) from error
+    except MemoryError as error:
+        raise UnreadableImage("not enough memory for its pixels") from error
+    except Exception as error:  # a damaged file makes Pillow raise nearly anything
+        raise UnreadableImage(str(error) or type(error).__name__) from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

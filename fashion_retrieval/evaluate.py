@@ -18,6 +18,7 @@ import numpy as np
 from crl.projection import l2
 from crl.run.config import load_config
 from crl.run.figures import retrieval_sheet
+from crl.run.files import alone_in
 from crl.run.results import Run, digest
 from fashion_retrieval.heads import through
 from fashion_retrieval.inputs import EvaluateConfig, Inputs, load_inputs
@@ -90,35 +91,36 @@ def draw(inputs: Inputs, universal: Represent, represent: Represent, seed: int, 
 def main(argv: list[str]) -> None:
     config = load_config(EvaluateConfig, argv, __doc__)
     folder = config.outputs / "fashion_retrieval" / config.name
-    run = Run(folder, config.model_dump(mode="json"))
-    for inputs in load_inputs(config):
-        split = inputs.split
-        key = digest("fashion retrieval", inputs.digest, config.seed)
-        figure = folder / f"top-5-{inputs.file_name}-{key[:6]}.png"
-        measured = run.finished(key)
-        wanted = config.figures and split.files is not None and inputs.method != "universal"
-        drawn = not wanted or figure.exists()
-        if inputs.method == "universal":
-            universal = representation(inputs, config)
-        if measured and drawn:
-            continue
-        represent = representation(inputs, config)
-        if not measured:
-            start = time.perf_counter()
-            scores = measure(inputs, represent, config.seed)
-            run.add(
-                key,
-                **split.about,
-                **inputs.about,
-                criterion="all",
-                queries=len(split.query),
-                candidates=len(split.candidate),
-                without_relevant=without_relevant(split.query, split.candidate),
-                scores=scores,
-                seconds=time.perf_counter() - start,
-            )
-        if not drawn:
-            draw(inputs, universal, represent, config.seed, figure)
+    with alone_in(folder):
+        run = Run(folder, config.model_dump(mode="json"))
+        for inputs in load_inputs(config):
+            split = inputs.split
+            key = digest("fashion retrieval", inputs.digest, config.seed)
+            figure = folder / f"top-5-{inputs.file_name}-{key[:6]}.png"
+            measured = run.finished(key)
+            wanted = config.figures and split.files is not None and inputs.method != "universal"
+            drawn = not wanted or figure.exists()
+            if inputs.method == "universal":
+                universal = representation(inputs, config)
+            if measured and drawn:
+                continue
+            represent = representation(inputs, config)
+            if not measured:
+                start = time.perf_counter()
+                scores = measure(inputs, represent, config.seed)
+                run.add(
+                    key,
+                    **split.about,
+                    **inputs.about,
+                    criterion="all",
+                    queries=len(split.query),
+                    candidates=len(split.candidate),
+                    without_relevant=without_relevant(split.query, split.candidate),
+                    scores=scores,
+                    seconds=time.perf_counter() - start,
+                )
+            if not drawn:
+                draw(inputs, universal, represent, config.seed, figure)
     print(table(run.cells, "Fashion retrieval, mAP in percent"), *notes(run.cells), sep="\n")
     print(f"results and figures: {folder}")
 

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from crl.images import UNDECODABLE, open_image
+from crl.images import UnreadableImage, open_image
 from crl.run.distributed import rank, world
 from crl.run.errors import UserError
 from crl.vlm.contract import PRECISIONS
@@ -95,9 +95,10 @@ class Pixels(Dataset):
 
     def __getitem__(self, n: int) -> Tensor | str:
         try:
-            return self.preprocess(open_image(self.files[n]))
-        except UNDECODABLE as error:
+            picture = open_image(self.files[n])
+        except UnreadableImage as error:
             return f"cannot read the image {self.files[n]}: {error}; mend it or leave it out"
+        return self.preprocess(picture)
 
 
 def read_batches(

@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from crl.embed import embed_images
-from crl.run.config import EmbeddingConfig, load_config
+from crl.run.config import EmbeddingConfig, Width, load_config
 from crl.run.weights import save_tensors
 from crl.vlm import find_vlm, load_vlm
 from fashion_retrieval.heads import Heads, through
@@ -38,7 +38,7 @@ class MlpConfig(FashionTrainingConfig, EmbeddingConfig):
     )
     texts: int | None = Field(None, gt=1, description="use the first so many texts of each basis")
     epochs: int = Field(1000, gt=0, description="of `triplets` triplets each")
-    out: int = Field(1024, gt=0, description="width of the heads' results")
+    out: Width = Field(1024, description="width of the heads' results")
 
 
 class MlpTrainer(FashionTrainer):

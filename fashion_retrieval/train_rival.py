@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from crl.run.config import load_config
+from crl.run.config import Width, load_config
 from crl.run.distributed import print_rank0, process_group, world
 from crl.run.errors import UserError
 from crl.run.weights import save_tensors
@@ -34,7 +34,7 @@ class RivalConfig(NetworkConfig):
         "resnet50",
         description="torchvision's resnet50, resnet50:FILE of its weights, or an open_clip VLM",
     )
-    width: int = Field(1024, gt=0, description="of a representation")
+    width: Width = Field(1024, description="of a representation")
 
 
 class RivalTrainer(NetworkTrainer):

@@ -42,11 +42,14 @@ def main(argv: list[str]) -> None:
             raise UserError(f"{run} is no run of {' or '.join(TASKS)}: outputs/<task>/<name>")
         cells.setdefault(task, []).extend(read_cells(run / "results.json"))
     paper = json.loads(PAPER.read_text(encoding="utf-8"))
-    reports = [
-        tables.report(cells[task], paper[number])
-        for task, (tables, number) in TASKS.items()
-        if task in cells
-    ]
+    reports = []
+    for task, (tables, number) in TASKS.items():
+        try:
+            reports += [tables.report(cells[task], paper[number])] if task in cells else []
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(
+                f"a results.json of {task} lacks what its table needs ({error!r}); run the task again"
+            ) from error
     print("\n\n".join(reports))
 
 

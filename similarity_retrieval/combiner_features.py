@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from crl.embed import embed_images, embed_texts
-from crl.images import UNDECODABLE, open_image
+from crl.images import UnreadableImage, open_image
 from crl.run.config import EmbeddingConfig
 from crl.run.distributed import rank, world
 from crl.run.errors import UserError
@@ -117,9 +117,10 @@ class Pixels(Dataset):
             path = self.data.images[index]
             torch.manual_seed(derived_seed(self.seed, AUGMENTATION, epoch, row, which))
             try:
-                pictures.append(self.transform(open_image(path)))
-            except UNDECODABLE as error:
+                picture = open_image(path)
+            except UnreadableImage as error:
                 return f"cannot read the image {path}: {error}; mend it or leave its triplets out"
+            pictures.append(self.transform(picture))
         return torch.stack(pictures), row
 
 

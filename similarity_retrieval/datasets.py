@@ -21,10 +21,9 @@ from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
 
 import numpy as np
-from PIL import Image
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator
 
-from crl.images import FORMATS, UNDECODABLE, Crop
+from crl.images import Crop, UnreadableImage, readable
 from crl.run.errors import UserError, explain, nearest
 from crl.run.progress import progress
 
@@ -282,9 +281,9 @@ def _first_template(data: GeneCIS, name: str) -> str:
 def _size(file: Path) -> tuple[int, int]:
     """Width and height, from the file's header."""
     try:
-        with Image.open(file, formats=FORMATS) as image:
+        with readable(file) as image:
             return image.size
-    except UNDECODABLE as error:
+    except UnreadableImage as error:
         raise UserError(f"cannot read the image {file}: {error}; get it again") from error
 
 

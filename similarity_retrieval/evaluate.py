@@ -20,7 +20,7 @@ from crl.projection import ConditionalProjection
 from crl.run.config import load_config
 from crl.run.errors import UserError
 from crl.run.figures import retrieval_sheet
-from crl.run.files import atomic_path
+from crl.run.files import alone_in, atomic_path
 from crl.run.results import Run, digest
 from similarity_retrieval.inputs import EvaluateConfig, Inputs, load_inputs
 from similarity_retrieval.method import (
@@ -40,33 +40,34 @@ Ranks = tuple[np.ndarray, np.ndarray]  # (B,) candidates above the target, (B,) 
 def main(argv: list[str]) -> None:
     config = load_config(EvaluateConfig, argv, __doc__)
     folder = config.outputs / "similarity_retrieval" / config.name
-    run = Run(folder, config.model_dump(mode="json"))
-    for inputs in load_inputs(config):
-        key = digest("similarity retrieval", inputs.digest)
-        ranks_file = folder / f"ranks-{inputs.file_name}.npz"
-        figure = folder / f"best-and-worst-{inputs.file_name}.png"
-        drawn = figure.exists() or not config.figures or inputs.files is None
-        done = run.finished(key)
-        if done and ranks_file.exists() and drawn:
-            continue
-        start = time.perf_counter()
-        scores = all_scores(inputs, config.weight)
-        ranks = {method: target_ranks(found) for method, found in scores.items()}
-        save_ranks(ranks, ranks_file)
-        if not drawn:
-            draw(inputs, ranks["crl"], scores["crl"], figure)
-        if not done:
-            tables = {policy: measure(ranks, inputs, policy) for policy in ("fair", "paper")}
-            mine = tables.pop(config.tie_policy)
-            (other,) = tables.values()
-            run.add(
-                key,
-                **inputs.about,
-                scores=mine,
-                ranks=ranks_file.name,
-                other_tie_policy={m: other[m] for m in mine if other[m] != mine[m]},
-                seconds=time.perf_counter() - start,
-            )
+    with alone_in(folder):
+        run = Run(folder, config.model_dump(mode="json"))
+        for inputs in load_inputs(config):
+            key = digest("similarity retrieval", inputs.digest)
+            ranks_file = folder / f"ranks-{inputs.file_name}.npz"
+            figure = folder / f"best-and-worst-{inputs.file_name}.png"
+            drawn = figure.exists() or not config.figures or inputs.files is None
+            done = run.finished(key)
+            if done and ranks_file.exists() and drawn:
+                continue
+            start = time.perf_counter()
+            scores = all_scores(inputs, config.weight)
+            ranks = {method: target_ranks(found) for method, found in scores.items()}
+            save_ranks(ranks, ranks_file)
+            if not drawn:
+                draw(inputs, ranks["crl"], scores["crl"], figure)
+            if not done:
+                tables = {policy: measure(ranks, inputs, policy) for policy in ("fair", "paper")}
+                mine = tables.pop(config.tie_policy)
+                (other,) = tables.values()
+                run.add(
+                    key,
+                    **inputs.about,
+                    scores=mine,
+                    ranks=ranks_file.name,
+                    other_tie_policy={m: other[m] for m in mine if other[m] != mine[m]},
+                    seconds=time.perf_counter() - start,
+                )
     print(table(run.cells, "Similarity retrieval, Recall@k in percent"))
     for note in notes(run.cells):
         print(f"note: {note}")

@@ -30,7 +30,7 @@ from crl.llm import OPENAI, Server
 from crl.run.cache import LLM_ANSWERS
 from crl.run.config import RunConfig, load_config
 from crl.run.errors import UserError
-from crl.run.files import write_text
+from crl.run.files import alone_in, write_text
 from crl.run.progress import progress
 from crl.run.results import digest
 from similarity_retrieval.mining.captions import caption_files, lines, read_captions
@@ -91,6 +91,16 @@ def main(argv: list[str]) -> None:
     for file in (config.graphs, config.ratings):
         if file and not file.is_file():
             raise UserError(f"{file} does not exist")
+    with alone_in(folder):
+        summary = mined(config, folder)
+        write_text(
+            folder / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n"
+        )
+    report(summary, folder)
+
+
+def mined(config: MineConfig, folder: Path) -> dict[str, Any]:
+    """Write graphs.jsonl and triplets.jsonl, or go on with them; -> what was mined."""
     graphs = config.graphs or folder / "graphs.jsonl"
     parsed = None if config.graphs else parse_captions(config, graphs)
 
@@ -106,7 +116,7 @@ def main(argv: list[str]) -> None:
     triplets = folder / "triplets.jsonl"
     counts = mine(config, records, miner, triplets, key)
 
-    summary = {
+    return {
         "captions": records.captions,
         "unparsed_captions": parsed and parsed["unparsed"],
         "images": len(records.images),
@@ -123,8 +133,6 @@ def main(argv: list[str]) -> None:
         "config": config.model_dump(mode="json", exclude={"device"})
         | {"base_url": Server(config.base_url).public_url},
     }
-    write_text(folder / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
-    report(summary, folder)
 
 
 # --- captions -> graphs.jsonl ---------------------------------------------------------------------

@@ -39,7 +39,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from crl.run.config import EmbeddingConfig, load_config
+from crl.run.config import EmbeddingConfig, Width, load_config
 from crl.run.distributed import process_group, rank, sum_gradients, world
 from crl.run.errors import UserError
 from crl.run.loop import Trainer, TrainingConfig
@@ -71,8 +71,8 @@ class TrainConfig(TrainingConfig, EmbeddingConfig):
     images: Path = Field(Path("data"), description="folder that image names are relative to")
     vlm: str = Field("clip-b16", description="the VLM, by name")
     train_vlm: bool = Field(False, description="train the VLM too (open_clip only)")
-    projection: int = Field(2560, gt=0, description="width of the Combiner's projections")
-    hidden: int = Field(5120, gt=0, description="width of the Combiner's hidden layers")
+    projection: Width = Field(2560, description="width of the Combiner's projections")
+    hidden: Width = Field(5120, description="width of the Combiner's hidden layers")
     dropout: float = Field(0.5, ge=0, lt=1, description="in the Combiner")
     batch_size: int = Field(256, gt=1, description="triplets per step, of all processes together")
     accumulate: int = Field(1, gt=0, description="parts that a process's share is computed in")

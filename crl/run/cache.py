@@ -2,7 +2,9 @@
 
 A shard holds the digests of what it embeds (content, not names: copies, renamed files and several
 data sets share entries) beside the embeddings, and appears by renaming a finished temporary file.
-So a killed run goes on from its last shard, and a growing folder costs only its new images.
+So a killed run goes on from its last shard, and a growing folder costs only its new images. Each
+shard has a checksum, which is compared when it is read: a damaged one is set aside, and what it
+held is computed again. A complete cache can be used where nothing can be written.
 """
 
 import hashlib
@@ -10,7 +12,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 
@@ -19,12 +21,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from crl.run.errors import UserError
-from crl.run.files import atomic_path
+from crl.run.files import atomic_path, remove_leftovers
 
 # What a kill can cost. A fixed number of whole batches, so that a resumed run batches alike and
 # gives the very same numbers.
 BATCHES_PER_SHARD = 8
-FORMAT = "crl-embeddings-1"
+FORMAT = "crl-embeddings-2"
 # In the user's cache folder, so that all working directories share it.
 CACHE = Path(
     os.environ.get("CRL_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "crl")
@@ -44,11 +46,12 @@ class Store:
         self.folder, self.fingerprint = folder, fingerprint
         self.shards: list[Path] = []
         self.places: dict[bytes, tuple[int, int]] = {}
+        remove_leftovers(folder)
         for shard in sorted(folder.glob("*.safetensors")):
             try:
                 digests = self._read_digests(shard)
             except (SafetensorError, ValueError, KeyError) as error:
-                warnings.warn(f"ignoring the damaged cache file {shard}: {error}", stacklevel=4)
+                _set_aside(shard, str(error))
                 continue
             self._enter(shard, digests)
 
@@ -68,27 +71,36 @@ class Store:
                     "checkpoint"
                 )
             name = hashlib.blake2b(b"".join(digests), digest_size=16).hexdigest()
+            ids = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)
             manifest = {
                 "format": FORMAT,
                 "fingerprint": self.fingerprint,
                 "count": str(len(digests)),
                 "dtype": str(embeddings.dtype),
+                "checksum": _checksum(ids, embeddings),
             }
-            ids = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)
             target = self.folder / f"{name}.safetensors"
             with atomic_path(target) as temporary:
                 # not save_file: a full disk must show as the OSError that it is
                 temporary.write_bytes(save({"ids": ids, "embeddings": embeddings}, manifest))
             self._enter(target, digests)
 
-    def gather(self, digests: Sequence[bytes]) -> np.ndarray:
-        """The embeddings of `digests` in order, as a memory map of an unnamed temporary file."""
+    def gather(self, digests: Sequence[bytes]) -> np.ndarray | None:
+        """The embeddings of `digests` in order, as a memory map of an unnamed temporary file.
+
+        None if a shard is damaged: it was set aside, and what it held is missing now.
+        """
         places = np.array([self.places[digest] for digest in digests])  # (N, 2): shard, row
         result = None
         for number in np.unique(places[:, 0]):
             mine = np.flatnonzero(places[:, 0] == number)
             with safe_open(self.shards[number], "np") as file:
-                embeddings = file.get_tensor("embeddings")
+                ids, embeddings = file.get_tensor("ids"), file.get_tensor("embeddings")
+                checksum = file.metadata()["checksum"]
+            if checksum != _checksum(ids, embeddings):
+                _set_aside(self.shards[number], "its checksum is wrong")
+                self.places = {d: place for d, place in self.places.items() if place[0] != number}
+                return None
             if result is None:
                 result = self._memory_map((len(digests), *embeddings.shape[1:]))
             result[mine] = embeddings[places[mine, 1]]
@@ -97,7 +109,8 @@ class Store:
 
     def _memory_map(self, shape: tuple[int, ...]) -> np.ndarray:
         size = int(np.prod(shape)) * 4
-        with tempfile.TemporaryFile(dir=self.folder) as file:
+        writable = os.access(self.folder, os.W_OK)
+        with tempfile.TemporaryFile(dir=self.folder if writable else None) as file:
             if hasattr(os, "posix_fallocate"):  # a full disk shows here, not as a crash later
                 os.posix_fallocate(file.fileno(), 0, size)
             return np.memmap(file, np.float32, "w+", shape=shape)
@@ -113,9 +126,24 @@ class Store:
             ids = file.get_tensor("ids")
             shape = file.get_slice("embeddings").get_shape()
         expected = {"format": FORMAT, "fingerprint": self.fingerprint, "count": str(shape[0])}
-        if {key: manifest.get(key) for key in expected} != expected or len(ids) != shape[0]:
+        found = {key: manifest.get(key) for key in expected}
+        if found != expected or "checksum" not in manifest or ids.shape != (shape[0], 16):
             raise ValueError("its manifest does not fit")
         return [row.tobytes() for row in ids]
+
+
+def _checksum(ids: np.ndarray, embeddings: np.ndarray) -> str:
+    hasher = hashlib.blake2b(np.ascontiguousarray(ids), digest_size=16)
+    hasher.update(np.ascontiguousarray(embeddings))
+    return hasher.hexdigest()
+
+
+def _set_aside(shard: Path, why: str) -> None:
+    warnings.warn(
+        f"the cache file {shard} is damaged ({why}); what it held is computed again", stacklevel=4
+    )
+    with suppress(OSError):  # where nothing can be written it is left out in each run
+        shard.replace(shard.with_suffix(".damaged"))
 
 
 @contextmanager

@@ -1,16 +1,20 @@
 """Configuration: defaults < YAML file < command line, validated, with unknown keys refused."""
 
 import argparse
+import math
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from crl.run.cache import EMBEDDINGS
 from crl.run.errors import UserError, explain, nearest
-from crl.run.files import read_yaml
+from crl.run.files import parse_yaml, read_yaml
+
+LARGEST = 2**32 - 1  # of all numbers in a configuration; also the largest seed of NumPy
+Width = Annotated[int, Field(gt=0, le=65536)]  # of a layer
 
 
 class Config(BaseModel):
@@ -24,6 +28,16 @@ class Config(BaseModel):
     def _home(cls, value):
         return value.expanduser() if isinstance(value, Path) else value
 
+    @field_validator("*")
+    @classmethod
+    def _sane(cls, value):
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ValueError(f"must be a finite number, not {number}")
+            if isinstance(number, int) and abs(number) > LARGEST:
+                raise ValueError(f"must be at most {LARGEST}")
+        return value
+
     @field_validator("name", check_fields=False)  # a field of those that inherit
     @classmethod
     def _one_folder(cls, name: str) -> str:
@@ -31,6 +45,8 @@ class Config(BaseModel):
             raise ValueError(
                 f"{name!r} names no folder in outputs; to write elsewhere set outputs="
             )
+        if len(name.encode(errors="replace")) > 200:
+            raise ValueError("is longer than the name of a folder can be")
         return name
 
 
@@ -46,8 +62,8 @@ class EmbeddingConfig(RunConfig):
     """Keys of every script that embeds images and texts."""
 
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="of the VLM")
-    embed_batch: int = Field(64, gt=0, description="images per batch while embedding")
-    workers: int | None = Field(None, gt=0, description="threads that decode images")
+    embed_batch: int = Field(64, gt=0, le=65536, description="images per batch while embedding")
+    workers: int | None = Field(None, gt=0, le=256, description="threads that decode images")
     cache: Path = Field(EMBEDDINGS, description="where embeddings are kept")
 
 
@@ -125,8 +141,8 @@ def _override(text: str, kind: type[Config]) -> tuple[str, Any]:
         raise UserError(f"{text!r} is not of the form key=value")
     _check_key(key, kind, "the command line")
     try:
-        return key, yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: the 99th of May
+        return key, parse_yaml(value)
+    except ValueError as error:
         raise UserError(f"{text!r}: the value is not valid YAML") from error
 
 

@@ -23,13 +23,15 @@ def available_device(device: str | torch.device | None) -> torch.device:
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        device = torch.device(device)
-        torch.empty(0, device=device)
+        found = torch.device(device)
+        torch.ones(1, device=found).item()
+        if found.type == "cpu" and found.index:
+            raise RuntimeError("the CPU has no number")
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(
             f"no device {str(device)!r} here ({shorten(str(error), 160)}); use device=cpu"
         ) from error
-    return device
+    return found
 
 
 def rank() -> int:

@@ -1,16 +1,81 @@
-"""Reading YAML, naming files, and writing whole files or none."""
+"""Reading YAML, naming files, writing whole files or none, and one command per folder."""
 
 import os
 import re
+import socket
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 
 from crl.run.errors import UserError
+
+MOST_REFERENCES = 20  # a few lines of references to references can stand for gigabytes
+HOST = re.sub(r"\W", "", socket.gethostname())[:40]
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """No other command writes to `folder` meanwhile; what killed ones left unfinished is removed.
+
+    Raises:
+        UserError: another command is at work there; or the folder cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock", timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"another command is at work in {folder} ({_holder(folder)}); wait until it has ended, "
+            "or choose another name="
+        ) from None
+    except (OSError, NotImplementedError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise UserError(
+            f"cannot write to {folder}: {why}; choose another outputs= or name="
+        ) from error
+    try:
+        (folder / ".lock-holder").write_text(f"process {os.getpid()} on {HOST}", encoding="utf-8")
+        remove_leftovers(folder)
+        yield
+    finally:
+        (folder / ".lock-holder").unlink(missing_ok=True)
+        if [file.name for file in folder.iterdir()] == [".lock"]:  # a refusal leaves no folder
+            (folder / ".lock").unlink()
+            folder.rmdir()
+        lock.release()
+
+
+def _holder(folder: Path) -> str:
+    try:
+        return (folder / ".lock-holder").read_text(encoding="utf-8")[:80]
+    except (OSError, ValueError):
+        return "unknown process"
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that killed processes of this machine left in `folder`."""
+    for file in folder.glob(".*.tmp"):
+        made_by = re.search(rf"\.(\d+)-{HOST}\.\w+\.tmp$", file.name)
+        if made_by and not _runs(int(made_by[1])):
+            with suppress(OSError):  # another command was faster, or it is not ours to remove
+                file.unlink()
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):  # of another user; no number of a process
+        return True
+    return True
 
 
 @contextmanager
@@ -22,7 +87,9 @@ def atomic_path(target: Path) -> Iterator[Path]:
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+    # Says who writes it, so that `remove_leftovers` knows whether he still does.
+    prefix = f".{target.name}.{os.getpid()}-{HOST}."
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=prefix, suffix=".tmp")
     os.close(handle)
     temporary = Path(name)
     try:
@@ -42,18 +109,53 @@ def write_text(target: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+class _Loader(yaml.SafeLoader):
+    """Plain data. A key that stands twice is refused, where YAML would take the last one."""
+
+    references = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self.references += self.check_event(yaml.AliasEvent)
+        if self.references > MOST_REFERENCES:
+            raise yaml.YAMLError(f"it has more than {MOST_REFERENCES} references (*name)")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := [key for key, count in Counter(keys).items() if count > 1]:
+            raise yaml.YAMLError(f"the key {twice[0]!r} stands twice")
+        return super().construct_mapping(node, deep)
+
+
+def parse_yaml(text: str) -> Any:
+    """The plain data in a YAML text; no code in it ever runs.
+
+    Raises:
+        ValueError: no valid YAML, a key that stands twice, too many references, too deep nesting.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """The `key: value` pairs of a YAML file; no code in it ever runs.
 
     Raises:
         UserError: the file cannot be read, is not YAML, or holds something else.
     """
+    path = Path(path)
     try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path} is not a regular file")
+        data = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: the 99th of May; not UTF-8
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    except ValueError as error:  # UnicodeDecodeError too; and the 99th of May
+        raise UserError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(data, dict):
         raise UserError(f"{path} must hold `key: value` lines")
     return data

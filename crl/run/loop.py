@@ -17,10 +17,12 @@ import json
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import torch
@@ -31,7 +33,7 @@ from torch import nn
 from crl.run.config import RunConfig
 from crl.run.distributed import from_rank0, print_rank0, rank
 from crl.run.errors import UserError
-from crl.run.files import atomic_path, write_text
+from crl.run.files import alone_in, atomic_path, write_text
 from crl.run.progress import progress as progress_bar
 from crl.run.results import environment
 
@@ -139,6 +141,10 @@ class Trainer(ABC):
             UserError: the folder holds another training, a damaged checkpoint, or a finished
                 training without its weights; a loss or weights that are not finite.
         """
+        with alone_in(self.folder) if rank() == 0 else nullcontext():
+            self._run()
+
+    def _run(self) -> None:
         state = self._read_state()
         self.progress = Progress(**state["progress"]) if state else Progress()
         if self._over and self.progress.validated:
@@ -147,9 +153,10 @@ class Trainer(ABC):
             return
         self.prepare()
         if state:
-            for name, model in self.models.items():
-                model.load_state_dict(state["models"][name])
-            self.optimizer.load_state_dict(state["optimizer"])
+            with self._damaged():
+                for name, model in self.models.items():
+                    model.load_state_dict(state["models"][name])
+                self.optimizer.load_state_dict(state["optimizer"])
             print_rank0(f"{self.folder}: going on after step {self.progress.step}")
         del state
         self._started = time.perf_counter() - self.progress.seconds
@@ -249,11 +256,14 @@ class Trainer(ABC):
         file = self.folder / "state.pt"
         if not file.exists():
             return None
-        try:
-            state = torch.load(file, map_location="cpu", weights_only=True)
+        with self._damaged():
+            content = file.read_bytes()
+            with ZipFile(io.BytesIO(content)) as archive:
+                if broken := archive.testzip():  # torch itself does not compare the checksums
+                    raise ValueError(f"the checksum of {broken} is wrong")
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
             former = dict(state["settings"])
-        except Exception as error:  # a broken file makes torch raise nearly anything
-            raise UserError(f"{file} is damaged; remove it to start again") from error
+            Progress(**state["progress"])
         if former != self.settings:
             what = ", ".join(
                 f"{key} {former.get(key)!r}, not {self.settings.get(key)!r}"
@@ -264,6 +274,17 @@ class Trainer(ABC):
                 f"{self.folder} holds another training ({what}); choose another name= or remove it"
             )
         return state
+
+    @contextmanager
+    def _damaged(self) -> Iterator[None]:
+        """Around the reading of a checkpoint."""
+        try:
+            yield
+        except MemoryError:
+            raise
+        except Exception as error:  # a damaged file makes torch raise nearly anything
+            file = self.folder / "state.pt"
+            raise UserError(f"{file} is damaged; remove it to start again") from error
 
     def _check_files(self) -> None:
         for file in (self.weights, self.folder / "results.json"):

@@ -16,15 +16,24 @@ def read_npz(file: Path) -> dict[str, np.ndarray]:
     Raises:
         UserError: no such file, a damaged one, or one of another format.
     """
+    if file.exists() and not file.is_file():
+        raise UserError(f"{file} is not a regular file")
     try:
         stored = np.load(file, allow_pickle=False)
         if not isinstance(stored, np.lib.npyio.NpzFile):
             raise UserError(f"{file} must be an NPZ archive of named arrays, see numpy.savez")
         with stored:
             return {key: stored[key] for key in stored.files}
-    except (OSError, ValueError, TypeError, EOFError) as error:
+    except FileNotFoundError as error:
+        raise UserError(f"there is no file {file}") from error
+    except (OSError, ValueError, TypeError, EOFError, LookupError, NotImplementedError) as error:
+        if "pickle" in str(error):
+            raise UserError(
+                f"{file} is no NPZ file, or holds Python objects, which are never loaded, since "
+                "that runs their code; save plain arrays with numpy.savez"
+            ) from error
         raise UserError(f"cannot read {file} as NPZ: {error}") from error
-    except (BadZipFile, zlib.error) as error:
+    except (BadZipFile, zlib.error, SyntaxError, RuntimeError) as error:
         raise UserError(f"{file} is damaged: {error}; make it again") from error
 
 
@@ -81,8 +90,10 @@ def _fits(shape: tuple[int, ...], axes: list[str], lengths: dict[str, int]) -> b
 
 
 def _embeddings(file: Path, key: str, x: np.ndarray) -> np.ndarray:
-    if x.dtype.kind not in "fiu" or not np.isfinite(x).all():
-        raise UserError(f"{file}: {key} holds values that are not finite numbers")
+    if x.dtype.kind not in "fiu":
+        raise UserError(f"{file}: {key} holds {x.dtype} values, not real numbers")
+    if not np.isfinite(x).all():
+        raise UserError(f"{file}: {key} holds NaN or infinity")
     with np.errstate(over="ignore"):
         x = x.astype(np.float32)
         length = np.linalg.norm(x, axis=-1)

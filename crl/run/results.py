@@ -64,11 +64,16 @@ def read_cells(file: Path) -> list[dict[str, Any]]:
         UserError: the file is missing or is not a results file.
     """
     try:
-        return json.loads(Path(file).read_text(encoding="utf-8"))["cells"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        cells = json.loads(Path(file).read_text(encoding="utf-8"))["cells"]
+        kinds = {"key": str, "data": str, "criterion": str, "vlm": str, "scores": dict}
+        for cell in cells:
+            if not all(isinstance(cell[name], kind) for name, kind in kinds.items()):
+                raise ValueError
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise UserError(
-            f"{file} is not a results file ({type(error).__name__}); remove it or run the task"
+            f"{file} is not a results file, or is damaged; remove it and run the task again"
         ) from error
+    return cells
 
 
 def digest(*parts: Any) -> str:

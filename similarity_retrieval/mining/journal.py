@@ -51,8 +51,11 @@ class Journal:
             return
         if not same:
             raise UserError(f"{self.file} comes from other inputs or settings; {advice}")
-        if not self.file.exists() or self.file.stat().st_size < size:
+        found = self.file.stat().st_size if self.file.exists() else 0
+        if found < size:
             raise UserError(f"{self.file} has lost its end; {advice}")
+        if finished and found > size:
+            raise UserError(f"{self.file} is longer than what was written; {advice}")
         self.done, self.size, self.counts, self.finished = done, size, counts, finished
 
     def add(self, rows: list[str], items: int, counts: Counter) -> None:
