@@ -48,7 +48,7 @@ def main(argv: list[str]) -> None:
             reports += [tables.report(cells[task], paper[number])] if task in cells else []
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
-                f"a results.json of {task} lacks what its table needs ({error!r}); run the task again"
+                f"a results.json of {task} lacks what its table needs ({error!r}); run it again"
             ) from error
     print("\n\n".join(reports))
 
