@@ -61,7 +61,7 @@ def _holder(folder: Path) -> str:
 
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files that killed processes of this machine left in `folder`."""
-    for file in folder.glob(".*.tmp"):
+    for file in folder.rglob(".*.tmp"):
         made_by = re.search(rf"\.(\d+)-{HOST}\.\w+\.tmp$", file.name)
         if made_by and not _runs(int(made_by[1])):
             with suppress(OSError):  # another command was faster, or it is not ours to remove
