@@ -9,7 +9,6 @@ The rounds end when the number is reached or two rounds in a row bring nothing n
 answer is kept on disk, so the same call again costs nothing, and an interrupted one goes on.
 """
 
-import ast
 import hashlib
 import json
 import math
@@ -18,6 +17,7 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -45,6 +45,7 @@ LLM_PROMPTS = (
 MAX_ROUNDS = 50  # limits the cost: some models never stop
 STALE_ROUNDS = 2  # at temperature 1 a single round without a new text happens by chance
 MAX_CHARACTERS = 100  # a longer text is prose; the longest in the paper's bases has about 50
+MAX_TEXTS = 5_000  # of one answer; the paper's bases have hundreds
 
 SCHEMA = {
     "type": "json_schema",
@@ -165,9 +166,15 @@ def build_prompt(
 
 # ---- reading an answer --------------------------------------------------------------------------
 
-_STRING = r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
-_BROKEN_LIST = re.compile(rf"\[\s*(?:{_STRING}\s*(?:,\s*|$))+")
+_STRING = r'(?:"[^"\\]*(?:\\.[^"\\]*)*"|' + r"'[^'\\]*(?:\\.[^'\\]*)*')"
+_OTHER = r"(?:-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?|null|true|false|None|True|False)"
+_ITEM = re.compile(f"{_STRING}|{_OTHER}", re.DOTALL)
+# Items, and what follows them. It takes as much as is a list, perhaps only the `[`, and the search
+# goes on from there: so the time grows with the length of an answer only, whatever it holds.
+_LIST = re.compile(rf"\[\s*((?:(?:{_STRING}|{_OTHER})\s*(?:,\s*|(?=\])|\Z))*)([][{{]?)", re.DOTALL)
 _MARKED_LINE = re.compile(r"^[ \t]*(?:\d+[.):]|[-*•–])[ \t]+(\S.*)$", re.MULTILINE)
+_QUOTE = re.compile(r'\\.|"', re.DOTALL)
+_LOOSE = json.JSONDecoder(strict=False)  # line breaks in strings are allowed
 _NOISE = " \t\"'`*“”‘’„«»,"
 
 
@@ -191,7 +198,12 @@ def parse_texts(answer: str) -> list[str]:
         items = _MARKED_LINE.findall(body)
         if not items:
             raise UserError(f"the LLM gave no list of texts; it said: {said}")
-    if not all(isinstance(item, str) for item in items):
+    if len(items) > MAX_TEXTS:
+        raise UserError(
+            f"the LLM listed more than {MAX_TEXTS} things in one answer; try another model, or a "
+            f"lower temperature; it said: {said}"
+        )
+    if None in items:
         raise UserError(f"the LLM listed things that are not strings; it said: {said}")
     texts = {}
     for text in map(_clean, items):
@@ -214,43 +226,33 @@ def _parse_rest(answer: str) -> list[str]:
         return []
 
 
-def _listed(body: str) -> list[Any] | None:
-    """The items of all bracketed lists (a model may sort texts into groups); None without any."""
-    found: list[Any] | None = None
-    start = body.find("[")
-    while start >= 0:
-        items, end = _list_at(body, start)
-        if items is not None:
-            found = (found or []) + items
-        start = body.find("[", end)
+def _listed(body: str) -> list[str | None] | None:
+    """The items of all bracketed lists (a model may sort texts into groups); None without any.
+
+    An item that is no string is None. Nothing is read after a list that was cut off.
+    """
+    found: list[str | None] | None = None
+    for match in _LIST.finditer(body):
+        listed, end = match.groups()
+        if not listed and not end:  # [words in brackets]
+            continue
+        found = found or []
+        for item in islice(_ITEM.finditer(listed), MAX_TEXTS + 1):
+            found.append(_unquote(item[0]) if item[0][0] in "\"'" else None)
+        if end in ("[", "{"):  # a list of lists or objects
+            found.append(None)
+        if end != "]" or len(found) > MAX_TEXTS:
+            break
     return found
 
 
-def _list_at(body: str, start: int) -> tuple[list[Any] | None, int]:
-    """The list that begins with the `[` at `start`, or None, and where to read on.
-
-    It is read as JSON; if that fails as Python (single quotes, a comma at the end); and if that
-    fails too as a list that was cut off.
-    """
-    try:
-        return json.JSONDecoder().raw_decode(body, start)
-    except (ValueError, RecursionError):
-        pass
-    # The next `]` closes the list, unless it is part of a text: then try the last one.
-    for end in (body.find("]", start) + 1, body.rfind("]") + 1):
-        try:
-            return list(ast.literal_eval(body[start:end])), end
-        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-            pass
-    if broken := _BROKEN_LIST.match(body, start):
-        return [_unquote(text) for text in re.findall(_STRING, broken[0])], len(body)
-    return None, start + 1
-
-
 def _unquote(literal: str) -> str:
-    """The text of a quoted string, with JSON's escapes replaced where it has any."""
+    """The text of a string in double or single quotes, with JSON's escapes replaced."""
+    fixed = _QUOTE.sub(
+        lambda found: {r"\'": "'", '"': r"\""}.get(found[0], found[0]), literal[1:-1]
+    )
     try:
-        return json.loads(literal)
+        return _LOOSE.decode(f'"{fixed}"')
     except ValueError:
         return literal[1:-1]
 
@@ -261,8 +263,12 @@ def _short(said: str) -> str:
 
 def _clean(item: str) -> str:
     """Single spaces, and no quotes, asterisks or punctuation at the ends."""
-    printable = "".join(char for char in " ".join(item.split()) if char.isprintable())
-    return printable.lstrip(_NOISE).rstrip(_NOISE + ".;:")
+    return printable(item).lstrip(_NOISE).rstrip(_NOISE + ".;:")
+
+
+def printable(text: str) -> str:
+    """`text` in one line, without characters that control a terminal or the writing's direction."""
+    return "".join(char for char in " ".join(text.split()) if char.isprintable())
 
 
 # ---- asking the server --------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -248,6 +249,7 @@ ERRORS = [
     (says("word " * 5000), 1, r"it said: 'word word .{0,160} \.\.\.$"),
     (says("字" * 5000), 1, r"it said: '字{159} \.\.\.$"),
     (fails(500, "x" * 117 + KEY), 3, r"failed: .*x\(key"),
+    (gives(*map(str, range(5001))), 1, "listed more than 5000 things in one answer"),
 ]
 
 
@@ -461,10 +463,59 @@ def test_what_earlier_versions_kept_is_still_found(server, ask, tmp_path):
         ('["red", "x[1]', ["red"]),
         ('["caf\\u00e9", "a\\/b", "\\ud800c', ["café", "a/b"]),
         ('["half \\ud800 a pair"]', ["half  a pair"]),
+        ('["\\u001b[31mred", "a\\u202eb", "c\\u2028d"]', ["[31mred", "ab", "c d"]),
+        ("['it\\'s', 'a \\\\ b', 'say \"x\" now', \"it\\'s\"]", ["it's", "a \\ b", 'say "x" now']),
+        ('["red",\n "sky\nblue"]', ["red", "sky blue"]),
+        ('see [the list]: ["red"], ["blue"]', ["red", "blue"]),
     ],
 )
 def test_forms_of_lists(answer, texts):
     assert parse_texts(answer) == texts
+
+
+def cleaned(answer):
+    """The texts of any answer, which must be clean and come quickly; [] for one that is refused."""
+    began = time.process_time()
+    try:
+        texts = parse_texts(answer)
+    except UserError as error:
+        assert len(str(error)) < 300 and str(error).isprintable()
+        texts = []
+    assert time.process_time() - began < 1
+    assert all(texts) and all(text.isprintable() for text in texts)
+    assert len({fold(text) for text in texts}) == len(texts) <= 5000
+    return texts
+
+
+UNITS = ["[", "[]", '["a", ', "['", '["', '[""', '["a" x', "['[\"", "\"['", '["\\', '{"a":', "[1,"]
+UNITS += ["[ ", "1. a\n", "- ", "\t", "<think>", "\\", '"', "İ", '[\'a["b","c\'d",']
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_the_largest_answers_are_read_quickly(unit):
+    for begin in ("", '["'):
+        cleaned((begin + unit * 1_000_000)[:1_000_000])
+
+
+@pytest.mark.parametrize("end", ["", "]", '"]', "'", "'}"])
+def test_deep_answers_are_read_quickly(end):
+    for deep in ("[" * 200_000, '["a", ' * 50_000, "['" * 100_000, '{"texts": [' * 50_000):
+        cleaned(deep + end * 50_000)
+
+
+@given(st.text(max_size=5000) | st.text("[]{}\"'\\,:-1. \nau\x1b\u202e\u2028\ud800", max_size=5000))
+def test_any_answer_gives_clean_texts_or_is_refused(answer):
+    cleaned(answer)
+
+
+def test_an_answer_has_a_limited_number_of_texts():
+    texts = [str(n) for n in range(5000)]
+    assert cleaned(json.dumps(texts)) == texts
+    for answer in (json.dumps([*texts, "x"]), json.dumps([texts, ["x"]])[1:], "- x\n" * 5001):
+        with pytest.raises(
+            UserError, match="more than 5000 things in one answer; try another model"
+        ):
+            parse_texts(answer)
 
 
 # Any characters that a basis can hold; `_clean` keeps such a text as it is.
