@@ -46,6 +46,8 @@ MAX_ROUNDS = 50  # limits the cost: some models never stop
 STALE_ROUNDS = 2  # at temperature 1 a single round without a new text happens by chance
 MAX_CHARACTERS = 100  # a longer text is prose; the longest in the paper's bases has about 50
 MAX_TEXTS = 5_000  # of one answer; the paper's bases have hundreds
+MAX_TIMEOUT = 86_400  # a day
+MAX_SEED = 2**31 - 1  # servers keep seeds in 32 or 64 bits
 
 SCHEMA = {
     "type": "json_schema",
@@ -85,12 +87,12 @@ def generate_basis(
         model: a name that the server at `base_url` knows.
         llm_prompt: which of `LLM_PROMPTS`, from 1.
         temperature: of the sampling; the paper uses 1 and tries 0, 0.5 and 1.5 (Table 11).
-        seed: round r uses seed + r, since the same question with the same seed could only get the
-            same answer. Servers may ignore it.
-        number: how many texts are wanted; None: as many as the model gives.
+        seed: 0 to `MAX_SEED`; round r uses seed + r, since the same question with the same seed
+            could only get the same answer. Servers may ignore it.
+        number: how many texts are wanted, 1 to `MAX_TEXTS`; None: as many as the model gives.
         examples: two or three texts that show the model what is meant.
         cache_dir: folder where the answers are kept.
-        timeout: seconds that one request may take.
+        timeout: seconds that one request may take as a whole.
         max_retries: how often a request is repeated after a passing fault.
 
     Returns:
@@ -106,8 +108,14 @@ def generate_basis(
         raise UserError(f"the VLM prompt must contain {{text}} exactly once, not {vlm_prompt!r}")
     if not 1 <= llm_prompt <= len(LLM_PROMPTS):
         raise UserError(f"there are LLM prompts 1 to {len(LLM_PROMPTS)}, not {llm_prompt}")
-    if number is not None and number < 1:
-        raise UserError(f"the number of texts must be at least 1, not {number}")
+    if number is not None and not 1 <= number <= MAX_TEXTS:
+        raise UserError(
+            f"the number of texts must be at most {MAX_TEXTS} and at least 1, not {number}"
+        )
+    if not 0 <= temperature < math.inf:
+        raise UserError(f"the temperature must be 0 or above, not {temperature}")
+    if not 0 <= seed <= MAX_SEED:
+        raise UserError(f"the seed must be 0 to {MAX_SEED}, not {seed}")
 
     server = Server(base_url, timeout, max_retries)
     texts: dict[str, str] = {}  # fold(text) -> text, in order of arrival
@@ -284,6 +292,12 @@ class Server:
     """
 
     def __init__(self, base_url: str, timeout: float = 120.0, max_retries: int = 4):
+        if not 0 < timeout <= MAX_TIMEOUT:
+            raise UserError(
+                f"the timeout must be above 0 and at most {MAX_TIMEOUT} seconds, not {timeout}"
+            )
+        if max_retries < 0:
+            raise UserError(f"the number of retries must be at least 0, not {max_retries}")
         self.base_url, self.timeout, self.max_retries = base_url, timeout, max_retries
         self.schema = True  # until the server rejects it
         try:
@@ -318,6 +332,8 @@ class Server:
         Raises:
             UserError: no key, no server, no such model, rate limit; and what `read` raises.
         """
+        if not model.strip():
+            raise UserError("the name of the model is empty; name one that the server knows")
         request = {
             "base_url": self.public_url,
             "model": model,
@@ -327,11 +343,12 @@ class Server:
         }
         if schema is not None:
             request["response_format"] = schema
-        kept = _recall(cache_dir, request)
-        record = kept or self._ask(request)
+        if kept := _recall(cache_dir, request):
+            with suppress(UserError):  # written by an earlier version that could read it
+                return read(kept["answer"]), kept
+        record = self._ask(request)
         value = read(record["answer"])
-        if not kept:
-            write_text(_path(cache_dir, record["request"]), json.dumps(record, indent=1))
+        write_text(_path(cache_dir, record["request"]), json.dumps(record, indent=1))
         return value, record
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -435,8 +452,10 @@ def _recall(cache_dir: Path, request: dict[str, Any]) -> dict[str, Any] | None:
         wanted = {**request, "schema": schema}
         try:
             record = json.loads(_path(cache_dir, wanted).read_text(encoding="utf-8"))
-            if record["request"] == wanted and isinstance(record["answer"], str):
+            datetime.fromisoformat(record["date"])
+            texts = record["answer"], record["client"]
+            if record["request"] == wanted and all(isinstance(text, str) for text in texts):
                 return record
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            continue  # missing or damaged: ask again
+        except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
+            continue  # missing, damaged or not ours: ask again
     return None

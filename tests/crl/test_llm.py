@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -298,6 +299,18 @@ def test_no_key_names_what_works_offline(ask, monkeypatch, server):
         ({"llm_prompt": 0}, "LLM prompts 1 to 5, not 0"),
         ({"llm_prompt": 6}, "LLM prompts 1 to 5, not 6"),
         ({"number": 0}, "at least 1, not 0"),
+        ({"number": 10**9}, "at most 5000 and at least 1, not 1000000000"),
+        ({"temperature": math.nan}, "temperature must be 0 or above, not nan"),
+        ({"temperature": math.inf}, "temperature must be 0 or above, not inf"),
+        ({"temperature": -0.5}, "temperature must be 0 or above, not -0.5"),
+        ({"seed": -1}, "seed must be 0 to 2147483647, not -1"),
+        ({"seed": 10**29}, f"seed must be 0 to 2147483647, not {10**29}"),
+        ({"timeout": 0}, "timeout must be above 0 and at most 86400 seconds, not 0"),
+        ({"timeout": -1.0}, "timeout must be above 0 .* not -1"),
+        ({"timeout": math.nan}, "timeout must be above 0 .* not nan"),
+        ({"timeout": math.inf}, "timeout must be above 0 .* not inf"),
+        ({"max_retries": -1}, "number of retries must be at least 0, not -1"),
+        ({"model": " "}, "name of the model is empty"),
         ({"base_url": "localhost:1234"}, "must look like http"),
         ({"base_url": "http://localhost:port/v1"}, "must look like http"),
     ],
@@ -369,16 +382,37 @@ def test_the_server_and_the_schema_are_in_the_key(server, ask, tmp_path):
     assert llm._path(Path(), plain) != llm._path(Path(), {**plain, "schema": True})
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"request": 1, "answer": "[]"}', "\ufffd"])
+DAMAGES = ["", "{", "[]", '{"request": 1, "answer": "[]"}', "\ufffd", "null", "7", '"request"']
+DAMAGES += ["[" * 100_000, '{"request":' * 100_000, "1" * 5000]
+PARTS = [
+    *({part: value} for part in ("request", "date", "client") for value in (None, [], {}, 7)),
+    *({"answer": value} for value in (None, ["red"], {"texts": ["red"]}, 7)),
+    {"date": "\x1b[31mtoday"},
+    {"answer": "I know no colors."},
+    {"answer": "[" * 100_000},
+]
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES, *PARTS], ids=lambda damage: str(damage)[:30])
 def test_a_damaged_or_foreign_cache_file_is_not_read_as_good(server, ask, tmp_path, damage):
     server.replies = [gives("red")]
     ask(number=1)
     [file] = (tmp_path / "cache").iterdir()
     good = file.read_text()
-    file.write_text(damage)
+    damaged = damage if isinstance(damage, str) else json.dumps({**json.loads(good), **damage})
+    file.write_text(damaged)
     assert ask(number=1).texts == ("red",)
     assert len(server.requests) == 2
     assert json.loads(file.read_text())["answer"] == json.loads(good)["answer"]  # and is mended
+
+
+def test_a_record_without_its_date_is_asked_again(server, ask, tmp_path):
+    server.replies = [gives("red")]
+    ask(number=1)
+    [file] = (tmp_path / "cache").iterdir()
+    record = json.loads(file.read_text())
+    file.write_text(json.dumps({part: record[part] for part in ("request", "answer")}))
+    assert ask(number=1).texts == ("red",) and len(server.requests) == 2
 
 
 def test_neither_key_nor_password_is_written_anywhere(server, ask, tmp_path):
