@@ -14,11 +14,15 @@ import json
 import math
 import os
 import re
+import sys
+from base64 import b64encode
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from datetime import datetime, timezone
 from itertools import islice
 from pathlib import Path
+from threading import Thread
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -46,8 +50,10 @@ MAX_ROUNDS = 50  # limits the cost: some models never stop
 STALE_ROUNDS = 2  # at temperature 1 a single round without a new text happens by chance
 MAX_CHARACTERS = 100  # a longer text is prose; the longest in the paper's bases has about 50
 MAX_TEXTS = 5_000  # of one answer; the paper's bases have hundreds
+MAX_BYTES = 1_000_000  # of one answer, as it comes from the server
 MAX_TIMEOUT = 86_400  # a day
 MAX_SEED = 2**31 - 1  # servers keep seeds in 32 or 64 bits
+SECRET = 8  # so many characters of the key are never shown; a shorter key is one like EMPTY
 
 SCHEMA = {
     "type": "json_schema",
@@ -281,13 +287,95 @@ def printable(text: str) -> str:
 
 # ---- asking the server --------------------------------------------------------------------------
 
+# The openai client's own HTTP library: httpx, or httpx2 in its later versions.
+_httpx: Any = sys.modules[openai.DefaultHttpxClient.__mro__[1].__module__]
+
+
+class _Client(openai.DefaultHttpxClient):
+    """Waits for a whole answer no longer than the timeout, and reads no more than `MAX_BYTES`.
+
+    By itself the client would wait so long for each byte.
+    """
+
+    def __init__(self, timeout: float):
+        super().__init__(
+            timeout=timeout,
+            headers={"accept-encoding": "identity"},
+            event_hooks={"response": [_read_whole]},
+        )
+
+    def send(self, request: Any, **settings: Any) -> Any:
+        send, answer = super().send, Future()
+
+        def work() -> None:
+            try:
+                answer.set_result(send(request, **settings))
+            except BaseException as error:
+                answer.set_exception(error)
+
+        # Closing the client ends a thread that is still reading.
+        Thread(target=work, daemon=True).start()
+        if wait([answer], self.timeout.read).not_done:
+            raise _httpx.ReadTimeout("no whole answer in time", request=request)
+        return answer.result()
+
+
+def _read_whole(response: Any) -> None:
+    """Read a response, as JSON: a server's word for its type could make the client stumble."""
+    body = bytearray()
+    for part in response.stream:
+        body += part
+        if len(body) > MAX_BYTES:
+            raise UserError(
+                f"the server sent more than {MAX_BYTES:,} bytes as one answer; check --base-url, "
+                "or try another model"
+            )
+    response.stream.close()
+    response.stream = _httpx.ByteStream(bytes(body))
+    response.headers.pop("content-encoding", None)  # was not asked for; could unpack to gigabytes
+    response.headers["content-type"] = "application/json"
+
+
+def _key() -> str:
+    return os.environ.get("OPENAI_API_KEY", "").strip()
+
+
+_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})|\\b")
+
+
+def _hide(said: str) -> str:
+    """`said` with "(key)" for the key and parts of it, as they are or in base64."""
+    key = _key()
+    if len(key) < SECRET:
+        return said
+    shifted = (b64encode(bytes(shift) + os.fsencode(key)).decode() for shift in range(3))
+    pieces = {
+        form[i : i + SECRET].lower()
+        for form in (key, *shifted)
+        for i in range(len(form) - SECRET + 1)
+    }
+
+    def places(text: str) -> list[int]:
+        starts = range(len(text) - SECRET + 1)
+        return [i for i in starts if text[i : i + SECRET].lower() in pieces]
+
+    kept, end = [], 0
+    for start in places(said):
+        if start >= end:
+            kept += [said[end:start], "(key)"]
+        end = start + SECRET
+    hidden = "".join([*kept, said[end:]])
+    # What is removed from texts later, or replaced in them, must not bring the key together.
+    plain = _ESCAPE.sub(lambda found: chr(int(found[1] or "0", 16)), hidden)
+    return "(key)" if places(printable(plain)) else hidden
+
 
 class Server:
     """One chat server; `public_url` is its address without user names, passwords or queries.
 
     Args:
         base_url: its address, e.g. http://localhost:11434/v1.
-        timeout: seconds that one request may take.
+        timeout: seconds that one request may take as a whole.
         max_retries: how often a request is repeated after a passing fault.
     """
 
@@ -303,7 +391,8 @@ class Server:
         try:
             url = urlsplit(base_url)
             good = url.scheme in {"http", "https"} and url.hostname and url.port != 0
-        except ValueError:  # a port that is no number
+            _httpx.URL(base_url)
+        except (ValueError, _httpx.InvalidURL):  # a port that is no number, a control character
             good = False
         if not good:
             raise UserError("the base URL must look like http://localhost:11434/v1")
@@ -323,7 +412,8 @@ class Server:
         """What `read` makes of the answer to `prompt`, and the record of that answer.
 
         A record holds the request, the answer, its date and the client. Records whose answer can be
-        read are kept in `cache_dir`, and the same question is not asked again.
+        read are kept in `cache_dir`, and the same question is not asked again. The key is hidden in
+        answers, should a server repeat it.
 
         Args:
             read: turns the model's words into a value; raises a UserError where it cannot.
@@ -345,7 +435,7 @@ class Server:
             request["response_format"] = schema
         if kept := _recall(cache_dir, request):
             with suppress(UserError):  # written by an earlier version that could read it
-                return read(kept["answer"]), kept
+                return read(_hide(kept["answer"])), kept
         record = self._ask(request)
         value = read(record["answer"])
         write_text(_path(cache_dir, record["request"]), json.dumps(record, indent=1))
@@ -353,9 +443,12 @@ class Server:
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """The record of one answer, from the server."""
-        key = os.environ.get("OPENAI_API_KEY", "").strip()
-        if not key.isascii():
-            raise UserError("OPENAI_API_KEY holds a character that no key has; copy it again")
+        key = _key()
+        if not re.fullmatch("[!-~]*", key):
+            raise UserError(
+                "OPENAI_API_KEY holds a character that no key has, perhaps a space or a line "
+                "break; copy it again"
+            )
         if not key and urlsplit(self.base_url).hostname == urlsplit(OPENAI).hostname:
             raise UserError(
                 "OPENAI_API_KEY is not set; set it, or work offline: with a local server "
@@ -366,10 +459,10 @@ class Server:
             answer = self._complete(key, request)
         except openai.OpenAIError as error:
             # `from None`: the client's error holds the request, and with it the key.
-            raise UserError(self._explain(error, request["model"], key)) from None
+            raise UserError(self._explain(error, request["model"])) from None
         return {
             "request": {**request, "schema": self.schema},
-            "answer": answer,
+            "answer": _hide(answer),
             "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "client": f"openai {openai.__version__}",
         }
@@ -384,6 +477,7 @@ class Server:
             base_url=self.base_url,
             timeout=self.timeout,
             max_retries=self.max_retries,
+            http_client=_Client(self.timeout),
         )
         with client:
             try:
@@ -401,30 +495,45 @@ class Server:
                 # with the request, the second attempt fails too and says what.
                 self.schema = False
                 return self._complete(key, request)
-            except ValueError:  # malformed JSON, which the client does not catch
+            except UnicodeEncodeError as error:
+                letter = error.object[error.start]
+                raise UserError(
+                    f"the question holds {letter!r}, which is no Unicode text"
+                ) from None
+            except (ValueError, RecursionError):  # malformed or deep JSON, not caught by the client
                 completion = None
-        with suppress(AttributeError, IndexError, TypeError):  # a web page, or some other JSON
+        with suppress(AttributeError, LookupError, TypeError):  # a web page, or some other JSON
             message = completion.choices[0].message
             answer = message.content or message.refusal or ""
             if isinstance(answer, str):
                 return answer
         raise UserError(
-            f"{self.public_url} does not answer like an OpenAI-compatible server; "
-            "most need /v1 at the end of --base-url"
+            f"{self.public_url} does not answer like an OpenAI-compatible server, or its answer "
+            "was cut off; most need /v1 at the end of --base-url"
         )
 
-    def _explain(self, error: openai.OpenAIError, model: str, key: str) -> str:
+    def _explain(self, error: openai.OpenAIError, model: str) -> str:
         """What went wrong and what to do, in one line, without the key."""
-        detail = str(getattr(error, "message", error))
-        if key:
-            detail = detail.replace(key, "(key)")
-        detail = _short(detail)  # after the key is gone: cut before, half of it could remain
+        # Cut after the key is gone: else a short piece of it could remain.
+        detail = _short(_hide(printable(str(getattr(error, "message", error)))))
         url = self.public_url
         match error:
             case openai.APITimeoutError():
                 return (
                     f"{url} gave no answer within {self.timeout:g} s ({self.max_retries + 1} "
                     "attempts); allow more with --timeout, or use a faster model"
+                )
+            # Of `_read_whole`; earlier clients wrap it.
+            case openai.APIConnectionError(__cause__=UserError() as cause):
+                return str(cause)
+            case openai.APIConnectionError(__cause__=_httpx.TooManyRedirects()):
+                return f"{url} redirects in a circle; check --base-url"
+            case openai.APIConnectionError(
+                __cause__=_httpx.RemoteProtocolError() | _httpx.ReadError()
+            ):
+                return (
+                    f"{url} closed the connection before its answer was complete; try again, look "
+                    "into the server's log, or check --base-url"
                 )
             case openai.APIConnectionError():
                 return f"cannot reach {url}; is the server running, and the network up?"
