@@ -9,16 +9,20 @@ The rounds end when the number is reached or two rounds in a row bring nothing n
 answer is kept on disk, so the same call again costs nothing, and an interrupted one goes on.
 """
 
-import ast
 import hashlib
 import json
 import math
 import os
 import re
+import sys
+from base64 import b64encode
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from datetime import datetime, timezone
+from itertools import islice
 from pathlib import Path
+from threading import Thread
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -45,6 +49,11 @@ LLM_PROMPTS = (
 MAX_ROUNDS = 50  # limits the cost: some models never stop
 STALE_ROUNDS = 2  # at temperature 1 a single round without a new text happens by chance
 MAX_CHARACTERS = 100  # a longer text is prose; the longest in the paper's bases has about 50
+MAX_TEXTS = 5_000  # of one answer; the paper's bases have hundreds
+MAX_BYTES = 1_000_000  # of one answer, as it comes from the server
+MAX_TIMEOUT = 86_400  # a day
+MAX_SEED = 2**31 - 1  # servers keep seeds in 32 or 64 bits
+SECRET = 8  # so many characters of the key are never shown; a shorter key is one like EMPTY
 
 SCHEMA = {
     "type": "json_schema",
@@ -84,12 +93,12 @@ def generate_basis(
         model: a name that the server at `base_url` knows.
         llm_prompt: which of `LLM_PROMPTS`, from 1.
         temperature: of the sampling; the paper uses 1 and tries 0, 0.5 and 1.5 (Table 11).
-        seed: round r uses seed + r, since the same question with the same seed could only get the
-            same answer. Servers may ignore it.
-        number: how many texts are wanted; None: as many as the model gives.
+        seed: 0 to `MAX_SEED`; round r uses seed + r, since the same question with the same seed
+            could only get the same answer. Servers may ignore it.
+        number: how many texts are wanted, 1 to `MAX_TEXTS`; None: as many as the model gives.
         examples: two or three texts that show the model what is meant.
         cache_dir: folder where the answers are kept.
-        timeout: seconds that one request may take.
+        timeout: seconds that one request may take as a whole.
         max_retries: how often a request is repeated after a passing fault.
 
     Returns:
@@ -105,8 +114,14 @@ def generate_basis(
         raise UserError(f"the VLM prompt must contain {{text}} exactly once, not {vlm_prompt!r}")
     if not 1 <= llm_prompt <= len(LLM_PROMPTS):
         raise UserError(f"there are LLM prompts 1 to {len(LLM_PROMPTS)}, not {llm_prompt}")
-    if number is not None and number < 1:
-        raise UserError(f"the number of texts must be at least 1, not {number}")
+    if number is not None and not 1 <= number <= MAX_TEXTS:
+        raise UserError(
+            f"the number of texts must be at most {MAX_TEXTS} and at least 1, not {number}"
+        )
+    if not 0 <= temperature < math.inf:
+        raise UserError(f"the temperature must be 0 or above, not {temperature}")
+    if not 0 <= seed <= MAX_SEED:
+        raise UserError(f"the seed must be 0 to {MAX_SEED}, not {seed}")
 
     server = Server(base_url, timeout, max_retries)
     texts: dict[str, str] = {}  # fold(text) -> text, in order of arrival
@@ -165,9 +180,15 @@ def build_prompt(
 
 # ---- reading an answer --------------------------------------------------------------------------
 
-_STRING = r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
-_BROKEN_LIST = re.compile(rf"\[\s*(?:{_STRING}\s*(?:,\s*|$))+")
+_STRING = r'(?:"[^"\\]*(?:\\.[^"\\]*)*"|' + r"'[^'\\]*(?:\\.[^'\\]*)*')"
+_OTHER = r"(?:-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?|null|true|false|None|True|False)"
+_ITEM = re.compile(f"{_STRING}|{_OTHER}", re.DOTALL)
+# Items, and what follows them. It takes as much as is a list, perhaps only the `[`, and the search
+# goes on from there: so the time grows with the length of an answer only, whatever it holds.
+_LIST = re.compile(rf"\[\s*((?:(?:{_STRING}|{_OTHER})\s*(?:,\s*|(?=\])|\Z))*)([][{{]?)", re.DOTALL)
 _MARKED_LINE = re.compile(r"^[ \t]*(?:\d+[.):]|[-*•–])[ \t]+(\S.*)$", re.MULTILINE)
+_QUOTE = re.compile(r'\\.|"', re.DOTALL)
+_LOOSE = json.JSONDecoder(strict=False)  # line breaks in strings are allowed
 _NOISE = " \t\"'`*“”‘’„«»,"
 
 
@@ -191,7 +212,12 @@ def parse_texts(answer: str) -> list[str]:
         items = _MARKED_LINE.findall(body)
         if not items:
             raise UserError(f"the LLM gave no list of texts; it said: {said}")
-    if not all(isinstance(item, str) for item in items):
+    if len(items) > MAX_TEXTS:
+        raise UserError(
+            f"the LLM listed more than {MAX_TEXTS} things in one answer; try another model, or a "
+            f"lower temperature; it said: {said}"
+        )
+    if None in items:
         raise UserError(f"the LLM listed things that are not strings; it said: {said}")
     texts = {}
     for text in map(_clean, items):
@@ -214,43 +240,33 @@ def _parse_rest(answer: str) -> list[str]:
         return []
 
 
-def _listed(body: str) -> list[Any] | None:
-    """The items of all bracketed lists (a model may sort texts into groups); None without any."""
-    found: list[Any] | None = None
-    start = body.find("[")
-    while start >= 0:
-        items, end = _list_at(body, start)
-        if items is not None:
-            found = (found or []) + items
-        start = body.find("[", end)
+def _listed(body: str) -> list[str | None] | None:
+    """The items of all bracketed lists (a model may sort texts into groups); None without any.
+
+    An item that is no string is None. Nothing is read after a list that was cut off.
+    """
+    found: list[str | None] | None = None
+    for match in _LIST.finditer(body):
+        listed, end = match.groups()
+        if not listed and not end:  # [words in brackets]
+            continue
+        found = found or []
+        for item in islice(_ITEM.finditer(listed), MAX_TEXTS + 1):
+            found.append(_unquote(item[0]) if item[0][0] in "\"'" else None)
+        if end in ("[", "{"):  # a list of lists or objects
+            found.append(None)
+        if end != "]" or len(found) > MAX_TEXTS:
+            break
     return found
 
 
-def _list_at(body: str, start: int) -> tuple[list[Any] | None, int]:
-    """The list that begins with the `[` at `start`, or None, and where to read on.
-
-    It is read as JSON; if that fails as Python (single quotes, a comma at the end); and if that
-    fails too as a list that was cut off.
-    """
-    try:
-        return json.JSONDecoder().raw_decode(body, start)
-    except (ValueError, RecursionError):
-        pass
-    # The next `]` closes the list, unless it is part of a text: then try the last one.
-    for end in (body.find("]", start) + 1, body.rfind("]") + 1):
-        try:
-            return list(ast.literal_eval(body[start:end])), end
-        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-            pass
-    if broken := _BROKEN_LIST.match(body, start):
-        return [_unquote(text) for text in re.findall(_STRING, broken[0])], len(body)
-    return None, start + 1
-
-
 def _unquote(literal: str) -> str:
-    """The text of a quoted string, with JSON's escapes replaced where it has any."""
+    """The text of a string in double or single quotes, with JSON's escapes replaced."""
+    fixed = _QUOTE.sub(
+        lambda found: {r"\'": "'", '"': r"\""}.get(found[0], found[0]), literal[1:-1]
+    )
     try:
-        return json.loads(literal)
+        return _LOOSE.decode(f'"{fixed}"')
     except ValueError:
         return literal[1:-1]
 
@@ -261,11 +277,97 @@ def _short(said: str) -> str:
 
 def _clean(item: str) -> str:
     """Single spaces, and no quotes, asterisks or punctuation at the ends."""
-    printable = "".join(char for char in " ".join(item.split()) if char.isprintable())
-    return printable.lstrip(_NOISE).rstrip(_NOISE + ".;:")
+    return printable(item).lstrip(_NOISE).rstrip(_NOISE + ".;:")
+
+
+def printable(text: str) -> str:
+    """`text` in one line, without characters that control a terminal or the writing's direction."""
+    return "".join(char for char in " ".join(text.split()) if char.isprintable())
 
 
 # ---- asking the server --------------------------------------------------------------------------
+
+# The openai client's own HTTP library: httpx, or httpx2 in its later versions.
+_httpx: Any = sys.modules[openai.DefaultHttpxClient.__mro__[1].__module__]
+
+
+class _Client(openai.DefaultHttpxClient):
+    """Waits for a whole answer no longer than the timeout, and reads no more than `MAX_BYTES`.
+
+    By itself the client would wait so long for each byte.
+    """
+
+    def __init__(self, timeout: float):
+        super().__init__(
+            timeout=timeout,
+            headers={"accept-encoding": "identity"},
+            event_hooks={"response": [_read_whole]},
+        )
+
+    def send(self, request: Any, **settings: Any) -> Any:
+        send, answer = super().send, Future()
+
+        def work() -> None:
+            try:
+                answer.set_result(send(request, **settings))
+            except BaseException as error:
+                answer.set_exception(error)
+
+        # Closing the client ends a thread that is still reading.
+        Thread(target=work, daemon=True).start()
+        if wait([answer], self.timeout.read).not_done:
+            raise _httpx.ReadTimeout("no whole answer in time", request=request)
+        return answer.result()
+
+
+def _read_whole(response: Any) -> None:
+    """Read a response, as JSON: a server's word for its type could make the client stumble."""
+    body = bytearray()
+    for part in response.stream:
+        body += part
+        if len(body) > MAX_BYTES:
+            raise UserError(
+                f"the server sent more than {MAX_BYTES:,} bytes as one answer; check --base-url, "
+                "or try another model"
+            )
+    response.stream.close()
+    response.stream = _httpx.ByteStream(bytes(body))
+    response.headers.pop("content-encoding", None)  # was not asked for; could unpack to gigabytes
+    response.headers["content-type"] = "application/json"
+
+
+def _key() -> str:
+    return os.environ.get("OPENAI_API_KEY", "").strip()
+
+
+_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})|\\b")
+
+
+def _hide(said: str) -> str:
+    """`said` with "(key)" for the key and parts of it, as they are or in base64."""
+    key = _key()
+    if len(key) < SECRET:
+        return said
+    shifted = (b64encode(bytes(shift) + os.fsencode(key)).decode() for shift in range(3))
+    pieces = {
+        form[i : i + SECRET].lower()
+        for form in (key, *shifted)
+        for i in range(len(form) - SECRET + 1)
+    }
+
+    def places(text: str) -> list[int]:
+        starts = range(len(text) - SECRET + 1)
+        return [i for i in starts if text[i : i + SECRET].lower() in pieces]
+
+    kept, end = [], 0
+    for start in places(said):
+        if start >= end:
+            kept += [said[end:start], "(key)"]
+        end = start + SECRET
+    hidden = "".join([*kept, said[end:]])
+    # What is removed from texts later, or replaced in them, must not bring the key together.
+    plain = _ESCAPE.sub(lambda found: chr(int(found[1] or "0", 16)), hidden)
+    return "(key)" if places(printable(plain)) else hidden
 
 
 class Server:
@@ -273,17 +375,24 @@ class Server:
 
     Args:
         base_url: its address, e.g. http://localhost:11434/v1.
-        timeout: seconds that one request may take.
+        timeout: seconds that one request may take as a whole.
         max_retries: how often a request is repeated after a passing fault.
     """
 
     def __init__(self, base_url: str, timeout: float = 120.0, max_retries: int = 4):
+        if not 0 < timeout <= MAX_TIMEOUT:
+            raise UserError(
+                f"the timeout must be above 0 and at most {MAX_TIMEOUT} seconds, not {timeout}"
+            )
+        if max_retries < 0:
+            raise UserError(f"the number of retries must be at least 0, not {max_retries}")
         self.base_url, self.timeout, self.max_retries = base_url, timeout, max_retries
         self.schema = True  # until the server rejects it
         try:
             url = urlsplit(base_url)
             good = url.scheme in {"http", "https"} and url.hostname and url.port != 0
-        except ValueError:  # a port that is no number
+            _httpx.URL(base_url)
+        except (ValueError, _httpx.InvalidURL):  # a port that is no number, a control character
             good = False
         if not good:
             raise UserError("the base URL must look like http://localhost:11434/v1")
@@ -303,7 +412,8 @@ class Server:
         """What `read` makes of the answer to `prompt`, and the record of that answer.
 
         A record holds the request, the answer, its date and the client. Records whose answer can be
-        read are kept in `cache_dir`, and the same question is not asked again.
+        read are kept in `cache_dir`, and the same question is not asked again. The key is hidden in
+        answers, should a server repeat it.
 
         Args:
             read: turns the model's words into a value; raises a UserError where it cannot.
@@ -312,6 +422,8 @@ class Server:
         Raises:
             UserError: no key, no server, no such model, rate limit; and what `read` raises.
         """
+        if not model.strip():
+            raise UserError("the name of the model is empty; name one that the server knows")
         request = {
             "base_url": self.public_url,
             "model": model,
@@ -321,18 +433,22 @@ class Server:
         }
         if schema is not None:
             request["response_format"] = schema
-        kept = _recall(cache_dir, request)
-        record = kept or self._ask(request)
+        if kept := _recall(cache_dir, request):
+            with suppress(UserError):  # written by an earlier version that could read it
+                return read(_hide(kept["answer"])), kept
+        record = self._ask(request)
         value = read(record["answer"])
-        if not kept:
-            write_text(_path(cache_dir, record["request"]), json.dumps(record, indent=1))
+        write_text(_path(cache_dir, record["request"]), json.dumps(record, indent=1))
         return value, record
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """The record of one answer, from the server."""
-        key = os.environ.get("OPENAI_API_KEY", "").strip()
-        if not key.isascii():
-            raise UserError("OPENAI_API_KEY holds a character that no key has; copy it again")
+        key = _key()
+        if not re.fullmatch("[!-~]*", key):
+            raise UserError(
+                "OPENAI_API_KEY holds a character that no key has, perhaps a space or a line "
+                "break; copy it again"
+            )
         if not key and urlsplit(self.base_url).hostname == urlsplit(OPENAI).hostname:
             raise UserError(
                 "OPENAI_API_KEY is not set; set it, or work offline: with a local server "
@@ -343,10 +459,10 @@ class Server:
             answer = self._complete(key, request)
         except openai.OpenAIError as error:
             # `from None`: the client's error holds the request, and with it the key.
-            raise UserError(self._explain(error, request["model"], key)) from None
+            raise UserError(self._explain(error, request["model"])) from None
         return {
             "request": {**request, "schema": self.schema},
-            "answer": answer,
+            "answer": _hide(answer),
             "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "client": f"openai {openai.__version__}",
         }
@@ -361,6 +477,7 @@ class Server:
             base_url=self.base_url,
             timeout=self.timeout,
             max_retries=self.max_retries,
+            http_client=_Client(self.timeout),
         )
         with client:
             try:
@@ -378,30 +495,45 @@ class Server:
                 # with the request, the second attempt fails too and says what.
                 self.schema = False
                 return self._complete(key, request)
-            except ValueError:  # malformed JSON, which the client does not catch
+            except UnicodeEncodeError as error:
+                letter = error.object[error.start]
+                raise UserError(
+                    f"the question holds {letter!r}, which is no Unicode text"
+                ) from None
+            except (ValueError, RecursionError):  # malformed or deep JSON, not caught by the client
                 completion = None
-        with suppress(AttributeError, IndexError, TypeError):  # a web page, or some other JSON
+        with suppress(AttributeError, LookupError, TypeError):  # a web page, or some other JSON
             message = completion.choices[0].message
             answer = message.content or message.refusal or ""
             if isinstance(answer, str):
                 return answer
         raise UserError(
-            f"{self.public_url} does not answer like an OpenAI-compatible server; "
-            "most need /v1 at the end of --base-url"
+            f"{self.public_url} does not answer like an OpenAI-compatible server, or its answer "
+            "was cut off; most need /v1 at the end of --base-url"
         )
 
-    def _explain(self, error: openai.OpenAIError, model: str, key: str) -> str:
+    def _explain(self, error: openai.OpenAIError, model: str) -> str:
         """What went wrong and what to do, in one line, without the key."""
-        detail = str(getattr(error, "message", error))
-        if key:
-            detail = detail.replace(key, "(key)")
-        detail = _short(detail)  # after the key is gone: cut before, half of it could remain
+        # Cut after the key is gone: else a short piece of it could remain.
+        detail = _short(_hide(printable(str(getattr(error, "message", error)))))
         url = self.public_url
         match error:
             case openai.APITimeoutError():
                 return (
                     f"{url} gave no answer within {self.timeout:g} s ({self.max_retries + 1} "
                     "attempts); allow more with --timeout, or use a faster model"
+                )
+            # Of `_read_whole`; earlier clients wrap it.
+            case openai.APIConnectionError(__cause__=UserError() as cause):
+                return str(cause)
+            case openai.APIConnectionError(__cause__=_httpx.TooManyRedirects()):
+                return f"{url} redirects in a circle; check --base-url"
+            case openai.APIConnectionError(
+                __cause__=_httpx.RemoteProtocolError() | _httpx.ReadError()
+            ):
+                return (
+                    f"{url} closed the connection before its answer was complete; try again, look "
+                    "into the server's log, or check --base-url"
                 )
             case openai.APIConnectionError():
                 return f"cannot reach {url}; is the server running, and the network up?"
@@ -429,8 +561,10 @@ def _recall(cache_dir: Path, request: dict[str, Any]) -> dict[str, Any] | None:
         wanted = {**request, "schema": schema}
         try:
             record = json.loads(_path(cache_dir, wanted).read_text(encoding="utf-8"))
-            if record["request"] == wanted and isinstance(record["answer"], str):
+            datetime.fromisoformat(record["date"])
+            texts = record["answer"], record["client"]
+            if record["request"] == wanted and all(isinstance(text, str) for text in texts):
                 return record
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            continue  # missing or damaged: ask again
+        except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
+            continue  # missing, damaged or not ours: ask again
     return None

@@ -97,7 +97,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
         help="two or three texts that show what is meant, e.g. crimson,navy",
     )
     add("--cache-dir", type=Path, default=LLM_ANSWERS, help="default: %(default)s")
-    add("--timeout", type=float, default=120.0, help="seconds per request (default: %(default)s)")
+    add(
+        "--timeout",
+        type=float,
+        default=120.0,
+        help="seconds for a whole request (default: %(default)s)",
+    )
     add("--overwrite", action="store_true", help="replace --out if it exists")
     return parser.parse_args(argv)
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, StringConstraints, ValidationError
 
-from crl.llm import OPENAI, Server
+from crl.llm import OPENAI, Server, printable
 from crl.run.errors import UserError
 from similarity_retrieval.mining.captions import Name
 
@@ -204,6 +204,13 @@ class _Answer(BaseModel):
     captions: list[_Numbered]
 
 
+_DECODER = json.JSONDecoder(
+    object_hook=lambda found: {
+        key: printable(value) if isinstance(value, str) else value for key, value in found.items()
+    }
+)
+
+
 class _BadAnswer(UserError):
     """The LLM said something else than one list of relations for each caption."""
 
@@ -256,7 +263,7 @@ def llm_parser(model: str, base_url: str, cache: Path) -> Parser:
 
 
 def read_answer(answer: str, captions: int) -> list[list[Relation]]:
-    """The relations of each of so many captions, from what an LLM said.
+    """The relations of each of so many captions, from what an LLM said, in printable characters.
 
     Raises:
         UserError: not JSON, other numbers than 1, 2, ..., or a subject, relation or object that
@@ -264,7 +271,7 @@ def read_answer(answer: str, captions: int) -> list[list[Relation]]:
     """
     body = re.sub(r"\A\s*<think>.*?</think>", "", answer, flags=re.DOTALL)
     try:
-        value, _ = json.JSONDecoder().raw_decode(body, max(body.find("{"), 0))
+        value, _ = _DECODER.raw_decode(body, max(body.find("{"), 0))
         found = _Answer.model_validate(value).captions
     except (ValueError, RecursionError) as error:  # a ValidationError is a ValueError
         raise _BadAnswer(f"the LLM gave no lists of relations; it said {answer[:160]!r}") from error

@@ -1,12 +1,17 @@
 """The LLM step and its command, over real HTTP, against a small local server that misbehaves."""
 
+import gzip
 import hashlib
 import json
+import math
 import threading
+import time
+from base64 import b64encode
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import generate_texts
+import openai
 import pytest
 from commands import run_python
 from hypothesis import given
@@ -36,6 +41,20 @@ def fails(status, message="no"):
     return status, json.dumps({"error": {"message": message}})
 
 
+def sends(*pieces, pause=0.0):
+    """A reply as the bytes on the wire, from the first line on, with a pause before each piece."""
+
+    def reply(request):
+        for piece in pieces:
+            time.sleep(pause)
+            yield piece
+
+    return reply
+
+
+OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
+
+
 class Server(ThreadingHTTPServer):
     """Gives `replies` in turn, the last one for ever; keeps the requests that it got."""
 
@@ -59,7 +78,11 @@ class Handler(BaseHTTPRequestHandler):
         self.server.keys.append(self.headers["authorization"])
         replies = self.server.replies
         reply = replies[min(len(self.server.requests), len(replies)) - 1]
-        status, body = reply(request) if callable(reply) else reply
+        reply = reply(request) if callable(reply) else reply
+        if not isinstance(reply, tuple):
+            self.wfile.writelines(reply)
+            return
+        status, body = reply
         self.send_response(status)
         self.send_header("content-type", "application/json")
         self.end_headers()
@@ -248,6 +271,19 @@ ERRORS = [
     (says("word " * 5000), 1, r"it said: 'word word .{0,160} \.\.\.$"),
     (says("字" * 5000), 1, r"it said: '字{159} \.\.\.$"),
     (fails(500, "x" * 117 + KEY), 3, r"failed: .*x\(key"),
+    ((200, "[" * 200_000), 1, "does not answer like an OpenAI-compatible server"),
+    ((200, '{"choices": {"message": 1}}'), 1, "does not answer like an OpenAI-compatible server"),
+    ((200, f'{{"choices": {"1" * 5000}}}'), 1, "does not answer like an OpenAI-compatible server"),
+    ((200, '{"choices": [{"mess'), 1, "or its answer was cut off"),
+    (gives(*map(str, range(5001))), 1, "listed more than 5000 things in one answer"),
+    (sends(OK + b'content-length: 99\r\n\r\n{"cho'), 3, "closed the connection before its answer"),
+    (
+        sends(OK + b"transfer-encoding: chunked\r\n\r\n9\r\n{"),
+        3,
+        "closed the connection before its",
+    ),
+    (sends(), 3, "closed the connection before its answer was complete; .*check --base-url"),
+    (sends(b"HTTP/1.1 308 Go\r\nlocation: /v1\r\n\r\n"), 63, "redirects in a circle; check --base"),
 ]
 
 
@@ -269,6 +305,50 @@ def test_a_slow_server(server, ask):
         ask(timeout=0.3, max_retries=1)
     release.set()
     assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("part", ["headers", "body"])
+def test_a_server_that_sends_one_byte_now_and_then(server, ask, part):
+    headers, body = OK + b"x-slow: 1\r\n\r\n", gives("red")[1].encode()
+    fast, slow = (b"", headers + body) if part == "headers" else (headers, body)
+    server.replies = [sends(fast, *(bytes([byte]) for byte in slow), pause=0.02)]
+    began = time.monotonic()
+    with pytest.raises(UserError, match=r"no answer within 0.2 s \(2 attempts\).*--timeout"):
+        ask(timeout=0.2, max_retries=1)
+    assert time.monotonic() - began < 1.5
+
+
+@pytest.mark.parametrize(
+    "start", [b"200 OK", b"400 No", b"308 Go\r\nlocation: http://127.0.0.1:9/"]
+)
+def test_an_answer_without_end_is_not_read_to_its_end(server, ask, start):
+    sent = []
+
+    def reply(request):
+        yield b"HTTP/1.1 " + start + b"\r\n\r\n"
+        for _ in range(500):
+            yield b" " * 100_000
+            sent.append(request)
+
+    server.replies = [reply]
+    with pytest.raises(
+        UserError, match="sent more than 1,000,000 bytes as one answer; check --base"
+    ):
+        ask()
+    assert len(sent) < 300  # what the network buffers hold is sent, but not read
+
+
+def test_an_answer_that_unpacks_to_more_than_was_sent_is_not_unpacked(server, ask):
+    packed = gzip.compress(gives("red")[1].encode() + b" " * 10_000_000)
+    server.replies = [sends(OK + b"content-encoding: gzip\r\n\r\n" + packed)]
+    with pytest.raises(UserError, match="does not answer like an OpenAI-compatible server"):
+        ask()
+
+
+def test_earlier_clients_wrap_what_ended_the_reading(server):
+    error = openai.APIConnectionError(request=None)
+    error.__cause__ = UserError("too large")
+    assert llm.Server(server.url)._explain(error, "some-model") == "too large"
 
 
 def test_a_server_that_is_not_there(server, ask):
@@ -296,8 +376,23 @@ def test_no_key_names_what_works_offline(ask, monkeypatch, server):
         ({"llm_prompt": 0}, "LLM prompts 1 to 5, not 0"),
         ({"llm_prompt": 6}, "LLM prompts 1 to 5, not 6"),
         ({"number": 0}, "at least 1, not 0"),
+        ({"number": 10**9}, "at most 5000 and at least 1, not 1000000000"),
+        ({"temperature": math.nan}, "temperature must be 0 or above, not nan"),
+        ({"temperature": math.inf}, "temperature must be 0 or above, not inf"),
+        ({"temperature": -0.5}, "temperature must be 0 or above, not -0.5"),
+        ({"seed": -1}, "seed must be 0 to 2147483647, not -1"),
+        ({"seed": 10**29}, f"seed must be 0 to 2147483647, not {10**29}"),
+        ({"timeout": 0}, "timeout must be above 0 and at most 86400 seconds, not 0"),
+        ({"timeout": -1.0}, "timeout must be above 0 .* not -1"),
+        ({"timeout": math.nan}, "timeout must be above 0 .* not nan"),
+        ({"timeout": math.inf}, "timeout must be above 0 .* not inf"),
+        ({"max_retries": -1}, "number of retries must be at least 0, not -1"),
+        ({"model": " "}, "name of the model is empty"),
         ({"base_url": "localhost:1234"}, "must look like http"),
         ({"base_url": "http://localhost:port/v1"}, "must look like http"),
+        ({"base_url": "http://local\x1bhost/v1"}, "must look like http"),
+        ({"base_url": "http://\udcff/v1"}, "must look like http"),
+        ({"criterion": "\udcff"}, r"holds '\\udcff', which is no Unicode text"),
     ],
 )
 def test_impossible_arguments_cost_no_request(server, ask, settings, message):
@@ -306,7 +401,104 @@ def test_impossible_arguments_cost_no_request(server, ask, settings, message):
     assert server.requests == []
 
 
+@pytest.mark.parametrize("key", [f"{KEY}\n{KEY}", f"{KEY} {KEY}", f"{KEY}\x1b", "schlüssel"])
+def test_a_key_that_was_copied_badly(server, ask, monkeypatch, key):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(
+        UserError, match="OPENAI_API_KEY holds a character that no key has"
+    ) as caught:
+        ask()
+    assert server.requests == [] and not holds_key(str(caught.value))
+
+
+# Bytes 0x1b and 0x07 start colors and ring, U+202E turns the writing around.
+RED = "\x1b[31mred\x07\x9b1m\u202e\u2066\u2028\r\n\0"
+
+
+@pytest.mark.parametrize("status", [400, 404, 429, 500])
+def test_an_error_cannot_control_the_terminal(server, ask, status):
+    server.replies = [fails(status, f"went {RED} wrong")]
+    with pytest.raises(UserError, match=r"went .*red.* wrong") as caught:
+        ask()
+    assert str(caught.value).isprintable()
+
+
+def test_a_text_cannot_control_the_terminal(server, ask):
+    server.replies = [gives(RED), says(f'["a{RED}", {json.dumps(RED + "b")}]'), says(f"1. c{RED}")]
+    assert all(text.isprintable() for text in ask().texts)
+    server.replies = [says(f"I am {RED}")]
+    with pytest.raises(UserError, match="I am") as caught:
+        ask("hue")
+    assert str(caught.value).isprintable()
+
+
 # ---- the cache, and the key ---------------------------------------------------------------------
+
+
+def holds_key(text):
+    """Whether 8 characters of the key, one after the other, are in `text`."""
+    return any(KEY[i : i + 8].lower() in text.lower() for i in range(len(KEY) - 7))
+
+
+ECHOES = [
+    KEY,
+    KEY.upper(),
+    f"Bearer {KEY}",
+    KEY[5:13],
+    f"{KEY[:10]}...{KEY[-9:]}",
+    KEY + KEY,
+    *(b64encode(b"Key"[:n] + KEY.encode() + b"!").decode() for n in range(4)),
+    "\u200b".join(KEY),
+    "\b".join(KEY),
+    KEY.replace("-", "\x1b-"),
+]
+
+
+@pytest.mark.parametrize("echo", ECHOES)
+def test_a_key_that_the_server_repeats_is_hidden(server, ask, tmp_path, echo):
+    def is_hidden(said):
+        assert not holds_key(said) and echo[2:-2] not in said
+        return "(key)" in said or "gave no list" in said
+
+    escaped = "".join(f"\\u{ord(char):04x}" for char in echo)
+    for reply in (
+        gives("red", f"my {echo}"),
+        says(f'["red", "{escaped}"]'),
+        says(f"1. red\n- {echo}"),
+    ):
+        server.replies = [reply]
+        try:
+            basis = ask(str(len(server.requests)), number=2)
+            basis.save(tmp_path / "cache" / "basis.yaml")
+            assert is_hidden(str(basis))
+        except UserError as error:
+            assert is_hidden(str(error))
+    for reply in (
+        says(f"Your key: {echo}"),
+        fails(500, echo),
+        fails(404, f"/{echo}"),
+        fails(429, echo),
+    ):
+        server.replies = [reply]
+        with pytest.raises(UserError, match=r"\(key\)") as caught:
+            ask()
+        assert is_hidden(str(caught.value))
+    for file in (tmp_path / "cache").rglob("*"):
+        assert is_hidden(file.read_text())
+
+
+def test_a_key_that_an_earlier_version_kept_is_hidden(server, ask, tmp_path):
+    server.replies = [gives("red", "blue")]
+    ask(number=2)
+    [file] = (tmp_path / "cache").iterdir()
+    file.write_text(file.read_text().replace("blue", KEY))
+    assert ask(number=2).texts == ("red", "(key)") and len(server.requests) == 1
+
+
+def test_a_short_key_is_no_secret(server, ask, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "none")  # as local servers are given
+    server.replies = [gives("none of these")]
+    assert ask(number=1).texts == ("none of these",)
 
 
 def test_the_same_call_again_asks_nobody(server, ask, monkeypatch):
@@ -315,6 +507,7 @@ def test_the_same_call_again_asks_nobody(server, ask, monkeypatch):
     assert len(server.requests) == 4
     monkeypatch.delenv("OPENAI_API_KEY")
     assert ask(vlm_prompt="a photo of a {text} thing").texts == basis.texts
+    monkeypatch.setenv("OPENAI_API_KEY", "\udcff" * 9)  # of no use, but not needed either
     assert ask() == basis
     assert len(server.requests) == 4
 
@@ -367,16 +560,37 @@ def test_the_server_and_the_schema_are_in_the_key(server, ask, tmp_path):
     assert llm._path(Path(), plain) != llm._path(Path(), {**plain, "schema": True})
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"request": 1, "answer": "[]"}', "\ufffd"])
+DAMAGES = ["", "{", "[]", '{"request": 1, "answer": "[]"}', "\ufffd", "null", "7", '"request"']
+DAMAGES += ["[" * 100_000, '{"request":' * 100_000, "1" * 5000]
+PARTS = [
+    *({part: value} for part in ("request", "date", "client") for value in (None, [], {}, 7)),
+    *({"answer": value} for value in (None, ["red"], {"texts": ["red"]}, 7)),
+    {"date": "\x1b[31mtoday"},
+    {"answer": "I know no colors."},
+    {"answer": "[" * 100_000},
+]
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES, *PARTS], ids=lambda damage: str(damage)[:30])
 def test_a_damaged_or_foreign_cache_file_is_not_read_as_good(server, ask, tmp_path, damage):
     server.replies = [gives("red")]
     ask(number=1)
     [file] = (tmp_path / "cache").iterdir()
     good = file.read_text()
-    file.write_text(damage)
+    damaged = damage if isinstance(damage, str) else json.dumps({**json.loads(good), **damage})
+    file.write_text(damaged)
     assert ask(number=1).texts == ("red",)
     assert len(server.requests) == 2
     assert json.loads(file.read_text())["answer"] == json.loads(good)["answer"]  # and is mended
+
+
+def test_a_record_without_its_date_is_asked_again(server, ask, tmp_path):
+    server.replies = [gives("red")]
+    ask(number=1)
+    [file] = (tmp_path / "cache").iterdir()
+    record = json.loads(file.read_text())
+    file.write_text(json.dumps({part: record[part] for part in ("request", "answer")}))
+    assert ask(number=1).texts == ("red",) and len(server.requests) == 2
 
 
 def test_neither_key_nor_password_is_written_anywhere(server, ask, tmp_path):
@@ -461,10 +675,59 @@ def test_what_earlier_versions_kept_is_still_found(server, ask, tmp_path):
         ('["red", "x[1]', ["red"]),
         ('["caf\\u00e9", "a\\/b", "\\ud800c', ["café", "a/b"]),
         ('["half \\ud800 a pair"]', ["half  a pair"]),
+        ('["\\u001b[31mred", "a\\u202eb", "c\\u2028d"]', ["[31mred", "ab", "c d"]),
+        ("['it\\'s', 'a \\\\ b', 'say \"x\" now', \"it\\'s\"]", ["it's", "a \\ b", 'say "x" now']),
+        ('["red",\n "sky\nblue"]', ["red", "sky blue"]),
+        ('see [the list]: ["red"], ["blue"]', ["red", "blue"]),
     ],
 )
 def test_forms_of_lists(answer, texts):
     assert parse_texts(answer) == texts
+
+
+def cleaned(answer):
+    """The texts of any answer, which must be clean and come quickly; [] for one that is refused."""
+    began = time.process_time()
+    try:
+        texts = parse_texts(answer)
+    except UserError as error:
+        assert len(str(error)) < 300 and str(error).isprintable()
+        texts = []
+    assert time.process_time() - began < 1
+    assert all(texts) and all(text.isprintable() for text in texts)
+    assert len({fold(text) for text in texts}) == len(texts) <= 5000
+    return texts
+
+
+UNITS = ["[", "[]", '["a", ', "['", '["', '[""', '["a" x', "['[\"", "\"['", '["\\', '{"a":', "[1,"]
+UNITS += ["[ ", "1. a\n", "- ", "\t", "<think>", "\\", '"', "İ", '[\'a["b","c\'d",']
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_the_largest_answers_are_read_quickly(unit):
+    for begin in ("", '["'):
+        cleaned((begin + unit * 1_000_000)[:1_000_000])
+
+
+@pytest.mark.parametrize("end", ["", "]", '"]', "'", "'}"])
+def test_deep_answers_are_read_quickly(end):
+    for deep in ("[" * 200_000, '["a", ' * 50_000, "['" * 100_000, '{"texts": [' * 50_000):
+        cleaned(deep + end * 50_000)
+
+
+@given(st.text(max_size=5000) | st.text("[]{}\"'\\,:-1. \nau\x1b\u202e\u2028\ud800", max_size=5000))
+def test_any_answer_gives_clean_texts_or_is_refused(answer):
+    cleaned(answer)
+
+
+def test_an_answer_has_a_limited_number_of_texts():
+    texts = [str(n) for n in range(5000)]
+    assert cleaned(json.dumps(texts)) == texts
+    for answer in (json.dumps([*texts, "x"]), json.dumps([texts, ["x"]])[1:], "- x\n" * 5001):
+        with pytest.raises(
+            UserError, match="more than 5000 things in one answer; try another model"
+        ):
+            parse_texts(answer)
 
 
 # Any characters that a basis can hold; `_clean` keeps such a text as it is.

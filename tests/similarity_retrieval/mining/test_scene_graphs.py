@@ -45,6 +45,15 @@ def test_good_answers():
         assert (found.subject, found.relation, found.object) == ("a", "b", "c")
 
 
+def test_words_cannot_control_the_terminal():
+    [[found]] = read_answer(
+        f'{{"captions": [{ENTRY}]}}'.replace('"b"', r'"\u001b[1m b\u202e\r\n"'), 1
+    )
+    assert found.relation == "[1m b"
+    with pytest.raises(UserError, match="the LLM"):
+        read_answer(f'{{"captions": [{ENTRY}]}}'.replace('"b"', r'"\u001b"'), 1)
+
+
 # word/lemma? /part of speech/dependency/head's position
 SENTENCES = [
     (
