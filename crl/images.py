@@ -1,4 +1,4 @@
-"""Image files and parts of them -> pictures, and pictures -> pixels, decoded ahead in threads."""
+"""Image files and crops of them -> RGB pictures."""
 
 import io
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from PIL.Image import DecompressionBombError
 from crl.run.errors import UserError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-# What Pillow raises over files that it cannot decode.
+# The errors that Pillow raises for files that it cannot decode.
 UNDECODABLE = (OSError, ValueError, SyntaxError, RuntimeError, DecompressionBombError)
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A part of an image file, padded to a square with black: an image of its own.
+    """A part of an image file, padded to a square with black, and used as an image.
 
     Attributes:
         path: the image file.
@@ -29,10 +29,10 @@ class Crop:
 
 
 def image_files(folder: Path | str) -> list[Path]:
-    """All image files below `folder`, by their endings, sorted.
+    """All image files in `folder` and its subfolders (see `EXTENSIONS`), sorted.
 
     Raises:
-        UserError: there are none.
+        UserError: there are no image files.
     """
     folder = Path(folder).expanduser()
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
@@ -47,15 +47,15 @@ def file_of(image: Path | Crop) -> Path:
 
 
 def open_image(image: Path | Crop, content: bytes | None = None) -> Image.Image:
-    """The picture that is embedded: RGB, whole, or cut out and padded to a square.
+    """The picture that is embedded: RGB; a crop is cut out and padded to a square.
 
-    Padding is GeneCIS's: centred; an odd row or column of black comes last.
+    Padding is as in GeneCIS: centred; an odd row or column of black comes last.
 
     Args:
-        content: of the file, where it has been read already.
+        content: the bytes of the file, if they have been read already.
 
     Raises:
-        OSError, ValueError, ...: `UNDECODABLE`, or a box that is empty or leaves the picture.
+        OSError, ValueError, ...: `UNDECODABLE`, or a box that is empty or exceeds the picture.
     """
     with Image.open(file_of(image) if content is None else io.BytesIO(content)) as opened:
         picture = to_rgb(opened)

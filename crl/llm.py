@@ -1,12 +1,12 @@
 """The LLM step: a criterion in plain words -> the texts of its basis (paper, Table 12).
 
 Any server with the OpenAI chat protocol can be asked (OpenAI, Ollama, vLLM, llama.cpp). One answer
-seldom holds all that an LLM knows, so it is asked in rounds; each prompt lists the texts so far:
+rarely holds all that an LLM knows, so it is asked in rounds. Each prompt lists the texts so far:
 
     prompt --server--> answer --parse_texts--> texts
 
-The rounds end when the number is reached or two rounds in a row bring nothing new. Every good
-answer is kept on disk, so the same call again costs nothing, and an interrupted one goes on.
+The rounds end when there are enough texts, or when two rounds in a row give no new text. Every good
+answer is kept on disk. So a repeated call costs nothing, and an interrupted one continues.
 """
 
 import ast
@@ -43,8 +43,8 @@ LLM_PROMPTS = (
 )
 
 MAX_ROUNDS = 50  # limits the cost: some models never stop
-STALE_ROUNDS = 2  # at temperature 1 a single round without a new text happens by chance
-MAX_CHARACTERS = 100  # a longer text is prose; the longest in the paper's bases has about 50
+STALE_ROUNDS = 2  # at temperature 1, one round without a new text can happen by chance
+MAX_CHARACTERS = 100  # a longer text is prose; the longest text in the paper's bases has about 50
 
 SCHEMA = {
     "type": "json_schema",
@@ -84,20 +84,20 @@ def generate_basis(
         model: a name that the server at `base_url` knows.
         llm_prompt: which of `LLM_PROMPTS`, from 1.
         temperature: of the sampling; the paper uses 1 and tries 0, 0.5 and 1.5 (Table 11).
-        seed: round r uses seed + r, since the same question with the same seed could only get the
-            same answer. Servers may ignore it.
+        seed: round r uses seed + r, since the same question with the same seed would get the same
+            answer. Servers may ignore it.
         number: how many texts are wanted; None: as many as the model gives.
         examples: two or three texts that show the model what is meant.
         cache_dir: folder where the answers are kept.
         timeout: seconds that one request may take.
-        max_retries: how often a request is repeated after a passing fault.
+        max_retries: how often a request is repeated after a temporary fault.
 
     Returns:
-        At most `number` texts: fewer if the rounds end before (see `MAX_ROUNDS`, `STALE_ROUNDS`).
+        At most `number` texts: fewer if the rounds end early (see `MAX_ROUNDS`, `STALE_ROUNDS`).
 
     Raises:
-        UserError: an impossible argument; no key, no server, no such model, rate limit; a first
-            answer that is no list of texts.
+        UserError: an invalid argument; no key, no server, no such model, rate limit; a first answer
+            that is not a list of texts.
     """
     if not criterion.strip():
         raise UserError("the criterion is empty; name what the texts describe, e.g. color")
@@ -114,7 +114,7 @@ def generate_basis(
     while len(texts) < (number or math.inf) and stale < STALE_ROUNDS and rounds < MAX_ROUNDS:
         found, record = server.answer(
             build_prompt(criterion, llm_prompt, number, examples, list(texts.values())),
-            # "There are no others." is a proper answer, but not to the first question.
+            # "There are no others." is a valid answer, but not to the first question.
             read=_parse_rest if texts else parse_texts,
             model=model,
             temperature=temperature,
@@ -150,7 +150,7 @@ def generate_basis(
 def build_prompt(
     criterion: str, llm_prompt: int, number: int | None, examples: Sequence[str], have: list[str]
 ) -> str:
-    """The question of one round: the paper's LLM prompt and instructions on the answer's form."""
+    """The question of one round: the paper's LLM prompt, and the format of the answer."""
     lines = [LLM_PROMPTS[llm_prompt - 1].format(criterion=criterion)]
     if examples:
         lines.append(f"For example: {json.dumps(list(examples), ensure_ascii=False)}.")
@@ -178,7 +178,7 @@ def parse_texts(answer: str) -> list[str]:
     the complete texts of a list that was cut off; numbered and bulleted lines.
 
     Raises:
-        UserError: with the beginning of the answer, if it has no list, or a list of other things.
+        UserError: the answer has no list, or a list of other things; shows how the answer begins.
 
     >>> parse_texts("Sure! ['navy', 'Navy', 'sky bl")
     ['navy']
@@ -215,7 +215,8 @@ def _parse_rest(answer: str) -> list[str]:
 
 
 def _listed(body: str) -> list[Any] | None:
-    """The items of all bracketed lists (a model may sort texts into groups); None without any."""
+    """The items of all bracketed lists (a model may sort texts into groups); None if there is no
+    list."""
     found: list[Any] | None = None
     start = body.find("[")
     while start >= 0:
@@ -227,16 +228,16 @@ def _listed(body: str) -> list[Any] | None:
 
 
 def _list_at(body: str, start: int) -> tuple[list[Any] | None, int]:
-    """The list that begins with the `[` at `start`, or None, and where to read on.
+    """The list that begins with the `[` at `start`, or None, and where to continue reading.
 
-    It is read as JSON; if that fails as Python (single quotes, a comma at the end); and if that
-    fails too as a list that was cut off.
+    It is read as JSON; if that fails, as Python (single quotes, a comma at the end); if that fails
+    too, as a list that was cut off.
     """
     try:
         return json.JSONDecoder().raw_decode(body, start)
     except (ValueError, RecursionError):
         pass
-    # The next `]` closes the list, unless it is part of a text: then try the last one.
+    # The next `]` closes the list, unless it is part of a text. Then try the last `]`.
     for end in (body.find("]", start) + 1, body.rfind("]") + 1):
         try:
             return list(ast.literal_eval(body[start:end])), end
@@ -248,7 +249,7 @@ def _list_at(body: str, start: int) -> tuple[list[Any] | None, int]:
 
 
 def _unquote(literal: str) -> str:
-    """The text of a quoted string, with JSON's escapes replaced where it has any."""
+    """The text of a quoted string, with JSON's escapes replaced."""
     try:
         return json.loads(literal)
     except ValueError:
@@ -274,7 +275,7 @@ class Server:
     Args:
         base_url: its address, e.g. http://localhost:11434/v1.
         timeout: seconds that one request may take.
-        max_retries: how often a request is repeated after a passing fault.
+        max_retries: how often a request is repeated after a temporary fault.
     """
 
     def __init__(self, base_url: str, timeout: float = 120.0, max_retries: int = 4):
@@ -300,17 +301,17 @@ class Server:
         cache_dir: Path,
         schema: dict[str, Any] | None = None,
     ) -> tuple[Value, dict[str, Any]]:
-        """What `read` makes of the answer to `prompt`, and the record of that answer.
+        """The value that `read` returns for the answer to `prompt`, and the record of that answer.
 
         A record holds the request, the answer, its date and the client. Records whose answer can be
         read are kept in `cache_dir`, and the same question is not asked again.
 
         Args:
-            read: turns the model's words into a value; raises a UserError where it cannot.
+            read: turns the model's answer into a value; raises a UserError if it cannot.
             schema: the `response_format` for servers that support it; None: `SCHEMA`.
 
         Raises:
-            UserError: no key, no server, no such model, rate limit; and what `read` raises.
+            UserError: no key, no server, no such model, rate limit; any error of `read`.
         """
         request = {
             "base_url": self.public_url,
@@ -352,10 +353,10 @@ class Server:
         }
 
     def _complete(self, key: str, request: dict[str, Any]) -> str:
-        """The model's words."""
+        """The text of the model's answer."""
         schema = request.get("response_format", SCHEMA)
         # The key is sent to the server that --base-url names, since hosted servers need it. Local
-        # ones need none, but the client insists on sending something.
+        # servers need no key, but the client must send something.
         client = openai.OpenAI(
             api_key=key or "none",
             base_url=self.base_url,
@@ -395,7 +396,7 @@ class Server:
         detail = str(getattr(error, "message", error))
         if key:
             detail = detail.replace(key, "(key)")
-        detail = _short(detail)  # after the key is gone: cut before, half of it could remain
+        detail = _short(detail)  # only now: cutting first could leave half of the key
         url = self.public_url
         match error:
             case openai.APITimeoutError():
@@ -424,7 +425,7 @@ def _path(cache_dir: Path, request: dict[str, Any]) -> Path:
 
 
 def _recall(cache_dir: Path, request: dict[str, Any]) -> dict[str, Any] | None:
-    """The record of `request` that was kept, with or without the schema; None if there is none."""
+    """The kept record of `request`, with or without the schema; None if there is no record."""
     for schema in (True, False):
         wanted = {**request, "schema": schema}
         try:

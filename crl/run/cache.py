@@ -1,8 +1,9 @@
 """Embeddings on disk: shards of safetensors below `<cache>/<fingerprint>/{image,text}/`.
 
-A shard holds the digests of what it embeds (content, not names: copies, renamed files and several
-data sets share entries) beside the embeddings, and appears by renaming a finished temporary file.
-So a killed run goes on from its last shard, and a growing folder costs only its new images.
+A shard holds embeddings, and the digest of each image or text. Digests are of the content, not of
+the name: copies, renamed files and several data sets share entries. A shard is written to a
+temporary file, which is renamed when it is finished. So a killed run continues after its last
+shard, and a growing folder costs only its new images.
 """
 
 import hashlib
@@ -21,8 +22,8 @@ from safetensors.numpy import save
 from crl.run.errors import UserError
 from crl.run.files import atomic_path
 
-# What a kill can cost. A fixed number of whole batches, so that a resumed run batches alike and
-# gives the very same numbers.
+# The most that a kill can cost. A fixed number of whole batches, so that a resumed run makes the
+# same batches and gives exactly the same numbers.
 BATCHES_PER_SHARD = 8
 FORMAT = "crl-embeddings-1"
 # In the user's cache folder, so that all working directories share it.
@@ -53,7 +54,7 @@ class Store:
             self._enter(shard, digests)
 
     def missing(self, digests: Iterable[bytes]) -> list[bytes]:
-        """Those not stored yet, each once, in order of first appearance."""
+        """The digests that are not stored yet, each once, in order of first appearance."""
         return [digest for digest in dict.fromkeys(digests) if digest not in self.places]
 
     def add_all(self, batches: Iterable[tuple[list[bytes], np.ndarray]]) -> None:
@@ -77,7 +78,7 @@ class Store:
             ids = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)
             target = self.folder / f"{name}.safetensors"
             with atomic_path(target) as temporary:
-                # not save_file: a full disk must show as the OSError that it is
+                # not save_file, which would hide that a full disk is an OSError
                 temporary.write_bytes(save({"ids": ids, "embeddings": embeddings}, manifest))
             self._enter(target, digests)
 
@@ -98,7 +99,7 @@ class Store:
     def _memory_map(self, shape: tuple[int, ...]) -> np.ndarray:
         size = int(np.prod(shape)) * 4
         with tempfile.TemporaryFile(dir=self.folder) as file:
-            if hasattr(os, "posix_fallocate"):  # a full disk shows here, not as a crash later
+            if hasattr(os, "posix_fallocate"):  # a full disk is an error here, not a crash later
                 os.posix_fallocate(file.fileno(), 0, size)
             return np.memmap(file, np.float32, "w+", shape=shape)
 
@@ -120,8 +121,8 @@ class Store:
 
 @contextmanager
 def open_store(fingerprint: str, kind: str, cache: Path | None) -> Iterator[Store]:
-    """The embeddings of one VLM and kind (`image`, `text`); with `cache=None` they are gone after
-    the block."""
+    """The embeddings of one VLM and kind (`image`, `text`); with `cache=None` they are deleted
+    after the block."""
     with ExitStack() as stack:
         root = cache or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder = Path(root) / fingerprint / kind

@@ -1,4 +1,4 @@
-"""Configuration: defaults < YAML file < command line, validated, with unknown keys refused."""
+"""Configuration: defaults < YAML file < command line; validated, and unknown keys are refused."""
 
 import argparse
 from collections.abc import Collection
@@ -15,7 +15,7 @@ from crl.run.files import read_yaml
 
 class Config(BaseModel):
     """Base of every task's configuration: a key that is not a field is an error, `~` in a path is
-    the home folder, and `name` is that of one folder, so that results stay in `outputs`."""
+    the home folder, and `name` must name one folder, so that results stay in `outputs`."""
 
     model_config = ConfigDict(extra="forbid", validate_default=True)
 
@@ -24,7 +24,7 @@ class Config(BaseModel):
     def _home(cls, value):
         return value.expanduser() if isinstance(value, Path) else value
 
-    @field_validator("name", check_fields=False)  # a field of those that inherit
+    @field_validator("name", check_fields=False)  # a field of the subclasses
     @classmethod
     def _one_folder(cls, name: str) -> str:
         if name in ("", ".", "..") or set(name) & set("/\\\0"):
@@ -55,7 +55,7 @@ class EvaluationConfig(EmbeddingConfig):
     """Keys of every script that evaluates.
 
     Attributes:
-        replaced_by_features: keys that have no use beside `features`.
+        replaced_by_features: keys that are not used if `features` is given.
     """
 
     replaced_by_features: ClassVar[frozenset[str]] = frozenset(
@@ -77,9 +77,9 @@ def load_config(
 
     Args:
         about: what the script does, for `--help`.
-        unused: fields that this script does not use. They may stand in a file that two scripts
-            share, but on the command line they are an error. Likewise, with `features`, the fields
-            that it replaces.
+        unused: fields that this script does not use. They may be in a file that two scripts share,
+            but on the command line they are an error. With `features`, the same holds for the
+            fields that it replaces.
 
     Raises:
         UserError: no such file, bad YAML, an unknown or unused key, or a bad value.
@@ -126,7 +126,7 @@ def _override(text: str, kind: type[Config]) -> tuple[str, Any]:
     _check_key(key, kind, "the command line")
     try:
         return key, yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: the 99th of May
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date, 2024-05-99
         raise UserError(f"{text!r}: the value is not valid YAML") from error
 
 
@@ -143,7 +143,7 @@ def _shown(field) -> str:
 
 
 class _Plain(yaml.SafeDumper):
-    """A list that stands twice is written twice, not by reference."""
+    """Writes a list that occurs twice in full both times, not by reference."""
 
     def ignore_aliases(self, data) -> bool:
         return True

@@ -1,4 +1,4 @@
-"""Errors that the person at the keyboard can mend, shown as one line."""
+"""Errors that the user can fix, shown as one line."""
 
 import difflib
 import errno
