@@ -2,8 +2,8 @@
 
     python classification_clustering/few_shot.py --config configs/clevr4.yaml vlm=clip shots=[1,5]
 
-Prints and saves the accuracy in percent, mean and standard deviation over seeds, and draws t-SNE
-maps, universal beside conditional.
+Prints and saves the accuracy in percent, mean and standard deviation over seeds. Draws t-SNE maps
+of both representations.
 """
 
 import time
@@ -37,7 +37,7 @@ def measure(inputs: Inputs, r: np.ndarray, shots: list[int], seeds: int) -> dict
 
 
 def draw(inputs: Inputs, r: np.ndarray, run: Run) -> None:
-    """t-SNE map, universal beside conditional, unless it is there."""
+    """Draw the t-SNE map of both representations, unless the file exists."""
     file = run.folder / f"tsne-{inputs.file_name}.png"
     if not file.exists():
         tsne_pair(inputs.universal, r, inputs.labels, inputs.class_names, inputs.title, file)
@@ -47,7 +47,7 @@ def draw(inputs: Inputs, r: np.ndarray, run: Run) -> None:
 def main(argv: list[str]) -> None:
     config = load_config(EvaluateConfig, argv, __doc__)
     run = Run(config.outputs / "few_shot" / config.name, config.model_dump(mode="json"))
-    for inputs in load_inputs(config, at_least=max(config.shots) + 1):  # one to test on
+    for inputs in load_inputs(config, at_least=max(config.shots) + 1):  # + 1 to test
         crl = ConditionalProjection(inputs.text, normalise="standardise")
         r = crl.fit_transform(inputs.image)  # R = I Tᵀ, (N, K), standardised
         key = digest("few-shot", inputs.digest, config.shots, config.seeds)

@@ -62,7 +62,7 @@ class EvaluationConfig(EmbeddingConfig):
         {"vlm", "bases", "texts", *EmbeddingConfig.model_fields} - RunConfig.model_fields.keys()
     ) | {"device"}
 
-    texts: int | None = Field(None, gt=1, description="use the first so many texts of each basis")
+    texts: int | None = Field(None, gt=1, description="use the first N texts of each basis")
     features: Path | None = Field(None, description="NPZ with embeddings made elsewhere; no vlm")
     figures: bool = Field(True, description="draw figures")
 

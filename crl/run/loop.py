@@ -45,7 +45,7 @@ class TrainingConfig(RunConfig):
     seed: int = Field(0, ge=0, description="of everything random")
     validate_every: int = Field(1, gt=0, description="epochs from one validation to the next")
     patience: int | None = Field(
-        None, gt=0, description="stop after so many validations without a better one; none: never"
+        None, gt=0, description="stop after N validations without a better one; none: never"
     )
     checkpoint_every: int = Field(500, gt=0, description="steps between checkpoints in an epoch")
 
