@@ -34,7 +34,7 @@ def embed(
     """Raw embeddings of all images and conditions: (M, D) and (C, D), float32, on the CPU.
 
     Raises:
-        UserError: an unreadable image, several vectors per image, or embeddings that are not finite.
+        UserError: an unreadable image, several vectors per image, embeddings that are not finite.
     """
     workers = config.workers or None
     image = embed_images(vlm, data.images, cache, config.embed_batch, workers, single=True).image
