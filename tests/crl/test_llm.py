@@ -37,7 +37,7 @@ def fails(status, message="no"):
 
 
 class Server(ThreadingHTTPServer):
-    """Gives `replies` in turn, the last one for ever; keeps the requests that it got."""
+    """Gives `replies` in turn, then always the last one; keeps the requests that it got."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
