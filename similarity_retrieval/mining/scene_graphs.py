@@ -239,7 +239,7 @@ def llm_parser(model: str, base_url: str, cache: Path) -> Parser:
             half = len(captions) // 2
             return ask(captions[:half]) + ask(captions[half:])
         except UserError as error:
-            kept = "what was parsed is kept: the same command goes on"
+            kept = "what was parsed is kept: the same command continues"
             raise UserError(f"{error} ({kept}; or {CHOICES})") from error
 
     def parse(captions: list[str]) -> list[list[Relation] | None]:
