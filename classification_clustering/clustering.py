@@ -3,7 +3,7 @@
     python classification_clustering/clustering.py --config configs/clevr4.yaml vlm=clip
 
 Prints and saves NMI, ACC (Hungarian match) and ARI in percent, mean and standard deviation over
-seeds, and draws t-SNE maps and cluster sheets, universal beside conditional.
+seeds. Draws t-SNE maps and cluster sheets of both representations.
 """
 
 from crl.run.command import command
@@ -28,7 +28,7 @@ def measure(inputs: Inputs, r: np.ndarray, seeds: int, known: dict) -> dict[str,
 
     Args:
         r: R, (N, K).
-        known: keeps the clusterings of I: the four criteria of Clevr4 share them.
+        known: keeps the clusterings of I, which the four criteria of Clevr4 share.
     """
     classes = len(inputs.class_names)
 
@@ -51,7 +51,7 @@ def measure(inputs: Inputs, r: np.ndarray, seeds: int, known: dict) -> dict[str,
 
 
 def draw(inputs: Inputs, r: np.ndarray, run: Run) -> None:
-    """t-SNE map and cluster sheet, universal beside conditional, unless they are there."""
+    """Draw the t-SNE map and the cluster sheet of both representations, unless the files exist."""
     tsne, sheet = (run.folder / f"{kind}-{inputs.file_name}.png" for kind in ("tsne", "clusters"))
     both = inputs.universal, r
     if not tsne.exists():

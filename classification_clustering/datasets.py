@@ -1,9 +1,10 @@
 """Clevr4, Cards and any tree with a folder per class: image files, and a label for each criterion.
 
-A data set of your own: write a function (root, criterion) -> Labelled and enter it in `LOADERS`.
+A data set of your own: write a function (root, criterion) -> Labelled and add it to `LOADERS`.
 
-The orders follow the paper's protocol, because few-shot splits depend on them: the images of Clevr4
-by file name and its classes as its taxonomies list them; folders as torchvision's ImageFolder.
+The order of images and classes follows the paper's protocol, because few-shot splits depend on it:
+the images of Clevr4 by file name, its classes as in its taxonomies; folders as in torchvision's
+ImageFolder.
 """
 
 import json
@@ -22,8 +23,8 @@ CLEVR4_TREE = "clevr_4_10k_v1/{images/*.png, clevr_4_annots.json}"
 CARDS_TREE = "cards/{number/<13 classes>/*, suits/<4 classes>/*}"
 FOLDER_TREE = "<criterion>/<class>/<image files>"
 
-# In the order of Clevr4's taxonomies: a class's number is its place here, as in the authors' code,
-# and few-shot splits shuffle class after class.
+# In the order of Clevr4's taxonomies: a class's number is its position here, as in the authors'
+# code. Few-shot splits shuffle the classes in this order.
 CLEVR4_CLASSES = {
     "texture": "rubber metal checkered emojis wave brick star circles zigzag chessboard".split(),
     "shape": "cube sphere monkey cone torus star teapot diamond gear cylinder".split(),
@@ -57,13 +58,13 @@ def load(
     """Images and labels of the data set `data`, one of `LOADERS`, under `criterion`.
 
     Args:
-        root: the folder that holds `clevr_4_10k_v1`, `cards`, or the criteria's folders.
+        root: the folder that holds `clevr_4_10k_v1`, `cards`, or the folders of the criteria.
         expected: how many images there should be; None accepts any number.
-        at_least: images that each class must have.
+        at_least: how many images each class must have.
 
     Raises:
-        UserError: missing data (with the page to get it from and the tree that is expected), an
-            unknown criterion or label, too few images of a class, or another number of images.
+        UserError: missing data (the message has the download page and the expected tree), an
+            unknown criterion or label, too few images of a class, or a wrong number of images.
     """
     labelled = LOADERS[data](Path(root), criterion)
     if not labelled.paths:
@@ -81,7 +82,7 @@ def check_classes(where: str, labels: np.ndarray, classes: list[str], at_least: 
     """Refuse fewer than two classes, and a class with fewer images than `at_least`.
 
     Raises:
-        UserError: says which class of `where` has how many.
+        UserError: says which class of `where` has how many images.
     """
     if len(classes) < 2:
         raise UserError(f"{where}: there is one class only, {classes[0]}; two or more are needed")
@@ -164,7 +165,7 @@ def _missing(name: str, root: Path, page: str, tree: str) -> UserError:
     )
 
 
-# The names that the key `data` takes.
+# The values of the key `data`.
 LOADERS: dict[str, Callable[[Path, str], Labelled]] = {
     "clevr4": _clevr4,
     "cards": _cards,

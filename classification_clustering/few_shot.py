@@ -2,8 +2,8 @@
 
     python classification_clustering/few_shot.py --config configs/clevr4.yaml vlm=clip shots=[1,5]
 
-Prints and saves the accuracy in percent, mean and standard deviation over seeds, and draws t-SNE
-maps, universal beside conditional.
+Prints and saves the accuracy in percent, mean and standard deviation over seeds. Draws t-SNE maps
+of both representations.
 """
 
 from crl.run.command import command
@@ -39,7 +39,7 @@ def measure(inputs: Inputs, r: np.ndarray, shots: list[int], seeds: int) -> dict
 
 
 def draw(inputs: Inputs, r: np.ndarray, run: Run) -> None:
-    """t-SNE map, universal beside conditional, unless it is there."""
+    """Draw the t-SNE map of both representations, unless the file exists."""
     file = run.folder / f"tsne-{inputs.file_name}.png"
     if not file.exists():
         tsne_pair(inputs.universal, r, inputs.labels, inputs.class_names, inputs.title, file)

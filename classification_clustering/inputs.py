@@ -1,4 +1,4 @@
-"""From a configuration to what clustering.py and few_shot.py need: I, T and labels, all checked."""
+"""Loads and checks what clustering.py and few_shot.py need for a configuration: I, T and labels."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -78,12 +78,12 @@ class Inputs:
 
     Attributes:
         image: (N, D), or (N, Q, D) for a VLM with Q query vectors per image; not normalised.
-        universal: I, (N, D), L2-normalised rows: `image`, or one vector of the Q.
+        universal: I, (N, D), L2-normalised rows: `image`, or one vector from the Q per image.
         text: (K, D), not normalised.
         labels: (N,) int64, index into `class_names`.
         class_text: (C, D), the embedded class names, not normalised; None if they are unknown.
-        paths: N image files; None where the embeddings were made elsewhere.
-        about: what this is, for the results file.
+        paths: N image files; None if the embeddings were made elsewhere.
+        about: VLM, criterion, basis and so on, for the results file.
     """
 
     image: np.ndarray
@@ -114,14 +114,14 @@ class Inputs:
 
 
 def load_inputs(config: EvaluateConfig, at_least: int = 1) -> Iterator[Inputs]:
-    """Every VLM under every criterion, or the embeddings of a file. Files, bases and VLMs are
+    """Yield every VLM under every criterion, or the embeddings of a file. Files, bases and VLMs are
     checked before the first image is embedded.
 
     Args:
-        at_least: images that each class must have.
+        at_least: how many images each class must have.
 
     Raises:
-        UserError: as `load`, `TextBasis.load`, `load_vlm`, `embed_images` and `checked` say.
+        UserError: as in `load`, `TextBasis.load`, `load_vlm`, `embed_images` and `checked`.
     """
     if config.features:
         yield _from_file(config, at_least)
@@ -132,7 +132,7 @@ def load_inputs(config: EvaluateConfig, at_least: int = 1) -> Iterator[Inputs]:
         _check_texts(f"the basis for {criterion!r}", len(basis.texts))
     vlms = [load_vlm(name, config.device, config.precision) for name in config.vlm]
     while vlms:
-        vlm = vlms.pop(0)  # so that its memory is free again when the next one takes its turn
+        vlm = vlms.pop(0)  # so that its memory is free when the next VLM is used
         paths = None
         for criterion, labelled in data.items():
             if labelled.paths != paths:  # the four criteria of Clevr4 share their images

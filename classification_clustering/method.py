@@ -1,6 +1,6 @@
-"""What few-shot classification and clustering compute (paper, Tables 1 and 2), and their metrics.
+"""Few-shot classification, clustering (paper, Tables 1 and 2) and their metrics, as functions.
 
-x stands for either representation, I (N, D) or R (N, K). All metrics are in percent.
+x is either representation, I (N, D) or R (N, K). All metrics are in percent.
 """
 
 import numpy as np
@@ -16,10 +16,11 @@ from crl.projection import l2, project
 def single_vector(image: np.ndarray, rule: str) -> np.ndarray:
     """One universal vector per image from its Q query vectors: (N, Q, D) -> (N, D), unit rows.
 
-    The paper does not say how it reduces the 32 of BLIP-2. R needs no reduction: see `project`.
+    The paper does not say how it reduces the 32 vectors of BLIP-2. R needs no reduction, see
+    `project`.
 
     Args:
-        image: (N, Q, D) L2-normalised rows; (N, D) is returned as it is.
+        image: (N, Q, D) L2-normalised rows; (N, D) is returned unchanged.
         rule: `mean` over the queries, the `first` query, or the elementwise `max`.
     """
     if image.ndim == 2:
@@ -40,8 +41,8 @@ def kmeans(x: np.ndarray, clusters: int, seed: int) -> np.ndarray:
 def few_shot_split(labels: np.ndarray, shots: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Indices of `shots` training images per class, and of all other images.
 
-    NumPy's global generator, and shuffling each class in sorted order, are the paper's protocol:
-    another generator would draw other training images.
+    The paper's protocol uses NumPy's global generator and shuffles the classes in sorted order. Any
+    other way would draw other training images.
     """
     np.random.seed(seed)
     train, test = [], []
@@ -61,10 +62,11 @@ def few_shot(x: np.ndarray, labels: np.ndarray, shots: int, seed: int) -> float:
 
 
 def zero_shot(image: np.ndarray, class_text: np.ndarray, labels: np.ndarray) -> float:
-    """Accuracy of the class whose name is most similar to the image.
+    """Accuracy of predicting the class whose name is most similar to the image.
 
     Args:
-        image: (N, D) or (N, Q, D); class_text: (C, D), the embedded class names; of any length.
+        image: (N, D) or (N, Q, D); class_text: (C, D), the embedded class names; neither need be
+            normalised.
         labels: (N,) integers from 0 to C - 1.
     """
     return accuracy(labels, project(l2(image), l2(class_text)).argmax(axis=1))

@@ -1,4 +1,4 @@
-"""Tables of the results of clustering.py and few_shot.py, and the paper's numbers beside them."""
+"""Tables of the results of clustering.py and few_shot.py, and the paper's numbers next to them."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ BOTH = ("universal", "conditional")
 
 
 def table(cells: Cells, title: str) -> str:
-    """A row for each VLM, criterion and basis; for each metric I beside R, in percent.
+    """One row per VLM, criterion and basis; two columns per metric, I and R, in percent.
 
     `mean ± standard deviation` over seeds; `0-shot` is the accuracy with the true class names.
 
@@ -35,7 +35,7 @@ def table(cells: Cells, title: str) -> str:
 
 
 def notes(cells: Cells) -> list[str]:
-    """What a reader of the table must know beside it."""
+    """Notes that a reader of the table needs."""
     return [
         f"note: {_vlm(cell)}, {_criterion(cell)}: {cell['left_out']} unreadable image(s) left out"
         for cell in cells
@@ -44,7 +44,7 @@ def notes(cells: Cells) -> list[str]:
 
 
 def comparison(paper: dict[str, Any], cells: Cells) -> list[list[str]]:
-    """Rows of the paper's numbers beside ours, for its whole data sets and its VLMs alone.
+    """Rows of the paper's numbers next to ours, only for the paper's complete data sets and VLMs.
 
     Args:
         paper: Table 1 or 2 of configs/paper_tables.json.
@@ -56,7 +56,7 @@ def comparison(paper: dict[str, Any], cells: Cells) -> list[list[str]]:
             continue
         for which, suffix in zip(BOTH, ("", "+CRL"), strict=True):
             vlm = VLMS[cell["vlm"]] + suffix
-            # Clevr4's count stands with Cards in the paper, there with the name of its data set.
+            # The paper lists Clevr4's count with Cards, under the name of its data set.
             known = {f"{name}:{key}": value for key, value in paper["clevr4-10k"][vlm].items()}
             known |= paper["count_and_cards"][vlm]
             for metric, score in cell["scores"][which].items():
@@ -68,7 +68,7 @@ def comparison(paper: dict[str, Any], cells: Cells) -> list[list[str]]:
 
 
 def report(cells: Cells, paper: dict[str, Any]) -> str:
-    """Table, notes and comparison of one task's results; `paper` is its table of the paper."""
+    """Table, notes and comparison of one task's results; `paper`: the paper's table of the task."""
     shots = any(metric.endswith("-shot") for metric in _metrics(cells))
     task = "few_shot" if shots else "clustering"
     title = f"{task}, percent: mean ± standard deviation over seeds"
@@ -84,7 +84,7 @@ def _metrics(cells: Cells) -> list[str]:
 
 
 def _vlm(cell: dict[str, Any]) -> str:
-    """With the rule that made one vector of several, for which I depends on it."""
+    """The VLM, with the rule of `single_vector` if it was used, because I depends on it."""
     rule = cell.get("image_vector")
     return cell["vlm"] + (f" [{rule}]" if rule else "")
 

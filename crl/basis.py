@@ -1,4 +1,4 @@
-"""The text basis: what an LLM wrote about a criterion, and how a VLM is asked to read it."""
+"""The text basis: an LLM's texts about a criterion, and the prompt in which a VLM reads them."""
 
 import hashlib
 import unicodedata
@@ -24,8 +24,8 @@ class TextBasis(BaseModel):
         criterion: what the texts describe, e.g. `color`.
         vlm_prompt: template with `{text}`, e.g. `objects with the color of {text}` (Table 13).
         texts: K texts, in order; distinct after folding case and white space.
-        allow_repeats: the texts may repeat. Some of the paper's own lists do, and only the same
-            list gives the same numbers; set by `scripts/import_official_bases.py`.
+        allow_repeats: the same text may occur twice. Some of the paper's lists have such texts, and
+            only the same list gives the same numbers; set by `scripts/import_official_bases.py`.
         provenance: who or what wrote them and how (LLM, prompt, temperature, seed, date).
     """
 
@@ -82,10 +82,10 @@ class TextBasis(BaseModel):
 
     @classmethod
     def load(cls, name: str | Path, first: int | None = None) -> "TextBasis":
-        """Read a YAML file, or by name (`clevr4_color`) one of those in `configs/bases/`.
+        """Read a YAML file, or a basis in `configs/bases/` by its name (`clevr4_color`).
 
         Args:
-            first: keep only so many texts, the first ones; None keeps all.
+            first: how many texts to keep, from the beginning; None keeps all.
 
         Raises:
             UserError: no such basis, a file of another form, or fewer texts than `first`.
@@ -115,7 +115,7 @@ def fold(text: str) -> str:
 
 
 def basis_label(name: str | Path) -> str:
-    """How tables name a basis: a shipped one by its name, a file by its folder and name.
+    """The name of a basis in tables: a shipped basis by its name, a file by its folder and name.
 
     >>> basis_label("configs/official_bases/clevr4_color.yaml")
     'official_bases/clevr4_color'

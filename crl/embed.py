@@ -1,11 +1,11 @@
-"""Images or texts -> embeddings: batched, resumable, and each distinct one encoded once, ever.
+"""Images or texts -> embeddings: batched, resumable; each distinct image or text is encoded once.
 
     I = embed_images(vlm, paths).image    # (N, D)
     T = embed_texts(vlm, basis.prompts)   # (K, D)
 
-Embeddings are not L2-normalised. They are kept in a cache (`crl.run.cache`) under the VLM's
-fingerprint and the content of what they embed. A crop is an image like any other: its content is
-that of its file, and the box.
+Embeddings are not L2-normalised. They are kept in a cache (`crl.run.cache`). The key is the VLM's
+fingerprint and the content of the image or text. The content of a crop is that of its file, and the
+box.
 """
 
 import os
@@ -29,18 +29,18 @@ from crl.run.progress import progress
 from crl.vlm import VLM
 
 Embeddable = Path | Crop
-AHEAD = 128  # images that are read and decoded before they are asked for
+AHEAD = 128  # images that are read and decoded in advance
 
 
 @dataclass(frozen=True)
 class ImageEmbeddings:
-    """What `embed_images` gives.
+    """The result of `embed_images`.
 
     Attributes:
         image: (N, D) float32, or (N, Q, D) for a VLM with Q query vectors; not normalised; a
             memory map, so that only the rows in use take memory.
-        kept: (N,) which of the given images the rows belong to: all of them, unless unreadable
-            ones were skipped.
+        kept: (N,) index of the given image of each row: all images, unless unreadable ones were
+            skipped.
     """
 
     image: np.ndarray
@@ -56,15 +56,15 @@ def embed_images(
     unreadable: Literal["error", "skip"] = "error",
     single: bool = False,
 ) -> ImageEmbeddings:
-    """Embed image files and crops; one named several times, or copied, is encoded once.
+    """Embed image files and crops. An image that is named twice, or copied, is encoded once.
 
     Args:
-        images: N image files, whole or a part of them.
+        images: N image files or crops.
         cache: folder of the embedding cache; None keeps nothing.
         workers: threads that decode images; None: one per core, at most 8.
         unreadable: `error` stops at an image that cannot be decoded and names it; `skip` leaves
-            such images out and warns how many there were.
-        single: refuse a VLM that gives several vectors per image, after its first batch.
+            such images out, with a warning that says how many.
+        single: refuse a VLM that gives several vectors per image, after the first batch.
 
     Raises:
         UserError: no images, a missing file, an unreadable image, or too many vectors.
@@ -176,11 +176,11 @@ Found = tuple[Embeddable, bytes, Tensor | str | None]  # image, digest, what was
 def _read_ahead(
     vlm: VLM, images: list[Embeddable], known: dict, workers: int | None
 ) -> Iterator[Found]:
-    """Each image with its digest and its pixels (3, H, W); or None where `known` has the digest; or
-    a text that says why it cannot be read. Each file is read once, whatever number of crops it has.
+    """Yield each image with its digest and one of: its pixels (3, H, W); None if `known` has the
+    digest; a text that says why it cannot be read. Each file is read once for all its crops.
 
-    By threads, for Pillow releases Python's lock while it decodes and resizes; processes would be
-    slower to start and hold several times the memory.
+    Uses threads, because Pillow releases Python's lock while it decodes and resizes. Processes
+    would start more slowly and need several times the memory.
     """
     by_file: dict[Path, list[Embeddable]] = {}
     for image in images:
@@ -189,8 +189,8 @@ def _read_ahead(
     threads = torch.get_num_threads()
     pending: deque[Future[list[Found]]] = deque()
     waiting = 0  # images in `pending`
-    # A decoding thread is one core's work. Torch keeps the setting per thread, but hands it on to
-    # later threads too; so it is put back.
+    # Each decoding thread uses one core. Torch's setting is per thread, but later threads inherit
+    # it; so it is restored.
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
             for file, parts in by_file.items():

@@ -33,7 +33,7 @@ class UnreadableImage(Exception):
 
 @dataclass(frozen=True)
 class Crop:
-    """A part of an image file, padded to a square with black: an image of its own.
+    """A part of an image file, padded to a square with black, and used as an image.
 
     Attributes:
         path: the image file.
@@ -87,12 +87,12 @@ def file_of(image: Path | Crop) -> Path:
 
 
 def open_image(image: Path | Crop, content: bytes | None = None) -> Image.Image:
-    """The picture that is embedded: RGB, whole, or cut out and padded to a square.
+    """The picture that is embedded: RGB; a crop is cut out and padded to a square.
 
-    Padding is GeneCIS's: centred; an odd row or column of black comes last.
+    Padding is as in GeneCIS: centred; an odd row or column of black comes last.
 
     Args:
-        content: of the file, where it has been read already.
+        content: the bytes of the file, if they have been read already.
 
     Raises:
         UnreadableImage: no such file, or none that shows a picture; or the box is empty or leaves

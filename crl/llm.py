@@ -1,12 +1,12 @@
 """The LLM step: a criterion in plain words -> the texts of its basis (paper, Table 12).
 
 Any server with the OpenAI chat protocol can be asked (OpenAI, Ollama, vLLM, llama.cpp). One answer
-seldom holds all that an LLM knows, so it is asked in rounds; each prompt lists the texts so far:
+rarely holds all that an LLM knows, so it is asked in rounds. Each prompt lists the texts so far:
 
     prompt --server--> answer --parse_texts--> texts
 
-The rounds end when the number is reached or two rounds in a row bring nothing new. Every good
-answer is kept on disk, so the same call again costs nothing, and an interrupted one goes on.
+The rounds end when there are enough texts, or when two rounds in a row give no new text. Every good
+answer is kept on disk. So a repeated call costs nothing, and an interrupted one continues.
 """
 
 import hashlib
@@ -102,11 +102,11 @@ def generate_basis(
         max_retries: how often a request is repeated after a passing fault.
 
     Returns:
-        At most `number` texts: fewer if the rounds end before (see `MAX_ROUNDS`, `STALE_ROUNDS`).
+        At most `number` texts: fewer if the rounds end early (see `MAX_ROUNDS`, `STALE_ROUNDS`).
 
     Raises:
-        UserError: an impossible argument; no key, no server, no such model, rate limit; a first
-            answer that is no list of texts.
+        UserError: an invalid argument; no key, no server, no such model, rate limit; a first answer
+            that is not a list of texts.
     """
     if not criterion.strip():
         raise UserError("the criterion is empty; name what the texts describe, e.g. color")
@@ -129,7 +129,7 @@ def generate_basis(
     while len(texts) < (number or math.inf) and stale < STALE_ROUNDS and rounds < MAX_ROUNDS:
         found, record = server.answer(
             build_prompt(criterion, llm_prompt, number, examples, list(texts.values())),
-            # "There are no others." is a proper answer, but not to the first question.
+            # "There are no others." is a valid answer, but not to the first question.
             read=_parse_rest if texts else parse_texts,
             model=model,
             temperature=temperature,
@@ -165,7 +165,7 @@ def generate_basis(
 def build_prompt(
     criterion: str, llm_prompt: int, number: int | None, examples: Sequence[str], have: list[str]
 ) -> str:
-    """The question of one round: the paper's LLM prompt and instructions on the answer's form."""
+    """The question of one round: the paper's LLM prompt, and the format of the answer."""
     lines = [LLM_PROMPTS[llm_prompt - 1].format(criterion=criterion)]
     if examples:
         lines.append(f"For example: {json.dumps(list(examples), ensure_ascii=False)}.")
@@ -199,7 +199,7 @@ def parse_texts(answer: str) -> list[str]:
     the complete texts of a list that was cut off; numbered and bulleted lines.
 
     Raises:
-        UserError: with the beginning of the answer, if it has no list, or a list of other things.
+        UserError: the answer has no list, or a list of other things; shows how the answer begins.
 
     >>> parse_texts("Sure! ['navy', 'Navy', 'sky bl")
     ['navy']
@@ -409,18 +409,18 @@ class Server:
         cache_dir: Path,
         schema: dict[str, Any] | None = None,
     ) -> tuple[Value, dict[str, Any]]:
-        """What `read` makes of the answer to `prompt`, and the record of that answer.
+        """The value that `read` returns for the answer to `prompt`, and the record of that answer.
 
         A record holds the request, the answer, its date and the client. Records whose answer can be
         read are kept in `cache_dir`, and the same question is not asked again. The key is hidden in
         answers, should a server repeat it.
 
         Args:
-            read: turns the model's words into a value; raises a UserError where it cannot.
+            read: turns the model's answer into a value; raises a UserError if it cannot.
             schema: the `response_format` for servers that support it; None: `SCHEMA`.
 
         Raises:
-            UserError: no key, no server, no such model, rate limit; and what `read` raises.
+            UserError: no key, no server, no such model, rate limit; any error of `read`.
         """
         if not model.strip():
             raise UserError("the name of the model is empty; name one that the server knows")
@@ -468,10 +468,10 @@ class Server:
         }
 
     def _complete(self, key: str, request: dict[str, Any]) -> str:
-        """The model's words."""
+        """The text of the model's answer."""
         schema = request.get("response_format", SCHEMA)
         # The key is sent to the server that --base-url names, since hosted servers need it. Local
-        # ones need none, but the client insists on sending something.
+        # servers need no key, but the client must send something.
         client = openai.OpenAI(
             api_key=key or "none",
             base_url=self.base_url,
@@ -556,7 +556,7 @@ def _path(cache_dir: Path, request: dict[str, Any]) -> Path:
 
 
 def _recall(cache_dir: Path, request: dict[str, Any]) -> dict[str, Any] | None:
-    """The record of `request` that was kept, with or without the schema; None if there is none."""
+    """The kept record of `request`, with or without the schema; None if there is no record."""
     for schema in (True, False):
         wanted = {**request, "schema": schema}
         try:

@@ -19,15 +19,15 @@ def project(image: np.ndarray, text: np.ndarray) -> np.ndarray:
     """R = I Tᵀ: similarity of every image to every text of the basis.
 
     Args:
-        image: I, (N, D) L2-normalised rows; or (N, Q, D) for a VLM that gives Q query vectors an
-            image (BLIP-2), whose similarity to a text is the maximum over the Q.
+        image: I, (N, D) L2-normalised rows; or (N, Q, D) for a VLM that gives Q query vectors per
+            image (BLIP-2); the similarity to a text is then the maximum over the Q vectors.
         text: T, (K, D) L2-normalised rows.
 
     Returns:
         R, (N, K).
     """
     if image.ndim == 3:
-        # a query at a time: (N, Q, K) at once would need Q times the memory of the result
+        # one query vector at a time: (N, Q, K) would need Q times the memory of the result
         return np.max([image[:, q] @ text.T for q in range(image.shape[1])], axis=0)
     return image @ text.T
 
@@ -35,8 +35,8 @@ def project(image: np.ndarray, text: np.ndarray) -> np.ndarray:
 def standardise(r: np.ndarray, mean: float | None = None) -> np.ndarray:
     """The paper's few-shot normalisation of R (N, K): (R - mean of all R) / std of each row.
 
-    The mean is one scalar over the whole matrix (or `mean`, if given), the standard deviation is
-    unbiased (ddof = 1) and belongs to each row, as in the authors' code.
+    As in the authors' code, the mean is one scalar over the whole matrix (or `mean`, if given). The
+    standard deviation is that of each row, unbiased (ddof = 1).
     """
     return (r - (r.mean() if mean is None else mean)) / r.std(axis=1, ddof=1, keepdims=True)
 
@@ -49,10 +49,10 @@ class ConditionalProjection(TransformerMixin, BaseEstimator):
     array([[0.6, 0.8]])
 
     Args:
-        text_embeddings: T, (K, D), of any length: they are L2-normalised here.
+        text_embeddings: T, (K, D), rows of any length: they are L2-normalised here.
         texts: the K texts; each names one dimension of R.
-        normalise: `l2` (paper's clustering: unit rows), `standardise` (paper's few-shot; its one
-            scalar mean is learnt by `fit`), or None (plain cosine similarities).
+        normalise: `l2` (paper's clustering: unit rows), `standardise` (paper's few-shot; `fit`
+            learns its scalar mean), or None (plain cosine similarities).
     """
 
     def __init__(self, text_embeddings, texts=None, normalise="l2"):

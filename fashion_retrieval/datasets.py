@@ -2,10 +2,10 @@
 
     python fashion_retrieval/datasets.py --root data/deepfashion
 
-counts what is there, and names what is missing.
+counts the files that are there, and names those that are missing.
 
 An image has values of several attributes: texture 12, fabric 3, ... A query asks for the images
-that share its value of one attribute. All files are text, a record a line, numbers from 0:
+that share its value of one attribute. All files are text, one record per line, numbers from 0:
 
     filenames_{train,valid,test}.txt      relative path of an image
     label_train.txt                       file_index attribute value [attribute value ...]
@@ -40,11 +40,11 @@ OFFICIAL_VALUES = [156, 218, 180, 216, 230]
 
 @dataclass(frozen=True)
 class Training:
-    """What triplets are drawn from.
+    """The labels from which triplets are drawn.
 
     Attributes:
         files: N image files.
-        labels: (L, 3) int64, a row a label: index into `files`, attribute, value.
+        labels: (L, 3) int64, one row per label: index into `files`, attribute, value.
     """
 
     files: list[Path]
@@ -53,7 +53,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Retrieval:
-    """Queries, each among the candidates of its attribute.
+    """Queries, and candidates; a query is compared with the candidates of its attribute.
 
     Attributes:
         files: N image files.
@@ -67,7 +67,7 @@ class Retrieval:
 
 @dataclass(frozen=True)
 class Fashion:
-    """A data set; splits that were not asked for are None.
+    """A data set; splits that were not requested are None.
 
     Attributes:
         attributes: A short names, e.g. texture.
@@ -87,17 +87,17 @@ def load(
     images: Path | str | None = None,
     splits: Collection[str] = SPLITS,
 ) -> Fashion:
-    """Read and validate the files of `splits`; images are not looked at (see `check_images`).
+    """Read and validate the text files of `splits`; `check_images` checks the images.
 
     Args:
-        root: folder of the text files; meta.json may also be beside that folder.
+        root: folder of the text files; meta.json may also be in the folder above it.
         dataset: its name in meta.json.
-        images: folder that the paths in filenames_*.txt start from; none: `root`.
+        images: folder that the paths in filenames_*.txt are relative to; None: `root`.
 
     Raises:
-        UserError: a file is missing (says where to get it) or says what cannot be (names the file
-            and the line, from 1): no whole number, a wrong number of them, a file index, attribute
-            or value out of range; an attribute without triplets, queries or candidates.
+        UserError: a missing file (the message says where to get it); a wrong line (the message has
+            its number, from 1): not whole numbers, a wrong number of fields, a file index,
+            attribute or value out of range; an attribute without triplets, queries or candidates.
     """
     root = Path(root)
     images = root if images is None else Path(images)
@@ -122,10 +122,10 @@ def load(
 
 
 def check_images(files: Sequence[Path]) -> None:
-    """All missing images are counted before any is opened.
+    """Check that all images exist; no image is opened.
 
     Raises:
-        UserError: some are missing; how many, the first ones, and where to get them.
+        UserError: images are missing; says how many, the first ones, and where to get them.
     """
     missing = [file for file in files if not file.is_file()]
     if missing:
@@ -137,7 +137,7 @@ def check_images(files: Sequence[Path]) -> None:
 
 
 def keep_used(files: list[Path], *tables: np.ndarray) -> tuple[list[Path], list[np.ndarray]]:
-    """The files that the tables name, and the tables with indices into these files.
+    """The files that the tables use, and the tables with indices into these files.
 
     Args:
         tables: (n, 3) each, the first column an index into `files`.
@@ -194,7 +194,8 @@ def _files(file: Path, images: Path) -> list[Path]:
 
 
 def _rows(file: Path, files: int, attributes: list[str], values: list[int]) -> np.ndarray:
-    """Records -> (L, 3) int64: file index, attribute, value; training records may hold several."""
+    """Records -> (L, 3) int64: file index, attribute, value; a training record may hold several
+    pairs of attribute and value."""
     several = file.name.startswith("label")
     lines = _read(file).rstrip().split(b"\n")
     fields = [line.split() for line in lines]
@@ -209,7 +210,7 @@ def _rows(file: Path, files: int, attributes: list[str], values: list[int]) -> n
     except (ValueError, OverflowError) as error:
         raise UserError(f"{file}, line {_first_odd(fields)}: not whole numbers") from error
     pairs = (count - 1) // 2  # (lines,)
-    line = np.repeat(np.arange(len(lines)), pairs)  # (L,) which line each row comes from
+    line = np.repeat(np.arange(len(lines)), pairs)  # (L,) the line of each row
     start = np.cumsum(count) - count  # (lines,) where a line's numbers start
     within = np.arange(len(line)) - np.repeat(np.cumsum(pairs) - pairs, pairs)
     place = start[line] + 1 + 2 * within
@@ -224,7 +225,7 @@ def _rows(file: Path, files: int, attributes: list[str], values: list[int]) -> n
 
 
 def _first_odd(fields: list[list[bytes]]) -> int:
-    """The first line, from 1, with a field that is no whole number of a usual size."""
+    """The first line, from 1, with a field that is not a whole number that fits int64."""
     for line, record in enumerate(fields, 1):
         try:
             np.array([int(field) for field in record], np.int64)
@@ -245,7 +246,7 @@ def _check_range(
 
 
 def _check_triplets(file: Path, labels: np.ndarray, attributes: list[str]) -> None:
-    """A triplet needs two images of one value and one of another."""
+    """Check that each attribute has triplets: two images of one value and one of another value."""
     files, values = labels[:, 0].max() + 1, labels[:, 2].max() + 1
     kind = labels[:, 1] * values + labels[:, 2]
     kind = np.unique(kind * files + labels[:, 0]) // files  # each image of each kind once
@@ -262,7 +263,7 @@ def _check_triplets(file: Path, labels: np.ndarray, attributes: list[str]) -> No
 
 
 def _checked(split: str, arguments: argparse.Namespace) -> bool:
-    """Print what is there of one split; whether all of it is."""
+    """Print which files of one split are there; return whether all of them are."""
     try:
         data = load(arguments.root, arguments.dataset, arguments.images, [split])
     except UserError as error:

@@ -2,9 +2,9 @@
 
     python fashion_retrieval/evaluate.py --config configs/deepfashion.yaml
 
-For each attribute, each query ranks all candidates of that attribute; relevant are those of the
-query's value. Rows: random ranking, the universal representation I, CRL without training, and a row
-for each training in `trained`: CRL's heads, its backbone, or a rival.
+For each attribute, each query ranks all candidates of that attribute; those with the query's value
+are relevant. Rows: random ranking, the universal representation I, CRL without training, and one
+row per training in `trained`: CRL's heads, its backbone, or a rival.
 """
 
 from crl.run.command import command
@@ -38,14 +38,14 @@ from fashion_retrieval.tables import METHODS, notes, table
 
 def representation(inputs: Inputs, config: EvaluateConfig) -> Represent:
     """Images (n,) and an attribute -> (n, W) float32, unit rows."""
-    if inputs.rival is not None:  # sees all images now, once each
+    if inputs.rival is not None:  # all images go through it now, once each
         split, workers = inputs.split, config.workers or min(8, os.cpu_count() or 1)
         tables, precision = [split.query, split.candidate], config.precision
         return represent_tables(
             inputs.rival, split.files, tables, precision, config.embed_batch, workers
         )
     if inputs.text is None:
-        return lambda images, attribute: l2(inputs.image[images])  # I, whatever the attribute
+        return lambda images, attribute: l2(inputs.image[images])  # I, for every attribute
     x = conditional(inputs.image, inputs.text)  # x = l2(R), R = I T_aᵀ
     return x if inputs.heads is None else through(inputs.heads, x)
 
@@ -53,7 +53,7 @@ def representation(inputs: Inputs, config: EvaluateConfig) -> Represent:
 def measure(inputs: Inputs, represent: Represent, seed: int) -> dict[str, dict[str, float]]:
     """{method: {attribute: mAP in percent, ..., "overall": ..., "mean": ...}}.
 
-    Random rankings, which need no representation, come with the universal one.
+    Random rankings need no representation; their scores are given with `universal`.
     """
     split = inputs.split
     query, candidate = split.query, split.candidate
@@ -66,8 +66,8 @@ def measure(inputs: Inputs, represent: Represent, seed: int) -> dict[str, dict[s
 
 
 def draw(inputs: Inputs, universal: Represent, represent: Represent, seed: int, file: Path) -> None:
-    """For each attribute a random query with its top 5, of the universal representation and below
-    of this one."""
+    """Draw a random query per attribute with its 5 best candidates, first by the universal
+    representation and below by this one."""
     rng = np.random.default_rng(seed)
     split, rows = inputs.split, []
     for mine, others in by_attribute(split.query, split.candidate):

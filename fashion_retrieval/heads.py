@@ -1,7 +1,7 @@
 """The heads of CRL's fashion retrieval: one small MLP per attribute, over x = l2(I @ T_a.T).
 
-Stage 1 trains them on frozen embeddings (paper, Table 4); stage 2 freezes them and trains the VLM
-below them. Their weights have the names of the authors' checkpoints: `projection_heads.<a>.fc.*`.
+Stage 1 trains them on frozen embeddings (paper, Table 4); stage 2 freezes them and trains the VLM.
+Their weights have the names of the authors' checkpoints: `projection_heads.<a>.fc.*`.
 """
 
 import numpy as np
@@ -23,9 +23,9 @@ class Head(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        # The variance of a single row is no variance: in training such a row takes the running
-        # statistics and leaves them alone. (The authors' code returns zeros there, which have no
-        # direction, and nn.BatchNorm1d raises.)
+        # A single row has no variance. So in training it is normalised with the running statistics
+        # and does not change them. (The authors' code returns zeros, which have no direction, and
+        # nn.BatchNorm1d raises an error.)
         self.fc[1].train(self.training and len(x) > 1)
         return self.fc(x)
 
@@ -48,9 +48,9 @@ class Heads(nn.Module):
         """Each row through the head of its attribute.
 
         Args:
-            x: (B, K) float32, each row of its own attribute's basis. In training the rows of one
-                attribute in one call are normalised together: give anchors, positives and
-                negatives in a call each, as the authors do.
+            x: (B, K) float32, each row by the basis of its attribute. In training, the rows of one
+                attribute in one call are normalised together: pass anchors, positives and
+                negatives in separate calls, as the authors do.
             attribute: (B,) int64, 0 to A - 1.
 
         Returns:

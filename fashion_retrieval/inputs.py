@@ -1,9 +1,4 @@
-"""From a configuration to the rows of the table, each with all that it needs, checked.
-
-Bases       the text basis of each attribute, and T_a
-Stage       CRL as train_mlp.py or train_backbone.py left it in a folder
-Inputs      one row of the table
-"""
+"""Loads and checks all inputs of a configuration: one `Inputs` per row of the table."""
 
 import re
 from collections.abc import Iterator
@@ -63,13 +58,13 @@ class EvaluateConfig(EvaluationConfig):
 
 @dataclass(frozen=True)
 class Split:
-    """What every method is asked.
+    """The queries and candidates that every method is measured on.
 
     Attributes:
         attributes: A names.
         query, candidate: (Q, 3) and (C, 3) int64; rows: index of an image, attribute, value.
-        files: N image files; None where embeddings were made elsewhere.
-        about: what the split is, for the results file.
+        files: N image files; None if the embeddings were made elsewhere.
+        about: data set, number of images and so on, for the results file.
     """
 
     attributes: list[str]
@@ -84,21 +79,21 @@ class Split:
 
     @cached_property
     def stamps(self) -> list[tuple[str, int, int]]:
-        """Name, size and time of the last change of each image file, which cost no reading."""
+        """Name, size and time of the last change of each image file; no file is read."""
         return [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in self.files or ()]
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """One row of the table: what represents an image, and what it is measured on.
+    """One row of the table: a representation, and the split that it is measured on.
 
     Attributes:
         method: a key of `tables.METHODS`.
-        image: I, (N, D), of any length; None for a rival.
+        image: I, (N, D), not normalised; None for a rival.
         text: T_a of each attribute, aligned, (A, K, D); None for `universal` and for a rival.
         heads: trained heads over x = l2(I @ T_a.T), or None.
-        rival: a network that sees the images itself, or None.
-        about: what the row is, for the results file.
+        rival: a network whose inputs are the images, or None.
+        about: method, VLM, basis and so on, for the results file.
     """
 
     method: str
@@ -124,11 +119,12 @@ class Inputs:
 
 
 def load_inputs(config: EvaluateConfig) -> Iterator[Inputs]:
-    """All rows: the universal representation first, then CRL, then the trained ones in order.
+    """Yield all rows: the universal representation, then CRL, then the folders of `trained`.
 
     Raises:
-        UserError: wrong or missing files, images, bases, heads, trainings or VLM names, before the
-            first VLM is loaded; VLMs that cannot be loaded, before any image is embedded.
+        UserError: wrong or missing files, images, bases, heads, trainings or VLM names (checked
+            before the first VLM is loaded); VLMs that cannot be loaded (checked before any image is
+            embedded).
     """
     if config.features:
         yield from _from_file(config)
@@ -144,7 +140,7 @@ def load_inputs(config: EvaluateConfig) -> Iterator[Inputs]:
     device = available_device(config.device)
     networks = {folder: load_rival(folder, records[folder], device) for folder in rivals}
 
-    @cache  # stage 1 has mostly the VLM of the configuration
+    @cache  # a folder of stage 1 usually has the VLM of the configuration
     def vlm_of(name: str, precision: str) -> VLM:
         return load_vlm(name, config.device, precision)
 
@@ -204,7 +200,7 @@ def _rows(
     heads: Heads | None,
     file: Path | None,
 ) -> Iterator[Inputs]:
-    """I and CRL without training; and with heads of the authors' code, if there are any."""
+    """Rows of I, of CRL without training, and of CRL with the authors' heads if they are given."""
     yield _row("universal", split, about, image=image)
     about = about | about_bases
     yield _row("crl-free", split, about, image=image, text=text)
@@ -226,7 +222,7 @@ def _rival(split: Split, rival: Rival, folder: Path, precision: str) -> Inputs:
 
 
 def _row(method: str, split: Split, about: dict[str, Any], **what: Any) -> Inputs:
-    # `variant` tells the row from another one of the same method and VLM, e.g. other heads.
+    # `variant` distinguishes rows of the same method and VLM, e.g. with other heads.
     shapes = [about.get(key) for key in ("vlm_fingerprint", "basis_hash", "heads_hash")]
     about = {**about, "method": method, "variant": digest(shapes)[:6]}
     return Inputs(method, split, about, **what)

@@ -28,7 +28,7 @@ def conditional(image: np.ndarray, text: np.ndarray) -> Represent:
     aligned bases are not.
 
     Args:
-        image: I, (N, D), of any length.
+        image: I, (N, D), not normalised.
         text: T_a of each attribute, aligned, (A, K, D).
     """
 
@@ -44,12 +44,12 @@ def align(text: np.ndarray, width: int) -> np.ndarray:
     """Bring a basis to the width of a smaller one: (K, D) -> (width, D).
 
     PCA with the D dimensions as samples and the K texts as features, as in the authors' code:
-    `PCA(n_components=width).fit_transform(T.T).T`. A basis of `width` texts stays as it is. Rows
-    of the result are principal mixtures of texts, not texts, and not of unit length.
+    `PCA(n_components=width).fit_transform(T.T).T`. A basis of `width` texts is not changed. Rows of
+    the result are mixtures of texts (principal components), and not of unit length.
 
-    The singular values are computed in full: scikit-learn's automatic choice is a randomised,
-    unseeded approximation for bases such as the paper's. The largest loading of each component is
-    positive: signs change no cosine similarity of I @ align(T).T, but what a head is fed.
+    The full SVD is computed: for bases such as the paper's, scikit-learn would choose a randomised
+    approximation without a seed. The signs are fixed so that the largest loading of each component
+    is positive: they change no cosine similarity of I @ align(T).T, but they change a head's input.
 
     Args:
         text: T, (K, D) L2-normalised rows.
@@ -64,11 +64,11 @@ def align(text: np.ndarray, width: int) -> np.ndarray:
         raise ValueError(
             f"{text.shape[0]} texts of {text.shape[1]} dimensions cannot be reduced to {width}"
         )
-    # float64: rounding then decides no sign
+    # float64, so that rounding does not decide a sign
     samples = text.T.astype(np.float64)  # (D, K)
     pca = PCA(n_components=width, svd_solver="full")
     reduced = pca.fit_transform(samples)  # (D, width)
-    # scikit-learn's own rule since 1.5, stated here so that 1.4 gives the same
+    # scikit-learn's own rule since 1.5, written here so that 1.4 gives the same result
     largest = np.abs(pca.components_).argmax(axis=1)[:, None]
     signs = np.sign(np.take_along_axis(pca.components_, largest, axis=1))  # (width, 1)
     return (signs * reduced.T).astype(text.dtype)
@@ -78,34 +78,34 @@ def align(text: np.ndarray, width: int) -> np.ndarray:
 
 
 class TripletSampler:
-    """Draws triplets as ASEN (Ma et al., AAAI 2020) and the authors of CRL do: the attribute
+    """Draws triplets as ASEN (Ma et al., AAAI 2020) and the authors of CRL do: an attribute,
     uniformly; two of its values; two distinct images of the first value and one of the second.
 
-    The first value needs two images. The authors' code draws among all pairs of values, and stops
-    with an error where the first one has a single image; here such pairs are never drawn. As in
-    theirs, other values of the negative do not count: where images have several values of an
-    attribute, a negative can have the first value too. A label that stands twice in the data
-    counts once, so that no image is its own positive.
+    The first value needs two images. The authors' code draws from all pairs of values, and stops
+    with an error if the first value has a single image; here such pairs are never drawn. As in
+    their code, if images have several values of an attribute, a negative may have the first value
+    too. A label that is in the data twice counts once, so that no image is its own positive.
 
     Args:
         labels: (L, 3) int64; rows: index of an image, attribute, value.
 
     Attributes:
-        labels: (L', 3), the distinct rows, by attribute, value and image.
+        labels: (L', 3), the distinct rows, sorted by attribute, value and image.
 
     Raises:
-        ValueError: an attribute below the largest one makes no triplet.
+        ValueError: an attribute, from 0 to the largest one, makes no triplet.
     """
 
     def __init__(self, labels: np.ndarray) -> None:
         self.labels = np.unique(labels[:, [1, 2, 0]], axis=0)[:, [2, 0, 1]]
-        # A group is one value of one attribute: `_size` rows of labels from `_start`.
+        # A group is one value of one attribute: `_size` rows of `labels`, beginning at `_start`.
         groups, self._start, self._size = np.unique(
             self.labels[:, 1:], axis=0, return_index=True, return_counts=True
         )
-        self._firsts = np.flatnonzero(self._size > 1)  # groups that can be the first value
+        self._firsts = np.flatnonzero(self._size > 1)  # groups that can be a first value
         attributes = np.arange(groups[:, 0].max() + 2)
-        # Attribute a has the groups from _group[a] to _group[a + 1], and likewise of `_firsts`.
+        # Attribute a has the groups _group[a] to _group[a + 1] - 1, and those of `_firsts` from
+        # _first[a] to _first[a + 1] - 1.
         self._group = np.searchsorted(groups[:, 0], attributes)
         self._first = np.searchsorted(groups[self._firsts, 0], attributes)
         bad = np.flatnonzero((np.diff(self._group) < 2) | (np.diff(self._first) < 1))
@@ -119,12 +119,12 @@ class TripletSampler:
         """(count, 3) rows of `labels`: anchor, positive, negative.
 
         Args:
-            seed: seed, epoch, ...; the triplets depend on nothing else.
+            seed: seed, epoch, ...; the triplets depend only on `labels`, `count` and these.
         """
         rng = np.random.default_rng(seed)
         attribute = rng.integers(len(self._group) - 1, size=count)
         first = self._firsts[rng.integers(self._first[attribute], self._first[attribute + 1])]
-        # Of n others draw one of n - 1 and step over the one that is taken.
+        # To draw one of n but not the one already taken: draw one of n - 1 and skip the taken one.
         second = rng.integers(self._group[attribute], self._group[attribute + 1] - 1)
         second += second >= first
         anchor = rng.integers(self._size[first])
@@ -148,10 +148,10 @@ def average_precision(
 ) -> np.ndarray:
     """Average precision of each query's ranking, as a fraction.
 
-    A candidate is relevant if it has the query's value. AP is the mean over the relevant ones of
-    (relevant ones down to it) / (its rank); 0 where none is relevant. Candidates of equal
-    similarity count as in the mean over all their orders. So a constant similarity gives the exact
-    expectation of a random ranking.
+    A candidate is relevant if it has the query's value. AP is the mean of the precision at the rank
+    of each relevant candidate: (relevant candidates down to this rank) / rank. It is 0 if no
+    candidate is relevant. For candidates of equal similarity it is the exact mean over all their
+    orders. So a constant similarity gives the expectation of a random ranking.
 
     Args:
         similarity: (Q, C) finite floats, larger is nearer.
@@ -160,8 +160,8 @@ def average_precision(
     Returns:
         (Q,) float64, from 0 to 1.
 
-    The relevant first and third of three, then tied with the second: (1/1 + 2/3) / 2, and the mean
-    of that and (1/1 + 2/2) / 2.
+    Of three candidates the first and third are relevant: (1/1 + 2/3) / 2. If the third is tied with
+    the second, the result is the mean of this and (1/1 + 2/2) / 2.
 
     >>> values = np.array([7]), np.array([7, 1, 7])
     >>> average_precision(np.array([[0.9, 0.5, 0.1]]), *values).round(3)
@@ -177,11 +177,12 @@ def average_precision(
         found = np.sort(row[relevant[value]])  # (m,) scores of the relevant ones
         if not len(found):
             continue
-        # Of all candidates and of the relevant ones: how many are above, and tied, itself too.
+        # For each relevant candidate: how many candidates, and how many relevant candidates, are
+        # above it and tied with it (itself included).
         above, tied = _above_and_tied(np.sort(row), found)  # (m,) each
         found_above, found_tied = _above_and_tied(found, found)
-        # Over all orders it stands at the ranks above + i, i = 1..tied, equally often, and there
-        # has found_above + 1 + (i - 1) * others relevant ones down to it.
+        # Over all orders its rank is above + i, i = 1..tied, equally often. Down to this rank there
+        # are on average found_above + 1 + (i - 1) * others relevant candidates.
         others = (found_tied - 1) / np.maximum(tied - 1, 1)
         inverse = harmonic[above + tied] - harmonic[above]  # sum over i of 1 / (above + i)
         rest = tied - (above + 1) * inverse  # sum over i of (i - 1) / (above + i)
@@ -190,7 +191,7 @@ def average_precision(
 
 
 def _above_and_tied(ranked: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How many of `ranked` (n,), ascending, are above, and equal to, each of `scores` (m,)."""
+    """For each of `scores` (m,): how many of `ranked` (n,), ascending, are above it, and equal."""
     up_to = ranked.searchsorted(scores, "right")
     return len(ranked) - up_to, up_to - ranked.searchsorted(scores, "left")
 
@@ -216,7 +217,7 @@ def random_draw(query: np.ndarray, candidate: np.ndarray, seed: int) -> np.ndarr
     rng = np.random.default_rng(seed)
     precision = np.zeros(len(query))
     for mine, others in by_attribute(query, candidate):
-        mine = mine[np.argsort(query[mine, 2], kind="stable")]  # decides which query draws what
+        mine = mine[np.argsort(query[mine, 2], kind="stable")]  # the order of the random draws
         for part in _parts(len(mine), len(others)):
             similarity = rng.random((len(part), len(others)), np.float32)
             precision[mine[part]] = average_precision(
@@ -226,7 +227,7 @@ def random_draw(query: np.ndarray, candidate: np.ndarray, seed: int) -> np.ndarr
 
 
 def random_expectation(query: np.ndarray, candidate: np.ndarray) -> np.ndarray:
-    """Exact mean (Q,) of average precision over all rankings: that of candidates all tied.
+    """Exact mean (Q,) of average precision over all rankings, computed with all candidates tied.
 
     With R of C candidates relevant and H = 1/1 + ... + 1/C it is
     (H + (R - 1) / (C - 1) * (C - H)) / C.
@@ -242,13 +243,13 @@ def random_expectation(query: np.ndarray, candidate: np.ndarray) -> np.ndarray:
 def by_attribute(
     query: np.ndarray, candidate: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Which queries and which candidates belong to each attribute."""
+    """Yield the rows of the queries and of the candidates of each attribute."""
     for attribute in np.unique(query[:, 1]):
         yield np.flatnonzero(query[:, 1] == attribute), np.flatnonzero(candidate[:, 1] == attribute)
 
 
 def _parts(queries: int, candidates: int) -> list[np.ndarray]:
-    """Numbers of queries, so many at once that memory is bounded whatever their number."""
+    """Query numbers in parts, so that the memory for the similarities is bounded."""
     step = max(1, SIMILARITIES_AT_ONCE // candidates)
     return [np.arange(queries)[start : start + step] for start in range(0, queries, step)]
 
@@ -256,8 +257,8 @@ def _parts(queries: int, candidates: int) -> list[np.ndarray]:
 def mean_scores(
     precision: np.ndarray, query: np.ndarray, attributes: list[str]
 ) -> dict[str, float]:
-    """mAP in percent: of each attribute, `overall` (every query counts alike), and `mean` (every
-    attribute counts alike: the paper's Mean)."""
+    """mAP in percent: per attribute; `overall` (each query has the same weight); and `mean` (each
+    attribute has the same weight, as in the paper's Mean)."""
     each = [100 * float(precision[query[:, 1] == a].mean()) for a in range(len(attributes))]
     named = dict(zip(attributes, each, strict=True))
     return {**named, "overall": 100 * float(precision.mean()), "mean": float(np.mean(each))}

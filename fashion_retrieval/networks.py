@@ -1,5 +1,6 @@
-"""Networks that see the images: a visual tower, and what makes an attribute's representation of its
-features. Stage 2 of CRL and the rivals share their training (trainers.py) and their use (here)."""
+"""Networks over images: a visual tower, and layers that turn its features into the representation
+for an attribute. For stage 2 of CRL and the rivals, trainers.py trains them and this module uses
+them."""
 
 import math
 import os
@@ -26,13 +27,13 @@ from fashion_retrieval.method import Represent
 class Network(nn.Module, ABC):
     """Images -> features, once per image; features and an attribute -> a representation.
 
-    The tower stays in eval mode while it is trained: for a ViT that is the same, and it leaves the
-    running means of a ResNet alone, which batches of 32 triplets would only disturb.
+    The tower stays in eval mode while it is trained. For a ViT this makes no difference. A ResNet
+    keeps its running means, which small batches of 32 triplets would only make worse.
 
     Attributes:
         tower: pixels (B, 3, H, W) -> features (B, ...).
         preprocess: PIL image -> (3, H, W).
-        width: of the representation.
+        width: width of the representation.
     """
 
     tower: nn.Module
@@ -40,7 +41,7 @@ class Network(nn.Module, ABC):
     width: int
 
     def features(self, pixels: Tensor, precision: str) -> Tensor:
-        """(B, 3, H, W) -> (B, ...) float32; `precision` is that of the tower alone."""
+        """(B, 3, H, W) -> (B, ...) float32; `precision` is that of the tower only."""
         mixed = precision != "fp32"
         with torch.autocast(pixels.device.type, PRECISIONS[precision], enabled=mixed):
             return self.tower(pixels).float()
@@ -50,7 +51,7 @@ class Network(nn.Module, ABC):
         """(B, ...) and (B,) int64 -> (B, width), unit rows."""
 
     def penalty(self, features: Tensor, attribute: Tensor) -> Tensor | float:
-        """What is added to the triplet loss; features (3, b, ...), attribute (b,)."""
+        """A term that is added to the triplet loss; features (3, b, ...), attribute (b,)."""
         return 0.0
 
     def train(self, mode: bool = True) -> "Network":
@@ -77,7 +78,7 @@ class ConditionalNetwork(Network):
 
     def train(self, mode: bool = True) -> "ConditionalNetwork":
         super().train(mode)
-        self.heads.eval()  # frozen, its running statistics too
+        self.heads.eval()  # frozen, their running statistics too
         return self
 
 
@@ -85,7 +86,7 @@ class ConditionalNetwork(Network):
 
 
 class Pixels(Dataset):
-    """Item n -> image n as (3, H, W); or, if it cannot be read, a text that says so."""
+    """Item n -> image n as (3, H, W); or an error message if it cannot be read."""
 
     def __init__(self, files: list[Path], preprocess: Callable[[Image.Image], Tensor]) -> None:
         self.files, self.preprocess = files, preprocess
@@ -104,7 +105,7 @@ class Pixels(Dataset):
 def read_batches(
     pixels: Pixels, batches: list[np.ndarray], workers: int, device: torch.device
 ) -> Iterator[Tensor]:
-    """Each batch (b,) of image numbers as (b, 3, H, W), decoded ahead in processes.
+    """Each batch (b,) of image numbers as (b, 3, H, W), decoded in advance by worker processes.
 
     Raises:
         UserError: an image cannot be read.
@@ -137,7 +138,7 @@ def represent_tables(
     batch_size: int,
     workers: int,
 ) -> Represent:
-    """The representations of all rows (image, attribute, value) of `tables`, as `Represent`."""
+    """The representations of all rows (image, attribute, value) of `tables`, as a `Represent`."""
     rows = np.unique(np.concatenate([table[:, :2] for table in tables]), axis=0)
     vectors = represent_rows(network, files, rows, precision, batch_size, workers)
     attributes = rows[:, 1].max() + 1
@@ -156,13 +157,13 @@ def represent_rows(
 ) -> np.ndarray:
     """The representation of each (image, attribute) in rows (n, 2): (n, width) float32, unit rows.
 
-    Each image goes through the tower once, whatever number of its attributes is asked for. Several
-    processes share the images, and all of them get all rows.
+    Each image goes through the tower once for all its attributes. Several processes share the
+    images, and all of them get all rows.
 
     Args:
         precision: of the tower.
         batch_size: images per batch.
-        workers: processes that decode images; 0: none of their own.
+        workers: processes that decode images; 0: no extra processes.
 
     Raises:
         UserError: an image cannot be read; a representation is not finite.
@@ -181,7 +182,7 @@ def represent_rows(
         features = network.features(pixels, precision)
         result[mine] = network.embed(features[place], attribute[mine])
     if world() > 1:
-        dist.all_reduce(result)  # the others' rows are zeros here
+        dist.all_reduce(result)  # each process has zeros in the rows of the other processes
     if not result.isfinite().all():
         raise UserError("the network gave NaN or infinite vectors; try precision=fp32")
     return result.cpu().numpy()

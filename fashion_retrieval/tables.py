@@ -1,4 +1,4 @@
-"""Tables of the results of evaluate.py, and the paper's numbers beside them (paper, Table 4)."""
+"""Tables of the results of evaluate.py, and the paper's numbers next to them (paper, Table 4)."""
 
 from collections import Counter
 from typing import Any
@@ -9,7 +9,7 @@ from fashion_retrieval.datasets import OFFICIAL_IMAGES, OFFICIAL_VALUES
 
 Cells = list[dict[str, Any]]  # of a results.json
 
-METHODS = {  # as in the paper's table; rows of other names follow
+METHODS = {  # in the order of the paper's table; other methods follow
     "random": "Random",
     "random draw": "Random, one draw",
     "triplet": "Triplet",
@@ -20,7 +20,7 @@ METHODS = {  # as in the paper's table; rows of other names follow
     "crl-mlp": "CRL, heads trained",
     "crl": "CRL, backbone trained",
 }
-PAPER = {  # method -> its name in the paper, and what it was measured with there
+PAPER = {  # method -> its name and its tower in the paper
     "random": ("Random", None),
     "triplet": ("Triplet", "resnet50"),
     "csn": ("CSN", "resnet50"),
@@ -32,9 +32,9 @@ PAPER = {  # method -> its name in the paper, and what it was measured with ther
 
 
 def table(cells: Cells, title: str) -> str:
-    """Methods as rows, the mAP of each attribute, the mean and the overall one as columns (as in
-    Table 4; `mean` counts every attribute alike, `overall` every query). Several results of one
-    method, model and basis, e.g. with other heads, are rows of their own, marked [variant].
+    """Methods as rows; as columns the mAP of each attribute, `mean` and `overall` (as in Table 4;
+    `mean` is over attributes, `overall` over queries). Several results of one method, model and
+    basis, e.g. with other heads, have separate rows, marked [variant].
 
     Raises:
         UserError: there are no cells.
@@ -59,7 +59,7 @@ def table(cells: Cells, title: str) -> str:
 
 
 def notes(cells: Cells) -> list[str]:
-    """What a reader of the table must know beside it."""
+    """Notes that a reader of the table needs."""
     found = []
     for name, cell in zip(_names(cells), cells, strict=True):
         if name != cell["label"]:
@@ -82,13 +82,13 @@ def notes(cells: Cells) -> list[str]:
 
 
 def comparison(paper: dict[str, Any], cells: Cells) -> list[list[str]]:
-    """Rows of the paper's numbers beside ours.
+    """Rows of the paper's numbers next to ours.
 
-    Compared are results on ASEN's whole test split of DeepFashion with the tower of the paper:
-    CLIP ViT-B/16, and for rivals the ResNet-50 of ASEN's authors. The split is known by its
-    attributes, the number of values of each, and the number of its images in thousands, which are
-    all that is known of it here. Random is the exact expectation. The paper's Mean is beside our
-    plain mean of the attributes, which it is closest to.
+    Only results on ASEN's complete test split of DeepFashion with the paper's tower are compared:
+    CLIP ViT-B/16, and for rivals the ResNet-50 of ASEN's authors. The split is recognised by its
+    attributes, their numbers of values, and its number of images in thousands, because we know no
+    more about it. Random is the exact expectation. The paper's Mean is compared with our plain mean
+    over attributes, to which it is closest.
 
     Args:
         paper: Table 4 of configs/paper_tables.json.
@@ -104,7 +104,7 @@ def comparison(paper: dict[str, Any], cells: Cells) -> list[list[str]]:
     for method, (known_as, tower) in PAPER.items():
         for name, cell in official:
             if method in cell["scores"] and tower in (None, cell["label"]):
-                mark = "" if tower is None else name.removeprefix(tower)  # of several results
+                mark = "" if tower is None else name.removeprefix(tower)  # if there are several
                 ours = cell["scores"][method]
                 for column, known in paper["deepfashion"][known_as].items():
                     about = [known_as + mark, _basis(cell), column, "mAP"]
@@ -115,7 +115,7 @@ def comparison(paper: dict[str, Any], cells: Cells) -> list[list[str]]:
 
 
 def quoted(paper: dict[str, Any], compared: list[list[str]]) -> list[list[str]]:
-    """Rows of the paper that are not among those `compared`."""
+    """Rows of the paper's table that are not in `compared`."""
     measured = {row[0].partition(" [")[0] for row in compared}
     return [
         [method, *(f"{known:.2f}" for known in scores.values())]
@@ -138,8 +138,8 @@ def report(cells: Cells, paper: dict[str, Any]) -> str:
 
 
 def _names(cells: Cells) -> list[str]:
-    """The model of each cell as tables show it, marked where its method has been measured with
-    several of that label on the same basis."""
+    """The model of each cell as tables show it, marked with [variant] if there are several results
+    of one method, label and basis."""
     keys = ("data", "method", "label", "basis", "texts")
     kinds = [(*(cell.get(key) for key in keys), cell["variant"]) for cell in cells]
     several = Counter(kind[:-1] for kind in set(kinds))
@@ -147,5 +147,5 @@ def _names(cells: Cells) -> list[str]:
 
 
 def _basis(cell: dict[str, Any]) -> str:
-    """Of those rows that have one."""
+    """The basis of a row, if it has one."""
     return f"{cell['basis']} ({cell['texts']})" if "basis" in cell else "-"

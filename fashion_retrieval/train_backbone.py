@@ -3,13 +3,13 @@
     python fashion_retrieval/train_backbone.py --config configs/deepfashion_backbone.yaml
     torchrun --nproc_per_node 8 fashion_retrieval/train_backbone.py --config ...
 
-Images go through the tower, x = l2(I @ T_a.T), and the frozen heads of stage 1; the same triplets
-and loss. VLM, text bases and heads are those of the folder that train_mlp.py wrote. The texts stay
-as the VLM embedded them at first: its text tower is frozen. Any open_clip VLM can be trained.
+Images go through the tower, x = l2(I @ T_a.T), and the frozen heads of stage 1. Triplets and loss
+are those of stage 1. VLM, text bases and heads come from the folder that train_mlp.py wrote. The
+text tower is frozen, so the text embeddings do not change. Any open_clip VLM can be trained.
 
 Writes <outputs>/fashion_backbone/<name>/: vlm/, the VLM of the validation with the best overall
 mAP; heads.safetensors, those of stage 1; results.json, which says what they belong to; config.yaml;
-and state.pt, from which a killed run goes on, and a finished one too, if `epochs` has grown.
+and state.pt, from which a killed run continues, and also a finished run if `epochs` is larger.
 evaluate.py takes the folder.
 """
 
@@ -39,7 +39,7 @@ class BackboneConfig(NetworkConfig):
     )
     lr: float = Field(1e-6, gt=0, allow_inf_nan=False, description="first learning rate (Adam)")
     checkpointing: bool = Field(
-        False, description="keep no activations but compute them twice: less memory, more time"
+        False, description="recompute activations instead of keeping them: less memory, more time"
     )
 
 
@@ -50,7 +50,8 @@ class BackboneTrainer(NetworkTrainer):
 
     def __init__(self, config: BackboneConfig, device: str | None) -> None:
         """Raises:
-        UserError: wrong files, images, heads, or a VLM that cannot be trained, before it is loaded.
+        UserError: wrong files, images or heads, or a VLM that cannot be trained; all checked before
+            the VLM is loaded.
         """
         data = TrainingData.load(config)
         record = read_record(config.heads, data.attributes)
@@ -94,12 +95,12 @@ def trainable_tower(vlm: LoadedVLM, checkpointing: bool) -> torch.nn.Module:
     """The visual tower of an open_clip VLM, pixels (B, 3, H, W) -> I (B, D).
 
     Raises:
-        UserError: it has no gradient checkpointing, but is asked for it.
+        UserError: `checkpointing` is set, but the tower does not support it.
     """
     tower = vlm.model.visual
-    tower.output_tokens = False  # CoCa's would give the patches too
+    tower.output_tokens = False  # else CoCa's tower gives the patches too
     if checkpointing:
-        tower.set_grad_checkpointing(True)  # towers that cannot do it say nothing
+        tower.set_grad_checkpointing(True)  # no error if a tower does not support it
         if not any(getattr(part, "grad_checkpointing", False) for part in tower.modules()):
             raise UserError(
                 f"the visual tower of {vlm.name} has no gradient checkpointing; set "

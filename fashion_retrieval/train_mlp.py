@@ -2,13 +2,13 @@
 
     python fashion_retrieval/train_mlp.py --config configs/deepfashion_mlp.yaml
 
-Every image is embedded once, by a VLM that stays as it is. Each attribute's representation of it,
-x = l2(I @ T_a.T), goes through that attribute's small MLP, which learns to bring images of the same
-value together: triplets, a margin of 0.3 in cosine similarity, Adam.
+Every image is embedded once, by a frozen VLM. Its representation for an attribute,
+x = l2(I @ T_a.T), goes through the attribute's small MLP (head), which learns to bring images of
+the same value together: triplets, a margin of 0.3 in cosine similarity, Adam.
 
 Writes <outputs>/fashion_mlp/<name>/: heads.safetensors, of the validation with the best overall
 mAP; results.json, which says what they belong to; config.yaml; and state.pt, from which a killed
-run goes on, and a finished one too, if `epochs` has grown. evaluate.py and train_backbone.py take
+run continues, and also a finished run if `epochs` is larger. evaluate.py and train_backbone.py take
 the folder.
 """
 
@@ -36,7 +36,7 @@ class MlpConfig(FashionTrainingConfig, EmbeddingConfig):
     bases: dict[str, str] = Field(
         {}, description="attribute: text basis (name or YAML file); none: <dataset>_<attribute>"
     )
-    texts: int | None = Field(None, gt=1, description="use the first so many texts of each basis")
+    texts: int | None = Field(None, gt=1, description="use the first N texts of each basis")
     epochs: int = Field(1000, gt=0, description="of `triplets` triplets each")
     out: Width = Field(1024, description="width of the heads' results")
 
@@ -48,7 +48,7 @@ class MlpTrainer(FashionTrainer):
 
     def __init__(self, config: MlpConfig) -> None:
         """Raises:
-        UserError: wrong files, images, bases or VLM names, before the VLM is loaded.
+        UserError: wrong files, images, bases or VLM names; checked before the VLM is loaded.
         """
         data = TrainingData.load(config)
         self.bases = Bases.load(config.dataset, data.attributes, config.bases, config.texts)
@@ -84,14 +84,14 @@ class MlpTrainer(FashionTrainer):
         self.optimizer = torch.optim.Adam(self.heads.parameters(), lr=config.lr, fused=True)
 
     def batches(self, epoch: int, done: int) -> tuple[Tensor, ...]:
-        """(b, 3) rows of `x` each: anchor, positive, negative."""
+        """Batches (b, 3) of rows of `x`: anchor, positive, negative."""
         rows = torch.from_numpy(self.triplets(epoch)).to(self.vlm.device)
         return rows.split(self.config.batch_size)[done:]
 
     def step(self, batch: Tensor) -> float:
         self.heads.train()
         attribute = self.attribute[batch[:, 0]]
-        # One call each: anchors, positives and negatives are normalised on their own.
+        # Separate calls: anchors, positives and negatives are normalised separately.
         anchor, positive, negative = (self.heads(self.x[rows], attribute) for rows in batch.T)
         loss = triplet_loss(anchor, positive, negative, self.config.margin)  # of (b, out) each
         loss.backward()

@@ -5,9 +5,10 @@
 Images go through the tower, which is trained too, and the rival's layers; the triplets, the loss
 and the schedule are those of CRL (train_mlp.py). ASEN++ and RPF are not implemented.
 
-Writes <outputs>/fashion_rivals/<name>/: rival.safetensors, tower and all, of the validation with
-the best overall mAP; results.json, which says what it is; config.yaml; and state.pt, from which a
-killed run goes on, and a finished one too, if `epochs` has grown. evaluate.py takes the folder.
+Writes <outputs>/fashion_rivals/<name>/: rival.safetensors, the weights with the tower, of the
+validation with the best overall mAP; results.json, which says what they belong to; config.yaml; and
+state.pt, from which a killed run continues, and also a finished run if `epochs` is larger.
+evaluate.py takes the folder.
 """
 
 from crl.run.command import command
@@ -44,8 +45,8 @@ class RivalTrainer(NetworkTrainer):
 
     def __init__(self, config: RivalConfig, device: str | None) -> None:
         """Raises:
-        UserError: several processes; wrong files, images or tower names, before the tower is
-            loaded; weights of the tower that are missing or wrong.
+        UserError: several processes; wrong files, images or tower names (checked before the tower
+            is loaded); weights of the tower that are missing or wrong.
         """
         if world() > 1:
             raise UserError(

@@ -1,8 +1,8 @@
-"""What a training leaves in its folder for the next step: text bases, VLM, heads.
+"""Loads from a training's folder what the next step needs: text bases, VLM, heads.
 
 Bases          the text basis of each attribute, and T_a
-read_record    what a folder says of itself
-Stage          CRL as train_mlp.py or train_backbone.py left it in a folder
+read_record    the results.json of a folder
+Stage          CRL as train_mlp.py or train_backbone.py wrote it to a folder
 load_heads     heads from a file
 """
 
@@ -46,10 +46,11 @@ class Bases:
     def load(
         cls, dataset: str, attributes: list[str], given: dict[str, str], first: int | None
     ) -> "Bases":
-        """Those `given`, else the shipped `<dataset>_<attribute>`; `first`: texts of each.
+        """The bases in `given`, else the shipped `<dataset>_<attribute>`; `first`: how many texts
+        of each to use.
 
         Raises:
-            UserError: no such basis, or one given for an attribute that there is not.
+            UserError: no such basis, or a basis for an unknown attribute.
         """
         for name in given:
             if name not in attributes:
@@ -66,13 +67,13 @@ class Bases:
 
     @property
     def about(self) -> dict[str, Any]:
-        """For the results file."""
+        """Names, number of texts and digest, for the results file."""
         hashes = [basis.hash for basis in self.of.values()]
         return {"basis": self.label, "texts": self.width, "basis_hash": digest(*hashes)}
 
     @property
     def record(self) -> dict[str, Any]:
-        """For a training's folder: all that `from_record` needs."""
+        """All that `from_record` needs, for a training's folder."""
         plain = {
             a: basis.model_dump(mode="json", exclude={"provenance"}) for a, basis in self.of.items()
         }
@@ -89,7 +90,7 @@ class Bases:
 
 
 def aligned(texts: list[np.ndarray]) -> np.ndarray:
-    """(K_a, D) of each attribute, of any length -> (A, K, D)."""
+    """(K_a, D) of each attribute, not normalised -> (A, K, D)."""
     try:
         return np.stack([align(l2(text), min(map(len, texts))) for text in texts])
     except ValueError as error:
@@ -102,10 +103,11 @@ def aligned(texts: list[np.ndarray]) -> np.ndarray:
 
 
 def read_record(folder: Path, attributes: list[str]) -> dict[str, Any]:
-    """What a training says of itself in its results.json.
+    """The results.json of a training.
 
     Raises:
-        UserError: `folder` is none of a training, or has no weights; other attributes.
+        UserError: `folder` is not the folder of a training, or has no weights; the training has
+            other attributes.
     """
     if folder.is_file():
         raise UserError(f"{folder} is a file; give the folder of the training: {folder.parent}")
@@ -129,12 +131,12 @@ def read_record(folder: Path, attributes: list[str]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Stage:
-    """CRL as train_mlp.py (stage 1) or train_backbone.py (stage 2) left it in `folder`.
+    """CRL as train_mlp.py (stage 1) or train_backbone.py (stage 2) wrote it to `folder`.
 
     Attributes:
         method: see METHODS.
-        vlm: name for `load_vlm`, a folder after stage 2; label: the name before any training.
-        fingerprint: of that VLM; None for the one in the folder itself.
+        vlm: name for `load_vlm`; after stage 2 a folder. label: the name before any training.
+        fingerprint: of the VLM; None after stage 2, whose VLM is in the folder.
         precision: of the VLM.
     """
 
@@ -171,7 +173,7 @@ class Stage:
 
     def check(self, vlm: VLM) -> None:
         """Raises:
-        UserError: the VLM of that name is no longer the one of the training.
+        UserError: the VLM with this name has changed since the training.
         """
         if self.fingerprint not in (None, vlm.fingerprint):
             raise UserError(
@@ -184,14 +186,14 @@ def load_heads(file: Path, attributes: int, width: int, own: bool = False) -> He
     """Heads from a file, in eval mode, on the CPU, in float32.
 
     Args:
-        file: heads.safetensors of a training here, or a .pth of the authors' code.
-        attributes: A, as many as it must have.
-        width: K, the width of the bases that it must take.
-        own: it is read as part of its training's folder.
+        file: heads.safetensors of this repository's training, or a .pth of the authors' code.
+        attributes: A, the number of heads that the file must have.
+        width: K, the width of the bases that the heads must take.
+        own: True if the file is read as part of its training's folder.
 
     Raises:
-        UserError: no such file; a damaged one or one that holds code; one of a training here,
-            without its folder; no heads; heads for other attributes or another width.
+        UserError: no such file; a damaged file or one that holds code; a file of this repository's
+            training, given without its folder; no heads; another number of heads, or another width.
     """
     if not own and (file.is_dir() or (file.parent / "results.json").is_file()):
         folder = file if file.is_dir() else file.parent

@@ -1,5 +1,5 @@
-"""What the trainings of fashion retrieval share: data, triplets, schedule, validation; and the
-training of a network from pixels, which stage 2 of CRL and the rivals have in common."""
+"""The code that all trainings of fashion retrieval share: data, triplets, schedule, validation; and
+the training of a network from pixels, which stage 2 of CRL and the rivals share."""
 
 import math
 from collections.abc import Iterator
@@ -27,8 +27,8 @@ from fashion_retrieval.method import (
 )
 from fashion_retrieval.networks import Network, Pixels, read_batches, represent_tables
 
-DECAY, DECAY_EPOCHS = 0.9, 3  # the rate falls to 0.9 of itself every three epochs
-# Keys that change no number, or whose content is in the settings by a digest.
+DECAY, DECAY_EPOCHS = 0.9, 3  # every three epochs the learning rate is multiplied by 0.9
+# Keys that change no number, or whose content is in the settings as a digest.
 NO_SETTINGS = {"name", "outputs", "device", "root", "images", "epochs", "patience", "workers"}
 NO_SETTINGS |= {"checkpoint_every", "embed_batch", "cache", "checkpointing"}
 NO_SETTINGS |= {"vlm", "bases", "texts", "heads", "tower"}
@@ -48,13 +48,13 @@ class FashionTrainingConfig(TrainingConfig):
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a training is trained and validated on.
+    """The training and validation data.
 
     Attributes:
         attributes: A names.
         sampler: draws triplets from labels (L, 3).
         query, candidate: (Q, 3) and (C, 3), of the validation.
-        files: N image files, which the first columns of these tables index into.
+        files: N image files; the first columns of labels, query and candidate are indices into it.
     """
 
     attributes: list[str]
@@ -65,7 +65,7 @@ class TrainingData:
 
     @classmethod
     def load(cls, config: FashionTrainingConfig) -> "TrainingData":
-        """The training and validation splits, and those of their images that are used.
+        """Load the training and validation splits; `files` are only the images that they use.
 
         Raises:
             UserError: wrong files or missing images.
@@ -82,7 +82,7 @@ class TrainingData:
     @property
     def digest(self) -> str:
         tables = self.sampler.labels, self.query, self.candidate
-        # Sizes tell pictures of the same names apart, and cost no reading.
+        # File sizes distinguish pictures of the same name, and no file is read.
         files = [(file.name, file.stat().st_size) for file in self.files]
         return digest(files, *map(array_digest, tables))
 
@@ -95,7 +95,7 @@ class TrainingData:
 
 
 class FashionTrainer(Trainer):
-    """Triplets, the rate and the validation."""
+    """Triplets, learning rate and validation of every training here."""
 
     config: FashionTrainingConfig
     metric = "overall"
@@ -111,10 +111,10 @@ class FashionTrainer(Trainer):
     ) -> None:
         """
         Args:
-            task: of the folder <outputs>/<task>/<name>.
+            task: the <task> of the folder <outputs>/<task>/<name>.
             method: a key of `tables.METHODS`.
-            weights: the file in that folder by which evaluate.py sees that there are some.
-            contents: what stands for the content of files: fingerprints and digests.
+            weights: the file in that folder whose existence shows that there are weights.
+            contents: fingerprints and digests of the content of files.
         """
         self.config, self.data = config, data
         self.folder = config.outputs / task / config.name
@@ -125,7 +125,7 @@ class FashionTrainer(Trainer):
         self.record = {"method": method, "weights": weights, **data.record}
 
     def triplets(self, epoch: int) -> np.ndarray:
-        """(n, 3) rows of labels; they depend on seed and epoch alone."""
+        """(n, 3) rows of the labels; they depend only on seed and epoch."""
         return self.data.sampler.draw(self.config.triplets, self.config.seed, epoch)
 
     def rate(self, step: int) -> float:
@@ -146,18 +146,18 @@ class NetworkConfig(FashionTrainingConfig):
 
     batch_size: int = Field(32, gt=0, description="triplets per step, of all processes together")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="of the forward pass")
-    workers: int = Field(4, ge=0, description="processes that decode images; 0: none of their own")
+    workers: int = Field(4, ge=0, description="processes that decode images; 0: no extra ones")
     embed_batch: int = Field(64, gt=0, description="images per batch in validation")
 
 
 class NetworkTrainer(FashionTrainer):
-    """Trains those parameters of `network` that require gradients, with Adam.
+    """Trains the parameters of `network` that require gradients, with Adam.
 
-    A step of several processes has the gradients that one process would have: each takes its share
-    of the triplets, and gradients are added up.
+    Several processes get the same gradients as one process: each takes its share of the triplets,
+    and the gradients are summed.
 
     Attributes:
-        network: set by `build` of those who inherit.
+        network: set by `train_network`, which `prepare` of the subclasses calls.
     """
 
     config: NetworkConfig
@@ -173,7 +173,7 @@ class NetworkTrainer(FashionTrainer):
             )
 
     def train_network(self, network: Network) -> None:
-        """The end of `prepare`."""
+        """Set network, device and optimizer; subclasses call it at the end of `prepare`."""
         self.network = network
         self.models = {"network": network}
         self.device = next(network.parameters()).device
@@ -182,8 +182,8 @@ class NetworkTrainer(FashionTrainer):
         self.record |= {"device": str(self.device), "processes": world()}
 
     def batches(self, epoch: int, done: int) -> Iterator[tuple[Tensor, Tensor, float]]:
-        """Pixels (3b, 3, H, W), attributes (b,), and the share of the whole batch; b: triplets of
-        this process."""
+        """Yield pixels (3b, 3, H, W), attributes (b,), and this process's share of the batch as a
+        fraction; b: number of triplets of this process."""
         drawn, size, labels = self.triplets(epoch), self.config.batch_size, self.data.sampler.labels
         whole = [drawn[start : start + size] for start in range(0, len(drawn), size)][done:]
         shares = [batch[rank() :: world()] for batch in whole]  # (b, 3) each

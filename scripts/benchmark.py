@@ -1,14 +1,13 @@
-"""Measure what this code costs beyond the model itself: ratios, both sides taken in one run.
+"""Measure the cost of this code in addition to the model: ratios, both sides measured in one run.
 
     python scripts/benchmark.py                     # all measurements; minutes on 2 CPU cores
     python scripts/benchmark.py --only path step    # some of them
     python scripts/benchmark.py --genecis FOLDER    # with GeneCIS's focus_ and change_object.json
     python scripts/benchmark.py --quick             # tiny sizes, to see that it runs
 
-Models have the real architecture (ViT-B/32) and random weights, which change no speed. Only where
-memory or encoded images are counted, a tiny model stands in: the code around it is what is
-measured. Both sides of a ratio must give the same results, else the script stops. Run it on an
-idle machine.
+Models have the real architecture (ViT-B/32) and random weights, which do not affect the speed.
+Where only memory or the number of encoded images is measured, a tiny model is used. Both sides of a
+ratio must give the same results, else the script stops. Run it on an idle machine.
 """
 
 from crl.run.command import command
@@ -53,7 +52,7 @@ from similarity_retrieval.method import Features, baseline_scores, crl_scores, t
 
 OBJECT_TASKS = ["focus_object", "change_object"]
 WIDTH, VALUES = 97, 156  # DeepFashion: K of the aligned bases, values of an attribute
-TINY = {  # takes pixels and gives embeddings of the usual size: those are what fills memory
+TINY = {  # pixels and embeddings have the usual size, because they fill the memory
     "embed_dim": 512,
     "vision_cfg": {
         "image_size": 224, "layers": 1, "width": 32, "head_width": 16, "patch_size": 112
@@ -72,9 +71,9 @@ CLIP_PREPROCESS = {
 class Sizes:
     photos: int = 512
     batch: int = 64
-    images: int = 50_000  # embedded where memory is measured
-    ranked: tuple[int, int] = (20_000, 80_000)  # queries, candidates where memory is measured
-    timed: tuple[int, int] = (2000, 20_000)  # the same, where time is
+    images: int = 50_000  # embedded to measure memory
+    ranked: tuple[int, int] = (20_000, 80_000)  # queries, candidates to measure memory
+    timed: tuple[int, int] = (2000, 20_000)  # queries, candidates to measure time
     triplets: int = 8  # per step of stage 2
     steps: int = 8
     rounds: int = 3
@@ -84,7 +83,7 @@ QUICK = Sizes(8, 4, 50, (10, 200_000), (20, 200), 2, 2, 1)
 
 
 class Bench:
-    """Sizes, and the model and photos that measurements share, each made when first used."""
+    """The sizes, models and photos that measurements share; each is made at first use."""
 
     def __init__(self, work: Path, sizes: Sizes, quick: bool, genecis: Path | None) -> None:
         self.work, self.sizes, self.quick, self.genecis = work, sizes, quick, genecis
@@ -211,7 +210,7 @@ def scoring(bench: Bench) -> list[str]:
     image, plain, prompted, text = map(rng.standard_normal, ((M, D), (C, D), (C, P, D), (K, D)))
 
     def together(dtype: type = np.float32) -> list[np.ndarray]:
-        """How many candidates are above the target: (4, B) of each task."""
+        """How many candidates are above the target: (4, B) per task."""
         features = Features(*(x.astype(dtype) for x in (image, plain, prompted)))
         r = l2(project(features.unit_image, l2(text).astype(dtype)))  # R = I Tᵀ
         found = []
@@ -229,7 +228,7 @@ def scoring(bench: Bench) -> list[str]:
             for task in data.tasks.values()
         ]  # fmt: skip
 
-    # In float32 two candidates may differ by less than rounding.
+    # In float32 the scores of two candidates may differ by less than the rounding error.
     must_agree("the ranks", one_by_one(np.float64), together(np.float64), tolerance=0)
     slow, fast = in_turn(bench.sizes.rounds, one_by_one, together)
     templates = sum(len(task.gallery) for task in data.tasks.values())
@@ -242,7 +241,7 @@ def scoring(bench: Bench) -> list[str]:
 
 
 def one_rank(method: str, task: Templates, b: int, image, plain, prompted, text) -> int:
-    """How many candidates are above the target of template b, as the authors compute it."""
+    """How many candidates are above the target of template b, computed as in the authors' code."""
     unit = partial(F.normalize, dim=-1)
     r, c = image[task.reference[b]][None], plain[task.condition[b]][None]  # (1, D)
     g = unit(image[torch.from_numpy(task.gallery[b])])  # (G, D)
@@ -253,7 +252,8 @@ def one_rank(method: str, task: Templates, b: int, image, plain, prompted, text)
     else:
         query = {"image": r, "text": c, "image+text": 0.5 * r + 0.5 * c}[method]
         scores = unit(query) @ g.T
-    return int((scores[0, 1:] > scores[0, 0]).sum())
+    # A target that stands twice in its gallery ties with itself, up to rounding.
+    return int((scores[0, 1:] - scores[0, 0] > 1e-9).sum())
 
 
 def ranking(bench: Bench) -> list[str]:
@@ -296,7 +296,7 @@ def random_tables(queries: int, candidates: int) -> tuple[np.ndarray, ...]:
 
 
 class TimedTrainer(NetworkTrainer):
-    """Stage 2 that writes no weights and notes when each step begins and what its loss is."""
+    """Stage 2 without writing weights; it records the start time and the loss of each step."""
 
     def prepare(self) -> None:
         self.begun: list[float] = []
@@ -381,15 +381,15 @@ def seconds(work: Callable[[], Any]) -> float:
 
 
 def in_turn(rounds: int, *sides: Callable[[], Any]) -> list[float]:
-    """Median seconds of each side, taken in turn: a machine that slows down slows both."""
+    """Median seconds of each side, measured alternately, so that a slower machine slows both."""
     for work in sides:
-        work()  # the first time is slower
+        work()  # not measured: the first call is slower
     timed = [[seconds(work) for work in sides] for _ in range(rounds)]
     return [statistics.median(side) for side in zip(*timed, strict=True)]
 
 
 def must_agree(what: str, one: Any, other: Any, tolerance: float) -> None:
-    """Stops unless both computations gave the same (lists of) arrays."""
+    """Stop unless both computations gave the same (lists of) arrays."""
     one, other = ([*side] if isinstance(side, (list, tuple)) else [side] for side in (one, other))
     for a, b in zip(one, other, strict=True):
         difference = np.abs(np.asarray(a, float) - np.asarray(b, float)).max()
@@ -398,7 +398,7 @@ def must_agree(what: str, one: Any, other: Any, tolerance: float) -> None:
 
 
 def in_own_process(*arguments: Any) -> float:
-    """Peak memory in MB of `weigh` in a new process: nothing of this one is counted."""
+    """The result of `weigh` (peak memory in MB) in a new process, which excludes this process."""
     line = [sys.executable, __file__, "--weigh", *map(str, arguments)]
     return float(subprocess.run(line, stdout=subprocess.PIPE, text=True, check=True).stdout)
 
@@ -420,8 +420,8 @@ def weigh(what: str, *arguments: str) -> float:
 
 
 def peak_memory() -> float:
-    """Most MB that this process held so far. Not `getrusage`: on Linux its maximum is at least
-    that of the process which started this one."""
+    """Peak memory of this process so far, in MB. Not by `getrusage`: on Linux its maximum includes
+    that of the parent process."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1000
@@ -447,8 +447,8 @@ def save_model(folder: Path, architecture: dict[str, Any] | None = None) -> str:
 
 
 def draw(folder: Path, names: Any, size: tuple[int, int]) -> list[Path]:
-    """JPEG files, all different: blots of every size, the smaller the fainter, as in photographs.
-    White noise would take JPEG unnaturally long to decode, a plain drawing unnaturally short."""
+    """Different JPEG files: spots of every size; smaller spots have less contrast, as in photos.
+    White noise would decode more slowly than a photo, and a plain drawing faster."""
     folder.mkdir(parents=True)
     files, rng = [folder / f"{name}.jpg" for name in names], np.random.default_rng(0)
     for file in files:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole method on drawn data with the shipped VLM, offline: bash scripts/demo.sh [--quick]
-# --quick: a fifth of the pictures, shorter trainings, no t-SNE maps nor cluster sheets, in
-# folders of their own.
+# --quick: a fifth of the pictures, shorter trainings, no t-SNE maps or cluster sheets, in separate
+# folders.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 export HF_HUB_OFFLINE=1
 python=.venv/bin/python
@@ -17,8 +17,8 @@ run() { $python "$1" --config "configs/demo/$2.yaml" "outputs=$out" "${@:3}" >/d
 
 echo "1/7  Drawing the demo data"
 $python scripts/make_demo_data.py --out $data --images $images
-# A training refuses to go on with other data or another VLM, and results would stand beside the
-# former ones: then all starts anew.
+# A training refuses to continue with other data or another VLM, and new results would be added to
+# the old ones. So if the data or the VLM changed, the old outputs are removed.
 inputs=$(cat $data/.*.json crl/assets/demo_vlm/*.safetensors | cksum)
 if [ "$(cat $out/demo-inputs 2>/dev/null)" != "$inputs" ]; then
   rm -rf $out/{triplets,combiner,fashion_mlp,fashion_backbone,fashion_rivals}/demo

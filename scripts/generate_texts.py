@@ -8,8 +8,8 @@ The key is read from OPENAI_API_KEY. A local server needs none:
     ollama serve & ollama pull llama3.1
     python scripts/generate_texts.py ... --base-url http://localhost:11434/v1 --model llama3.1
 
-Answers are kept in --cache-dir: the same command again asks nobody, and an interrupted one goes on
-where it stopped. Exit code 3: fewer texts than --number; those that came are saved.
+Answers are kept in --cache-dir: a repeated command sends no request, and an interrupted one
+continues where it stopped. Exit code 3: fewer texts than --number; the texts so far are saved.
 """
 
 from crl.run.command import command

@@ -3,8 +3,8 @@
     git clone https://github.com/XLearning-SCU/2025-NeurIPS-CRL
     python scripts/import_official_bases.py 2025-NeurIPS-CRL --out configs/official_bases
 
-Their lists are Python source code, some of them commented out. They are read with `ast` and never
-executed. Their files, and the bases made of them:
+The authors' lists are Python source code, some of them commented out. They are read with `ast` and
+never executed. The authors' files, and the bases made from them:
 
     Clustering & Few-shot/utils/more_data.py         clevr4_color            tables 1 and 2
       "color2000", mostly commented out              clevr4_color_long       tables 5 to 9
@@ -14,7 +14,7 @@ executed. Their files, and the bases made of them:
     Similarity Retrieval/text_embedding.py           genecis_scene, genecis_scene_long  table 3
     Fashion Retrieval/mlp_training/load_text.py      deepfashion_texture, ...  table 4
 
-Some of their lists hold a text twice. The paper's counts and numbers include it twice, and so do
+Some of the lists hold a text twice. The paper's counts and numbers include it twice, and so do
 these bases (`allow_repeats`).
 """
 
@@ -39,7 +39,7 @@ OTHER_LLM = "Clustering & Few-shot/utils/other_llm.py"
 SCENES = "Similarity Retrieval/text_embedding.py"
 FASHION = "Fashion Retrieval/mlp_training/load_text.py"
 
-# Name: the paper's VLM prompt, and how many texts the basis behind tables 1 to 4 has.
+# Name: the paper's VLM prompt, and the number of texts of the basis of tables 1 to 4.
 PAPER = {
     "clevr4_texture": ("objects with the texture of {text}", 80),
     "clevr4_shape": ("objects with the shape of {text}", 318),
@@ -57,7 +57,8 @@ PAPER = {
 
 
 class Found(NamedTuple):
-    """One of their lists. `name` is a key of `PAPER`; `variant` is empty for the list behind it."""
+    """One of the authors' lists. `name` is a key of `PAPER`; `variant` is empty for the list of
+    tables 1 to 4."""
 
     name: str
     variant: str
@@ -145,16 +146,16 @@ def read_labels(file: str, source: str) -> Iterator[Found]:
 def _variant(file: str, heading: str, suffix: str, live: bool) -> str:
     """The end of a basis's name, after its criterion."""
     if file != MORE_DATA:
-        # deepseek, gemini, claude; llm_prompt1 to 5, in a form fit for a file name
+        # deepseek, gemini, claude; llm_prompt1 to 5, changed to a valid file name
         return "_" + re.sub(r"\W+", "_", heading)
     if suffix == "2000":
         return "_long"
-    # Their heading is '0, 0.5, 1.5', and the third key has no number.
+    # The authors' heading is '0, 0.5, 1.5', and the third key has no number.
     return "" if live else f"_temperature{suffix or '1.5'}"
 
 
 def read_scenes(source: str) -> Iterator[Found]:
-    """`scenes = [...]`, and the longer one that is commented out."""
+    """`scenes = [...]`, and the longer list that is commented out."""
     node = _assigned(SCENES, source, "scenes", ast.List)
     yield Found("genecis_scene", "", _value(SCENES, node), SCENES, node.lineno)
     for line, comment in _comments(source):
@@ -164,7 +165,7 @@ def read_scenes(source: str) -> Iterator[Found]:
 
 
 def read_fashion(source: str) -> Iterator[Found]:
-    """`gpt_labels = [[...], ...]`, a list for each of `prompt = ['a fashion with a ...', ...]`."""
+    """`gpt_labels = [[...], ...]`, a list per text of `prompt = ['a fashion with a ...', ...]`."""
     prompts = _value(FASHION, _assigned(FASHION, source, "prompt", ast.List))
     lists = _assigned(FASHION, source, "gpt_labels", ast.List)
     by_prompt = {prompt: name for name, (prompt, _) in PAPER.items()}
@@ -194,7 +195,7 @@ def to_basis(item: Found) -> TextBasis:
 
 
 def report(bases: dict[str, tuple[Found, TextBasis]]) -> None:
-    """A line for each basis; a warning where its number of texts is not the paper's."""
+    """Print a line per basis; a warning if its number of texts is not the paper's."""
     width = max(map(len, bases))
     print(f"{'basis':{width}}  texts  distinct  paper  file")
     for name, (item, basis) in bases.items():

@@ -1,9 +1,9 @@
-"""Draw the demo data sets, in the official on-disk formats of the real ones.
+"""Draw the demo data sets, in the official file formats of the real data sets.
 
     python scripts/make_demo_data.py --out data/demo --images 3000
 
-The same seed gives the same pictures, with any number of workers. A data set that is already there,
-of this size and seed, is left alone.
+The same seed gives the same pictures, with any number of workers. A data set that already exists
+with this size and seed is not drawn again.
 """
 
 from crl.run.command import command
@@ -20,11 +20,11 @@ from demo_worlds import WORLDS
 from crl.run.errors import UserError, nearest
 from crl.run.files import write_text
 
-DRAWING = 1  # raise when a world draws other pictures than before
+DRAWING = 1  # increase this number when a world draws other pictures than before
 
 
 def make(world: str, out: Path, images: int, seed: int, workers: int) -> None:
-    """Draw one world into `out`, complete or not at all."""
+    """Draw one world into `out`, completely or not at all."""
     label = {"images": images, "seed": seed, "drawing": DRAWING}
     done = out / f".{world}.json"
     module = importlib.import_module(f"demo_worlds.{world}")

@@ -1,11 +1,11 @@
-"""Print the tables of one or more runs from their results.json, and the paper's numbers beside.
+"""Print the tables of one or more runs from their results.json, next to the paper's numbers.
 
     python scripts/reproduce_tables.py outputs/clustering/clevr4 outputs/clustering/cards
     python scripts/reproduce_tables.py outputs/similarity_retrieval/genecis
     python scripts/reproduce_tables.py outputs/fashion_retrieval/deepfashion
 
-`paper`, `ours` and `difference` (percentage points) appear for runs on the paper's whole data sets
-with its VLMs. The paper's numbers are in configs/paper_tables.json.
+`paper`, `ours` and `difference` (percentage points) appear for runs on the paper's complete data
+sets with its VLMs. The paper's numbers are in configs/paper_tables.json.
 """
 
 from crl.run.command import command

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes .venv and installs this repository and its requirements into it, once; sourced by demo.sh
-# and test.sh.
+# Makes .venv and installs this repository and its requirements into it, again only if they change;
+# sourced by demo.sh and test.sh.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 stamp=.venv/.installed

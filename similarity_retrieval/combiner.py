@@ -17,14 +17,14 @@ from crl.run.weights import load_tensors
 class Combiner(nn.Module):
     """Raw embeddings of an image and a text, both (B, D) -> unit rows (B, D).
 
-    The result is a learned mixture of the two plus a learned correction. Names of the layers are
-    those of the published weights.
+    The result is a learned mixture of the two embeddings plus a learned correction. The layers have
+    the names of the published weights.
 
     Args:
         dim: D, the width of the embeddings.
-        projection: width that each of the two is projected to.
+        projection: width to which each of the two is projected.
         hidden: width of the hidden layers.
-        dropout: rate after each hidden activation, while training.
+        dropout: rate after each hidden activation, in training.
     """
 
     def __init__(
@@ -61,10 +61,10 @@ def load_combiner(path: Path, dim: int) -> Combiner:
     Args:
         path: .safetensors, or a file of torch.save (.pt, .pth); see `crl.run.weights.load_tensors`.
             The sizes of the layers are read from it.
-        dim: D, the width of the embeddings that it must take.
+        dim: D, the width of the embeddings that the Combiner must take.
 
     Raises:
-        UserError: no such file; a damaged one or one that holds code; not the layers of a
+        UserError: no such file; a damaged file or one that holds code; not the layers of a
             Combiner; a Combiner for embeddings of another width.
     """
     state = load_tensors(path)

@@ -1,4 +1,4 @@
-"""What a Combiner learns from: features of a VLM that stays as it is, or of one that is trained."""
+"""The features that a Combiner learns from: of a frozen VLM, or of a VLM that is trained too."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -20,7 +20,7 @@ from crl.run.errors import UserError
 from crl.vlm import VLM, LoadedVLM, Preprocess
 from similarity_retrieval.mining.triplets import MinedTriplets
 
-ORDER, DROPOUT, AUGMENTATION, INITIAL = range(4)  # uses of randomness, each its own stream
+ORDER, DROPOUT, AUGMENTATION, INITIAL = range(4)  # uses of randomness; one random stream per use
 
 
 def derived_seed(*key: int) -> int:
@@ -34,7 +34,7 @@ def embed(
     """Raw embeddings of all images and conditions: (M, D) and (C, D), float32, on the CPU.
 
     Raises:
-        UserError: an unreadable image, embeddings that are not finite, or several for one image.
+        UserError: an unreadable image, several vectors per image, embeddings that are not finite.
     """
     workers = config.workers or None
     image = embed_images(vlm, data.images, cache, config.embed_batch, workers, single=True).image
@@ -43,7 +43,8 @@ def embed(
 
 
 class FrozenFeatures:
-    """Embedded once, then looked up. A part of a batch is the features of b triplets."""
+    """Features of a frozen VLM: embedded once, then looked up. A part of a batch holds the features
+    of b triplets."""
 
     def __init__(self, vlm: VLM, data: MinedTriplets, config: EmbeddingConfig) -> None:
         if rank():  # the first process embeds, the others find the embeddings in the cache
@@ -54,14 +55,14 @@ class FrozenFeatures:
         self.data, self.device = data, vlm.device
 
     def parts(self, epoch: int, slices: np.ndarray) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Rows of triplets (P, b) -> P times reference, condition and target, each (b, D)."""
+        """Rows of triplets (P, b) -> P parts: reference, condition and target, each (b, D)."""
         for rows in slices:
             reference, target = self.image[self.data.reference[rows]], self.data.target[rows]
             part = reference, self.text[self.data.condition[rows]], self.image[target]
             yield tuple(features.to(self.device) for features in part)
 
     def features(self, part: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """The part itself: reference, condition and target, each (b, D)."""
+        """The part unchanged: reference, condition and target, each (b, D)."""
         return part
 
     def validation(self, held_out: MinedTriplets) -> tuple[Tensor, Tensor]:
@@ -70,7 +71,8 @@ class FrozenFeatures:
 
 
 class FineTunedFeatures:
-    """From pixels, with gradients. A part of a batch is pixels (b, 2, 3, H, W) and b rows."""
+    """Features from pixels, with gradients. A part of a batch holds pixels (b, 2, 3, H, W) and the
+    rows (b,) of the triplets."""
 
     def __init__(
         self, vlm: LoadedVLM, data: MinedTriplets, config: EmbeddingConfig, seed: int
@@ -79,7 +81,7 @@ class FineTunedFeatures:
         self.pixels = Pixels(data, augmentation(vlm.preprocess), seed)
 
     def parts(self, epoch: int, slices: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
-        """Rows of triplets (P, b) -> P times the pixels (b, 2, 3, H, W) and the rows (b,)."""
+        """Rows of triplets (P, b) -> P parts: pixels (b, 2, 3, H, W) and rows (b,)."""
         batches = [[(epoch, int(row)) for row in rows] for rows in slices]
         loader = DataLoader(
             self.pixels, batch_sampler=batches, num_workers=self.config.workers, collate_fn=_collate
@@ -99,13 +101,13 @@ class FineTunedFeatures:
 
     def validation(self, held_out: MinedTriplets) -> tuple[Tensor, Tensor]:
         """Embeddings of the images and conditions of `held_out` by the VLM as it is now."""
-        # Not into the cache: nobody will ask for the embeddings of these weights again.
+        # Not into the cache: the embeddings of these weights are not needed again.
         return embed(self.vlm, held_out, self.config, None)
 
 
 class Pixels(Dataset):
-    """Item (epoch, row) -> reference and target of a triplet (2, 3, H, W), and the row; or, if an
-    image cannot be read, a text that says so."""
+    """Item (epoch, row) -> reference and target of a triplet (2, 3, H, W), and the row; or an error
+    message if an image cannot be read."""
 
     def __init__(self, data: MinedTriplets, transform: Callable, seed: int) -> None:
         self.data, self.transform, self.seed = data, transform, seed
@@ -119,7 +121,7 @@ class Pixels(Dataset):
             try:
                 picture = open_image(path)
             except UnreadableImage as error:
-                return f"cannot read the image {path}: {error}; mend it or leave its triplets out"
+                return f"cannot read the image {path}: {error}; repair it or leave out its triplets"
             pictures.append(self.transform(picture))
         return torch.stack(pictures), row
 
@@ -129,11 +131,12 @@ def _collate(items: list) -> Any:
 
 
 def augmentation(preprocess: Preprocess) -> Callable[[Image.Image], Tensor]:
-    """GeneCIS's: resize to 8/7 of the VLM's size, then a random crop of 90 to 100 % of the area,
-    stretched by up to a third, at the VLM's size; then the VLM's own last steps (normalisation).
+    """GeneCIS's augmentation: resize to 8/7 of the VLM's size, then a random crop of 90 to 100 % of
+    the area, stretched by up to a third, at the VLM's size; then the VLM's own last steps
+    (normalisation).
 
-    A VLM whose preprocessing does not begin with Resize and CenterCrop, as CLIP's does, keeps its
-    preprocessing as it is.
+    If the VLM's preprocessing does not begin with Resize and CenterCrop, as CLIP's does, there is
+    no augmentation.
     """
     from torchvision.transforms import CenterCrop, Compose, RandomResizedCrop, Resize
 

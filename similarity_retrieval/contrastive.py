@@ -1,4 +1,4 @@
-"""The loss of the Combiner's training, over the whole batch, however it is split up."""
+"""The loss of the Combiner's training over the whole batch, which may be split into parts."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,23 +23,24 @@ def contrastive_loss(combined: Tensor, target: Tensor) -> Tensor:
 
 
 def backward(forward: Callable[[Any], Tensor], parts: list, seeds: list[int]) -> float:
-    """The loss over all parts of all processes as one batch, and its gradients.
+    """Compute the loss of all parts of all processes as one batch, and its gradients.
 
-    Each target is a negative of all other queries, so the losses of the parts do not add up to
-    that of the batch. Instead: the features of all parts; the loss and its gradient with respect
-    to the features; then each part once more, to carry that gradient on to the parameters. Each
-    part draws the same dropout both times. Only the graph of one part is in memory at a time.
+    Each target is a negative for all other queries, so the loss of the batch is not the sum of the
+    losses of its parts. Therefore: compute the features of all parts; then the loss and its
+    gradient with respect to the features; then each part again, to propagate this gradient to the
+    parameters. Each part has the same dropout both times. Only the graph of one part is in memory
+    at a time.
 
     Args:
         forward: part -> (b, 2, D), combined and target, unit rows.
         parts: this process's share of the batch, in order, all of one size.
-        seeds: of each part's dropout.
+        seeds: the dropout seed of each part.
 
     Returns:
-        The loss, the same in all processes. Gradients of this process's share are added to
-        `.grad`, so their sum over all processes is the whole gradient.
+        The loss, the same in all processes. The gradients of this process's share are added to
+        `.grad`; their sum over all processes is the gradient of the loss.
     """
-    once = len(parts) == 1  # its graph is kept, so that it need not be computed again
+    once = len(parts) == 1  # then its graph is kept and the part is not computed again
     features = []
     for part, seed in zip(parts, seeds, strict=True):
         torch.manual_seed(seed)

@@ -1,8 +1,8 @@
-"""GeneCIS's four tasks: templates, and the image or crop behind each of their ids.
+"""GeneCIS's four tasks: templates, and the image or crop of each of their ids.
 
     python similarity_retrieval/datasets.py --root data/genecis
 
-counts what is there, and names what is missing.
+counts the files that are there, and names those that are missing.
 
 A template is a reference image, a condition, and a gallery of candidates, one of which, the target,
 is like the reference under that condition. Images of the object tasks are COCO's (val2017), those
@@ -41,7 +41,7 @@ TREE = (
 # For comparison by the check command: GeneCIS's published files and its DOWNLOAD.md.
 OFFICIAL_TEMPLATES = {"focus_object": 1960, "change_object": 1960}
 COCO_FILES, VISUAL_GENOME_FILES = 5000, 108249
-WEIGHTS = ("vitb16_backbone.pt", "vitb16_combiner_head.pt")  # its own, optional
+WEIGHTS = ("vitb16_backbone.pt", "vitb16_combiner_head.pt")  # GeneCIS's own, optional
 VISUAL_GENOME_FOLDERS = ("VG_100K", "VG_100K_2", "VG_All", ".")
 DILATION = 0.7  # GeneCIS shows an object with some of its surroundings
 
@@ -55,10 +55,10 @@ class Templates:
         reference: (B,) int64, index into `GeneCIS.ids`.
         gallery: (B, G) int64, index into `GeneCIS.ids`; column 0 is the target.
         condition: (B,) int64, index into `GeneCIS.conditions`.
-        left_out: how many templates have a gallery of another length than most. GeneCIS's
-            evaluation leaves them out too.
-        repeated: how many templates have their target once more in the rest of the gallery. They
-            are kept, as GeneCIS keeps them (the official change_object has one).
+        left_out: how many templates were left out because of an unusual gallery length, as in
+            GeneCIS's evaluation.
+        repeated: how many templates have their target in the gallery twice. They are kept, as in
+            GeneCIS (the official change_object has one).
     """
 
     task: str
@@ -144,8 +144,8 @@ def load(tasks: Sequence[str], folder: Path) -> GeneCIS:
     """Read and validate the templates of `tasks`, `<folder>/<task>.json` in GeneCIS's format.
 
     Raises:
-        UserError: an unknown task; a missing file (with the page to get it from and the tree that
-            is expected); a file or a template of another form (naming the template, from 0).
+        UserError: an unknown task; a missing file (the message has the download page and the
+            expected tree); a malformed file or template (the message names the template, from 0).
     """
     ids: dict[str, int] = {}
     conditions: dict[str, int] = {}
@@ -207,15 +207,15 @@ def _read(task: str, folder: Path) -> list[_Template]:
 
 
 def images(data: GeneCIS, coco: Path, visual_genome: Path) -> list[Path | Crop]:
-    """The image file, or the part of one, behind each of `data.ids` (M,).
+    """The image file or crop of each of `data.ids` (M,).
 
     Args:
         coco: folder that holds `val2017`.
         visual_genome: folder that holds `VG_100K` and `VG_100K_2`, or `VG_All`, or the images.
 
     Raises:
-        UserError: missing images (all are counted before any is opened); a Visual Genome image
-            that cannot be read; a box outside its picture.
+        UserError: missing images (all are counted before any image is opened); a Visual Genome
+            image that cannot be read; a box outside its picture.
     """
     files = _files(data.ids, Path(coco), Path(visual_genome))
     gaps = [
@@ -235,10 +235,10 @@ def images(data: GeneCIS, coco: Path, visual_genome: Path) -> list[Path | Crop]:
 
 
 def dilated(box: Sequence[float], size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """What GeneCIS shows of the object in `box`: left, top, right, bottom in whole pixels.
+    """The region that GeneCIS shows for the object in `box`: left, top, right, bottom in pixels.
 
-    As in its evaluation, not symmetrical: left and top move out by 0.7 of the box's size and stop
-    at 0; right and bottom are 1.7 sizes further from there, and stop at the picture's.
+    As in its evaluation, it is not symmetrical: left and top move out by 0.7 of the box's size, but
+    not below 0; right and bottom are 1.7 box sizes from there, but not beyond the picture.
 
     >>> dilated((100, 0, 10, 10), size=(640, 480))
     (93, 0, 110, 17)
@@ -255,7 +255,7 @@ def dilated(box: Sequence[float], size: tuple[int, int]) -> tuple[int, int, int,
 
 
 def _crop_box(data: GeneCIS, name: str, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The dilated box of one region, which must be there."""
+    """The dilated box of one region; a UserError if the box is outside its picture."""
     image, _, box = name.partition(":")
     x, y, w, h = map(float, box.split(","))
     left, top, right, bottom = dilated((x, y, w, h), size)
@@ -279,7 +279,7 @@ def _first_template(data: GeneCIS, name: str) -> str:
 
 
 def _size(file: Path) -> tuple[int, int]:
-    """Width and height, from the file's header."""
+    """Width and height of a picture, from the file's header."""
     try:
         with readable(file) as image:
             return image.size
@@ -288,7 +288,7 @@ def _size(file: Path) -> tuple[int, int]:
 
 
 def _files(ids: list[str], coco: Path, visual_genome: Path) -> dict[str, Path]:
-    """The image file of each id; where there is none, the place to expect it."""
+    """The image file of each id; if it does not exist, the path where it should be."""
 
     def file(name: str) -> Path:
         image, _, box = name.partition(":")
@@ -305,8 +305,8 @@ class _Source:
     """A collection of images.
 
     Attributes:
-        official: how many files all of it has.
-        files: those, each once, that templates name.
+        official: how many files the complete collection has.
+        files: the files that templates name, each once.
     """
 
     name: str
@@ -320,7 +320,7 @@ class _Source:
 
 
 def _sources(files: dict[str, Path], coco: Path, visual_genome: Path) -> list[_Source]:
-    """Those collections that templates name images of."""
+    """The collections whose images templates name."""
     whole = dict.fromkeys(file for name, file in files.items() if ":" not in name)
     parts = dict.fromkeys(file for name, file in files.items() if ":" in name)
     sources = [
@@ -340,7 +340,7 @@ def _few(files: list[Path]) -> str:
 
 
 def _checked_task(task: str, root: Path) -> bool:
-    """Print what is in one task's file; whether it is there and good."""
+    """Print what is in one task's file; return whether it exists and is valid."""
     try:
         data = load([task], root)
     except UserError as error:
@@ -357,7 +357,7 @@ def _checked_task(task: str, root: Path) -> bool:
 
 
 def _checked_images(data: GeneCIS, root: Path) -> bool:
-    """Print how many images are there and missing; whether all are there."""
+    """Print how many images are there and missing; return whether all are there."""
     folders = root / "coco", root / "visual_genome"
     complete = True
     for source in _sources(_files(data.ids, *folders), *folders):

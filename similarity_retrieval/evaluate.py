@@ -2,9 +2,9 @@
 
     python similarity_retrieval/evaluate.py --config configs/genecis.yaml
 
-For each task Recall@1, 2, 3 in percent of the image alone, the text alone, image + text, the
-Combiner and CRL, beside chance. Saves the rank of every template's target, and draws the templates
-that CRL answers best and worst.
+Prints Recall@1, 2, 3 in percent for each task: of chance, the image alone, the text alone, image +
+text, the Combiner and CRL. Saves the rank of each template's target, and draws the templates that
+CRL answers best and worst.
 """
 
 from crl.run.command import command
@@ -75,7 +75,7 @@ def main(argv: list[str]) -> None:
 
 
 def all_scores(inputs: Inputs, weight: float) -> dict[str, np.ndarray]:
-    """Scores (B, G) of each method's candidates; the target is in column 0.
+    """Scores (B, G) of the candidates by each method; the target is in column 0.
 
     Raises:
         UserError: NaN or infinity among the scores.
@@ -116,7 +116,7 @@ def save_ranks(ranks: dict[str, Ranks], file: Path) -> None:
 
 
 def draw(inputs: Inputs, ranks: Ranks, scores: np.ndarray, file: Path) -> None:
-    """The three templates that CRL answers best, and the three that it answers worst."""
+    """Draw the three templates that CRL answers best, and the three that it answers worst."""
     t, (better, tied) = inputs.templates, ranks
     margin = scores[:, 0] - scores[:, 1:].max(1)  # of the target over the best other candidate
     order = np.lexsort((-margin, better + tied))
@@ -127,7 +127,7 @@ def draw(inputs: Inputs, ranks: Ranks, scores: np.ndarray, file: Path) -> None:
         title = f"{inputs.data.conditions[t.condition[b]]}\ntarget is no. {better[b] + 1}"
         shown = [inputs.files[t.gallery[b, g]] for g in ranked]
         right = [bool(t.gallery[b, g] == t.gallery[b, 0]) for g in ranked]
-        if not any(right):  # the target after the three that were preferred to it
+        if not any(right):  # then the target is shown after the best three
             shown, right = [*shown, inputs.files[t.gallery[b, 0]]], [*right, True]
         rows.append((inputs.files[t.reference[b]], title, shown, right))
     about = f"{inputs.about['label']}, {inputs.about['data'].replace('_', ' ')}"

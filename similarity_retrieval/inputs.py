@@ -1,4 +1,4 @@
-"""From a configuration to what the methods need: embeddings, templates, bases T and Combiners."""
+"""Loads what the methods need for a configuration: embeddings, templates, bases T and Combiners."""
 
 import json
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ from similarity_retrieval.method import Features, TiePolicy
 
 PLACES = ("left", "right", "top", "lower", "mid")
 ON_PLACES = [f"a photo with a {{condition}} on the {place}" for place in PLACES]  # the paper's five
-ATTRIBUTE_BASES = {  # what a focus on an attribute is about -> the basis that describes it
+ATTRIBUTE_BASES = {  # condition of focus_attribute -> the basis that describes it
     "color": "clevr4_color",
     "material": "genecis_material",
     "other": "genecis_attribute",
@@ -67,7 +67,7 @@ class EvaluateConfig(EvaluationConfig):
         {
             "focus_object": ON_PLACES,
             "change_object": ON_PLACES,
-            "focus_attribute": [],  # 'color' is what to compare, not what to look for
+            "focus_attribute": [],  # the condition 'color' says what to compare, not what to find
             "change_attribute": ["a photo with a {condition} object"],
         },
         description="task: prompts of CRL for {condition}; their embeddings are averaged",
@@ -104,9 +104,10 @@ class Inputs:
     """One VLM on one task: everything that the methods need.
 
     Attributes:
-        texts: which templates (B',) use which basis T (K, D), not normalised; together all.
-        files: M images or crops, for the figure; None where embeddings were made elsewhere.
-        about: what the results file says of it.
+        texts: pairs of templates (B',) and their basis T (K, D), not normalised; together all
+            templates.
+        files: M images or crops, for the figure; None if the embeddings were made elsewhere.
+        about: VLM, task, basis and so on, for the results file.
     """
 
     data: GeneCIS
@@ -132,11 +133,12 @@ class Inputs:
 
 
 def load_inputs(config: EvaluateConfig) -> Iterator[Inputs]:
-    """Each VLM on each task: the plain VLM, GeneCIS's, then those of `trained`.
+    """Yield each VLM on each task: first `vlm`, then `finetuned`, then the folders of `trained`.
 
     Raises:
-        UserError: wrong or missing templates, images, bases, trainings or VLM names, before the
-            first VLM is loaded; weights or Combiners that do not fit, before anything is encoded.
+        UserError: wrong or missing templates, images, bases, trainings or VLM names (checked before
+            the first VLM is loaded); weights or Combiners that do not fit (checked before anything
+            is encoded).
     """
     data = load(config.tasks, config.root)
     if config.features:
@@ -177,10 +179,10 @@ def load_inputs(config: EvaluateConfig) -> Iterator[Inputs]:
 
 
 def _inputs(config, data, task, features, texts, combiner, files, about) -> Inputs:
-    """Adds to `about` what comes from the templates and the settings."""
+    """The `Inputs`; adds to `about` what comes from the templates and the settings."""
     templates = data.tasks[task]
     combiner_hash = weights_digest(combiner) if combiner else None
-    # What tells this row of a table from another one of the same VLM, over all tasks
+    # Distinguishes this row of the table from other rows of the same VLM, over all tasks
     fingerprint = (about["vlm_fingerprint"], combiner_hash, config.weight, config.texts)
     about = {
         **about,
@@ -205,7 +207,7 @@ def _inputs(config, data, task, features, texts, combiner, files, about) -> Inpu
 def _bases(
     config: EvaluateConfig, data: GeneCIS, task: str
 ) -> list[tuple[np.ndarray, str, TextBasis]]:
-    """Which templates (B',) of a task use which basis, with its name."""
+    """Triples for a task: templates (B',), the name of their basis, the basis."""
     names, condition = config.bases[task], data.tasks[task].condition
     if isinstance(names, str):
         return [(np.arange(len(condition)), names, TextBasis.load(names, config.texts))]
@@ -220,7 +222,7 @@ def _bases(
 
 
 def _prompted(vlm: VLM, data: GeneCIS, task: str, config: EvaluateConfig) -> np.ndarray:
-    """(C, P, D): the P prompts of the task with each condition; zeros for conditions of others."""
+    """(C, P, D): the task's P prompts with each condition; zeros for conditions of other tasks."""
     used, prompts = np.unique(data.tasks[task].condition), config.prompts[task]
     prompted = np.zeros((len(data.conditions), len(prompts), vlm.dim), np.float32)
     if prompts:
@@ -267,7 +269,7 @@ def _models(config: EvaluateConfig) -> list[_Model]:
 
 
 def _published(combiner: Path | None) -> Path | None:
-    """The file, unless it is one of train_combiner.py's."""
+    """The file `combiner`; refused if it comes from train_combiner.py."""
     if combiner and (combiner.parent / "results.json").exists():
         raise UserError(
             f"{combiner} belongs to a training; give its folder: trained=[{combiner.parent}]"
@@ -276,7 +278,7 @@ def _published(combiner: Path | None) -> Path | None:
 
 
 def _read_training(folder: Path) -> dict[str, Any]:
-    """What results.json in a folder of train_combiner.py says."""
+    """The results.json in a folder of train_combiner.py."""
     file = folder / "results.json"
     try:
         training = json.loads(file.read_text(encoding="utf-8"))
@@ -299,8 +301,8 @@ def _loaded(model: _Model, config: EvaluateConfig) -> tuple[VLM, Combiner | None
 
 
 def _check_fingerprint(model: _Model, vlm: VLM, config: EvaluateConfig) -> None:
-    """A Combiner fits the VLM that it was trained with, at any precision, and no other."""
-    then = model.training["precision"]  # part of a fingerprint
+    """Check that a Combiner's VLM is the one of its training; the precision may differ."""
+    then = model.training["precision"]  # the fingerprint depends on it
     if then != config.precision:
         vlm = load_vlm(model.vlm, config.device, then)
     if vlm.fingerprint != model.training["vlm_fingerprint"]:
@@ -347,7 +349,7 @@ def _from_features(config: EvaluateConfig, data: GeneCIS) -> Iterator[Inputs]:
 
 
 def _rows(file: Path, what: str, wanted: list[str], given: np.ndarray) -> np.ndarray:
-    """Where each wanted name stands in the file."""
+    """The row of each wanted name in the file."""
     if given.dtype.kind not in "iuU":
         raise UserError(f"{file}: the names of its {what} must be whole numbers or texts")
     place = {str(name): row for row, name in enumerate(given.tolist())}

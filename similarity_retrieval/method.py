@@ -1,8 +1,8 @@
 """Scores of GeneCIS's candidates by the baselines and by CRL, and Recall@k from the scores (paper,
 Table 3; the baselines are GeneCIS's, Vaze et al., CVPR 2023).
 
-All templates of a task are scored together. Few of their references and conditions are distinct
-(218 and 111 in the 3,920 templates of the object tasks). So each distinct one is compared with all
+All templates of a task are scored together. They share few distinct references and conditions (218
+and 111 in the 3,920 templates of the object tasks). So each distinct one is compared with all
 images in one matrix product, and each template looks up the scores of its candidates.
 
 Shapes: M images, C conditions with P prompts each, D embedding width, K texts of the basis, B
@@ -21,7 +21,7 @@ from similarity_retrieval.combiner import Combiner
 from similarity_retrieval.datasets import Templates
 
 TiePolicy = Literal["fair", "paper"]
-BATCH = 256  # queries of the Combiner at a time: all of them are different, nothing is looked up
+BATCH = 256  # queries of the Combiner at a time; its queries are all different
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Features:
     """Embeddings of all images and conditions, float32 or float64, not normalised.
 
     Attributes:
-        image: (M, D), of the distinct images.
-        plain: (C, D), of the conditions themselves.
-        prompted: (C, P, D), of each condition's P prompts; P may be 0.
+        image: (M, D), the distinct images.
+        plain: (C, D), the conditions themselves.
+        prompted: (C, P, D), the P prompts of each condition; P may be 0.
     """
 
     image: np.ndarray
@@ -45,20 +45,20 @@ class Features:
 
     @cached_property
     def image_length(self) -> np.ndarray:
-        """Of each row of `image`, (M,)."""
+        """Length of each row of `image`, (M,)."""
         return _length(self.image)
 
     @cached_property
     def prompt(self) -> np.ndarray:
-        """Mean of each condition's P prompts, which were of unit length: (C, D). The similarity to
-        it is the mean of the similarities to the P."""
+        """Mean of the P unit-length prompts of each condition: (C, D). The similarity to it is the
+        mean of the similarities to the P prompts."""
         return l2(self.prompted).mean(axis=1)
 
     @cached_property
     def first_alike(self) -> np.ndarray:
-        """The first image with the very same embedding (often itself), (M,)."""
+        """Index of the first image with the same embedding (mostly the image itself), (M,)."""
         if len(np.unique(self.image[:, 0])) == len(self.image):
-            return np.arange(len(self.image))  # the usual case, and the quick one
+            return np.arange(len(self.image))  # the usual case, and the fast one
         rows = np.ascontiguousarray(self.image)
         whole = rows.view(np.dtype((np.void, rows.itemsize * rows.shape[1])))[:, 0]
         _, first, place = np.unique(whole, return_index=True, return_inverse=True)
@@ -84,7 +84,7 @@ def baseline_scores(
     scores = {
         "image": image / _not_zero(r),
         "text": text / _not_zero(c),
-        # GeneCIS adds half of each, not normalised: the longer one weighs more. (The half cancels.)
+        # GeneCIS adds half of each, not normalised: the longer one weighs more. (The 1/2 cancels.)
         "image+text": (image + text) / _not_zero(both),
     }
     if combiner is not None:
@@ -97,13 +97,13 @@ def crl_scores(
 ) -> np.ndarray:
     """CRL for "the same scene, with the condition" (paper, Table 3): weight * scene + condition.
 
-    scene: similarity of candidate and reference in the conditional space of the basis.
-    condition: how well the candidate fits the condition's prompts; without prompts (P = 0) it is
-    left out. Both have unit length over the candidates of a template.
+    scene: similarity of candidate and reference in R.
+    condition: similarity of the candidate to the condition's prompts; omitted without prompts
+    (P = 0). Both are scaled to unit length over the candidates of a template.
 
     Args:
         r: R = I Tᵀ of all images, (M, K), unit rows. In the paper the basis describes scenes.
-        weight: of the scene; 10 in the paper.
+        weight: the weight of `scene`; 10 in the paper.
 
     Returns:
         (B, G). Candidates with the target's embedding score exactly what the target does.
@@ -118,7 +118,7 @@ def crl_scores(
 
 
 def target_ranks(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How many of a template's other candidates score above its target, and how many the same.
+    """How many of a template's other candidates score above its target, and how many equal it.
 
     >>> target_ranks(np.array([[0.5, 0.9, 0.5, 0.1]]))
     (array([1]), array([1]))
@@ -152,9 +152,9 @@ def recall(
 
     Args:
         better, tied: (B,), see `target_ranks`.
-        tie_policy: `fair` counts the share of the orders of the tied candidates that bring the
-            target in. `paper` puts the target first, as a stable sort does in the authors' code:
-            a constant scorer then has 100.
+        tie_policy: `fair` counts the share of all orders of the tied candidates in which the target
+            is among the k best. `paper` puts the target first, as the stable sort in the authors'
+            code does; constant scores then give 100.
     """
     fair = tie_policy == "fair"
     hits = np.clip((k - better) / (tied + 1), 0, 1) if fair else better < k
@@ -162,21 +162,21 @@ def recall(
 
 
 def chance(candidates: int, k: int) -> float:
-    """Recall@k in percent of a random order of the candidates."""
+    """Expected Recall@k in percent for a random order of the candidates."""
     return 100 * min(k / candidates, 1)
 
 
 def _similarities(
     queries: np.ndarray, asked: np.ndarray, images: np.ndarray, gallery: np.ndarray
 ) -> np.ndarray:
-    """queries (Q, D), which of them each template asks (B,), images (M, D), gallery (B, G)
-    -> dot products (B, G)."""
+    """queries (Q, D), index of each template's query (B,), images (M, D), gallery (B, G) -> dot
+    products (B, G)."""
     distinct, place = np.unique(asked, return_inverse=True)
     return (images @ queries[distinct].T)[gallery, place[:, None]]  # from (M, distinct)
 
 
 def _combiner_scores(combiner: Combiner, features: Features, templates: Templates) -> np.ndarray:
-    """(B, G), with the Combiner's queries for raw embeddings."""
+    """Scores (B, G) by the Combiner, whose inputs are embeddings that are not normalised."""
     weight, scores = combiner.output_layer.weight, []
     with torch.inference_mode():
         for start in range(0, len(templates.reference), BATCH):
@@ -199,7 +199,7 @@ def _not_zero(length: np.ndarray) -> np.ndarray:
 
 
 def _as_target(scores: np.ndarray, features: Features, templates: Templates) -> np.ndarray:
-    """Scores (B, G) where candidates with the target's embedding (its image once more, or a copy)
-    have the target's score: matrix products may round equal rows differently, by their place."""
+    """Scores (B, G), in which candidates with the target's embedding (the same image, or a copy)
+    get the target's score: matrix products may round equal rows differently."""
     alike = features.first_alike[templates.gallery]
     return np.where(alike == alike[:, :1], scores[:, :1], scores)

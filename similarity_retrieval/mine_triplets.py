@@ -1,17 +1,17 @@
-"""Mine training triplets from captioned images, as GeneCIS does (Vaze et al., CVPR 2023).
+"""Mine training triplets from captioned images, as in GeneCIS (Vaze et al., CVPR 2023).
 
     python similarity_retrieval/mine_triplets.py --config configs/mine_cc3m.yaml
 
     captions --parser--> graphs.jsonl (subject, relation, object) --rules--> triplets.jsonl
 
-The two images of a triplet share a subject and differ in its object. The condition names the
-object of the second image, and the distractor shows that object with another subject:
+Reference and target of a triplet share a subject and have different objects. The condition names
+the object of the target, and the distractor shows that object with another subject:
 
     reference "a dog on a sofa", condition "on bench", target "a dog on a bench",
     distractor "a cat on a bench"
 
-Everything goes to <outputs>/triplets/<name>. A run that was killed goes on where it was when it is
-started again, and writes the same bytes as an undisturbed one.
+All files are written to <outputs>/triplets/<name>. A killed run continues when it is started again,
+and writes the same bytes as an uninterrupted one.
 """
 
 from crl.run.command import command
@@ -72,8 +72,8 @@ class MineConfig(RunConfig):
     concreteness: float = Field(
         4.8, allow_inf_nan=False, description="the mean of a triplet's six words is above this"
     )
-    min_images: int = Field(5, ge=1, description="a subject is seen in so many images or more")
-    min_objects: int = Field(2, ge=2, description="... and with so many objects or more")
+    min_images: int = Field(5, ge=1, description="least number of images per subject")
+    min_objects: int = Field(2, ge=2, description="least number of objects per subject")
     samples: int = Field(1_600_000, ge=1, description="triplets to draw")
     seed: int = Field(0, ge=0, description="sample i is drawn with the seed [seed, i]")
 
@@ -139,14 +139,14 @@ def mined(config: MineConfig, folder: Path) -> dict[str, Any]:
 
 
 def parse_captions(config: MineConfig, file: Path) -> Counter:
-    """Parse all captions of the configuration into `file`, or go on with it.
+    """Parse all captions of the configuration into `file`; a file that was begun is continued.
 
     Returns:
-        Counts: captions, unparsed (empty or too long ones, and what the LLM could not do).
+        Counts: captions, unparsed (empty, too long, or the LLM could not parse them).
     """
     files = caption_files(config.captions)
     shards = files[0].suffix == ".tar"
-    # Shards can be hundreds of gigabytes; their names and sizes must do.
+    # Shards can be hundreds of gigabytes, so only their names and sizes are compared.
     inputs = [(f.name, f.stat().st_size if shards else file_digest(f)) for f in files]
     llm = config.parser == "llm"
     how = [config.model, PROMPT] if llm else [SPACY_MODEL]
@@ -156,8 +156,8 @@ def parse_captions(config: MineConfig, file: Path) -> Counter:
     with Journal(file, key) as journal:
         if journal.finished:
             return journal.counts
-        # All other files are read to the end before the long work begins, so that an error in the
-        # last line is reported at once.
+        # All files except shards are read to the end before the long work begins, so that an error
+        # in the last line is reported at once.
         total = None if shards else sum(1 for _ in read_captions(files))
         parse = llm_parser(config.model, config.base_url, config.cache) if llm else spacy_parser()
         pairs = itertools.islice(read_captions(files, config.prefix), journal.done, None)
@@ -178,7 +178,7 @@ def parse_captions(config: MineConfig, file: Path) -> Counter:
 
 
 def parse_valid(parse: Parser, captions: list[str]) -> list[list[Relation] | None]:
-    """`parse` of the texts that are captions; None for those that are empty or too long."""
+    """`parse` of the captions; None for captions that are empty or too long."""
     valid = [i for i, text in enumerate(captions) if 0 < len(text.strip()) <= MAX_CAPTION]
     found: list[list[Relation] | None] = [None] * len(captions)
     parsed = parse([captions[i] for i in valid]) if valid else []
@@ -191,10 +191,10 @@ def parse_valid(parse: Parser, captions: list[str]) -> list[list[Relation] | Non
 
 
 def mine(config: MineConfig, records: Records, miner: Miner, file: Path, key: str) -> Counter:
-    """Write `config.samples` samples to `file`, or go on with it.
+    """Write `config.samples` samples to `file`; a file that was begun is continued.
 
     Returns:
-        Counts: mined, dropped (samples), and the failed tries by their rule.
+        Counts: mined and dropped samples, and the failed tries by rule.
     """
     with Journal(file, key) as journal:
         if journal.finished:
@@ -217,7 +217,7 @@ def mine(config: MineConfig, records: Records, miner: Miner, file: Path, key: st
 
 
 def most_common(file: Path, keys: Iterable[str], number: int = 10) -> dict[str, dict[str, int]]:
-    """The values that `keys` have most often in a JSONL, with how often."""
+    """The most common values of each of `keys` in a JSONL file, with their counts."""
     counters: dict[str, Counter] = {key: Counter() for key in keys}
     for _, line in lines(file):
         value = json.loads(line)
@@ -227,7 +227,7 @@ def most_common(file: Path, keys: Iterable[str], number: int = 10) -> dict[str, 
 
 
 def report(summary: dict[str, Any], folder: Path) -> None:
-    """Print what was mined, and why the rest was not.
+    """Print what was mined, and why samples were dropped.
 
     Raises:
         UserError: nothing was mined.

@@ -1,4 +1,4 @@
-"""The table of similarity retrieval, and the paper's numbers beside ours (Table 3)."""
+"""The table of similarity retrieval, and the paper's numbers next to ours (Table 3)."""
 
 from collections import Counter
 from typing import Any
@@ -11,7 +11,7 @@ from similarity_retrieval.datasets import TASKS
 
 METHODS = ("image", "text", "image+text", "combiner", "crl")
 CUTOFFS = (1, 2, 3)  # of Recall@k
-# GeneCIS's templates: task, templates, distinct images. The last tells them from others.
+# GeneCIS's own templates: task, number of templates, number of distinct images.
 OFFICIAL = {("focus_object", 1960, 2198), ("change_object", 1960, 2739)}
 
 Cell = dict[str, Any]  # one VLM on one task, as in results.json
@@ -19,10 +19,10 @@ Cell = dict[str, Any]  # one VLM on one task, as in results.json
 
 def table(cells: list[Cell], title: str) -> str:
     """Methods as rows, Recall@k of each task as columns, and the mean of the object tasks (as in
-    Table 3). Results of one VLM under other settings are rows of their own, marked [variant].
+    Table 3). Results of one VLM with different settings have separate rows, marked [variant].
 
     Raises:
-        UserError: no cells.
+        UserError: there are no cells.
     """
     if not cells:
         raise UserError("there are no results to show")
@@ -49,13 +49,13 @@ def table(cells: list[Cell], title: str) -> str:
 
 
 def _basis(cells: list[Cell]) -> str:
-    """The basis of a row, where all its tasks have the same; `notes` names the others."""
+    """The basis of a row if all its tasks have the same basis; else `notes` names the bases."""
     bases = {f"{cell['basis']} ({cell['texts']})" for cell in cells}
     return bases.pop() if len(bases) == 1 else "by task"
 
 
 def _variants(cells: list[Cell]) -> dict[str, list[Cell]]:
-    """Cells by their VLM, and by their settings where there are several."""
+    """Cells by VLM, and by settings if a VLM has several."""
     several = Counter(label for label, _ in {(c["label"], c["variant"]) for c in cells})
     grouped: dict[str, list[Cell]] = {}
     for cell in cells:
@@ -67,7 +67,7 @@ def _variants(cells: list[Cell]) -> dict[str, list[Cell]]:
 
 
 def notes(cells: list[Cell]) -> list[str]:
-    """What a reader of the table should know."""
+    """Notes that a reader of the table needs."""
     found = []
     for name, variant in _variants(cells).items():
         if "[" in name:
@@ -101,8 +101,8 @@ def notes(cells: list[Cell]) -> list[str]:
 
 
 def comparison(paper: dict[str, Any], cells: list[Cell]) -> list[list[str]]:
-    """Table 3 beside our results on GeneCIS's two object tasks, whole, with CLIP ViT-B/16
-    (*: as GeneCIS trains it). Rows: method, basis, task, metric, paper, ours, difference."""
+    """Table 3 next to our results on GeneCIS's two complete object tasks, with CLIP ViT-B/16
+    (*: after GeneCIS's training). Rows: method, basis, task, metric, paper, ours, difference."""
     rows = []
     for cell in cells:
         official = (cell["data"], cell["templates"], cell["images"]) in OFFICIAL
@@ -123,7 +123,7 @@ def comparison(paper: dict[str, Any], cells: list[Cell]) -> list[list[str]]:
 
 
 def report(cells: list[Cell], paper: dict[str, Any]) -> str:
-    """The table, the notes on it, and the paper's numbers beside ours."""
+    """The table, its notes, and the paper's numbers next to ours."""
     lines = [table(cells, "similarity_retrieval, percent")]
     lines += [f"note: {note}" for note in notes(cells)]
     if rows := comparison(paper, cells):

@@ -1,27 +1,27 @@
-"""Train a Combiner on mined triplets as GeneCIS does (Vaze et al., CVPR 2023).
+"""Train a Combiner on mined triplets as in GeneCIS (Vaze et al., CVPR 2023).
 
     python similarity_retrieval/train_combiner.py --config configs/demo/combiner.yaml
     torchrun --nproc_per_node 8 similarity_retrieval/train_combiner.py --config ...
 
 A triplet is a reference image, a condition and a target image (triplets.jsonl of
-mine_triplets.py). The Combiner makes a query of reference and condition, which must find its target
-among the targets of the whole batch: cross entropy of 100 times the cosines, from queries to
-targets only, as published. The published loss does not use the mined distractor, and neither does
-this one.
+mine_triplets.py). The Combiner turns reference and condition into a query, which must find its
+target among the targets of the whole batch. The loss is the cross entropy of 100 times the cosines,
+from queries to targets only, as published. Like the published loss, it does not use the mined
+distractor.
 
-  train_vlm: false   the VLM stays as it is. Images and conditions are embedded once, and training
-                     is lookups: minutes on a CPU.
-  train_vlm: true    an open_clip VLM is trained too, from pixels (GeneCIS: both towers).
+  train_vlm: false   the VLM is frozen. Images and conditions are embedded once and then looked up:
+                     minutes on a CPU.
+  train_vlm: true    an open_clip VLM is trained too, from pixels (as in GeneCIS: both towers).
 
-Writes <outputs>/combiner/<name>/: combiner.safetensors, and vlm/ if the VLM was trained, both of
+Writes <outputs>/combiner/<name>/: combiner.safetensors, and vlm/ if the VLM was trained, both from
 the epoch with the best held-out recall@1; results.json, config.yaml and state.pt (see
 crl/run/loop.py). Measure it with evaluate.py trained=[<outputs>/combiner/<name>].
 
 Where this differs from the published code, and why:
-  - The learning rate falls at each step, not at each epoch: with six epochs the last one would
-    still run at a fifteenth of the first rate.
-  - bf16, which needs no loss scaling, not fp16. So the VLM's gradients are clipped as they are.
-  - The VLM runs in eval mode. For a ViT this is the same; a ResNet keeps its running means.
+  - The learning rate falls at each step, not at each epoch: otherwise the last of six epochs would
+    still use a fifteenth of the first rate.
+  - bf16 instead of fp16. It needs no loss scaling, so the VLM's gradients are clipped unscaled.
+  - The VLM runs in eval mode. For a ViT this makes no difference; a ResNet keeps its running means.
 """
 
 from crl.run.command import command
@@ -59,13 +59,13 @@ from similarity_retrieval.contrastive import backward
 from similarity_retrieval.mining.triplets import MinedTriplets, read_triplets
 
 CLIP_NORM = 1.0  # of the VLM's gradients
-VALIDATED = 2000  # held-out triplets that are measured, at most
+VALIDATED = 2000  # the most held-out triplets that a validation measures
 LAST_RATE = 1e-3  # the rate at the end, as a share of `lr`
 NEUTRAL = {"name", "outputs", "device", "workers", "cache", "embed_batch", "checkpoint_every"}
 
 
 class TrainConfig(TrainingConfig, EmbeddingConfig):
-    """Keys of train_combiner.py; defaults are GeneCIS's where it has the key."""
+    """Keys of train_combiner.py; defaults are GeneCIS's if it has the key."""
 
     triplets: Path = Field(Path("triplets.jsonl"), description="JSONL of mine_triplets.py")
     images: Path = Field(Path("data"), description="folder that image names are relative to")
@@ -106,7 +106,7 @@ class CombinerTrainer(Trainer):
         self.folder = config.outputs / "combiner" / config.name
         self.weights = self.folder / "combiner.safetensors"
         self.data = read_triplets(config.triplets, config.images)
-        # The first ones, as published. Their images are seen in training, in other triplets.
+        # The first triplets, as published. Other triplets with their images are used in training.
         self.held = int(config.validation * len(self.data))
         self.steps = (len(self.data) - self.held) // config.batch_size
         if not self.steps:
@@ -119,7 +119,7 @@ class CombinerTrainer(Trainer):
         self.settings = config.model_dump(mode="json", exclude=NEUTRAL | {"accumulate"}) | {
             "triplets": sha256(config.triplets.read_bytes()).hexdigest()[:16],
             "vlm": self.vlm.fingerprint,
-            "parts": slices,  # in one process or in several: the same training
+            "parts": slices,  # the same training in one process or in several
         }
 
     def prepare(self) -> None:
@@ -131,7 +131,7 @@ class CombinerTrainer(Trainer):
         if config.train_vlm:
             self.models["vlm"] = vlm.model
             self.features: Any = FineTunedFeatures(vlm, self.data, config, config.seed)
-            if self._vlm_folder.is_dir():  # going on: the best VLM so far
+            if self._vlm_folder.is_dir():  # a resumed training: the best VLM so far
                 best = load_vlm(str(self._vlm_folder), "cpu", config.precision)
                 fingerprint = best.fingerprint
         else:
@@ -154,7 +154,7 @@ class CombinerTrainer(Trainer):
         }
 
     def batches(self, epoch: int, done: int) -> Iterator[list]:
-        """Each batch is this process's parts of it, see the features' `parts`."""
+        """Yield this process's parts of each batch, see `FrozenFeatures.parts`."""
         rows = plan(len(self.data), self.held, epoch, self.config)[done:, rank()]
         parts = self.features.parts(epoch, rows.reshape(-1, rows.shape[-1]))
         for _ in rows:
@@ -172,7 +172,7 @@ class CombinerTrainer(Trainer):
         return loss
 
     def query_and_target(self, part: Any) -> Tensor:
-        """-> (b, 2, D): the Combiner's queries and their targets, unit rows."""
+        """A part -> (b, 2, D): the Combiner's queries and their targets, unit rows."""
         bf16 = self.config.precision == "bf16"
         with torch.autocast(self.vlm.device.type, torch.bfloat16, enabled=bf16):
             reference, condition, target = self.features.features(part)
@@ -212,7 +212,7 @@ def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
 def plan(count: int, first: int, epoch: int, config: TrainConfig) -> np.ndarray:
     """Rows (steps, processes, parts, b) of an epoch over the triplets `first`, ..., `count` - 1.
 
-    What does not fill a whole batch at the end is left out; another epoch has another order.
+    Triplets at the end that do not fill a batch are left out; each epoch has its own order.
     """
     generator = np.random.default_rng([config.seed, ORDER, epoch])
     order = first + generator.permutation(count - first)
@@ -240,7 +240,7 @@ def recalls(
         )
         scores = query @ candidates.T  # (b, G)
         own = scores[torch.arange(len(rows)), column[rows]]
-        # Ties count against the target, so that equal scores find nothing; NaN too.
+        # Ties and NaN count against the target, so that constant scores find nothing.
         ranks.append((~(scores < own[:, None])).sum(1))
     rank = torch.cat(ranks)
     found = {f"recall@{k}": 100 * (rank <= k).double().mean().item() for k in (1, 5, 10)}

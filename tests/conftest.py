@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import settings
 
-# Before crl is imported: no test reads or fills the user's own cache.
+# Set before crl is imported, so that no test reads or fills the user's own cache.
 os.environ["CRL_CACHE"] = tempfile.mkdtemp(prefix="crl-tests-")
 
 # Tests draw the same examples in every run, so that what fails is the change at hand; others with

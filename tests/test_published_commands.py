@@ -1,4 +1,4 @@
-"""Commands that READMEs, configs and docstrings print can be run: nothing in them has rotted."""
+"""Commands in READMEs, configs and docstrings can be run: their files, keys and options exist."""
 
 import importlib
 import re

@@ -1,7 +1,7 @@
 """Each task command that we print is run, in a folder with small stand-ins for data and weights.
 
-The stand-ins lie where the configurations expect the real data, in the official formats: drawn
-pictures. `SMALL` replaces what is too large for a test, and the VLM.
+The stand-ins (drawn pictures in the official formats) are in the folders where the configurations
+expect the real data. `SMALL` replaces the VLM, and values that are too large for a test.
 """
 
 import importlib

@@ -23,8 +23,8 @@ from safetensors.numpy import save
 from crl.run.errors import UserError
 from crl.run.files import atomic_path, remove_leftovers
 
-# What a kill can cost. A fixed number of whole batches, so that a resumed run batches alike and
-# gives the very same numbers.
+# The most that a kill can cost. A fixed number of whole batches, so that a resumed run makes the
+# same batches and gives exactly the same numbers.
 BATCHES_PER_SHARD = 8
 FORMAT = "crl-embeddings-2"
 # In the user's cache folder, so that all working directories share it.
@@ -56,7 +56,7 @@ class Store:
             self._enter(shard, digests)
 
     def missing(self, digests: Iterable[bytes]) -> list[bytes]:
-        """Those not stored yet, each once, in order of first appearance."""
+        """The digests that are not stored yet, each once, in order of first appearance."""
         return [digest for digest in dict.fromkeys(digests) if digest not in self.places]
 
     def add_all(self, batches: Iterable[tuple[list[bytes], np.ndarray]]) -> None:
@@ -81,7 +81,7 @@ class Store:
             }
             target = self.folder / f"{name}.safetensors"
             with atomic_path(target) as temporary:
-                # not save_file: a full disk must show as the OSError that it is
+                # not save_file, which would hide that a full disk is an OSError
                 temporary.write_bytes(save({"ids": ids, "embeddings": embeddings}, manifest))
             self._enter(target, digests)
 
@@ -148,8 +148,8 @@ def _set_aside(shard: Path, why: str) -> None:
 
 @contextmanager
 def open_store(fingerprint: str, kind: str, cache: Path | None) -> Iterator[Store]:
-    """The embeddings of one VLM and kind (`image`, `text`); with `cache=None` they are gone after
-    the block."""
+    """The embeddings of one VLM and kind (`image`, `text`); with `cache=None` they are deleted
+    after the block."""
     with ExitStack() as stack:
         root = cache or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder = Path(root) / fingerprint / kind

@@ -1,4 +1,4 @@
-"""Configuration: defaults < YAML file < command line, validated, with unknown keys refused."""
+"""Configuration: defaults < YAML file < command line; validated, and unknown keys are refused."""
 
 import argparse
 import math
@@ -19,7 +19,7 @@ Width = Annotated[int, Field(gt=0, le=65536)]  # of a layer
 
 class Config(BaseModel):
     """Base of every task's configuration: a key that is not a field is an error, `~` in a path is
-    the home folder, and `name` is that of one folder, so that results stay in `outputs`."""
+    the home folder, and `name` must name one folder, so that results stay in `outputs`."""
 
     model_config = ConfigDict(extra="forbid", validate_default=True)
 
@@ -71,14 +71,14 @@ class EvaluationConfig(EmbeddingConfig):
     """Keys of every script that evaluates.
 
     Attributes:
-        replaced_by_features: keys that have no use beside `features`.
+        replaced_by_features: keys that are not used if `features` is given.
     """
 
     replaced_by_features: ClassVar[frozenset[str]] = frozenset(
         {"vlm", "bases", "texts", *EmbeddingConfig.model_fields} - RunConfig.model_fields.keys()
     ) | {"device"}
 
-    texts: int | None = Field(None, gt=1, description="use the first so many texts of each basis")
+    texts: int | None = Field(None, gt=1, description="use the first N texts of each basis")
     features: Path | None = Field(None, description="NPZ with embeddings made elsewhere; no vlm")
     figures: bool = Field(True, description="draw figures")
 
@@ -93,9 +93,9 @@ def load_config(
 
     Args:
         about: what the script does, for `--help`.
-        unused: fields that this script does not use. They may stand in a file that two scripts
-            share, but on the command line they are an error. Likewise, with `features`, the fields
-            that it replaces.
+        unused: fields that this script does not use. They may be in a file that two scripts share,
+            but on the command line they are an error. With `features`, the same holds for the
+            fields that it replaces.
 
     Raises:
         UserError: no such file, bad YAML, an unknown or unused key, or a bad value.
@@ -159,7 +159,7 @@ def _shown(field) -> str:
 
 
 class _Plain(yaml.SafeDumper):
-    """A list that stands twice is written twice, not by reference."""
+    """Writes a list that occurs twice in full both times, not by reference."""
 
     def ignore_aliases(self, data) -> bool:
         return True

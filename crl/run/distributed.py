@@ -1,4 +1,4 @@
-"""The device, and several processes on one batch, as torchrun starts them."""
+"""The device; and several processes that share one batch, started by torchrun."""
 
 import os
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from crl.run.errors import UserError
 
 
 def available_device(device: str | torch.device | None) -> torch.device:
-    """The device of that name; None: CUDA if there is a GPU, else the CPU.
+    """The device with that name; None: CUDA if there is a GPU, else the CPU.
 
     Raises:
         UserError: there is no such device here.
@@ -56,7 +56,7 @@ def process_group(device: str | None) -> Iterator[str | None]:
     if cuda:
         device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(device)
-    # Others wait a long time while the first one embeds millions of images.
+    # The other processes wait a long time while the first one embeds millions of images.
     dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(days=2))
     try:
         yield device if cuda else "cpu"
@@ -65,7 +65,7 @@ def process_group(device: str | None) -> Iterator[str | None]:
 
 
 def gather(features: Tensor) -> Tensor:
-    """(b, ...) of each process -> (b * processes, ...) in order of rank, without graph."""
+    """(b, ...) of each process -> (b * processes, ...) in order of rank, without gradients."""
     if world() == 1:
         return features
     everyone = [torch.empty_like(features) for _ in range(world())]
@@ -74,7 +74,7 @@ def gather(features: Tensor) -> Tensor:
 
 
 def sum_gradients(parameters: list[nn.Parameter]) -> None:
-    """Over all processes, in place. All of them reach the same parameters."""
+    """Sum the gradients over all processes, in place; all processes have the same parameters."""
     if world() > 1:
         for parameter in parameters:
             if parameter.grad is not None:

@@ -1,4 +1,4 @@
-"""Errors that the person at the keyboard can repair, and the words for them."""
+"""Errors that the user can fix, and the words for them."""
 
 import difflib
 from collections.abc import Iterable

@@ -1,4 +1,5 @@
-"""Pictures of representations: t-SNE maps and cluster sheets, universal beside conditional."""
+"""Figures of representations: t-SNE maps and cluster sheets, universal next to conditional;
+retrieval sheets."""
 
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def tsne_pair(
     title: str,
     file: Path,
 ) -> None:
-    """t-SNE of I (N, D) and of R (N, K), points colored by label (N,), into a PNG.
+    """Write a PNG: t-SNE of I (N, D) and of R (N, K), points colored by label (N,).
 
     At most `MOST_POINTS` images, the same in both maps, drawn with a fixed seed.
     """
@@ -58,7 +59,7 @@ def cluster_sheet(
     file: Path,
     columns: int = 7,
 ) -> None:
-    """One row per cluster, random members side by side: universal left, conditional right; a PNG.
+    """Write a PNG: one row per cluster, with random members; universal left, conditional right.
 
     Args:
         paths: N image files. universal, conditional: (N,) cluster numbers.
@@ -83,11 +84,11 @@ def cluster_sheet(
 def retrieval_sheet(
     rows: list[tuple[Path | Crop, str, list[Path | Crop], list[bool]]], title: str, file: Path
 ) -> None:
-    """One row per query: its image, what was asked, and what was found, best first; a PNG.
+    """Write a PNG: one row per query, with its image, a text, and the images found, best first.
 
     Args:
         rows: query image, text above it, images found, and which of them are right (green frame;
-            the others red). Pictures that are not square are shown whole.
+            the others red). Pictures that are not square are padded, not cut.
     """
     columns = max(len(found) for _, _, found, _ in rows)
     figure, axes = plt.subplots(

@@ -1,4 +1,4 @@
-"""Reading YAML, naming files, writing whole files or none, and one command per folder."""
+"""Read YAML, name files, write files completely or not at all, and one command per folder."""
 
 import os
 import re
@@ -80,10 +80,10 @@ def _runs(process: int) -> bool:
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `target`; rename it to `target` if the block succeeds.
+    """Yield a temporary path next to `target`; rename it to `target` if the block succeeds.
 
-    A reader sees the former file or the complete new one, never a part of it. On any error
-    (a full disk, an interrupt) the temporary file is removed and the former file stays.
+    A reader sees the old file or the complete new one, never a part. On any error (a full disk, an
+    interrupt) the temporary file is removed and the old file stays.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -154,7 +154,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         data = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:  # UnicodeDecodeError too; and the 99th of May
+    except ValueError as error:  # not UTF-8, or an impossible date, too
         raise UserError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(data, dict):
         raise UserError(f"{path} must hold `key: value` lines")
@@ -162,5 +162,5 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def slug(name: str) -> str:
-    """A name fit for a file: letters (of any script), digits and dashes."""
+    """`name` as a part of a file name: letters (of any alphabet), digits and dashes."""
     return re.sub(r"[\W_]+", "-", name).strip("-").lower()[-80:]  # the end of a long path

@@ -1,4 +1,4 @@
-"""Fetching and loading what libraries provide: their errors as one line of advice."""
+"""Turns the errors of libraries that fetch or load models into one line of advice."""
 
 import errno
 import pickle
@@ -13,12 +13,12 @@ from safetensors import SafetensorError
 
 from crl.run.errors import UserError
 
-SECONDS = 3.0  # to wait for an answer of the Hugging Face Hub
+SECONDS = 3.0  # how long to wait for an answer of the Hugging Face Hub
 
 
 @contextmanager
 def explained(source: str, remote: bool) -> Iterator[None]:
-    """Turn what the libraries raise while they fetch or load `source` into one line of advice."""
+    """Turn the errors of libraries that fetch or load `source` into one line of advice."""
     if remote:
         _offline_without_a_network()
     try:
@@ -35,14 +35,15 @@ def explained(source: str, remote: bool) -> Iterator[None]:
             raise UserError(
                 f"cannot fetch {source} ({_brief(error)}). Without a network use vlm=demo, a "
                 "local folder, or fill the Hugging Face cache (HF_HOME) on a machine that has one"
-            ) from None  # the library's dozen chained errors say no more
+            ) from None  # the library's many chained errors say nothing more
         raise UserError(f"cannot load {source}: {_brief(error)}") from error
 
 
 def _offline_without_a_network() -> None:
-    """The hub's client tries again for a minute; asking once whether anybody answers is enough.
+    """Use only the hub's cache if the hub does not answer one connection.
 
-    Then only its cache is used. With a proxy nobody can be asked directly, so nothing is.
+    Otherwise the hub's client would try again for a minute. Behind a proxy a direct connection is
+    not possible, so nothing is tested.
     """
     from huggingface_hub import constants
 

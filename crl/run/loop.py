@@ -1,14 +1,14 @@
-"""One loop for every training: it resumes, validates, keeps the best, and writes in a safe order.
+"""One loop for every training: it resumes, validates, keeps the best weights, and writes safely.
 
 The folder of a training holds
 
     config.yaml     the configuration, every key of it
     (weights)       of the best validation so far
-    results.json    what was trained on what, its losses and validations
-    state.pt        the checkpoint, from which a killed run goes on
+    results.json    what was trained on which data, the losses and validations
+    state.pt        the checkpoint, from which a killed run continues
 
-in the order in which they are written: what `state.pt` says is done is there. Everything random
-depends on the seed and the step alone, so that on a CPU a resumed training is the undisturbed one,
+They are written in this order, so every file that `state.pt` relies on exists. All randomness
+depends on the seed and the step alone. So on a CPU a resumed training equals an uninterrupted one,
 bit for bit.
 """
 
@@ -47,7 +47,7 @@ class TrainingConfig(RunConfig):
     seed: int = Field(0, ge=0, description="of everything random")
     validate_every: int = Field(1, gt=0, description="epochs from one validation to the next")
     patience: int | None = Field(
-        None, gt=0, description="stop after so many validations without a better one; none: never"
+        None, gt=0, description="stop after N validations without a better one; none: never"
     )
     checkpoint_every: int = Field(500, gt=0, description="steps between checkpoints in an epoch")
 
@@ -57,10 +57,10 @@ class Progress:
     """How far a training is.
 
     Attributes:
-        step: finished steps.
-        losses: of each finished epoch, the mean over its steps.
-        unfinished: the loss of each step of the epoch that is not finished.
-        validation: of each validation, the epoch (from 1) and what `Trainer.validate` gave.
+        step: number of finished steps.
+        losses: the mean loss over the steps of each finished epoch.
+        unfinished: the loss of each step of the unfinished epoch.
+        validation: the epoch (from 1) and the scores of each validation, see `Trainer.validate`.
     """
 
     step: int = 0
@@ -70,8 +70,8 @@ class Progress:
     validation: list[dict[str, Any]] = field(default_factory=list)
 
     def best(self, metric: str) -> int:
-        """Which validation has the highest `metric`, the first of equals; the last one where
-        nothing is held out to validate on."""
+        """Index of the validation with the highest `metric`, the first one if several are equal;
+        the last validation if there is no held-out data."""
         return int(np.argmax([found.get(metric, i) for i, found in enumerate(self.validation)]))
 
     @property
@@ -81,21 +81,22 @@ class Progress:
 
 
 class Trainer(ABC):
-    """A training: what is trained, on what, and how. `run` trains it, or goes on with it.
+    """A training. `run` starts it, or resumes it.
 
-    `__init__` checks and sets what is cheap, down to `weights`; `prepare` sets the rest, and is
-    not called for a finished training.
+    `__init__` checks and sets the attributes that are cheap, from `config` to `weights`. `prepare`
+    sets the other ones; it is not called for a finished training.
 
     Attributes:
         config: see `TrainingConfig`.
         folder: where the files are, see the top of this module.
-        settings: all that shapes the training, as plain data; another one is not gone on with.
-        steps: per epoch.
+        settings: all that affects the training, as plain data; a folder with other settings is not
+            resumed.
+        steps: number of steps per epoch.
         weights: the file that `keep` writes, or the main one of several.
-        metric: the entry of a validation that is to be high.
+        metric: the score of a validation that should be high.
         models: the modules whose weights a checkpoint holds, by name.
-        optimizer: over the parameters that are trained.
-        record: what results.json says beside the configuration and the progress.
+        optimizer: of the parameters that are trained.
+        record: what results.json holds in addition to the configuration and the progress.
     """
 
     config: TrainingConfig
@@ -110,7 +111,7 @@ class Trainer(ABC):
 
     @abstractmethod
     def prepare(self) -> None:
-        """Load and build what a training needs."""
+        """Load the data and build the models and the optimizer."""
 
     @abstractmethod
     def batches(self, epoch: int, done: int) -> Iterable[Any]:
@@ -118,15 +119,15 @@ class Trainer(ABC):
 
     @abstractmethod
     def step(self, batch: Any) -> float:
-        """The loss of a batch; leaves its gradients in the parameters."""
+        """Compute the gradients of a batch, in the parameters' `.grad`; return its loss."""
 
     @abstractmethod
     def validate(self) -> dict[str, float]:
-        """Scores on held-out data; {} where there are none. The first process's count."""
+        """Scores on held-out data; {} without such data. The first process's scores are used."""
 
     @abstractmethod
     def keep(self) -> None:
-        """Write the weights: they are the best so far. Called in the first process only."""
+        """Write the weights, which are the best so far. Called in the first process only."""
 
     def rate(self, step: int) -> float:
         """The learning rate of a step (from 0)."""
@@ -165,14 +166,14 @@ class Trainer(ABC):
             write_text(self.folder / "config.yaml", yaml.safe_dump(plain, sort_keys=False))
         while not self._over:
             self._epoch()
-        if not self.progress.validated:  # `epochs` has become smaller
+        if not self.progress.validated:  # `epochs` was reduced before this run
             self._validate()
             self._store()
         print_rank0(f"weights and results: {self.folder}")
 
     @property
     def _over(self) -> bool:
-        """Is it at its last epoch, or has the metric not risen for `patience` validations?"""
+        """Has the last epoch ended, or has the metric not risen for `patience` validations?"""
         progress, patience = self.progress, self.config.patience
         if len(progress.losses) >= self.config.epochs:
             return True
@@ -200,7 +201,7 @@ class Trainer(ABC):
             self.optimizer.step()
             progress.step += 1
             progress.unfinished.append(loss)
-            epoch_ends = len(progress.unfinished) == self.steps  # has a checkpoint of its own
+            epoch_ends = len(progress.unfinished) == self.steps  # then `_store` writes a checkpoint
             if progress.step % config.checkpoint_every == 0 and not epoch_ends:
                 self._check_weights()
                 self._write_state()
@@ -223,7 +224,7 @@ class Trainer(ABC):
         return found
 
     def _store(self) -> None:
-        """Weights are written; now results.json, and last the checkpoint that says so."""
+        """Write results.json, and then the checkpoint; the weights are written before."""
         self.progress.seconds = time.perf_counter() - self._started
         if rank() == 0:
             validation = self.progress.validation
@@ -241,7 +242,7 @@ class Trainer(ABC):
         self.progress.seconds = time.perf_counter() - self._started
         if rank() > 0:
             return
-        buffer = io.BytesIO()  # in memory first: then a full disk shows as the OSError that it is
+        buffer = io.BytesIO()  # in memory first: torch.save would hide the OSError of a full disk
         content = {
             "models": {name: model.state_dict() for name, model in self.models.items()},
             "optimizer": self.optimizer.state_dict(),
@@ -295,7 +296,7 @@ class Trainer(ABC):
                 )
 
     def _check_weights(self) -> None:
-        """A finite loss can have gradients that are not."""
+        """Stop if a weight is not finite: a finite loss can have gradients that are not finite."""
         parameters = (p for model in self.models.values() for p in model.parameters())
         finite = all(bool(parameter.isfinite().all()) for parameter in parameters)
         self._stop_unless(finite, f"the weights after step {self.progress.step} are")

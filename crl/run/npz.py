@@ -1,4 +1,4 @@
-"""NPZ files with embeddings made elsewhere (`features=FILE.npz`): read and checked in one place."""
+"""Reads and checks NPZ files with embeddings made elsewhere (`features=FILE.npz`)."""
 
 import re
 import zlib
@@ -11,10 +11,10 @@ from crl.run.errors import UserError
 
 
 def read_npz(file: Path) -> dict[str, np.ndarray]:
-    """All arrays of an NPZ file; pickled ones are refused.
+    """All arrays of an NPZ file; pickled arrays are refused.
 
     Raises:
-        UserError: no such file, a damaged one, or one of another format.
+        UserError: no such file, a damaged file, or a file of another format.
     """
     if file.exists() and not file.is_file():
         raise UserError(f"{file} is not a regular file")
@@ -38,7 +38,7 @@ def read_npz(file: Path) -> dict[str, np.ndarray]:
 
 
 def checked(file: Path, arrays: dict[str, np.ndarray], **shapes: str) -> dict[str, np.ndarray]:
-    """The arrays named in `shapes`, each of the shape given there; others in the file are ignored.
+    """The arrays named in `shapes`, with their shapes checked; other arrays are ignored.
 
     >>> found = checked(Path("mine.npz"), {"image": np.eye(3)}, image="N D")
     >>> found["image"].dtype
@@ -53,8 +53,8 @@ def checked(file: Path, arrays: dict[str, np.ndarray], **shapes: str) -> dict[st
         Embeddings as float32, not normalised; the other arrays as they are.
 
     Raises:
-        UserError: a missing array; a wrong shape; embeddings that are no finite numbers, have a
-            row of zeros, or are so large or small that float32 cannot hold their length.
+        UserError: a missing array; a wrong shape; embeddings that are not finite, have a row of
+            zeros, or are so large or small that float32 cannot hold their length.
     """
     missing = [key for key in shapes if key not in arrays]
     if missing:
@@ -79,7 +79,7 @@ def _listed(shapes: dict[str, str]) -> str:
 
 
 def _fits(shape: tuple[int, ...], axes: list[str], lengths: dict[str, int]) -> bool:
-    """Does `shape` agree with `axes` and with the lengths known so far? New ones are entered."""
+    """Does `shape` agree with `axes` and with `lengths`? If so, new lengths are added to them."""
     if len(shape) != len(axes):
         return False
     wanted = {a: int(a) if a.isdecimal() else lengths.get(a, n) for a, n in zip(axes, shape)}  # noqa: B905

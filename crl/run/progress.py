@@ -1,4 +1,4 @@
-"""A progress bar on a terminal; elsewhere (nohup, CI, a notebook's log) a line every 15 seconds."""
+"""A progress bar on a terminal; elsewhere (nohup, CI, a log file) one line every 15 seconds."""
 
 import sys
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ SECONDS = 15.0  # between two lines where there is no terminal
 
 
 class _Lines(tqdm):
-    """Whole lines instead of a bar that redraws itself; work below 15 s prints none."""
+    """Prints whole lines instead of a bar that redraws itself; nothing if the work takes < 15 s."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(
@@ -27,7 +27,7 @@ class _Lines(tqdm):
         return True
 
     def close(self) -> None:
-        self.disable = True  # no last line: what follows says that the work is done
+        self.disable = True  # no last line: the caller's next output shows that the work is done
 
 
 def progress(
@@ -42,10 +42,10 @@ def progress(
     """A bar over `iterable`, or one that the caller updates.
 
     Args:
-        label: what is under way; unit: what is counted.
-        total: how many there are, where `iterable` has no length.
-        done: how many were finished before.
-        shown: False for the other processes of a distributed run.
+        label: name of the work; unit: what is counted.
+        total: number of units, if `iterable` has no length.
+        done: number of units that were finished before.
+        shown: False in all but the first process of a distributed run.
     """
     kind = tqdm if sys.stderr.isatty() else _Lines
     return kind(

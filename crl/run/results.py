@@ -1,4 +1,4 @@
-"""One JSON per run: what was measured, on what, with which code; tables are made from it alone."""
+"""One JSON file per run: what was measured, on which data, with which code. Tables need no more."""
 
 import hashlib
 import json
@@ -15,7 +15,8 @@ from crl.run.errors import UserError
 from crl.run.files import write_text
 
 PACKAGES = ("torch", "open_clip_torch", "transformers", "scikit-learn", "numpy", "pillow")
-# Two results with the same values of these are the same measurement: the later one replaces.
+# Two results with equal values of these keys are the same measurement: the later one replaces the
+# earlier one.
 IDENTITY = ["data", "criterion", "vlm", "vlm_fingerprint", "basis_hash", "image_vector"]
 IDENTITY += ["method", "label", "variant"]  # where a task has them
 
@@ -23,11 +24,10 @@ IDENTITY += ["method", "label", "variant"]  # where a task has them
 class Run:
     """The results of one run, in `folder/results.json`, rewritten after every finished cell.
 
-    A cell is the smallest piece of work worth keeping: one VLM under one criterion, with the
-    configuration and environment that it was measured in. Each has a key, a digest of everything
-    that shapes its numbers. A cell whose key is already on disk is not computed again, so an
-    interrupted run goes on and a repeated one takes seconds. Cells of other VLMs, criteria or
-    bases that earlier runs left in the file stay there.
+    A cell is one measurement: one VLM under one criterion, with the configuration and environment
+    of the run. Its key is a digest of everything that affects its numbers. A cell whose key is
+    already in the file is not computed again. So an interrupted run continues, and a repeated one
+    takes seconds. Cells of earlier runs with other VLMs, criteria or bases stay in the file.
     """
 
     def __init__(self, folder: Path, config: dict[str, Any]):
@@ -38,7 +38,7 @@ class Run:
         self.former = read_cells(self.file) if self.file.exists() else []
 
     def finished(self, key: str) -> bool:
-        """Is there a former result for `key`? If so it becomes part of this run."""
+        """Is there an earlier result for `key`? If so, it becomes part of this run."""
         found = [cell for cell in self.former if cell["key"] == key]
         self.cells += found
         return bool(found)
@@ -47,7 +47,7 @@ class Run:
         """Record a cell (`vlm`, `criterion`, `scores`, `seconds`, ...) and write the file."""
         cell = {"key": key, **cell, "config": self.config, "environment": environment()}
         self.cells.append(cell)
-        present = read_cells(self.file) if self.file.exists() else []  # perhaps of a run beside us
+        present = read_cells(self.file) if self.file.exists() else []  # maybe of a parallel run
         mine = {_identity(cell) for cell in self.cells}
         cells = self.cells + [other for other in present if _identity(other) not in mine]
         write_text(self.file, json.dumps({"cells": cells}, indent=1) + "\n")
@@ -88,7 +88,7 @@ def array_digest(array: np.ndarray) -> str:
 
 
 def summary(values: list[float]) -> dict[str, Any]:
-    """Mean and sample standard deviation (ddof = 1; null for one value) over seeds, and each."""
+    """Mean, sample standard deviation (ddof = 1; null for one value) and all values over seeds."""
     std = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return {"mean": float(np.mean(values)), "std": std, "seeds": [float(v) for v in values]}
 

@@ -1,8 +1,8 @@
-"""Plain-text tables, and the paper's numbers beside ours."""
+"""Plain-text tables, and the paper's numbers next to ours."""
 
 
 def aligned(title: str, header: list[str], rows: list[list[str]], left: int) -> str:
-    """A table; the first `left` columns flush left, the others flush right."""
+    """A table; the first `left` columns are aligned left, the others right."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
 
     def line(row: list[str]) -> str:

@@ -1,11 +1,11 @@
-"""Importing torchvision where its wheel and torch's do not match.
+"""Imports torchvision even if its wheel and torch's wheel do not match.
 
 Only torchvision's pure Python part (transforms, models) is used, mostly through open_clip. The
-wheel on PyPI is compiled for CUDA: beside a CPU-only torch of the very version that it wants, its
-compiled operators do not load, and the import fails over the missing `nms`. Declaring that
-operator lets the Python part in.
+wheel on PyPI is compiled for CUDA. With a CPU-only torch of the right version, its compiled
+operators do not load, and the import fails because the operator `nms` is missing. If we declare
+that operator, the Python part can be imported.
 
-This file can go when `import torchvision` works beside PyPI's CPU-only torch: when
+This file can be removed when `import torchvision` works with a CPU-only torch: when
 `python -c "import torch, torchvision"` succeeds in a fresh environment with constraints.txt.
 """
 
@@ -22,7 +22,7 @@ def import_torchvision() -> None:
     """Import torchvision.
 
     Raises:
-        UserError: it was built for another version of torch (says which).
+        UserError: it was built for another version of torch; the message says which.
     """
     requirements = importlib.metadata.requires("torchvision") or []
     pins = [re.match(r"torch *\(?== *([^)+;]+)", requirement) for requirement in requirements]

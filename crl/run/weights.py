@@ -1,4 +1,4 @@
-"""Weights on disk: read without ever running code, written whole or not at all."""
+"""Weights on disk: read without running code, written completely or not at all."""
 
 import textwrap
 from pathlib import Path
@@ -14,7 +14,7 @@ from crl.run.results import array_digest, digest
 
 
 def stored_shapes(checkpoint: Path) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of each tensor in a checkpoint. Refuses a file that is damaged or holds code,
+    """Name -> shape of each tensor in a checkpoint. A file that is damaged or holds code is refused
     before any other library opens it."""
     try:
         if checkpoint.suffix == ".safetensors":
@@ -22,7 +22,7 @@ def stored_shapes(checkpoint: Path) -> dict[str, tuple[int, ...]]:
                 return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
         state = _without_wrapping(torch.load(checkpoint, map_location="cpu", weights_only=True))
         return {key: tuple(tensor.shape) for key, tensor in state.items()}
-    except Exception as error:  # a broken file makes the readers raise nearly anything
+    except Exception as error:  # for a broken file the readers can raise almost any error
         if "TorchScript" in str(error):
             why = "is a TorchScript archive, that is code; OpenAI's weights come by the tag openai"
         elif "GLOBAL" in str(error):
@@ -40,11 +40,11 @@ def stored_shapes(checkpoint: Path) -> dict[str, tuple[int, ...]]:
 def load_tensors(checkpoint: Path) -> dict[str, Tensor]:
     """The tensors of a checkpoint (.safetensors, or torch.save's .pt, .pth), on the CPU.
 
-    The state dict may be below `state_dict` or `model`; `module.`, which a distributed model puts
-    before each key, is taken off.
+    The state dict may be the entry `state_dict` or `model`. The prefix `module.`, which a
+    distributed model adds to each key, is removed.
 
     Raises:
-        UserError: no such file; a damaged one, one that holds code, or something else.
+        UserError: no such file; a file that is damaged, holds code, or is not a checkpoint.
     """
     if not checkpoint.is_file():
         raise UserError(f"there is no file {checkpoint}")
@@ -55,7 +55,7 @@ def load_tensors(checkpoint: Path) -> dict[str, Tensor]:
 
 
 def save_tensors(file: Path, model: nn.Module) -> None:
-    """The state of `model` as safetensors, atomically."""
+    """Write the state of `model` as safetensors, atomically."""
     state = {key: tensor.cpu().contiguous() for key, tensor in model.state_dict().items()}
     with atomic_path(file) as temporary:
         temporary.write_bytes(save(state))

@@ -1,10 +1,10 @@
-"""Vision-language models (VLMs) behind one contract, loaded by name.
+"""Vision-language models (VLMs) with one interface, loaded by name.
 
     vlm = load_vlm("clip")
     I = vlm.encode_images(batch)    # (B, D), or (B, Q, D) if an image has Q vectors
     T = vlm.encode_texts(prompts)   # (K, D)
 
-Nothing here is L2-normalised: that is the caller's one visible step.
+The embeddings are not L2-normalised; the caller does that.
 """
 
 import json
@@ -48,12 +48,12 @@ def load_vlm(
             `open_clip:<model>/<file>` with a checkpoint file (absolute path: two slashes);
             a folder: open_clip's (open_clip_config.json) or transformers' ALIGN or BLIP-2;
             or `<module>:<class>`, a VLM of your own: see crl/README.md.
-        device: default CUDA if there is a GPU, else the CPU.
-        precision: of the forward pass. `bf16` and `fp16` are autocast; the weights stay float32.
+        device: None: CUDA if there is a GPU, else the CPU.
+        precision: of the forward pass. `bf16` and `fp16` use autocast; the weights stay float32.
 
     Raises:
-        UserError: unknown name; no weights, or weights, preprocessing and model that do not
-            match; a damaged checkpoint or one that holds code; no such device.
+        UserError: unknown name; no weights; weights, preprocessing and model that do not match; a
+            damaged checkpoint or one that holds code; no such device.
     """
     if precision not in PRECISIONS:
         raise UserError(f"unknown precision {precision!r}; {nearest(precision, PRECISIONS)}")
@@ -98,7 +98,7 @@ def _is_own(source: str) -> bool:
 
 
 def _own(source: str, device: torch.device, precision: str) -> VLM:
-    """`<module>:<class>` from the working directory or an installed package: a VLM from outside."""
+    """A user's VLM, `<module>:<class>`, from the working directory or an installed package."""
     module, _, name = source.partition(":")
     if "" not in sys.path:  # a script's own folder is there, the working directory is not
         sys.path.append("")
@@ -119,8 +119,10 @@ def _own(source: str, device: torch.device, precision: str) -> VLM:
 def find_vlm(name: str) -> str:
     """Where the VLM `name` comes from: `open_clip:...`, a Hugging Face name or a folder.
 
+    Loads nothing.
+
     Raises:
-        UserError: no such name or folder; nothing is loaded to find that out.
+        UserError: no such name or folder.
     """
     if name == "demo" and not DEMO.is_dir():
         raise UserError(
@@ -140,10 +142,10 @@ def find_vlm(name: str) -> str:
 def load_trainable(
     name: str, device: str | torch.device | None, precision: str = "fp32"
 ) -> LoadedVLM:
-    """Load an open_clip VLM that is to be trained, and saved by `open_clip.save_vlm`.
+    """Load an open_clip VLM for training; `open_clip.save_vlm` saves it.
 
     Raises:
-        UserError: as `load_vlm`; a VLM of another library.
+        UserError: as in `load_vlm`; a VLM of another library.
     """
     check_trainable(name)
     vlm = load_vlm(name, device, precision)
@@ -152,10 +154,10 @@ def load_trainable(
 
 
 def check_trainable(name: str) -> None:
-    """Nothing is loaded to find that out.
+    """Check that a VLM can be trained here. Loads nothing.
 
     Raises:
-        UserError: no such VLM, or one of another library than open_clip.
+        UserError: no such VLM, or a VLM of another library than open_clip.
     """
     source = find_vlm(name)
     if not (source.startswith("open_clip:") or (Path(source) / open_clip.CONFIG).is_file()):

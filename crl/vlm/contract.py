@@ -1,4 +1,4 @@
-"""What the rest of CRL knows about a vision-language model (VLM), and what each library brings."""
+"""The interface of a vision-language model (VLM), and the parts that each library provides."""
 
 import hashlib
 import json
@@ -20,14 +20,14 @@ PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class VLM(Protocol):
-    """A vision-language model. It does not L2-normalise: that is the caller's one visible step.
+    """A vision-language model. Its embeddings are not L2-normalised; the caller does that.
 
     Attributes:
         name: the name it was loaded by.
-        dim: D, the width of both embeddings.
+        dim: D, the width of image and text embeddings.
         device: where the model computes and where the embeddings stay; callers move them.
         fingerprint: changes whenever weights, architecture, preprocessing, tokenizer or precision
-            change an embedding. The embedding cache is keyed by it.
+            change an embedding. It is the key of the embedding cache.
     """
 
     name: str
@@ -47,7 +47,7 @@ class VLM(Protocol):
 
     def encode_texts(self, texts: list[str]) -> Tensor:
         """K texts -> (K, D), float32, not normalised. The row of a text does not depend on the
-        other texts; what exceeds the model's context length is cut off."""
+        other texts; texts longer than the model's context length are cut off."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Preprocess:
 
 
 class Parts(NamedTuple):
-    """What differs between libraries."""
+    """The parts of a VLM that differ between libraries."""
 
     model: nn.Module
     dim: int
@@ -69,15 +69,15 @@ class Parts(NamedTuple):
     tokenize: Callable[[list[str]], Any]  # -> something with .to(device)
     image_features: Callable[[Tensor], Tensor]
     text_features: Callable[[Any], Tensor]
-    recipe: dict[str, Any]  # everything but the weights that decides an embedding, as plain data
-    files: list[Path]  # all that it was loaded from
+    recipe: dict[str, Any]  # everything except the weights that affects an embedding, as plain data
+    files: list[Path]  # all files that it was loaded from
 
 
 class LoadedVLM:
-    """The `VLM` contract over `Parts`. `model` is there for those who fine-tune it.
+    """The `VLM` interface over `Parts`. `model` is public for fine-tuning.
 
-    If an earlier run has computed the fingerprint of the same files, the model is not loaded
-    before it is asked to encode: a repeated run that finds all embeddings in the cache never does.
+    If an earlier run has computed the fingerprint of the same files, the model is loaded only when
+    it must encode. A repeated run that finds all embeddings in the cache never loads it.
     """
 
     def __init__(
@@ -94,12 +94,12 @@ class LoadedVLM:
         self._loaded: Parts | None = None
         self._hashed: tuple[int, str] | None = None  # changes to the weights, and their fingerprint
         if self._known is None:
-            self._parts()  # whatever is wrong with the weights is said now
+            self._parts()  # so that errors in the weights are reported now
 
     def _parts(self) -> Parts:
         with self._lock:  # `preprocess` is called from several threads
             if self._loaded is None:
-                with torch.inference_mode(False):  # `encode_texts` may be what loads the model
+                with torch.inference_mode(False):  # the call may come from within `encode_texts`
                     parts = self._load()
                     parts.model.eval().to(self.device)
                 self._changes_when_loaded = _changes(parts.model)
@@ -129,16 +129,16 @@ class LoadedVLM:
             return self.text_features(texts).float()
 
     def image_features(self, batch: Tensor) -> Tensor:
-        """`encode_images` with gradients, for training; precision is the caller's autocast."""
+        """`encode_images` with gradients, for training; the caller sets autocast."""
         return self._parts().image_features(batch.to(self.device))
 
     def text_features(self, texts: list[str]) -> Tensor:
-        """`encode_texts` with gradients, likewise."""
+        """`encode_texts` with gradients, for training; the caller sets autocast."""
         return self._parts().text_features(self._parts().tokenize(texts).to(self.device))
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """Everything but the weights that decides an embedding, as plain data."""
+        """Everything except the weights that affects an embedding, as plain data."""
         return self._parts().recipe
 
     @property
@@ -160,8 +160,8 @@ class LoadedVLM:
 
 
 def _changes(model: nn.Module) -> int:
-    """Torch counts the changes to each tensor (but not those through .data), so a model that an
-    optimizer changes does not keep its old fingerprint."""
+    """How often the weights have changed, by torch's own counters (changes through .data are not
+    counted). So a model that an optimizer changes does not keep its old fingerprint."""
     return sum(tensor._version for tensor in model.state_dict().values())
 
 

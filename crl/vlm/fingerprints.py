@@ -1,4 +1,4 @@
-"""Fingerprints of earlier runs: while its files are the same, no model is loaded for one."""
+"""Fingerprints from earlier runs: a VLM whose files are unchanged is not loaded to get one."""
 
 import json
 from contextlib import suppress
@@ -11,31 +11,31 @@ from crl.run.files import write_text
 from crl.run.results import digest
 
 FOLDER = CACHE / "fingerprints"
-LIBRARIES = ("torch", "open_clip_torch", "transformers")  # another version may prepare otherwise
+LIBRARIES = ("torch", "open_clip_torch", "transformers")  # other versions may embed differently
 
 
 @dataclass(frozen=True)
 class Known:
-    """What a run needs of a VLM whose embeddings are all in the cache."""
+    """What a run must know of a VLM if all embeddings are in the cache."""
 
     fingerprint: str
     dim: int
 
 
 def recall(source: str, precision: str) -> Known | None:
-    """What `remember` was told, if no file of the VLM has changed since."""
+    """The `known` that `remember` kept, if no file of the VLM has changed since; else None."""
     try:
         record = json.loads(_file(source, precision).read_text(encoding="utf-8"))
         same = record["files"] == _stamps([Path(file) for file in record["files"]])
         return Known(**record["known"]) if same else None
     except (OSError, ValueError, KeyError, TypeError):
-        return None  # none, or not ours: the model will say
+        return None  # no record, or a damaged one: the model must be loaded
 
 
 def remember(source: str, precision: str, files: list[Path], known: Known) -> None:
     """Keep `known` for the VLM that was loaded from `files`."""
     record = {"source": source, "files": _stamps(files), "known": asdict(known)}
-    with suppress(OSError):  # a read-only or full cache costs the next run some seconds
+    with suppress(OSError):  # without the record the next run only takes some seconds longer
         write_text(_file(source, precision), json.dumps(record, indent=1) + "\n")
 
 
@@ -46,6 +46,6 @@ def _file(source: str, precision: str) -> Path:
 
 
 def _stamps(files: list[Path]) -> dict[str, list[int]]:
-    """Size and time of the last change, in nanoseconds."""
+    """Size, and time of the last change in nanoseconds, of each file."""
     stats = {str(file.resolve()): file.stat() for file in files}
     return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}

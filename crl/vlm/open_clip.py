@@ -1,4 +1,4 @@
-"""VLMs of open_clip: by model and tag, from a checkpoint file or a folder; and saving one."""
+"""VLMs of open_clip: load them by model and tag, from a checkpoint file or a folder; save them."""
 
 import json
 from pathlib import Path
@@ -43,7 +43,8 @@ def load_tag_or_file(spec: str) -> Parts:
             f"open_clip has no weights {weights!r} for {model}, nor is this a file "
             f"(absolute path: open_clip:{model}//path); {nearest(weights, tags)}"
         )
-    # The file does not say how its images were prepared; the known weights of the model might.
+    # The file does not say how images are prepared. So take this from the model's known weights, if
+    # they all agree.
     known = [
         _preprocessing(open_clip.get_pretrained_cfg(model, tag))
         for tag in open_clip.list_pretrained_tags_by_model(model)
@@ -53,7 +54,7 @@ def load_tag_or_file(spec: str) -> Parts:
             f"{checkpoint} does not say how {model}'s images are to be prepared, and its known "
             "weights do not agree; use a folder with open_clip_config.json and its preprocess_cfg"
         )
-    # Nor does it say which activation it was trained with.
+    # The file does not say which activation it was trained with either.
     activations = {
         open_clip.get_pretrained_cfg(model, tag).get("quick_gelu", False)
         for tag in open_clip.list_pretrained_tags_by_model(model)
@@ -68,7 +69,7 @@ def load_tag_or_file(spec: str) -> Parts:
 
 
 def load_folder(folder: Path) -> Parts:
-    """A folder as open_clip saves it: open_clip_config.json and the weights."""
+    """A folder in open_clip's format: open_clip_config.json and the weights."""
     file = folder / CONFIG
     with explained(str(file), remote=False):
         config = json.loads(file.read_text(encoding="utf-8"))
@@ -80,7 +81,7 @@ def load_folder(folder: Path) -> Parts:
         raise UserError(f"{file} does not describe a model: no model_cfg, or one with gaps")
     if not {"mean", "std"} <= preprocess_cfg.keys():
         raise UserError(f"{file} does not say how images are prepared: no preprocess_cfg mean, std")
-    # open_clip would silently resize to the model's size, whatever the preprocessing says.
+    # open_clip would silently resize to the model's size and ignore the size in preprocess_cfg.
     takes = model_cfg["vision_cfg"].get("image_size", 224)
     prepared = preprocess_cfg.get("size", takes)
     if np.any(np.not_equal(prepared, takes)):
@@ -97,9 +98,9 @@ def _build(model_name: str, checkpoint: Path, preprocessing: dict | None = None)
 
     stored = stored_shapes(checkpoint)
     config = open_clip.get_model_config(model_name)
-    # No code from a folder: its tokenizer_config.json must not bring any.
+    # Run no code from a folder: its tokenizer_config.json must not load any.
     safe = {"trust_remote_code": False} if config["text_cfg"].get("hf_tokenizer_name") else {}
-    local = model_name.startswith("local-dir:")  # where open_clip finds the same file by itself
+    local = model_name.startswith("local-dir:")  # then open_clip finds the same file by itself
     with explained(model_name, remote=not local):
         tokenize = open_clip.get_tokenizer(model_name, **safe)
         model = open_clip.create_model(
@@ -108,7 +109,7 @@ def _build(model_name: str, checkpoint: Path, preprocessing: dict | None = None)
             force_preprocess_cfg=preprocessing,
         )
     for key, tensor in model.state_dict().items():
-        # open_clip interpolates position embeddings of another size; that is another model.
+        # open_clip would interpolate position embeddings of another size; that is another model.
         if tensor.ndim > 1 and key in stored and stored[key] != tuple(tensor.shape):
             raise UserError(
                 f"{checkpoint} does not fit {model_name}: {key} is {stored[key]} in the file, "
@@ -135,19 +136,19 @@ def _build(model_name: str, checkpoint: Path, preprocessing: dict | None = None)
 
 
 def _preprocessing(tag: dict[str, Any]) -> dict[str, Any]:
-    """What open_clip says about the preparation of images for the weights of one tag."""
+    """How open_clip prepares images for the weights of one tag."""
     return {key: tag[key] for key in ("mean", "std", "interpolation", "resize_mode")}
 
 
 def _check_quick_gelu(model: str, tag: str) -> None:
-    """An error where open_clip only warns and then computes with the wrong activation."""
+    """Raise an error where open_clip only warns and then computes with the wrong activation."""
     import open_clip
 
     trained_with = open_clip.get_pretrained_cfg(model, tag).get("quick_gelu", False)
     if trained_with == open_clip.get_model_config(model).get("quick_gelu", False):
         return
     right = f"{model}-quickgelu" if trained_with else model.removesuffix("-quickgelu")
-    # roberta-ViT-B-32 has no such twin: there open_clip's note on its only weights is incomplete.
+    # roberta-ViT-B-32 has no such variant: open_clip's entry for its only weights is incomplete.
     if open_clip.is_pretrained_cfg(right, tag):
         raise UserError(
             f"the weights {tag!r} were trained {'with' if trained_with else 'without'} QuickGELU; "
@@ -158,10 +159,10 @@ def _check_quick_gelu(model: str, tag: str) -> None:
 def save_vlm(folder: Path, vlm: LoadedVLM, source: str, /, **about: str | int) -> None:
     """Write `vlm` to `folder` in open_clip's format: `load_vlm(str(folder))` reads it.
 
-    A folder, since a bare file of weights does not say how images are to be prepared.
+    It is a folder, since a file of weights alone does not say how images are prepared.
 
     Args:
-        source: where it came from, see `crl.vlm.find_vlm`.
+        source: where the VLM came from, see `crl.vlm.find_vlm`.
         about: for the header of the weights; see `save_tensors`.
     """
     if Path(source).is_dir():  # configuration and tokenizer; not the weights, nor a model card

@@ -16,11 +16,11 @@ from crl.vlm.tokenizers import describe_tokenizer
 
 
 def load_align(source: str) -> Parts:
-    """ALIGN. It is convolutional, so no image size is wrong: its published configuration says 600
-    and its published preprocessing crops to 289."""
+    """ALIGN. It is convolutional and takes any image size: its published configuration says 600 and
+    its published preprocessing crops to 289."""
     from transformers import AlignModel
 
-    # 64 tokens, always: so were its texts in training.
+    # Always 64 tokens, as in its training.
     model, common = _from_transformers(AlignModel, source, padding="max_length", max_length=64)
     return Parts(
         model=model,
@@ -32,10 +32,10 @@ def load_align(source: str) -> Parts:
 
 
 def load_blip2(source: str) -> Parts:
-    """BLIP-2's image-text contrast: 32 query vectors an image, the first token's vector of a text.
+    """BLIP-2's image-text contrast: 32 query vectors per image; the first token's vector per text.
 
-    One `Blip2ForImageTextRetrieval` and not transformers' two `...WithProjection` classes: those
-    would hold the shared Q-Former twice and give vectors that are normalised already.
+    Uses one `Blip2ForImageTextRetrieval` and not transformers' two `...WithProjection` classes:
+    these would hold the shared Q-Former twice and give normalised vectors.
     """
     from transformers import Blip2ForImageTextRetrieval
 
@@ -70,8 +70,8 @@ def load_blip2(source: str) -> Parts:
 
 
 def _from_transformers(model_class: Any, source: str, **padding: Any) -> tuple[Any, dict[str, Any]]:
-    """From a folder or a Hugging Face name: the model in float32, and the `Parts` that do not
-    depend on its architecture."""
+    """Load from a folder or a Hugging Face name: the model in float32, and those `Parts` that do
+    not depend on its architecture."""
     from transformers import AutoImageProcessor, AutoTokenizer
 
     local = Path(source).is_dir()
@@ -79,7 +79,7 @@ def _from_transformers(model_class: Any, source: str, **padding: Any) -> tuple[A
         for file in Path(source).glob(pattern):
             stored_shapes(file)
     with explained(source, remote=not local):
-        # Pillow's resizing, as these models were published with; torchvision's differs a little.
+        # Pillow's resizing, with which these models were published; torchvision's differs a little.
         processor = AutoImageProcessor.from_pretrained(
             source, backend="pil", trust_remote_code=False
         )
@@ -94,7 +94,7 @@ def _from_transformers(model_class: Any, source: str, **padding: Any) -> tuple[A
             ignore_mismatched_sizes=True,  # reported below, by name
             output_loading_info=True,
         )
-    # transformers only warns, and leaves what is missing at random values.
+    # transformers only warns, and leaves missing weights at random values.
     wrong = {"missing": report["missing_keys"], "of another shape": report["mismatched_keys"]}
     if local:
         wrong["unexpected"] = report["unexpected_keys"]
@@ -122,7 +122,7 @@ def _pixels(processor: Any, image: Image.Image) -> Tensor:
 
 
 def _folder(source: str) -> Path:
-    """Where the files of `source` are, after they have been fetched."""
+    """The folder with the files of `source`, after they have been fetched."""
     from huggingface_hub import snapshot_download
 
     if Path(source).is_dir():

@@ -1,7 +1,7 @@
 """The rivals of the paper's Table 4 that are trained here: Triplet, CSN and ASEN.
 
-Each is put on a tower (towers.py) and trained by train_rival.py with the sampler and the loss of
-CRL, in cosine similarity. The README says how this differs from what their authors did. ASEN++ and
+Each is built on a tower (towers.py) and trained by train_rival.py with the sampler and the loss of
+CRL, in cosine similarity. The README lists the differences from the authors' trainings. ASEN++ and
 RPF are not implemented: their numbers are quoted from the paper.
 """
 
@@ -23,16 +23,16 @@ RIVALS: dict[str, type[Rival]] = {kind.method: kind for kind in (Triplet, CSN, A
 
 
 def load_rival(folder: Path, record: dict[str, Any], device: str | torch.device | None) -> Rival:
-    """The rival of a folder of train_rival.py, in eval mode.
+    """The rival in a folder of train_rival.py, in eval mode.
 
-    Its weights hold the trained tower too: that of a VLM is loaded for its layers and preprocessing
-    alone.
+    Its weights include the trained tower: a VLM is loaded only for the tower's layers and the
+    preprocessing.
 
     Args:
-        record: what the folder's results.json says.
+        record: the content of the folder's results.json.
 
     Raises:
-        UserError: a tower that is not here; weights that are damaged or do not fit it.
+        UserError: the tower is missing; weights that are damaged or do not fit it.
     """
     kind, tower = RIVALS[record["method"]], record["tower"]
     try:

@@ -1,4 +1,4 @@
-"""ASEN: attention over positions and channels, asked for by the attribute."""
+"""ASEN: attention over positions and channels, which depends on the attribute."""
 
 import math
 
@@ -11,13 +11,13 @@ from fashion_retrieval.rivals.towers import Tower
 
 
 class ASEN(Rival):
-    """Attribute-specific embedding network (Ma et al., AAAI 2020): attribute-aware spatial, then
-    channel attention over a feature map. Layers are those of the authors' released second version
-    (ASENet_V2), which scores a position by a scaled dot product.
+    """Attribute-specific embedding network (Ma et al., AAAI 2020): attribute-aware spatial
+    attention, then channel attention, over a feature map. The layers are those of the authors'
+    released second version (ASENet_V2), which scores a position by a scaled dot product.
 
-    Ours differs where it must: C, published as 1024, is the tower's, and the map's batch
-    normalisation takes a batch's anchors, positives and negatives together, not one by one, since
-    they go through the tower together.
+    Two differences: C is the tower's number of channels (published: 1024). The batch normalisation
+    of the map is over anchors, positives and negatives together, not separately, since they go
+    through the tower together.
     """
 
     method = "asen"
@@ -29,8 +29,8 @@ class ASEN(Rival):
         C, h = tower.channels, self.HIDDEN
         self.attribute = nn.Embedding(attributes, h)
         self.position = nn.Sequential(nn.Conv2d(C, h, 1), nn.BatchNorm2d(h), nn.Tanh())
-        self.where = nn.Sequential(nn.Linear(h, h), nn.Tanh())  # the attribute's view of positions
-        self.which = nn.Sequential(nn.Linear(h, h), nn.ReLU())  # and of channels
+        self.where = nn.Sequential(nn.Linear(h, h), nn.Tanh())  # attribute, for spatial attention
+        self.which = nn.Sequential(nn.Linear(h, h), nn.ReLU())  # attribute, for channel attention
         self.channel = nn.Sequential(nn.Linear(C + h, h), nn.ReLU(), nn.Linear(h, C), nn.Sigmoid())
         self.embedding = nn.Linear(C, width)
 

@@ -11,12 +11,12 @@ from fashion_retrieval.rivals.towers import Tower
 
 
 class CSN(Rival):
-    """Conditional similarity network (Veit, Belongie, Karaletsos, CVPR 2017): one linear embedding,
-    of which each attribute weighs the dimensions by a learned mask that is never negative.
+    """Conditional similarity network (Veit, Belongie, Karaletsos, CVPR 2017): one linear embedding;
+    each attribute weights its dimensions with a learned mask that is never negative.
 
-    Masks begin at N(0.9, 0.7) and the two norms below are added to the loss, with weights and
-    normalisation as in the authors' code. In cosine similarity scale costs nothing, so both norms
-    fall until a mask is left with few dimensions.
+    Masks are initialised from N(0.9, 0.7). The two norms below are added to the loss, with weights
+    and normalisation as in the authors' code. Cosine similarity does not depend on scale, so both
+    norms shrink until a mask has few dimensions left.
     """
 
     method = "csn"
@@ -36,9 +36,9 @@ class CSN(Rival):
 
     def penalty(self, features: Tensor, attribute: Tensor) -> Tensor:
         """5e-4 times the mean L1 norm of the triplets' masks, plus 5e-3 times the L2 norm of all b
-        embeddings before the mask, over sqrt(b), mean of anchors, positives and negatives.
+        embeddings before the mask, divided by sqrt(b); mean over anchors, positives and negatives.
 
-        The second is the norm of a whole batch: parts of a batch do not add up to it.
+        The second norm is over a whole batch: it is not the sum over parts of the batch.
         """
         b = len(attribute)
         mask_norm = self.masks(attribute).sum() / b

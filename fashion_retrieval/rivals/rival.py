@@ -1,4 +1,4 @@
-"""What the rivals have in common."""
+"""The base class of the rivals."""
 
 from fashion_retrieval.networks import Network
 from fashion_retrieval.rivals.towers import Tower
@@ -9,14 +9,14 @@ class Rival(Network):
 
     Attributes:
         method: its name, a key of `RIVALS`.
-        spatial: does it take the tower's feature map, not its vector?
+        spatial: True if it takes the tower's feature map, False for its vector.
     """
 
     method: str
     spatial = False
 
     def __init__(self, tower: Tower, attributes: int, width: int) -> None:
-        """width: of the representation."""
+        """width: width of the representation."""
         super().__init__()
         self.tower, self.tower_name = tower.module, tower.name
         self.preprocess, self.width = tower.preprocess, width

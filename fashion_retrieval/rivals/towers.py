@@ -1,4 +1,4 @@
-"""What a rival is put on: the visual tower of any open_clip VLM, or torchvision's ResNet-50."""
+"""The tower below a rival: the visual tower of any open_clip VLM, or torchvision's ResNet-50."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,10 +20,10 @@ RESNET = "resnet50"
 
 
 class Tower(NamedTuple):
-    """What a rival is put on.
+    """The image network below a rival.
 
     Attributes:
-        name: as the rival's file says it; `resnet50` wherever its weights came from.
+        name: its name in results.json; always `resnet50` for a ResNet-50, also with a FILE.
         module: pixels (B, 3, H, W) -> one vector (B, C), or a feature map (B, C, h, w).
         channels: C.
         fingerprint: changes whenever the features do.
@@ -46,20 +46,20 @@ class Visual(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         if not self.spatial:
             vector = self.visual(pixels)
-            return vector[0] if isinstance(vector, tuple) else vector  # CoCa adds its tokens
+            return vector[0] if isinstance(vector, tuple) else vector  # CoCa also returns tokens
         found = self.visual.forward_intermediates(
             pixels,
             indices=1,  # the last
             intermediates_only=True,
             output_fmt="NCHW",
-            # A ViT's last norm evens out its tokens; CoCa's comes after pooling, in its width.
+            # A ViT's last norm balances its tokens; CoCa's comes after pooling and has its width.
             normalize_intermediates=getattr(self.visual, "attn_pool", None) is None,
         )
         return found["image_intermediates"][-1]
 
 
 def check_tower(name: str) -> None:
-    """Is there such a tower? Nothing is loaded to find that out.
+    """Check that there is such a tower. Loads nothing.
 
     Raises:
         UserError: no such VLM or file; a VLM of another library than open_clip.
@@ -81,15 +81,15 @@ def open_tower(
 
     Args:
         name: `resnet50`: torchvision's, with the ImageNet weights that ASEN starts from, fetched by
-            torchvision; `resnet50:FILE`: with the weights in a file, a whole state dict of it; or
-            an open_clip VLM as `load_vlm` takes it.
-        spatial: for its feature map, not its vector. That of a ResNet-50 is of its third stage,
-            1024 x 14 x 14, as in ASEN.
+            torchvision; `resnet50:FILE`: with the weights in a file, a complete state dict; or the
+            name of an open_clip VLM, as for `load_vlm`.
+        spatial: True for the feature map, False for the vector. The map of a ResNet-50 comes from
+            its third stage, 1024 x 14 x 14, as in ASEN.
         weights: False for a ResNet-50 without its weights.
 
     Raises:
-        UserError: as `check_tower`; weights that cannot be fetched, are damaged or
-            do not fit; a tower without a feature map.
+        UserError: as in `check_tower`; weights that cannot be fetched, are damaged or do not fit; a
+            tower without a feature map.
     """
     check_tower(name)
     device = available_device(device)
@@ -120,7 +120,7 @@ def _resnet(file: str, spatial: bool, weights: bool) -> tuple[nn.Module, Preproc
     from torchvision.models import ResNet50_Weights, resnet50
 
     published = ResNet50_Weights.IMAGENET1K_V1
-    transforms = published.transforms(resize_size=224)  # as ASEN's: nothing is cut off but a border
+    transforms = published.transforms(resize_size=224)  # as in ASEN: only a border is cut off
     state = None
     if weights:
         state = load_tensors(Path(file).expanduser()) if file else _fetch(published)

@@ -1,4 +1,4 @@
-"""Triplet: the plainest rival."""
+"""Triplet: the simplest rival."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn

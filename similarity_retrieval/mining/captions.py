@@ -1,6 +1,6 @@
-"""Image-caption data in its usual formats, as one stream of (image, caption) pairs.
+"""Image-caption data in common formats, as one stream of (image, caption) pairs.
 
-JSONL and CSV or TSV with `image` and `caption`, COCO's captions JSON, and webdataset shards.
+JSONL, and CSV or TSV, with `image` and `caption`; COCO's captions JSON; webdataset shards.
 """
 
 import csv
@@ -33,7 +33,7 @@ def caption_files(captions: str) -> list[Path]:
     """The files that `captions` names: one file, a folder of shards, or a brace or glob pattern.
 
     Raises:
-        UserError: nothing there, an unknown suffix, or two shards of the same name.
+        UserError: no such file, an unknown suffix, or two shards of the same name.
     """
     files: list[Path] = []
     for name in _braces(os.path.expanduser(captions)):
@@ -60,7 +60,7 @@ def caption_files(captions: str) -> list[Path]:
 
 
 def _braces(pattern: str) -> list[str]:
-    """`x{00..02}.tar` and `{a,b}.tar` as shells and webdataset expand them.
+    """Expand `x{00..02}.tar` and `{a,b}.tar` as shells and webdataset do.
 
     >>> _braces("x{08..10}.tar")
     ['x08.tar', 'x09.tar', 'x10.tar']
@@ -79,10 +79,10 @@ def _braces(pattern: str) -> list[str]:
 
 
 def read_captions(files: Iterable[Path], prefix: str = "") -> Iterator[Pair]:
-    """All pairs of image and caption in `files`, in their order, one after the other.
+    """Yield all pairs of image and caption in `files`, in their order.
 
     Raises:
-        UserError: a file that is not what its suffix says; names the file and the line or entry.
+        UserError: a file is not in the format of its suffix; names the file and the line or entry.
     """
     for file in files:
         for where, image, caption in READERS[file.suffix](file):
@@ -99,7 +99,7 @@ def checked(kind: type[M], value: Any, where: str) -> M:
 
 
 def lines(file: Path, blank: bool = False) -> Iterator[tuple[str, str]]:
-    """(`file:number`, line) of each line, without those that are blank unless asked for."""
+    """(`file:number`, line) of each line; blank lines only if `blank`."""
     with file.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
             where = f"{file}:{number}"
@@ -169,7 +169,7 @@ def _read_shard(file: Path) -> Iterator[tuple[str, Any, Any]]:
                 images = [parts[suffix] for suffix in IMAGES if suffix in parts]
                 if not images:
                     raise UserError(f"{where}: no image beside it ({', '.join(IMAGES)})")
-                # The .tar of a name, unpacked into a folder of that name, holds the image.
+                # The path of the image if the shard is unpacked into a folder of its name
                 yield where, f"{file.stem}/{images[0]}", _caption(parts, where)
     except (tarfile.TarError, EOFError, OSError) as error:
         if isinstance(error, OSError) and error.filename:
@@ -178,7 +178,8 @@ def _read_shard(file: Path) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _member(shard: tarfile.TarFile, entry: tarfile.TarInfo, file: Path) -> tuple[str, str, Any]:
-    """(key, suffix, content of a .txt or .json, else the name): `a/1.x.jpg` has the key `a/1`."""
+    """(key, suffix, value); value: content of a .txt or .json, else the file name. `a/1.x.jpg` has
+    the key `a/1`."""
     folder, slash, name = entry.name.removeprefix("./").rpartition("/")
     stem, _, suffix = name.partition(".")
     key, suffix = folder + slash + stem, suffix.lower()
@@ -192,7 +193,7 @@ def _member(shard: tarfile.TarFile, entry: tarfile.TarInfo, file: Path) -> tuple
 
 
 def _caption(parts: dict[str, Any], where: str) -> Any:
-    """A sample without a caption has an empty one: such samples are usual, and are counted."""
+    """The caption of a sample; empty if it has none: such samples are common, and are counted."""
     if "txt" in parts:
         return parts["txt"].strip()
     about = parts.get("json", {})

@@ -10,8 +10,8 @@ def read_ratings(file: Path) -> dict[str, float]:
     """Word -> mean concreteness from 1 to 5 (Brysbaert, Warriner and Kuperman, 2014).
 
     Raises:
-        UserError: not a tab-separated file with the columns Word and Conc.M, or a line of another
-            form; names its number.
+        UserError: not a tab-separated file with the columns Word and Conc.M, or a malformed line
+            (the message has its number).
     """
     ratings: dict[str, float] = {}
     columns = None

@@ -1,4 +1,4 @@
-"""Files that grow, and are never half right."""
+"""Files that grow batch by batch and survive a kill."""
 
 import hashlib
 import itertools
@@ -13,15 +13,15 @@ from crl.run.files import write_text
 
 
 class Journal:
-    """A file of lines that grows batch by batch, and a record beside it that says how far it is.
+    """A file of lines that grows batch by batch, and a record file that says how far it is.
 
-    What a killed run wrote after the last record is cut off. So a batch and its counts are there
-    as a whole or not at all.
+    Lines that a killed run wrote after the last record are cut off. So a batch and its counts are
+    stored completely or not at all.
 
     Attributes:
         done: how many items (captions, samples) the file covers.
-        counts: what was counted on the way.
-        finished: whether it covers all.
+        counts: the sum of the counts given to `add`.
+        finished: whether the file covers all items.
 
     Raises:
         UserError: the file was made from other inputs or settings (`key`), or not by this class.
@@ -59,7 +59,7 @@ class Journal:
         self.done, self.size, self.counts, self.finished = done, size, counts, finished
 
     def add(self, rows: list[str], items: int, counts: Counter) -> None:
-        """Write the lines `rows` that came of the next so many `items`."""
+        """Write the lines `rows`, which come from the next items; `items`: their number."""
         self.size += self.stream.write("".join(row + "\n" for row in rows).encode())
         self.stream.flush()
         self.done += items
@@ -82,7 +82,7 @@ class Journal:
 
     def __enter__(self) -> "Journal":
         if not self.finished:
-            self._note()  # before the file is there, lest it look like a foreign one
+            self._note()  # before the file exists: a file without a record would be refused
             self.stream = self.file.open("ab")
             self.stream.truncate(self.size)
         return self

@@ -1,4 +1,4 @@
-"""GeneCIS's rules: which images make a triplet."""
+"""GeneCIS's rules for drawing triplets."""
 
 import json
 from bisect import bisect_right
@@ -11,13 +11,13 @@ import numpy as np
 from crl.run.errors import UserError
 from similarity_retrieval.mining.records import Records
 
-TRIES = 1000  # of one sample, before it is dropped
-TARGET_ATTEMPTS = 100  # within one try
-DISTRACTOR_ATTEMPTS = 20  # before the record is sought among all instead of drawn
+TRIES = 1000  # per sample, before it is dropped
+TARGET_ATTEMPTS = 100  # per try
+DISTRACTOR_ATTEMPTS = 20  # per try; then all possible records are listed, and one of them is drawn
 
 
 class Triplet(NamedTuple):
-    """Three indices of records."""
+    """Indices of three records."""
 
     reference: int
     target: int
@@ -38,8 +38,8 @@ class Miner:
     The mean concreteness of the six words of these records must be above `threshold`. If a rule
     fails, the next try begins with a new subject.
 
-    The published code may give the target itself as the distractor. A distractor that is the
-    answer teaches nothing, so here a try without a third image fails.
+    The published code may take the target itself as the distractor. This would be useless for
+    training, so here a try without a third image fails.
 
     Args:
         rating: (words,) float64, concreteness of each of `records.words`; None: no filter.
@@ -79,8 +79,8 @@ class Miner:
         # Memory views give plain integers, several times faster than NumPy's scalars.
         self.image, self.object = memoryview(records.image), memoryview(records.object)
         self.cumulative = np.cumsum(images[kept]).tolist()
-        # Records sorted by subject, then object: a subject is a range of them, made of ranges of
-        # one object each (cells); cells of one subject follow each other, too.
+        # Records sorted by subject, then object. A cell is the range of records with one subject
+        # and one object. The cells of a subject are adjacent, so a subject is a range too.
         order = np.lexsort((obj, subject))
         pair = (subject * n_words + obj)[order]
         self.by_subject = memoryview(order)
@@ -89,18 +89,17 @@ class Miner:
         self.last_cell = np.searchsorted(cells, (kept + 1) * n_words).tolist()
         self.by_object = np.argsort(obj, kind="stable")
         self.object_start = memoryview(np.searchsorted(obj[self.by_object], np.arange(n_words + 1)))
-        # (R,) the two words' ratings; three of them above six times the threshold. A mean that
-        # equals the threshold must not pass by a rounding error.
+        # (R,) the sum of the two words' ratings; the sum over three records must be above six times
+        # the threshold. A mean equal to the threshold must not pass because of a rounding error.
         pairs = None if rating is None else rating[subject] + rating[obj]
         self.rating = None if pairs is None else memoryview(pairs)
         self.least = 6 * threshold + 1e-9
 
     def sample(self, seed: int, number: int, failed: Counter) -> Triplet | None:
-        """The triplet of sample `number`, the same whenever it is asked for; None: dropped.
+        """The triplet of sample `number`, which depends only on `seed` and `number`; None: dropped.
 
         Args:
-            failed: the tries that failed are counted here, by the rule: no_target, no_distractor,
-                concreteness.
+            failed: counts the failed tries by rule: no_target, no_distractor, concreteness.
         """
         random = np.random.default_rng([seed, number]).random
         for _ in range(TRIES):
@@ -142,7 +141,7 @@ class Miner:
             distractor = int(self.by_object[low + int(random() * (high - low))])
             if self.image[distractor] not in taken:
                 return distractor
-        # Few or none: look at them all. The draw stays uniform.
+        # There are few or none: list them all. The draw stays uniform.
         among = [i for i in self.by_object[low:high].tolist() if self.image[i] not in taken]
         return among[int(random() * len(among))] if among else None
 

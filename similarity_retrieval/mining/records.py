@@ -1,4 +1,4 @@
-"""What all captions say, as arrays: the input of the miner."""
+"""The relations of all captions as arrays: the input of the miner."""
 
 from array import array
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Records:
 
     Attributes:
         image, subject, relation, object: (R,) int32; subject and object are indices into `words`.
-        captions: how many there were.
+        captions: number of captions.
     """
 
     images: list[str]
@@ -36,7 +36,7 @@ def read_graphs(file: Path) -> Records:
     """Read a JSONL of graphs: {"image": ..., "relations": [{"subject", "relation", "object"}]}.
 
     Raises:
-        UserError: a line that is something else (named by its number), or no relations at all.
+        UserError: a malformed line (the message has its number), or no relations at all.
     """
     # A new string gets the next index.
     images, words, relations = {}, {}, {}

@@ -1,4 +1,4 @@
-"""What a caption says, as relations (subject, relation, object): by spaCy or by an LLM."""
+"""Parses a caption into relations (subject, relation, object), with spaCy or an LLM."""
 
 import json
 import os
@@ -35,7 +35,7 @@ class Relation(BaseModel):
 
 
 class Graph(BaseModel):
-    """One line of graphs.jsonl: an image and what one caption says of it."""
+    """One line of graphs.jsonl: an image, and the relations of one caption of it."""
 
     image: Name
     caption: str = ""
@@ -50,7 +50,7 @@ Parser = Callable[[list[str]], list[list[Relation] | None]]
 
 
 def spacy_parser() -> Parser:
-    """The parser that reads relations off spaCy's dependency trees (its usual English model).
+    """The parser that takes relations from spaCy's dependency trees (its small English model).
 
     Raises:
         UserError: spaCy or the model is not installed.
@@ -67,9 +67,8 @@ def spacy_parser() -> Parser:
 def spacy_relations(doc: Any) -> list[Relation]:
     """The relations between the nouns of a spaCy `Doc`, in the order of their objects.
 
-    From the head noun of each noun phrase the tree is climbed to the noun it depends on; the words
-    passed on the way are the relation, as they stand in the caption. Nouns are lemmas, without
-    their adjectives.
+    From the head noun of each noun phrase we climb the tree to the noun that it depends on. The
+    words on the way are the relation, as in the caption. Nouns are lemmas, without adjectives.
 
         a dog sitting on a wooden bench   ->  dog, sitting on, bench
         a man riding a horse on a beach   ->  man, riding, horse; man, on, beach
@@ -84,7 +83,7 @@ def spacy_relations(doc: Any) -> list[Relation]:
             parts = {"subject": subject.lemma_, "relation": words, "object": doc[i].lemma_}
             try:
                 relation = Relation.model_validate(parts)
-            except ValidationError:  # a word of a hundred letters, or none: an address, a smiley
+            except ValidationError:  # an empty or very long word: a smiley, a web address
                 continue
             if relation not in relations:
                 relations.append(relation)
@@ -101,7 +100,7 @@ def _is_place(noun: Any) -> bool:
 
 
 def _climb(noun: Any, nouns: set[int]) -> tuple[str, list[Any]]:
-    """The words between `noun` and the nouns it depends on, and those; no nouns if there are none.
+    """(words, nouns): the nouns that `noun` depends on (perhaps none), and the words in between.
 
     `nouns` holds the positions of all nouns that can take part in a relation.
     """
@@ -114,7 +113,7 @@ def _climb(noun: Any, nouns: set[int]) -> tuple[str, list[Any]]:
     token = first.head
     while True:
         if token.pos_ in {"VERB", "AUX"}:
-            # 'riding a horse on a beach': the beach is where, not what, he rides; 'is on': on.
+            # 'riding a horse on a beach': the relation to beach is 'on'; likewise for 'is on'.
             transitive = any(child.dep_ in {"dobj", "obj"} for child in token.children)
             if first.head.i == token.i or not (transitive or token.lemma_ == "be"):
                 particles = [child.text for child in token.children if child.dep_ == "prt"]
@@ -124,7 +123,7 @@ def _climb(noun: Any, nouns: set[int]) -> tuple[str, list[Any]]:
         if token.i in nouns:
             subjects = [token]
             break
-        if token.head.i == token.i:  # the root, and no noun on the way
+        if token.head.i == token.i:  # the root was reached without a noun
             return "", []
         words = [token.text, *words]
         token = token.head
@@ -134,7 +133,7 @@ def _climb(noun: Any, nouns: set[int]) -> tuple[str, list[Any]]:
 
 
 def _subjects(verb: Any, nouns: set[int]) -> list[Any]:
-    """The nouns that do (or suffer) what `verb` says."""
+    """The subjects of `verb`, also of a passive verb."""
     while True:
         found = [
             child
@@ -212,17 +211,17 @@ _DECODER = json.JSONDecoder(
 
 
 class _BadAnswer(UserError):
-    """The LLM said something else than one list of relations for each caption."""
+    """The LLM did not answer with one list of relations per caption."""
 
 
 def llm_parser(model: str, base_url: str, cache: Path) -> Parser:
     """The parser that asks the LLM `model` at `base_url`, many captions at a time.
 
-    A batch whose answer cannot be used is asked again in halves, so one strange caption costs
-    only itself.
+    If the answer for a batch cannot be used, its two halves are asked separately. So one bad
+    caption does not spoil a batch.
 
     Raises:
-        UserError: no key or server; no caption of a whole batch got an answer that can be used.
+        UserError: no key or server; no usable answer for any caption of a batch.
     """
     if base_url == OPENAI and not os.environ.get("OPENAI_API_KEY", "").strip():
         raise UserError(f"OPENAI_API_KEY is not set; {CHOICES}")
@@ -247,7 +246,7 @@ def llm_parser(model: str, base_url: str, cache: Path) -> Parser:
             half = len(captions) // 2
             return ask(captions[:half]) + ask(captions[half:])
         except UserError as error:
-            kept = "what was parsed is kept: the same command goes on"
+            kept = "what was parsed is kept: the same command continues"
             raise UserError(f"{error} ({kept}; or {CHOICES})") from error
 
     def parse(captions: list[str]) -> list[list[Relation] | None]:

@@ -29,8 +29,8 @@ class MinedTriplets:
         return len(self.reference)
 
     def first(self, count: int) -> "MinedTriplets":
-        """The first `count` triplets, with the images and conditions that they name: by the
-        order of first appearance these come first too, so indices stay what they are."""
+        """The first `count` triplets, with the images and conditions that they name. These come
+        first in `images` and `conditions`, so the indices do not change."""
         reference, target = self.reference[:count], self.target[:count]
         condition = self.condition[:count]
         images = self.images[: max(reference.max(), target.max()) + 1]
@@ -39,7 +39,7 @@ class MinedTriplets:
 
 
 def read_triplets(file: Path, root: Path) -> MinedTriplets:
-    """Read the triplets.jsonl of mine_triplets.py and check that all its images are there.
+    """Read the triplets.jsonl of mine_triplets.py and check that all its images exist.
 
     Args:
         root: the folder that the image names in the file are relative to.

@@ -99,7 +99,7 @@ def test_impossible_shots(refusal, shots, says):
 
 
 def test_features_in_the_place_of_a_files_data(refusal):
-    """What a file says of data and VLM has no use beside features=, and is no error there."""
+    """A file's keys for data and VLM are ignored if features= is given; they are not an error."""
     with open("small.yaml", "w") as file:
         file.write("data: clevr4\ncriteria: color\nbases: {color: nowhere}\nvlm: nobody\n")
     says = refusal(clustering.main, "--config", "small.yaml", "features=none.npz")

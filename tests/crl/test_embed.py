@@ -1,4 +1,4 @@
-"""Embeddings: right rows, each image encoded once, and nothing lost or wrong after any mishap."""
+"""Embeddings: right rows, each image encoded once, and nothing lost or wrong after any fault."""
 
 import errno
 import hashlib

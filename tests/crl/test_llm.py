@@ -56,7 +56,7 @@ OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
 
 
 class Server(ThreadingHTTPServer):
-    """Gives `replies` in turn, the last one for ever; keeps the requests that it got."""
+    """Gives `replies` in turn, then always the last one; keeps the requests that it got."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)

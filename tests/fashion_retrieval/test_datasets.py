@@ -152,7 +152,7 @@ def test_missing_images_are_counted(root):
 
 
 def test_a_large_file_is_read_fast(root):
-    """All of DeepFashion's labels: 221k lines; seconds would be a loop too many."""
+    """As many labels as DeepFashion's: 221k lines. If it takes seconds, there is a slow loop."""
     lines = [f"{i % 4} 0 {i % 3} 1 {i % 3}" for i in range(221_000)]
     (root / "label_train.txt").write_text("\n".join(lines))
     start = time.process_time()

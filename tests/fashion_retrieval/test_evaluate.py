@@ -124,7 +124,7 @@ def table(root, kind):
 
 
 def embeddings(root):
-    """I (N, D) and, an attribute each, T (K_a, D), not normalised."""
+    """I (N, D), and T (K_a, D) per attribute, not normalised."""
     files = [root / "img" / f"{n:03}.png" for n in range(IMAGES)]
     texts = [
         ToyVLM().encode_texts([f"a {a} of {a} {n}" for n in range(count)]).numpy()
@@ -147,7 +147,7 @@ def conditional(root, attribute, heads=None):
 
 
 def slow_scores(root, represented):
-    """The protocol, a query at a time; `represented`: (N, W) of each attribute, unit rows."""
+    """The protocol, one query at a time; `represented`: (N, W) per attribute, unit rows."""
     query, candidate = table(root, "query"), table(root, "candidate")
     precision = []
     for index, attribute, value in query:

@@ -1,4 +1,4 @@
-"""Where things are, for tests; and a script run in a process of its own."""
+"""Paths for tests; and a function that runs a script in a separate process."""
 
 import os
 import subprocess
@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SHARED = REPOSITORY.parent / "shared"  # real templates and word lists, where they are at hand
+SHARED = REPOSITORY.parent / "shared"  # real templates and word lists, if they are available
 
 
 def run_python(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""What READMEs, configurations, docstrings and messages tell people to run."""
+"""The commands in READMEs, configurations, docstrings and messages."""
 
 import re
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ COMMAND = re.compile(
 
 
 def published() -> Iterator[tuple[str, str]]:
-    """Each file that speaks to people, and each command in it, on one line."""
+    """Each file that shows commands, and each command in it, on one line."""
     files = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("*/README.md")]
     files += [*REPOSITORY.glob("configs/*.yaml"), *REPOSITORY.glob("configs/demo/*.yaml")]
     files += [

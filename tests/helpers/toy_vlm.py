@@ -14,12 +14,12 @@ WEIGHTS = torch.from_numpy(np.random.default_rng(0).integers(-9, 10, (3 * SIDE *
 
 
 class ToyVLM:
-    """Embeddings are whole numbers below 2^24: no batch changes a bit of them.
+    """Embeddings are whole numbers below 2^24, so they are exact in any batch.
 
     Args:
-        queries: Q vectors an image, or None for one vector without the axis.
-        log: file that gets a character an image encoded.
-        stall_after: sleep for good once so many images are encoded.
+        queries: Q vectors per image, or None for one vector without the axis.
+        log: file that gets one character per encoded image.
+        stall_after: after this number of encoded images, sleep forever.
     """
 
     name = "toy"
@@ -64,7 +64,7 @@ class ToyVLM:
 
 
 def direct(vlm: ToyVLM, paths: list[Path]) -> np.ndarray:
-    """What `embed_images` should give, an image at a time."""
+    """The expected result of `embed_images`, one image at a time."""
     rows = []
     for path in paths:
         with Image.open(path) as image:

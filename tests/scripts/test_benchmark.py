@@ -1,5 +1,5 @@
-"""Every measurement on tiny sizes: that it runs and prints a number, never which. What is compared
-must agree, or the script stops."""
+"""Every measurement on tiny sizes: it must run and print a number; the number is not tested. The
+two sides of a measurement must agree, or the script stops."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Configuration: who overrides whom, which values are taken, and every refusal in one line."""
+"""Configuration: what overrides what, which values are valid, and every refusal in one line."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A file is the former one or the new one, whole; nothing else is left in its folder."""
+"""A file is the complete old one or the complete new one; nothing else is left in its folder."""
 
 import errno
 import os

@@ -66,7 +66,7 @@ class Line(Trainer):
 
 
 def contents(folder: Path) -> dict:
-    """The files, without what differs between two undisturbed runs: seconds, bytes of zip."""
+    """The files, without what differs between two uninterrupted runs: seconds, bytes of zip."""
     results = json.loads((folder / "results.json").read_text())
     del results["seconds"], results["config"]["outputs"], results["config"]["checkpoint_every"]
     state = torch.load(folder / "state.pt", weights_only=True)

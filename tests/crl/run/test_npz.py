@@ -1,4 +1,4 @@
-"""Embeddings from a file: good ones come back as they are, everything else is named."""
+"""Embeddings from a file: valid ones are returned unchanged; every fault has its message."""
 
 import numpy as np
 import pytest
