@@ -23,8 +23,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from crl.run.errors import UserError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-# Not all that Pillow knows: for EPS it would start Ghostscript. MPO: JPEG from some phones.
-FORMATS = ("JPEG", "MPO", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
+# Not all that Pillow knows: for EPS it would start Ghostscript. JPEG covers the MPO of some phones.
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
 
 
 class UnreadableImage(Exception):

@@ -23,17 +23,23 @@ HOST = re.sub(r"\W", "", socket.gethostname())[:40]
 def alone_in(folder: Path) -> Iterator[None]:
     """No other command writes to `folder` meanwhile; what killed ones left unfinished is removed.
 
+    A command that is refused before it has written anything leaves no folder.
+
     Raises:
         UserError: another command is at work there; or the folder cannot be made or written to.
     """
+    made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    locked, holder = (folder.parent / f".{folder.name}.{kind}" for kind in ("lock", "holder"))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock", timeout=0)
+        lock = FileLock(locked, timeout=0)
         lock.acquire()
+        holder.write_text(f"process {os.getpid()} on {HOST}", encoding="utf-8")
     except Timeout:
+        who = holder.read_text(encoding="utf-8")[:80] if holder.exists() else "just started"
         raise UserError(
-            f"another command is at work in {folder} ({_holder(folder)}); wait until it has ended, "
-            "or choose another name="
+            f"another command is at work in {folder} ({who}); wait until it has ended, or choose "
+            "another name="
         ) from None
     except (OSError, NotImplementedError) as error:
         why = getattr(error, "strerror", None) or str(error)
@@ -41,22 +47,16 @@ def alone_in(folder: Path) -> Iterator[None]:
             f"cannot write to {folder}: {why}; choose another outputs= or name="
         ) from error
     try:
-        (folder / ".lock-holder").write_text(f"process {os.getpid()} on {HOST}", encoding="utf-8")
         remove_leftovers(folder)
         yield
     finally:
-        (folder / ".lock-holder").unlink(missing_ok=True)
-        if [file.name for file in folder.iterdir()] == [".lock"]:  # a refusal leaves no folder
-            (folder / ".lock").unlink()
-            folder.rmdir()
+        holder.unlink(missing_ok=True)
+        if folder in made and not any(folder.iterdir()):
+            locked.unlink()
+            for empty in made:
+                with suppress(OSError):  # another command has begun to use it
+                    empty.rmdir()
         lock.release()
-
-
-def _holder(folder: Path) -> str:
-    try:
-        return (folder / ".lock-holder").read_text(encoding="utf-8")[:80]
-    except (OSError, ValueError):
-        return "unknown process"
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -84,11 +84,11 @@ def test_hash_ignores_provenance():
         ({"texts": ["dark red", "dark  Red"]}, "texts", "twice"),
         ({"texts": ["red", " "]}, "texts", "empty"),
         ({"texts": []}, "texts", "empty"),
-        ({"texts": ["one", 10]}, "texts.1", "string"),
-        ({"texts": "red"}, "texts", "valid"),
+        ({"texts": ["one", 10]}, "texts.1", "must be a text, not 10"),
+        ({"texts": "red"}, "texts", "must be a list"),
         ({"vlm_prompt": "a thing"}, "vlm_prompt", "{text}"),
         ({"vlm_prompt": "{text} and {text}"}, "vlm_prompt", "{text}"),
-        ({"text": ["red"]}, "text", "not permitted"),
+        ({"text": ["red"]}, "text", "not a known key"),
     ],
 )
 def test_a_bad_field_is_refused_in_one_line_naming_file_and_field(tmp_path, change, field, says):

@@ -25,6 +25,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save
 from toy_vlm import DIM, ToyVLM, direct, make_images
 
+from crl import images
 from crl.embed import embed_images, embed_texts
 from crl.images import Crop, open_image
 from crl.run import cache as shard_files
@@ -244,10 +245,10 @@ def test_decoder_that_raises_a_runtime_error(tmp_path, monkeypatch):
     """As Pillow's AVIF decoder does over a damaged file."""
     paths = make_images(tmp_path / "images", 2)
 
-    def preprocess(self, image):
+    def convert(image):
         raise RuntimeError("Failed to decode image")
 
-    monkeypatch.setattr(ToyVLM, "preprocess", preprocess)
+    monkeypatch.setattr(images, "to_rgb", convert)
     with pytest.raises(UserError, match=r"000\.png: Failed to decode image"):
         embed_images(ToyVLM(), paths, None, workers=1)
 
@@ -471,17 +472,36 @@ def test_crops_go_on_from_the_last_shard(tmp_path, small_shards):
 # --- damaged shards -------------------------------------------------------------------------------
 
 
+def checksum_of(shard: Path) -> str:
+    with safe_open(shard, "np") as file:
+        return file.metadata()["checksum"]
+
+
 def rewritten(shard: Path, **manifest: str) -> bytes:
     good = {
         "format": shard_files.FORMAT,
         "fingerprint": "toy-1",
         "count": "4",
         "dtype": "float32",
+        "checksum": checksum_of(shard),
     }
     return save(load_file(shard), {**good, **manifest})
 
 
+def flipped(shard):
+    """The sign of the first number."""
+    content = bytearray(shard.read_bytes())
+    header = int.from_bytes(content[:8], "little")
+    content[8 + header + 3] ^= 0x80
+    return bytes(content)
+
+
 DAMAGE = {
+    "a sign": flipped,
+    "no checksum": lambda shard: save(
+        load_file(shard),
+        {"format": shard_files.FORMAT, "fingerprint": "toy-1", "count": "4"},
+    ),
     "truncated": lambda shard: shard.read_bytes()[:-3],
     "half its header": lambda shard: shard.read_bytes()[:40],
     "empty": lambda shard: b"",
@@ -510,11 +530,13 @@ def test_damaged_shard_is_ignored_and_made_again(tmp_path, small_shards, damage)
     assert vlm.images == 0
 
     victim.write_bytes(DAMAGE[damage](victim))
-    with pytest.warns(UserWarning, match=f"damaged cache file {victim}"):
+    with pytest.warns(UserWarning, match=f"cache file {victim} is damaged"):
         got = embed_images(vlm, paths, cache, 2, 0)
     assert np.array_equal(got.image, direct(vlm, paths))
     assert vlm.images == 4
-    assert contents(cache) == before and files(cache) == shards(cache)
+    assert contents(cache) == before
+    aside = {victim.with_suffix(".damaged")}
+    assert set(files(cache)) == set(shards(cache)) | aside
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         embed_images(vlm, paths, cache, 2, 0)

@@ -4,7 +4,6 @@ killed and resumed, and in two processes, against undisturbed; the trained VLM i
 import errno
 import json
 import shutil
-import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -260,26 +259,6 @@ def start(folder, keys, kill_at=0, launcher=()):
     return run_python(*launcher, folder / "toy.py", kill_at, *values)
 
 
-def test_killed_and_resumed_is_the_undisturbed_training(keys, tmp_path, capsys):
-    keys |= {"checkpoint_every": 3, "epochs": 3}
-    killed = start(tmp_path, {**keys, "name": "killed", "workers": 2}, kill_at=8)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    folder = tmp_path / "outputs/fashion_backbone/killed"
-    progress = state_of(folder)["progress"]
-    assert progress["step"] == 6 and len(progress["unfinished"]) == 2  # four steps an epoch
-    _, one = train(keys, name="killed")
-    assert "going on after step 6" in capsys.readouterr().out
-    other_folder, other = train(keys, name="undisturbed", checkpoint_every=500)
-    assert one["losses"] == other["losses"] and len(set(one["losses"])) == 3
-    assert one["validation"] == other["validation"]
-    one, other = (
-        (f / "vlm/open_clip_model.safetensors").read_bytes() for f in (folder, other_folder)
-    )
-    assert one == other
-    one, other = (state_of(f) for f in (folder, other_folder))
-    assert all(torch.equal(one["model"][key], other["model"][key]) for key in one["model"])
-
-
 def test_torchrun_trains_as_one_process_does(keys, tmp_path):
     keys["batch_size"] = 9  # 5 and 4 triplets, at last 4 and 4
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -445,7 +424,7 @@ def test_full_disk_leaves_the_former_checkpoint(keys, monkeypatch):
 def test_unreadable_image(keys, tmp_path):
     (tmp_path / "img/130.png").write_bytes(b"no picture")  # of the validation
     for workers in (0, 2):
-        with pytest.raises(UserError, match=r"cannot read the image .*130.png: cannot identify"):
+        with pytest.raises(UserError, match=r"cannot read the image .*130.png: not an image"):
             train(keys, workers=workers, epochs=1)
 
 

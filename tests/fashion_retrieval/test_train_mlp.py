@@ -3,7 +3,6 @@ undisturbed; every message."""
 
 import errno
 import json
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 import torch
 from authors_heads import AuthorsHeads
 from clothes import ATTRIBUTES, Clothes, bases_of, write_clothes
-from commands import REPOSITORY, run_python
+from commands import REPOSITORY
 from PIL import Image
 
 from crl.projection import l2
@@ -176,55 +175,6 @@ def test_the_vlm_is_untouched(keys, vlm):
     train(keys)
     assert all(torch.equal(vlm.model.state_dict()[key], before[key]) for key in before)
     assert all(parameter.grad is None for parameter in vlm.model.parameters())
-
-
-# --- killed and resumed ---------------------------------------------------------------------------
-
-TOY = """
-import os, signal, sys
-import torch
-from authors_heads import AuthorsHeads
-from clothes import Clothes
-from fashion_retrieval import train_mlp as module
-torch.set_num_threads(1)
-module.load_vlm = lambda *_: Clothes("clothes-1")
-kill_at, loss, calls = int(sys.argv.pop(1)), module.triplet_loss, []
-def counted(*arguments):
-    calls.append(None)
-    if len(calls) == kill_at:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return loss(*arguments)
-module.triplet_loss = counted
-module.main()
-"""
-
-
-def test_killed_and_resumed_is_the_undisturbed_training(tmp_path, keys, vlm, capsys):
-    keys["checkpoint_every"] = 3
-    (tmp_path / "toy.py").write_text(TOY)
-    folder, line = tmp_path / "outputs/fashion_mlp", ""
-    words = ["name=killed", *(f"{key}={json.dumps(value)}" for key, value in keys.items())]
-    helpers = str(REPOSITORY / "tests/helpers")
-    for kill_at, kept in ((5, 3), (12, 12)):  # 8 steps per epoch: in the first, then the second
-        killed = run_python(
-            tmp_path / "toy.py", kill_at, *words, PYTHONPATH=f"{REPOSITORY}:{helpers}"
-        )
-        assert killed.returncode == -signal.SIGKILL and line in killed.stdout, killed.stderr
-        line = f"going on after step {kept}"
-        assert state_of(folder / "killed")["progress"]["step"] == kept
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    _, one = train(keys, name="killed")
-    assert line in capsys.readouterr().out
-    _, other = train(keys, name="undisturbed", checkpoint_every=2000)
-    torch.set_num_threads(threads)
-    assert one["losses"] == other["losses"] and len(one["losses"]) == 4
-    assert one["validation"] == other["validation"] and one["step"] == 32
-    names = ("killed", "undisturbed")
-    one, other = (state_of(folder / name)["models"]["heads"] for name in names)
-    assert all(torch.equal(one[key], other[key]) for key in one)
-    one, other = ((folder / name / "heads.safetensors").read_bytes() for name in names)
-    assert one == other
 
 
 def test_finished_training_is_not_done_again_but_can_be_prolonged(keys, vlm, capsys):

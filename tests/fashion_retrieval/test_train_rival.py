@@ -160,7 +160,7 @@ def test_wrong_input_before_the_tower_is_loaded(keys, tmp_path, monkeypatch):
 
 
 def test_unknown_method():
-    with pytest.raises(UserError, match="method: Input should be 'triplet', 'csn' or 'asen'"):
+    with pytest.raises(UserError, match="method: must be 'triplet', 'csn' or 'asen'"):
         load_config(RivalConfig, ["method=rpf"], "")
 
 

@@ -51,7 +51,7 @@ def test_validation_query_by_query(tmp_path):
 def test_unreadable_image_is_named(tmp_path, workers):
     data = write_data(tmp_path)
     data.files[30].write_bytes(b"no picture")
-    message = r"cannot read the image .*030.png: cannot identify.*; mend it or leave it out"
+    message = r"cannot read the image .*030.png: not an image.*; mend it or leave it out"
     with pytest.raises(UserError, match=message) as caught:
         train(tmp_path, data, workers=workers, epochs=1)  # it is one of the validation
     assert "\n" not in str(caught.value)

@@ -46,11 +46,11 @@ COMMANDS: dict[str, list[str]] = {
         "out=4",
     ],
     "train_backbone": [
-        *["fashion_retrieval/train_backbone.py", *GARMENTS, *TRAINED, "workers=0"],
+        *["fashion_retrieval/train_backbone.py", *GARMENTS, *TRAINED, "triplets=4", "workers=0"],
         "heads=outputs/fashion_mlp/run",
     ],
     "train_rival": [
-        *["fashion_retrieval/train_rival.py", *GARMENTS, *TRAINED],
+        *["fashion_retrieval/train_rival.py", *GARMENTS, *TRAINED, "triplets=4"],
         *["method=csn", "tower=demo", "width=4", "workers=0"],
     ],
     "fashion_evaluate": [

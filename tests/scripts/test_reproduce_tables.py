@@ -46,7 +46,7 @@ def test_mistakes_are_one_line(tmp_path, refusal):
     cell = classification_cell("clevr4", 3000, "clip", "color", nmi=1.0)
     folder = write(tmp_path / "clustering/a", cell)
     missing, other = tmp_path / "clustering/none", tmp_path / "other/x"
-    assert "not a results file" in refusal(reproduce_tables.main, missing)
+    assert "run the task first" in refusal(reproduce_tables.main, missing)
     assert "other/x is no run of clustering or" in refusal(reproduce_tables.main, folder, other)
     empty = write(tmp_path / "clustering/empty")
     assert "there are no results" in refusal(reproduce_tables.main, empty)

@@ -75,7 +75,7 @@ def test_embeddings_made_elsewhere_give_the_same_numbers(cells, genecis, toy, ev
         ({"ids": np.arange(IMAGES) // 2}, "twice"),
         ({"ids": np.arange(IMAGES) / 2}, "whole numbers or texts"),
         ({"ids": np.arange(3)}, "not ids (3,), image (24, 5)"),
-        ({"image": np.full((IMAGES, 5), np.nan)}, "not finite"),
+        ({"image": np.full((IMAGES, 5), np.nan)}, "holds NaN or infinity"),
         ({"scene_text": np.zeros((0, 5))}, "scene_text is empty"),
         ({"captions5": np.ones((3, 5, 4))}, "captions5 (3, 5, 4)"),
         ({"conditions": np.array(["cat", "cow", "red"])}, "lacks 1 of 3 conditions"),

@@ -32,8 +32,8 @@ def test_embeddings_become_float32_and_other_arrays_stay(tmp_path):
         ),
         ({"labels": np.arange(3)}, r"not image \(4, 3\), text \(2, 3\), labels \(3,\)"),
         ({"text": np.ones(3)}, r"must hold .*, not .* text \(3,\)"),
-        ({"image": np.full((4, 3), np.nan)}, "image holds values that are not finite numbers"),
-        ({"image": np.full((4, 3), "a")}, "image holds values that are not finite numbers"),
+        ({"image": np.full((4, 3), np.nan)}, "image holds NaN or infinity"),
+        ({"image": np.full((4, 3), "a")}, "image holds <U1 values, not real numbers"),
         ({"image": np.eye(4, 3) * 0}, "image is empty or has a row of zeros"),
         ({"text": np.ones((0, 3))}, "text is empty"),
         ({"text": np.ones((2, 3)) * 1e-300}, "text is empty or has a row of zeros"),
@@ -53,7 +53,7 @@ def test_missing_arrays_are_named(tmp_path):
 
 def test_files_that_are_no_npz(tmp_path):
     file = tmp_path / "a.npz"
-    with pytest.raises(UserError, match=r"cannot read .*a\.npz as NPZ: .*No such file"):
+    with pytest.raises(UserError, match=r"there is no file .*a\.npz"):
         read_npz(file)
     np.savez_compressed(file, **GOOD)
     whole = file.read_bytes()
@@ -62,7 +62,9 @@ def test_files_that_are_no_npz(tmp_path):
         with pytest.raises(UserError, match=r"a\.npz"):
             read_npz(file)
     np.savez(file, image=np.array([{"a": 1}], object), allow_pickle=True)
-    with pytest.raises(UserError, match=r"cannot read .*a\.npz as NPZ"):  # would run its code
+    with pytest.raises(
+        UserError, match=r"holds Python objects, which are never loaded"
+    ):  # would run its code
         read_npz(file)
     with open(file, "wb") as stream:
         np.save(stream, np.eye(3))  # one array, no archive of several

@@ -210,6 +210,8 @@ def test_every_image_mode_becomes_rgb(vlms):
     colour = Image.fromarray(np.stack([ramp, ramp.T, 255 - ramp], axis=-1))
     opaque = colour.copy()
     opaque.putalpha(Image.fromarray(ramp))
+    share = ramp[..., None] / 255
+    on_white = (np.asarray(colour) * share + 255 * (1 - share)).round().astype(np.uint8)
     palette = colour.quantize(7)
     cases = {
         "1": (grey.convert("1"), grey.convert("1").convert("RGB")),
@@ -217,7 +219,7 @@ def test_every_image_mode_becomes_rgb(vlms):
         "LA": (grey.convert("LA"), np.stack([ramp] * 3, axis=-1)),
         "P": (palette, palette.convert("RGB")),
         "RGB": (colour, colour),
-        "RGBA": (opaque, colour),  # colour stays as it is under transparency
+        "RGBA": (opaque, on_white),
         "CMYK": (colour.convert("CMYK"), colour),
         "YCbCr": (colour.convert("YCbCr"), colour.convert("YCbCr").convert("RGB")),
         "I;16": (Image.fromarray(ramp.astype(np.uint16) * 257), np.stack([ramp] * 3, axis=-1)),
@@ -226,9 +228,10 @@ def test_every_image_mode_becomes_rgb(vlms):
     }
     for mode, (image, expected) in cases.items():
         assert image.mode == mode
-        assert np.array_equal(np.asarray(to_rgb(image)), np.asarray(expected)), mode
+        difference = np.asarray(to_rgb(image), int) - np.asarray(expected, int)
+        assert np.abs(difference).max() <= (mode == "RGBA"), mode  # Pillow rounds its own way
         for vlm in vlms.values():
-            shown = Image.fromarray(np.asarray(expected))
+            shown = to_rgb(image)
             assert torch.equal(vlm.preprocess(image), vlm.preprocess(shown)), mode
 
 

@@ -14,7 +14,7 @@ from similarity_retrieval.mining.records import read_graphs
         ("", "g.jsonl: there is nothing to mine, it is empty"),
         ('{"image": "a", "relations": []}\n', "none of its 1 captions has a relation"),
         ('{"image": "a", "relations": []}\n{"image"', "g.jsonl:2: "),
-        ('{"image": "a"}\n', "g.jsonl:1: relations: Field required"),
+        ('{"image": "a"}\n', "g.jsonl:1: relations: is missing"),
         ('{"image": "a", "relations": [{"subject": "x", "object": "y"}]}', "relations.0.relation"),
         (json.dumps(graph("a", ("x", "on", " "))), "g.jsonl:1: relations.0.object"),
         (json.dumps(graph("a", ("x", "on", "y" * 61))), "g.jsonl:1: relations.0.object"),

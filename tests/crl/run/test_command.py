@@ -1,0 +1,96 @@
+"""The door of every script: one line, an exit code, and notes."""
+
+from crl.run.command import command
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+
+import pytest
+from commands import REPOSITORY
+
+from crl.run.errors import UserError
+
+
+def run(monkeypatch, error: BaseException | None) -> list[list[str]]:
+    """Run a command that raises `error`; returns the arguments it was called with."""
+    calls = []
+
+    @command
+    def main(argv):
+        """What it does."""
+        calls.append(argv)
+        if error is not None:
+            raise error
+
+    assert main.__doc__ == "What it does."
+    monkeypatch.setattr(sys, "argv", ["script.py", "a=1", "b=2"])
+    main()
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (UserError("no data;\n  get  it\nthere"), 2, "error: no data; get it there\n"),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), 2, "error: the disk is full; "),
+        (OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)), 2, "error: the disk quota is used up"),
+        (OSError(errno.EFBIG, os.strerror(errno.EFBIG)), 2, "error: a file would be larger"),
+        (OSError(errno.EIO, os.strerror(errno.EIO)), 2, "error: the system says: Input/output err"),
+        (PermissionError(errno.EACCES, "no", "x.json"), 2, "error: x.json: no"),
+        (MemoryError(), 2, "error: there is not enough memory; "),
+        (RecursionError(), 2, "error: a file is nested too deeply"),
+        (UnicodeEncodeError("utf-8", "\udcff", 0, 1, "no"), 2, "error: a text is not valid UTF-8"),
+        (type("OutOfMemoryError", (RuntimeError,), {})(), 2, "error: the GPU has not enough"),
+        (UserError("\x1b[31mred\u202e"), 2, "error: \ufffd[31mred\ufffd"),
+        (KeyboardInterrupt(), 130, "error: interrupted; "),
+    ],
+)
+def test_what_a_person_can_mend_is_one_line(monkeypatch, capsys, error, code, line):
+    with pytest.raises(SystemExit) as caught:
+        run(monkeypatch, error)
+    assert caught.value.code == code
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.startswith(line) and printed.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("a bug"), RuntimeError("a bug"), KeyError("a bug"), SystemExit(7)]
+)
+def test_anything_else_passes_through(monkeypatch, error):
+    with pytest.raises(type(error)) as caught:
+        run(monkeypatch, error)
+    assert caught.value is error
+
+
+def test_success_is_silent(monkeypatch, capsys):
+    assert run(monkeypatch, None) == [["a=1", "b=2"]]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_warnings_are_notes_without_a_source_path(monkeypatch, capsys):
+    @command
+    def main(argv):
+        warnings.warn("two images\nare gone", stacklevel=1)
+
+    monkeypatch.setattr(sys, "argv", ["script.py"])
+    main()
+    assert capsys.readouterr().err == "note: two images are gone\n"
+
+
+@pytest.mark.parametrize("seconds", [0.15, 0.5, 1.0])
+def test_an_interrupt_while_torch_is_imported_is_one_line(seconds):
+    line = [sys.executable, "similarity_retrieval/evaluate.py", "--help"]
+    pipe = subprocess.PIPE
+    env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    script = subprocess.Popen(line, cwd=REPOSITORY, env=env, stdout=pipe, stderr=pipe, text=True)
+    time.sleep(seconds)
+    script.send_signal(signal.SIGINT)
+    _, errors = script.communicate(timeout=60)
+    # Before the first import, Python itself answers; after the last one the script is done.
+    assert errors.count("Traceback") == 0 or "crl" not in errors, errors
+    assert errors == "" or errors.startswith("error: interrupted; "), errors
