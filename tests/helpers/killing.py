@@ -21,32 +21,33 @@ KILLED = 86
 
 
 class Renames:
-    """Counts the renames of this process, and ends it before the one with number `last`."""
+    """Counts the renames below `folder`, and ends the process before the one with number `last`."""
 
-    def __init__(self, last: int | None, log: Path) -> None:
-        self.last, self.log, self.count = last, log, 0
+    def __init__(self, last: int | None, folder: Path) -> None:
+        self.last, self.folder, self.count = last, folder.resolve(), 0
 
     def around(self, rename):
         def counted(*arguments, **keywords):
-            if self.count == self.last:
+            counts = Path(arguments[1]).resolve().is_relative_to(self.folder)
+            if counts and self.count == self.last:
                 os._exit(KILLED)
-            self.count += 1
             rename(*arguments, **keywords)
-            with self.log.open("a") as stream:
-                stream.write(f"{arguments[1]}\n")
+            if counts:
+                self.count += 1
+                with (self.folder / "renames").open("a") as stream:
+                    stream.write(f"{arguments[1]}\n")
 
         return counted
 
 
 def run(folder: Path, command: list[str], last: int | None) -> None:
     """In a forked process: `command` from `folder`, killed before rename number `last`."""
-    log = folder / "renames"
     output = (folder / "printed").open("a")
     os.dup2(output.fileno(), 1)
     os.dup2(output.fileno(), 2)
     os.chdir(folder)
     torch.set_num_threads(1)
-    renames = Renames(last, log)
+    renames = Renames(last, folder)
     os.replace, os.rename = renames.around(os.replace), renames.around(os.rename)
     script, *sys.argv[1:] = command
     sys.argv[0] = script
