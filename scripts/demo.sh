@@ -19,7 +19,7 @@ echo "1/7  Drawing the demo data"
 $python scripts/make_demo_data.py --out $data --images $images
 # A training refuses to continue with other data or another VLM, and new results would be added to
 # the old ones. So if the data or the VLM changed, the old outputs are removed.
-inputs=$(cat $data/.*.json crl/assets/demo_vlm/*.safetensors | cksum)
+inputs=$(cat $data/*/.drawn.json crl/assets/demo_vlm/*.safetensors | cksum)
 if [ "$(cat $out/demo-inputs 2>/dev/null)" != "$inputs" ]; then
   rm -rf $out/{triplets,combiner,fashion_mlp,fashion_backbone,fashion_rivals}/demo
   rm -rf $out/{clustering,few_shot}/demo-{clevr4,cards} $out/{similarity,fashion}_retrieval/demo

@@ -18,27 +18,30 @@ from pathlib import Path
 from demo_worlds import WORLDS
 
 from crl.run.errors import UserError, nearest
-from crl.run.files import write_text
+from crl.run.files import alone_in, write_text
 
+LABEL = ".drawn.json"  # in a data set: what it was drawn with
 DRAWING = 1  # increase this number when a world draws other pictures than before
 
 
 def make(world: str, out: Path, images: int, seed: int, workers: int) -> None:
     """Draw one world into `out`, completely or not at all."""
     label = {"images": images, "seed": seed, "drawing": DRAWING}
-    done = out / f".{world}.json"
     module = importlib.import_module(f"demo_worlds.{world}")
     target = out / module.DATASET
+    done = target / LABEL
     if target.exists() and done.exists() and json.loads(done.read_text()) == label:
         print(f"{world}: {images} images are already in {out}")
         return
     if target.exists() and not done.exists():
         raise UserError(f"{target} was not made by this script; choose another --out")
+    for leftover in out.glob(f".{world}.*"):  # of a killed run
+        shutil.rmtree(leftover)
     with tempfile.TemporaryDirectory(dir=out, prefix=f".{world}.") as folder:
         module.write(Path(folder), images, seed, workers)
+        write_text(Path(folder) / module.DATASET / LABEL, json.dumps(label))
         shutil.rmtree(target, ignore_errors=True)
         (Path(folder) / module.DATASET).rename(target)
-    write_text(done, json.dumps(label))
     print(f"{world}: drew {images} images into {out}")
 
 
@@ -62,9 +65,9 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--images must be at least 1, not {arguments.images}")
     if arguments.workers < 0 or arguments.seed < 0:
         raise UserError("--workers and --seed must be 0 or more")
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    for world in arguments.worlds:
-        make(world, arguments.out, arguments.images, arguments.seed, arguments.workers)
+    with alone_in(arguments.out):
+        for world in arguments.worlds:
+            make(world, arguments.out, arguments.images, arguments.seed, arguments.workers)
 
 
 if __name__ == "__main__":
