@@ -12,7 +12,6 @@ case "${1:-}" in
     shortest=(epochs=1 triplets=480) ;;
   *) echo "usage: bash scripts/demo.sh [--quick]" >&2; exit 2 ;;
 esac
-trap 'kill $(jobs -p) 2>/dev/null' EXIT
 run() { $python "$1" --config "configs/demo/$2.yaml" "outputs=$out" "${@:3}" >/dev/null; }
 
 echo "1/7  Drawing the demo data"
@@ -28,9 +27,9 @@ if [ "$(cat $out/demo-inputs 2>/dev/null)" != "$inputs" ]; then
 fi
 for task in clustering few_shot; do
   echo "$([ $task = clustering ] && echo 2/7 || echo 3/7)  Running $task"
-  run classification_clustering/$task.py clevr4 root=$data images=$images figures=$maps &
-  run classification_clustering/$task.py cards root=$data images=$images figures=$maps
-  wait $!
+  for set in clevr4 cards; do
+    run classification_clustering/$task.py $set root=$data images=$images figures=$maps
+  done
 done
 echo "4/7  Mining triplets from captions and training a Combiner"
 scenes=$data/genecis
