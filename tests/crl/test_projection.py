@@ -12,10 +12,10 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from crl.projection import ConditionalProjection, l2, project, standardise
+from crl.projection import ConditionalProjection, l2, posterior, project, spread, standardise
 
 N, Q, D, K = 7, 3, 5, 4
-NORMALISE = ["l2", "standardise", None]
+NORMALISE = ["l2", "standardise", "posterior", None]
 
 
 def vectors(*shape: int, seed: int = 0) -> np.ndarray:
@@ -77,11 +77,93 @@ def test_standardise_by_hand():
 # --- transformer ----------------------------------------------------------------------------------
 
 
+# --- the posterior (beyond the paper) -------------------------------------------------------------
+
+SHARPNESS = st.floats(1e-3, 50)
+SEEDS = st.integers(0, 100)
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    return torch.softmax(torch.from_numpy(x), dim=1).numpy()
+
+
+@given(SEEDS, SHARPNESS)
+def test_posterior_is_the_root_of_the_softmax(seed, sharpness):
+    r = vectors(N, K, seed=seed)
+    expected = np.sqrt(softmax(sharpness * r / spread(r)))
+    found = posterior(r, spread(r), sharpness)
+    assert np.allclose(found, expected, rtol=0, atol=1e-12)
+    assert np.allclose(found, l2(np.exp(sharpness * r / (2 * spread(r)))), rtol=0, atol=1e-12)
+
+
+@given(SEEDS, SHARPNESS)
+def test_dot_products_of_posteriors_are_bhattacharyya_coefficients(seed, sharpness):
+    r = vectors(N, K, seed=seed)
+    found = posterior(r, spread(r), sharpness)
+    p = softmax(sharpness * r / spread(r))
+    slow = [[sum(np.sqrt(a[k] * b[k]) for k in range(K)) for b in p] for a in p]
+    assert np.allclose(found @ found.T, slow, rtol=0, atol=1e-12)
+    assert np.allclose((found**2).sum(1), 1)
+
+
+@given(SEEDS, SHARPNESS, st.floats(0.01, 100), st.floats(-100, 100))
+def test_posterior_ignores_scale_and_level(seed, sharpness, scale, level):
+    r = vectors(N, K, seed=seed)
+    other = scale * r + level
+    assert np.allclose(
+        posterior(r, spread(r), sharpness), posterior(other, spread(other), sharpness), atol=1e-8
+    )
+
+
+@given(SEEDS)
+def test_a_blunt_posterior_is_r_with_centred_rows(seed):
+    r, sharpness = vectors(N, K, seed=seed), 1e-6
+    sigma = spread(r)
+    found = posterior(r, sigma, sharpness)
+    centred = (found - found.mean(1, keepdims=True)) * 2 * sigma * np.sqrt(K) / sharpness
+    assert np.allclose(centred, r - r.mean(1, keepdims=True), atol=1e-4)
+
+
+@given(SEEDS)
+def test_a_sharp_posterior_names_the_most_similar_text(seed):
+    r = vectors(N, K, seed=seed)
+    assert np.allclose(posterior(r, spread(r), 1e9), np.eye(K)[r.argmax(1)])
+
+
+@given(st.floats(0, 2.0**127), SHARPNESS)
+def test_posterior_of_any_finite_float32_is_finite(size, sharpness):
+    r = (np.array([[-1, 0.5, 1], [1, 1, -1]]) * size).astype(np.float32)
+    found = posterior(r, 1.0, sharpness)
+    assert found.dtype == np.float32 and np.isfinite(found).all()
+    assert np.allclose((found**2).sum(1), 1, atol=1e-5)
+
+
+def test_posterior_learns_its_spread_from_the_images_of_fit():
+    text, image, new = vectors(K, D), vectors(N, D, seed=1), vectors(2, D, seed=2)
+    crl = ConditionalProjection(text, normalise="posterior", sharpness=0.7).fit(image)
+    sigma = np.mean([np.std(l2(i) @ l2(text).T) for i in image])
+    expected = np.sqrt(softmax(0.7 * (l2(new) @ l2(text).T) / sigma))
+    assert np.allclose(crl.transform(new), expected)
+
+
+@pytest.mark.parametrize("sharpness", [0, -1, np.nan, np.inf])
+def test_impossible_sharpness(sharpness):
+    with pytest.raises(ValueError, match="sharpness must be above 0 and finite"):
+        ConditionalProjection(vectors(K, D), sharpness=sharpness).fit(vectors(N, D))
+
+
+def test_a_basis_that_tells_nothing_apart():
+    text = np.repeat(vectors(1, D), 3, axis=0)
+    with pytest.raises(ValueError, match="all similarities of an image are equal"):
+        ConditionalProjection(text, normalise="posterior").fit(np.eye(D))
+
+
 @pytest.mark.parametrize("shape", [(N, D), (N, Q, D)])
 def test_transformer_equals_the_functions(shape):
     image, text = 5 * vectors(*shape), 3 * vectors(K, D, seed=1)
     r = project(l2(image), l2(text))
     expected = {"l2": l2(r), "standardise": written_out(r), None: r}
+    expected["posterior"] = np.sqrt(softmax(r / spread(r)))
     for normalise in NORMALISE:
         transformer = ConditionalProjection(text, normalise=normalise)
         assert transformer.fit(image) is transformer
