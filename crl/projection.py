@@ -66,8 +66,9 @@ def posterior(r: np.ndarray, sigma: float, sharpness: float = 1.0) -> np.ndarray
     >>> posterior(np.log([[1.0, 4.0, 4.0]]), sigma=1.0).round(3)
     array([[0.333, 0.667, 0.667]])
     """
-    from_best = r - r.max(axis=1, keepdims=True)  # <= 0: exp cannot overflow
-    return l2(np.exp(from_best * (sharpness / (2 * sigma))))
+    with np.errstate(over="ignore"):  # to minus infinity, of which exp is 0
+        from_best = r - r.max(axis=1, keepdims=True)  # <= 0
+        return l2(np.exp(from_best * (sharpness / (2 * sigma))))
 
 
 class ConditionalProjection(TransformerMixin, BaseEstimator):
