@@ -48,8 +48,8 @@ WORDS = {
     "greater_than_equal": "must be at least {ge}, not {found}",
     "less_than": "must be below {lt}, not {found}",
     "less_than_equal": "must be at most {le}, not {found}",
-    "too_short": "must have at least {min_length} entries, not {actual_length}",
-    "too_long": "must have at most {max_length} entries, not {actual_length}",
+    "too_short": "must have at least {min_length} (entries: {actual_length})",
+    "too_long": "must have at most {max_length} (entries: {actual_length})",
     "string_unicode": "holds characters that are not valid Unicode",
     "json_invalid": "is not valid JSON: {error}",
 }
