@@ -53,12 +53,13 @@ WORDS = {
     "string_unicode": "holds characters that are not valid Unicode",
     "json_invalid": "is not valid JSON: {error}",
 }
+PYDANTICS = ("[key]", "str")  # what it adds to a place: of a dict's key, of one type of several
 
 
 def explain(error: "ValidationError") -> str:
     """The first thing that pydantic found wrong, as `key: what` on one line."""
     first: Any = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
+    where = ".".join(str(part) for part in first["loc"] if part not in PYDANTICS)
     found = repr(first["input"])
     found = found if len(found) <= 60 else f"{found[:60]} ..."
     values = {**first.get("ctx", {}), "found": found}

@@ -50,6 +50,8 @@ def read_triplets(file: Path, root: Path) -> MinedTriplets:
     images: dict[str, int] = {}
     conditions: dict[str, int] = {}
     rows = []
+    if file.exists() and not file.is_file():  # a pipe would wait for ever
+        raise UserError(f"{file} is not a regular file; make it with mine_triplets.py")
     try:
         with open(file, encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
