@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from crl.run.cache import EMBEDDINGS
-from crl.run.errors import UserError, explain, nearest
+from crl.run.errors import ArgumentParser, UserError, explain, nearest
 from crl.run.files import parse_yaml, read_yaml
 
 LARGEST = 2**32 - 1  # of all numbers in a configuration; also the largest seed of NumPy
@@ -116,9 +116,7 @@ def load_config(
     Raises:
         UserError: no such file, bad YAML, an unknown or unused key, or a bad value.
     """
-    parser = argparse.ArgumentParser(
-        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="see configs/")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides of the file")
     parser.epilog = "keys:\n" + "\n".join(

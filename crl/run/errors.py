@@ -1,8 +1,9 @@
 """Errors that the user can fix, and the words for them."""
 
+import argparse
 import difflib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -10,6 +11,13 @@ if TYPE_CHECKING:
 
 class UserError(Exception):
     """Says in one line what is wrong and what to do about it."""
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """Refuses arguments in one line, like every other mistake."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see --help")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

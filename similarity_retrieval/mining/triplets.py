@@ -80,7 +80,7 @@ def _triplet(line: str, where: str) -> tuple[str, str, str]:
     keys = ("reference", "target", "condition")
     try:
         reference, target, condition = (json.loads(line)[key] for key in keys)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{where}: not a JSON object with {', '.join(keys)}") from error
     for key, value in zip(keys, (reference, target, condition), strict=True):
         if not isinstance(value, str) or not value.strip():
