@@ -46,7 +46,10 @@ def caption_files(captions: str) -> list[Path]:
             files += sorted(path.glob("*.tar"))
         elif re.search(r"[*?\[]", name) and not path.exists():
             anchor = Path(path.anchor)
-            files += sorted(anchor.glob(str(path.relative_to(anchor))))
+            try:
+                files += sorted(anchor.glob(str(path.relative_to(anchor))))
+            except ValueError as error:  # a**
+                raise UserError(f"{captions}: {error}") from error
         else:
             files.append(path)
     if not files:

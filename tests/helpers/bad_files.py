@@ -537,10 +537,11 @@ def checkpoints(task: str) -> None:
     key = next(key for key in state["models"][model])
     other = state["models"][model] | {key: torch.zeros(3, 3)}
     half = len(content) // 2
+    place = content.index(state["models"][model][key].numpy().tobytes())  # of a weight
     contents: dict[str, Any] = {
         "state_empty": b"",
         "state_cut": content[:half],
-        "state_flipped": content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :],
+        "state_flipped": content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :],
         "state_text": b"words",
         "state_other": state | {"settings": state["settings"] | {"lr": 9.0}},
         "state_null": None,
