@@ -83,7 +83,7 @@ def test_any_yaml_text_is_a_value_or_a_value_error(text):
     reads(lambda: parse_yaml(text), ValueError)
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(changed(YAML.encode()))
 def test_any_yaml_file_and_basis(folder, content):
     file = folder / "any.yaml"
@@ -110,7 +110,7 @@ def archives(draw) -> bytes:
     return draw(st.just(buffer.getvalue()) | changed(buffer.getvalue()))
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(archives())
 def test_any_npz(folder, content):
     file = folder / "any.npz"
@@ -130,7 +130,7 @@ SPLIT = {
 
 
 @pytest.mark.parametrize("name", SPLIT)
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_any_split_file(folder, name, data):
     for other, content in SPLIT.items():
@@ -155,7 +155,7 @@ JSON = st.recursive(
 
 
 @pytest.mark.parametrize("task", TEMPLATES)
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_any_templates(folder, task, data):
     [template, _] = json.loads(TEMPLATES[task])
@@ -180,7 +180,7 @@ CELLS = b'{"cells": [{"key": "k", "scores": {}}]}'
 
 
 @pytest.mark.parametrize("suffix", CAPTIONS)
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_any_captions(folder, suffix, data):
     file = folder / f"captions.{suffix}"
@@ -207,7 +207,7 @@ def test_any_pattern_of_captions(folder, pattern):
     ],
     ids=["graphs", "triplets", "ratings", "cells"],
 )
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_any_lines(folder, valid, read, data):
     file = folder / "any.txt"
