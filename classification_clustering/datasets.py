@@ -102,7 +102,7 @@ def _clevr4(root: Path, criterion: str) -> Labelled:
     try:
         annotations = json.loads(annotations_file.read_text(encoding="utf-8"))
         facts = {name: str(values[criterion]) for name, values in annotations.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             f"{annotations_file} is not {{name: {{texture, shape, color, count}}}}: {error!r}"
         ) from error

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from crl.run.errors import UserError, nearest
+from crl.run.errors import ArgumentParser, UserError, nearest
 
 SPLITS = ("train", "valid", "test")
 SPLIT_PAGE = "https://github.com/Maryeon/asen"
@@ -164,6 +164,8 @@ def _meta(file: Path, dataset: str) -> tuple[list[str], list[int]]:
     """Short names of the attributes, and how many values each has."""
     try:
         known = json.loads(_read(file))
+        if not isinstance(known, dict):
+            raise ValueError("it holds no names of data sets")
         if dataset not in known:
             raise UserError(f"{file} has no data set {dataset!r}; {nearest(dataset, known)}")
         names, numbers = known[dataset]["ATTRIBUTES"], known[dataset]["ATTRIBUTES_NUM"]
@@ -289,7 +291,7 @@ def _checked(split: str, arguments: argparse.Namespace) -> bool:
 
 @command
 def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--root", type=Path, default=Path("data/deepfashion"), help=f"holds {TREE}")

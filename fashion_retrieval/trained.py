@@ -8,16 +8,19 @@ load_heads     heads from a file
 
 import json
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
+from pydantic import BaseModel, ValidationError
 
 from crl.basis import TextBasis, basis_label
 from crl.embed import embed_texts
 from crl.projection import l2
-from crl.run.errors import UserError, nearest
+from crl.run.config import Width
+from crl.run.errors import UserError, explain, nearest
 from crl.run.hub import explained
 from crl.run.results import digest
 from crl.run.weights import load_tensors
@@ -102,6 +105,29 @@ def aligned(texts: list[np.ndarray]) -> np.ndarray:
 # --- what trainings left --------------------------------------------------------------------------
 
 
+class _Record(BaseModel):
+    """What is needed of a training's results.json."""
+
+    METHODS: ClassVar[Collection[str]]
+    weights: str
+    attributes: list[str]
+
+
+class _OfCRL(_Record):
+    METHODS = ("crl-mlp", "crl")
+    vlm: str
+    vlm_fingerprint: str
+    precision: Literal["fp32", "bf16", "fp16"]
+    basis: str
+    bases: dict[str, TextBasis]
+
+
+class _OfRival(_Record):
+    METHODS = RIVALS.keys()
+    tower: str
+    width: Width
+
+
 def read_record(folder: Path, attributes: list[str]) -> dict[str, Any]:
     """The results.json of a training.
 
@@ -113,15 +139,19 @@ def read_record(folder: Path, attributes: list[str]) -> dict[str, Any]:
         raise UserError(f"{folder} is a file; give the folder of the training: {folder.parent}")
     try:
         record = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-        weights, known = folder / record["weights"], record["attributes"]
-        assert record["method"] in (*RIVALS, *Stage.METHODS)
-    except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
+        kind = next(kind for kind in (_OfRival, _OfCRL) if record["method"] in kind.METHODS)
+    except (OSError, ValueError, KeyError, TypeError, StopIteration, RecursionError) as error:
         raise UserError(
             f"{folder} is no folder of {TRAININGS}: it has no results.json of theirs"
         ) from error
-    if not weights.is_file():
+    try:
+        kind.model_validate(record)
+    except ValidationError as error:
+        raise UserError(f"{folder}/results.json: {explain(error)}; train again") from error
+    known = record["attributes"]
+    if not (folder / record["weights"]).is_file():
         raise UserError(f"{folder} has no {record['weights']}; train to the first validation")
-    if known != attributes:
+    if known != attributes or list(record.get("bases", known)) != known:
         raise UserError(
             f"{folder} was trained on the attributes {', '.join(known)}, the data has "
             f"{', '.join(attributes)}; use a training on this data set"
@@ -134,13 +164,11 @@ class Stage:
     """CRL as train_mlp.py (stage 1) or train_backbone.py (stage 2) wrote it to `folder`.
 
     Attributes:
-        method: see METHODS.
+        method: crl-mlp or crl.
         vlm: name for `load_vlm`; after stage 2 a folder. label: the name before any training.
         fingerprint: of the VLM; None after stage 2, whose VLM is in the folder.
         precision: of the VLM.
     """
-
-    METHODS = ("crl-mlp", "crl")
 
     folder: Path
     method: str
@@ -202,7 +230,7 @@ def load_heads(file: Path, attributes: int, width: int, own: bool = False) -> He
         )
     state = load_tensors(file)
     first, last = (state.get(f"projection_heads.0.fc.{layer}.weight") for layer in (0, 3))
-    if first is None or last is None:
+    if any(layer is None or layer.ndim != 2 for layer in (first, last)):
         raise UserError(
             f"{file} holds no heads: it has no projection_heads.0.fc.0.weight and so on"
         )

@@ -37,7 +37,7 @@ from safetensors.torch import save_file
 from crl.basis import TextBasis
 from crl.embed import embed_images, embed_texts
 from crl.projection import l2, project
-from crl.run.errors import UserError, nearest
+from crl.run.errors import ArgumentParser, UserError, nearest
 from crl.run.tables import aligned
 from crl.run.torchvision_fix import import_torchvision
 from crl.vlm import LoadedVLM, load_trainable, load_vlm
@@ -464,7 +464,7 @@ def draw(folder: Path, names: Any, size: tuple[int, int]) -> list[Path]:
 
 @command
 def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", nargs="+", metavar="NAME", help=f"of {', '.join(MEASUREMENTS)}")

@@ -22,6 +22,7 @@ from demo_worlds import clevr4
 from crl.basis import TextBasis
 from crl.embed import embed_images, embed_texts
 from crl.projection import l2, project
+from crl.run.errors import ArgumentParser
 from crl.run.files import atomic_path
 from crl.vlm import load_vlm
 
@@ -43,7 +44,7 @@ TEXTS = {
 
 @command
 def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=REPOSITORY / "figures/idea.png", help="a PNG")

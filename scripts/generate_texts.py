@@ -21,7 +21,7 @@ from pathlib import Path
 
 from crl.llm import LLM_PROMPTS, OPENAI, generate_basis
 from crl.run.cache import LLM_ANSWERS
-from crl.run.errors import UserError
+from crl.run.errors import ArgumentParser, UserError
 
 
 @command
@@ -64,7 +64,7 @@ def main(argv: list[str]) -> None:
 
 def parse(argv: list[str]) -> argparse.Namespace:
     listed = "\n".join(f"  {i}  {text}" for i, text in enumerate(LLM_PROMPTS, start=1))
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__,
         epilog=f"LLM prompts (paper, Table 12):\n{listed}",
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -29,8 +29,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
+
 from crl.basis import TextBasis, fold
-from crl.run.errors import UserError
+from crl.run.errors import ArgumentParser, UserError, explain
 
 REPOSITORY = "https://github.com/XLearning-SCU/2025-NeurIPS-CRL"
 MORE_DATA = "Clustering & Few-shot/utils/more_data.py"
@@ -69,7 +71,7 @@ class Found(NamedTuple):
 
 @command
 def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
@@ -122,9 +124,8 @@ def read_labels(file: str, source: str) -> Iterator[Found]:
     (`# # ...`) was replaced by another one: it is ignored.
     """
     datasets = _assigned(file, source, "dataset_gptLabel_dict", ast.Dict)
-    for dataset_key, criteria in zip(datasets.keys, datasets.values, strict=True):
-        dataset = _value(file, dataset_key)
-        pairs = zip(criteria.keys, criteria.values, strict=True)
+    for dataset_key, criteria in _pairs(file, datasets):
+        dataset, pairs = _value(file, dataset_key), _pairs(file, criteria)
         lists = [(key.lineno, _value(file, key), _value(file, texts), True) for key, texts in pairs]
         headings = {0: ""}
         for line, comment in _comments(source):
@@ -136,7 +137,7 @@ def read_labels(file: str, source: str) -> Iterator[Found]:
             elif comment and not comment.startswith("#"):
                 headings[line] = comment
         for line, key, texts, live in sorted(lists, key=lambda item: item[0]):
-            criterion, suffix = re.fullmatch(r"([a-z]*)(.*)", key).groups()
+            criterion, suffix = re.match(r"([a-z]*)(.*)", str(key)).groups()
             heading = headings[max(above for above in headings if above < line)]
             if f"{dataset}_{criterion}" in PAPER:
                 variant = _variant(file, heading, suffix, live)
@@ -185,13 +186,18 @@ def to_basis(item: Found) -> TextBasis:
     texts = tuple(text for text in item.texts if text.strip())
     if not texts:
         raise UserError(f"'{item.file}', line {item.line}: an empty list; {_again(item.file)}")
-    return TextBasis(
-        criterion=item.name.partition("_")[2],
-        vlm_prompt=PAPER[item.name][0],
-        allow_repeats=True,
-        texts=texts,
-        provenance={"repository": REPOSITORY, "file": item.file, "line": item.line},
-    )
+    try:
+        return TextBasis(
+            criterion=item.name.partition("_")[2],
+            vlm_prompt=PAPER[item.name][0],
+            allow_repeats=True,
+            texts=texts,
+            provenance={"repository": REPOSITORY, "file": item.file, "line": item.line},
+        )
+    except ValidationError as error:
+        raise UserError(
+            f"'{item.file}', line {item.line}: {explain(error)}; {_again(item.file)}"
+        ) from error
 
 
 def report(bases: dict[str, tuple[Found, TextBasis]]) -> None:
@@ -243,6 +249,13 @@ def _literal(file: str, line: int, text: str) -> Any:
         raise UserError(
             f"'{file}', line {line}: a list that cannot be read; {_again(file)}"
         ) from error
+
+
+def _pairs(file: str, node: ast.expr) -> list[tuple[ast.expr, ast.expr]]:
+    """The keys and values of a dict."""
+    if not isinstance(node, ast.Dict) or None in node.keys:  # None: **other
+        raise UserError(f"'{file}', line {node.lineno}: not a plain dict; {_again(file)}")
+    return list(zip(node.keys, node.values, strict=True))  # type: ignore[arg-type]
 
 
 def _value(file: str, node: ast.expr) -> Any:

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from demo_worlds import WORLDS
 
-from crl.run.errors import UserError, nearest
+from crl.run.config import LARGEST
+from crl.run.errors import ArgumentParser, UserError, nearest
 from crl.run.files import alone_in, write_text
 
 LABEL = ".drawn.json"  # in a data set: what it was drawn with
@@ -47,7 +48,7 @@ def make(world: str, out: Path, images: int, seed: int, workers: int) -> None:
 
 @command
 def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("data/demo"), help="folder to draw into")
@@ -61,10 +62,9 @@ def main(argv: list[str]) -> None:
     for world in arguments.worlds:
         if world not in WORLDS:
             raise UserError(f"unknown world {world!r}; {nearest(world, WORLDS)}")
-    if arguments.images < 1:
-        raise UserError(f"--images must be at least 1, not {arguments.images}")
-    if arguments.workers < 0 or arguments.seed < 0:
-        raise UserError("--workers and --seed must be 0 or more")
+    for name, least, most in (("images", 1, 10**6), ("workers", 0, 256), ("seed", 0, LARGEST)):
+        if not least <= (given := getattr(arguments, name)) <= most:
+            raise UserError(f"--{name} must be at least {least} and at most {most}, not {given}")
     with alone_in(arguments.out):
         for world in arguments.worlds:
             make(world, arguments.out, arguments.images, arguments.seed, arguments.workers)

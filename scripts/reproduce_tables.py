@@ -15,7 +15,7 @@ import json
 from pathlib import Path
 
 from classification_clustering import tables as classification_tables
-from crl.run.errors import UserError
+from crl.run.errors import ArgumentParser, UserError
 from crl.run.results import read_cells
 from fashion_retrieval import tables as fashion_tables
 from similarity_retrieval import tables as similarity_tables
@@ -31,7 +31,7 @@ TASKS = {  # folder in outputs/ -> the module that reports its results, its tabl
 
 @command
 def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("runs", nargs="+", type=Path, help="folders: outputs/<task>/<name>")

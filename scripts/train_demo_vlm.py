@@ -34,6 +34,7 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from crl.run.cache import CACHE
+from crl.run.errors import ArgumentParser
 from crl.run.files import atomic_path, write_text
 from crl.run.torchvision_fix import import_torchvision
 from crl.vlm import DEMO
@@ -393,7 +394,7 @@ def recipe() -> str:
 
 @command
 def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=DEMO, help="folder of the model")

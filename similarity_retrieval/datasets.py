@@ -24,7 +24,7 @@ import numpy as np
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator
 
 from crl.images import Crop, UnreadableImage, readable
-from crl.run.errors import UserError, explain, nearest
+from crl.run.errors import ArgumentParser, UserError, explain, nearest
 from crl.run.progress import progress
 
 Task = Literal["focus_object", "change_object", "focus_attribute", "change_attribute"]
@@ -375,7 +375,7 @@ def _checked_images(data: GeneCIS, root: Path) -> bool:
 
 @command
 def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--root", type=Path, default=Path("data/genecis"), help=f"holds {TREE}")

@@ -1,20 +1,19 @@
 """Loads what the methods need for a configuration: embeddings, templates, bases T and Combiners."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from crl.basis import TextBasis, basis_label
 from crl.embed import embed_images, embed_texts
 from crl.images import Crop
 from crl.run.config import EvaluationConfig
-from crl.run.errors import UserError, nearest
+from crl.run.errors import UserError, explain, nearest
 from crl.run.files import slug
 from crl.run.npz import checked, read_npz
 from crl.run.results import array_digest, digest
@@ -277,20 +276,26 @@ def _published(combiner: Path | None) -> Path | None:
     return combiner
 
 
+class _Training(BaseModel):
+    """What is needed of the results.json of train_combiner.py."""
+
+    vlm: str
+    vlm_trained: bool
+    vlm_fingerprint: str
+    precision: Literal["fp32", "bf16", "fp16"]
+
+
 def _read_training(folder: Path) -> dict[str, Any]:
     """The results.json in a folder of train_combiner.py."""
     file = folder / "results.json"
     try:
-        training = json.loads(file.read_text(encoding="utf-8"))
-        return {
-            key: training[key] for key in ("vlm", "vlm_trained", "vlm_fingerprint", "precision")
-        }
+        return _Training.model_validate_json(file.read_bytes()).model_dump()
     except OSError as error:
         raise UserError(
             f"{folder} holds no training of train_combiner.py ({file.name}: {error.strerror})"
         ) from error
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{file} is not of train_combiner.py") from error
+    except ValidationError as error:
+        raise UserError(f"{file} is not of train_combiner.py: {explain(error)}") from error
 
 
 def _loaded(model: _Model, config: EvaluateConfig) -> tuple[VLM, Combiner | None]:

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from crl.run.cache import EMBEDDINGS
-from crl.run.errors import UserError, explain, nearest
+from crl.run.errors import ArgumentParser, UserError, explain, nearest
 from crl.run.files import parse_yaml, read_yaml
 
 LARGEST = 2**32 - 1  # of all numbers in a configuration; also the largest seed of NumPy
@@ -28,14 +28,26 @@ class Config(BaseModel):
     def _home(cls, value):
         return value.expanduser() if isinstance(value, Path) else value
 
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _no_one_and_zero(cls, value, handler):
+        """Refuse true and false where a number is expected; pydantic takes them as 1 and 0."""
+        found = handler(value)
+        pairs = zip(_listed(value), _listed(found), strict=False)
+        if any(isinstance(given, bool) and not isinstance(one, bool) for given, one in pairs):
+            raise ValueError(f"must be a number, not {value}")
+        return found
+
     @field_validator("*")
     @classmethod
     def _sane(cls, value):
-        for number in value if isinstance(value, list) else [value]:
-            if isinstance(number, float) and not math.isfinite(number):
-                raise ValueError(f"must be a finite number, not {number}")
-            if isinstance(number, int) and abs(number) > LARGEST:
+        for one in _listed(value):
+            if isinstance(one, float) and not math.isfinite(one):
+                raise ValueError(f"must be a finite number, not {one}")
+            if isinstance(one, int) and abs(one) > LARGEST:
                 raise ValueError(f"must be at most {LARGEST}")
+            if isinstance(one, Path) and "\0" in str(one):
+                raise ValueError(f"{str(one)!r} holds a NUL, which no file name does")
         return value
 
     @field_validator("name", check_fields=False)  # a field of those that inherit
@@ -83,6 +95,10 @@ class EvaluationConfig(EmbeddingConfig):
     figures: bool = Field(True, description="draw figures")
 
 
+def _listed(value: Any) -> list:
+    return value if isinstance(value, list) else [value]
+
+
 Kind = TypeVar("Kind", bound=Config)
 
 
@@ -100,9 +116,7 @@ def load_config(
     Raises:
         UserError: no such file, bad YAML, an unknown or unused key, or a bad value.
     """
-    parser = argparse.ArgumentParser(
-        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="see configs/")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides of the file")
     parser.epilog = "keys:\n" + "\n".join(

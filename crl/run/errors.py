@@ -1,8 +1,9 @@
 """Errors that the user can fix, and the words for them."""
 
+import argparse
 import difflib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -10,6 +11,13 @@ if TYPE_CHECKING:
 
 class UserError(Exception):
     """Says in one line what is wrong and what to do about it."""
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """Refuses arguments in one line, like every other mistake."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see --help")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -53,12 +61,13 @@ WORDS = {
     "string_unicode": "holds characters that are not valid Unicode",
     "json_invalid": "is not valid JSON: {error}",
 }
+PYDANTICS = ("[key]", "str")  # what it adds to a place: of a dict's key, of one type of several
 
 
 def explain(error: "ValidationError") -> str:
     """The first thing that pydantic found wrong, as `key: what` on one line."""
     first: Any = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
+    where = ".".join(str(part) for part in first["loc"] if part not in PYDANTICS)
     found = repr(first["input"])
     found = found if len(found) <= 60 else f"{found[:60]} ..."
     values = {**first.get("ctx", {}), "found": found}

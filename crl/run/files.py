@@ -137,6 +137,8 @@ def parse_yaml(text: str) -> Any:
         return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from error
+    except (AttributeError, LookupError, TypeError) as error:  # `!!timestamp x` and the like
+        raise ValueError(f"a value does not fit its tag ({error})") from error
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 

@@ -27,7 +27,7 @@ from zipfile import ZipFile
 import numpy as np
 import torch
 import yaml
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 from torch import nn
 
 from crl.run.config import RunConfig
@@ -264,7 +264,7 @@ class Trainer(ABC):
                     raise ValueError(f"the checksum of {broken} is wrong")
             state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
             former = dict(state["settings"])
-            Progress(**state["progress"])
+            TypeAdapter(Progress).validate_python(asdict(Progress(**state["progress"])))
         if former != self.settings:
             what = ", ".join(
                 f"{key} {former.get(key)!r}, not {self.settings.get(key)!r}"

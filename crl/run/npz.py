@@ -33,6 +33,8 @@ def read_npz(file: Path) -> dict[str, np.ndarray]:
                 "that runs their code; save plain arrays with numpy.savez"
             ) from error
         raise UserError(f"cannot read {file} as NPZ: {error}") from error
+    except MemoryError as error:
+        raise UserError(f"{file} does not fit into the memory, or is damaged") from error
     except (BadZipFile, zlib.error, SyntaxError, RuntimeError) as error:
         raise UserError(f"{file} is damaged: {error}; make it again") from error
 

@@ -39,7 +39,7 @@ class Run:
 
     def finished(self, key: str) -> bool:
         """Is there an earlier result for `key`? If so, it becomes part of this run."""
-        found = [cell for cell in self.former if cell["key"] == key]
+        found = [cell for cell in self.former if cell.get("key") == key]
         self.cells += found
         return bool(found)
 
@@ -54,7 +54,7 @@ class Run:
 
 
 def _identity(cell: dict[str, Any]) -> tuple:
-    return tuple(cell.get(name) for name in IDENTITY)
+    return tuple(repr(cell.get(name)) for name in IDENTITY)
 
 
 def read_cells(file: Path) -> list[dict[str, Any]]:

@@ -44,14 +44,21 @@ def load_tensors(checkpoint: Path) -> dict[str, Tensor]:
     distributed model adds to each key, is removed.
 
     Raises:
-        UserError: no such file; a file that is damaged, holds code, or is not a checkpoint.
+        UserError: no such file; a file that is damaged, holds code, or is not a checkpoint; NaN or
+            infinity.
     """
     if not checkpoint.is_file():
         raise UserError(f"there is no file {checkpoint}")
     stored_shapes(checkpoint)  # says in one line what is wrong with a file
     if checkpoint.suffix == ".safetensors":
-        return _without_wrapping(load_file(checkpoint))
-    return _without_wrapping(torch.load(checkpoint, map_location="cpu", weights_only=True))
+        tensors = _without_wrapping(load_file(checkpoint))
+    else:
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        tensors = _without_wrapping(content)
+    for key, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise UserError(f"{checkpoint} is of no use: {key} holds NaN or infinity; train again")
+    return tensors
 
 
 def save_tensors(file: Path, model: nn.Module) -> None:

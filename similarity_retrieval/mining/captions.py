@@ -20,6 +20,7 @@ from crl.run.errors import UserError, explain
 
 Name = Annotated[str, StringConstraints(min_length=1)]
 M = TypeVar("M", bound=BaseModel)
+MOST_NAMES = 100_000  # that braces stand for
 
 
 class Pair(BaseModel):
@@ -33,16 +34,22 @@ def caption_files(captions: str) -> list[Path]:
     """The files that `captions` names: one file, a folder of shards, or a brace or glob pattern.
 
     Raises:
-        UserError: no such file, an unknown suffix, or two shards of the same name.
+        UserError: no such file, too many, an unknown suffix, or two shards of the same name.
     """
     files: list[Path] = []
-    for name in _braces(os.path.expanduser(captions)):
+    names = list(itertools.islice(_braces(os.path.expanduser(captions)), MOST_NAMES + 1))
+    if len(names) > MOST_NAMES:
+        raise UserError(f"{captions} names more than {MOST_NAMES:,} files; give a folder or a *")
+    for name in names:
         path = Path(name)
         if path.is_dir():
             files += sorted(path.glob("*.tar"))
         elif re.search(r"[*?\[]", name) and not path.exists():
             anchor = Path(path.anchor)
-            files += sorted(anchor.glob(str(path.relative_to(anchor))))
+            try:
+                files += sorted(anchor.glob(str(path.relative_to(anchor))))
+            except ValueError as error:  # a**
+                raise UserError(f"{captions}: {error}") from error
         else:
             files.append(path)
     if not files:
@@ -59,23 +66,24 @@ def caption_files(captions: str) -> list[Path]:
     return files
 
 
-def _braces(pattern: str) -> list[str]:
+def _braces(pattern: str) -> Iterator[str]:
     """Expand `x{00..02}.tar` and `{a,b}.tar` as shells and webdataset do.
 
-    >>> _braces("x{08..10}.tar")
+    >>> list(_braces("x{08..10}.tar"))
     ['x08.tar', 'x09.tar', 'x10.tar']
     """
     found = re.search(r"\{([^{}]*)\}", pattern)
     if not found:
-        return [pattern]
-    span = re.fullmatch(r"(\d+)\.\.(\d+)", found[1])
+        yield pattern
+        return
+    span = re.fullmatch(r"(\d{1,18})\.\.(\d{1,18})", found[1])
+    middles: Iterable[str] = found[1].split(",")
     if span:
-        first, last = int(span[1]), int(span[2])
-        middles = [str(i).zfill(len(span[1])) for i in range(first, last + 1)]
-    else:
-        middles = found[1].split(",")
-    tails = _braces(pattern[found.end() :])
-    return [pattern[: found.start()] + middle + tail for middle in middles for tail in tails]
+        numbers = range(int(span[1]), int(span[2]) + 1)
+        middles = (str(number).zfill(len(span[1])) for number in numbers)
+    for middle in middles:
+        for tail in _braces(pattern[found.end() :]):
+            yield pattern[: found.start()] + middle + tail
 
 
 def read_captions(files: Iterable[Path], prefix: str = "") -> Iterator[Pair]:

@@ -45,7 +45,7 @@ class Journal:
             same = state["key"] == self.key
             done, size = int(state["done"]), int(state["bytes"])
             counts, finished = Counter(state["counts"]), bool(state["finished"])
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise UserError(f"{self.record} is damaged; {advice}") from error
         if not done:  # nothing to lose
             return

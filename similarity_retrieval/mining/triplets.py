@@ -50,6 +50,8 @@ def read_triplets(file: Path, root: Path) -> MinedTriplets:
     images: dict[str, int] = {}
     conditions: dict[str, int] = {}
     rows = []
+    if file.exists() and not file.is_file():  # a pipe would wait for ever
+        raise UserError(f"{file} is not a regular file; make it with mine_triplets.py")
     try:
         with open(file, encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
@@ -78,7 +80,7 @@ def _triplet(line: str, where: str) -> tuple[str, str, str]:
     keys = ("reference", "target", "condition")
     try:
         reference, target, condition = (json.loads(line)[key] for key in keys)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{where}: not a JSON object with {', '.join(keys)}") from error
     for key, value in zip(keys, (reference, target, condition), strict=True):
         if not isinstance(value, str) or not value.strip():

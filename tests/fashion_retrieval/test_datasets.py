@@ -98,7 +98,7 @@ BAD_LINES = [  # file, text, what the one line must say
     ("filenames_test.txt", "img/g.jpg\n../h.jpg", "line 2: '../h.jpg' is not a relative path"),
     ("filenames_test.txt", b"\xff\xfe", "not text in UTF-8"),
     ("meta.json", "{", "meta.json must hold"),
-    ("meta.json", "[]", "no data set 'DeepFashion'"),
+    ("meta.json", "[]", "it holds no names of data sets"),
     ("meta.json", '{"DeepFashion": {"ATTRIBUTES": ["a"]}}', "must hold .*ATTRIBUTES_NUM"),
     ("meta.json", '{"DeepFashion": {"ATTRIBUTES": ["a"], "ATTRIBUTES_NUM": []}}', "must hold"),
     ("meta.json", '{"DeepFashion": {"ATTRIBUTES": ["a"], "ATTRIBUTES_NUM": [0]}}', "must hold"),
