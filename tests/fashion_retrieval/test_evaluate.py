@@ -259,6 +259,7 @@ class Masked(Network):
 
 def write_rival(folder, model=None, **changes):
     record = {"method": "csn", "weights": "rival.safetensors", "attributes": ATTRIBUTES}
+    record |= {"tower": "resnet50", "width": 4}
     folder.mkdir(exist_ok=True)
     save_tensors(folder / "rival.safetensors", model or nn.Linear(1, 1))
     (folder / "results.json").write_text(json.dumps({**record, **changes}))

@@ -18,7 +18,7 @@ SCENES, GARMENTS = "data/genecis", ["root=data/garments", "dataset=Garments"]
 COMMANDS: dict[str, list[str]] = {
     "clustering": [
         *["classification_clustering/clustering.py", "data=cards", "root=data", "images=null"],
-        *["criteria=[suits]", "vlm=demo", "cache=cache", "seeds=2"],
+        *["criteria=[suits]", "vlm=demo", "cache=cache", "seeds=2", "figures=no"],
     ],
     "few_shot": [
         *["classification_clustering/few_shot.py", "data=cards", "root=data", "images=null"],

@@ -182,9 +182,9 @@ def test_two_bases_of_one_criterion_are_told_apart(genecis, toy, evaluated):
     ]  # fmt: skip
 
 
-def test_scores_that_are_not_finite_are_named(genecis, toy, evaluation_refused):
+def test_weights_that_are_not_finite_are_named(genecis, toy, evaluation_refused):
     head = Combiner(5, 4, 6)
     head.output_layer.weight.data[0, 0] = torch.inf
     torch.save(head.state_dict(), genecis / "broken.pt")
     said = evaluation_refused("tasks=focus_object", f"combiner={genecis}/broken.pt")
-    assert said.startswith("clip-b16, focus_object: scores of combiner are not finite")
+    assert "broken.pt is of no use: output_layer.weight holds NaN or infinity" in said
