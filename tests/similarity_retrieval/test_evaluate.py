@@ -182,9 +182,15 @@ def test_two_bases_of_one_criterion_are_told_apart(genecis, toy, evaluated):
     ]  # fmt: skip
 
 
-def test_weights_that_are_not_finite_are_named(genecis, toy, evaluation_refused):
+@pytest.mark.parametrize(
+    ("weight", "says"),
+    [
+        (torch.inf, "broken.pt is of no use: output_layer.weight holds NaN or infinity"),
+        (3e38, "clip-b16, focus_object: scores of combiner are not finite"),  # overflows in use
+    ],
+)
+def test_what_is_not_finite_is_named(genecis, toy, evaluation_refused, weight, says):
     head = Combiner(5, 4, 6)
-    head.output_layer.weight.data[0, 0] = torch.inf
+    head.output_layer.weight.data.fill_(weight)
     torch.save(head.state_dict(), genecis / "broken.pt")
-    said = evaluation_refused("tasks=focus_object", f"combiner={genecis}/broken.pt")
-    assert "broken.pt is of no use: output_layer.weight holds NaN or infinity" in said
+    assert says in evaluation_refused("tasks=focus_object", f"combiner={genecis}/broken.pt")
