@@ -49,3 +49,12 @@ def test_foreign_damaged_and_shortened_files_are_refused(file):
     refused("progress.json is damaged")
     record.unlink()
     refused("was not made by this command")
+
+
+def test_a_finished_file_that_has_grown_is_refused(file):
+    with Journal(file, "key") as journal:
+        journal.finish()
+    with file.open("ab") as stream:
+        stream.write(b"another\n")
+    with pytest.raises(UserError, match=r"rows\.jsonl is longer than what was written; take"):
+        Journal(file, "key")
