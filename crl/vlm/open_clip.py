@@ -156,14 +156,13 @@ def _check_quick_gelu(model: str, tag: str) -> None:
         )
 
 
-def save_vlm(folder: Path, vlm: LoadedVLM, source: str, /, **about: str | int) -> None:
+def save_vlm(folder: Path, vlm: LoadedVLM, source: str) -> None:
     """Write `vlm` to `folder` in open_clip's format: `load_vlm(str(folder))` reads it.
 
     It is a folder, since a file of weights alone does not say how images are prepared.
 
     Args:
         source: where the VLM came from, see `crl.vlm.find_vlm`.
-        about: for the header of the weights; see `save_tensors`.
     """
     if Path(source).is_dir():  # configuration and tokenizer; not the weights, nor a model card
         for file in Path(source).iterdir():
@@ -173,4 +172,4 @@ def save_vlm(folder: Path, vlm: LoadedVLM, source: str, /, **about: str | int) -
     else:
         config = {"model_cfg": vlm.recipe["model"], "preprocess_cfg": vlm.recipe["preprocess"]}
         write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
-    save_tensors(folder / WEIGHTS[0], vlm.model, **about)
+    save_tensors(folder / WEIGHTS[0], vlm.model)
