@@ -1,4 +1,4 @@
-"""Embeddings on disk: shards of safetensors below `<cache>/<fingerprint>/{image,text}/`.
+"""Embeddings on disk: shards of safetensors below `<cache>/<fingerprint>/<kind>-<version>/`.
 
 A shard holds the digests of what it embeds (content, not names: copies, renamed files and several
 data sets share entries) beside the embeddings, and appears by renaming a finished temporary file.
@@ -26,7 +26,8 @@ from crl.run.files import atomic_path, remove_leftovers
 # The most that a kill can cost. A fixed number of whole batches, so that a resumed run makes the
 # same batches and gives exactly the same numbers.
 BATCHES_PER_SHARD = 8
-FORMAT = "crl-embeddings-2"
+VERSION = 2  # of the shards, and of the rule for images (crl/images.py); others are not seen
+FORMAT = f"crl-embeddings-{VERSION}"
 # In the user's cache folder, so that all working directories share it.
 CACHE = Path(
     os.environ.get("CRL_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "crl")
@@ -152,6 +153,6 @@ def open_store(fingerprint: str, kind: str, cache: Path | None) -> Iterator[Stor
     after the block."""
     with ExitStack() as stack:
         root = cache or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        folder = Path(root) / fingerprint / kind
+        folder = Path(root) / fingerprint / f"{kind}-{VERSION}"
         folder.mkdir(parents=True, exist_ok=True)
         yield Store(folder, fingerprint)

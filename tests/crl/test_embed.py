@@ -618,5 +618,17 @@ def test_texts_keep_their_order_and_are_encoded_once(folder, tmp_path):
     assert vlm.texts[5:] == ["new"]
 
     embed_images(vlm, [folder / "000.png"], tmp_path)  # in the same cache, on its own
-    assert len(shards(tmp_path / "toy-1" / "image")) == 1
-    assert len(shards(tmp_path / "toy-1" / "text")) == 2
+    assert len(shards(tmp_path / "toy-1" / "image-2")) == 1
+    assert len(shards(tmp_path / "toy-1" / "text-2")) == 2
+
+
+def test_shards_of_another_version_are_not_called_damaged(tmp_path, monkeypatch):
+    paths = make_images(tmp_path / "images", 2)
+    monkeypatch.setattr(shard_files, "VERSION", 1)
+    embed_images(ToyVLM(), paths, tmp_path / "cache")
+    monkeypatch.undo()
+    vlm = ToyVLM()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        embed_images(vlm, paths, tmp_path / "cache")
+    assert vlm.images == 2
