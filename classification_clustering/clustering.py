@@ -3,7 +3,7 @@
     python classification_clustering/clustering.py --config configs/clevr4.yaml vlm=clip
 
 Prints and saves NMI, ACC (Hungarian match) and ARI in percent, mean and standard deviation over
-seeds. Draws t-SNE maps and cluster sheets of both representations.
+seeds. Draws t-SNE maps and cluster sheets. `representation=[paper,posterior]` measures several R.
 """
 
 from crl.run.command import command
@@ -13,22 +13,22 @@ import time
 import numpy as np
 
 from classification_clustering.inputs import EvaluateConfig, Inputs, load_inputs
-from classification_clustering.method import clustering_scores, kmeans, zero_shot
+from classification_clustering.method import clustering_scores, conditional, kmeans, zero_shot
 from classification_clustering.tables import notes, table
-from crl.projection import ConditionalProjection
+from crl.projection import l2
 from crl.run.config import load_config
-from crl.run.figures import cluster_sheet, tsne_pair
+from crl.run.figures import cluster_sheet, tsne_maps
 from crl.run.files import alone_in
 from crl.run.progress import progress
 from crl.run.results import Run, array_digest, digest, summary
 
 
 def measure(inputs: Inputs, r: np.ndarray, seeds: int, known: dict) -> dict[str, dict]:
-    """NMI, ACC and ARI of both representations over seeds, and zero-shot accuracy.
+    """NMI, ACC and ARI of I and of R over seeds, and zero-shot accuracy.
 
     Args:
         r: R, (N, K).
-        known: keeps the clusterings of I, which the four criteria of Clevr4 share.
+        known: keeps the clusterings of I, which representations and Clevr4's criteria share.
     """
     classes = len(inputs.class_names)
 
@@ -50,15 +50,20 @@ def measure(inputs: Inputs, r: np.ndarray, seeds: int, known: dict) -> dict[str,
     return measured
 
 
-def draw(inputs: Inputs, r: np.ndarray, run: Run) -> None:
-    """Draw the t-SNE map and the cluster sheet of both representations, unless the files exist."""
-    tsne, sheet = (run.folder / f"{kind}-{inputs.file_name}.png" for kind in ("tsne", "clusters"))
-    both = inputs.universal, r
+def draw(inputs: Inputs, found: dict[str, np.ndarray], run: Run) -> None:
+    """Draw the t-SNE map and the cluster sheet of I and of each R, unless the files exist.
+
+    Args:
+        found: representation: R, (N, K).
+    """
+    name = inputs.file_name(list(found))
+    tsne, sheet = (run.folder / f"{kind}-{name}.png" for kind in ("tsne", "clusters"))
+    shown = {"I": inputs.universal} | found
     if not tsne.exists():
-        tsne_pair(*both, inputs.labels, inputs.class_names, inputs.title, tsne)
+        tsne_maps(shown, inputs.labels, inputs.class_names, inputs.title, tsne)
     if inputs.paths and not sheet.exists():
-        universal, conditional = (kmeans(x, len(inputs.class_names), seed=0) for x in both)
-        cluster_sheet(inputs.paths, universal, conditional, inputs.title, sheet)
+        clusters = {key: kmeans(x, len(inputs.class_names), seed=0) for key, x in shown.items()}
+        cluster_sheet(inputs.paths, clusters, inputs.title, sheet)
 
 
 @command
@@ -69,15 +74,19 @@ def main(argv: list[str]) -> None:
         run = Run(folder, config.model_dump(mode="json"))
         known: dict = {}
         for inputs in load_inputs(config):
-            crl = ConditionalProjection(inputs.text)
-            r = crl.fit_transform(inputs.image)  # R = I Tᵀ, (N, K), unit rows
-            key = digest("clustering", inputs.digest, config.seeds)
-            if not run.finished(key):
-                start = time.perf_counter()
-                scores = measure(inputs, r, config.seeds, known)
-                run.add(key, **inputs.about, scores=scores, seconds=time.perf_counter() - start)
+            found = {}
+            for representation in config.representation:
+                how = representation, l2, config.sharpness, inputs.removed
+                r = conditional(inputs.image, inputs.text, *how)  # R = I Tᵀ, (N, K), unit rows
+                about = inputs.about | config.about(representation)
+                found[about["representation"]] = r
+                key = digest("clustering", inputs.digest, about["representation"], config.seeds)
+                if not run.finished(key):
+                    start = time.perf_counter()
+                    scores = measure(inputs, r, config.seeds, known)
+                    run.add(key, **about, scores=scores, seconds=time.perf_counter() - start)
             if config.figures:
-                draw(inputs, r, run)
+                draw(inputs, found, run)
     print(table(run.cells, f"Clustering ({config.seeds} seeds, percent)"))
     print("\n".join([*notes(run.cells), f"results and figures: {folder}"]))
 

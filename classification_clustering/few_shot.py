@@ -2,8 +2,8 @@
 
     python classification_clustering/few_shot.py --config configs/clevr4.yaml vlm=clip shots=[1,5]
 
-Prints and saves the accuracy in percent, mean and standard deviation over seeds. Draws t-SNE maps
-of both representations.
+Prints and saves the accuracy in percent, mean and standard deviation over seeds. Draws t-SNE maps.
+`representation=[paper,posterior,paper+posterior]` measures several R.
 """
 
 from crl.run.command import command
@@ -13,18 +13,18 @@ import time
 import numpy as np
 
 from classification_clustering.inputs import EvaluateConfig, Inputs, load_inputs
-from classification_clustering.method import few_shot, zero_shot
+from classification_clustering.method import conditional, few_shot, zero_shot
 from classification_clustering.tables import notes, table
-from crl.projection import ConditionalProjection
+from crl.projection import standardise
 from crl.run.config import load_config
-from crl.run.figures import tsne_pair
+from crl.run.figures import tsne_maps
 from crl.run.files import alone_in
 from crl.run.progress import progress
 from crl.run.results import Run, digest, summary
 
 
 def measure(inputs: Inputs, r: np.ndarray, shots: list[int], seeds: int) -> dict[str, dict]:
-    """Accuracy of both representations over seeds, and zero-shot accuracy; r is R, (N, K)."""
+    """Accuracy of I and of R (N, K) over seeds, and zero-shot accuracy."""
 
     def scores(x: np.ndarray, n: int) -> dict:
         bar = progress(range(seeds), label=f"{n}-shot", unit="seeds")
@@ -38,11 +38,12 @@ def measure(inputs: Inputs, r: np.ndarray, shots: list[int], seeds: int) -> dict
     return measured
 
 
-def draw(inputs: Inputs, r: np.ndarray, run: Run) -> None:
-    """Draw the t-SNE map of both representations, unless the file exists."""
-    file = run.folder / f"tsne-{inputs.file_name}.png"
+def draw(inputs: Inputs, found: dict[str, np.ndarray], run: Run) -> None:
+    """Draw the t-SNE map of I and of each R (N, K), unless the file exists."""
+    file = run.folder / f"tsne-{inputs.file_name(list(found))}.png"
     if not file.exists():
-        tsne_pair(inputs.universal, r, inputs.labels, inputs.class_names, inputs.title, file)
+        shown = {"I": inputs.universal} | found
+        tsne_maps(shown, inputs.labels, inputs.class_names, inputs.title, file)
 
 
 @command
@@ -52,15 +53,21 @@ def main(argv: list[str]) -> None:
     with alone_in(folder):
         run = Run(folder, config.model_dump(mode="json"))
         for inputs in load_inputs(config, at_least=max(config.shots) + 1):  # one to test on
-            crl = ConditionalProjection(inputs.text, normalise="standardise")
-            r = crl.fit_transform(inputs.image)  # R = I Tᵀ, (N, K), standardised
-            key = digest("few-shot", inputs.digest, config.shots, config.seeds)
-            if not run.finished(key):
-                start = time.perf_counter()
-                scores = measure(inputs, r, config.shots, config.seeds)
-                run.add(key, **inputs.about, scores=scores, seconds=time.perf_counter() - start)
+            found = {}
+            for representation in config.representation:
+                how = representation, standardise, config.sharpness, inputs.removed
+                r = conditional(inputs.image, inputs.text, *how)  # R = I Tᵀ, (N, K), standardised
+                about = inputs.about | config.about(representation)
+                found[about["representation"]] = r
+                key = digest(
+                    "few-shot", inputs.digest, about["representation"], config.shots, config.seeds
+                )
+                if not run.finished(key):
+                    start = time.perf_counter()
+                    scores = measure(inputs, r, config.shots, config.seeds)
+                    run.add(key, **about, scores=scores, seconds=time.perf_counter() - start)
             if config.figures:
-                draw(inputs, r, run)
+                draw(inputs, found, run)
     print(table(run.cells, f"Few-shot accuracy ({config.seeds} seeds, percent)"))
     print("\n".join([*notes(run.cells), f"results and figures: {folder}"]))
 

@@ -7,21 +7,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from classification_clustering.datasets import LOADERS, check_classes, load
-from classification_clustering.method import single_vector
+from classification_clustering.method import PARTS, single_vector
 from crl.basis import TextBasis, basis_label
-from crl.embed import embed_images, embed_texts
+from crl.criteria import directions_of_others
+from crl.embed import checked_basis, embed_basis, embed_images, embed_texts
 from crl.projection import l2
-from crl.run.config import EvaluationConfig
+from crl.run.config import Distinct, EvaluationConfig, OneOrMore
 from crl.run.errors import UserError, nearest
 from crl.run.files import slug
 from crl.run.npz import checked, read_npz
 from crl.run.results import array_digest, digest
 from crl.vlm import load_vlm
-
-OneOrMore = BeforeValidator(lambda value: value if isinstance(value, list) else [value])
 
 
 class EvaluateConfig(EvaluationConfig):
@@ -45,6 +44,9 @@ class EvaluateConfig(EvaluationConfig):
     unreadable: Literal["error", "skip"] = Field(
         "error", description="at an image that cannot be opened: error, or skip it"
     )
+    representation: Annotated[
+        list[Literal["paper", "posterior", "paper+posterior"]], OneOrMore, Distinct
+    ] = Field(["paper"], min_length=1, description=f"one or more of {', '.join(PARTS)}")
     shots: Annotated[list[PositiveInt], OneOrMore] = Field(
         [1, 5, 10], min_length=1, description="training images per class"
     )
@@ -80,6 +82,7 @@ class Inputs:
         image: (N, D), or (N, Q, D) for a VLM with Q query vectors per image; not normalised.
         universal: I, (N, D), L2-normalised rows: `image`, or one vector from the Q per image.
         text: (K, D), not normalised.
+        removed: (d, D), directions of other criteria that are removed from I; None: none.
         labels: (N,) int64, index into `class_names`.
         class_text: (C, D), the embedded class names, not normalised; None if they are unknown.
         paths: N image files; None if the embeddings were made elsewhere.
@@ -89,6 +92,7 @@ class Inputs:
     image: np.ndarray
     universal: np.ndarray
     text: np.ndarray
+    removed: np.ndarray | None
     labels: np.ndarray
     class_names: list[str]
     class_text: np.ndarray | None
@@ -100,16 +104,15 @@ class Inputs:
         """VLM and criterion, for figures."""
         return f"{self.about['vlm']}, {self.about['criterion']}"
 
-    @property
-    def file_name(self) -> str:
-        """The title as part of a file name; a digest tells other data and bases apart."""
-        return f"{slug(self.title)}-{self.digest[:6]}"
+    def file_name(self, representations: list[str]) -> str:
+        """The title as part of a file name; a digest tells other data, bases and R apart."""
+        return f"{slug(self.title)}-{digest(self.digest, representations)[:6]}"
 
     @cached_property
     def digest(self) -> str:
         """Changes whenever one of the arrays does."""
         arrays = [self.image, self.universal, self.text, self.labels]
-        arrays += [] if self.class_text is None else [self.class_text]
+        arrays += [x for x in (self.class_text, self.removed) if x is not None]
         return digest(*map(array_digest, arrays))
 
 
@@ -128,11 +131,11 @@ def load_inputs(config: EvaluateConfig, at_least: int = 1) -> Iterator[Inputs]:
         return
     data = {c: load(config.data, config.root, c, config.images, at_least) for c in config.criteria}
     bases = {c: TextBasis.load(config.basis(c), config.texts) for c in config.criteria}
-    for criterion, basis in bases.items():
-        _check_texts(f"the basis for {criterion!r}", len(basis.texts))
+    others = [TextBasis.load(name) for name in config.null_space]
     vlms = [load_vlm(name, config.device, config.precision) for name in config.vlm]
     while vlms:
         vlm = vlms.pop(0)  # so that its memory is free when the next VLM is used
+        text = {c: np.asarray(embed_basis(vlm, b, config.cache)) for c, b in bases.items()}  # T
         paths = None
         for criterion, labelled in data.items():
             if labelled.paths != paths:  # the four criteria of Clevr4 share their images
@@ -149,7 +152,8 @@ def load_inputs(config: EvaluateConfig, at_least: int = 1) -> Iterator[Inputs]:
             yield Inputs(
                 image=image,
                 universal=universal,
-                text=np.asarray(embed_texts(vlm, basis.prompts, config.cache)),  # (K, D)
+                text=text[criterion],
+                removed=directions_of_others(vlm, basis, others, config.rank, config.cache),
                 labels=labels,
                 class_names=labelled.classes,
                 class_text=np.asarray(embed_texts(vlm, names, config.cache)),  # (C, D)
@@ -163,6 +167,7 @@ def load_inputs(config: EvaluateConfig, at_least: int = 1) -> Iterator[Inputs]:
                     "classes": len(labelled.classes),
                     "basis": basis_label(config.basis(criterion)),
                     "texts": len(basis.texts),
+                    "names": f"{basis.names(labelled.classes)}/{len(labelled.classes)}",
                     "basis_hash": basis.hash,
                     "vlm_fingerprint": vlm.fingerprint,
                     "precision": config.precision,
@@ -178,7 +183,7 @@ def _from_file(config: EvaluateConfig, at_least: int) -> Inputs:
     image, text, classes = checked(file, read_npz(file), **shapes).values()
     if (classes != classes).any():  # NaN is the only value that differs from itself
         raise UserError(f"{file}: labels holds NaN; give every image a class, or leave it out")
-    _check_texts(str(file), len(text))
+    checked_basis(str(file), text)
     distinct, labels = np.unique(classes, return_inverse=True)
     names = [str(name) for name in distinct]
     check_classes(str(file), labels, names, at_least)
@@ -186,6 +191,7 @@ def _from_file(config: EvaluateConfig, at_least: int) -> Inputs:
         image=image,
         universal=single_vector(l2(image), config.image_vector),
         text=text,
+        removed=None,
         labels=labels,
         class_names=names,
         class_text=None,
@@ -204,8 +210,3 @@ def _from_file(config: EvaluateConfig, at_least: int) -> Inputs:
             "image_vector": config.image_vector if image.ndim == 3 else None,
         },
     )
-
-
-def _check_texts(where: str, texts: int) -> None:
-    if texts < 2:  # a row of one number has no standard deviation
-        raise UserError(f"{where} needs 2 texts or more")

@@ -3,6 +3,8 @@
 x is either representation, I (N, D) or R (N, K). All metrics are in percent.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
@@ -10,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from sklearn.metrics.cluster import contingency_matrix
 
-from crl.projection import l2, project
+from crl.projection import ConditionalProjection, l2, project
 
 
 def single_vector(image: np.ndarray, rule: str) -> np.ndarray:
@@ -27,6 +29,38 @@ def single_vector(image: np.ndarray, rule: str) -> np.ndarray:
         return image
     rules = {"mean": lambda x: x.mean(1), "first": lambda x: x[:, 0], "max": lambda x: x.max(1)}
     return l2(rules[rule](image))
+
+
+PARTS: dict[str, list[str | None]] = {  # representation: how ConditionalProjection normalises R
+    "paper": [None],
+    "posterior": ["posterior"],  # beyond the paper
+    "paper+posterior": [None, "posterior"],
+}
+
+
+def conditional(
+    image: np.ndarray,
+    text: np.ndarray,
+    representation: str,
+    scale: Callable[[np.ndarray], np.ndarray],
+    sharpness: float = 1.0,
+    removed: np.ndarray | None = None,
+) -> np.ndarray:
+    """R = I Tᵀ as k-means or the classifier gets it: (N, K), or (N, 2 K) for [R, R'].
+
+    Args:
+        image: (N, D) or (N, Q, D); text: (K, D); neither need be normalised.
+        representation: a key of `PARTS`.
+        scale: `l2` for clustering, `standardise` for few-shot, as in the paper; of each part.
+        sharpness, removed: see `ConditionalProjection`.
+    """
+    parts = [
+        ConditionalProjection(
+            text, normalise=normalise, sharpness=sharpness, removed=removed
+        ).fit_transform(image)
+        for normalise in PARTS[representation]
+    ]
+    return np.concatenate([scale(r) for r in parts], axis=1)
 
 
 def kmeans(x: np.ndarray, clusters: int, seed: int) -> np.ndarray:

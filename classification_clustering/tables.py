@@ -13,9 +13,11 @@ BOTH = ("universal", "conditional")
 
 
 def table(cells: Cells, title: str) -> str:
-    """One row per VLM, criterion and basis; two columns per metric, I and R, in percent.
+    """One row per VLM, criterion, basis and representation R; two columns per metric, I and R, in
+    percent.
 
-    `mean ± standard deviation` over seeds; `0-shot` is the accuracy with the true class names.
+    `mean ± standard deviation` over seeds; `0-shot` is the accuracy with the true class names;
+    `names` is how many of the classes the basis names.
 
     Raises:
         UserError: there are no cells.
@@ -23,15 +25,16 @@ def table(cells: Cells, title: str) -> str:
     if not cells:
         raise UserError("there are no results to show")
     metrics = _metrics(cells)
-    header = ["VLM", "criterion", "basis"]
+    header = ["VLM", "criterion", "basis", "names", "R is"]
     header += [f"{metric} {x}" for metric in metrics for x in "IR"] + ["0-shot"]
     rows = []
     for cell in cells:
         scores = cell["scores"]
         shown = [scores[which].get(metric) for metric in metrics for which in BOTH]
         shown.append(scores.get("zero-shot", {}).get("acc"))
-        rows.append([_vlm(cell), _criterion(cell), _basis(cell), *map(_mean_and_deviation, shown)])
-    return aligned(title, header, rows, left=3)
+        about = [_vlm(cell), _criterion(cell), _basis(cell), cell.get("names", "-")]
+        rows.append([*about, cell["representation"], *map(_mean_and_deviation, shown)])
+    return aligned(title, header, rows, left=5)
 
 
 def notes(cells: Cells) -> list[str]:
@@ -44,7 +47,7 @@ def notes(cells: Cells) -> list[str]:
 
 
 def comparison(paper: dict[str, Any], cells: Cells) -> list[list[str]]:
-    """Rows of the paper's numbers next to ours, only for the paper's complete data sets and VLMs.
+    """Rows of the paper's numbers next to ours, only for the paper's data sets, VLMs and R.
 
     Args:
         paper: Table 1 or 2 of configs/paper_tables.json.
@@ -52,7 +55,7 @@ def comparison(paper: dict[str, Any], cells: Cells) -> list[list[str]]:
     rows = []
     for cell in cells:
         name, images = WHOLE.get(cell["data"], (None, None))
-        if cell["images"] != images or cell["vlm"] not in VLMS:
+        if cell["images"] != images or cell["vlm"] not in VLMS or cell["representation"] != "paper":
             continue
         for which, suffix in zip(BOTH, ("", "+CRL"), strict=True):
             vlm = VLMS[cell["vlm"]] + suffix

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from crl.basis import TextBasis
+    from crl.criteria import rank_criteria
     from crl.embed import embed_images, embed_texts
     from crl.images import Crop, image_files
-    from crl.projection import ConditionalProjection
+    from crl.projection import ConditionalProjection, weighted, weighted_similarity
     from crl.vlm import VLM, load_vlm
 
 __all__ = [
@@ -23,6 +24,9 @@ __all__ = [
     "embed_texts",
     "image_files",
     "load_vlm",
+    "rank_criteria",
+    "weighted",
+    "weighted_similarity",
 ]
 MODULES = {
     "VLM": "vlm",
@@ -33,6 +37,9 @@ MODULES = {
     "embed_texts": "embed",
     "image_files": "images",
     "load_vlm": "vlm",
+    "rank_criteria": "criteria",
+    "weighted": "projection",
+    "weighted_similarity": "projection",
 }
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ PACKAGE = Path(__file__).resolve().parent
 # `pip install .` puts configs/bases into the package (pyproject.toml).
 PLACES = (PACKAGE / "bases", PACKAGE.parent / "configs" / "bases")
 BASES = next(folder for folder in PLACES if folder.is_dir())
+
+NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
 class TextBasis(BaseModel):
@@ -72,6 +75,14 @@ class TextBasis(BaseModel):
         """Changes whenever the K sentences or their order change."""
         return hashlib.sha256("\n".join(self.prompts).encode()).hexdigest()[:16]
 
+    def names(self, classes: Iterable[str]) -> int:
+        """How many of these classes stand among the texts by their name; `2` and `two` are equal.
+
+        A basis that names the classes makes the task easier than a user's own criterion would be.
+        """
+        texts = set(map(_spelled, self.texts))
+        return sum(_spelled(name) in texts for name in classes)
+
     def first(self, k: int) -> "TextBasis":
         """The basis of the first `k` texts (the paper's Tables 5 to 9)."""
         if not 1 <= k <= len(self.texts):
@@ -112,6 +123,12 @@ class TextBasis(BaseModel):
 def fold(text: str) -> str:
     """Case and white space folded: two texts with the same fold are the same text."""
     return " ".join(text.casefold().split())
+
+
+def _spelled(text: str) -> str:
+    """Folded, with a number of one digit, or ten, as a word."""
+    folded = fold(text)
+    return NUMBERS[int(folded)] if folded in map(str, range(len(NUMBERS))) else folded
 
 
 def basis_label(name: str | Path) -> str:

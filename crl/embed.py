@@ -22,7 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from crl.basis import TextBasis
 from crl.images import Crop, UnreadableImage, file_of, open_image
+from crl.projection import l2
 from crl.run.cache import EMBEDDINGS, content_digest, open_store
 from crl.run.errors import UserError
 from crl.run.progress import progress
@@ -152,6 +154,29 @@ def embed_texts(
             )
             found = store.gather(digests)
         return found
+
+
+def embed_basis(vlm: VLM, basis: TextBasis, cache: Path | None = EMBEDDINGS) -> np.ndarray:
+    """T of a basis: (K, D) float32, not normalised.
+
+    Raises:
+        UserError: as in `checked_basis`.
+    """
+    text = embed_texts(vlm, basis.prompts, cache)
+    return checked_basis(f"the basis for {basis.criterion!r}", text)
+
+
+def checked_basis(where: str, text: np.ndarray) -> np.ndarray:
+    """T (K, D), if its texts can tell images apart; `where` begins the message if not.
+
+    Raises:
+        UserError: fewer than two texts, or all have the same embedding.
+    """
+    if len(text) < 2:  # a row of one number has no standard deviation
+        raise UserError(f"{where} needs 2 texts or more")
+    if np.ptp(l2(np.asarray(text)), axis=0).max() < 1e-6:  # nor has a row of equal numbers
+        raise UserError(f"{where}: its texts all look the same to the VLM; use other texts")
+    return text
 
 
 def _no_file(file: Path) -> str:

@@ -72,10 +72,12 @@ class Fashion:
     Attributes:
         attributes: A short names, e.g. texture.
         values: how many values each attribute has.
+        value_names: their names; None if meta.json does not have them (ASEN's own file does not).
     """
 
     attributes: list[str]
     values: list[int]
+    value_names: list[list[str]] | None = None
     train: Training | None = None
     valid: Retrieval | None = None
     test: Retrieval | None = None
@@ -104,7 +106,7 @@ def load(
     meta = root / "meta.json"
     if not meta.is_file() and (root.parent / meta.name).is_file():  # as ASEN's archive has it
         meta = root.parent / meta.name
-    attributes, values = _meta(meta, dataset)
+    attributes, values, value_names = _meta(meta, dataset)
     loaded: dict[str, Any] = {}
     for split in splits:
         files = _files(root / f"filenames_{split}.txt", images)
@@ -118,7 +120,7 @@ def load(
         else:
             kinds = ("query", "candidate")
             loaded[split] = Retrieval(files, *(rows(f"{kind}_{split}.txt") for kind in kinds))
-    return Fashion(attributes, values, **loaded)
+    return Fashion(attributes, values, value_names, **loaded)
 
 
 def check_images(files: Sequence[Path]) -> None:
@@ -160,8 +162,8 @@ def _read(file: Path) -> bytes:
     return file.read_bytes()
 
 
-def _meta(file: Path, dataset: str) -> tuple[list[str], list[int]]:
-    """Short names of the attributes, and how many values each has."""
+def _meta(file: Path, dataset: str) -> tuple[list[str], list[int], list[list[str]] | None]:
+    """Short names of the attributes, how many values each has, and the names of these."""
     try:
         known = json.loads(_read(file))
         if not isinstance(known, dict):
@@ -175,12 +177,15 @@ def _meta(file: Path, dataset: str) -> tuple[list[str], list[int]]:
         good = good and all(type(name) is str and name for name in names)
         if not good or not all(type(number) is int and number > 0 for number in numbers):
             raise ValueError("not one positive number for each of some different names")
+        value_names = known[dataset].get("VALUE_NAMES")
+        if value_names is not None and list(map(len, value_names)) != numbers:
+            raise ValueError("VALUE_NAMES must be a list of names for each attribute")
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(
             f"{file} must hold {{{dataset}: {{ATTRIBUTES: [names], ATTRIBUTES_NUM: [numbers]}}}}: "
             f"{type(error).__name__} {error}"
         ) from error
-    return [name.removesuffix("-related") for name in names], numbers
+    return [name.removesuffix("-related") for name in names], numbers, value_names
 
 
 def _files(file: Path, images: Path) -> list[Path]:

@@ -3,8 +3,8 @@
     python fashion_retrieval/evaluate.py --config configs/deepfashion.yaml
 
 For each attribute, each query ranks all candidates of that attribute; those with the query's value
-are relevant. Rows: random ranking, the universal representation I, CRL without training, and one
-row per training in `trained`: CRL's heads, its backbone, or a rival.
+are relevant. Rows: random ranking, the universal representation I, CRL without training (one per
+`representation`), and one row per training in `trained`: CRL's heads, its backbone, or a rival.
 """
 
 from crl.run.command import command
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from crl.projection import l2
+from crl.projection import ConditionalProjection, l2
 from crl.run.config import load_config
 from crl.run.figures import retrieval_sheet
 from crl.run.files import alone_in
@@ -33,7 +33,7 @@ from fashion_retrieval.method import (
     without_relevant,
 )
 from fashion_retrieval.networks import represent_tables
-from fashion_retrieval.tables import METHODS, notes, table
+from fashion_retrieval.tables import METHODS, notes, row_name, table
 
 
 def representation(inputs: Inputs, config: EvaluateConfig) -> Represent:
@@ -44,6 +44,15 @@ def representation(inputs: Inputs, config: EvaluateConfig) -> Represent:
         return represent_tables(
             inputs.rival, split.files, tables, precision, config.embed_batch, workers
         )
+    if inputs.bases is not None:
+        kind = "posterior" if inputs.about["sharpness"] else "l2"
+        crl = [
+            ConditionalProjection(
+                basis.text, normalise=kind, sharpness=config.sharpness, removed=basis.removed
+            ).fit(inputs.image)
+            for basis in inputs.bases
+        ]
+        return lambda images, attribute: crl[attribute].transform(inputs.image[images])
     if inputs.text is None:
         return lambda images, attribute: l2(inputs.image[images])  # I, for every attribute
     x = conditional(inputs.image, inputs.text)  # x = l2(R), R = I T_aᵀ
@@ -79,11 +88,12 @@ def draw(inputs: Inputs, universal: Represent, represent: Represent, seed: int, 
             near = x(np.array([image]), attribute)  # (1, W)
             similarity = (near @ x(candidates[:, 0], attribute).T)[0]
             top = candidates[np.argsort(-similarity, kind="stable")[:5]]
-            text = f"{split.attributes[attribute]}\n{METHODS[method].partition(',')[0]}"
+            name = METHODS[method].partition(",")[0] if x is universal else row_name(inputs.about)
+            text = f"{split.attributes[attribute]}\n{name.partition(' (')[0]}"
             shown = [split.files[n] for n in top[:, 0]]
             rows.append((split.files[image], text, shown, (top[:, 2] == value).tolist()))
     about = f"{inputs.about['label'][-40:]}, {split.about['data']}"
-    title = f"{about}: {METHODS[inputs.method]} below universal (green: right)"
+    title = f"{about}: {row_name(inputs.about)} below universal (green: right)"
     retrieval_sheet(rows, title, file)
 
 

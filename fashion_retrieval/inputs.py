@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import Field, field_validator
 
-from crl.embed import embed_images
-from crl.run.config import EvaluationConfig
+from crl.basis import TextBasis
+from crl.criteria import directions_of_others
+from crl.embed import checked_basis, embed_images
+from crl.run.config import EvaluationConfig, OneOrMore, Representations
 from crl.run.distributed import available_device
 from crl.run.errors import UserError
 from crl.run.files import slug
@@ -23,8 +25,6 @@ from fashion_retrieval.datasets import Fashion, Retrieval, check_images, keep_us
 from fashion_retrieval.heads import Heads
 from fashion_retrieval.rivals import RIVALS, Rival, load_rival
 from fashion_retrieval.trained import TRAININGS, Bases, Stage, aligned, load_heads, read_record
-
-OneOrMore = BeforeValidator(lambda value: value if isinstance(value, list) else [value])
 
 
 class EvaluateConfig(EvaluationConfig):
@@ -42,6 +42,9 @@ class EvaluateConfig(EvaluationConfig):
         {}, description="attribute: text basis (name or YAML file); none: <dataset>_<attribute>"
     )
     vlm: str = Field("clip-b16", description="the VLM, by name")
+    representation: Representations = Field(
+        ["paper"], min_length=1, description="paper, posterior or a list of them; no training"
+    )
     trained: Annotated[list[Path], OneOrMore] = Field(
         [], description=f"folders of {TRAININGS}: a row each"
     )
@@ -84,6 +87,19 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Basis:
+    """The basis of an attribute as it is, not aligned.
+
+    Attributes:
+        text: T_a, (K_a, D), not normalised.
+        removed: (d, D), directions of other criteria that are removed from I; None: none.
+    """
+
+    text: np.ndarray
+    removed: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
 class Inputs:
     """One row of the table: a representation, and the split that it is measured on.
 
@@ -91,6 +107,7 @@ class Inputs:
         method: a key of `tables.METHODS`.
         image: I, (N, D), not normalised; None for a rival.
         text: T_a of each attribute, aligned, (A, K, D); None for `universal` and for a rival.
+        bases: beyond the paper, the basis of each attribute in place of `text`, or None.
         heads: trained heads over x = l2(I @ T_a.T), or None.
         rival: a network whose inputs are the images, or None.
         about: method, VLM, basis and so on, for the results file.
@@ -101,21 +118,26 @@ class Inputs:
     about: dict[str, Any]
     image: np.ndarray | None = None
     text: np.ndarray | None = None
+    bases: list[Basis] | None = None
     heads: Heads | None = None
     rival: Rival | None = None
 
     @cached_property
     def digest(self) -> str:
         """Changes whenever the representation, the queries or the candidates do."""
-        arrays = [array_digest(x) for x in (self.image, self.text) if x is not None]
+        texts = [x for b in self.bases or () for x in (b.text, b.removed)]
+        arrays = [array_digest(x) for x in (self.image, self.text, *texts) if x is not None]
         seen = self.split.stamps if self.rival else arrays
         weights = self.about["vlm_fingerprint"], self.about.get("heads_hash")
-        return digest(self.method, self.split.digest, weights, seen)
+        representation = self.about.get("representation")
+        return digest(self.method, self.split.digest, weights, seen, representation)
 
     @property
     def file_name(self) -> str:
         """Method and model as part of a file name."""
-        return f"{self.method}-{slug(self.about['label'])}"
+        representation = self.about.get("representation", "paper")
+        kind = "" if representation == "paper" else f"-{slug(representation)}"
+        return f"{self.method}{kind}-{slug(self.about['label'])}"
 
 
 def load_inputs(config: EvaluateConfig) -> Iterator[Inputs]:
@@ -159,9 +181,15 @@ def load_inputs(config: EvaluateConfig) -> Iterator[Inputs]:
     for stage in stages.values():
         stage.check(vlm_of(stage.vlm, stage.precision))
 
-    image, text = image_of(config.vlm, config.precision), bases.embed(vlm, config.cache)
+    image, texts = image_of(config.vlm, config.precision), bases.texts(vlm, config.cache)
+    others = [TextBasis.load(name) for name in config.null_space]
+    removed = [
+        directions_of_others(vlm, basis, others, config.rank, config.cache)
+        for basis in bases.of.values()
+    ]
     about = _about_vlm(vlm, config.vlm, config.vlm, config.precision)
-    yield from _rows(split, image, text, about, bases.about, heads, config.heads)
+    about_bases = bases.about | {"names": _names(bases, fashion.value_names)}
+    yield from _rows(config, split, image, texts, removed, about, about_bases, heads)
     for folder in config.trained:
         if folder in networks:
             yield _rival(split, networks[folder], folder, config.precision)
@@ -191,21 +219,36 @@ def _split(config: EvaluateConfig, fashion: Fashion) -> Split:
 # --- rows -----------------------------------------------------------------------------------------
 
 
+def _names(bases: Bases, value_names: list[list[str]] | None) -> str:
+    """How many of all values of all attributes the bases name."""
+    if value_names is None:
+        return "-"
+    found = map(TextBasis.names, bases.of.values(), value_names)
+    return f"{sum(found)}/{sum(map(len, value_names))}"
+
+
 def _rows(
+    config: EvaluateConfig,
     split: Split,
     image: np.ndarray,
-    text: np.ndarray,
+    texts: list[np.ndarray],
+    removed: list[np.ndarray | None],
     about: dict[str, Any],
     about_bases: dict[str, Any],
     heads: Heads | None,
-    file: Path | None,
 ) -> Iterator[Inputs]:
     """Rows of I, of CRL without training, and of CRL with the authors' heads if they are given."""
     yield _row("universal", split, about, image=image)
     about = about | about_bases
-    yield _row("crl-free", split, about, image=image, text=text)
+    text = aligned(texts)  # T_a, (A, K, D)
+    for representation in config.representation:
+        what: dict[str, Any] = {"text": text}
+        if representation != "paper" or config.null_space:
+            what = {"bases": list(map(Basis, texts, removed))}
+        mine = about | config.about(representation)
+        yield _row("crl-free", split, mine, image=image, **what)
     if heads is not None:
-        about = about | _about_heads(heads, file)
+        about = about | _about_heads(heads, config.heads)
         yield _row("crl-mlp", split, about, image=image, text=text, heads=heads)
 
 
@@ -223,7 +266,8 @@ def _rival(split: Split, rival: Rival, folder: Path, precision: str) -> Inputs:
 
 def _row(method: str, split: Split, about: dict[str, Any], **what: Any) -> Inputs:
     # `variant` distinguishes rows of the same method and VLM, e.g. with other heads.
-    shapes = [about.get(key) for key in ("vlm_fingerprint", "basis_hash", "heads_hash")]
+    keys = ("vlm_fingerprint", "basis_hash", "heads_hash", "null_space", "rank")
+    shapes = [about[key] for key in keys if about.get(key)]
     about = {**about, "method": method, "variant": digest(shapes)[:6]}
     return Inputs(method, split, about, **what)
 
@@ -254,8 +298,9 @@ def _from_file(config: EvaluateConfig) -> Iterator[Inputs]:
         names = [str(name) for name in arrays["attributes"].ravel()]
         if len(names) != count or len(set(names)) != count:
             raise UserError(f"{file}: attributes must hold {count} different names, one per text")
-    text = aligned([found[key] for key in texts])
-    heads = load_heads(config.heads, *text.shape[:2]) if config.heads else None
+    given = [checked_basis(f"{file}: {key}", found[key]) for key in texts]
+    width = min(map(len, given))
+    heads = load_heads(config.heads, len(given), width) if config.heads else None
     split = Split(
         names,
         found["query"],
@@ -264,8 +309,8 @@ def _from_file(config: EvaluateConfig) -> Iterator[Inputs]:
         {"data": file.name, "values": None, "images": len(image)},
     )
     about = {"vlm": "features", "label": file.name, "vlm_fingerprint": array_digest(image)}
-    bases = {"basis": file.name, "texts": text.shape[1], "basis_hash": array_digest(text)}
-    yield from _rows(split, image, text, about, bases, heads, config.heads)
+    bases = {"basis": file.name, "texts": width, "basis_hash": digest(*map(array_digest, given))}
+    yield from _rows(config, split, image, given, [None] * len(given), about, bases, heads)
 
 
 def _checked_rows(

@@ -50,28 +50,28 @@ def align(text: np.ndarray, width: int) -> np.ndarray:
     The full SVD is computed: for bases such as the paper's, scikit-learn would choose a randomised
     approximation without a seed. The signs are fixed so that the largest loading of each component
     is positive: they change no cosine similarity of I @ align(T).T, but they change a head's input.
+    D samples have no more than D components with any variance; further rows are zeros.
 
     Args:
         text: T, (K, D) L2-normalised rows.
-        width: at most K and D.
+        width: at most K.
 
     Raises:
-        ValueError: `width` is larger than K or D.
+        ValueError: `width` is larger than K.
     """
     if width == len(text):
         return text
-    if width > min(text.shape):
-        raise ValueError(
-            f"{text.shape[0]} texts of {text.shape[1]} dimensions cannot be reduced to {width}"
-        )
+    if width > len(text):
+        raise ValueError(f"{len(text)} texts cannot be reduced to {width}")
+    components = min(width, text.shape[1])
     # float64, so that rounding does not decide a sign
     samples = text.T.astype(np.float64)  # (D, K)
-    pca = PCA(n_components=width, svd_solver="full")
-    reduced = pca.fit_transform(samples)  # (D, width)
+    pca = PCA(n_components=components, svd_solver="full")
+    reduced = pca.fit_transform(samples)  # (D, components)
     # scikit-learn's own rule since 1.5, written here so that 1.4 gives the same result
     largest = np.abs(pca.components_).argmax(axis=1)[:, None]
-    signs = np.sign(np.take_along_axis(pca.components_, largest, axis=1))  # (width, 1)
-    return (signs * reduced.T).astype(text.dtype)
+    signs = np.sign(np.take_along_axis(pca.components_, largest, axis=1))  # (components, 1)
+    return np.pad(signs * reduced.T, ((0, width - components), (0, 0))).astype(text.dtype)
 
 
 # --- training -------------------------------------------------------------------------------------

@@ -52,10 +52,20 @@ def table(cells: Cells, title: str) -> str:
                 continue
             shown = [f"{scores[c]:.2f}" if c in scores else "-" for c in columns]
             model = "-" if method.startswith("random") else name
-            row = [cell["data"], model, _basis(cell), METHODS.get(method, method), *shown]
+            called = row_name(cell) if method == cell["method"] else METHODS[method]
+            row = [cell["data"], model, _basis(cell), cell.get("names", "-"), called, *shown]
             if row not in rows:  # a random ranking is the same for all models
                 rows.append(row)
-    return aligned(title, ["data", "model", "basis (texts)", "method", *columns], rows, left=4)
+    return aligned(
+        title, ["data", "model", "basis (texts)", "names", "method", *columns], rows, left=5
+    )
+
+
+def row_name(cell: dict[str, Any]) -> str:
+    """The method of a row: `CRL† (no training)`, `CRL†, posterior (no training)` ..."""
+    name = METHODS.get(cell["method"], cell["method"])
+    representation = cell.get("representation", "paper")
+    return name if representation == "paper" else name.replace("†", f"†, {representation}")
 
 
 def notes(cells: Cells) -> list[str]:
@@ -70,8 +80,7 @@ def notes(cells: Cells) -> list[str]:
                 what.append(f"heads {cell['heads_hash'][:6]}")
             if "from" in cell:
                 what.append(f"from {cell['from']}")
-            method = METHODS.get(cell["method"], cell["method"])
-            found.append(f"note: {name}, {method}: {', '.join(what)}")
+            found.append(f"note: {name}, {row_name(cell)}: {', '.join(what)}")
     for cell in cells:
         if cell["without_relevant"]:
             found.append(
@@ -103,7 +112,8 @@ def comparison(paper: dict[str, Any], cells: Cells) -> list[list[str]]:
     ]
     for method, (known_as, tower) in PAPER.items():
         for name, cell in official:
-            if method in cell["scores"] and tower in (None, cell["label"]):
+            of_paper = cell.get("representation", "paper") == "paper"
+            if method in cell["scores"] and tower in (None, cell["label"]) and of_paper:
                 mark = "" if tower is None else name.removeprefix(tower)  # if there are several
                 ours = cell["scores"][method]
                 for column, known in paper["deepfashion"][known_as].items():
@@ -140,7 +150,7 @@ def report(cells: Cells, paper: dict[str, Any]) -> str:
 def _names(cells: Cells) -> list[str]:
     """The model of each cell as tables show it, marked with [variant] if there are several results
     of one method, label and basis."""
-    keys = ("data", "method", "label", "basis", "texts")
+    keys = ("data", "method", "label", "basis", "texts", "representation")
     kinds = [(*(cell.get(key) for key in keys), cell["variant"]) for cell in cells]
     several = Counter(kind[:-1] for kind in set(kinds))
     return [kind[2] + (f" [{kind[-1]}]" if several[kind[:-1]] > 1 else "") for kind in kinds]

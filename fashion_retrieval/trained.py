@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from crl.basis import TextBasis, basis_label
-from crl.embed import embed_texts
+from crl.embed import embed_basis
 from crl.projection import l2
 from crl.run.config import Width
 from crl.run.errors import UserError, explain, nearest
@@ -87,19 +87,18 @@ class Bases:
         bases = {a: TextBasis.model_validate(plain) for a, plain in record["bases"].items()}
         return cls(bases, record["basis"])
 
+    def texts(self, vlm: VLM, folder: Path | None) -> list[np.ndarray]:
+        """T_a of each attribute, (K_a, D), not normalised; `folder`: the embedding cache."""
+        return [embed_basis(vlm, basis, folder) for basis in self.of.values()]
+
     def embed(self, vlm: VLM, folder: Path | None) -> np.ndarray:
         """T_a of each attribute, aligned, (A, K, D); `folder`: the embedding cache."""
-        return aligned([embed_texts(vlm, basis.prompts, folder) for basis in self.of.values()])
+        return aligned(self.texts(vlm, folder))
 
 
 def aligned(texts: list[np.ndarray]) -> np.ndarray:
-    """(K_a, D) of each attribute, not normalised -> (A, K, D)."""
-    try:
-        return np.stack([align(l2(text), min(map(len, texts))) for text in texts])
-    except ValueError as error:
-        raise UserError(
-            f"{error}; use a smaller basis for the attribute that has the fewest texts"
-        ) from error
+    """(K_a, D) of each attribute, not normalised -> (A, K, D), K the smallest K_a."""
+    return np.stack([align(l2(text), min(map(len, texts))) for text in texts])
 
 
 # --- what trainings left --------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from crl.run.errors import ArgumentParser, UserError, nearest
 from crl.run.files import alone_in, write_text
 
 LABEL = ".drawn.json"  # in a data set: what it was drawn with
-DRAWING = 1  # increase this number when a world draws other pictures than before
+DRAWING = 2  # increase this number when a world writes other files than before
 
 
 def make(world: str, out: Path, images: int, seed: int, workers: int) -> None:

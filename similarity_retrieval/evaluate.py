@@ -3,14 +3,15 @@
     python similarity_retrieval/evaluate.py --config configs/genecis.yaml
 
 Prints Recall@1, 2, 3 in percent for each task: of chance, the image alone, the text alone, image +
-text, the Combiner and CRL. Saves the rank of each template's target, and draws the templates that
-CRL answers best and worst.
+text, the Combiner and CRL (a row for each `representation` and `balance`). Saves the rank of each
+template's target, and draws the templates that CRL answers best and worst.
 """
 
 from crl.run.command import command
 
 import time
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -43,19 +44,21 @@ def main(argv: list[str]) -> None:
     with alone_in(folder):
         run = Run(folder, config.model_dump(mode="json"))
         for inputs in load_inputs(config):
-            key = digest("similarity retrieval", inputs.digest)
-            ranks_file = folder / f"ranks-{inputs.file_name}.npz"
-            figure = folder / f"best-and-worst-{inputs.file_name}.png"
+            how = config.representation, config.sharpness, config.balance
+            key = digest("similarity retrieval", inputs.digest, *how)
+            ranks_file = folder / f"ranks-{inputs.file_name}-{key[:6]}.npz"
+            figure = folder / f"best-and-worst-{inputs.file_name}-{key[:6]}.png"
             drawn = figure.exists() or not config.figures or inputs.files is None
             done = run.finished(key)
             if done and ranks_file.exists() and drawn:
                 continue
             start = time.perf_counter()
-            scores = all_scores(inputs, config.weight)
+            scores = all_scores(inputs, config)
             ranks = {method: target_ranks(found) for method, found in scores.items()}
             save_ranks(ranks, ranks_file)
             if not drawn:
-                draw(inputs, ranks["crl"], scores["crl"], figure)
+                drawn_method = [method for method in scores if method.startswith("crl")][-1]
+                draw(inputs, drawn_method, ranks[drawn_method], scores[drawn_method], figure)
             if not done:
                 tables = {policy: measure(ranks, inputs, policy) for policy in ("fair", "paper")}
                 mine = tables.pop(config.tie_policy)
@@ -74,21 +77,33 @@ def main(argv: list[str]) -> None:
     print(f"results, ranks and figures: {folder}")
 
 
-def all_scores(inputs: Inputs, weight: float) -> dict[str, np.ndarray]:
-    """Scores (B, G) of the candidates by each method; the target is in column 0.
+def all_scores(inputs: Inputs, config: EvaluateConfig) -> dict[str, np.ndarray]:
+    """Scores (B, G) of the candidates by each method; the target is in column 0. CRL's methods
+    (`crl`, `crl posterior`, `crl, standard` ...) stand last.
 
     Raises:
         UserError: NaN or infinity among the scores.
     """
     features, t = inputs.features, inputs.templates
-    crl = np.empty(t.gallery.shape, features.image.dtype)
-    for rows, text in inputs.texts:
-        r = ConditionalProjection(text).fit_transform(features.image)  # R = I Tᵀ, (M, K)
-        part = replace(
-            t, reference=t.reference[rows], gallery=t.gallery[rows], condition=t.condition[rows]
-        )
-        crl[rows] = crl_scores(features, part, r, weight)
-    scores = {**baseline_scores(features, t, inputs.combiner), "crl": crl}
+    scores = baseline_scores(features, t, inputs.combiner)
+    for representation, balance in product(config.representation, config.balance):
+        normalise = "l2" if representation == "paper" else representation
+        crl = np.empty(t.gallery.shape, features.image.dtype)
+        for basis in inputs.bases:
+            rows = basis.rows
+            r = ConditionalProjection(
+                basis.text,
+                normalise=normalise,
+                sharpness=config.sharpness,
+                removed=basis.removed,
+            ).fit_transform(features.image)  # R = I Tᵀ, (M, K), unit rows
+            part = replace(
+                t, reference=t.reference[rows], gallery=t.gallery[rows], condition=t.condition[rows]
+            )
+            crl[rows] = crl_scores(features, part, r, config.weight, balance)
+        label = config.about(representation)["representation"]
+        method = "crl" if label == "paper" else f"crl {label}"
+        scores[method if balance == "paper" else f"{method}, {balance}"] = crl
     for method, found in scores.items():
         if not np.isfinite(found).all():
             raise UserError(
@@ -115,8 +130,8 @@ def save_ranks(ranks: dict[str, Ranks], file: Path) -> None:
         np.savez_compressed(stream, **arrays)
 
 
-def draw(inputs: Inputs, ranks: Ranks, scores: np.ndarray, file: Path) -> None:
-    """Draw the three templates that CRL answers best, and the three that it answers worst."""
+def draw(inputs: Inputs, method: str, ranks: Ranks, scores: np.ndarray, file: Path) -> None:
+    """Draw the three templates that a method answers best, and the three that it answers worst."""
     t, (better, tied) = inputs.templates, ranks
     margin = scores[:, 0] - scores[:, 1:].max(1)  # of the target over the best other candidate
     order = np.lexsort((-margin, better + tied))
@@ -131,7 +146,9 @@ def draw(inputs: Inputs, ranks: Ranks, scores: np.ndarray, file: Path) -> None:
             shown, right = [*shown, inputs.files[t.gallery[b, 0]]], [*right, True]
         rows.append((inputs.files[t.reference[b]], title, shown, right))
     about = f"{inputs.about['label']}, {inputs.about['data'].replace('_', ' ')}"
-    retrieval_sheet(rows, f"{about}: best and worst of CRL (green: the target)", file)
+    retrieval_sheet(
+        rows, f"{about}: best and worst of {method.replace('crl', 'CRL')} (green: the target)", file
+    )
 
 
 if __name__ == "__main__":

@@ -10,9 +10,10 @@ import numpy as np
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from crl.basis import TextBasis, basis_label
-from crl.embed import embed_images, embed_texts
+from crl.criteria import directions_of_others
+from crl.embed import checked_basis, embed_basis, embed_images, embed_texts
 from crl.images import Crop
-from crl.run.config import EvaluationConfig
+from crl.run.config import Distinct, EvaluationConfig, OneOrMore, Representations
 from crl.run.errors import UserError, explain, nearest
 from crl.run.files import slug
 from crl.run.npz import checked, read_npz
@@ -21,7 +22,7 @@ from crl.run.weights import weights_digest
 from crl.vlm import VLM, find_vlm, load_vlm
 from similarity_retrieval.combiner import Combiner, load_combiner
 from similarity_retrieval.datasets import TASKS, GeneCIS, Task, Templates, images, load
-from similarity_retrieval.method import Features, TiePolicy
+from similarity_retrieval.method import Balance, Features, TiePolicy
 
 PLACES = ("left", "right", "top", "lower", "mid")
 ON_PLACES = [f"a photo with a {{condition}} on the {place}" for place in PLACES]  # the paper's five
@@ -74,6 +75,12 @@ class EvaluateConfig(EvaluationConfig):
     weight: float = Field(
         10, ge=0, allow_inf_nan=False, description="of the basis's part of CRL's score (paper: 10)"
     )
+    representation: Representations = Field(
+        ["paper"], min_length=1, description="paper, posterior or a list of them"
+    )
+    balance: Annotated[list[Balance], OneOrMore, Distinct] = Field(
+        ["paper"], min_length=1, description="of CRL's two parts: paper, standard or a list of them"
+    )
     tie_policy: TiePolicy = Field(
         "fair", description="fair: a tie counts as a random order; paper: the target comes first"
     )
@@ -99,12 +106,26 @@ class EvaluateConfig(EvaluationConfig):
 
 
 @dataclass(frozen=True)
+class Basis:
+    """The basis of some templates.
+
+    Attributes:
+        rows: (B',) templates.
+        text: T, (K, D), not normalised.
+        removed: (d, D), directions of other criteria that are removed from I; None: none.
+    """
+
+    rows: np.ndarray
+    text: np.ndarray
+    removed: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
 class Inputs:
     """One VLM on one task: everything that the methods need.
 
     Attributes:
-        texts: pairs of templates (B',) and their basis T (K, D), not normalised; together all
-            templates.
+        bases: the basis of each template; together they name all templates.
         files: M images or crops, for the figure; None if the embeddings were made elsewhere.
         about: VLM, task, basis and so on, for the results file.
     """
@@ -112,7 +133,7 @@ class Inputs:
     data: GeneCIS
     templates: Templates
     features: Features
-    texts: list[tuple[np.ndarray, np.ndarray]]
+    bases: list["Basis"]
     combiner: Combiner | None
     files: list[Path | Crop] | None
     about: dict[str, Any]
@@ -122,7 +143,7 @@ class Inputs:
         """Changes whenever an input of the scores does."""
         arrays = [self.templates.reference, self.templates.gallery, self.templates.condition]
         arrays += [self.features.image, self.features.plain, self.features.prompted]
-        arrays += [array for text in self.texts for array in text]
+        arrays += [x for b in self.bases for x in (b.rows, b.text, b.removed) if x is not None]
         rest = [self.about[key] for key in ("data", "vlm", "label", "variant")]
         return digest(*map(array_digest, arrays), rest)
 
@@ -144,6 +165,7 @@ def load_inputs(config: EvaluateConfig) -> Iterator[Inputs]:
         yield from _from_features(config, data)
         return
     bases = {task: _bases(config, data, task) for task in config.tasks}
+    others = [TextBasis.load(name) for name in config.null_space]
     models = _models(config)
     for model in models:
         find_vlm(model.vlm)
@@ -159,15 +181,21 @@ def load_inputs(config: EvaluateConfig) -> Iterator[Inputs]:
         for task in config.tasks:
             features = Features(image, plain, _prompted(vlm, data, task, config))
             texts = [
-                (rows, embed_texts(vlm, basis.prompts, config.cache))  # T, (K, D)
+                Basis(
+                    rows,
+                    embed_basis(vlm, basis, config.cache),  # T, (K, D)
+                    directions_of_others(vlm, basis, others, config.rank, config.cache),
+                )
                 for rows, _, basis in bases[task]
             ]
+            wanted = [data.conditions[c] for c in np.unique(data.tasks[task].condition)]
             about = {
                 "criterion": " ".join(dict.fromkeys(b.criterion for _, _, b in bases[task])),
                 "vlm": vlm.name,
                 "label": label,
                 "basis": " + ".join(basis_label(name) for _, name, _ in bases[task]),
                 "texts": sum(len(basis.texts) for _, _, basis in bases[task]),
+                "names": " + ".join(f"{b.names(wanted)}/{len(wanted)}" for _, _, b in bases[task]),
                 "basis_hash": digest(*(basis.hash for _, _, basis in bases[task])),
                 "prompts": config.prompts[task],
                 "vlm_fingerprint": vlm.fingerprint,
@@ -183,11 +211,12 @@ def _inputs(config, data, task, features, texts, combiner, files, about) -> Inpu
     combiner_hash = weights_digest(combiner) if combiner else None
     # Distinguishes this row of the table from other rows of the same VLM, over all tasks
     fingerprint = (about["vlm_fingerprint"], combiner_hash, config.weight, config.texts)
+    settings = (config.bases, config.prompts, config.tie_policy, config.null_space, config.rank)
     about = {
         **about,
         "data": task,
         "combiner_hash": combiner_hash,
-        "variant": digest(fingerprint, config.bases, config.prompts, config.tie_policy)[:4],
+        "variant": digest(fingerprint, *settings)[:4],
         "templates": len(templates.reference),
         "candidates": templates.gallery.shape[1],
         "left_out": templates.left_out,
@@ -195,6 +224,8 @@ def _inputs(config, data, task, features, texts, combiner, files, about) -> Inpu
         "images": len(np.unique(np.append(templates.gallery.ravel(), templates.reference))),
         "conditions": len(np.unique(templates.condition)),
         "weight": config.weight,
+        "null_space": config.null_space,
+        "rank": config.rank,
         "tie_policy": config.tie_policy,
     }
     return Inputs(data, templates, features, texts, combiner, files, about)
@@ -335,7 +366,7 @@ def _from_features(config: EvaluateConfig, data: GeneCIS) -> Iterator[Inputs]:
     image = arrays["image"][_rows(file, "images", data.ids, arrays["ids"])]
     chosen = _rows(file, "conditions", data.conditions, arrays["conditions"])
     features = Features(image, arrays["caption_plain"][chosen], arrays["captions5"][chosen])
-    text = arrays["scene_text"]
+    text = checked_basis(f"{file}: scene_text", arrays["scene_text"])
     combiner = None
     if config.combiner:
         combiner = load_combiner(_published(config.combiner), text.shape[1])
@@ -349,7 +380,7 @@ def _from_features(config: EvaluateConfig, data: GeneCIS) -> Iterator[Inputs]:
         "vlm_fingerprint": array_digest(image),
     }
     for task in config.tasks:
-        everything = [(np.arange(len(data.tasks[task].reference)), text)]
+        everything = [Basis(np.arange(len(data.tasks[task].reference)), text)]
         yield _inputs(config, data, task, features, everything, combiner, None, about)
 
 

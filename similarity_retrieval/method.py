@@ -21,6 +21,7 @@ from similarity_retrieval.combiner import Combiner
 from similarity_retrieval.datasets import Templates
 
 TiePolicy = Literal["fair", "paper"]
+Balance = Literal["paper", "standard"]
 BATCH = 256  # queries of the Combiner at a time; its queries are all different
 
 
@@ -93,27 +94,34 @@ def baseline_scores(
 
 
 def crl_scores(
-    features: Features, templates: Templates, r: np.ndarray, weight: float = 10.0
+    features: Features,
+    templates: Templates,
+    r: np.ndarray,
+    weight: float = 10.0,
+    balance: Balance = "paper",
 ) -> np.ndarray:
-    """CRL for "the same scene, with the condition" (paper, Table 3): weight * scene + condition.
+    """CRL for "the same scene, with the condition" (paper, Table 3).
 
     scene: similarity of candidate and reference in R.
     condition: similarity of the candidate to the condition's prompts; omitted without prompts
-    (P = 0). Both are scaled to unit length over the candidates of a template.
+    (P = 0).
 
     Args:
         r: R = I Tᵀ of all images, (M, K), unit rows. In the paper the basis describes scenes.
-        weight: the weight of `scene`; 10 in the paper.
+        weight: the weight of `scene` in the balance `paper`; 10 in the paper.
+        balance: `paper`: weight * scene + condition, each scaled to unit length over the candidates
+            of a template. `standard` (beyond the paper): scene + condition, each standardised over
+            the candidates, so that neither drowns the other, however far its scores are spread.
 
     Returns:
         (B, G). Candidates with the target's embedding score exactly what the target does.
     """
     scene = _similarities(r, templates.reference, r, templates.gallery)  # (B, G)
-    scores = weight * l2(scene)
+    scores = weight * l2(scene) if balance == "paper" else _standardised(scene)
     if features.prompted.shape[1]:
         images = features.unit_image
         found = _similarities(features.prompt, templates.condition, images, templates.gallery)
-        scores += l2(found)
+        scores += l2(found) if balance == "paper" else _standardised(found)
     return _as_target(scores, features, templates)
 
 
@@ -192,6 +200,12 @@ def _combiner_scores(combiner: Combiner, features: Features, templates: Template
 
 def _length(rows: np.ndarray) -> np.ndarray:
     return np.sqrt(np.einsum("nd,nd->n", rows, rows))
+
+
+def _standardised(scores: np.ndarray) -> np.ndarray:
+    """(B, G) with mean 0 and standard deviation 1 over the candidates; equal scores become 0."""
+    centred = scores - scores.mean(axis=1, keepdims=True)
+    return centred / _not_zero(centred.std(axis=1, keepdims=True))
 
 
 def _not_zero(length: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from crl.run.errors import UserError
 from crl.run.tables import aligned, beside
 from similarity_retrieval.datasets import TASKS
 
-METHODS = ("image", "text", "image+text", "combiner", "crl")
+BASELINES = ("image", "text", "image+text", "combiner")
 CUTOFFS = (1, 2, 3)  # of Recall@k
 # GeneCIS's own templates: task, number of templates, number of distinct images.
 OFFICIAL = {("focus_object", 1960, 2198), ("change_object", 1960, 2739)}
@@ -31,7 +31,8 @@ def table(cells: list[Cell], title: str) -> str:
     rows = []
     for name, found in [("-", cells), *_variants(cells).items()]:
         newest = {cell["data"]: cell for cell in reversed(found)}  # the newest comes first
-        for method in METHODS if name != "-" else ("chance",):
+        crl = dict.fromkeys(m for cell in found for m in cell["scores"] if m.startswith("crl"))
+        for method in (*BASELINES, *crl) if name != "-" else ("chance",):
             mine = {task: newest[task]["scores"].get(method) for task in newest}
             if not any(mine.values()):
                 continue
@@ -39,19 +40,27 @@ def table(cells: list[Cell], title: str) -> str:
             shown = ["-" if score is None else f"{score:.1f}" for score in scores]
             whole = all(mine.get(task) for task in averaged)
             mean = np.mean([list(mine[task].values()) for task in averaged]) if whole else None
-            basis = _basis([newest[t] for t in tasks if t in newest]) if method == "crl" else "-"
-            rows.append([name, method, basis, *shown, "-" if mean is None else f"{mean:.1f}"])
+            about = ["-", "-"]
+            if method in crl:
+                shown_cells = [newest[t] for t in tasks if t in newest]
+                about = [_basis(shown_cells), _names(shown_cells)]
+            rows.append([name, method, *about, *shown, "-" if mean is None else f"{mean:.1f}"])
     header = [
         f"{t.replace('_', ' ')} R@{k}" if k == 1 else f"R@{k}" for t in tasks for k in CUTOFFS
     ]
     mean = "mean" if averaged == tasks else "mean of object tasks"
-    return aligned(title, ["VLM", "method", "basis", *header, mean], rows, left=3)
+    return aligned(title, ["VLM", "method", "basis", "names", *header, mean], rows, left=4)
 
 
 def _basis(cells: list[Cell]) -> str:
     """The basis of a row if all its tasks have the same basis; else `notes` names the bases."""
     bases = {f"{cell['basis']} ({cell['texts']})" for cell in cells}
     return bases.pop() if len(bases) == 1 else "by task"
+
+
+def _names(cells: list[Cell]) -> str:
+    """How many of the conditions the basis names, in each task."""
+    return " ".join(dict.fromkeys(cell.get("names", "-") for cell in cells))
 
 
 def _variants(cells: list[Cell]) -> dict[str, list[Cell]]:

@@ -7,12 +7,23 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
 
 from crl.run.cache import EMBEDDINGS
 from crl.run.errors import ArgumentParser, UserError, explain, nearest
 from crl.run.files import parse_yaml, read_yaml
 
+OneOrMore = BeforeValidator(lambda value: value if isinstance(value, list) else [value])
+Distinct = AfterValidator(lambda values: list(dict.fromkeys(values)))
+Representations = Annotated[list[Literal["paper", "posterior"]], OneOrMore, Distinct]
 LARGEST = 2**32 - 1  # of all numbers in a configuration; also the largest seed of NumPy
 Width = Annotated[int, Field(gt=0, le=65536)]  # of a layer
 
@@ -87,12 +98,34 @@ class EvaluationConfig(EmbeddingConfig):
     """
 
     replaced_by_features: ClassVar[frozenset[str]] = frozenset(
-        {"vlm", "bases", "texts", *EmbeddingConfig.model_fields} - RunConfig.model_fields.keys()
+        {"vlm", "bases", "texts", "null_space", "rank", *EmbeddingConfig.model_fields}
+        - RunConfig.model_fields.keys()
     ) | {"device"}
 
     texts: int | None = Field(None, gt=1, description="use the first N texts of each basis")
     features: Path | None = Field(None, description="NPZ with embeddings made elsewhere; no vlm")
     figures: bool = Field(True, description="draw figures")
+    sharpness: float = Field(1.0, gt=0, le=1e6, description="of the posterior")
+    null_space: Annotated[list[str], OneOrMore, Distinct] = Field(
+        [], description="bases of other criteria; what they explain is removed from the images"
+    )
+    rank: int | None = Field(
+        None, gt=0, description="directions per basis of null_space; none: half of its variance"
+    )
+
+    def about(self, representation: str) -> dict[str, Any]:
+        """What a result says of its representation; `label` for tables: `posterior (1.4)`."""
+        label = representation
+        if "posterior" in representation and self.sharpness != 1:
+            label += f" ({self.sharpness:g})"
+        if self.null_space:
+            label += f", null space of {len(self.null_space)}"
+        return {
+            "representation": label,
+            "sharpness": self.sharpness if "posterior" in representation else None,
+            "null_space": self.null_space,
+            "rank": self.rank,
+        }
 
 
 def _listed(value: Any) -> list:

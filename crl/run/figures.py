@@ -1,5 +1,4 @@
-"""Figures of representations: t-SNE maps and cluster sheets, universal next to conditional;
-retrieval sheets."""
+"""Figures of representations, side by side: t-SNE maps and cluster sheets; retrieval sheets."""
 
 from pathlib import Path
 
@@ -18,33 +17,30 @@ matplotlib.rcParams["text.parse_math"] = False  # a $ in a class name is a $
 MOST_POINTS = 1000  # t-SNE of more costs minutes and shows no more
 
 
-def tsne_pair(
-    universal: np.ndarray,
-    conditional: np.ndarray,
-    labels: np.ndarray,
-    names: list[str],
-    title: str,
-    file: Path,
+def tsne_maps(
+    shown: dict[str, np.ndarray], labels: np.ndarray, names: list[str], title: str, file: Path
 ) -> None:
-    """Write a PNG: t-SNE of I (N, D) and of R (N, K), points colored by label (N,).
+    """Write a PNG: t-SNE of each representation, points colored by label (N,).
 
-    At most `MOST_POINTS` images, the same in both maps, drawn with a fixed seed.
+    At most `MOST_POINTS` images, the same in all maps, drawn with a fixed seed.
+
+    Args:
+        shown: name: representation, (N, any width); the universal one, I, comes first.
     """
     rng = np.random.default_rng(0)
-    shown = np.sort(rng.permutation(len(labels))[:MOST_POINTS])
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
+    some = np.sort(rng.permutation(len(labels))[:MOST_POINTS])
+    width = 4.5 * len(shown) + 1
+    figure, axes = plt.subplots(1, len(shown), figsize=(width, 4.6), layout="constrained")
     colors = plt.get_cmap("tab10" if len(names) <= 10 else "tab20")
-    for axis, x, name in zip(
-        axes, (universal, conditional), ("universal: I", "conditional: R = I Tᵀ"), strict=True
-    ):
-        perplexity = min(30, (len(shown) - 1) / 3)
-        points = TSNE(random_state=0, init="pca", perplexity=perplexity).fit_transform(x[shown])
+    for axis, (name, x) in zip(axes, shown.items(), strict=True):
+        perplexity = min(30, (len(some) - 1) / 3)
+        points = TSNE(random_state=0, init="pca", perplexity=perplexity).fit_transform(x[some])
         for label, class_name in enumerate(names):
-            mine = points[labels[shown] == label]
+            mine = points[labels[some] == label]
             axis.scatter(
                 *mine.T, color=colors(label % colors.N), s=7, linewidths=0, label=class_name
             )
-        axis.set(title=name, xticks=[], yticks=[])
+        axis.set(title=_representation(name), xticks=[], yticks=[])
     if len(names) <= colors.N:
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right", markerscale=3)
     figure.suptitle(title)
@@ -52,32 +48,30 @@ def tsne_pair(
 
 
 def cluster_sheet(
-    paths: list[Path],
-    universal: np.ndarray,
-    conditional: np.ndarray,
-    title: str,
-    file: Path,
-    columns: int = 7,
+    paths: list[Path], clusters: dict[str, np.ndarray], title: str, file: Path, columns: int = 7
 ) -> None:
-    """Write a PNG: one row per cluster, with random members; universal left, conditional right.
+    """Write a PNG: one row per cluster, with random members; the representations side by side.
 
     Args:
-        paths: N image files. universal, conditional: (N,) cluster numbers.
+        paths: N image files. clusters: representation: (N,) cluster numbers; I comes first.
     """
-    rows = int(max(universal.max(), conditional.max())) + 1
+    rows = int(max(found.max() for found in clusters.values())) + 1
+    across = len(clusters) * (columns + 1) - 1
     figure, axes = plt.subplots(
-        rows, 2 * columns + 1, figsize=(1.0 * columns + 0.5, 0.5 * rows + 0.5), squeeze=False
+        rows, across, figsize=(0.5 * across, 0.5 * rows + 0.5), squeeze=False
     )
     rng = np.random.default_rng(0)
     for axis in axes.flat:
         axis.axis("off")
-    for left, clusters in ((0, universal), (columns + 1, conditional)):
+    for place, found in enumerate(clusters.values()):
         for row in range(rows):
-            members = rng.permutation(np.flatnonzero(clusters == row))[:columns]
+            members = rng.permutation(np.flatnonzero(found == row))[:columns]
             for column, member in enumerate(members):
-                axes[row, left + column].imshow(open_image(paths[member]).resize((96, 96)))
+                axis = axes[row, place * (columns + 1) + column]
+                axis.imshow(open_image(paths[member]).resize((96, 96)))
     figure.subplots_adjust(0.01, 0.01, 0.99, 1 - 0.45 / figure.get_figheight(), 0.04, 0.04)
-    figure.suptitle(f"{title}: clusters of I (left) and of R = I Tᵀ (right), one row each")
+    names = ", ".join(map(_representation, clusters))
+    figure.suptitle(f"{title}: one row per cluster of {names}, from left to right")
     _save(figure, file)
 
 
@@ -108,6 +102,11 @@ def retrieval_sheet(
     figure.suptitle(title)
     figure.tight_layout(rect=(0, 0, 1, 1 - 0.1 / len(rows)))
     _save(figure, file)
+
+
+def _representation(name: str) -> str:
+    """The heading of a representation, as `tables.py` names it."""
+    return {"I": "universal: I", "paper": "conditional: R = I Tᵀ"}.get(name, f"R, {name}")
 
 
 def _save(figure: plt.Figure, file: Path) -> None:

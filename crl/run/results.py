@@ -18,6 +18,7 @@ PACKAGES = ("torch", "open_clip_torch", "transformers", "scikit-learn", "numpy",
 # Two results with equal values of these keys are the same measurement: the later one replaces the
 # earlier one.
 IDENTITY = ["data", "criterion", "vlm", "vlm_fingerprint", "basis_hash", "image_vector"]
+IDENTITY += ["representation", "null_space", "rank", "balance"]
 IDENTITY += ["method", "label", "variant"]  # where a task has them
 
 

@@ -185,7 +185,9 @@ def write(root: Path, images: int, seed: int, workers: int) -> None:
                 (folder / f"{kind}_{name}.txt").write_text(text)
     names = [f"{attribute}-related" for attribute in PHRASES]
     numbers = dict(zip(names, map(len, PHRASES.values()), strict=True))
-    meta = {"Garments": {"ATTRIBUTES": names, "ATTRIBUTES_NUM": numbers}}
+    known = {"ATTRIBUTES": names, "ATTRIBUTES_NUM": numbers}
+    # not in ASEN's file: their names, to count how many of them a text basis names
+    meta = {"Garments": known | {"VALUE_NAMES": [list(classes) for classes in PHRASES.values()]}}
     (folder / "meta.json").write_text(json.dumps(meta, indent=1))
 
 
