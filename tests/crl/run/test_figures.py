@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from crl.run import figures
-from crl.run.figures import cluster_sheet, tsne_pair
+from crl.run.figures import cluster_sheet, tsne_maps
 from crl.run.files import slug
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -52,26 +52,48 @@ def fake_tsne(monkeypatch) -> list:
 
 
 @pytest.mark.parametrize("points", [40, 4])  # 4: fewer than t-SNE's usual perplexity
-def test_tsne_pair(tmp_path, points):
+def test_tsne_maps(tmp_path, points):
     rng = np.random.default_rng(0)
     x, labels = rng.normal(size=(points, 6)).astype(np.float32), np.arange(points) % 2
     file = tmp_path / "figures" / "tsne.png"
-    tsne_pair(x, x[:, :3], labels, ["circle", "square"], "clip, shape", file)
+    tsne_maps({"I": x, "paper": x[:, :3]}, labels, ["circle", "square"], "clip, shape", file)
     pixels = opened(file)
     for color in ((31, 119, 180), (255, 127, 14)):  # tab10: both classes in both maps
         columns = where(pixels, color)[:, 1] / pixels.shape[1]
         assert (columns < 0.4).any() and ((columns > 0.45) & (columns < 0.85)).any()
 
 
-@pytest.mark.parametrize(("classes", "legend"), [(10, True), (20, True), (23, False)])
-def test_tsne_of_many_classes(tmp_path, fake_tsne, monkeypatch, classes, legend):
+@pytest.fixture
+def saved(monkeypatch) -> list:
+    """The figures that were written."""
     saved, save = [], figures._save
     monkeypatch.setattr(figures, "_save", lambda *args: saved.append(args[0]) or save(*args))
+    return saved
+
+
+SHOWN = ["I", "paper", "posterior (2)"]
+HEADINGS = ["universal: I", "conditional: R = I Tᵀ", "R, posterior (2)"]
+
+
+def test_a_map_for_each_representation(tmp_path, fake_tsne, saved):
+    shown = {name: np.arange(6.0)[:, None] * [n, 1] for n, name in enumerate(SHOWN)}
+    tsne_maps(shown, np.arange(6) % 2, ["a", "b"], "title", tmp_path / "f" / "tsne.png")
+    assert [axis.get_title() for axis in saved[0].axes] == HEADINGS
+    for (_, x), (axis, given) in zip(
+        fake_tsne, zip(saved[0].axes, shown.values(), strict=True), strict=True
+    ):
+        assert np.array_equal(x, given)
+        drawn = np.concatenate([dots.get_offsets() for dots in axis.collections])
+        assert np.array_equal(drawn, np.concatenate([given[::2], given[1::2]]))
+
+
+@pytest.mark.parametrize(("classes", "legend"), [(10, True), (20, True), (23, False)])
+def test_tsne_of_many_classes(tmp_path, fake_tsne, saved, classes, legend):
     rng = np.random.default_rng(0)
     x, labels = rng.normal(size=(3 * classes, 4)), np.repeat(np.arange(classes), 3)
     names = [f"class {i}" for i in range(classes)]
     file = tmp_path / "figures" / "tsne.png"
-    tsne_pair(x, x, labels, names, "title", file)
+    tsne_maps({"I": x, "paper": x}, labels, names, "title", file)
     opened(file)
     listed = [[text.get_text() for text in legend.get_texts()] for legend in saved[0].legends]
     assert listed == ([names] if legend else [])  # colors repeat after 20
@@ -80,11 +102,12 @@ def test_tsne_of_many_classes(tmp_path, fake_tsne, monkeypatch, classes, legend)
         assert len(drawn) == classes and len(set(drawn)) == min(classes, 20)
 
 
-def test_tsne_shows_the_same_images_in_both_maps(tmp_path, fake_tsne, monkeypatch):
+def test_tsne_shows_the_same_images_in_all_maps(tmp_path, fake_tsne, monkeypatch):
     monkeypatch.setattr(figures, "MOST_POINTS", 20)
     x = np.arange(100.0)[:, None] * [1, 1]
     for _ in range(2):
-        tsne_pair(x, -x, np.arange(100) % 3, list("abc"), "title", tmp_path / "f" / "tsne.png")
+        shown, file = {"I": x, "paper": -x}, tmp_path / "f" / "tsne.png"
+        tsne_maps(shown, np.arange(100) % 3, list("abc"), "title", file)
     shown = [x[:, 0] for _, x in fake_tsne]
     assert len(shown) == 4 and len(set(shown[0])) == 20
     assert all(np.array_equal(np.abs(s), shown[0]) for s in shown)
@@ -97,10 +120,10 @@ def test_cluster_sheet_puts_each_cluster_in_its_row(tmp_path):
     for i, color in enumerate([RED, RED, GREEN, GREEN]):
         paths.append(tmp_path / f"{i}.png")
         Image.new("RGB", (9, 5), color).save(paths[-1])
-    universal = np.array([0, 0, 2, 2])  # cluster 1 is empty
-    conditional = np.array([1, 1, 0, 0])
+    # of I, cluster 1 is empty
+    clusters = {"I": np.array([0, 0, 2, 2]), "paper": np.array([1, 1, 0, 0])}
     file = tmp_path / "figures" / "clusters.png"
-    cluster_sheet(paths, universal, conditional, "title", file, columns=3)
+    cluster_sheet(paths, clusters, "title", file, columns=3)
     pixels = opened(file)
     middle = pixels.shape[1] / 2
     row = {}
@@ -114,13 +137,29 @@ def test_cluster_sheet_puts_each_cluster_in_its_row(tmp_path):
     assert row["green"][1] == pytest.approx(row["red"][0], abs=3)
 
 
+def test_a_part_of_the_sheet_for_each_representation(tmp_path, saved):
+    paths = []
+    for i, color in enumerate([RED, GREEN]):
+        paths.append(tmp_path / f"{i}.png")
+        Image.new("RGB", (9, 5), color).save(paths[-1])
+    clusters = {name: np.array(found) for name, found in zip(SHOWN, ([0, 1], [1, 0], [0, 2]))}
+    file = tmp_path / "figures" / "clusters.png"
+    cluster_sheet(paths, clusters, "title", file, columns=2)
+    pixels = opened(file)
+    red, green = (where(pixels, color) / pixels.shape[:2] for color in (RED, GREEN))
+    for part, above in enumerate((True, False, True)):  # red above green
+        mine = [x[(x[:, 1] * 3).astype(int) == part, 0] for x in (red, green)]
+        assert (mine[0].mean() < mine[1].mean()) == above
+    assert ", ".join(HEADINGS) + ", from left to right" in saved[0].get_suptitle()
+
+
 def test_cluster_sheet_shows_no_more_than_its_columns(tmp_path):
     Image.new("L", (8, 8), 90).save(tmp_path / "grey.png")
     Image.new("RGB", (8, 8), BLUE).save(tmp_path / "blue.png")
     paths = [tmp_path / "grey.png"] * 30 + [tmp_path / "blue.png"]
     clusters = np.array([0] * 30 + [1])
     file = tmp_path / "figures" / "clusters.png"
-    cluster_sheet(paths, clusters, clusters, "title", file, columns=2)
+    cluster_sheet(paths, {"I": clusters, "paper": clusters}, "title", file, columns=2)
     pixels = opened(file)
     grey, blue = len(where(pixels, (90, 90, 90))), len(where(pixels, BLUE))
     assert grey == pytest.approx(2 * blue, rel=0.1)  # 2 + 2 against 1 + 1
