@@ -8,8 +8,10 @@ from toy_vlm import ToyVLM, direct, make_images
 from classification_clustering import clustering, datasets, few_shot
 from classification_clustering.datasets import Labelled
 from classification_clustering.inputs import EvaluateConfig, load_inputs
+from crl.basis import TextBasis
 from crl.run.errors import UserError
 
+TEXTS = len(TextBasis.load("clevr4_color").texts)
 EYE = {"image": np.eye(3, 2) + 1, "text": np.eye(2), "labels": np.arange(3)}
 
 
@@ -77,7 +79,7 @@ def root(tmp_path_factory):
         ("bases={colour: clevr4_color}", "'colour', which is not in criteria; did you mean"),
         ("bases={color: clevr4_colour}", "did you mean 'clevr4_color'"),
         ("texts=1", "texts: must be above 1"),
-        ("texts=9999", "has 124 texts, not 9999"),
+        ("texts=9999", f"has {TEXTS} texts, not 9999"),
         ("images=10531", "has 120 images, not 10531"),
         ("root=nowhere", "Clevr4 is not in"),
         ("features=x.npz", "features replaces root; remove it"),
@@ -116,7 +118,7 @@ def test_a_data_set_of_ones_own_is_one_entry(tmp_path, monkeypatch):
     [inputs] = load_inputs(EvaluateConfig(**config))
     assert np.array_equal(inputs.image, direct(ToyVLM(), paths))
     assert inputs.labels.tolist() == [0, 1, 0, 1, 1, 0] and inputs.paths == paths
-    assert inputs.about["basis"] == "clevr4_color" and inputs.about["texts"] == 124
+    assert inputs.about["basis"] == "clevr4_color" and inputs.about["texts"] == TEXTS
     assert inputs.class_text.shape == (2, 5)
     with pytest.raises(UserError, match="class calm has 3 images; it needs 4 or more"):
         list(load_inputs(EvaluateConfig(**config), at_least=4))

@@ -21,6 +21,7 @@ def cell(vlm="clip", criterion="color", universal=None, conditional=None, **chan
         for which, means in (("universal", universal), ("conditional", conditional or universal))
     }
     about = {"data": "clevr4", "criterion": criterion, "vlm": vlm, "images": 10531}
+    about |= {"representation": "paper"}
     return {**about, "basis": "mine", "texts": 9, "scores": scores, **changes}
 
 
@@ -29,18 +30,20 @@ def rows(printed):
 
 
 def test_a_row_for_each_result_and_two_columns_for_each_metric():
-    first = cell("clip", "suits", {"a": 5, "b": 61}, {"a": 99, "b": 7}, data="cards")
+    first = cell("clip", "suits", {"a": 5, "b": 61}, {"a": 99, "b": 7}, data="cards", names="3/4")
     first["scores"]["zero-shot"] = {"acc": summary([33.3333])}
-    second = cell("open_clip:x/y", "color", {"a": 1}, {"a": 3})  # of another run, without b
+    # of another run, without b, and with a file's embeddings, whose class names a basis cannot name
+    second = cell("open_clip:x/y", "color", {"a": 1}, {"a": 3}, representation="posterior (1.4)")
     lines = table([first, second], "A title").splitlines()
     assert lines[0] == "A title" and set(lines[1]) == {"-"} == set(lines[3]) == set(lines[6])
     assert len({len(line) for line in lines[1:]}) == 1  # aligned
     header, one, two = rows("\n".join([lines[2], *lines[4:6]]))
-    assert header == ["VLM", "criterion", "basis", "a I", "a R", "b I", "b R", "0-shot"]
-    assert one[:3] == ["clip", "cards suits", "mine (9)"]
-    assert one[3:] == ["5.0 ± 1.4", "99.0 ± 1.4", "61.0 ± 1.4", "7.0 ± 1.4", "33.3"]
-    assert two[:3] == ["open_clip:x/y", "clevr4 color", "mine (9)"]
-    assert two[3:] == ["1.0 ± 1.4", "3.0 ± 1.4", "-", "-", "-"]
+    assert header[:5] == ["VLM", "criterion", "basis", "names", "R is"]
+    assert header[5:] == ["a I", "a R", "b I", "b R", "0-shot"]
+    assert one[:5] == ["clip", "cards suits", "mine (9)", "3/4", "paper"]
+    assert one[5:] == ["5.0 ± 1.4", "99.0 ± 1.4", "61.0 ± 1.4", "7.0 ± 1.4", "33.3"]
+    assert two[:5] == ["open_clip:x/y", "clevr4 color", "mine (9)", "-", "posterior (1.4)"]
+    assert two[5:] == ["1.0 ± 1.4", "3.0 ± 1.4", "-", "-", "-"]
     with pytest.raises(UserError, match="no results"):
         table([], "A title")
 
@@ -83,6 +86,8 @@ def test_images_that_were_left_out_are_noted():
         (TABLE_2, cell(universal={"nmi": 1}, images=3000), []),  # drawn, or not whole
         (TABLE_2, cell(universal={"nmi": 1}, data="folder"), []),
         (TABLE_2, cell("demo", universal={"nmi": 1}), []),  # not a VLM of the paper
+        (TABLE_2, cell(universal={"nmi": 1}, representation="posterior"), []),
+        (TABLE_1, cell(universal={"1-shot": 1}, representation="paper, null space of 1"), []),
         (TABLE_1, cell(universal={"2-shot": 1}), []),  # not in the paper
     ],
 )

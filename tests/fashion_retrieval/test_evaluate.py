@@ -292,8 +292,10 @@ def test_a_rival_on_the_same_images(root, toy, masked, start):
     assert cell["scores"] == {"csn": pytest.approx(slow_scores(root, represented), abs=1e-3)}
     assert masked["no5"].images == 39  # each once, for both attributes, scores and figure
     assert len(list(results(root).parent.glob("top-5-csn-resnet50-*.png"))) == 1
-    names = [" ".join(line.split()[1:4]) for line in out.splitlines() if line[:4] == "Deep"]
-    assert names[:4] == ["- - Random", "- - Random,", "resnet50 - CSN", "clip-b16 - universal:"]
+    names = [" ".join(line.split()[1:5]) for line in out.splitlines() if line[:4] == "Deep"]
+    assert names[:4] == [
+        "- - - Random", "- - - Random,", "resnet50 - - CSN", "clip-b16 - - universal:"
+    ]  # fmt: skip
 
     before = results(root).read_bytes()
     assert start(*settings) == out

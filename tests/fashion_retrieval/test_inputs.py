@@ -8,8 +8,9 @@ import pytest
 import torch
 from clothes import ATTRIBUTES, TEXTS, Clothes, bases_of, write_clothes
 from PIL import Image
+from sklearn.decomposition import PCA
 
-from crl.run.errors import UserError
+from crl.projection import l2
 from crl.run.weights import save_tensors
 from fashion_retrieval import evaluate, inputs
 from fashion_retrieval.heads import Heads
@@ -148,9 +149,12 @@ def test_labels_of_bases(tmp_path, keys):
     )
 
 
-def test_a_smallest_basis_that_is_too_large():
-    with pytest.raises(UserError, match="9 texts of 5 dimensions cannot be reduced to 7; use a"):
-        aligned([np.random.default_rng(0).normal(size=(n, 5)) for n in (7, 9)])
+def test_bases_that_are_larger_than_the_vlm_is_wide():
+    texts = [np.random.default_rng(n).normal(size=(n, 5)) for n in (7, 9)]
+    seven, nine = aligned(texts)
+    np.testing.assert_allclose(seven, l2(texts[0]), atol=1e-12)
+    np.testing.assert_allclose(nine[:5], PCA(5).fit_transform(l2(texts[1]).T).T, atol=1e-12)
+    assert nine.shape == (7, 5) and not nine[5:].any()
 
 
 def test_stage_2_is_moved_with_its_folder(tmp_path, keys):

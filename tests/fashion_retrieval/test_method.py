@@ -55,9 +55,24 @@ def test_align_keeps_a_basis_of_the_right_width_and_the_type():
 
 
 def test_align_cannot_widen():
-    for shape, width in (((3, 20), 4), ((9, 5), 6)):
-        with pytest.raises(ValueError, match=f"cannot be reduced to {width}"):
-            align(l2(np.random.default_rng(0).normal(size=shape)), width)
+    with pytest.raises(ValueError, match="3 texts cannot be reduced to 4"):
+        align(l2(np.random.default_rng(0).normal(size=(3, 20))), 4)
+
+
+@pytest.mark.parametrize(("texts", "dims", "width"), [(9, 5, 6), (9, 5, 8), (7, 6, 6)])
+def test_align_to_more_rows_than_dimensions_ends_with_zeros(texts, dims, width):
+    text = l2(np.random.default_rng(0).normal(size=(texts, dims))).astype(np.float32)
+    mine = align(text, width)
+    assert mine.shape == (width, dims) and mine.dtype == np.float32
+    np.testing.assert_allclose(mine[:dims], align(text, dims), atol=1e-6)
+    assert not mine[dims:].any() and np.abs(mine[: dims - 1]).max(axis=1).min() > 1e-3
+    image = l2(np.random.default_rng(1).normal(size=(4, dims)))  # no similarity is lost
+    centred = text - text.mean(axis=1, keepdims=True)  # PCA takes D samples
+    np.testing.assert_allclose(
+        (image @ mine.T) @ (image @ mine.T).T,
+        (image @ centred.T) @ (image @ centred.T).T,
+        atol=1e-5,
+    )
 
 
 # --- triplets and their loss ----------------------------------------------------------------------

@@ -45,12 +45,15 @@ def test_fashion_retrieval_beside_table_4():
         cell("crl-free", "demo", 15.0),  # not the paper's VLM
         cell("crl-free", "clip-b16", 10.0),
         cell("crl-free", "clip-b16", 11.0, basis="official/deepfashion_*"),  # tells them apart
+        cell("crl-free", "clip-b16", 12.0, representation="posterior"),  # not the paper's
     ]
     table, beside, quoted = printed(cells)
     order = [line.split("clip-b16 ")[-1] for line in table if line.startswith("DeepFashion")]
-    assert [line[:12] for line in order[2:4]] == ["DeepFashion ", "- ASEN 15.00"]
-    assert "DeepFashion - - Random 2.00 3.00 4.00 5.00 6.00 4.00 99.00" in table
-    assert "DeepFashion clip-b16 [two] deepfashion_* (97) CRL, backbone trained" in " ".join(table)
+    assert [line[:14] for line in order[2:4]] == ["DeepFashion re", "- - ASEN 15.00"]
+    assert "DeepFashion - - - Random 2.00 3.00 4.00 5.00 6.00 4.00 99.00" in table
+    assert "DeepFashion clip-b16 [two] deepfashion_* (97) - CRL, backbone trained" in " ".join(
+        table
+    )
     assert "note: DeepFashion: 2 of 9 queries have no relevant candidate; they score 0" in table
     assert "Random - style mAP 1.97 6.00 +4.03" in beside
     assert "CLIP - texture mAP 9.14 9.00 -0.14" in beside
@@ -86,9 +89,9 @@ def test_other_fashion_data_are_not_compared(changes):
 
 
 def test_the_table():
-    def cell(label, scores, method="universal"):
+    def cell(label, scores, method="universal", **more):
         names = {"data": "DeepFashion", "label": label, "variant": "x", "method": method}
-        return {**names, "scores": scores}
+        return {**names, "scores": scores, **more}
 
     scores = {"shape": 12.345, "overall": 11.0, "mean": 12.0}
     cells = [
@@ -96,6 +99,7 @@ def test_the_table():
         cell("a", {"random": scores, "universal": scores}),
         cell("a", {"crl": scores}, "crl"),
         cell("a", {"crl-free": scores}, "crl-free"),
+        cell("a", {"crl-free": scores}, "crl-free", representation="posterior (2)", names="3/7"),
         cell("b", {"random": scores, "universal": scores}),
         cell("b", {"asen": scores}, "asen"),
         cell("c", {"csn": scores}, "csn"),
@@ -103,15 +107,19 @@ def test_the_table():
     lines = tables.table(cells, "title").splitlines()[4:-1]
     shown = [line.split("  ") for line in lines]
     shown = [[part.strip() for part in line if part.strip()] for line in shown]
-    assert [line[1:4:2] for line in shown] == [
+    assert [line[1:5:3] for line in shown] == [
         ["-", "Random"],
         ["c", "CSN"],
         ["b", "ASEN"],
         ["a", "universal: I"],
         ["b", "universal: I"],
         ["a", "CRL† (no training)"],
+        ["a", "CRL†, posterior (2) (no training)"],
         ["a", "CRL, backbone trained"],
         ["a", "new"],
     ]
-    assert all(line[4:] == ["12.35", "12.00", "11.00"] for line in shown)
+    assert all(line[5:] == ["12.35", "12.00", "11.00"] for line in shown)
+    assert [line[3] for line in shown] == [
+        "3/7" if "posterior" in line[4] else "-" for line in shown
+    ]
     assert list(tables.METHODS)[2:5] == ["triplet", "csn", "asen"] == list(rivals.RIVALS)

@@ -35,6 +35,7 @@ from similarity_retrieval import datasets as similarity_datasets
 from similarity_retrieval import evaluate as similarity_evaluate
 from similarity_retrieval import mine_triplets, train_combiner
 
+SUITS = len(basis.TextBasis.load("cards_suits").texts)
 EVALUATED = "vlm=vlm seeds=2 figures=no"
 GARMENTS = f"root=data/garments dataset=Garments '{BASES}' texts=8"
 SHORT = "epochs=1 batch_size=4 workers=0"
@@ -267,7 +268,7 @@ CASES += [
     ),
     ("clustering", "'bases={suits: card_suits}'", "unknown text basis 'card_suits'; did you mean"),
     ("clustering", "'bases={suits: none.yaml}'", "cannot read none.yaml: No such file"),
-    ("clustering", "texts=9999", "has 53 texts, not 9999"),
+    ("clustering", "texts=9999", f"has {SUITS} texts, not 9999"),
     ("clustering", "vlm=[]", "vlm: must have at least 1 (entries: 0)"),
     ("clustering", "vlm=[clipp]", "unknown VLM 'clipp'; did you mean 'clip'?"),
     ("clustering", "vlm=bad/folder", "bad/folder"),

@@ -19,7 +19,8 @@ def cell(label="clip-b16", task="focus_object", scores=SCORES, **more):
     about = {"data": task, "label": label, "templates": 1960, "images": IMAGES[task]}
     about |= {"weight": 10, "variant": "a", "tie_policy": "fair", "left_out": 0, "texts": 229}
     about |= {"target_also_in_gallery": 0, "other_tie_policy": {}, "scores": metrics}
-    return {**about, "basis": "scenes", "combiner_hash": None, "vlm_fingerprint": "f", **more}
+    about |= {"basis": "scenes", "names": "1/3", "combiner_hash": None, "vlm_fingerprint": "f"}
+    return about | more
 
 
 def lines(text):
@@ -31,25 +32,40 @@ def test_methods_are_rows_and_tasks_columns():
     cells = [cell(), cell("clip-b16*", scores=starred), cell(task="change_object")]
     shown = lines(table(cells, "A title"))
     assert shown[0] == "A title"
-    assert "- chance - 6.7 13.3 20.0 6.7 13.3 20.0 13.3" in shown
-    assert "clip-b16 image - 9.5 17.0 25.0 9.5 17.0 25.0 17.2" in shown
-    assert "clip-b16 crl scenes (229) 15.4 26.0 36.0 15.4 26.0 36.0 25.8" in shown
-    assert "clip-b16* combiner - 16.0 28.0 37.0 - - - -" in shown
+    assert "- chance - - 6.7 13.3 20.0 6.7 13.3 20.0 13.3" in shown
+    assert "clip-b16 image - - 9.5 17.0 25.0 9.5 17.0 25.0 17.2" in shown
+    assert "clip-b16 crl scenes (229) 1/3 15.4 26.0 36.0 15.4 26.0 36.0 25.8" in shown
+    assert "clip-b16* combiner - - 16.0 28.0 37.0 - - - -" in shown
     with pytest.raises(UserError, match="no results"):
         table([], "A title")
 
 
 def test_several_results_of_one_vlm_are_told_apart():
-    cells = [cell(), cell(variant="b", basis="others", texts=7, weight=3, combiner_hash="c0ffee0")]
+    other = cell(variant="b", basis="others", texts=7, weight=3, combiner_hash="c0ffee0")
+    del other["names"]  # as of a features file
+    cells = [cell(), other]
     shown = lines(table(cells, "A title"))
-    assert "clip-b16 [a] crl scenes (229) 15.4 26.0 36.0 25.8" in shown
-    assert "clip-b16 [b] crl others (7) 15.4 26.0 36.0 25.8" in shown
+    assert "clip-b16 [a] crl scenes (229) 1/3 15.4 26.0 36.0 25.8" in shown
+    assert "clip-b16 [b] crl others (7) - 15.4 26.0 36.0 25.8" in shown
     assert notes(cells) == [
         "clip-b16 [a]: weight 10, ties fair, Combiner none, VLM f",
         "clip-b16 [b]: weight 3, ties fair, Combiner c0ffee, VLM f",
     ]
     basis = [row[1] for row in comparison(PAPER, [cell(), cell(basis="b")]) if "CRL" in row[0]]
     assert basis == ["scenes (229)"] * 3 + ["b (229)"] * 3
+
+
+def test_a_row_for_each_representation_and_balance():
+    more = {"crl posterior (2), standard": (21, 31, 41), "crl, standard": (22, 32, 42)}
+    cells = [cell(scores=SCORES | more), cell(task="change_object", names="0/9")]
+    shown = [line.split(" scenes (229) ") for line in lines(table(cells, "A title"))]
+    assert [line for line in shown if len(line) > 1] == [
+        ["clip-b16 crl", "1/3 0/9 15.4 26.0 36.0 15.4 26.0 36.0 25.8"],
+        ["clip-b16 crl posterior (2), standard", "1/3 0/9 21.0 31.0 41.0 - - - -"],
+        ["clip-b16 crl, standard", "1/3 0/9 22.0 32.0 42.0 - - - -"],
+    ]
+    compared = comparison(PAPER, cells[:1])
+    assert len(compared) == 6 and {row[0] for row in compared} == {"CLIP image", "CLIP+CRL"}
 
 
 def test_a_basis_per_task_is_in_the_notes():

@@ -142,7 +142,8 @@ def test_a_part_of_the_sheet_for_each_representation(tmp_path, saved):
     for i, color in enumerate([RED, GREEN]):
         paths.append(tmp_path / f"{i}.png")
         Image.new("RGB", (9, 5), color).save(paths[-1])
-    clusters = {name: np.array(found) for name, found in zip(SHOWN, ([0, 1], [1, 0], [0, 2]))}
+    found = np.array([[0, 1], [1, 0], [0, 2]])
+    clusters = dict(zip(SHOWN, found, strict=True))
     file = tmp_path / "figures" / "clusters.png"
     cluster_sheet(paths, clusters, "title", file, columns=2)
     pixels = opened(file)
