@@ -31,14 +31,21 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 SHOWN = [
     {"texture": "rubber", "shape": "cube", "color": "red", "count": "3"},
     {"texture": "star", "shape": "cube", "color": "blue", "count": "8"},
-    {"texture": "metal", "shape": "teapot", "color": "blue", "count": "3"},
-    {"texture": "checkered", "shape": "teapot", "color": "yellow", "count": "8"},
+    {"texture": "metal", "shape": "star", "color": "blue", "count": "3"},
+    {"texture": "checkered", "shape": "star", "color": "yellow", "count": "8"},
     {"texture": "zigzag", "shape": "torus", "color": "red", "count": "1"},
 ]
 TEXTS = {
-    "shape": ["cube", "box", "teapot", "kettle", "torus", "donut"],
+    "shape": [
+        "cube-shaped",
+        "boxy",
+        "star-shaped",
+        "shaped like a star",
+        "ring-shaped",
+        "donut-shaped",
+    ],
     "color": ["red", "crimson", "blue", "royal blue", "yellow", "lemon yellow"],
-    "count": ["one", "a single one", "three", "a trio", "eight", "8"],
+    "count": ["one", "a single one", "three", "a trio", "seven", "eight"],
 }
 
 
@@ -49,7 +56,7 @@ def main(argv: list[str]) -> None:
     )
     parser.add_argument("--out", type=Path, default=REPOSITORY / "figures/idea.png", help="a PNG")
     out = parser.parse_args(argv).out
-    pictures = [clevr4.draw(facts, np.random.default_rng(i + 3)) for i, facts in enumerate(SHOWN)]
+    pictures = [clevr4.draw(facts, np.random.default_rng(i + 10)) for i, facts in enumerate(SHOWN)]
     vlm = load_vlm("demo")
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{i}.png" for i in range(len(pictures))]
@@ -74,7 +81,7 @@ def main(argv: list[str]) -> None:
         axis.imshow(shown, cmap="magma", aspect="auto")
         axis.set_xticks(range(len(texts)), texts, rotation=35, ha="right")
         axis.set_yticks([])
-        title = f"“{criterion}” → LLM → {len(basis.texts)} texts → VLM → T\nR = I Tᵀ (six columns)"
+        title = f"“{criterion}” → LLM → {len(basis.texts)} texts\n→ VLM → T, R = I Tᵀ (six columns)"
         axis.set_title(title, fontsize=11)
         middle = (shown.max() + shown.min()) / 2
         for (i, j), value in np.ndenumerate(shown):
