@@ -11,8 +11,10 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+from toy_vlm import ToyVLM, direct, make_images
 
-from classification_clustering import clustering, few_shot
+from classification_clustering import clustering, few_shot, inputs
+from crl.basis import TextBasis
 
 
 @pytest.fixture(autouse=True)
@@ -98,6 +100,201 @@ def test_few_shot_is_the_papers_protocol(features, tmp_path, run):
                 expected = 100 * (classifier.predict(x[test]) == labels[test]).mean()
                 got = cell["scores"][name][f"{shots}-shot"]["seeds"][seed]
                 assert got == pytest.approx(expected, abs=1e-4), (name, shots, seed)
+
+
+# --- beyond the paper -----------------------------------------------------------------------------
+
+REPRESENTATIONS = ["paper", "posterior", "paper+posterior"]
+ALL = "representation=[paper,posterior,paper+posterior]"
+
+
+@pytest.fixture(scope="module")
+def several(features):
+    """The same, with 3 vectors per image, as BLIP-2 gives 32."""
+    with np.load(features) as stored:
+        arrays = dict(stored)
+    noise = np.random.default_rng(1).normal(size=(118, 3, 16))
+    file = features.parent / "several.npz"
+    np.savez(file, **arrays | {"image": arrays["image"][:, None] + noise})
+    return file
+
+
+def written_out(file, representation, scale, sharpness):
+    """R of the file's images in this representation, each part scaled; and the labels."""
+    with np.load(file) as data:
+        image, text, labels = data["image"], data["text"], data["labels"]
+    image = image / np.sqrt((image**2).sum(-1, keepdims=True))
+    text = text / np.sqrt((text**2).sum(-1, keepdims=True))
+    if image.ndim == 2:
+        image = image[:, None]
+    r = np.array([[max(q @ t for q in queries) for t in text] for queries in image])
+    weight = np.exp(sharpness * r / np.mean([np.std(row) for row in r]))
+    parts = {"paper": r, "posterior": np.sqrt(weight / weight.sum(1, keepdims=True))}
+    x = np.hstack([scale(parts[name]) for name in representation.split("+")])
+    return x, np.unique(labels, return_inverse=True)[1]
+
+
+def unit_rows(r):
+    return r / np.linalg.norm(r, axis=1, keepdims=True)
+
+
+def standard_rows(r):
+    return (r - r.mean()) / r.std(axis=1, ddof=1, keepdims=True)
+
+
+def by_representation(folder):
+    return {cell["representation"]: cell for cell in results(folder)}
+
+
+@pytest.mark.parametrize("queries", ["features", "several"])
+def test_clustering_under_each_representation(queries, tmp_path, run, request):
+    file = request.getfixturevalue(queries)
+    arguments = [f"features={file}", "seeds=2", "name=mine", "figures=no", "sharpness=3", ALL]
+    code, printed, errors = run(clustering.main, *arguments)
+    assert code == 0, errors
+    found = by_representation(tmp_path / "outputs/clustering/mine")
+    assert list(found) == ["paper", "posterior (3)", "paper+posterior (3)"]
+    for cell, representation in zip(found.values(), REPRESENTATIONS, strict=True):
+        assert f"  {cell['representation']}  " in printed
+        assert cell["sharpness"] == (None if representation == "paper" else 3)
+        r, labels = written_out(file, representation, unit_rows, 3)
+        for seed in range(2):
+            clusters = KMeans(n_clusters=4, n_init="auto", random_state=seed).fit_predict(r)
+            expected = 100 * normalized_mutual_info_score(labels, clusters)
+            got = cell["scores"]["conditional"]["nmi"]["seeds"][seed]
+            assert got == pytest.approx(expected, abs=1e-4), (representation, seed)
+    nmi = {cell["scores"]["conditional"]["nmi"]["mean"] for cell in found.values()}
+    assert len(nmi) == 3  # so that none is taken for another
+    assert len({json.dumps(cell["scores"]["universal"]) for cell in found.values()}) == 1
+
+
+@pytest.mark.parametrize("queries", ["features", "several"])
+def test_few_shot_under_each_representation(queries, tmp_path, run, request):
+    file = request.getfixturevalue(queries)
+    arguments = [f"features={file}", "seeds=2", "shots=5", "name=mine", "figures=no", ALL]
+    code, _, errors = run(few_shot.main, *arguments)
+    assert code == 0, errors
+    found = by_representation(tmp_path / "outputs/few_shot/mine")
+    assert list(found) == REPRESENTATIONS
+    for representation, cell in found.items():
+        r, labels = written_out(file, representation, standard_rows, 1)
+        for seed in range(2):
+            np.random.seed(seed)
+            train, test = [], []
+            for label in range(4):
+                indices = np.where(labels == label)[0]
+                np.random.shuffle(indices)
+                train.extend(indices[:5])
+                test.extend(indices[5:])
+            classifier = LogisticRegression(max_iter=1000).fit(r[train], labels[train])
+            expected = 100 * (classifier.predict(r[test]) == labels[test]).mean()
+            got = cell["scores"]["conditional"]["5-shot"]["seeds"][seed]
+            assert got == pytest.approx(expected, abs=1e-4), (representation, seed)
+
+
+@pytest.mark.parametrize(("script", "name"), [(clustering, "clustering"), (few_shot, "few_shot")])
+def test_the_papers_representation_is_the_default(features, tmp_path, run, script, name):
+    arguments = [f"features={features}", "seeds=2", "figures=no"]
+    outputs = {"alone": [], "named": ["representation=[paper, paper]"]}
+    for label, more in outputs.items():
+        code, _, errors = run(script.main, *arguments, f"name={label}", *more)
+        assert code == 0, errors
+    alone, named = (by_representation(tmp_path / f"outputs/{name}" / n) for n in outputs)
+    assert list(alone) == list(named) == ["paper"]
+    assert alone["paper"]["key"] == named["paper"]["key"]
+    assert alone["paper"]["scores"] == named["paper"]["scores"]
+
+
+def test_another_sharpness_adds_rows_and_replaces_none(features, tmp_path, run):
+    arguments = [
+        f"features={features}",
+        "seeds=1",
+        "figures=no",
+        "representation=[paper,posterior]",
+    ]
+    folder = tmp_path / "outputs/clustering/run"
+    kept = {}
+    for sharpness, rows in ((1, 2), (2, 3), (0.7, 4), (2, 4)):
+        code, _, errors = run(clustering.main, *arguments, f"sharpness={sharpness}")
+        assert code == 0, errors
+        found = by_representation(folder)
+        assert len(found) == len(results(folder)) == rows
+        assert all(found[name]["scores"] == cell["scores"] for name, cell in kept.items())
+        kept = found
+    assert set(kept) == {"paper", "posterior", "posterior (2)", "posterior (0.7)"}
+    code, _, _ = run(clustering.main, *arguments, "seeds=2")  # those of this run are replaced
+    assert code == 0 and len(results(folder)) == 4
+
+
+@pytest.fixture
+def moods(tmp_path, monkeypatch):
+    """Arguments of a run on a data set of one's own, with a toy VLM and bases color and shape."""
+    monkeypatch.setattr(inputs, "load_vlm", lambda *_: ToyVLM())
+    for name in ("blue", "sad"):
+        make_images(tmp_path / "data/mood" / name, 6, first=10 * len(name))
+    bases = {"mood": ["blue", "happy", "glad", "angry"], "size": ["large", "tiny", "wide"]}
+    for criterion, texts in bases.items():
+        basis = TextBasis(criterion=criterion, vlm_prompt="a {text} thing", texts=texts)
+        basis.save(tmp_path / f"{criterion}.yaml")
+    arguments = ["data=folder", "criteria=mood", "bases={mood: mood.yaml}", "vlm=toy"]
+    return [*arguments, "seeds=2", "figures=no", "cache=cache"]
+
+
+def test_names_says_how_many_classes_the_basis_names(moods, tmp_path, run):
+    code, printed, errors = run(clustering.main, *moods)
+    assert code == 0, errors
+    [cell] = results(tmp_path / "outputs/clustering/run")
+    assert cell["names"] == "1/2" and "  1/2  " in printed  # blue, and not sad
+
+
+@pytest.mark.parametrize(("script", "name"), [(clustering, "clustering"), (few_shot, "few_shot")])
+def test_the_null_space_of_the_own_basis_is_none(moods, tmp_path, run, script, name):
+    more = [ALL, *(["shots=2"] if script is few_shot else [])]
+    for label, null_space in (("a", "[]"), ("b", "mood.yaml")):
+        code, _, errors = run(
+            script.main, *moods, *more, f"name={label}", f"null_space={null_space}"
+        )
+        assert code == 0 and "note: null_space" not in errors, errors
+    a, b = (results(tmp_path / f"outputs/{name}" / label) for label in "ab")
+    assert [cell["scores"] for cell in a] == [cell["scores"] for cell in b]
+
+
+def test_the_null_space_of_another_basis(moods, tmp_path, run):
+    more = ["representation=[paper,posterior]", "null_space=[mood.yaml,size.yaml]", "rank=1"]
+    code, printed, errors = run(clustering.main, *moods, *more)
+    assert code == 0, errors
+    assert "paper, null space of 2" in printed
+    vlm = ToyVLM()
+    files = sorted((tmp_path / "data/mood").rglob("*.png"))
+    image = unit_rows(direct(vlm, files).astype(float))
+    own, other = (
+        unit_rows(vlm.encode_texts(TextBasis.load(f"{name}.yaml").prompts).numpy().astype(float))
+        for name in ("mood", "size")
+    )
+    centred = other - other.mean(axis=0)
+    direction = np.linalg.eigh(centred.T @ centred)[1][:, -1]  # of most variance
+    image = unit_rows(image - np.outer(image @ direction, direction))
+    r = image @ own.T
+    p = unit_rows(np.exp(r / (2 * r.std(axis=1).mean())))
+    cells = by_representation(tmp_path / "outputs/clustering/run")
+    labels = [file.parent.name for file in files]
+    for name, x in (("paper", unit_rows(r)), ("posterior", p)):
+        clusters = KMeans(n_clusters=2, n_init="auto", random_state=0).fit_predict(x)
+        got = cells[f"{name}, null space of 2"]["scores"]["conditional"]["nmi"]["seeds"][0]
+        expected = 100 * normalized_mutual_info_score(labels, clusters)
+        assert got == pytest.approx(expected, abs=1e-4), name
+
+
+def test_an_overlap_of_criteria_is_a_note(moods, tmp_path, run):
+    basis = TextBasis.load("mood.yaml")
+    basis.first(3).save(tmp_path / "like.yaml")  # most of the same texts
+    code, _, errors = run(clustering.main, *moods, "null_space=like.yaml", "rank=2")
+    assert code == 0, errors
+    [line] = [line for line in errors.splitlines() if "null_space" in line]
+    assert line.startswith("note: null_space: ") and "the basis for 'mood' says" in line
+
+
+# --- whole runs -----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

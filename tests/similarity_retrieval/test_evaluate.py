@@ -183,6 +183,116 @@ def test_two_bases_of_one_criterion_are_told_apart(genecis, toy, evaluated):
     ]  # fmt: skip
 
 
+# --- beyond the paper -----------------------------------------------------------------------------
+
+
+def standard(values):
+    return (values - values.mean()) / values.std()
+
+
+def beyond_scores(root, representation, balance, sharpness=1.0, removed=None):
+    """CRL's scores of every template of focus_object, one at a time."""
+    vlm, basis = ToyVLM(), TextBasis.load("genecis_scene")
+    text = unit(vlm.encode_texts(basis.prompts).numpy().astype(float))
+    templates = json.loads((root / "focus_object.json").read_text())
+    named = [[t["reference"], t["target"], *t["gallery"]] for t in templates]
+    named = [[image["val_image_id"] for image in images] for images in named]
+    every = sorted({image for images in named for image in images})  # sigma is of all images
+    files = [root / "coco/val2017" / f"{i:012d}.jpg" for i in every]
+    image = dict(zip(every, unit(direct(vlm, files).astype(float)), strict=True))
+    seen = image
+    if removed is not None:
+        seen = {i: unit(x - (x @ removed) * removed) for i, x in image.items()}
+    r = {i: x @ text.T for i, x in seen.items()}
+    if representation == "posterior":
+        sigma = np.mean([x.std() for x in r.values()])
+        r = {i: np.exp(sharpness * (x - x.max()) / sigma / 2) for i, x in r.items()}
+    found = []
+    for (reference, *gallery), template in zip(named, templates, strict=True):
+        scene = np.array([unit(r[reference]) @ unit(r[g]) for g in gallery])
+        places = ("left", "right", "top", "lower", "mid")
+        prompts = [f"a photo with a {template['condition']} on the {p}" for p in places]
+        five = unit(vlm.encode_texts(prompts).numpy().astype(float))
+        asked = np.array([(five @ image[g]).mean() for g in gallery])
+        parts = standard(scene) + standard(asked)
+        found.append(parts if balance == "standard" else 10 * unit(scene) + unit(asked))
+    return np.array(found)
+
+
+def unit(x):
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def assert_recall(cell, method, scores):
+    for k in (1, 2, 3):
+        expected = 100 * np.mean([(s[1:] > s[0]).sum() < k for s in scores])
+        assert cell["scores"][method][f"R@{k}"] == pytest.approx(expected), (method, k)
+
+
+def test_each_representation_in_each_balance(cells, genecis, toy, evaluated):
+    both = ["representation=[paper,posterior]", "balance=[paper,standard]", "sharpness=2"]
+    code, printed, errors = evaluated("tasks=focus_object", *both)
+    assert code == 0, errors
+    cell = cells()["clip-b16", "focus_object"]
+    methods = ["crl", "crl, standard", "crl posterior (2)", "crl posterior (2), standard"]
+    assert [method for method in cell["scores"] if method.startswith("crl")] == methods
+    ranks = np.load(genecis.parent / "out/similarity_retrieval/run" / cell["ranks"])
+    how = [(r, b) for r in ("paper", "posterior") for b in ("paper", "standard")]
+    for method, (representation, balance) in zip(methods, how, strict=True):
+        scores = beyond_scores(genecis, representation, balance, sharpness=2)
+        assert_recall(cell, method, scores)
+        assert (ranks[f"{method}/better"] == (scores[:, 1:] > scores[:, :1]).sum(1)).all()
+        assert f"  {method}  " in printed
+    assert cell["names"] == "0/3" and "  0/3  " in printed
+    assert evaluated("tasks=focus_object", "figures=no")[0] == 0  # the default
+    assert set(cells()["clip-b16", "focus_object"]["scores"]) == {
+        "chance", "image", "text", "image+text", "crl"
+    }  # fmt: skip
+
+
+def test_names_says_how_many_conditions_the_bases_name(cells, genecis, toy, evaluated):
+    basis = TextBasis(criterion="x", vlm_prompt="a {text}", texts=["Dog", "red", "town"])
+    basis.save(genecis / "mine.yaml")
+    bases = f"bases={{focus_object: {genecis}/mine.yaml}}"
+    assert evaluated("tasks=focus_object", bases, "figures=no")[0] == 0
+    assert cells()["clip-b16", "focus_object"]["names"] == "2/3"  # dog and red, not cat
+
+
+def crl_of(cells):
+    scores = cells()["clip-b16", "focus_object"]["scores"]
+    return [found for method, found in scores.items() if method.startswith("crl")]
+
+
+def test_the_null_space_of_the_own_basis_is_none(cells, genecis, toy, evaluated):
+    settings = ["tasks=focus_object", "figures=no", "representation=[paper,posterior]"]
+    assert evaluated(*settings)[0] == 0
+    expected = crl_of(cells)
+    code, _, errors = evaluated(*settings, "null_space=genecis_scene")
+    assert code == 0 and "note: null_space" not in errors
+    assert crl_of(cells) == expected and len(expected) == 2
+
+
+def test_the_null_space_of_another_basis(cells, genecis, toy, evaluated):
+    mine = TextBasis(criterion="x", vlm_prompt="a {text}", texts=["dog", "red", "town", "tea"])
+    mine.save(genecis / "mine.yaml")
+    settings = ["tasks=focus_object", "figures=no", "representation=[paper,posterior]", "rank=1"]
+    code, printed, errors = evaluated(*settings, f"null_space=[{genecis}/mine.yaml, genecis_scene]")
+    assert code == 0, errors
+    text = unit(ToyVLM().encode_texts(mine.prompts).numpy().astype(float))
+    centred = text - text.mean(axis=0)
+    removed = np.linalg.eigh(centred.T @ centred)[1][:, -1]
+    cell = cells()["clip-b16", "focus_object"]
+    for representation in ("paper", "posterior"):
+        scores = beyond_scores(genecis, representation, "paper", removed=removed)
+        assert_recall(cell, f"crl {representation}, null space of 2", scores)
+    code, _, errors = evaluated(
+        "tasks=focus_object", "figures=no", f"null_space={genecis}/mine.yaml", "rank=3"
+    )
+    assert code == 0
+    [line] = [line for line in errors.splitlines() if "null_space" in line]
+    assert line.startswith("note: null_space: ") and "the basis for 'scene' says" in line
+
+
 @pytest.mark.parametrize(
     ("weight", "says"),
     [
