@@ -61,6 +61,47 @@ def test_everything_is_read(root):
     assert data.train.labels.dtype == np.int64
 
 
+def with_names(root, names):
+    meta = json.loads(FILES["meta.json"])
+    meta["DeepFashion"]["VALUE_NAMES"] = names
+    (root / "meta.json").write_text(json.dumps(meta))
+
+
+def test_names_of_values(root):
+    assert load(root).value_names is None
+    names = [["dots", "stripes", "none"], ["a", "b", "c", "d"]]
+    with_names(root, names)
+    assert load(root).value_names == names
+    assert load(root, "DARN", splits=["test"]).value_names is None
+
+
+NO_NAMES = pytest.mark.xfail(reason="what is in the lists is not checked", strict=True)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [],
+        7,
+        [["a", "b", "c"]],
+        [["a", "b", "c"], ["a", "b", "c"]],
+        [["a", "b", "c", "d"], ["a", "b", "c"]],
+        [["a", "b", "c"], None],
+        [["a", "b", "c"], 4],
+        pytest.param([["a", "b", 3], ["a", "b", "c", "d"]], marks=NO_NAMES),
+        pytest.param([[1, 2, 3], [1, 2, 3, 4]], marks=NO_NAMES),
+        pytest.param([["a", "b", None], ["a", "b", "c", "d"]], marks=NO_NAMES),
+        pytest.param(["abc", "abcd"], marks=NO_NAMES),
+        pytest.param({"abc": [], "abcd": []}, marks=NO_NAMES),
+    ],
+)
+def test_names_of_values_that_do_not_fit(root, names):
+    with_names(root, names)
+    with pytest.raises(UserError, match=r"meta\.json must hold .*DeepFashion") as error:
+        load(root)
+    assert "\n" not in str(error.value)
+
+
 def test_other_data_sets_and_folders(root):
     for name in FILES:
         if "train" in name or "valid" in name:

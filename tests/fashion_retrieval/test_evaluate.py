@@ -233,6 +233,124 @@ def test_heads_of_the_authors_take_the_bases_of_the_configuration(root, toy, sta
     assert cell["from"] == str(file)
 
 
+# --- beyond the paper -----------------------------------------------------------------------------
+
+
+def beyond(root, attribute, sharpness=None, removed=None):
+    """R (N, K_a) of the basis as it is, or R' with a sharpness, one image and text at a time."""
+    image, texts = embeddings(root)
+    text = l2(texts[attribute].astype(float))
+    image = l2(image.astype(float))[:39]  # nothing names the last one
+    if removed is not None:
+        image = np.array([x - sum((x @ d) * d for d in removed) for x in image])
+        image = np.array([x / np.linalg.norm(x) for x in image])
+    r = np.array([[x @ t for t in text] for x in image])
+    if sharpness is not None:
+        sigma = np.mean([np.std(row) for row in r])
+        r = np.sqrt([np.exp(sharpness * row / sigma) for row in r])
+    return np.array([row / np.linalg.norm(row) for row in r])
+
+
+def by_representation(root):
+    return {c["representation"]: c for c in cells(root) if c["method"] == "crl-free"}
+
+
+def test_a_row_for_each_representation(root, toy, start):
+    out = start("representation=[paper,posterior]", "sharpness=2")
+    found = by_representation(root)
+    assert list(found) == ["paper", "posterior (2)"]
+    expected = {
+        "paper": [conditional(root, a) for a in range(2)],
+        "posterior (2)": [beyond(root, a, sharpness=2) for a in range(2)],
+    }
+    for name, represented in expected.items():
+        scores = slow_scores(root, represented)
+        assert found[name]["scores"]["crl-free"] == pytest.approx(scores, abs=1e-3), name
+    assert "  CRL† (no training)  " in out and "  CRL†, posterior (2) (no training)  " in out
+    pictures = [file.name for file in results(root).parent.glob("top-5-crl-free-*.png")]
+    assert sum("posterior-2" in name for name in pictures) == 1 and len(pictures) == 2
+    start("representation=posterior", "figures=no")  # another sharpness replaces none
+    again = by_representation(root)
+    assert set(again) == {*found, "posterior"}
+    assert all(again[name] == found[name] for name in found)
+    scores = slow_scores(root, [beyond(root, a, sharpness=1) for a in range(2)])
+    assert again["posterior"]["scores"]["crl-free"] == pytest.approx(scores, abs=1e-3)
+
+
+def test_a_posterior_of_embeddings_from_a_file(root, toy, start, run):
+    image, texts = embeddings(root)
+    tables = {kind: table(root, kind) for kind in ("query", "candidate")}
+    file = root.parent / "features.npz"
+    np.savez(file, image=image[:39], **tables, **{f"text{a}": t for a, t in enumerate(texts)})
+    settings = [f"features={file}", f"outputs={root.parent}/out", "representation=posterior"]
+    code, _, errors = run(evaluate.main, *settings)
+    assert code == 0, errors
+    scores = slow_scores(root, [beyond(root, a, sharpness=1) for a in range(2)])
+    found = by_representation(root)["posterior"]["scores"]["crl-free"]
+    assert list(found.values()) == pytest.approx(list(scores.values()), abs=1e-3)
+
+
+def test_the_null_space_of_the_own_basis_is_none(root, toy, start):
+    """Of each attribute: what the basis of style explains is removed for texture only."""
+    settings = ["representation=posterior", "figures=no"]
+    start(*settings)
+    expected = by_representation(root)["posterior"]["scores"]["crl-free"]
+    for number, name in enumerate(ATTRIBUTES):
+        start(*settings, f"null_space={root.parent}/{name}.yaml", "rank=1")
+        found = cells(root)[1]["scores"]["crl-free"]
+        assert found[name] == expected[name]
+        assert found[ATTRIBUTES[1 - number]] != expected[ATTRIBUTES[1 - number]]
+
+
+def test_the_null_space_of_other_bases(root, toy, start):
+    basis = TextBasis(criterion="x", vlm_prompt="a {text}", texts=["dog", "red", "town", "tea"])
+    basis.save(root.parent / "mine.yaml")
+    settings = [f"null_space={root.parent}/mine.yaml", "rank=1", "figures=no"]
+    out = start("representation=[paper,posterior]", *settings)
+    text = l2(ToyVLM().encode_texts(basis.prompts).numpy().astype(float))
+    centred = text - text.mean(axis=0)
+    removed = np.linalg.eigh(centred.T @ centred)[1][:, -1:].T
+    found = by_representation(root)
+    for name, sharpness in (("paper", None), ("posterior", 1)):
+        scores = slow_scores(root, [beyond(root, a, sharpness, removed) for a in range(2)])
+        cell = found[f"{name}, null space of 1"]
+        assert cell["scores"]["crl-free"] == pytest.approx(scores, abs=1e-3), name
+        assert f"  CRL†, {name}, null space of 1 (no training)  " in out
+
+
+def test_an_overlap_of_criteria_is_a_note(root, toy, run):
+    like = f"null_space={root.parent}/texture.yaml"
+    basis = TextBasis.load(str(root.parent / "texture.yaml"))
+    basis.first(3).save(root.parent / "texture.yaml")
+    own = {"texture": f"{root.parent}/other.yaml", "style": f"{root.parent}/style.yaml"}
+    basis.save(root.parent / "other.yaml")
+    settings = [*arguments(root)[:3], f"bases={json.dumps(own)}", like, "rank=2", "figures=no"]
+    code, _, errors = run(evaluate.main, *settings)
+    assert code == 0
+    says = [line for line in errors.splitlines() if "the basis for 'texture' says" in line]
+    assert len(says) == 1 and says[0].startswith("note: null_space: ")
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (None, "-"),
+        ([["texture 1", "TEXTURE  3", "no"], ["style 6", *"abcd"]], "3/8"),
+        ([["texture 4", "a", "b"], ["texture 1", *"abcd"]], "0/8"),  # of each, its own basis
+    ],
+)
+def test_how_many_values_the_bases_name(root, toy, start, names, shown):
+    meta = json.loads((root / "meta.json").read_text())
+    if names is not None:
+        meta["DeepFashion"]["VALUE_NAMES"] = names
+    (root / "meta.json").write_text(json.dumps(meta))
+    out = start("figures=no")
+    [cell] = by_representation(root).values()
+    assert cell["names"] == shown
+    [line] = [line for line in out.splitlines() if "CRL†" in line]
+    assert f"  {shown}  " in line and "names" in out
+
+
 # --- rivals ---------------------------------------------------------------------------------------
 
 

@@ -276,7 +276,7 @@ def test_the_null_space_of_another_basis(cells, genecis, toy, evaluated):
     mine = TextBasis(criterion="x", vlm_prompt="a {text}", texts=["dog", "red", "town", "tea"])
     mine.save(genecis / "mine.yaml")
     settings = ["tasks=focus_object", "figures=no", "representation=[paper,posterior]", "rank=1"]
-    code, printed, errors = evaluated(*settings, f"null_space=[{genecis}/mine.yaml, genecis_scene]")
+    code, _, errors = evaluated(*settings, f"null_space=[{genecis}/mine.yaml, genecis_scene]")
     assert code == 0, errors
     text = unit(ToyVLM().encode_texts(mine.prompts).numpy().astype(float))
     centred = text - text.mean(axis=0)

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crl.projection import ConditionalProjection, l2, project
-from similarity_retrieval import method
 from similarity_retrieval.combiner import Combiner
 from similarity_retrieval.datasets import Templates
 from similarity_retrieval.method import (
     Features,
+    _standardised,
     baseline_scores,
     chance,
     crl_scores,
@@ -341,8 +341,8 @@ def test_scenes_that_are_equal_but_for_rounding_leave_the_condition(dtype):
 def test_the_standard_balance_ignores_level_and_scale_of_a_part(seed, scale, level):
     rng = np.random.default_rng(seed)
     scores = rng.normal(size=(4, 6))
-    found = method._standardised(scores)
-    np.testing.assert_allclose(method._standardised(scale * scores + level), found, atol=1e-6)
+    found = _standardised(scores)
+    np.testing.assert_allclose(_standardised(scale * scores + level), found, atol=1e-6)
     np.testing.assert_allclose(found.mean(axis=1), 0, atol=1e-9)
     np.testing.assert_allclose(found.std(axis=1), 1, atol=1e-9)
 
