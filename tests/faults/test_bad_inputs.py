@@ -315,6 +315,78 @@ cases(
     },
 )
 
+# --- representations beyond the paper -------------------------------------------------------------
+
+EVALUATIONS = {  # command -> the last representation that it knows
+    "clustering": "'posterior' or 'paper+posterior'",
+    "few_shot": "'posterior' or 'paper+posterior'",
+    "similarity": "or 'posterior'",
+    "fashion": "or 'posterior'",
+}
+for task, known in EVALUATIONS.items():
+    CASES += [
+        (command, arguments, words)
+        for command in (task, f"{task} of features")
+        for arguments, words in {
+            "sharpness=0": "sharpness: must be above 0.0, not 0",
+            "sharpness=-1": "sharpness: must be above 0.0, not -1",
+            "sharpness=.nan": "sharpness: must be ",
+            "sharpness=.inf": "sharpness: must be ",
+            "sharpness=1e7": "sharpness: must be at most 1000000",
+            "representation=[]": "representation: must have at least 1 (entries: 0)",
+            "representation=postrior": f"{known}, not 'postrior'",
+            "representation=[paper,7]": f"{known}, not 7",
+        }.items()
+    ]
+    CASES += [
+        (task, "rank=0", "rank: must be above 0, not 0"),
+        (task, "rank=half", "rank: must be a whole number, not 'half'"),
+        (task, "null_space=clevr4_colour", "'clevr4_colour'; did you mean 'clevr4_color'?"),
+        (task, "null_space=[none.yaml]", "cannot read none.yaml: No such file"),
+        (task, "null_space=[7]", "null_space.0: must be a text, not 7; put it in quotes"),
+        (task, "null_space=bad/bases/one_text.yaml", "the basis for 'suits' needs 2 texts or more"),
+        (task, "null_space=bad/bases/same.yaml", "its texts all look the same to the VLM"),
+        (f"{task} of features", "null_space=clevr4_color", "features replaces null_space"),
+        (f"{task} of features", "rank=2", "features replaces rank; remove it"),
+    ]
+CASES += [
+    ("similarity", "balance=[]", "balance: must have at least 1 (entries: 0)"),
+    ("similarity", "balance=standart", "must be 'paper' or 'standard', not 'standart'"),
+    ("clustering", "balance=standard", "unknown key 'balance'"),
+    ("fashion", "representation=paper+posterior", "must be 'paper' or 'posterior', not 'paper+"),
+]
+
+# --- bases that cannot tell images apart ----------------------------------------------------------
+
+OF_BASES = {  # command -> the key that gives it a bad basis
+    "clustering": "bases={suits: FILE}",
+    "few_shot": "bases={suits: FILE}",
+    "similarity": "bases={focus_object: FILE, change_object: genecis_scene}",
+    "fashion": BASES.replace("deepfashion_style", "FILE"),
+}
+for task, key in OF_BASES.items():
+    for name, words in {
+        "one_text": "the basis for 'suits' needs 2 texts or more",
+        "same": "the basis for 'suits': its texts all look the same to the VLM; use other texts",
+    }.items():
+        given = shlex.quote(key.replace("FILE", f"bad/bases/{name}.yaml"))
+        more = " texts=null" if task == "fashion" else ""
+        CASES.append((task, given + more, words))
+for task, array in {
+    "clustering": "",
+    "few_shot": "",
+    "similarity": ": scene_text",
+    "fashion": ": text0",
+}.items():
+    cases(
+        f"{task} of features",
+        "features=bad/{}.npz",
+        {
+            "one_text": f"bad/{{}}.npz{array} needs 2 texts or more",
+            "same_texts": f"bad/{{}}.npz{array}: its texts all look the same to the VLM",
+        },
+    )
+
 # --- embeddings from files ------------------------------------------------------------------------
 
 NO_ARCHIVES = {

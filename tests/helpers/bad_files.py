@@ -156,6 +156,7 @@ def configurations(bad: Path) -> None:
     bases: dict[str, dict[str, Any]] = {
         "no_texts": {"texts": []},
         "one_text": {"texts": ["one"]},
+        "same": {"vlm_prompt": "a " * 200 + "{text}"},  # the VLM reads the beginning only
         "no_slot": {"vlm_prompt": "a text"},
         "two_slots": {"vlm_prompt": "{text} {text}"},
         "repeated": {"texts": ["a b", "A  b"]},
@@ -220,6 +221,9 @@ def archives(bad: Path) -> None:
         "no_images": {"image": image[:0], "labels": labels[:0]},
         "no_texts": {"text": text[:0]},
         "one_text": {"text": text[:1], "text0": text[:1], "scene_text": text[:1]},
+        "same_texts": dict.fromkeys(
+            ("text", "text0", "scene_text"), np.arange(1, 6)[:, None] * text[:1]
+        ),
         "short": {"labels": labels[:-1]},
         "nan_labels": {"labels": with_value(labels.astype(float), np.nan)},
         "one_class": {"labels": labels * 0},
@@ -370,6 +374,10 @@ METAS: dict[str, Any] = {
     "words": {"Garments": {"ATTRIBUTES": ["a"], "ATTRIBUTES_NUM": ["many"]}},
     "no_attributes": {"Garments": {"ATTRIBUTES": [], "ATTRIBUTES_NUM": []}},
     "null_names": {"Garments": {"ATTRIBUTES": None, "ATTRIBUTES_NUM": None}},
+    "few_values": {
+        "Garments": {"ATTRIBUTES": ["a"], "ATTRIBUTES_NUM": [2], "VALUE_NAMES": [["x"]]}
+    },
+    "no_values": {"Garments": {"ATTRIBUTES": ["a"], "ATTRIBUTES_NUM": [2], "VALUE_NAMES": 7}},
 }
 TEMPLATES: dict[str, Any] = {
     "no_templates": [],
