@@ -11,6 +11,7 @@ from crl.basis import TextBasis
 from crl.embed import embed_basis
 from crl.projection import l2, null_space, overlap, parts, project
 from crl.run.cache import EMBEDDINGS
+from crl.run.errors import UserError
 from crl.vlm import VLM
 
 MOST_OVERLAP = 0.5  # above it, most of what a basis says would be removed
@@ -29,11 +30,19 @@ def directions_of_others(
 
     Args:
         others: bases of other criteria; the own basis may be among them, and is left out.
+
+    Raises:
+        UserError: the other texts are all the same, or fill all dimensions.
     """
     texts = [l2(embed_basis(vlm, b, cache)) for b in others if b.hash != own.hash]
     if not texts:
         return None
-    directions = null_space(texts, rank)
+    try:
+        directions = null_space(texts, rank)
+    except ValueError as error:
+        raise UserError(f"null_space: {error}") from error
+    if len(directions) == directions.shape[1]:
+        raise UserError("null_space leaves nothing of the images; name fewer bases or a lower rank")
     share = overlap(l2(embed_basis(vlm, own, cache)), directions)
     if share > MOST_OVERLAP:
         warnings.warn(
@@ -71,10 +80,11 @@ def rank_criteria(
         criterion: score, in nats.
 
     Raises:
-        ValueError: no criteria, or a sharpness that is not above 0 and finite.
+        ValueError: no images, criteria or texts; all texts are the same to the VLM; a sharpness
+            that is not above 0 and finite.
     """
-    if not text:
-        raise ValueError("rank_criteria needs one criterion or more")
+    if not len(image) or not text or not all(map(len, text.values())):
+        raise ValueError("rank_criteria needs one image or more, and one criterion or more")
     if not 0 < sharpness < np.inf:
         raise ValueError(f"sharpness must be above 0 and finite, not {sharpness}")
     sizes = [len(t) for t in text.values()]
@@ -88,7 +98,7 @@ def rank_criteria(
             yield r - (r @ prior)[:, None]
 
     sigma = sum(np.sqrt(r**2 @ prior).sum() for r in similarities()) / len(image)
-    if not sigma > 0:
+    if not sigma > 1e-6:  # similarities are cosines
         raise ValueError("all texts of all criteria are the same to the VLM")
     mean, entropy = np.zeros(len(prior)), np.zeros(len(prior))
     for r in similarities():

@@ -5,6 +5,7 @@ posterior, null_space, weighted  beyond the paper: sharper, without other criter
 ConditionalProjection            all of it as a scikit-learn transformer
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -92,7 +93,8 @@ def posterior(r: np.ndarray, sigma: float, sharpness: float = 1.0) -> np.ndarray
     """
     with np.errstate(over="ignore"):  # to minus infinity, of which exp is 0
         from_best = r - r.max(axis=1, keepdims=True)  # <= 0
-        return l2(np.exp(from_best * (sharpness / (2 * sigma))))
+        factor = min(sharpness / (2 * sigma), float(np.finfo(from_best.dtype).max))
+        return l2(np.exp(from_best * factor))
 
 
 def null_space(others: Sequence[np.ndarray], rank: int | None = None) -> np.ndarray:
@@ -119,23 +121,27 @@ def null_space(others: Sequence[np.ndarray], rank: int | None = None) -> np.ndar
     found = []
     for text in others:
         _, s, directions = np.linalg.svd(text - text.mean(axis=0), full_matrices=False)
-        if not s[0] > 1e-6 * len(text):
+        s = s[s > 1e-6 * len(text)]  # the others are rounding
+        if not len(s):
             raise ValueError("the texts of another criterion are all the same to the VLM")
         explained = np.cumsum(s**2) / np.sum(s**2)
         half = int(np.searchsorted(explained, 0.5)) + 1
-        found.append(directions[: half if rank is None else rank])
+        found.append(directions[: half if rank is None else min(rank, len(s))])
     _, s, directions = np.linalg.svd(np.concatenate(found), full_matrices=False)
     return directions[s > 1e-3]  # the same direction, found in two criteria, counts once
 
 
 def without(image: np.ndarray, directions: np.ndarray) -> np.ndarray:
-    """I without its part in the given directions, (N, D) or (N, Q, D), unit rows.
+    """I without its part in the given directions, (N, D) or (N, Q, D), unit rows; a row that lies
+    in them becomes zeros.
 
     Args:
         image: I, L2-normalised rows.
         directions: (d, D), orthonormal rows, of `null_space`.
     """
-    return l2(image - (image @ directions.T) @ directions)
+    rest = image - (image @ directions.T) @ directions
+    rounding = np.linalg.norm(rest, axis=-1, keepdims=True) <= 100 * np.finfo(rest.dtype).eps
+    return l2(np.where(rounding, 0, rest))
 
 
 def overlap(text: np.ndarray, directions: np.ndarray) -> float:
@@ -177,7 +183,7 @@ def weighted(parts: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> n
         raise ValueError(
             "a negative weight ranks, but cannot be clustered; use weighted_similarity"
         )
-    return np.concatenate([np.sqrt(w) * parts[c] for c, w in shares.items()], axis=1)
+    return np.concatenate([math.sqrt(w) * parts[c] for c, w in shares.items()], axis=1)
 
 
 def weighted_similarity(
@@ -197,7 +203,7 @@ def weighted_similarity(
     Raises:
         ValueError: an unknown criterion, a weight that is not finite, or no weight but 0.
     """
-    shares = _shares(queries, weights)
+    shares = _shares({c: x for c, x in queries.items() if c in candidates}, weights)
     return np.sum([w * (queries[c] @ candidates[c].T) for c, w in shares.items()], axis=0)
 
 
@@ -208,10 +214,12 @@ def _shares(parts: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> di
             raise ValueError(f"unknown criterion {criterion!r}; known: {', '.join(parts)}")
         if not np.isfinite(weight):
             raise ValueError(f"the weight of {criterion!r} must be finite, not {weight}")
-    total = sum(abs(weight) for weight in weights.values())
-    if not total > 0:
+    largest = max(map(abs, weights.values()), default=0)
+    if not largest > 0:
         raise ValueError("all weights are 0; give one criterion another weight")
-    return {criterion: weight / total for criterion, weight in weights.items() if weight}
+    scaled = {criterion: float(weight / largest) for criterion, weight in weights.items()}
+    total = sum(map(abs, scaled.values()))
+    return {criterion: weight / total for criterion, weight in scaled.items() if weight}
 
 
 class ConditionalProjection(TransformerMixin, BaseEstimator):
@@ -260,10 +268,12 @@ class ConditionalProjection(TransformerMixin, BaseEstimator):
         self.text_ = l2(text)
         self.n_features_in_ = text.shape[1]
         X = self._checked(X)
+        if not len(X):
+            raise ValueError("fit needs one image or more")
         self.mean_ = self.sigma_ = None
         if self.normalise == "standardise":
             means = [(self._similarities(X[rows]).mean(), len(X[rows])) for rows in parts(len(X))]
-            self.mean_ = np.average(*zip(*means, strict=True)) if len(means) > 1 else means[0][0]
+            self.mean_ = sum(mean * (rows / len(X)) for mean, rows in means)
         if self.normalise == "posterior":
             self.sigma_ = _spread(lambda rows: self._similarities(X[rows]), len(X))
         return self

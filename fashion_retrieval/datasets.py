@@ -178,8 +178,12 @@ def _meta(file: Path, dataset: str) -> tuple[list[str], list[int], list[list[str
         if not good or not all(type(number) is int and number > 0 for number in numbers):
             raise ValueError("not one positive number for each of some different names")
         value_names = known[dataset].get("VALUE_NAMES")
-        if value_names is not None and list(map(len, value_names)) != numbers:
-            raise ValueError("VALUE_NAMES must be a list of names for each attribute")
+        if value_names is not None:
+            lists = type(value_names) is list and all(type(v) is list for v in value_names)
+            if not lists or list(map(len, value_names)) != numbers:
+                raise ValueError("VALUE_NAMES must hold a list of names for each attribute")
+            if not all(type(name) is str for names in value_names for name in names):
+                raise ValueError("VALUE_NAMES must hold names, no numbers")
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(
             f"{file} must hold {{{dataset}: {{ATTRIBUTES: [names], ATTRIBUTES_NUM: [numbers]}}}}: "

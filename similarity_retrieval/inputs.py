@@ -1,5 +1,6 @@
 """Loads what the methods need for a configuration: embeddings, templates, bases T and Combiners."""
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -172,15 +173,15 @@ def load_inputs(config: EvaluateConfig) -> Iterator[Inputs]:
     coco = config.coco or config.root / "coco"
     files = images(data, coco, config.visual_genome or config.root / "visual_genome")
     loaded = [(model.label, *_loaded(model, config)) for model in models]
-    for label, vlm, combiner in loaded:
-        embedded = embed_images(
-            vlm, files, config.cache, config.embed_batch, config.workers, single=True
+    if "posterior" in config.representation and "paper" in config.balance:
+        warnings.warn(
+            "balance=paper was made for the paper's R, whose similarities differ little; with the "
+            "posterior the scene may drown the condition; balance=standard suits both",
+            stacklevel=2,
         )
-        image = np.asarray(embedded.image)  # (M, D), each distinct image once
-        plain = embed_texts(vlm, data.conditions, config.cache)  # (C, D)
-        for task in config.tasks:
-            features = Features(image, plain, _prompted(vlm, data, task, config))
-            texts = [
+    for label, vlm, combiner in loaded:
+        texts = {
+            task: [
                 Basis(
                     rows,
                     embed_basis(vlm, basis, config.cache),  # T, (K, D)
@@ -188,6 +189,15 @@ def load_inputs(config: EvaluateConfig) -> Iterator[Inputs]:
                 )
                 for rows, _, basis in bases[task]
             ]
+            for task in config.tasks
+        }
+        embedded = embed_images(
+            vlm, files, config.cache, config.embed_batch, config.workers, single=True
+        )
+        image = np.asarray(embedded.image)  # (M, D), each distinct image once
+        plain = embed_texts(vlm, data.conditions, config.cache)  # (C, D)
+        for task in config.tasks:
+            features = Features(image, plain, _prompted(vlm, data, task, config))
             wanted = [data.conditions[c] for c in np.unique(data.tasks[task].condition)]
             about = {
                 "criterion": " ".join(dict.fromkeys(b.criterion for _, _, b in bases[task])),
@@ -202,7 +212,7 @@ def load_inputs(config: EvaluateConfig) -> Iterator[Inputs]:
                 "precision": config.precision,
                 "device": str(vlm.device),
             }
-            yield _inputs(config, data, task, features, texts, combiner, files, about)
+            yield _inputs(config, data, task, features, texts[task], combiner, files, about)
 
 
 def _inputs(config, data, task, features, texts, combiner, files, about) -> Inputs:
@@ -211,7 +221,8 @@ def _inputs(config, data, task, features, texts, combiner, files, about) -> Inpu
     combiner_hash = weights_digest(combiner) if combiner else None
     # Distinguishes this row of the table from other rows of the same VLM, over all tasks
     fingerprint = (about["vlm_fingerprint"], combiner_hash, config.weight, config.texts)
-    settings = (config.bases, config.prompts, config.tie_policy, config.null_space, config.rank)
+    keys = "bases prompts tie_policy null_space rank representation sharpness balance".split()
+    settings = [getattr(config, key) for key in keys]
     about = {
         **about,
         "data": task,

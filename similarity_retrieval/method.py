@@ -204,8 +204,10 @@ def _length(rows: np.ndarray) -> np.ndarray:
 
 def _standardised(scores: np.ndarray) -> np.ndarray:
     """(B, G) with mean 0 and standard deviation 1 over the candidates; equal scores become 0."""
+    deviation = scores.std(axis=1, keepdims=True)
+    rounding = 100 * np.finfo(scores.dtype).eps * abs(scores).max(axis=1, keepdims=True)
     centred = scores - scores.mean(axis=1, keepdims=True)
-    return centred / _not_zero(centred.std(axis=1, keepdims=True))
+    return np.where(deviation > rounding, centred / _not_zero(deviation), 0)
 
 
 def _not_zero(length: np.ndarray) -> np.ndarray:

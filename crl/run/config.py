@@ -15,6 +15,7 @@ from pydantic import (
     Field,
     ValidationError,
     field_validator,
+    model_validator,
 )
 
 from crl.run.cache import EMBEDDINGS
@@ -112,6 +113,12 @@ class EvaluationConfig(EmbeddingConfig):
     rank: int | None = Field(
         None, gt=0, description="directions per basis of null_space; none: half of its variance"
     )
+
+    @model_validator(mode="after")
+    def _rank_of_something(self):
+        if self.rank is not None and not self.null_space:
+            raise ValueError("rank needs null_space, the bases that it is about")
+        return self
 
     def about(self, representation: str) -> dict[str, Any]:
         """What a result says of its representation; `label` for tables: `posterior (1.4)`."""

@@ -181,7 +181,7 @@ def test_impossible_sharpness(sharpness):
     [
         (1, 1),
         (2, 2),
-        pytest.param((3, 7), marks=pytest.mark.xfail(strict=True, reason="rounding is no zero")),
+        (3, 7),
     ],
 )
 def test_texts_that_are_all_the_same(sizes):

@@ -75,9 +75,6 @@ def test_names_of_values(root):
     assert load(root, "DARN", splits=["test"]).value_names is None
 
 
-NO_NAMES = pytest.mark.xfail(reason="what is in the lists is not checked", strict=True)
-
-
 @pytest.mark.parametrize(
     "names",
     [
@@ -88,11 +85,11 @@ NO_NAMES = pytest.mark.xfail(reason="what is in the lists is not checked", stric
         [["a", "b", "c", "d"], ["a", "b", "c"]],
         [["a", "b", "c"], None],
         [["a", "b", "c"], 4],
-        pytest.param([["a", "b", 3], ["a", "b", "c", "d"]], marks=NO_NAMES),
-        pytest.param([[1, 2, 3], [1, 2, 3, 4]], marks=NO_NAMES),
-        pytest.param([["a", "b", None], ["a", "b", "c", "d"]], marks=NO_NAMES),
-        pytest.param(["abc", "abcd"], marks=NO_NAMES),
-        pytest.param({"abc": [], "abcd": []}, marks=NO_NAMES),
+        [["a", "b", 3], ["a", "b", "c", "d"]],
+        [[1, 2, 3], [1, 2, 3, 4]],
+        [["a", "b", None], ["a", "b", "c", "d"]],
+        ["abc", "abcd"],
+        {"abc": [], "abcd": []},
     ],
 )
 def test_names_of_values_that_do_not_fit(root, names):

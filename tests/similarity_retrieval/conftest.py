@@ -98,7 +98,8 @@ def cells(genecis) -> Callable[[], dict[tuple[str, str], dict]]:
 
     def cells() -> dict[tuple[str, str], dict]:
         file = genecis.parent / "out/similarity_retrieval/run/results.json"
-        return {(c["label"], c["data"]): c for c in json.loads(file.read_text())["cells"]}
+        written = json.loads(file.read_text())["cells"]
+        return {(c["label"], c["data"]): c for c in reversed(written)}  # the newest is first
 
     return cells
 

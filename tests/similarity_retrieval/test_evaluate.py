@@ -248,6 +248,8 @@ def test_each_representation_in_each_balance(cells, genecis, toy, evaluated):
     assert set(cells()["clip-b16", "focus_object"]["scores"]) == {
         "chance", "image", "text", "image+text", "crl"
     }  # fmt: skip
+    file = genecis.parent / "out/similarity_retrieval/run/results.json"
+    assert cell in read_cells(file) and len(read_cells(file)) == 2  # the former ones stay
 
 
 def test_names_says_how_many_conditions_the_bases_name(cells, genecis, toy, evaluated):

@@ -138,7 +138,6 @@ def test_a_combiner_of_another_width_is_refused_before_anything_is_encoded(
     assert toy["clip-b16"].images == 0
 
 
-@pytest.mark.xfail(reason="the bases of later tasks are embedded after the first", strict=True)
 def test_the_bases_of_all_tasks_are_checked_before_the_first(genecis, toy, evaluation_refused):
     TextBasis(criterion="x", vlm_prompt="{text}", texts=["a"]).save(genecis / "one.yaml")
     bases = f"bases={{focus_object: genecis_scene, change_object: {genecis}/one.yaml}}"

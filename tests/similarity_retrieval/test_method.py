@@ -326,7 +326,6 @@ def test_scenes_that_are_all_equal_leave_the_condition():
     assert recalls({"crl": scores})["crl"] == expected
 
 
-@pytest.mark.xfail(reason="rounding is scaled up to a standard deviation of 1", strict=True)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_scenes_that_are_equal_but_for_rounding_leave_the_condition(dtype):
     features, tasks, r = equal_scenes(dtype)
