@@ -240,23 +240,22 @@ def table(cells: list[dict[str, Any]], title: str) -> str:
     return aligned(title, ["R is", *metrics, "worst"], rows, left=1)
 
 
-def changes(cells: list[dict[str, Any]], variant: Variant) -> dict[str, float]:
-    """Change against the paper's R, in points, of each criterion and metric; but not with the
-    balance `paper`, whose weight belongs to the paper's R."""
-    return {
-        f"{cell['data']} {cell['criterion']} {metric}": cell["scores"][variant.name][metric]["mean"]
-        - cell["scores"][PAPER.name][metric]["mean"]
-        for cell in cells
-        if variant.name in cell["scores"]
-        for metric in cell["scores"][variant.name]
-        if metric != "R@1, paper"
-    }
+def changes(cells: list[dict[str, Any]], variant: Variant) -> list[tuple[float, str]]:
+    """Change against the paper's R, in points, of each cell and metric, and their names; but not
+    with the balance `paper`, whose weight belongs to the paper's R."""
+    found = []
+    for cell in cells:
+        scores = cell["scores"]
+        for metric, score in scores.get(variant.name, {}).items():
+            if metric != "R@1, paper":
+                change = score["mean"] - scores[PAPER.name][metric]["mean"]
+                found.append((change, f"{cell['data']} {cell['criterion']} {metric}"))
+    return found
 
 
 def worst(cells: list[dict[str, Any]], variant: Variant) -> str:
-    found = changes(cells, variant)
-    where = min(found, key=lambda name: found[name])
-    return "-" if variant == PAPER else f"{found[where]:+.1f} {where}"
+    change, name = min(changes(cells, variant))
+    return "-" if variant == PAPER else f"{change:+.1f} {name}"
 
 
 def chosen(kinds: dict[str, list[dict[str, Any]]]) -> str:
@@ -265,7 +264,7 @@ def chosen(kinds: dict[str, list[dict[str, Any]]]) -> str:
 
     def gain(cells: list[dict[str, Any]], variant: Variant, tuning: bool) -> float:
         mine = [cell for cell in cells if (cell["data"] == TUNING) == tuning]
-        return float(np.mean(list(changes(mine, variant).values())))
+        return float(np.mean([change for change, _ in changes(mine, variant)]))
 
     gains = {
         variant.name: [gain(c, variant, t) for t in (True, False) for c in kinds.values()]
@@ -367,7 +366,8 @@ def main(argv: list[str]) -> None:
         run = Run(arguments.out, {"seeds": arguments.seeds})
         for bases in sets:
             measure(arguments.root, bases, arguments.seeds, run)
-    kinds = {k: [c for c in run.cells if c["bases"].startswith(k)] for k in ("own", "official")}
+    distinct = {cell["key"]: cell for cell in run.cells}.values()  # some lists are in several sets
+    kinds = {k: [c for c in distinct if c["bases"].startswith(k)] for k in ("own", "official")}
     kinds = {kind: cells for kind, cells in kinds.items() if cells}
     for kind, cells in kinds.items():
         print(table(cells, f"{kind} bases, percent"), end="\n\n")
