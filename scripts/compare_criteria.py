@@ -29,7 +29,6 @@ from crl.run.errors import ArgumentParser
 from crl.run.tables import aligned
 from crl.vlm import VLM, load_vlm
 
-QUERIES = 500  # the first pictures; the others are the candidates
 FOLDERS = {  # collection: its folder, and the criteria that it was drawn to vary in
     "clevr4": ("clevr_4_10k_v1/images", ("clevr4_",)),
     "genecis": ("genecis/coco/val2017", ("genecis_scene", "genecis_object")),
@@ -55,7 +54,8 @@ def two_at_once(vlm: VLM, root: Path) -> str:
         np.asarray(embed_images(vlm, load("clevr4", root, "color").paths).image)
     )  # I, (N, D)
     text = {c: embed_basis(vlm, TextBasis.load(f"clevr4_{c}")) for c in names}
-    same = {c: found[:QUERIES, None] == found[QUERIES:] for c, found in labels.items()}  # (Q, C)
+    queried = len(image) // 6  # the first pictures; the others are the candidates
+    same = {c: found[:queried, None] == found[queried:] for c, found in labels.items()}  # (Q, C)
     both = np.unique([labels["color"], labels["count"]], axis=1, return_inverse=True)[1].ravel()
     tasks = {  # wanted: its relevant pairs of pictures, the class of each picture, weights to try
         "same color, same count": (
@@ -71,15 +71,15 @@ def two_at_once(vlm: VLM, root: Path) -> str:
     }
     rows = []
     for wanted, (relevant, classes, tried) in tasks.items():
-        rows.append([wanted, "I", "-", *scores(image[:QUERIES] @ image[QUERIES:].T, relevant)])
+        rows.append([wanted, "I", "-", *scores(image[:queried] @ image[queried:].T, relevant)])
         rows[-1].append(nmi(image, classes))
         for normalise, weights in product(("l2", "posterior"), tried):
             r = {
                 c: ConditionalProjection(text[c], normalise=normalise).fit_transform(image)
                 for c in weights
             }  # R = I Tᵀ, (N, K) under each criterion
-            queries = {c: x[:QUERIES] for c, x in r.items()}
-            candidates = {c: x[QUERIES:] for c, x in r.items()}
+            queries = {c: x[:queried] for c, x in r.items()}
+            candidates = {c: x[queried:] for c, x in r.items()}
             similarity = weighted_similarity(queries, candidates, weights)
             name = " ".join(f"{c} {weight:g}" for c, weight in weights.items())
             kind = normalise.replace("l2", "paper")
@@ -87,7 +87,7 @@ def two_at_once(vlm: VLM, root: Path) -> str:
             x = None if classes is None else weighted(r, weights)
             rows[-1].append(nmi(x, classes))
     header = ["wanted", "weights", "R is", "R@1", "mAP", "k-means NMI"]
-    title = f"Two criteria at once: {QUERIES} queries, {len(image) - QUERIES} candidates, percent"
+    title = f"Two criteria at once: {queried} queries, {len(image) - queried} candidates, percent"
     return aligned(title, header, rows, left=3)
 
 

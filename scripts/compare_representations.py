@@ -2,15 +2,14 @@
 
     python scripts/make_demo_data.py --out data/demo
     python scripts/compare_representations.py
-    python scripts/compare_representations.py --official configs/official_bases
 
-The second command takes the text bases of this repository; the third also the authors' own lists
-(scripts/import_official_bases.py imports them): for each criterion of Clevr4 and Cards all that
-describe it, but for the long ones. Prints a table for each kind of bases, the sharpness that does
-best on Clevr4, and what it does on the other data sets, which had no part in the choice.
-`--robustness` also compares changed pictures, few texts and the texts of a wrong criterion. Results
-go to <out>/results.json; what is there is not measured again. Demo VLM, drawn pictures: no result
-on the paper's data.
+Prints the results with the text bases of this repository, and with `--official FOLDER` also those
+with the authors' own lists (imported by scripts/import_official_bases.py): for each criterion of
+Clevr4 and Cards all that describe it, but for the long ones. Then the sharpness that does best on
+Clevr4, and what it does on the other data sets, which had no part in the choice. `--robustness`
+also compares changed pictures, few texts and the texts of a wrong criterion. Results go to
+<out>/results.json; what is there is not measured again. Demo VLM, drawn pictures: no result on the
+paper's data.
 """
 
 from crl.run.command import command
@@ -43,7 +42,6 @@ from similarity_retrieval.method import recall, target_ranks
 
 CRITERIA = {"clevr4": ["texture", "shape", "color", "count"], "cards": ["number", "suits"]}
 ATTRIBUTES = ["texture", "fabric", "shape", "part", "style"]
-SHOTS = (1, 5, 10)
 TUNING = "clevr4"  # the sharpness is chosen on these cells, and judged on all others
 
 
@@ -83,7 +81,7 @@ class Bases:
 # --- measurements: {variant: {metric: summary over seeds}} ----------------------------------------
 
 
-def classify(inputs: classification.Inputs, seeds: int) -> dict[str, dict]:
+def classify(inputs: classification.Inputs, seeds: int, shots: list[int]) -> dict[str, dict]:
     """k-means NMI, and few-shot accuracy."""
 
     def r(variant: Variant, scale: Callable) -> np.ndarray:
@@ -102,8 +100,8 @@ def classify(inputs: classification.Inputs, seeds: int) -> dict[str, dict]:
     for variant in progress(VARIANTS, label=inputs.title, unit="representations"):
         measured[variant.name] = {"k-means NMI": nmi(r(variant, l2))}
         standardised = r(variant, standardise)
-        for shots in SHOTS:
-            measured[variant.name][f"{shots}-shot"] = accuracy(standardised, shots)
+        for n in shots:
+            measured[variant.name][f"{n}-shot"] = accuracy(standardised, n)
     return measured
 
 
@@ -153,18 +151,20 @@ def retrieve_garments(root: Path, bases: Bases) -> Iterator[tuple[str, Any, dict
         yield attribute, inputs, measured[attribute]
 
 
-def measure(root: Path, bases: Bases, seeds: int, run: Run) -> None:
+def measure(root: Path, bases: Bases, seeds: int, shots: list[int], run: Run) -> None:
     """Measure all cells with these bases: one per task and criterion."""
 
     def cell(task: str, data: str, criterion: str, inputs: Any, measured: Callable) -> None:
-        key = digest(task, criterion, inputs.digest, seeds, [v.name for v in VARIANTS])
+        key = digest(task, criterion, inputs.digest, seeds, shots, [v.name for v in VARIANTS])
         if not run.finished(key):
             about = {"task": task, "data": data, "criterion": criterion, "bases": bases.name}
             run.add(key, **about, basis_hash=inputs.digest, scores=measured())
 
     for inputs in classification_inputs(root, bases):
         about = inputs.about["data"], inputs.about["criterion"]
-        cell("classification_clustering", *about, inputs, lambda i=inputs: classify(i, seeds))
+        cell(
+            "classification_clustering", *about, inputs, lambda i=inputs: classify(i, seeds, shots)
+        )
     names = {task: bases.of("genecis_scene") for task in ("focus_object", "change_object")}
     config = similarity_inputs.EvaluateConfig(
         root=root / "genecis",
@@ -354,18 +354,21 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--root", type=Path, default=Path("data/demo"), help="the demo data")
     parser.add_argument("--official", type=Path, help="folder of imported official bases")
     parser.add_argument("--seeds", type=int, default=5, help="of k-means and few-shot")
+    parser.add_argument("--shots", type=int, nargs="+", default=[1, 5, 10], help="of few-shot")
     parser.add_argument("--robustness", action="store_true", help="also changed pictures and texts")
     parser.add_argument("--images", type=int, default=900, help="pictures for --robustness")
     parser.add_argument("--out", type=Path, default=Path("outputs/representations"))
     arguments = parser.parse_args(argv)
     if not 1 <= arguments.seeds <= 100:
         raise UserError(f"--seeds must be 1 to 100, not {arguments.seeds}")
+    if min(arguments.shots) < 1:
+        raise UserError(f"--shots must be 1 or more, not {min(arguments.shots)}")
     sets = [Bases("own", lambda name: name)]
     sets += official(arguments.official) if arguments.official else []
     with alone_in(arguments.out):
-        run = Run(arguments.out, {"seeds": arguments.seeds})
+        run = Run(arguments.out, {"seeds": arguments.seeds, "shots": arguments.shots})
         for bases in sets:
-            measure(arguments.root, bases, arguments.seeds, run)
+            measure(arguments.root, bases, arguments.seeds, arguments.shots, run)
     distinct = {cell["key"]: cell for cell in run.cells}.values()  # some lists are in several sets
     kinds = {k: [c for c in distinct if c["bases"].startswith(k)] for k in ("own", "official")}
     kinds = {kind: cells for kind, cells in kinds.items() if cells}

@@ -43,6 +43,8 @@ SMALL = {  # script, in the order in which they are run -> what is added to each
         "shots=[1]",
         "figures=no",
     ],
+    "scripts/compare_representations.py": ["--seeds", "1", "--shots", "1"],
+    "scripts/compare_criteria.py": [],
     "scripts/reproduce_tables.py": [],
 }
 # Cannot be had here: captions in the authors' files and spaCy's model.
