@@ -197,6 +197,7 @@ def load_inputs(config: EvaluateConfig) -> Iterator[Inputs]:
         stage = stages[folder]
         vlm = vlm_of(stage.vlm, stage.precision)
         about = _about_vlm(vlm, stage.vlm, stage.label, stage.precision) | stage.bases.about
+        about["names"] = _names(stage.bases, fashion.value_names)
         yield _row(
             stage.method,
             split,

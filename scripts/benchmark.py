@@ -36,7 +36,7 @@ from safetensors.torch import save_file
 
 from crl.basis import TextBasis
 from crl.embed import embed_images, embed_texts
-from crl.projection import l2, project
+from crl.projection import ConditionalProjection, l2, project, spread
 from crl.run.errors import ArgumentParser, UserError, nearest
 from crl.run.tables import aligned
 from crl.run.torchvision_fix import import_torchvision
@@ -162,6 +162,26 @@ def embedding_memory(bench: Bench) -> list[str]:
         "growth of a process of its own, its share of mapped files included",
         f"{bench.sizes.images} images, beyond the loaded model",
         f"{peak:.0f} MB",
+    ]
+
+
+def posterior(bench: Bench) -> list[str]:
+    rng, images = np.random.default_rng(0), bench.sizes.images
+    image, text = l2(rng.normal(size=(images, 512))), l2(rng.normal(size=(WIDTH, 512)))
+    image, text = image.astype(np.float32), text.astype(np.float32)
+    crl = ConditionalProjection(text, normalise="posterior").fit(image)
+    r = project(image, text)  # R = I Tᵀ
+    in_doubles = np.exp(r.astype(float) / spread(r))
+    slow = np.sqrt(in_doubles / in_doubles.sum(axis=1, keepdims=True))
+    must_agree("the posterior", crl.transform(image), slow, 1e-4)
+    product, whole = in_turn(
+        bench.sizes.rounds, lambda: project(image, text), lambda: crl.transform(image)
+    )
+    return [
+        "posterior / matrix product alone",
+        "ConditionalProjection.transform, which includes the product; I @ T.T",
+        f"{whole:.2f} s, {product:.2f} s: {images} images, {WIDTH} texts",
+        f"{whole / product:.2f} x",
     ]
 
 
@@ -365,7 +385,7 @@ def step(bench: Bench) -> list[str]:
 MEASUREMENTS: dict[str, Callable[[Bench], list[str]]] = {
     measure.__name__: measure
     for measure in (
-        cache, path, embedding_memory, ranking_memory,
+        cache, path, posterior, embedding_memory, ranking_memory,
         encodes, scoring, ranking, step,
     )
 }  # fmt: skip
