@@ -67,7 +67,7 @@ BASES = "bases={" + ", ".join(
     f"{name}: deepfashion_{name}" for name in ("texture", "fabric", "shape", "part", "style")
 ) + "}"  # fmt: skip
 for name in ("train_mlp", "fashion_evaluate"):
-    COMMANDS[name].append(BASES)
+    COMMANDS[name] += [BASES, "texts=20"]
 
 
 @pytest.fixture(scope="module")
