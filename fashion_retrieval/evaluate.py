@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from crl.projection import ConditionalProjection, l2
+from crl.projection import l2
 from crl.run.config import load_config
 from crl.run.figures import retrieval_sheet
 from crl.run.files import alone_in
@@ -44,14 +44,8 @@ def representation(inputs: Inputs, config: EvaluateConfig) -> Represent:
         return represent_tables(
             inputs.rival, split.files, tables, precision, config.embed_batch, workers
         )
-    if inputs.bases is not None:
-        kind = "posterior" if inputs.about["sharpness"] else "l2"
-        crl = [
-            ConditionalProjection(
-                basis.text, normalise=kind, sharpness=config.sharpness, removed=basis.removed
-            ).fit(inputs.image)
-            for basis in inputs.bases
-        ]
+    if inputs.projections is not None:  # beyond the paper: R' = I T_aᵀ, sharpened
+        crl = [projection.fit(inputs.image) for projection in inputs.projections]
         return lambda images, attribute: crl[attribute].transform(inputs.image[images])
     if inputs.text is None:
         return lambda images, attribute: l2(inputs.image[images])  # I, for every attribute

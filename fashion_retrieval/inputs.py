@@ -13,6 +13,7 @@ from pydantic import Field, field_validator
 from crl.basis import TextBasis
 from crl.criteria import directions_of_others
 from crl.embed import checked_basis, embed_images
+from crl.projection import ConditionalProjection
 from crl.run.config import EvaluationConfig, OneOrMore, Representations
 from crl.run.distributed import available_device
 from crl.run.errors import UserError
@@ -87,19 +88,6 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Basis:
-    """The basis of an attribute as it is, not aligned.
-
-    Attributes:
-        text: T_a, (K_a, D), not normalised.
-        removed: (d, D), directions of other criteria that are removed from I; None: none.
-    """
-
-    text: np.ndarray
-    removed: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
 class Inputs:
     """One row of the table: a representation, and the split that it is measured on.
 
@@ -107,7 +95,8 @@ class Inputs:
         method: a key of `tables.METHODS`.
         image: I, (N, D), not normalised; None for a rival.
         text: T_a of each attribute, aligned, (A, K, D); None for `universal` and for a rival.
-        bases: beyond the paper, the basis of each attribute in place of `text`, or None.
+        projections: beyond the paper, in place of `text`: R' of each attribute by its basis as it
+            is, not aligned.
         heads: trained heads over x = l2(I @ T_a.T), or None.
         rival: a network whose inputs are the images, or None.
         about: method, VLM, basis and so on, for the results file.
@@ -118,14 +107,14 @@ class Inputs:
     about: dict[str, Any]
     image: np.ndarray | None = None
     text: np.ndarray | None = None
-    bases: list[Basis] | None = None
+    projections: list[ConditionalProjection] | None = None
     heads: Heads | None = None
     rival: Rival | None = None
 
     @cached_property
     def digest(self) -> str:
         """Changes whenever the representation, the queries or the candidates do."""
-        texts = [x for b in self.bases or () for x in (b.text, b.removed)]
+        texts = [x for p in self.projections or () for x in (p.text_embeddings, p.removed)]
         arrays = [array_digest(x) for x in (self.image, self.text, *texts) if x is not None]
         seen = self.split.stamps if self.rival else arrays
         weights = self.about["vlm_fingerprint"], self.about.get("heads_hash")
@@ -153,6 +142,7 @@ def load_inputs(config: EvaluateConfig) -> Iterator[Inputs]:
         return
     fashion = load(config.root, config.dataset, config.images, [config.split])
     bases = Bases.load(config.dataset, fashion.attributes, config.bases, config.texts)
+    others = [TextBasis.load(name) for name in config.null_space]
     split = _split(config, fashion)
     records = {folder: read_record(folder, split.attributes) for folder in config.trained}
     rivals = [folder for folder, record in records.items() if record["method"] in RIVALS]
@@ -181,12 +171,12 @@ def load_inputs(config: EvaluateConfig) -> Iterator[Inputs]:
     for stage in stages.values():
         stage.check(vlm_of(stage.vlm, stage.precision))
 
-    image, texts = image_of(config.vlm, config.precision), bases.texts(vlm, config.cache)
-    others = [TextBasis.load(name) for name in config.null_space]
+    texts = bases.texts(vlm, config.cache)
     removed = [
         directions_of_others(vlm, basis, others, config.rank, config.cache)
         for basis in bases.of.values()
     ]
+    image = image_of(config.vlm, config.precision)
     about = _about_vlm(vlm, config.vlm, config.vlm, config.precision)
     about_bases = bases.about | {"names": _names(bases, fashion.value_names)}
     yield from _rows(config, split, image, texts, removed, about, about_bases, heads)
@@ -245,7 +235,9 @@ def _rows(
     for representation in config.representation:
         what: dict[str, Any] = {"text": text}
         if representation != "paper" or config.null_space:
-            what = {"bases": list(map(Basis, texts, removed))}
+            how = "l2" if representation == "paper" else representation, config.sharpness
+            pairs = zip(texts, removed, strict=True)
+            what = {"projections": [ConditionalProjection(t, None, *how, r) for t, r in pairs]}
         mine = about | config.about(representation)
         yield _row("crl-free", split, mine, image=image, **what)
     if heads is not None:

@@ -14,6 +14,7 @@ from crl.basis import TextBasis
 from crl.criteria import directions_of_others, rank_criteria
 from crl.embed import embed_basis
 from crl.projection import l2, null_space, overlap, posterior, project, spread
+from crl.run.errors import UserError
 
 N, Q, D = 7, 3, 5
 SEEDS = st.integers(0, 100)
@@ -257,3 +258,11 @@ def test_the_cache_holds_all_texts(tmp_path):
     for text_basis in (COLOR, SHAPE):
         assert np.array_equal(l2(embed_basis(vlm, text_basis, tmp_path)), embedded(text_basis))
     assert vlm.texts == []
+
+
+def test_a_null_space_that_leaves_nothing_is_refused():
+    many = basis("many", *(f"{letter} thing" for letter in "abcdefghijklmnopqrstuvwxyz"))
+    dim = ToyVLM().dim
+    assert len(null_space([embedded(many)], dim)) == dim  # the texts fill the space
+    with pytest.raises(UserError, match="null_space leaves nothing of the images"):
+        directions_of_others(ToyVLM(), COLOR, [many], dim, cache=None)

@@ -340,6 +340,7 @@ for task, known in EVALUATIONS.items():
     ]
     CASES += [
         (task, "rank=0", "rank: must be above 0, not 0"),
+        (task, "rank=2", "rank needs null_space"),
         (task, "rank=half", "rank: must be a whole number, not 'half'"),
         (task, "null_space=clevr4_colour", "'clevr4_colour'; did you mean 'clevr4_color'?"),
         (task, "null_space=[none.yaml]", "cannot read none.yaml: No such file"),
