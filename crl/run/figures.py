@@ -70,8 +70,8 @@ def cluster_sheet(
                 axis = axes[row, place * (columns + 1) + column]
                 axis.imshow(open_image(paths[member]).resize((96, 96)))
     figure.subplots_adjust(0.01, 0.01, 0.99, 1 - 0.45 / figure.get_figheight(), 0.04, 0.04)
-    names = ", ".join(map(_representation, clusters))
-    figure.suptitle(f"{title}: one row per cluster of {names}, from left to right")
+    names = "  |  ".join(map(_representation, clusters))
+    figure.suptitle(f"{title}, one row per cluster:  {names}")
     _save(figure, file)
 
 
