@@ -74,7 +74,7 @@ def rank_criteria(
         image: (N, D) or (N, Q, D), of any length.
         text: criterion: its embedded texts, (K_c, D), of any length.
         sharpness: of the posterior, see `posterior`. Chosen on two of the demo's collections and
-            verified on two others (scripts/compare_representations.py).
+            verified on two others (scripts/compare_criteria.py).
 
     Returns:
         criterion: score, in nats.
