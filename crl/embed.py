@@ -43,10 +43,14 @@ class ImageEmbeddings:
             memory map, so that only the rows in use take memory.
         kept: (N,) index of the given image of each row: all images, unless unreadable ones were
             skipped.
+        digests: N digests of the contents; copies of an image have the same one.
+        unreadable: skipped image -> why it cannot be read.
     """
 
     image: np.ndarray
     kept: np.ndarray
+    digests: list[bytes]
+    unreadable: dict[Embeddable, str]
 
 
 def embed_images(
@@ -125,9 +129,10 @@ def embed_images(
             )
         if len(kept) == 0:
             raise _unreadable(failures)
-        while (found := store.gather([digests[wanted[i]] for i in kept])) is None:
+        of_rows = [digests[wanted[i]] for i in kept]
+        while (found := store.gather(of_rows)) is None:
             store.add_all(encoded())  # what a damaged shard held
-        return ImageEmbeddings(checked(found), kept)
+        return ImageEmbeddings(checked(found), kept, of_rows, failures)
 
 
 def embed_texts(

@@ -1,4 +1,4 @@
-"""Several criteria on the demo's pictures: weighted together, and ranked without labels.
+"""Several criteria on the demo's pictures: weighted together, ranked, and clusters with names.
 
     python scripts/make_demo_data.py --out data/demo
     python scripts/compare_criteria.py
@@ -6,7 +6,8 @@
 First table: retrieval and clustering of Clevr4's pictures under two criteria at once, the same
 color and the same count; the same shape, but another color. Second table: which criterion a
 collection varies in (`crl.rank_criteria`, with all text bases of this repository), for the pictures
-of each demo data set. Demo VLM, drawn pictures: no result on the paper's data.
+of each demo data set. Third table: what clusters are called (`crl.clusters`), beside the class that
+most of their pictures have. Demo VLM, drawn pictures: no result on the paper's data.
 """
 
 from crl.run.command import command
@@ -21,13 +22,15 @@ from sklearn.metrics import average_precision_score, normalized_mutual_info_scor
 from classification_clustering.datasets import load
 from classification_clustering.method import kmeans
 from crl.basis import BASES, TextBasis
+from crl.clusters import find_clusters, name_clusters
 from crl.criteria import rank_criteria
 from crl.embed import embed_basis, embed_images
 from crl.images import image_files
-from crl.projection import ConditionalProjection, l2, weighted, weighted_similarity
+from crl.projection import ConditionalProjection, l2, project, weighted, weighted_similarity
 from crl.run.errors import ArgumentParser
 from crl.run.tables import aligned
 from crl.vlm import VLM, load_vlm
+from crl.words import standing
 
 FOLDERS = {  # collection: its folder, and the criteria that it was drawn to vary in
     "clevr4": ("clevr_4_10k_v1/images", ("clevr4_",)),
@@ -116,6 +119,31 @@ def ranking(vlm: VLM, root: Path) -> str:
     return aligned("Which criterion do these pictures vary in?", header, rows, left=4)
 
 
+def naming(vlm: VLM, root: Path) -> str:
+    """The third table: names of clusters under criteria whose classes are known."""
+    rows = []
+    for data, criteria in (
+        ("clevr4", ("color", "count", "shape", "texture")),
+        ("cards", ("suits",)),
+    ):
+        for criterion in criteria:
+            found = load(data, root, criterion)
+            image = np.asarray(embed_images(vlm, found.paths).image)
+            basis = TextBasis.load(f"{data}_{criterion}")
+            text = embed_basis(vlm, basis)
+            x = ConditionalProjection(text, normalise="posterior").fit_transform(image)
+            label = find_clusters(x, len(found.classes)).label
+            names = name_clusters(standing(project(l2(image), l2(text))), label)
+            for cluster, name in enumerate(names):
+                counts = np.bincount(found.labels[label == cluster])
+                share = f"{100 * counts.max() / counts.sum():.0f}"
+                words = ", ".join(basis.texts[word] for word in name.words)
+                margin = f"{name.margin:.1f}{' weak' if name.weak else ''}"
+                rows.append([criterion, found.classes[counts.argmax()], share, margin, words])
+    header = ["criterion", "most pictures are", "%", "margin", "name, and two more words"]
+    return aligned("What clusters are called", header, rows, left=5)
+
+
 @command
 def main(argv: list[str]) -> None:
     parser = ArgumentParser(
@@ -124,7 +152,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--root", type=Path, default=Path("data/demo"), help="the demo data")
     root = parser.parse_args(argv).root
     vlm = load_vlm("demo")
-    print(two_at_once(vlm, root), ranking(vlm, root), sep="\n\n")
+    print(two_at_once(vlm, root), ranking(vlm, root), naming(vlm, root), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ CACHE = Path(
     os.environ.get("CRL_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "crl")
 ).expanduser()
 EMBEDDINGS, LLM_ANSWERS = CACHE / "embeddings", CACHE / "llm"
+MAPS, THUMBNAILS = CACHE / "maps", CACHE / "thumbnails"
 
 
 def content_digest(content: bytes) -> bytes:

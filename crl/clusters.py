@@ -1,0 +1,187 @@
+"""Clusters of a representation, how many there are, and what they are called.
+
+x (N, K) --find_clusters--> clusters --name_clusters--> names, from the texts of the criterion
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
+from sklearn.metrics import silhouette_score
+
+from crl.run.errors import UserError
+
+COMPONENTS = (
+    50  # with more, no silhouette of the demo changes by 0.002, and all takes 5 times as long
+)
+NUMBERS = range(3, 21)  # tried by `auto`; of 2 the silhouette is nearly always among the highest
+SAMPLE = 2_000  # images whose silhouette is computed: its cost grows with their square
+WEAK = 1.5  # standard deviations, see `Name`
+STRUCTURE = {0.71: "strong", 0.51: "reasonable", 0.26: "weak"}  # Kaufman and Rousseeuw, 1990
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """The result of `find_clusters`.
+
+    Attributes:
+        label: (N,) the cluster of each image, 0 to k - 1, the largest cluster first.
+        certainty: (N,) 0 to 1: how much nearer its own centre is than the next one; 0 is halfway.
+        distance: (N,) to the own centre.
+        silhouettes: number of clusters that was tried -> mean silhouette, the best first; empty if
+            the number was given.
+        note: how the number was found, and how clear it is, as a sentence.
+    """
+
+    label: np.ndarray
+    certainty: np.ndarray
+    distance: np.ndarray
+    silhouettes: dict[int, float]
+    note: str
+
+    @property
+    def number(self) -> int:
+        return int(self.label.max()) + 1
+
+    def typical(self, cluster: int, count: int) -> np.ndarray:
+        """The images nearest to the centre of a cluster, the nearest first."""
+        mine = np.flatnonzero(self.label == cluster)
+        return mine[np.argsort(self.distance[mine], kind="stable")[:count]]
+
+    def uncertain(self, cluster: int, count: int) -> np.ndarray:
+        """The images of a cluster that are nearly as near to another, the least certain first."""
+        mine = np.flatnonzero(self.label == cluster)
+        return mine[np.argsort(self.certainty[mine], kind="stable")[:count]]
+
+
+def principal(x: np.ndarray) -> np.ndarray:
+    """The first principal components of x (N, K): at most `COMPONENTS`, float32."""
+    components = min(COMPONENTS, *x.shape)
+    if np.ptp(x, axis=0).max() == 0:  # images that are all the same
+        return np.zeros((len(x), 1), np.float32)
+    return PCA(components, svd_solver="randomized", random_state=0).fit_transform(x)
+
+
+def find_clusters(x: np.ndarray, number: int | None = None, seed: int = 0) -> Clusters:
+    """k-means on the principal components of x, (N, K); every image gets a cluster.
+
+    Args:
+        number: of clusters; None: the number in `NUMBERS` with the highest mean silhouette, on a
+            sample if there are many images. If there are fewer different images, they are fewer.
+
+    Raises:
+        UserError: a number below 1.
+    """
+    if number is not None and number < 1:
+        raise UserError(f"the number of clusters must be 1 or more, not {number}")
+    points = principal(x)
+    different = len(np.unique(points.round(6), axis=0))
+    silhouettes: dict[int, float] = {}
+    if number is None:
+        silhouettes = _silhouettes(points, different, seed)
+        number = next(iter(silhouettes), min(2, different))
+        note = _how_clear(silhouettes, number)
+    else:
+        note = f"{number} groups, as asked"
+        if number > different:
+            note = f"{different} groups: there are no more different images"
+    model = KMeans(min(number, different), n_init=5, random_state=seed).fit(points)
+    by_size = np.argsort(-np.bincount(model.labels_), kind="stable")
+    away = model.transform(points)[:, by_size]  # (N, k) distances
+    label = away.argmin(axis=1)
+    nearest = np.sort(away, axis=1)[:, :2]
+    certainty = np.ones(len(x))
+    if away.shape[1] > 1:
+        certainty = 1 - nearest[:, 0] / nearest[:, 1].clip(1e-12)
+    return Clusters(label, certainty, nearest[:, 0], silhouettes, note)
+
+
+def _silhouettes(points: np.ndarray, different: int, seed: int) -> dict[int, float]:
+    """Number of clusters -> mean silhouette of a sample, the best first."""
+    some = np.random.default_rng(seed).permutation(len(points))[:SAMPLE]
+    found = {}
+    for number in NUMBERS:
+        if number >= min(different, len(some)):
+            break
+        label = KMeans(number, n_init=3, random_state=seed).fit_predict(points[some])
+        found[number] = float(silhouette_score(points[some], label))
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def _how_clear(silhouettes: dict[int, float], number: int) -> str:
+    if not silhouettes:
+        return f"{number} groups: there are too few different images to choose a number"
+    best = silhouettes[number]
+    structure = next((word for least, word in STRUCTURE.items() if best >= least), "hardly any")
+    note = f"{number} groups, chosen by silhouette ({best:.2f}: {structure} structure)"
+    others = [f"{other} ({value:.2f})" for other, value in list(silhouettes.items())[1:3]]
+    return f"{note}; next best: {', '.join(others)}" if others else note
+
+
+@dataclass(frozen=True)
+class Name:
+    """What a cluster is called.
+
+    Attributes:
+        words: the texts on which it stands out from the rest, as numbers of texts; the name first.
+            No two clusters have a word in common.
+        strength: of each word: how much the images of the cluster stand out on it, 0 to 1 of the
+            most that any cluster does on any word.
+        margin: how much more the name fits its cluster than the next one, in standard deviations
+            of the name within clusters.
+    """
+
+    words: list[int]
+    strength: list[float]
+    margin: float
+
+    @property
+    def weak(self) -> bool:
+        """Is another cluster so near on this word that the name should not be trusted?"""
+        return self.margin < WEAK
+
+
+def name_clusters(standing: np.ndarray, label: np.ndarray, words: int = 3) -> list[Name]:
+    """Names of clusters, from the texts of a criterion, without classes.
+
+    The mean over a cluster says which texts fit it more than usual (the texts that fit best can be
+    the same for all clusters: to a VLM, some texts are near to everything). The names are given
+    one-to-one, so that their sum is the largest (the Hungarian method). The other words of a
+    cluster are texts that fit it more than any other cluster.
+
+    Args:
+        standing: (N, K), see `crl.words.standing`.
+        label: (N,) clusters, 0 to k - 1, none of them empty.
+        words: per cluster, at most; fewer if a cluster does not stand out on as many.
+
+    Returns:
+        One `Name` per cluster; clusters for which no text is left have no words.
+    """
+    number = int(label.max()) + 1
+    sizes = np.bincount(label)
+    mean = np.zeros((number, standing.shape[1]))  # (k, K)
+    np.add.at(mean, label, standing)
+    mean /= sizes[:, None]
+    within = np.sqrt(np.mean((standing - mean[label]) ** 2, axis=0))  # (K,)
+    clusters, texts = linear_sum_assignment(-mean)
+    name = dict(zip(clusters.tolist(), texts.tolist(), strict=True))
+    best, most = mean.argmax(axis=0), mean.max()
+    found = []
+    for cluster in range(number):
+        if cluster not in name:
+            found.append(Name([], [], 0.0))
+            continue
+        first = name[cluster]
+        mine = [
+            text
+            for text in np.argsort(-mean[cluster], kind="stable").tolist()
+            if best[text] == cluster and text not in name.values() and mean[cluster, text] > 0
+        ]
+        chosen = [first, *mine[: words - 1]]
+        strength = (mean[cluster, chosen] / most).clip(0, 1) if most > 0 else np.zeros(len(chosen))
+        others = np.delete(mean[:, first], cluster)
+        gap = mean[cluster, first] - others.max() if len(others) else 0.0
+        found.append(Name(chosen, strength.tolist(), float(gap / max(within[first], 1e-12))))
+    return found
