@@ -9,8 +9,9 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
-from sklearn.metrics import silhouette_score
+from sklearn.metrics import pairwise_distances, silhouette_score
 
+from crl.run.cache import COMPUTED, kept_array
 from crl.run.errors import UserError
 
 COMPONENTS = (
@@ -18,6 +19,7 @@ COMPONENTS = (
 )
 NUMBERS = range(3, 21)  # tried by `auto`; of 2 the silhouette is nearly always among the highest
 SAMPLE = 2_000  # images whose silhouette is computed: its cost grows with their square
+VERSION = 1  # of all that the silhouettes depend on
 WEAK = 1.5  # standard deviations, see `Name`
 STRUCTURE = {0.71: "strong", 0.51: "reasonable", 0.26: "weak"}  # Kaufman and Rousseeuw, 1990
 
@@ -64,10 +66,11 @@ def principal(x: np.ndarray) -> np.ndarray:
     return PCA(components, svd_solver="randomized", random_state=0).fit_transform(x)
 
 
-def find_clusters(x: np.ndarray, number: int | None = None, seed: int = 0) -> Clusters:
-    """k-means on the principal components of x, (N, K); every image gets a cluster.
+def find_clusters(points: np.ndarray, number: int | None = None, seed: int = 0) -> Clusters:
+    """k-means; every image gets a cluster.
 
     Args:
+        points: the principal components of a representation, (N, components); see `principal`.
         number: of clusters; None: the number in `NUMBERS` with the highest mean silhouette, on a
             sample if there are many images. If there are fewer different images, they are fewer.
 
@@ -76,7 +79,6 @@ def find_clusters(x: np.ndarray, number: int | None = None, seed: int = 0) -> Cl
     """
     if number is not None and number < 1:
         raise UserError(f"the number of clusters must be 1 or more, not {number}")
-    points = principal(x)
     different = len(np.unique(points.round(6), axis=0))
     silhouettes: dict[int, float] = {}
     if number is None:
@@ -92,7 +94,7 @@ def find_clusters(x: np.ndarray, number: int | None = None, seed: int = 0) -> Cl
     away = model.transform(points)[:, by_size]  # (N, k) distances
     label = away.argmin(axis=1)
     nearest = np.sort(away, axis=1)[:, :2]
-    certainty = np.ones(len(x))
+    certainty = np.ones(len(points))
     if away.shape[1] > 1:
         certainty = 1 - nearest[:, 0] / nearest[:, 1].clip(1e-12)
     return Clusters(label, certainty, nearest[:, 0], silhouettes, note)
@@ -100,13 +102,18 @@ def find_clusters(x: np.ndarray, number: int | None = None, seed: int = 0) -> Cl
 
 def _silhouettes(points: np.ndarray, different: int, seed: int) -> dict[int, float]:
     """Number of clusters -> mean silhouette of a sample, the best first."""
-    some = np.random.default_rng(seed).permutation(len(points))[:SAMPLE]
-    found = {}
-    for number in NUMBERS:
-        if number >= min(different, len(some)):
-            break
-        label = KMeans(number, n_init=3, random_state=seed).fit_predict(points[some])
-        found[number] = float(silhouette_score(points[some], label))
+    some = points[np.random.default_rng(seed).permutation(len(points))[:SAMPLE]]
+    numbers = [number for number in NUMBERS if number < min(different, len(some))]
+
+    def compute() -> np.ndarray:
+        away = pairwise_distances(some)
+        np.fill_diagonal(away, 0)  # rounding
+        model = KMeans(n_init=3, random_state=seed)
+        labels = [model.set_params(n_clusters=number).fit_predict(some) for number in numbers]
+        return np.array([silhouette_score(away, label, metric="precomputed") for label in labels])
+
+    values = kept_array(f"silhouettes-{VERSION}-{seed}", some, compute, COMPUTED)
+    found = dict(zip(numbers, values.tolist(), strict=True))
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
@@ -160,10 +167,9 @@ def name_clusters(standing: np.ndarray, label: np.ndarray, words: int = 3) -> li
         One `Name` per cluster; clusters for which no text is left have no words.
     """
     number = int(label.max()) + 1
-    sizes = np.bincount(label)
-    mean = np.zeros((number, standing.shape[1]))  # (k, K)
-    np.add.at(mean, label, standing)
-    mean /= sizes[:, None]
+    mean = np.stack(
+        [standing[label == cluster].mean(axis=0) for cluster in range(number)]
+    )  # (k, K)
     within = np.sqrt(np.mean((standing - mean[label]) ** 2, axis=0))  # (K,)
     clusters, texts = linear_sum_assignment(-mean)
     name = dict(zip(clusters.tolist(), texts.tolist(), strict=True))

@@ -1,7 +1,8 @@
 """Image files and parts of them -> pictures. What is embedded, by one rule for all:
 
-- formats: JPEG, PNG, PPM, BMP, TIFF, WebP and GIF (the first frame), told by content, not by name;
-  regular files of at most 178,956,970 pixels, which is Pillow's limit;
+- formats: JPEG, PNG, PPM, BMP, TIFF, WebP, GIF, AVIF, and HEIC if pillow-heif is installed; told by
+  content, not by name; of an animation the first frame; regular files of at most 178,956,970
+  pixels, which is Pillow's limit;
 - orientation: as the camera's EXIF entry says. Not so a crop: its box counts stored pixels;
 - transparency: on white;
 - 16 bits per pixel: 0 is black, 65,535 white; 32-bit integers likewise, others are refused;
@@ -14,17 +15,42 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
 from crl.run.errors import UserError
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 # Not all that Pillow knows: for EPS it would start Ghostscript. JPEG covers the MPO of some phones.
-FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
+FORMATS = ["JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF"]
+EXTENSIONS = ".jpg .jpeg .jfif .png .apng .ppm .pgm .bmp .tif .tiff .webp .gif".split()
+NEED = {}  # ending -> the package that would read such files
+
+
+def _more_formats() -> None:
+    """What phones and the web write, where a package for it is installed."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        register_heif_opener = None
+    formats = [
+        ("HEIF", (".heic", ".heif"), register_heif_opener is not None, "pillow-heif"),
+        ("AVIF", (".avif",), features.check("avif"), "pillow>=11.3"),
+    ]
+    for name, endings, readable, package in formats:
+        if readable:
+            FORMATS.append(name)
+            EXTENSIONS.extend(endings)
+        else:
+            NEED.update(dict.fromkeys(endings, package))
+    if register_heif_opener:
+        register_heif_opener()
+
+
+_more_formats()
 
 
 class UnreadableImage(Exception):
@@ -44,41 +70,102 @@ class Crop:
     box: tuple[int, int, int, int]
 
 
-def image_files(folder: Path | str) -> list[Path]:
-    """All image files below `folder`, by their endings, sorted by folder, then by name.
+@dataclass(frozen=True)
+class Listing:
+    """The result of `list_images`.
 
-    Links to folders are followed, but none that leads back to a folder above it. Other files are
-    left out, with a warning that counts their endings; hidden ones without.
+    Attributes:
+        folder: where the images are.
+        files: images, by their endings, sorted by folder, then by name.
+        unsupported: ending -> number of images that need another package, see `NEED`.
+        others: ending -> number of files that are no images.
+        hidden: number of files and folders whose name begins with a dot.
+        closed: folders that may not be read.
+    """
+
+    folder: Path
+    files: list[Path]
+    unsupported: Counter[str]
+    others: Counter[str]
+    hidden: int
+    closed: list[Path]
+
+    def remarks(self) -> list[str]:
+        """What is left out and why, one text each; hidden files are not worth a word."""
+        found = [
+            f"{count} {ending} left out: pip install '{NEED[ending]}' to read them"
+            for ending, count in self.unsupported.most_common()
+        ]
+        found += [f"the folder {shown(folder)} may not be read" for folder in self.closed[:3]]
+        if self.others:
+            counts = ", ".join(f"{n} {ending}" for ending, n in self.others.most_common(5))
+            found.append(f"left out, since they are no images: {counts}")
+        return found
+
+
+def list_images(folder: Path | str) -> Listing:
+    """What there is below `folder`, told by the endings of names.
+
+    Links to folders are followed, but none that leads back to a folder above it. Hidden files and
+    folders are passed over (macOS puts a `._a.jpg` beside `a.jpg`).
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder} is a file, not a folder"
+            if folder.exists()
+            else f"there is no folder {folder}"
+        )
+    found = Listing(folder, [], Counter(), Counter(), 0, [])
+    files, hidden = found.files, 0
+    pending: list[tuple[Path, frozenset]] = [(folder, frozenset())]
+    while pending:
+        directory, above = pending.pop()
+        try:
+            status, entries = directory.stat(), list(os.scandir(directory))
+        except OSError:
+            found.closed.append(directory)
+            continue
+        here = (status.st_dev, status.st_ino)
+        if here in above:
+            continue
+        for entry in entries:
+            path, ending = directory / entry.name, Path(entry.name).suffix.lower()
+            if entry.name.startswith("."):
+                hidden += 1
+            elif entry.is_dir():
+                pending.append((path, above | {here}))
+            elif ending in EXTENSIONS:
+                files.append(path)
+            elif ending in NEED:
+                found.unsupported[ending] += 1
+            else:
+                found.others[ending or "without an ending"] += 1
+    files.sort(key=lambda file: (str(file.parent), file.name))
+    return replace(found, hidden=hidden)
+
+
+def image_files(folder: Path | str) -> list[Path]:
+    """The images of `list_images`, with a warning that says what is left out.
 
     Raises:
         UserError: there is no such folder, or no image in it.
     """
-    folder = Path(folder).expanduser()
-    if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}")
-    found: list[Path] = []
-    others: Counter[str] = Counter()
-    pending: list[tuple[Path, frozenset]] = [(folder, frozenset())]
-    while pending:
-        directory, above = pending.pop()
-        status = directory.stat()
-        here = (status.st_dev, status.st_ino)
-        if here in above:
-            continue
-        for entry in os.scandir(directory):
-            path = directory / entry.name
-            if entry.is_dir():
-                pending.append((path, above | {here}))
-            elif path.suffix.lower() in EXTENSIONS:
-                found.append(path)
-            elif not entry.name.startswith("."):
-                others[path.suffix.lower() or "without an ending"] += 1
-    if others:
-        counts = ", ".join(f"{n} {ending}" for ending, n in others.most_common(5))
-        warnings.warn(f"left out in {folder}, since they are no images: {counts}", stacklevel=2)
-    if not found:
-        raise UserError(f"there are no images in {folder}")
-    return sorted(found, key=lambda file: (str(file.parent), file.name))
+    found = list_images(folder)
+    remarks = "; ".join(found.remarks())
+    if not found.files:
+        raise UserError("; ".join([f"there are no images in {found.folder}", *found.remarks()]))
+    if remarks:
+        warnings.warn(f"{found.folder}: {remarks}", stacklevel=2)
+    return found.files
+
+
+def shown(path: Path | str) -> str:
+    r"""The name of a file as text for files and terminals; bytes that are not UTF-8 as \xNN."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def file_of(image: Path | Crop) -> Path:
@@ -112,6 +199,31 @@ def open_image(image: Path | Crop, content: bytes | None = None) -> Image.Image:
     square = Image.new("RGB", (side, side))  # black
     square.paste(part, ((side - part.width) // 2, (side - part.height) // 2))
     return square
+
+
+class Thumbnail(NamedTuple):
+    """A small WebP picture, and the width and height of the image that it shows, in pixels."""
+
+    webp: bytes
+    width: int
+    height: int
+
+
+def thumbnail(file: Path, side: int = 96, quality: int = 70) -> Thumbnail:
+    """A picture of an image file whose longer side is `side` pixels or less; about 2 KB.
+
+    Raises:
+        UnreadableImage: as in `open_image`.
+    """
+    with readable(file) as opened:
+        turned = opened.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # by a quarter
+        width, height = opened.size[::-1] if turned else opened.size
+        opened.draft("RGB", (2 * side, 2 * side))  # of a JPEG; decodes no more than is needed
+        picture = to_rgb(ImageOps.exif_transpose(opened))
+        picture.thumbnail((side, side))
+        content = io.BytesIO()
+        picture.save(content, "WEBP", quality=quality)
+    return Thumbnail(content.getvalue(), width, height)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from sklearn.metrics import average_precision_score, normalized_mutual_info_scor
 from classification_clustering.datasets import load
 from classification_clustering.method import kmeans
 from crl.basis import BASES, TextBasis
-from crl.clusters import find_clusters, name_clusters
+from crl.clusters import find_clusters, name_clusters, principal
 from crl.criteria import rank_criteria
 from crl.embed import embed_basis, embed_images
 from crl.images import image_files
@@ -132,7 +132,7 @@ def naming(vlm: VLM, root: Path) -> str:
             basis = TextBasis.load(f"{data}_{criterion}")
             text = embed_basis(vlm, basis)
             x = ConditionalProjection(text, normalise="posterior").fit_transform(image)
-            label = find_clusters(x, len(found.classes)).label
+            label = find_clusters(principal(x), len(found.classes)).label
             names = name_clusters(standing(project(l2(image), l2(text))), label)
             for cluster, name in enumerate(names):
                 counts = np.bincount(found.labels[label == cluster])

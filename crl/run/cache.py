@@ -11,7 +11,7 @@ import hashlib
 import os
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -33,12 +33,35 @@ CACHE = Path(
     os.environ.get("CRL_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "crl")
 ).expanduser()
 EMBEDDINGS, LLM_ANSWERS = CACHE / "embeddings", CACHE / "llm"
-MAPS, THUMBNAILS = CACHE / "maps", CACHE / "thumbnails"
+COMPUTED, THUMBNAILS = CACHE / "computed", CACHE / "thumbnails"
 
 
 def content_digest(content: bytes) -> bytes:
     """16 bytes that change whenever `content` does."""
     return hashlib.blake2b(content, digest_size=16).digest()
+
+
+def kept_array(
+    what: str, points: np.ndarray, make: Callable[[], np.ndarray], cache: Path | None
+) -> np.ndarray:
+    """What `make` computes from `points`, which takes long: computed once, and kept on disk.
+
+    Args:
+        what: names the computation, and its version: other settings need another name.
+        points: all that the result depends on.
+        cache: the folder; None keeps nothing.
+    """
+    if cache is None:
+        return make()
+    key = hashlib.blake2b(np.ascontiguousarray(points), digest_size=16)
+    key.update(f"{points.shape} {points.dtype}".encode())
+    file = cache / f"{what}-{key.hexdigest()}.npy"
+    with suppress(OSError, ValueError, EOFError):  # missing or damaged: computed again
+        return np.load(file, allow_pickle=False)
+    found = make()
+    with atomic_path(file) as temporary, open(temporary, "wb") as opened:
+        np.save(opened, found, allow_pickle=False)
+    return found
 
 
 class Store:

@@ -1,12 +1,10 @@
 """Two-dimensional maps of a representation: images that are alike lie together."""
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
 
-from crl.run.cache import MAPS
-from crl.run.files import atomic_path
+from crl.run.cache import COMPUTED, kept_array
 from crl.run.progress import progress
 
 MOST_TSNE = 5_000  # images; of more, t-SNE takes minutes
@@ -16,7 +14,7 @@ EARLY, LATER = 100, 250
 VERSION = 1
 
 
-def map_points(points: np.ndarray, label: str, cache: Path | None = MAPS) -> np.ndarray:
+def map_points(points: np.ndarray, label: str, cache: Path | None = COMPUTED) -> np.ndarray:
     """(N, 2) float32: t-SNE of points (N, components), or their first two components if there are
     more than `MOST_TSNE`, fewer than 5, or all the same. The same points give the same map.
 
@@ -28,20 +26,7 @@ def map_points(points: np.ndarray, label: str, cache: Path | None = MAPS) -> np.
     spread = np.ptp(points, axis=0).max()
     if not 5 <= len(points) <= MOST_TSNE or points.shape[1] < 2 or not spread:
         return np.pad(points, ((0, 0), (0, 2)))[:, :2].astype(np.float32)
-    key = hashlib.blake2b(np.ascontiguousarray(points), digest_size=16).hexdigest()
-    kept = cache and cache / f"{VERSION}-{key}.npy"
-    if kept and kept.is_file():
-        try:
-            found = np.load(kept, allow_pickle=False)
-            if found.shape == (len(points), 2):
-                return found
-        except (OSError, ValueError, EOFError):
-            pass  # damaged: made again
-    found = _tsne(points, label)
-    if kept:
-        with atomic_path(kept) as temporary, open(temporary, "wb") as file:
-            np.save(file, found)
-    return found
+    return kept_array(f"map-{VERSION}", points, lambda: _tsne(points, label), cache)
 
 
 def _tsne(points: np.ndarray, label: str) -> np.ndarray:

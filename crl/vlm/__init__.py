@@ -26,10 +26,18 @@ from crl.vlm.contract import PRECISIONS, VLM, LoadedVLM, Parts, Preprocess
 __all__ = ["VLM", "LoadedVLM", "Preprocess", "find_vlm", "load_trainable", "load_vlm"]
 
 DEMO = Path(__file__).resolve().parent.parent / "assets" / "demo_vlm"
-ALIASES = {  # the paper's VLMs; OpenAI and MetaCLIP weights were trained with QuickGELU
+ALIASES = {  # OpenAI's, MetaCLIP's and these DFN weights were trained with QuickGELU
+    # the paper's
     "clip": "open_clip:ViT-B-32-quickgelu/openai",
     "clip-b16": "open_clip:ViT-B-16-quickgelu/openai",
     "metaclip": "open_clip:ViT-B-32-quickgelu/metaclip_400m",
+    # newer and stronger ones
+    "siglip2": "open_clip:ViT-B-16-SigLIP2/webli",
+    "siglip2-l": "open_clip:ViT-L-16-SigLIP2-256/webli",
+    "pe": "open_clip:PE-Core-B-16/meta",
+    "pe-l": "open_clip:PE-Core-L-14-336/meta",
+    "dfn": "open_clip:ViT-B-16-quickgelu/dfn2b",
+    "dfn-l": "open_clip:ViT-L-14-quickgelu/dfn2b",
 }
 HUB = {"align": "kakaobrain/align-base", "blip2": "Salesforce/blip2-itm-vit-g"}
 MEMBERS = ("name", "dim", "device", "fingerprint", "preprocess", "encode_images", "encode_texts")
@@ -43,7 +51,8 @@ def load_vlm(
     """Load a VLM in eval mode.
 
     Args:
-        name: `clip`, `clip-b16`, `metaclip`, `align`, `blip2` or `demo`;
+        name: `clip`, `clip-b16`, `metaclip`, `align`, `blip2` (the paper's); `siglip2`,
+            `siglip2-l`, `pe`, `pe-l`, `dfn`, `dfn-l` (newer; `-l`: larger and slower); `demo`;
             `open_clip:<model>/<tag>` with any model and tag of open_clip;
             `open_clip:<model>/<file>` with a checkpoint file (absolute path: two slashes);
             a folder: open_clip's (open_clip_config.json) or transformers' ALIGN or BLIP-2;

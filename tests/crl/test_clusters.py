@@ -20,7 +20,7 @@ def blobs(number=5, each=20, width=8, spread=0.1, seed=0):
 @pytest.mark.parametrize("number", [3, 5, 8])
 def test_the_number_is_chosen_and_every_image_has_a_cluster(number):
     x, truth = blobs(number)
-    found = find_clusters(x)
+    found = find_clusters(principal(x))
     assert found.number == number
     assert adjusted_rand_score(truth, found.label) == 1
     assert list(found.silhouettes) == sorted(
@@ -32,24 +32,24 @@ def test_the_number_is_chosen_and_every_image_has_a_cluster(number):
 
 def test_no_structure_is_said():
     x = np.random.default_rng(0).normal(size=(300, 20))
-    assert "hardly any structure" in find_clusters(x).note
+    assert "hardly any structure" in find_clusters(principal(x)).note
 
 
 def test_the_largest_cluster_is_first_and_the_same_call_gives_the_same():
     x, _ = blobs()
     x = x[20:]  # the others
     x = np.concatenate([x, x[:10] + 1e-3])
-    found = find_clusters(x, 4)
+    found = find_clusters(principal(x), 4)
     sizes = np.bincount(found.label)
     assert sizes.tolist() == [30, 20, 20, 20]
-    np.testing.assert_array_equal(find_clusters(x, 4).label, found.label)
+    np.testing.assert_array_equal(find_clusters(principal(x), 4).label, found.label)
 
 
 def test_typical_images_are_near_the_centre_and_uncertain_ones_between_two():
     x, _ = blobs(2, each=30, width=2, spread=0.01)
     x[7] = [0.51, 0.49]  # nearly halfway
     x[5] = x[:30].mean(axis=0)  # the centre of its cluster
-    found = find_clusters(x, 2)
+    found = find_clusters(principal(x), 2)
     mine = found.label[7]
     assert found.uncertain(mine, 3)[0] == 7
     assert found.typical(found.label[5], 3)[0] == 5
@@ -70,7 +70,7 @@ def test_typical_images_are_near_the_centre_and_uncertain_ones_between_two():
     ],
 )
 def test_few_images_and_images_that_are_the_same(x, number, clusters):
-    found = find_clusters(x, number)
+    found = find_clusters(principal(x), number)
     assert found.number == clusters and len(found.label) == len(x)
     assert np.isfinite(found.certainty).all()
     assert found.note

@@ -1,0 +1,267 @@
+"use strict";
+// Everything on the page is made from one block of data. Names come from files and language
+// models: they become text nodes, never HTML.
+
+const $ = id => document.getElementById(id);
+const data = JSON.parse($("data").textContent);
+const count = data.names.length;
+const PAGE = 120;  // pictures in the gallery at once
+const PER_DEVIATION = 25;
+
+function numbers(text, Kind) {
+  const bytes = Uint8Array.from(atob(text), letter => letter.charCodeAt(0));
+  return new Kind(bytes.buffer);
+}
+for (const panel of data.panels) {
+  panel.cluster = numbers(panel.cluster, Uint16Array);
+  for (const key of ["neighbours", "slider_texts", "best", "shared"]) panel[key] = numbers(panel[key], Uint16Array);
+  panel.probability = numbers(panel.probability, Float32Array);
+  panel.confidence = numbers(panel.confidence, Float32Array);
+  panel.standing = numbers(panel.standing, Int8Array);
+  panel.title = panel === data.panels[0] ? "all that they show" : panel.name;
+}
+const criteria = data.panels.slice(1);
+const labelled = data.panels.filter(panel => panel.label);
+const row = (values, image) => values.subarray(image * values.length / count, (image + 1) * values.length / count);
+const thumbnail = image => "data:image/webp;base64," + data.thumbnails[image];
+const percent = share => share >= 0.095 ? Math.round(100 * share) + " %" : (100 * share).toFixed(1) + " %";
+const all = Array.from({ length: count }, (_, image) => image);
+
+function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key === "style" || key.startsWith("aria-")) element.setAttribute(key, value);
+    else element[key] = value;
+  }
+  element.append(...children);
+  return element;
+}
+const option = (value, text) => make("option", { value }, text);
+const dot = color => make("span", { className: "dot", style: `background: ${color}` });
+
+function picture(image, list) {
+  const button = make("button", { type: "button", className: "picture", title: data.names[image] });
+  button.append(make("img", { loading: "lazy", alt: data.names[image], src: thumbnail(image) }));
+  button.onclick = () => openDetail(image, list);
+  return button;
+}
+function bars(pairs, said = percent) {
+  const element = make("div", { className: "bars" });
+  const most = Math.max(...pairs.map(pair => pair[1]), 1e-9);
+  for (const [text, share] of pairs) {
+    element.append(make("span", {}, text), make("div", { className: "bar", title: said(share), style: `width: ${100 * share / most}%` }));
+  }
+  return element;
+}
+const words = (panel, image) => [...row(panel.best, image)].map((text, k) => [panel.words[text], row(panel.probability, image)[k]]);
+
+// ---- which pictures are chosen: those in the lasso that pass all filters
+
+let drawn = null;     // a Set of images, or null
+let chosen = all;     // in the order of the gallery
+let source = null;    // Bokeh's, shared by all maps
+let ours = false;     // is this change of the selection ours?
+
+function deviations() {
+  // of the slider's text, one number per image; null without a text
+  const panel = criteria[$("text-view").value];
+  const place = panel ? panel.slider_texts.findIndex(text => panel.words[text] === $("text").value.trim()) : -1;
+  return place < 0 ? null : panel.standing.subarray(place * count, (place + 1) * count);
+}
+function choose() {
+  const part = $("name").value.trim().toLowerCase();
+  const wanted = data.panels.map((_, k) => $("cluster-" + k).value);
+  const level = deviations(), above = PER_DEVIATION * Number($("above").value);
+  chosen = all.filter(image =>
+    (!drawn || drawn.has(image)) &&
+    (!part || data.names[image].toLowerCase().includes(part)) &&
+    wanted.every((cluster, k) => cluster === "" || data.panels[k].cluster[image] === Number(cluster)) &&
+    (!level || level[image] >= above));
+  if (level) chosen.sort((a, b) => level[b] - level[a]);
+  if ($("doubtful").checked) {
+    const doubt = image => Math.min(...labelled.map(panel => panel.confidence[image]));
+    chosen.sort((a, b) => doubt(a) - doubt(b));
+  }
+  const some = drawn || part || level || wanted.some(cluster => cluster !== "");
+  $("chosen").textContent = some ? `${chosen.length.toLocaleString("en")} of ${count.toLocaleString("en")} pictures chosen` : `all ${count.toLocaleString("en")} pictures`;
+  $("clear").disabled = !some;
+  $("above-value").textContent = $("above").value;
+  if (source) {
+    ours = true;
+    source.selected.indices = some ? [...chosen] : [];
+    ours = false;
+  }
+  $("gallery").replaceChildren();
+  showMore();
+}
+function showMore() {
+  const have = $("gallery").childElementCount;
+  $("gallery").append(...chosen.slice(have, have + PAGE).map(image => picture(image, chosen)));
+  $("more").hidden = $("gallery").childElementCount >= chosen.length;
+  $("more").textContent = `Show more (${(chosen.length - $("gallery").childElementCount).toLocaleString("en")} left)`;
+}
+function clear() {
+  drawn = null;
+  for (const field of document.querySelectorAll("#name, #text, #cluster-filters select")) field.value = "";
+  choose();
+}
+function only(clusters) {
+  // clusters: number of a panel -> number of a cluster
+  clear();
+  for (const [panel, cluster] of Object.entries(clusters)) $("cluster-" + panel).value = cluster;
+  choose();
+  $("gallery-title").scrollIntoView({ behavior: "smooth", block: "start" });
+}
+function download() {
+  const quote = name => /[",\r\n]/.test(name) ? '"' + name.replaceAll('"', '""') + '"' : name;
+  const lines = ["file", ...chosen.map(image => quote(data.names[image]))].join("\n") + "\n";
+  const link = make("a", { download: "pictures.csv", href: URL.createObjectURL(new Blob([lines], { type: "text/csv" })) });
+  link.click();
+  URL.revokeObjectURL(link.href);
+}
+
+// ---- filters, legend, clusters, cross table
+
+data.panels.forEach((panel, k) => {
+  const select = make("select", { id: "cluster-" + k, onchange: choose }, option("", "any cluster"));
+  panel.clusters.forEach((cluster, c) => select.append(option(c, cluster.name)));
+  $("cluster-filters").append(make("label", {}, panel.title + " ", select));
+  $("color-by").append(option(k, panel.title));
+});
+criteria.forEach((panel, k) => $("text-view").append(option(k, panel.name)));
+$("text-filter").hidden = !criteria.length;
+function listTexts() {
+  const panel = criteria[$("text-view").value];
+  $("text").value = "";
+  if (panel) $("texts").replaceChildren(...[...panel.slider_texts].map(text => option(panel.words[text], "")));
+}
+
+function paint() {
+  const k = Number($("color-by").value), panel = data.panels[k];
+  if (source) {
+    source.data.color = Array.from(panel.cluster, cluster => panel.clusters[cluster].color);
+    source.change.emit();
+  }
+  $("legend").replaceChildren(...panel.clusters.map((cluster, c) => make("li", {},
+    make("button", { type: "button", onclick: () => only({ [k]: c }) }, dot(cluster.color), cluster.name))));
+}
+
+function card(panel, k, cluster, c) {
+  const size = panel.cluster.reduce((sum, found) => sum + (found === c), 0);
+  const element = make("article", { className: "card" }, make("h3", {}, dot(cluster.color),
+    make("button", { type: "button", className: "title", onclick: () => only({ [k]: c }) }, cluster.name)));
+  if (cluster.weak) element.firstChild.append(make("span", { className: "weak", title: "Another cluster has nearly as much of this: do not trust the name." }, "weak name"));
+  element.append(make("p", { className: "quiet" }, `${size.toLocaleString("en")} pictures`));
+  if (cluster.words.length) element.append(bars(cluster.words, share => "stands out by it"));
+  const typical = cluster.typical, uncertain = cluster.uncertain;
+  element.append(make("div", { className: "pictures" }, ...typical.map(image => picture(image, typical))));
+  if (size > typical.length) element.append(make("p", { className: "quiet" }, "least certain"),
+    make("div", { className: "pictures few" }, ...uncertain.map(image => picture(image, uncertain))));
+  return element;
+}
+[...criteria, data.panels[0]].forEach(panel => {
+  const k = data.panels.indexOf(panel);
+  $("clusters").append(make("h3", {}, panel.title), make("p", { className: "hint" }, panel.note + "."));
+  $("clusters").append(make("div", { className: "cards" }, ...panel.clusters.map((cluster, c) => card(panel, k, cluster, c))));
+});
+
+function cross() {
+  const r = Number($("cross-rows").value), c = Number($("cross-columns").value);
+  const rows = data.panels[r], columns = data.panels[c];
+  const counts = rows.clusters.map(() => new Array(columns.clusters.length).fill(0));
+  for (const image of all) counts[rows.cluster[image]][columns.cluster[image]] += 1;
+  const most = Math.max(...counts.flat());
+  const head = make("tr", {}, make("th"), ...columns.clusters.map(cluster => make("th", { scope: "col" }, cluster.name)));
+  $("cross-table").replaceChildren(head, ...rows.clusters.map((cluster, i) => make("tr", {}, make("th", { scope: "row" }, cluster.name),
+    ...columns.clusters.map((other, j) => {
+      const button = make("button", { type: "button", disabled: !counts[i][j], style: `--share: ${counts[i][j] / most}` }, String(counts[i][j]));
+      button.setAttribute("aria-label", `${counts[i][j]} pictures: ${cluster.name}, ${other.name}`);
+      button.onclick = () => only({ [r]: i, [c]: j });
+      return make("td", {}, button);
+    }))));
+}
+data.panels.forEach((panel, k) => {
+  for (const id of ["cross-rows", "cross-columns"]) $(id).append(option(k, panel.title));
+});
+if (criteria.length) {
+  $("cross").hidden = false;
+  $("cross-rows").value = 1;
+  $("cross-columns").value = criteria.length > 1 ? 2 : 0;
+  $("color-by").value = 1;
+  cross();
+}
+
+// ---- one picture
+
+let shown = null, within = all;
+
+function openDetail(image, list) {
+  shown = image;
+  within = list;
+  const place = within.indexOf(image);
+  const step = by => openDetail(within[(place + by + within.length) % within.length], within);
+  const head = make("div", { className: "detail-head" }, make("h3", {}, data.names[image]),
+    make("button", { type: "button", title: "Previous (left arrow)", onclick: () => step(-1) }, "‹"),
+    make("button", { type: "button", title: "Next (right arrow)", onclick: () => step(1) }, "›"),
+    make("button", { type: "button", title: "Close (Escape)", onclick: () => $("detail").close() }, "✕"));
+  // The file itself, where the page can reach it; else the small picture.
+  const large = make("img", { className: "large", alt: data.names[image], src: thumbnail(image) });
+  const file = new Image();
+  file.onload = () => { large.src = file.src; };
+  file.src = data.places[image];
+  const left = make("div", {}, large, make("p", { className: "quiet" }, `${data.sizes[image].join(" × ")} pixels, `,
+    make("a", { href: data.places[image], target: "_blank" }, "open the file")));
+  const right = make("div");
+  for (const panel of criteria) {
+    right.append(make("h3", {}, panel.name + ": " + panel.clusters[panel.cluster[image]].name), bars(words(panel, image)));
+    if (panel.label) right.append(make("p", {}, `label: ${panel.label[image]} (${percent(panel.confidence[image])} sure)`));
+  }
+  const body = make("div", { className: "detail-body" }, left, right);
+  const near = make("div");
+  data.panels.forEach((panel, k) => {
+    const around = [...row(panel.neighbours, image)], M = around.length;
+    if (!M) return;
+    const why = row(panel.shared, image), each = why.length / M;
+    near.append(make("h3", {}, k ? `nearest under ${panel.name}` : "nearest by all that they show"),
+      make("div", { className: "near" }, ...around.map((other, m) => make("div", {}, picture(other, around),
+        make("small", { className: "quiet" }, [...why.subarray(m * each, (m + 1) * each)].map(text => panel.words[text]).join(", "))))));
+  });
+  $("detail").replaceChildren(head, body, near);
+  $("detail").onkeydown = event => {
+    if (event.key === "ArrowLeft") step(-1);
+    else if (event.key === "ArrowRight") step(1);
+  };
+  if (!$("detail").open) $("detail").showModal();
+  $("detail").scrollTop = 0;
+}
+$("detail").onclick = event => { if (event.target === $("detail")) $("detail").close(); };
+
+// ---- start
+
+$("name").oninput = $("above").oninput = $("text").oninput = $("doubtful").onchange = choose;
+$("text-view").onchange = () => { listTexts(); choose(); };
+$("color-by").onchange = paint;
+$("cross-rows").onchange = $("cross-columns").onchange = cross;
+$("clear").onclick = clear;
+$("download").onclick = download;
+$("more").onclick = showMore;
+$("order-label").hidden = !labelled.length;
+listTexts();
+
+function start() {
+  source = window.Bokeh && Bokeh.documents.length ? Bokeh.documents[0].get_model_by_name("images") : null;
+  if (!source) return setTimeout(start, 30);
+  source.data.picture = all.map(thumbnail);
+  source.data.about = all.map(image => [data.names[image], ...criteria.map(panel =>
+    `${panel.name}: ` + words(panel, image).slice(0, 3).map(([text, share]) => `${text} ${percent(share)}`).join(", "))].join("\n"));
+  source.selected.change.connect(() => {
+    if (ours) return;
+    drawn = source.selected.indices.length ? new Set(source.selected.indices) : null;
+    choose();
+  });
+  paint();
+  document.body.dataset.ready = "yes";
+}
+choose();
+paint();
+start();

@@ -1,0 +1,254 @@
+"""One HTML page to look at a collection: no network, no server. The maps are Bokeh's.
+
+`write_report` fills report.html, which extends page.html; report.js makes the page answer.
+"""
+
+import base64
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bokeh.embed import components
+from bokeh.models import (
+    BoxSelectTool,
+    ColumnDataSource,
+    HoverTool,
+    LassoSelectTool,
+    PanTool,
+    Range1d,
+    ResetTool,
+    TapTool,
+    WheelZoomTool,
+)
+from bokeh.palettes import Category20_20
+from bokeh.plotting import figure
+from bokeh.resources import Resources
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
+from matplotlib.colors import CSS4_COLORS, XKCD_COLORS
+
+from crl.run.files import write_text
+
+ASSETS = Path(__file__).resolve().parent / "assets" / "report"
+PALETTE = [*Category20_20[::2], *Category20_20[1::2]]  # the strong ones first
+COLORS = {**{name.removeprefix("xkcd:"): c for name, c in XKCD_COLORS.items()}, **CSS4_COLORS}
+# Bytes of each view's standing: above it, only the texts that vary most get a slider.
+MOST_STANDING = 6_000_000
+PER_DEVIATION = 25  # standing is kept in steps of 1/25 standard deviation, up to 5
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster, as its card shows it.
+
+    Attributes:
+        words: text, and how much the cluster stands out by it, 0 to 1.
+        weak: another cluster has so much of the name that it should not be trusted.
+        typical, uncertain: numbers of images.
+    """
+
+    name: str
+    words: list[tuple[str, float]]
+    weak: bool
+    typical: list[int]
+    uncertain: list[int]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """N images under one criterion, or under none: then there are no words.
+
+    Attributes:
+        points: (N, 2) coordinates of the map.
+        cluster: (N,) number of the cluster of each image.
+        neighbours: (N, M) the nearest images, the nearest first.
+        note: a sentence about the clusters.
+        words: K texts.
+        standing: (N, K) how much more than usual each text fits, in standard deviations.
+        best, probability: (N, 5) the texts by which an image stands out, 0 to 1.
+        shared: (N, M, 3) the texts by which an image and its neighbour both stand out.
+        origin: who wrote the texts.
+        label, confidence: (N,) guessed labels, 0 to 1; None without labels.
+    """
+
+    name: str
+    points: np.ndarray
+    cluster: np.ndarray
+    clusters: list[Cluster]
+    neighbours: np.ndarray
+    note: str = ""
+    words: list[str] = field(default_factory=list)
+    standing: np.ndarray | None = None
+    best: np.ndarray | None = None
+    probability: np.ndarray | None = None
+    shared: np.ndarray | None = None
+    origin: str = ""
+    label: list[str] | None = None
+    confidence: np.ndarray | None = None
+
+
+def write_report(
+    file: Path,
+    title: str,
+    facts: dict[str, str],
+    names: list[str],
+    places: list[str],
+    sizes: np.ndarray,
+    thumbnails: list[bytes],
+    panels: list[Panel],
+    banner: str = "",
+    sample: str = "",
+) -> None:
+    """Write the page, atomically.
+
+    Args:
+        facts: what a reader must know: name -> value.
+        names: N file names. places: N links to the files; the page works without them too.
+        sizes: (N, 2) width and height in pixels.
+        thumbnails: N small WebP pictures.
+        panels: the universal embedding first, then the criteria.
+        banner: a warning above all. sample: says that these are not all images.
+    """
+    script, maps = components({f"map{i}": plot for i, plot in enumerate(_maps(panels))})
+    data = {
+        "names": names,
+        "places": places,
+        "sizes": np.asarray(sizes).tolist(),
+        "thumbnails": [base64.b64encode(picture).decode() for picture in thumbnails],
+        "panels": [_plain(panel) for panel in panels],
+    }
+    page = render(
+        "report.html",
+        title=title,
+        facts=facts,
+        banner=banner,
+        sample=sample,
+        count=len(names),
+        panels=panels,
+        maps=[Markup(maps[f"map{i}"]) for i in range(len(panels))],
+        data=data,
+        bokeh=Markup(Resources("inline", components=["bokeh"]).render()),
+        maps_script=Markup(script),
+    )
+    write_text(file, page)
+
+
+def render(template: str, **values: Any) -> str:
+    """A page from a template of `assets/report`; all values are escaped."""
+    pages = Environment(loader=FileSystemLoader(ASSETS), autoescape=True, trim_blocks=True)
+    pages.policies["json.dumps_kwargs"] = {"sort_keys": False}
+    pages.globals["asset"] = lambda name: Markup((ASSETS / name).read_text(encoding="utf-8"))
+    return pages.get_template(template).render(**values)
+
+
+def _maps(panels: Sequence[Panel]) -> list[figure]:
+    """One Bokeh figure per panel. They share one source: what is selected in one is so in all."""
+    count = len(panels[0].points)
+    empty = [""] * count  # filled by report.js, which has the words and pictures already
+    columns: dict[str, Any] = {"picture": empty, "about": empty, "color": ["gray"] * count}
+    for number, panel in enumerate(panels):
+        columns[f"x{number}"], columns[f"y{number}"] = panel.points.T.astype(np.float32)
+    source = ColumnDataSource(columns, name="images")
+    plots = []
+    for number, panel in enumerate(panels):
+        plot = figure(
+            height=340,
+            sizing_mode="stretch_width",
+            x_range=_range(panel.points[:, 0]),
+            y_range=_range(panel.points[:, 1]),
+            x_axis_type=None,
+            y_axis_type=None,
+            background_fill_alpha=0,
+            border_fill_alpha=0,
+            outline_line_alpha=0,
+            toolbar_location="above",
+            tools=[],
+        )
+        points = plot.scatter(
+            f"x{number}",
+            f"y{number}",
+            source=source,
+            size=7 if count < 2000 else 5,
+            fill_color="color",
+            line_color="gray",
+            line_width=0.4,
+            fill_alpha=0.9,
+            line_alpha=0.9,
+            nonselection_fill_alpha=0.07,
+            nonselection_line_alpha=0.05,
+        )
+        lasso = LassoSelectTool(continuous=False)
+        hover = HoverTool(renderers=[points], limit=1, tooltips=_TOOLTIP, point_policy="snap_to_data")
+        tools = [lasso, BoxSelectTool(), PanTool(), WheelZoomTool(), ResetTool(), TapTool(), hover]
+        plot.add_tools(*tools)
+        plot.toolbar.active_drag, plot.toolbar.active_scroll = lasso, None
+        plot.toolbar.logo = None
+        plots.append(plot)
+    return plots
+
+
+_TOOLTIP = """<div class="tip"><img src="@picture" alt=""><div class="tip-text">@about</div></div>"""
+
+
+def _range(values: np.ndarray) -> Range1d:
+    """Fixed, so that a selection does not move the map."""
+    low, high = float(values.min()), float(values.max())
+    margin = 0.05 * (high - low) or 1.0
+    return Range1d(low - margin, high + margin)
+
+
+def _plain(panel: Panel) -> dict[str, Any]:
+    """A panel as JSON; long arrays as base64 of little-endian numbers."""
+    texts = np.arange(len(panel.words))
+    slider = ""
+    if panel.standing is not None and len(texts):
+        room = max(1, MOST_STANDING // len(panel.standing))
+        if len(texts) > room:
+            spread = np.abs(panel.standing).max(axis=0)
+            texts = np.sort(np.argsort(-spread, kind="stable")[:room])
+        steps = (panel.standing[:, texts] * PER_DEVIATION).round().clip(-125, 125)
+        slider = _base64(steps.T, "i1")  # text after text
+    colors = [PALETTE[i % len(PALETTE)] for i in range(len(panel.clusters))]
+    found = [color_in(cluster.name) for cluster in panel.clusters]
+    if panel.words and sum(color is not None for color in found) > len(found) / 2:
+        colors = [own or "gray" for own in found]
+    return {
+        "name": panel.name,
+        "note": panel.note,
+        "origin": panel.origin,
+        "cluster": _base64(panel.cluster, "<u2"),
+        "clusters": [
+            {**vars(cluster), "color": color}
+            for cluster, color in zip(panel.clusters, colors, strict=True)
+        ],
+        "neighbours": _base64(panel.neighbours, "<u2"),
+        "words": panel.words,
+        "slider_texts": _base64(texts, "<u2"),
+        "standing": slider,
+        "best": _base64(panel.best, "<u2"),
+        "probability": _base64(panel.probability, "<f4"),
+        "shared": _base64(panel.shared, "<u2"),
+        "label": panel.label,
+        "confidence": _base64(panel.confidence, "<f4"),
+    }
+
+
+def _base64(values: np.ndarray | None, kind: str) -> str:
+    return "" if values is None else base64.b64encode(np.asarray(values, kind).tobytes()).decode()
+
+
+def color_in(text: str) -> str | None:
+    """The color that a text names, as #rrggbb; None if it names none.
+
+    >>> color_in("orange as a pumpkin"), color_in("a calm morning")
+    ('#FFA500', None)
+    """
+    words = re.findall(r"[a-z]+", text.lower())
+    spans = [words[i:j] for i in range(len(words)) for j in range(i + 1, len(words) + 1)]
+    named = [name for span in spans if (name := " ".join(span)) in COLORS]
+    named += [name for span in spans if (name := "".join(span)) in CSS4_COLORS]
+    return COLORS[max(named, key=len)] if named else None

@@ -1,0 +1,75 @@
+"""Small pictures of image files, made once and kept as Parquet files, one folder per collection.
+
+They are told by the content of the image, so copies, renamed and moved files share one.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from crl.images import Thumbnail, thumbnail
+from crl.run.cache import THUMBNAILS
+from crl.run.files import atomic_path
+from crl.run.progress import progress
+
+PART = 2_000  # the most that a kill can cost
+VERSION = 1
+
+
+def thumbnails(
+    files: Sequence[Path],
+    digests: Sequence[bytes],
+    collection: Path,
+    cache: Path | None = THUMBNAILS,
+) -> list[Thumbnail]:
+    """The small picture, the width and the height of each file, in the order given.
+
+    Args:
+        files: N image files that can be read; digests: of their contents.
+        collection: the folder that they belong to; it names the part of the cache.
+        cache: None keeps nothing.
+
+    Raises:
+        UnreadableImage: a file changed since it was embedded, and is no image now.
+    """
+    place = hashlib.blake2b(str(collection.resolve()).encode(), digest_size=8).hexdigest()
+    folder = cache and cache / f"{place}-{VERSION}"
+    found = _kept(folder) if folder else {}
+    missing = {d: f for f, d in zip(files, digests, strict=True) if d not in found}
+    new = iter(progress(missing.items(), label="thumbnails", unit="images", total=len(missing)))
+    with ThreadPoolExecutor() as pool:
+        while part := list(islice(new, PART)):
+            made = pool.map(lambda item: thumbnail(item[1]), part)
+            fresh = {digest: small for (digest, _), small in zip(part, made, strict=True)}
+            found |= fresh
+            if folder:
+                _keep(folder, fresh)
+    return [found[digest] for digest in digests]
+
+
+def _kept(folder: Path) -> dict[bytes, Thumbnail]:
+    found = {}
+    for file in sorted(folder.glob("*.parquet")):
+        try:
+            columns = pq.read_table(file).to_pydict()
+        except (OSError, pa.ArrowException):  # damaged: made again
+            file.unlink(missing_ok=True)
+            continue
+        small = map(Thumbnail, columns["webp"], columns["width"], columns["height"])
+        found |= dict(zip(columns["digest"], small, strict=True))
+    return found
+
+
+def _keep(folder: Path, fresh: dict[bytes, Thumbnail]) -> None:
+    webp, width, height = zip(*fresh.values(), strict=True)
+    table = pa.table(
+        {"digest": list(fresh), "webp": list(webp), "width": list(width), "height": list(height)}
+    )
+    name = hashlib.blake2b(b"".join(fresh), digest_size=16).hexdigest()
+    with atomic_path(folder / f"{name}.parquet") as temporary:
+        pq.write_table(table, temporary)

@@ -1,0 +1,285 @@
+"""Look at a folder of images under criteria of your own: clusters, a page, search, labels.
+
+    python scripts/explore.py ~/pictures --criterion mood --texts mood=my_bases/mood.yaml
+    python scripts/explore.py ~/pictures --criterion mood --criterion season --llm llama3.1 \\
+        --base-url http://localhost:11434/v1
+    python scripts/explore.py ~/pictures --rank
+    python scripts/explore.py ~/pictures --propose --llm MODEL
+    python scripts/explore.py ~/pictures --criterion mood --query a.jpg --unlike season=0.5
+    python scripts/explore.py ~/pictures --criterion mood --labels few.csv
+
+The texts of a criterion come from its file (--texts), from an earlier run (texts/ in the output
+folder; edit them as you like), from a basis of that name in configs/bases, or from an LLM (--llm).
+Writes report.html, images.csv, images.parquet and embeddings.safetensors. A second run computes
+only what is new.
+"""
+
+from crl.run.command import command, one_line
+
+import argparse
+import csv
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+from crl.propose import contact_sheet, contact_sheets, propose_criteria
+
+from crl.basis import BASES, TextBasis
+from crl.collection import Collection, Representation, View
+from crl.export import write_page, write_tables
+from crl.labels import Guesses
+from crl.llm import OPENAI, generate_basis
+from crl.run.errors import ArgumentParser, UserError
+from crl.run.files import alone_in, atomic_path, slug
+from crl.run.tables import aligned
+
+TEXTS = 200  # asked of the LLM per criterion; more of them change little and cost time
+TEXTS_TO_RANK = 50  # per proposed criterion
+
+
+@command
+def main(argv: list[str]) -> None:
+    args = parse(argv)
+    folder = args.folder.expanduser()
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}")
+    out = args.out or Path("outputs/explore") / (slug(folder.resolve().name) or "pictures")
+    with alone_in(out):
+        bases = {name: find_texts(name, args, out) for name in args.criterion}
+        others = {name: find_texts(name, args, out) for name in {**args.like, **args.unlike}}
+        labels = read_labels(args.labels) if args.labels else None
+        photos = Collection.embed(folder, args.vlm, batch_size=args.batch_size)
+        print(one_line(f"{folder}: {len(photos.files):,} pictures, VLM {photos.vlm.name}"))
+        print("".join(f"  {one_line(remark)}\n" for remark in photos.remarks()))
+        views = [photos.under(bases[name], args.representation, name) for name in bases]
+        if args.propose:
+            propose(photos, args, out)
+        elif args.rank:
+            print(ranking(photos, bases))
+        elif args.query is not None:
+            search(views[0] if views else photos.universal, others, args, out)
+        else:
+            explore(photos, views, labels, args, out)
+
+
+# ---- the texts ----------------------------------------------------------------------------------
+
+
+def find_texts(name: str, args: argparse.Namespace, out: Path, number: int = TEXTS) -> str:
+    """The file or name of a criterion's basis: given, of an earlier run, of this repository, or
+    written by the LLM now."""
+    kept = out / "texts" / f"{slug(name)}.yaml"
+    found = args.texts.get(name) or (str(kept) if kept.is_file() else name)
+    if found != name or (BASES / f"{name}.yaml").is_file():
+        TextBasis.load(found)  # so that mistakes in it are reported now
+        return found
+    if not args.llm:
+        shipped = ", ".join(sorted(file.stem for file in BASES.glob("*.yaml")))
+        raise UserError(
+            f"there are no texts for {name!r}; give their file (--texts {name}=FILE.yaml), an LLM "
+            f"that writes them (--llm MODEL, a local one with --base-url), or a basis that comes "
+            f"with this repository: {shipped}"
+        )
+    if not slug(name):
+        raise UserError(f"the criterion {name!r} has no letter to name a file by")
+    print(f"asking {args.llm} for texts about {name} ...", file=sys.stderr)
+    prompt = f"a photo with the {name} of {{text}}"
+    settings = {"model": args.llm, "base_url": args.base_url, "number": number}
+    generate_basis(name, prompt, **settings).save(kept)
+    print(f"{kept}: the texts about {name}; edit them as you like")
+    return str(kept)
+
+
+def ranking(photos: Collection, bases: Mapping[str, str]) -> str:
+    """A table: which of these criteria, and of those of this repository, the images vary in."""
+    shipped = {file.stem: file.stem for file in sorted(BASES.glob("*.yaml"))}
+    texts = {name: TextBasis.load(basis) for name, basis in {**shipped, **bases}.items()}
+    rows = [[name, f"{score:.3f}"] for name, score in photos.rank(texts).items()]
+    return aligned("Which criterion do these images vary in?", ["criterion", "nats"], rows, left=1)
+
+
+def propose(photos: Collection, args: argparse.Namespace, out: Path) -> None:
+    """Show contact sheets to a multimodal LLM, if the person says so, and rank what it proposes."""
+    sheets = contact_sheets(photos.files)
+    for number, sheet in enumerate(sheets, start=1):
+        with atomic_path(out / "sheets" / f"{number}.jpg") as temporary:
+            temporary.write_bytes(sheet)
+    size = sum(map(len, sheets)) / 1e3
+    print(f"{out / 'sheets'}: {len(sheets)} contact sheets, {size:,.0f} KB; look at them")
+    if not args.send:
+        print(f"nothing was sent; with --send they are shown to {args.llm} at {args.base_url}")
+        return
+    names = propose_criteria(sheets, model=args.llm, base_url=args.base_url)
+    print(f"{args.llm} proposes: {', '.join(names)}")
+    bases = {name: find_texts(name, args, out, TEXTS_TO_RANK) for name in names}
+    print(ranking(photos, bases))
+
+
+# ---- looking ------------------------------------------------------------------------------------
+
+
+def search(view: View, others: Mapping[str, str], args: argparse.Namespace, out: Path) -> None:
+    """Print the images nearest to the query, and write them as a contact sheet."""
+    found = view.nearest(
+        args.query,
+        args.top,
+        like={others[name]: weight for name, weight in args.like.items()},
+        unlike={others[name]: weight for name, weight in args.unlike.items()},
+    )
+    rows = [
+        [str(place), one_line(file), f"{similarity:.3f}", words]
+        for place, (file, similarity, words) in enumerate(found.itertuples(index=False), start=1)
+    ]
+    title = one_line(f"Nearest to {args.query} under {view.name}")
+    print(aligned(title, ["", "file", "similarity", "words"], rows, left=4))
+    sheet = contact_sheet([view.collection.files[view.collection.place(f)] for f in found["file"]])
+    with atomic_path(out / "query.jpg") as temporary:
+        temporary.write_bytes(sheet)
+    print(f"pictures, best first: {out / 'query.jpg'}")
+
+
+def explore(
+    photos: Collection,
+    views: list[View],
+    labels: dict[str, str] | None,
+    args: argparse.Namespace,
+    out: Path,
+) -> None:
+    """Clusters, names, labels; the page and the tables."""
+    if not views:
+        raise UserError("name a criterion (--criterion), or see which ones fit: --rank")
+    guesses = {view.name: view.guesses(labels) for view in views} if labels else {}
+    for view in views:
+        print(clusters_found(view, args.clusters))
+        if view.name in guesses:
+            print(labels_found(view, guesses[view.name]))
+    command_line = shlex.join(["python", "scripts/explore.py", *sys.argv[1:]])
+    write_tables(out, photos, views, args.clusters, guesses)
+    write_page(out / "report.html", photos, views, args.clusters, guesses, command_line)
+    print(f"{out / 'report.html'}: open it in a browser")
+    print(f"{out}: images.csv, images.parquet, embeddings.safetensors")
+
+
+def clusters_found(view: View, number: int | None) -> str:
+    """The clusters of a view, with their names."""
+    clusters, names, _ = view.groups(number)
+    sizes = np.bincount(clusters.label)
+    rows = [
+        [str(size), ", ".join(view.words[name.words]), "weak" if name.weak else ""]
+        for size, name in zip(sizes, names, strict=True)
+    ]
+    title = f"{view.name}: {clusters.note}"
+    return aligned(title, ["images", "words by which they stand out", ""], rows, left=3)
+
+
+def labels_found(view: View, found: Guesses) -> str:
+    """How good the guesses are, and what to label next."""
+    lines = [f"labels under {view.name}: mean confidence {found.confidence.mean():.0%}"]
+    if found.accuracy is not None:
+        lines[0] += f", {found.accuracy:.0%} right of {found.tested} that were left out to test"
+    ask = [view.collection.names[place] for place in found.ask]
+    lines.append("label these next: " + ", ".join(ask[:5]) + (" ..." if len(ask) > 5 else ""))
+    return "\n".join(map(one_line, lines))
+
+
+# ---- arguments ----------------------------------------------------------------------------------
+
+
+def read_labels(file: Path) -> dict[str, str]:
+    """File name -> label, of a CSV file whose first line is `file,label`.
+
+    Raises:
+        UserError: another form, an empty label, or two labels for one image.
+    """
+    try:
+        rows = list(csv.reader(file.read_text(encoding="utf-8-sig").splitlines()))
+    except (OSError, UnicodeError, csv.Error) as error:
+        raise UserError(f"cannot read {file}: {getattr(error, 'strerror', error)}") from error
+    if not rows or [cell.strip() for cell in rows[0]] != ["file", "label"]:
+        raise UserError(f"{file} must begin with the line file,label")
+    found: dict[str, str] = {}
+    for line, row in enumerate(rows[1:], start=2):
+        if not row:
+            continue
+        if len(row) != 2 or not row[1].strip():
+            raise UserError(f"{file}, line {line}: it must hold a file and its label, not {row}")
+        name, label = row[0], row[1].strip()
+        if found.setdefault(name, label) != label:
+            raise UserError(f"{file}, line {line}: {name!r} has two labels")
+    return found
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    parser = ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("folder", type=Path, help="the images, at any depth")
+    add("--criterion", action="append", default=[], metavar="NAME", help="may be repeated")
+    add("--texts", action="append", default=[], type=pair, metavar="NAME=FILE.yaml")
+    add("--llm", metavar="MODEL", help="writes the texts of criteria that have none")
+    add(
+        "--base-url",
+        default=os.environ.get("OPENAI_BASE_URL") or OPENAI,
+        help=f"of the LLM: any OpenAI-compatible server (default: OPENAI_BASE_URL, or {OPENAI})",
+    )
+    add("--vlm", default="clip", help="see the README (default: %(default)s)")
+    add("--representation", default="posterior", choices=get_args(Representation))
+    add("--clusters", default=None, type=clusters, metavar="auto|K", help="default: auto")
+    add("--out", type=Path, help="default: outputs/explore/<name of the folder>")
+    add("--batch-size", type=int, default=64, help="images at once (default: %(default)s)")
+    what = parser.add_mutually_exclusive_group()
+    other = what.add_argument
+    other("--rank", action="store_true", help="which criteria do the images vary in?")
+    other("--propose", action="store_true", help="an LLM that sees images proposes criteria")
+    other("--query", metavar="IMAGE|TEXT", help="the images nearest to it, under the criterion")
+    other("--labels", type=Path, metavar="FILE.csv", help="file,label of a few: label the rest")
+    add("--send", action="store_true", help="with --propose: contact sheets may leave the machine")
+    add("--like", action="append", default=[], type=weight, metavar="NAME=WEIGHT")
+    add("--unlike", action="append", default=[], type=weight, metavar="NAME=WEIGHT")
+    add("--top", type=int, default=20, help="images that a query finds (default: %(default)s)")
+    args = parser.parse_args(argv)
+    for key in ("texts", "like", "unlike"):
+        setattr(args, key, dict(getattr(args, key)))
+    args.criterion = list(dict.fromkeys([*args.criterion, *args.texts]))
+    if args.propose and not args.llm:
+        raise UserError("--propose needs a model that sees images: --llm MODEL")
+    if (args.like or args.unlike) and args.query is None:
+        raise UserError("--like and --unlike belong to --query")
+    if args.top < 1 or args.batch_size < 1:
+        raise UserError("--top and --batch-size must be 1 or more")
+    if not (args.criterion or args.rank or args.propose or args.query is not None):
+        raise UserError("name a criterion (--criterion mood), or see which ones fit: --rank")
+    return args
+
+
+def pair(text: str) -> tuple[str, str]:
+    """`name=value`, for argparse."""
+    name, equals, value = text.partition("=")
+    if not (name.strip() and equals and value.strip()):
+        raise argparse.ArgumentTypeError(f"write NAME=VALUE, not {text!r}")
+    return name.strip(), value.strip()
+
+
+def weight(text: str) -> tuple[str, float]:
+    """`name=weight` or `name`, for argparse."""
+    name, value = pair(text if "=" in text else f"{text}=1")
+    try:
+        return name, float(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"the weight of {name} must be a number") from None
+
+
+def clusters(text: str) -> int | None:
+    """`auto` or a number, for argparse."""
+    if text != "auto" and not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"write auto, or a number of clusters, not {text!r}")
+    return None if text == "auto" else int(text)
+
+
+if __name__ == "__main__":
+    main()
