@@ -191,7 +191,11 @@ def _maps(panels: Sequence[Panel]) -> list[figure]:
     return plots
 
 
-_TOOLTIP = """<div class="tip"><img src="@picture" alt=""><div class="tip-text">@about</div></div>"""
+# The page's style does not reach into Bokeh's tooltips.
+_TOOLTIP = """<div style="display: flex; gap: .6rem; width: 340px; color: #23262b">
+<img src="@picture" alt="" style="max-width: 96px; max-height: 96px; align-self: flex-start">
+<div style="white-space: pre-line; overflow-wrap: anywhere; font: 12px/1.45 system-ui">@about</div>
+</div>"""
 
 
 def _range(values: np.ndarray) -> Range1d:

@@ -9,7 +9,8 @@ const PAGE = 120;  // pictures in the gallery at once
 const PER_DEVIATION = 25;
 
 function numbers(text, Kind) {
-  const bytes = Uint8Array.from(atob(text), letter => letter.charCodeAt(0));
+  const letters = atob(text), bytes = new Uint8Array(letters.length);
+  for (let i = 0; i < letters.length; i++) bytes[i] = letters.charCodeAt(i);
   return new Kind(bytes.buffer);
 }
 for (const panel of data.panels) {
@@ -17,7 +18,6 @@ for (const panel of data.panels) {
   for (const key of ["neighbours", "slider_texts", "best", "shared"]) panel[key] = numbers(panel[key], Uint16Array);
   panel.probability = numbers(panel.probability, Float32Array);
   panel.confidence = numbers(panel.confidence, Float32Array);
-  panel.standing = numbers(panel.standing, Int8Array);
   panel.title = panel === data.panels[0] ? "all that they show" : panel.name;
 }
 const criteria = data.panels.slice(1);
@@ -45,11 +45,11 @@ function picture(image, list) {
   button.onclick = () => openDetail(image, list);
   return button;
 }
-function bars(pairs, said = percent) {
+function bars(pairs, said = share => "") {
   const element = make("div", { className: "bars" });
   const most = Math.max(...pairs.map(pair => pair[1]), 1e-9);
   for (const [text, share] of pairs) {
-    element.append(make("span", {}, text), make("div", { className: "bar", title: said(share), style: `width: ${100 * share / most}%` }));
+    element.append(make("span", {}, text), make("div", { className: "bar", style: `width: ${100 * share / most}%` }), make("small", {}, said(share)));
   }
   return element;
 }
@@ -66,7 +66,9 @@ function deviations() {
   // of the slider's text, one number per image; null without a text
   const panel = criteria[$("text-view").value];
   const place = panel ? panel.slider_texts.findIndex(text => panel.words[text] === $("text").value.trim()) : -1;
-  return place < 0 ? null : panel.standing.subarray(place * count, (place + 1) * count);
+  if (place < 0) return null;
+  if (typeof panel.standing === "string") panel.standing = numbers(panel.standing, Int8Array);  // megabytes
+  return panel.standing.subarray(place * count, (place + 1) * count);
 }
 function choose() {
   const part = $("name").value.trim().toLowerCase();
@@ -96,9 +98,14 @@ function choose() {
 }
 function showMore() {
   const have = $("gallery").childElementCount;
-  $("gallery").append(...chosen.slice(have, have + PAGE).map(image => picture(image, chosen)));
+  $("gallery").append(...chosen.slice(have, have + PAGE).map(image => withLabel(picture(image, chosen), image)));
   $("more").hidden = $("gallery").childElementCount >= chosen.length;
   $("more").textContent = `Show more (${(chosen.length - $("gallery").childElementCount).toLocaleString("en")} left)`;
+}
+function withLabel(button, image) {
+  if (!labelled.length) return button;
+  const sure = labelled[0].confidence[image];
+  return make("div", { className: "labelled" }, button, `${labelled[0].label[image]} ${percent(sure)}`);
 }
 function clear() {
   drawn = null;
@@ -152,7 +159,7 @@ function card(panel, k, cluster, c) {
     make("button", { type: "button", className: "title", onclick: () => only({ [k]: c }) }, cluster.name)));
   if (cluster.weak) element.firstChild.append(make("span", { className: "weak", title: "Another cluster has nearly as much of this: do not trust the name." }, "weak name"));
   element.append(make("p", { className: "quiet" }, `${size.toLocaleString("en")} pictures`));
-  if (cluster.words.length) element.append(bars(cluster.words, share => "stands out by it"));
+  if (cluster.words.length) element.append(bars(cluster.words));
   const typical = cluster.typical, uncertain = cluster.uncertain;
   element.append(make("div", { className: "pictures" }, ...typical.map(image => picture(image, typical))));
   if (size > typical.length) element.append(make("p", { className: "quiet" }, "least certain"),
@@ -213,7 +220,7 @@ function openDetail(image, list) {
     make("a", { href: data.places[image], target: "_blank" }, "open the file")));
   const right = make("div");
   for (const panel of criteria) {
-    right.append(make("h3", {}, panel.name + ": " + panel.clusters[panel.cluster[image]].name), bars(words(panel, image)));
+    right.append(make("h3", {}, panel.name + ": " + panel.clusters[panel.cluster[image]].name), bars(words(panel, image), percent));
     if (panel.label) right.append(make("p", {}, `label: ${panel.label[image]} (${percent(panel.confidence[image])} sure)`));
   }
   const body = make("div", { className: "detail-body" }, left, right);
