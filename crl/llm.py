@@ -29,7 +29,7 @@ from urllib.parse import urlsplit
 import openai
 
 from crl.basis import TextBasis, fold
-from crl.run.cache import LLM_ANSWERS
+from crl.run.cache import LLM_ANSWERS, content_digest
 from crl.run.errors import UserError
 from crl.run.files import write_text
 
@@ -408,6 +408,7 @@ class Server:
         seed: int,
         cache_dir: Path,
         schema: dict[str, Any] | None = None,
+        pictures: Sequence[bytes] = (),
     ) -> tuple[Value, dict[str, Any]]:
         """The value that `read` returns for the answer to `prompt`, and the record of that answer.
 
@@ -418,9 +419,11 @@ class Server:
         Args:
             read: turns the model's answer into a value; raises a UserError if it cannot.
             schema: the `response_format` for servers that support it; None: `SCHEMA`.
+            pictures: JPEG files that the model sees with the prompt. Records hold their digests.
 
         Raises:
-            UserError: no key, no server, no such model, rate limit; any error of `read`.
+            UserError: no key, no server, no such model, rate limit, a model that sees no pictures;
+                any error of `read`.
         """
         if not model.strip():
             raise UserError("the name of the model is empty; name one that the server knows")
@@ -433,15 +436,17 @@ class Server:
         }
         if schema is not None:
             request["response_format"] = schema
+        if pictures:
+            request["pictures"] = [content_digest(picture).hex() for picture in pictures]
         if kept := _recall(cache_dir, request):
             with suppress(UserError):  # written by an earlier version that could read it
                 return read(_hide(kept["answer"])), kept
-        record = self._ask(request)
+        record = self._ask(request, pictures)
         value = read(record["answer"])
         write_text(_path(cache_dir, record["request"]), json.dumps(record, indent=1))
         return value, record
 
-    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+    def _ask(self, request: dict[str, Any], pictures: Sequence[bytes]) -> dict[str, Any]:
         """The record of one answer, from the server."""
         key = _key()
         if not re.fullmatch("[!-~]*", key):
@@ -456,10 +461,13 @@ class Server:
                 "comes with this repository (configs/bases/*.yaml)"
             )
         try:
-            answer = self._complete(key, request)
+            answer = self._complete(key, request, pictures)
         except openai.OpenAIError as error:
             # `from None`: the client's error holds the request, and with it the key.
-            raise UserError(self._explain(error, request["model"])) from None
+            message = self._explain(error, request["model"])
+            if pictures:
+                message += "; pictures need a model that sees them, for example llama3.2-vision"
+            raise UserError(message) from None
         return {
             "request": {**request, "schema": self.schema},
             "answer": _hide(answer),
@@ -467,8 +475,13 @@ class Server:
             "client": f"openai {openai.__version__}",
         }
 
-    def _complete(self, key: str, request: dict[str, Any]) -> str:
+    def _complete(self, key: str, request: dict[str, Any], pictures: Sequence[bytes]) -> str:
         """The text of the model's answer."""
+        content: Any = request["prompt"]
+        if pictures:
+            urls = [f"data:image/jpeg;base64,{b64encode(p).decode()}" for p in pictures]
+            seen = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+            content = [{"type": "text", "text": content}, *seen]
         schema = request.get("response_format", SCHEMA)
         # The key is sent to the server that --base-url names, since hosted servers need it. Local
         # servers need no key, but the client must send something.
@@ -483,7 +496,7 @@ class Server:
             try:
                 completion = client.chat.completions.create(
                     model=request["model"],
-                    messages=[{"role": "user", "content": request["prompt"]}],
+                    messages=[{"role": "user", "content": content}],
                     temperature=request["temperature"],
                     seed=request["seed"],
                     response_format=schema if self.schema else openai.omit,
@@ -494,7 +507,7 @@ class Server:
                 # Many local servers do not support response_format. If something else was wrong
                 # with the request, the second attempt fails too and says what.
                 self.schema = False
-                return self._complete(key, request)
+                return self._complete(key, request, pictures)
             except UnicodeEncodeError as error:
                 letter = error.object[error.start]
                 raise UserError(

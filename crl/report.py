@@ -4,7 +4,6 @@
 """
 
 import base64
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -182,7 +181,9 @@ def _maps(panels: Sequence[Panel]) -> list[figure]:
             nonselection_line_alpha=0.05,
         )
         lasso = LassoSelectTool(continuous=False)
-        hover = HoverTool(renderers=[points], limit=1, tooltips=_TOOLTIP, point_policy="snap_to_data")
+        hover = HoverTool(
+            renderers=[points], limit=1, tooltips=_TOOLTIP, point_policy="snap_to_data"
+        )
         tools = [lasso, BoxSelectTool(), PanTool(), WheelZoomTool(), ResetTool(), TapTool(), hover]
         plot.add_tools(*tools)
         plot.toolbar.active_drag, plot.toolbar.active_scroll = lasso, None

@@ -2,10 +2,12 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import settings
+from llm_server import Server
 
 # Set before crl is imported, so that no test reads or fills the user's own cache.
 os.environ["CRL_CACHE"] = tempfile.mkdtemp(prefix="crl-tests-")
@@ -49,3 +51,12 @@ def refusal(run) -> Callable[..., str]:
         return lines[0].removeprefix("error: ")
 
     return refusal
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A stand-in of an LLM server."""
+    with Server() as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield server
+        server.shutdown()

@@ -7,7 +7,6 @@ import math
 import threading
 import time
 from base64 import b64encode
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import generate_texts
@@ -16,6 +15,7 @@ import pytest
 from commands import run_python
 from hypothesis import given
 from hypothesis import strategies as st
+from llm_server import OK, fails, gives, says, sends
 
 from crl import llm
 from crl.basis import TextBasis, fold
@@ -25,79 +25,6 @@ from crl.run.errors import UserError
 
 KEY = "sk-very-secret-0123456789"
 VLM_PROMPT = "objects with the color of {text}"
-
-
-def says(content, **message):
-    """The server's reply that carries `content` as the model's words."""
-    message = {"role": "assistant", "content": content, **message}
-    return 200, json.dumps({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
-
-
-def gives(*texts):
-    return says(json.dumps({"texts": list(texts)}))
-
-
-def fails(status, message="no"):
-    return status, json.dumps({"error": {"message": message}})
-
-
-def sends(*pieces, pause=0.0):
-    """A reply as the bytes on the wire, from the first line on, with a pause before each piece."""
-
-    def reply(request):
-        for piece in pieces:
-            time.sleep(pause)
-            yield piece
-
-    return reply
-
-
-OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
-
-
-class Server(ThreadingHTTPServer):
-    """Gives `replies` in turn, then always the last one; keeps the requests that it got."""
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.replies, self.requests, self.keys = [], [], []
-        self.url = f"http://127.0.0.1:{self.server_port}/v1"
-
-    def handle_error(self, request, client_address):
-        """Quiet: a client that went away is part of a test."""
-
-    @property
-    def prompts(self):
-        return [request["messages"][0]["content"] for request in self.requests]
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_POST(self):
-        request = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        self.server.requests.append(request)
-        self.server.keys.append(self.headers["authorization"])
-        replies = self.server.replies
-        reply = replies[min(len(self.server.requests), len(replies)) - 1]
-        reply = reply(request) if callable(reply) else reply
-        if not isinstance(reply, tuple):
-            self.wfile.writelines(reply)
-            return
-        status, body = reply
-        self.send_response(status)
-        self.send_header("content-type", "application/json")
-        self.end_headers()
-        self.wfile.write(body.encode())
-
-    def log_message(self, *args):
-        pass
-
-
-@pytest.fixture
-def server():
-    with Server() as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield server
-        server.shutdown()
 
 
 @pytest.fixture(autouse=True)
