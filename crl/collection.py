@@ -137,8 +137,8 @@ class Collection:
     @cached_property
     def _places(self) -> dict[str | Path, int]:
         """Name, or path -> number of an image."""
-        paths = {file.absolute(): place for place, file in enumerate(self.files)}
-        return {**paths, **{name: place for place, name in enumerate(self.names)}}
+        found: dict[str | Path, int] = {f.absolute(): i for i, f in enumerate(self.files)}
+        return found | {name: place for place, name in enumerate(self.names)}
 
     def find(self, name: str | Path) -> int | None:
         """The number of an image, given by its name below `folder` or by its path; None: none."""

@@ -2,11 +2,14 @@
 
 - formats: JPEG, PNG, PPM, BMP, TIFF, WebP, GIF, AVIF, and HEIC if pillow-heif is installed; told by
   content, not by name; of an animation the first frame; regular files of at most 178,956,970
-  pixels, which is Pillow's limit;
+  pixels, which is Pillow's limit; complete files, since half a picture would mislead;
 - orientation: as the camera's EXIF entry says. Not so a crop: its box counts stored pixels;
 - transparency: on white;
-- 16 bits per pixel: 0 is black, 65,535 white; 32-bit integers likewise, others are refused;
-- floats: 0 is black, 1 white; if a value is above 1, 255 is white; others are refused.
+- 16 bits per value: 0 is black, 65,535 white; 32-bit integers likewise, others are refused;
+- floats: 0 is black, 1 white; if a value is above 1, 255 is white; others are refused;
+- CMYK: by Pillow's formula; color profiles are not applied.
+
+Which files of a folder are images is told by the endings of their names, see `list_images`.
 """
 
 import io
@@ -28,17 +31,22 @@ from crl.run.errors import UserError
 FORMATS = ["JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF"]
 EXTENSIONS = ".jpg .jpeg .jfif .png .apng .ppm .pgm .bmp .tif .tiff .webp .gif".split()
 NEED = {}  # ending -> the package that would read such files
+TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 
 
 def _more_formats() -> None:
     """What phones and the web write, where a package for it is installed."""
     try:
-        from pillow_heif import register_heif_opener
+        import pillow_heif
     except ImportError:
-        register_heif_opener = None
+        heif = False
+    else:
+        pillow_heif.register_heif_opener()
+        heif = True
+    avif = "avif" in features.modules and features.check("avif")  # older ones warn if asked
     formats = [
-        ("HEIF", (".heic", ".heif"), register_heif_opener is not None, "pillow-heif"),
-        ("AVIF", (".avif",), features.check("avif"), "pillow>=11.3"),
+        ("HEIF", (".heic", ".heif"), heif, "pillow-heif"),
+        ("AVIF", (".avif",), avif, "pillow>=11.3"),
     ]
     for name, endings, readable, package in formats:
         if readable:
@@ -46,8 +54,6 @@ def _more_formats() -> None:
             EXTENSIONS.extend(endings)
         else:
             NEED.update(dict.fromkeys(endings, package))
-    if register_heif_opener:
-        register_heif_opener()
 
 
 _more_formats()
@@ -78,9 +84,9 @@ class Listing:
         folder: where the images are.
         files: images, by their endings, sorted by folder, then by name.
         unsupported: ending -> number of images that need another package, see `NEED`.
-        others: ending -> number of files that are no images.
+        others: ending, or "without an ending" -> number of files that are no images.
         hidden: number of files and folders whose name begins with a dot.
-        closed: folders that may not be read.
+        closed: folders that could not be read.
     """
 
     folder: Path
@@ -96,7 +102,10 @@ class Listing:
             f"{count} {ending} left out: pip install '{NEED[ending]}' to read them"
             for ending, count in self.unsupported.most_common()
         ]
-        found += [f"the folder {shown(folder)} may not be read" for folder in self.closed[:3]]
+        if self.closed:
+            first = ", ".join(shown(folder) for folder in self.closed[:3])
+            more = " ..." if len(self.closed) > 3 else ""
+            found.append(f"{len(self.closed)} folder(s) could not be read: {first}{more}")
         if self.others:
             counts = ", ".join(f"{n} {ending}" for ending, n in self.others.most_common(5))
             found.append(f"left out, since they are no images: {counts}")
@@ -106,19 +115,18 @@ class Listing:
 def list_images(folder: Path | str) -> Listing:
     """What there is below `folder`, told by the endings of names.
 
-    Links to folders are followed, but none that leads back to a folder above it. Hidden files and
-    folders are passed over (macOS puts a `._a.jpg` beside `a.jpg`).
+    Links to folders are followed, but none that leads back to a folder above it. A link to nothing
+    counts as a file; to open it fails. Hidden files and folders are passed over (macOS puts a
+    `._a.jpg` beside `a.jpg`).
 
     Raises:
         UserError: there is no such folder.
     """
-    folder = Path(folder).expanduser()
-    if not folder.is_dir():
-        raise UserError(
-            f"{folder} is a file, not a folder"
-            if folder.exists()
-            else f"there is no folder {folder}"
-        )
+    folder = Path(os.path.expanduser(folder))
+    if not os.path.isdir(folder):  # Path.is_dir raises for names that are too long
+        if os.path.exists(folder):
+            raise UserError(f"{shown(folder)} is a file, not a folder")
+        raise UserError(f"there is no folder {shown(folder)}")
     found = Listing(folder, [], Counter(), Counter(), 0, [])
     files, hidden = found.files, 0
     pending: list[tuple[Path, frozenset]] = [(folder, frozenset())]
@@ -133,10 +141,10 @@ def list_images(folder: Path | str) -> Listing:
         if here in above:
             continue
         for entry in entries:
-            path, ending = directory / entry.name, Path(entry.name).suffix.lower()
+            path, ending = directory / entry.name, shown(Path(entry.name).suffix.lower())
             if entry.name.startswith("."):
                 hidden += 1
-            elif entry.is_dir():
+            elif _is_folder(entry):
                 pending.append((path, above | {here}))
             elif ending in EXTENSIONS:
                 files.append(path)
@@ -148,6 +156,13 @@ def list_images(folder: Path | str) -> Listing:
     return replace(found, hidden=hidden)
 
 
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
 def image_files(folder: Path | str) -> list[Path]:
     """The images of `list_images`, with a warning that says what is left out.
 
@@ -155,11 +170,11 @@ def image_files(folder: Path | str) -> list[Path]:
         UserError: there is no such folder, or no image in it.
     """
     found = list_images(folder)
-    remarks = "; ".join(found.remarks())
+    where, remarks = shown(found.folder), found.remarks()
     if not found.files:
-        raise UserError("; ".join([f"there are no images in {found.folder}", *found.remarks()]))
+        raise UserError("; ".join([f"there are no images in {where}", *remarks]))
     if remarks:
-        warnings.warn(f"{found.folder}: {remarks}", stacklevel=2)
+        warnings.warn(f"{where}: {'; '.join(remarks)}", stacklevel=2)
     return found.files
 
 
@@ -209,30 +224,39 @@ class Thumbnail(NamedTuple):
     height: int
 
 
-def thumbnail(file: Path, side: int = 96, quality: int = 70) -> Thumbnail:
+def thumbnail(
+    file: Path, content: bytes | None = None, side: int = 96, quality: int = 70
+) -> Thumbnail:
     """A picture of an image file whose longer side is `side` pixels or less; about 2 KB.
+
+    Args:
+        content: the bytes of the file, if they have been read already.
+        quality: of WebP, 0 to 100.
 
     Raises:
         UnreadableImage: as in `open_image`.
     """
-    with readable(file) as opened:
-        turned = opened.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # by a quarter
-        width, height = opened.size[::-1] if turned else opened.size
-        opened.draft("RGB", (2 * side, 2 * side))  # of a JPEG; decodes no more than is needed
+    with readable(file, content) as opened:
+        width, height = opened.size
+        reduced = opened.draft("RGB", (2 * side, 2 * side))  # a JPEG is not decoded in full
         picture = to_rgb(ImageOps.exif_transpose(opened))
+        if not reduced:  # a TIFF is turned while it is decoded, so its size counts afterwards
+            width, height = picture.size
+        elif opened.getexif().get(ExifTags.Base.Orientation) in TURNED:
+            width, height = height, width
         picture.thumbnail((side, side))
-        content = io.BytesIO()
-        picture.save(content, "WEBP", quality=quality)
-    return Thumbnail(content.getvalue(), width, height)
+        webp = io.BytesIO()
+        picture.save(webp, "WEBP", quality=quality)
+    return Thumbnail(webp.getvalue(), width, height)
 
 
 @contextmanager
 def readable(file: Path, content: bytes | None = None) -> Iterator[Image.Image]:
     """The opened file, or its `content`; whatever goes wrong with it is an `UnreadableImage`."""
-    if content is None and file.exists() and not file.is_file():  # a pipe would wait for ever
-        raise UnreadableImage("not a regular file")
     source = file if content is None else io.BytesIO(content)
     try:
+        if content is None and file.exists() and not file.is_file():  # a pipe would wait for ever
+            raise UnreadableImage("not a regular file")
         with Image.open(source, formats=FORMATS) as opened:
             yield opened
     except UnreadableImage:
@@ -244,7 +268,7 @@ def readable(file: Path, content: bytes | None = None) -> Iterator[Image.Image]:
     except MemoryError as error:
         raise UnreadableImage("not enough memory for its pixels") from error
     except Exception as error:  # a damaged file makes Pillow raise nearly anything
-        raise UnreadableImage(str(error) or type(error).__name__) from error
+        raise UnreadableImage(" ".join(str(error).split()) or type(error).__name__) from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

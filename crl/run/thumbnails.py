@@ -18,7 +18,7 @@ from crl.run.files import atomic_path
 from crl.run.progress import progress
 
 PART = 2_000  # the most that a kill can cost
-VERSION = 1
+VERSION = 2
 
 
 def thumbnails(

@@ -1,11 +1,16 @@
-"""What an image file shows: one rule for orientation, transparency, depth; regular files only."""
+"""Which files are images, and what they show: one rule for orientation, transparency, depth."""
 
 import io
 import os
+import struct
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from commands import run_python
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from crl import images
@@ -22,6 +27,26 @@ from crl.images import (
 from crl.run.errors import UserError
 
 RAMP = np.arange(24, dtype=np.uint8).reshape(4, 6) * 10
+ENDINGS = "jpg png webp gif tif bmp ppm avif heic".split()
+
+
+def save(image, file, **settings):
+    """Write a test picture; skip the test where a package for its format is missing."""
+    if file.suffix in images.NEED:
+        pytest.skip(f"needs {images.NEED[file.suffix]}")
+    image.save(file, **settings)
+
+
+def png(width, height, depth, color_type, pixels=b""):
+    """A PNG file of kinds that Pillow does not write."""
+
+    def chunk(kind, content):
+        check = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + check
+
+    header = struct.pack(">IIBBBBB", width, height, depth, color_type, 0, 0, 0)
+    start = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
+    return start + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
 
 
 def test_orientation_is_honoured_but_a_crop_counts_stored_pixels(tmp_path):
@@ -84,8 +109,20 @@ def test_a_pipe_and_a_postscript_file_are_not_opened(tmp_path):
         open_image(tmp_path / "z.jpg")
 
 
+@pytest.mark.parametrize("color_type", [0, 2])  # gray, RGB
+def test_png_of_16_bits(tmp_path, color_type):
+    values = np.repeat([0, 257 * 7, 65535], color_type + 1).astype(">u2")
+    (tmp_path / "deep.png").write_bytes(png(3, 1, 16, color_type, b"\0" + values.tobytes()))
+    assert np.asarray(open_image(tmp_path / "deep.png")).tolist() == [[[0] * 3, [7] * 3, [255] * 3]]
+
+
+def test_a_name_that_is_too_long_is_an_unreadable_image():
+    with pytest.raises(UnreadableImage, match="File name too long"):
+        open_image(Path("x" * 300))
+
+
 def test_a_bomb_is_an_unreadable_image(tmp_path):
-    Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
+    (tmp_path / "bomb.png").write_bytes(png(20_000, 20_000, 1, 0))
     with pytest.raises(UnreadableImage, match="exceeds limit"):
         open_image(tmp_path / "bomb.png")
 
@@ -99,6 +136,21 @@ def test_a_link_that_leads_back_is_not_followed(tmp_path):
     (folder / "again").symlink_to(folder / "deep")  # no cycle: the same file by another path
     names = [str(file.relative_to(folder)) for file in image_files(folder)]
     assert names == ["a.JPG", "b.png", "again/c.webp", "deep/c.webp"]
+
+
+@pytest.mark.parametrize("target", ["a.png", "nothing"])
+def test_a_link_to_itself_or_to_nothing_is_listed_but_unreadable(tmp_path, target):
+    (tmp_path / "a.png").symlink_to(target)
+    assert image_files(tmp_path) == [tmp_path / "a.png"]
+    for read in (open_image, thumbnail):
+        with pytest.raises(UnreadableImage, match=r"Too many levels|Symlink loop|No such"):
+            read(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("ending", "jpg jpeg jfif png apng gif webp bmp tif tiff ppm pgm".split())
+def test_endings_of_images(tmp_path, ending):
+    (tmp_path / f"a.{ending.upper()}").touch()
+    assert len(image_files(tmp_path)) == 1
 
 
 def test_what_is_left_out_is_counted(tmp_path, monkeypatch):
@@ -120,8 +172,9 @@ def test_what_is_left_out_is_counted(tmp_path, monkeypatch):
 
 
 def test_no_folder_a_file_and_a_folder_without_images(tmp_path):
-    with pytest.raises(UserError, match="there is no folder"):
-        list_images(tmp_path / "none")
+    for name in (tmp_path / "none", "x" * 300, "~nobody-of-this-name/x", "a\0b"):
+        with pytest.raises(UserError, match="there is no folder"):
+            list_images(name)
     (tmp_path / "a.txt").touch()
     with pytest.raises(UserError, match=r"a\.txt is a file, not a folder"):
         list_images(tmp_path / "a.txt")
@@ -130,34 +183,41 @@ def test_no_folder_a_file_and_a_folder_without_images(tmp_path):
 
 
 def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
-    (tmp_path / "closed").mkdir()
+    for name in "abcd":
+        (tmp_path / name).mkdir()
     (tmp_path / "a.png").touch()
     scan = os.scandir
 
     def refuse(folder):  # the tests may run as root, who may read all
-        if folder.name == "closed":
-            raise PermissionError(13, "Permission denied")
-        return scan(folder)
+        if folder == tmp_path:
+            return scan(folder)
+        raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(images.os, "scandir", refuse)
     found = list_images(tmp_path)
     assert len(found.files) == 1
-    assert found.remarks() == [f"the folder {tmp_path / 'closed'} may not be read"]
+    assert len(found.closed) == 4
+    (remark,) = found.remarks()
+    assert remark.startswith(f"4 folder(s) could not be read: {tmp_path}/")
+    assert remark.endswith(" ...") and remark.count(str(tmp_path)) == 3
 
 
+@pytest.mark.parametrize("ending", "jpg png webp tif avif heic".split())
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_all_eight_orientations_and_the_size_of_their_thumbnails(tmp_path, orientation):
-    stored = Image.fromarray(np.kron(RAMP, np.ones((40, 40), np.uint8))).convert("RGB")
+def test_all_orientations_are_applied_once(tmp_path, orientation, ending):
+    """Some formats are turned while they are decoded (TIFF, HEIC); the others are not."""
+    file = tmp_path / f"a.{ending}"
+    stored = Image.fromarray(np.kron(RAMP, np.ones((100, 100), np.uint8))).convert("RGB")
     exif = Image.Exif()
     exif[0x0112] = orientation
-    stored.save(tmp_path / "a.jpg", exif=exif, quality=95)
-    shown = open_image(tmp_path / "a.jpg")
+    save(stored, file, exif=exif.tobytes(), quality=95)
+    shown = open_image(file)
     flip, turns = [(0, 0), (1, 0), (0, 2), (1, 2), (1, 1), (0, -1), (1, -1), (0, 1)][
         orientation - 1
     ]
     expected = np.rot90(np.fliplr(stored.convert("L")) if flip else stored.convert("L"), turns)
     assert np.abs(np.asarray(shown.convert("L"), int) - expected).mean() < 3
-    small = thumbnail(tmp_path / "a.jpg")
+    small = thumbnail(file)
     assert (small.width, small.height) == shown.size
     picture = Image.open(io.BytesIO(small.webp))
     assert max(picture.size) == 96 and picture.width * shown.height == picture.height * shown.width
@@ -165,24 +225,34 @@ def test_all_eight_orientations_and_the_size_of_their_thumbnails(tmp_path, orien
     assert np.abs(difference).mean() < 8
 
 
+def test_an_orientation_that_does_not_exist_is_none(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 99
+    Image.new("RGB", (6, 4)).save(tmp_path / "a.jpg", exif=exif)
+    assert open_image(tmp_path / "a.jpg").size == thumbnail(tmp_path / "a.jpg")[1:] == (6, 4)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("share", [0, 0.5, 0.95])
+def test_empty_and_truncated_files(tmp_path, ending, share):
+    file = tmp_path / f"a.{ending}"
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    save(Image.fromarray(noise), file)
+    content = file.read_bytes()
+    file.write_bytes(content[: int(share * len(content))])
+    for read in (open_image, thumbnail):
+        with pytest.raises(UnreadableImage) as error:
+            read(file)
+        assert str(error.value) and "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("ending", ["gif", "png", "webp", "avif"])
 def test_of_an_animation_the_first_frame(tmp_path, ending):
     frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
-    frames[0].save(tmp_path / f"a.{ending}", save_all=True, append_images=frames[1:])
+    save(frames[0], tmp_path / f"a.{ending}", save_all=True, append_images=frames[1:])
     assert image_files(tmp_path)
     red, _, blue = np.asarray(open_image(tmp_path / f"a.{ending}"))[4, 4]
     assert red > 200 and blue < 50
-
-
-def test_heic_of_a_phone(tmp_path):
-    pytest.importorskip("pillow_heif")
-    stored = Image.fromarray(np.kron(RAMP, np.ones((16, 16), np.uint8))).convert("RGB")
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    stored.save(tmp_path / "a.heic", exif=exif, quality=95)
-    assert image_files(tmp_path)
-    once = Image.open(tmp_path / "a.heic").convert("L")  # pillow-heif turns it, and says so in EXIF
-    assert np.abs(np.asarray(open_image(tmp_path / "a.heic").convert("L"), int) - once).max() == 0
 
 
 def test_without_pillow_heif(tmp_path):
@@ -204,6 +274,20 @@ def test_cmyk_as_photo_programs_write_it(tmp_path):
     assert np.abs(np.asarray(open_image(tmp_path / "a.jpg"))[8, 8].astype(int) - color).max() < 6
 
 
+def test_ycck_as_photoshop_writes_it(tmp_path):
+    ink, black = (150, 110, 160), 30  # the ink as YCbCr
+    bands = [*(255 - band for band in ink), black]  # Pillow writes them inverted, as Adobe does
+    file = tmp_path / "a.jpg"
+    Image.merge("CMYK", [Image.new("L", (16, 16), band) for band in bands]).save(file, quality=100)
+    kind = (content := bytearray(file.read_bytes())).index(b"Adobe") + 11
+    assert content[kind] == 0  # CMYK
+    content[kind] = 2  # YCCK
+    file.write_bytes(content)
+    cmy = Image.new("YCbCr", (1, 1), ink).convert("RGB").getpixel((0, 0))
+    expected = [(255 - band) * (255 - black) / 255 for band in cmy]
+    assert np.abs(np.asarray(open_image(file))[8, 8] - expected).max() < 4
+
+
 def test_gray_with_transparency_is_put_on_white(tmp_path):
     Image.new("LA", (1, 1), (0, 0)).save(tmp_path / "a.png")
     assert np.asarray(open_image(tmp_path / "a.png")).tolist() == [[[255] * 3]]
@@ -218,7 +302,23 @@ def test_names_of_all_kinds(tmp_path, name):
     Image.new("RGB", (4, 2)).save(file)
     assert image_files(tmp_path) == [file]
     assert open_image(file).size == (4, 2)
-    shown(file).encode()  # can be written
+    assert thumbnail(file)[1:] == (4, 2)
+
+
+def test_an_ending_that_is_no_text_can_be_written(tmp_path):
+    (tmp_path / os.fsdecode(b"a.\xff")).touch()
+    (remark,) = list_images(tmp_path).remarks()
+    assert remark.endswith(r"1 .\xff")
+
+
+@given(st.binary())
+def test_every_name_can_be_shown_and_text_stays_as_it_is(name):
+    text = shown(os.fsdecode(name))
+    text.encode()  # fails if it cannot be written
+    try:
+        assert text == name.decode()
+    except UnicodeDecodeError:
+        assert r"\x" in text
 
 
 def test_bytes_that_are_no_text_are_shown_as_numbers():
@@ -229,9 +329,7 @@ def test_bytes_that_are_no_text_are_shown_as_numbers():
 def test_a_thumbnail_shows_the_picture_and_is_never_larger(tmp_path):
     Image.new("RGBA", (30, 10), (0, 0, 0, 0)).save(tmp_path / "a.png")
     small = thumbnail(tmp_path / "a.png")
+    assert small == thumbnail(tmp_path / "elsewhere", (tmp_path / "a.png").read_bytes())
     picture = Image.open(io.BytesIO(small.webp))
     assert picture.size == (30, 10) == small[1:]
     assert picture.convert("RGB").getpixel((5, 5)) == (255, 255, 255)
-    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:40])
-    with pytest.raises(UnreadableImage):
-        thumbnail(tmp_path / "b.png")
