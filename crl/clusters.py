@@ -79,7 +79,8 @@ def find_clusters(points: np.ndarray, number: int | None = None, seed: int = 0) 
     """
     if number is not None and number < 1:
         raise UserError(f"the number of clusters must be 1 or more, not {number}")
-    different = len(np.unique(points.round(6), axis=0))
+    scale = float(np.abs(points).max()) or 1.0
+    different = len(np.unique((points / scale).round(4), axis=0))  # k-means tells no more apart
     silhouettes: dict[int, float] = {}
     if number is None:
         silhouettes = _silhouettes(points, different, seed)

@@ -50,12 +50,12 @@ class Collection:
     """
 
     folder: Path
-    files: list[Path]
-    image: np.ndarray
-    digests: list[bytes]
+    files: list[Path] = field(repr=False)
+    image: np.ndarray = field(repr=False)
+    digests: list[bytes] = field(repr=False)
     vlm: VLM
-    listing: Listing
-    unreadable: dict[Path, str]
+    listing: Listing = field(repr=False)
+    unreadable: dict[Path, str] = field(repr=False)
 
     @classmethod
     def embed(cls, folder: Path | str, vlm: str | VLM = "clip", **settings) -> "Collection":
@@ -183,9 +183,9 @@ class View:
 
     collection: Collection
     name: str
-    x: np.ndarray
-    basis: TextBasis | None = None
-    projection: ConditionalProjection | None = None
+    x: np.ndarray = field(repr=False)
+    basis: TextBasis | None = field(default=None, repr=False)
+    projection: ConditionalProjection | None = field(default=None, repr=False)
     representation: Representation = "posterior"
     _groups: dict[int | None, Groups] = field(default_factory=dict, repr=False)
 

@@ -118,10 +118,7 @@ def generate_basis(
         raise UserError(
             f"the number of texts must be at most {MAX_TEXTS} and at least 1, not {number}"
         )
-    if not 0 <= temperature < math.inf:
-        raise UserError(f"the temperature must be 0 or above, not {temperature}")
-    if not 0 <= seed <= MAX_SEED:
-        raise UserError(f"the seed must be 0 to {MAX_SEED}, not {seed}")
+    check_sampling(temperature, seed)
 
     server = Server(base_url, timeout, max_retries)
     texts: dict[str, str] = {}  # fold(text) -> text, in order of arrival
@@ -160,6 +157,18 @@ def generate_basis(
             "client": record["client"],
         },
     )
+
+
+def check_sampling(temperature: float, seed: int) -> None:
+    """Refuse a temperature or a seed that no server takes.
+
+    Raises:
+        UserError: the temperature is below 0 or not finite; the seed is not 0 to `MAX_SEED`.
+    """
+    if not 0 <= temperature < math.inf:
+        raise UserError(f"the temperature must be 0 or above, not {temperature}")
+    if not 0 <= seed <= MAX_SEED:
+        raise UserError(f"the seed must be 0 to {MAX_SEED}, not {seed}")
 
 
 def build_prompt(
@@ -370,6 +379,19 @@ def _hide(said: str) -> str:
     return "(key)" if places(printable(plain)) else hidden
 
 
+# What servers say of a model that sees no images: llama.cpp with 500, OpenRouter with 404.
+_BLIND = re.compile("image|multi-?modal", re.IGNORECASE)
+
+
+def _content(prompt: str, pictures: Sequence[bytes]) -> Any:
+    """A question in the chat format; pictures are part of it as data URIs."""
+    if not pictures:
+        return prompt  # not every local server takes a list
+    urls = [f"data:image/jpeg;base64,{b64encode(picture).decode()}" for picture in pictures]
+    seen = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    return [{"type": "text", "text": prompt}, *seen]
+
+
 class Server:
     """One chat server; `public_url` is its address without user names, passwords or queries.
 
@@ -464,10 +486,7 @@ class Server:
             answer = self._complete(key, request, pictures)
         except openai.OpenAIError as error:
             # `from None`: the client's error holds the request, and with it the key.
-            message = self._explain(error, request["model"])
-            if pictures:
-                message += "; pictures need a model that sees them, for example llama3.2-vision"
-            raise UserError(message) from None
+            raise UserError(self._explain(error, request["model"], bool(pictures))) from None
         return {
             "request": {**request, "schema": self.schema},
             "answer": _hide(answer),
@@ -477,11 +496,6 @@ class Server:
 
     def _complete(self, key: str, request: dict[str, Any], pictures: Sequence[bytes]) -> str:
         """The text of the model's answer."""
-        content: Any = request["prompt"]
-        if pictures:
-            urls = [f"data:image/jpeg;base64,{b64encode(p).decode()}" for p in pictures]
-            seen = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
-            content = [{"type": "text", "text": content}, *seen]
         schema = request.get("response_format", SCHEMA)
         # The key is sent to the server that --base-url names, since hosted servers need it. Local
         # servers need no key, but the client must send something.
@@ -496,7 +510,7 @@ class Server:
             try:
                 completion = client.chat.completions.create(
                     model=request["model"],
-                    messages=[{"role": "user", "content": content}],
+                    messages=[{"role": "user", "content": _content(request["prompt"], pictures)}],
                     temperature=request["temperature"],
                     seed=request["seed"],
                     response_format=schema if self.schema else openai.omit,
@@ -525,7 +539,7 @@ class Server:
             "was cut off; most need /v1 at the end of --base-url"
         )
 
-    def _explain(self, error: openai.OpenAIError, model: str) -> str:
+    def _explain(self, error: openai.OpenAIError, model: str, pictures: bool = False) -> str:
         """What went wrong and what to do, in one line, without the key."""
         # Cut after the key is gone: else a short piece of it could remain.
         detail = _short(_hide(printable(str(getattr(error, "message", error)))))
@@ -552,10 +566,17 @@ class Server:
                 return f"cannot reach {url}; is the server running, and the network up?"
             case openai.AuthenticationError() | openai.PermissionDeniedError():
                 return f"{url} refused the key; check OPENAI_API_KEY"
-            case openai.NotFoundError():
-                return f"{url} does not know the model {model!r}, or the address: {detail}"
             case openai.RateLimitError():
                 return f"{url} is over its rate limit or the account's quota; try later: {detail}"
+            case openai.APIStatusError(status_code=status) if pictures and (
+                status in (400, 422) or _BLIND.search(detail)
+            ):
+                return (
+                    f"{url} refused the question with pictures; the model must be one that sees "
+                    f"images: {detail}"
+                )
+            case openai.NotFoundError():
+                return f"{url} does not know the model {model!r}, or the address: {detail}"
             case _:
                 return f"{url} failed: {detail}"
 

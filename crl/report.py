@@ -203,7 +203,7 @@ def _range(values: np.ndarray) -> Range1d:
     """Fixed, so that a selection does not move the map."""
     low, high = float(values.min()), float(values.max())
     margin = 0.05 * (high - low) or 1.0
-    return Range1d(low - margin, high + margin)
+    return Range1d(start=low - margin, end=high + margin)
 
 
 def _plain(panel: Panel) -> dict[str, Any]:
@@ -253,7 +253,10 @@ def color_in(text: str) -> str | None:
     ('#FFA500', None)
     """
     words = re.findall(r"[a-z]+", text.lower())
-    spans = [words[i:j] for i in range(len(words)) for j in range(i + 1, len(words) + 1)]
-    named = [name for span in spans if (name := " ".join(span)) in COLORS]
-    named += [name for span in spans if (name := "".join(span)) in CSS4_COLORS]
-    return COLORS[max(named, key=len)] if named else None
+    for length in range(len(words), 0, -1):  # "sky blue" before "blue"
+        for start in range(len(words) - length + 1):
+            span = words[start : start + length]
+            for name in (" ".join(span), "".join(span)):
+                if name in COLORS:
+                    return COLORS[name]
+    return None

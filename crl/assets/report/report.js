@@ -24,7 +24,7 @@ const criteria = data.panels.slice(1);
 const labelled = data.panels.filter(panel => panel.label);
 const row = (values, image) => values.subarray(image * values.length / count, (image + 1) * values.length / count);
 const thumbnail = image => "data:image/webp;base64," + data.thumbnails[image];
-const percent = share => share >= 0.095 ? Math.round(100 * share) + " %" : (100 * share).toFixed(1) + " %";
+const percent = share => share >= 0.095 ? Math.round(100 * share) + "\u00a0%" : (100 * share).toFixed(1) + "\u00a0%";
 const all = Array.from({ length: count }, (_, image) => image);
 
 function make(tag, attributes = {}, ...children) {
@@ -90,7 +90,8 @@ function choose() {
   $("above-value").textContent = $("above").value;
   if (source) {
     ours = true;
-    source.selected.indices = some ? [...chosen] : [];
+    // To Bokeh, an empty selection is none, and all points would light up.
+    source.selected.indices = some ? (chosen.length ? [...chosen] : [-1]) : [];
     ours = false;
   }
   $("gallery").replaceChildren();
@@ -140,7 +141,10 @@ $("text-filter").hidden = !criteria.length;
 function listTexts() {
   const panel = criteria[$("text-view").value];
   $("text").value = "";
-  if (panel) $("texts").replaceChildren(...[...panel.slider_texts].map(text => option(panel.words[text], "")));
+  if (!panel) return;
+  const texts = [...panel.slider_texts];
+  $("texts").replaceChildren(...texts.map(text => option(panel.words[text], "")));
+  $("text").placeholder = texts.length < panel.words.length ? `one of the ${texts.length} texts that vary most` : "type a word";
 }
 
 function paint() {
@@ -168,7 +172,7 @@ function card(panel, k, cluster, c) {
 }
 [...criteria, data.panels[0]].forEach(panel => {
   const k = data.panels.indexOf(panel);
-  $("clusters").append(make("h3", {}, panel.title), make("p", { className: "hint" }, panel.note + "."));
+  $("clusters").append(make("h3", {}, panel.title), make("p", { className: "hint" }, panel.note && panel.note + "."));
   $("clusters").append(make("div", { className: "cards" }, ...panel.clusters.map((cluster, c) => card(panel, k, cluster, c))));
 });
 
@@ -202,11 +206,11 @@ if (criteria.length) {
 
 let shown = null, within = all;
 
-function openDetail(image, list) {
+function openDetail(image, list, by = 1) {
   shown = image;
   within = list;
   const place = within.indexOf(image);
-  const step = by => openDetail(within[(place + by + within.length) % within.length], within);
+  const step = by => openDetail(within[(place + by + within.length) % within.length], within, by);
   const head = make("div", { className: "detail-head" }, make("h3", {}, data.names[image]),
     make("button", { type: "button", title: "Previous (left arrow)", onclick: () => step(-1) }, "‹"),
     make("button", { type: "button", title: "Next (right arrow)", onclick: () => step(1) }, "›"),
@@ -239,6 +243,7 @@ function openDetail(image, list) {
     else if (event.key === "ArrowRight") step(1);
   };
   if (!$("detail").open) $("detail").showModal();
+  head.children[by < 0 ? 1 : 2].focus();  // the button that had the focus is gone, and keys with it
   $("detail").scrollTop = 0;
 }
 $("detail").onclick = event => { if (event.target === $("detail")) $("detail").close(); };

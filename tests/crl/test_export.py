@@ -1,0 +1,122 @@
+"""What is written of a collection, read back by other programs' readers."""
+
+import io
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from color_vlm import ColorVLM, draw, write_bases
+from PIL import Image
+from safetensors import safe_open
+
+from crl import export
+from crl.collection import Collection
+from crl.export import facts, panel, write_page, write_tables
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("collection")
+    draw(folder / "pictures")
+    write_bases(folder / "bases")
+    return Collection.embed(folder / "pictures", ColorVLM())
+
+
+@pytest.fixture(scope="module")
+def views(photos):
+    bases = photos.folder.parent / "bases"
+    return [photos.under(bases / "color.yaml"), photos.under(bases / "side.yaml")]
+
+
+@pytest.fixture(scope="module")
+def guesses(views):
+    return {v.name: v.guesses({"red-left-0.png": "warm", "blue-left-0.png": "cold"}) for v in views}
+
+
+def test_tables(photos, views, guesses, tmp_path):
+    write_tables(tmp_path, photos, views, None, guesses)
+    csv = pd.read_csv(tmp_path / "images.csv")
+    parquet = pd.read_parquet(tmp_path / "images.parquet")
+    assert list(csv["path"]) == photos.names
+    assert set(csv["width"]) == set(csv["height"]) == {32}
+    for view in views:
+        found = view.clusters()
+        for table in (csv, parquet):
+            np.testing.assert_array_equal(table[f"{view.name}_cluster"], found["cluster"])
+            assert list(table[f"{view.name}_name"]) == list(found["name"])
+            assert list(table[f"{view.name}_words"]) == list(found["words"])
+            np.testing.assert_allclose(
+                table[[f"{view.name}_x", f"{view.name}_y"]], view.map, atol=1e-3
+            )
+            assert list(table[f"{view.name}_label"]) == list(guesses[view.name].label)
+            ask = table[f"{view.name}_ask"].dropna().astype(int).sort_values()
+            assert list(ask.index) == list(guesses[view.name].ask)
+    first = [float(row.split("; ")[0]) for row in csv["color_probabilities"]]
+    np.testing.assert_allclose(first, views[0].best[1][:, 0], atol=0.006)
+    assert "universal_name" not in csv and "universal_x" in csv
+    assert set(parquet.columns) - set(csv.columns) == {"image"}
+    picture = Image.open(io.BytesIO(parquet["image"][0]["bytes"]))
+    assert picture.size == (32, 32) and parquet["image"][0]["path"] == photos.names[0]
+    assert len(pq.read_table(tmp_path / "images.parquet")) == 24
+
+
+def test_embeddings(photos, views, tmp_path):
+    write_tables(tmp_path, photos, views)
+    with safe_open(tmp_path / "embeddings.safetensors", "np") as file:
+        assert set(file.keys()) == {"image", "text/color", "text/side"}
+        np.testing.assert_array_equal(file.get_tensor("image"), photos.image)
+        assert file.get_tensor("text/side").shape == (2, 6)
+        assert file.metadata() == {"vlm": "colors", "fingerprint": "colors-1"}
+
+
+def test_a_panel_has_what_the_view_has(views):
+    found = panel(views[0], np.arange(24), None, None)
+    assert [c.name for c in found.clusters] == views[0].groups().titles
+    for number, cluster in enumerate(found.clusters):
+        assert {found.cluster[i] for i in (*cluster.typical, *cluster.uncertain)} == {number}
+        assert cluster.words[0][0] == cluster.name and not cluster.weak
+    np.testing.assert_allclose(found.standing.std(axis=0), 1, rtol=1e-4)
+    assert found.neighbours.shape == (24, 8) and found.shared.shape == (24, 8, 3)
+
+
+def test_a_page_with_a_sample_numbers_its_own_images(photos, views, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "MOST_ON_PAGE", 10)
+    write_page(tmp_path / "report.html", photos, views)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
+    assert len(data["names"]) == 10 and "10 of 24 pictures, a random sample" in page
+    for shown in data["panels"]:
+        numbers = [i for c in shown["clusters"] for i in (*c["typical"], *c["uncertain"])]
+        assert numbers and set(numbers) <= set(range(10))
+    colors = data["panels"][1]["clusters"]
+    for cluster in colors:
+        assert all(data["names"][i].startswith(cluster["name"]) for i in cluster["typical"])
+
+
+def test_facts(photos, views):
+    found = facts(photos, views, "python scripts/explore.py here")
+    assert found["Pictures"] == "24" and found["VLM"] == "colors (colors-1)"
+    assert found["Texts: side"] == "2 texts from a file; the VLM reads 'a thing that is left'"
+    assert found["Command"].startswith("python") and "Remarks" not in found
+
+
+def test_the_demo_vlm_on_other_pictures_gets_a_banner(tmp_path):
+    draw(tmp_path / "a/b", each=1)
+    for drawn in (False, True):
+        photos = Collection.embed(tmp_path / "a/b", "demo")
+        photos.universal.report(tmp_path / "report.html")
+        page = (tmp_path / "report.html").read_text(encoding="utf-8")
+        assert ('class="banner"' in page) != drawn
+        (tmp_path / "a/.drawn.json").touch()
+
+
+def test_links_lead_from_the_page_to_the_files(tmp_path):
+    name = "a b#?%'\n.png"
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "pictures" / name)
+    page = tmp_path / "out/report.html"
+    found = export._link(tmp_path / "pictures" / name, page)
+    assert found == "../pictures/a%20b%23%3F%25%27%0A.png"
