@@ -3,12 +3,14 @@
 x (N, K) --find_clusters--> clusters --name_clusters--> names, from the texts of the criterion
 """
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import pairwise_distances, silhouette_score
 
 from crl.run.cache import COMPUTED, kept_array
@@ -90,10 +92,11 @@ def find_clusters(points: np.ndarray, number: int | None = None, seed: int = 0) 
         note = f"{number} groups, as asked"
         if number > different:
             note = f"{different} groups: there are no more different images"
-    model = KMeans(min(number, different), n_init=5, random_state=seed).fit(points)
-    by_size = np.argsort(-np.bincount(model.labels_), kind="stable")
+    model = _kmeans(points, min(number, different), 5, seed)
+    found, sizes = np.unique(model.labels_, return_counts=True)  # of nearly equal images, fewer
+    by_size = found[np.argsort(-sizes, kind="stable")]
     away = model.transform(points)[:, by_size]  # (N, k) distances
-    label = away.argmin(axis=1)
+    label = np.argsort(by_size)[np.searchsorted(found, model.labels_)]
     nearest = np.sort(away, axis=1)[:, :2]
     certainty = np.ones(len(points))
     if away.shape[1] > 1:
@@ -101,16 +104,21 @@ def find_clusters(points: np.ndarray, number: int | None = None, seed: int = 0) 
     return Clusters(label, certainty, nearest[:, 0], silhouettes, note)
 
 
+def _kmeans(points: np.ndarray, number: int, starts: int, seed: int) -> KMeans:
+    with warnings.catch_warnings():  # that nearly equal images share a cluster is no fault
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return KMeans(number, n_init=starts, random_state=seed).fit(points)
+
+
 def _silhouettes(points: np.ndarray, different: int, seed: int) -> dict[int, float]:
     """Number of clusters -> mean silhouette of a sample, the best first."""
     some = points[np.random.default_rng(seed).permutation(len(points))[:SAMPLE]]
-    numbers = [number for number in NUMBERS if number < min(different, len(some))]
+    numbers = [number for number in NUMBERS if number <= min(different, len(some) - 1)]
 
     def compute() -> np.ndarray:
         away = pairwise_distances(some)
         np.fill_diagonal(away, 0)  # rounding
-        model = KMeans(n_init=3, random_state=seed)
-        labels = [model.set_params(n_clusters=number).fit_predict(some) for number in numbers]
+        labels = [_kmeans(some, number, 3, seed).labels_ for number in numbers]
         return np.array([silhouette_score(away, label, metric="precomputed") for label in labels])
 
     values = kept_array(f"silhouettes-{VERSION}-{seed}", some, compute, COMPUTED)

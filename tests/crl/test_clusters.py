@@ -76,6 +76,17 @@ def test_few_images_and_images_that_are_the_same(x, number, clusters):
     assert found.note
 
 
+@pytest.mark.parametrize("number", [None, 12])
+@pytest.mark.parametrize("noise", [1e-3, 1e-5, 1e-7, 1e-12])
+def test_images_that_are_nearly_the_same(recwarn, number, noise):
+    x, truth = blobs(4, each=6, spread=noise)
+    found = find_clusters(principal(x.astype(np.float32)), number)
+    assert found.number >= 4 and set(found.label) == set(range(found.number))
+    assert adjusted_rand_score(truth, np.minimum(found.label, 99)) > 0.2
+    assert (np.diff(np.bincount(found.label)) <= 0).all()
+    assert not recwarn.list
+
+
 def test_a_number_that_is_none():
     with pytest.raises(UserError, match="must be 1 or more, not 0"):
         find_clusters(np.eye(3), 0)

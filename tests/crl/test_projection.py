@@ -125,6 +125,30 @@ def test_posterior_ignores_scale_and_level(seed, sharpness, scale, level):
     )
 
 
+LEVELS = st.lists(st.floats(0.05, 0.3), min_size=N, max_size=N)  # SigLIP about 0.1, CLIP 0.25
+
+
+@given(SEEDS, SHARPNESS, st.floats(0.01, 0.1), LEVELS)
+def test_posterior_ignores_the_range_of_a_vlm_s_similarities(seed, sharpness, scale, levels):
+    """The same images and texts in a VLM whose embeddings share a large component: the similarities
+    of image i are scale * R + levels[i]."""
+    image, text = l2(vectors(N, D, seed=seed)), l2(vectors(K, D, seed=seed + 1000))
+    shared = np.array(levels)[:, None]
+    rest = np.sqrt(0.5 - scale**2 - shared**2)  # so that rows have unit length
+    other_image = np.hstack([scale * image, shared, rest]) * np.sqrt(2)
+    other_text = np.hstack([text, np.ones((K, 1)), np.zeros((K, 1))]) / np.sqrt(2)
+    expected = scale * image @ text.T + shared
+    assert np.allclose(l2(other_image) @ l2(other_text).T, expected, rtol=0, atol=1e-12)
+
+    def difference(normalise: str) -> float:
+        crl = ConditionalProjection(text, normalise=normalise, sharpness=sharpness)
+        other = ConditionalProjection(other_text, normalise=normalise, sharpness=sharpness)
+        return abs(crl.fit_transform(image) - other.fit_transform(other_image)).max()
+
+    assert difference("posterior") < 1e-8
+    assert difference("l2") > 0.1
+
+
 @given(SEEDS)
 def test_a_blunt_posterior_is_r_with_centred_rows(seed):
     r, sharpness = vectors(N, K, seed=seed), 1e-6

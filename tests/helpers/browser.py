@@ -1,0 +1,63 @@
+"""A headless Chromium that opens pages from file:// and notes their errors and requests."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from playwright.sync_api import Browser, Page, Request, sync_playwright
+
+NAMES = ["chromium", "chromium-browser", "google-chrome"]
+
+
+@dataclass
+class Opened:
+    """A page in the browser.
+
+    Attributes:
+        page: Playwright's page.
+        errors: what the console and uncaught errors say.
+        requests: the addresses that the page asks for, other than itself and what is in it.
+    """
+
+    page: Page
+    errors: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """A browser; skips the test if none is installed."""
+    program = next(filter(None, map(shutil.which, NAMES)), None)
+    if program is None:
+        pytest.skip(f"no browser: none of {', '.join(NAMES)} is installed")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def open_page(
+    browser: Browser, file: Path, width: int = 1300, scheme: Literal["light", "dark"] = "light"
+) -> Opened:
+    """Open a file `width` pixels wide, for a reader who likes `scheme`; wait until it is ready."""
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    opened = Opened(context.new_page())
+    address = file.absolute().as_uri()
+
+    def asked(request: Request) -> None:
+        if not request.url.startswith(("data:", "blob:")) and request.url != address:
+            opened.requests.append(request.url)
+
+    opened.page.on("request", asked)
+    opened.page.on("pageerror", lambda error: opened.errors.append(str(error)))
+    opened.page.on(
+        "console",
+        lambda said: opened.errors.append(said.text) if said.type in ("error", "warning") else None,
+    )
+    opened.page.goto(address)
+    opened.page.wait_for_selector("body[data-ready]", state="attached")
+    return opened
