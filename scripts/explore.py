@@ -26,13 +26,13 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
-from crl.propose import contact_sheet, contact_sheets, propose_criteria
 
 from crl.basis import BASES, TextBasis
 from crl.collection import Collection, Representation, View
 from crl.export import write_page, write_tables
 from crl.labels import Guesses
 from crl.llm import OPENAI, generate_basis
+from crl.propose import COLUMNS, ROWS, contact_sheet, contact_sheets, propose_criteria
 from crl.run.errors import ArgumentParser, UserError
 from crl.run.files import alone_in, atomic_path, slug
 from crl.run.tables import aligned
@@ -96,7 +96,7 @@ def find_texts(name: str, args: argparse.Namespace, out: Path, number: int = TEX
 
 def ranking(photos: Collection, bases: Mapping[str, str]) -> str:
     """A table: which of these criteria, and of those of this repository, the images vary in."""
-    shipped = {file.stem: file.stem for file in sorted(BASES.glob("*.yaml"))}
+    shipped = {file.stem: str(file) for file in sorted(BASES.glob("*.yaml"))}
     texts = {name: TextBasis.load(basis) for name, basis in {**shipped, **bases}.items()}
     rows = [[name, f"{score:.3f}"] for name, score in photos.rank(texts).items()]
     return aligned("Which criterion do these images vary in?", ["criterion", "nats"], rows, left=1)
@@ -108,10 +108,12 @@ def propose(photos: Collection, args: argparse.Namespace, out: Path) -> None:
     for number, sheet in enumerate(sheets, start=1):
         with atomic_path(out / "sheets" / f"{number}.jpg") as temporary:
             temporary.write_bytes(sheet)
-    size = sum(map(len, sheets)) / 1e3
-    print(f"{out / 'sheets'}: {len(sheets)} contact sheets, {size:,.0f} KB; look at them")
+    size, pictures = sum(map(len, sheets)), min(len(photos.files), len(sheets) * COLUMNS * ROWS)
+    print(
+        f"{out / 'sheets'}: {len(sheets)} contact sheets, {pictures} pictures, {size / 1e3:,.0f} KB"
+    )
     if not args.send:
-        print(f"nothing was sent; with --send they are shown to {args.llm} at {args.base_url}")
+        print(f"nothing was sent; add --send to show them to {args.llm} at {args.base_url}")
         return
     names = propose_criteria(sheets, model=args.llm, base_url=args.base_url)
     print(f"{args.llm} proposes: {', '.join(names)}")
