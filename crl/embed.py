@@ -121,14 +121,17 @@ def embed_images(
 
         store.add_all(encoded())
         kept = np.array([i for i, image in enumerate(wanted) if image in digests], int)
+        if len(kept) == 0:
+            first, why = next(iter(failures.items()))
+            raise UserError(
+                f"none of {len(wanted)} images can be read, the first: {file_of(first)}: {why}"
+            )
         if len(kept) < len(wanted):
             warnings.warn(
                 f"{len(wanted) - len(kept)} of {len(wanted)} images could not be read and were "
                 f"left out, the first: {file_of(next(iter(failures)))}",
                 stacklevel=2,
             )
-        if len(kept) == 0:
-            raise _unreadable(failures)
         of_rows = [digests[wanted[i]] for i in kept]
         while (found := store.gather(of_rows)) is None:
             store.add_all(encoded())  # what a damaged shard held

@@ -86,7 +86,7 @@ def find_texts(name: str, args: argparse.Namespace, out: Path, number: int = TEX
         )
     if not slug(name):
         raise UserError(f"the criterion {name!r} has no letter to name a file by")
-    print(f"asking {args.llm} for texts about {name} ...", file=sys.stderr)
+    print(f"asking {args.llm} for texts about {name} ...")
     prompt = f"a photo with the {name} of {{text}}"
     settings = {"model": args.llm, "base_url": args.base_url, "number": number}
     generate_basis(name, prompt, **settings).save(kept)
