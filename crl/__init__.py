@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from crl.basis import TextBasis
+    from crl.collection import Collection
     from crl.criteria import rank_criteria
     from crl.embed import embed_images, embed_texts
     from crl.images import Crop, image_files
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "VLM",
+    "Collection",
     "ConditionalProjection",
     "Crop",
     "TextBasis",
@@ -30,6 +32,7 @@ __all__ = [
 ]
 MODULES = {
     "VLM": "vlm",
+    "Collection": "collection",
     "ConditionalProjection": "projection",
     "Crop": "images",
     "TextBasis": "basis",

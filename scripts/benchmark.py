@@ -15,6 +15,7 @@ from crl.run.command import command
 import argparse
 import io
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -74,12 +75,13 @@ class Sizes:
     images: int = 50_000  # embedded to measure memory
     ranked: tuple[int, int] = (20_000, 80_000)  # queries, candidates to measure memory
     timed: tuple[int, int] = (2000, 20_000)  # queries, candidates to measure time
+    explored: int = 5000  # pictures for explore.py
     triplets: int = 8  # per step of stage 2
     steps: int = 8
     rounds: int = 3
 
 
-QUICK = Sizes(8, 4, 50, (10, 200_000), (20, 200), 2, 2, 1)
+QUICK = Sizes(8, 4, 50, (10, 200_000), (20, 200), 8, 2, 2, 1)
 
 
 class Bench:
@@ -182,6 +184,41 @@ def posterior(bench: Bench) -> list[str]:
         "ConditionalProjection.transform, which includes the product; I @ T.T",
         f"{whole:.2f} s, {product:.2f} s: {images} images, {WIDTH} texts",
         f"{whole / product:.2f} x",
+    ]
+
+
+def explore(bench: Bench) -> list[str]:
+    images, cache = bench.sizes.explored, {**os.environ, "CRL_CACHE": str(bench.work / "explored")}
+    folder = bench.work / "pictures"
+    draw(folder, map(str, range(images)), (640, 480))
+
+    def look(*criteria: str) -> None:
+        names = [word for name in criteria for word in ("--criterion", name)]
+        script = Path(__file__).with_name("explore.py")
+        line = [
+            sys.executable,
+            script,
+            folder,
+            "--vlm",
+            "demo",
+            "--out",
+            bench.work / "out",
+            *names,
+        ]
+        subprocess.run(line, env=cache, stdout=subprocess.DEVNULL, check=True)
+
+    embed = f"from crl import Collection; Collection.embed({str(folder)!r}, 'demo')"
+    subprocess.run([sys.executable, "-c", embed], env=cache, check=True)
+    two = ("clevr4_color", "genecis_scene")
+    first, again = (seconds(lambda: look(*two)) for _ in range(2))
+    more = seconds(lambda: look(*two, "deepfashion_fabric"))
+    page = (bench.work / "out/report.html").stat().st_size / 1e6
+    return [
+        "first look / second look (explore.py)",
+        "thumbnails, clusters, maps, page, after embedding; the same again",
+        f"{first:.0f} s, {again:.0f} s, a third criterion {more:.0f} s: {images} images of 640x480, "
+        f"2 criteria, page of {page:.0f} MB",
+        f"{first / again:.2f} x",
     ]
 
 
@@ -385,7 +422,7 @@ def step(bench: Bench) -> list[str]:
 MEASUREMENTS: dict[str, Callable[[Bench], list[str]]] = {
     measure.__name__: measure
     for measure in (
-        cache, path, posterior, embedding_memory, ranking_memory,
+        cache, path, posterior, explore, embedding_memory, ranking_memory,
         encodes, scoring, ranking, step,
     )
 }  # fmt: skip

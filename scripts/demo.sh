@@ -14,7 +14,7 @@ case "${1:-}" in
 esac
 run() { $python "$1" --config "configs/demo/$2.yaml" "outputs=$out" "${@:3}" >/dev/null; }
 
-echo "1/7  Drawing the demo data"
+echo "1/8  Drawing the demo data"
 $python scripts/make_demo_data.py --out $data --images $images
 # A training refuses to continue with other data or another VLM, and new results would be added to
 # the old ones. So if the data or the VLM changed, the old outputs are removed.
@@ -26,29 +26,34 @@ if [ "$(cat $out/demo-inputs 2>/dev/null)" != "$inputs" ]; then
   echo "$inputs" >$out/demo-inputs
 fi
 for task in clustering few_shot; do
-  echo "$([ $task = clustering ] && echo 2/7 || echo 3/7)  Running $task"
+  echo "$([ $task = clustering ] && echo 2/8 || echo 3/8)  Running $task"
   for set in clevr4 cards; do
     run classification_clustering/$task.py $set root=$data images=$images figures=$maps
   done
 done
-echo "4/7  Mining triplets from captions and training a Combiner"
+echo "4/8  Mining triplets from captions and training a Combiner"
 scenes=$data/genecis
 run similarity_retrieval/mine_triplets.py mine \
   graphs=$scenes/coco/annotations/relations_train2017.jsonl
 run similarity_retrieval/train_combiner.py combiner \
   triplets=$out/triplets/demo/triplets.jsonl images=$scenes/coco
-echo "5/7  Running similarity_retrieval"
+echo "5/8  Running similarity_retrieval"
 run similarity_retrieval/evaluate.py scenes \
   root=$scenes "trained=[$out/combiner/demo]"
-echo "6/7  Training for fashion_retrieval: CRL's heads, then its backbone; a rival, CSN"
+echo "6/8  Training for fashion_retrieval: CRL's heads, then its backbone; a rival, CSN"
 garments=$data/garments
 run fashion_retrieval/train_mlp.py garments_mlp root=$garments "${short[@]}"
 run fashion_retrieval/train_backbone.py garments_backbone root=$garments \
   heads=$out/fashion_mlp/demo "${shortest[@]}"
 run fashion_retrieval/train_rival.py garments_csn root=$garments "${shortest[@]}"
-echo "7/7  Running fashion_retrieval"
+echo "7/8  Running fashion_retrieval"
 run fashion_retrieval/evaluate.py garments root=$garments \
   "trained=[$out/fashion_mlp/demo,$out/fashion_backbone/demo,$out/fashion_rivals/demo]"
+echo "8/8  Exploring a folder of pictures under four criteria"
+texts=()
+for name in color shape count texture; do texts+=(--texts "$name=clevr4_$name"); done
+$python scripts/explore.py $data/clevr_4_10k_v1/images --vlm demo "${texts[@]}" \
+  --out $out/explore/clevr4 >/dev/null
 echo
 $python scripts/reproduce_tables.py $out/{clustering,few_shot}/demo-{clevr4,cards} \
   $out/{similarity,fashion}_retrieval/demo
@@ -58,4 +63,5 @@ I: universal embedding of the images. R = I Tᵀ: their conditional representati
 the texts of a criterion. Both from the demo VLM on drawn pictures: an illustration of the method,
 not a result on the paper's data.
 Figures (t-SNE maps, cluster sheets, templates, retrieved garments) and results.json: $out/
+To look at the pictures yourself, open $out/explore/clevr4/report.html in a browser.
 END
