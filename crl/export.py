@@ -113,7 +113,7 @@ def write_page(
     small = thumbnails(photos.files, photos.digests, photos.folder)
     report.write_report(
         file,
-        title=shown(Path(photos.folder.resolve().name)),
+        title=shown(photos.folder),
         facts=facts(photos, views, command),
         names=[photos.names[i] for i in some],
         places=[_link(photos.files[i], file) for i in some],

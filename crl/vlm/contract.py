@@ -120,6 +120,10 @@ class LoadedVLM:
     def preprocess(self) -> Preprocess:
         return self._parts().preprocess
 
+    @property
+    def tokenize(self) -> Callable[[list[str]], Any]:
+        return self._parts().tokenize
+
     def encode_images(self, batch: Tensor) -> Tensor:
         with torch.inference_mode(), self._autocast():
             return self.image_features(batch).float()

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -164,12 +165,21 @@ def save_vlm(folder: Path, vlm: LoadedVLM, source: str) -> None:
     Args:
         source: where the VLM came from, see `crl.vlm.find_vlm`.
     """
-    if Path(source).is_dir():  # configuration and tokenizer; not the weights, nor a model card
-        for file in Path(source).iterdir():
-            if file.is_file() and file.name not in WEIGHTS and file.suffix != ".md":
-                with atomic_path(folder / file.name) as temporary:
-                    temporary.write_bytes(file.read_bytes())
+    if Path(source).is_dir():  # configuration and tokenizer
+        _copy(Path(source), folder)
     else:
         config = {"model_cfg": vlm.recipe["model"], "preprocess_cfg": vlm.recipe["preprocess"]}
         write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+        if hasattr(vlm.tokenize, "save_pretrained"):  # CLIP's own tokenizer comes with open_clip
+            with TemporaryDirectory() as written:
+                vlm.tokenize.save_pretrained(written)
+                _copy(Path(written), folder)
     save_tensors(folder / WEIGHTS[0], vlm.model)
+
+
+def _copy(source: Path, folder: Path) -> None:
+    """All files of `source` but weights and a model card."""
+    for file in source.iterdir():
+        if file.is_file() and file.name not in WEIGHTS and file.suffix != ".md":
+            with atomic_path(folder / file.name) as temporary:
+                temporary.write_bytes(file.read_bytes())

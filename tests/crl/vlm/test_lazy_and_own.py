@@ -1,6 +1,7 @@
 """VLMs that are loaded only when needed, VLMs from outside, and VLMs to be trained."""
 
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -12,7 +13,15 @@ from toy_vlm import ToyVLM, make_images
 
 from crl import embed_images, embed_texts, load_vlm
 from crl.run.errors import UserError
-from crl.vlm import LoadedVLM, check_trainable, find_vlm, fingerprints, load_trainable, open_clip
+from crl.vlm import (
+    DEMO,
+    LoadedVLM,
+    check_trainable,
+    find_vlm,
+    fingerprints,
+    load_trainable,
+    open_clip,
+)
 
 
 @pytest.fixture
@@ -157,6 +166,27 @@ def test_a_saved_vlm_is_a_folder_that_loads(tmp_path, request, kind):
     assert sorted(file.name for file in folder.iterdir()) == files
     assert trained.recipe == vlm.recipe and trained.fingerprint == vlm.fingerprint
     check_trainable(str(folder))  # and once more
+
+
+def test_a_saved_vlm_takes_its_tokenizer_along(tmp_path, monkeypatch):
+    """SigLIP 2 and others have a tokenizer on the hub; here it is a folder that is gone later."""
+    import open_clip as library
+
+    hub = tmp_path / "hub"
+    shutil.copytree(DEMO, hub)
+    config = json.loads((hub / "open_clip_config.json").read_text())
+    model = {**config["model_cfg"]}
+    model["text_cfg"] = {**model["text_cfg"], "hf_tokenizer_name": str(hub)}
+    monkeypatch.setattr(library.factory, "_MODEL_CONFIGS", {"tiny": model})
+    cfg = {key: config["preprocess_cfg"][key] for key in ("mean", "std")}
+    tag = library.pretrained._pcfg(file=str(hub / "open_clip_model.safetensors"), **cfg)
+    monkeypatch.setitem(library.pretrained._PRETRAINED, "tiny", {"shiny": tag})
+    vlm = load_trainable("open_clip:tiny/shiny", "cpu")
+    texts = ["a red thing", "three of them"]
+    expected = vlm.encode_texts(texts)
+    open_clip.save_vlm(tmp_path / "vlm", vlm, "open_clip:tiny/shiny")
+    shutil.rmtree(hub)
+    assert torch.equal(load_vlm(str(tmp_path / "vlm"), "cpu").encode_texts(texts), expected)
 
 
 def test_only_open_clip_is_trained(tmp_path):
