@@ -36,8 +36,9 @@ def guess_labels(x: np.ndarray, given: dict[int, str], ask: int = 20) -> Guesses
     """Logistic regression on a representation x, (N, K).
 
     x is centred and scaled to rows with a mean square length of 1, and C = 100. So the confidence
-    fits the share of right guesses: on six criteria of the demo, with two labels per class, 93
-    percent were right at a mean confidence of 85 percent (unit rows and C = 1: 84 and 14).
+    fits the share of right guesses: on six criteria of the demo, with two labels per class, 92
+    percent are right at a mean confidence of 82 percent (unit rows and C = 1: 80 and 13; see
+    scripts/compare_criteria.py).
 
     Args:
         given: image -> its label.

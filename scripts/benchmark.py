@@ -216,8 +216,8 @@ def explore(bench: Bench) -> list[str]:
     return [
         "first look / second look (explore.py)",
         "thumbnails, clusters, maps, page, after embedding; the same again",
-        f"{first:.0f} s, {again:.0f} s, a third criterion {more:.0f} s: {images} images of 640x480, "
-        f"2 criteria, page of {page:.0f} MB",
+        f"{first:.0f} s, {again:.0f} s, a third criterion {more:.0f} s: {images} images of "
+        f"640x480, 2 criteria, page of {page:.0f} MB",
         f"{first / again:.2f} x",
     ]
 

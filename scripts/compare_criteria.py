@@ -1,4 +1,4 @@
-"""Several criteria on the demo's pictures: weighted together, ranked, and clusters with names.
+"""Several criteria on the demo's pictures: together, ranked; names of clusters, a few labels.
 
     python scripts/make_demo_data.py --out data/demo
     python scripts/compare_criteria.py
@@ -7,30 +7,33 @@ First table: retrieval and clustering of Clevr4's pictures under two criteria at
 color and the same count; the same shape, but another color. Second table: which criterion a
 collection varies in (`crl.rank_criteria`, with all text bases of this repository), for the pictures
 of each demo data set. Third table: what clusters are called (`crl.clusters`), beside the class that
-most of their pictures have. Demo VLM, drawn pictures: no result on the paper's data.
+most of their pictures have. Fourth table: the labels that follow from two per class (`crl.labels`),
+and their confidence. Demo VLM, drawn pictures: no result on the paper's data.
 """
 
 from crl.run.command import command
 
 import argparse
+import os
 from itertools import product
 from pathlib import Path
 
 import numpy as np
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, normalized_mutual_info_score
 
 from classification_clustering.datasets import load
 from classification_clustering.method import kmeans
 from crl.basis import BASES, TextBasis
-from crl.clusters import find_clusters, name_clusters, principal
+from crl.collection import Collection, View
 from crl.criteria import rank_criteria
 from crl.embed import embed_basis, embed_images
 from crl.images import image_files
-from crl.projection import ConditionalProjection, l2, project, weighted, weighted_similarity
+from crl.labels import guess_labels
+from crl.projection import ConditionalProjection, l2, weighted, weighted_similarity
 from crl.run.errors import ArgumentParser
 from crl.run.tables import aligned
 from crl.vlm import VLM, load_vlm
-from crl.words import standing
 
 FOLDERS = {  # collection: its folder, and the criteria that it was drawn to vary in
     "clevr4": ("clevr_4_10k_v1/images", ("clevr4_",)),
@@ -38,6 +41,8 @@ FOLDERS = {  # collection: its folder, and the criteria that it was drawn to var
     "cards": ("cards/number", ("cards_",)),
     "garments": ("garments/img/test", ("deepfashion_",)),
 }
+KNOWN = [("clevr4", c) for c in ("color", "count", "shape", "texture")]
+KNOWN += [("cards", c) for c in ("suits", "number")]
 SHARPNESS = (1.0, 2.0, 4.0, 8.0)  # 4 was chosen on the first two collections, see the table
 
 
@@ -122,26 +127,58 @@ def ranking(vlm: VLM, root: Path) -> str:
 def naming(vlm: VLM, root: Path) -> str:
     """The third table: names of clusters under criteria whose classes are known."""
     rows = []
-    for data, criteria in (
-        ("clevr4", ("color", "count", "shape", "texture")),
-        ("cards", ("suits",)),
-    ):
-        for criterion in criteria:
-            found = load(data, root, criterion)
-            image = np.asarray(embed_images(vlm, found.paths).image)
-            basis = TextBasis.load(f"{data}_{criterion}")
-            text = embed_basis(vlm, basis)
-            x = ConditionalProjection(text, normalise="posterior").fit_transform(image)
-            label = find_clusters(principal(x), len(found.classes)).label
-            names = name_clusters(standing(project(l2(image), l2(text))), label)
-            for cluster, name in enumerate(names):
-                counts = np.bincount(found.labels[label == cluster])
-                share = f"{100 * counts.max() / counts.sum():.0f}"
-                words = ", ".join(basis.texts[word] for word in name.words)
-                margin = f"{name.margin:.1f}{' weak' if name.weak else ''}"
-                rows.append([criterion, found.classes[counts.argmax()], share, margin, words])
+    for data, criterion in KNOWN:
+        view, labels, classes = looked_at(vlm, root, data, criterion)
+        groups = view.groups(len(classes))
+        for cluster, name in enumerate(groups.names):
+            counts = np.bincount(labels[groups.clusters.label == cluster])
+            share = f"{100 * counts.max() / counts.sum():.0f}"
+            words = ", ".join(view.words[name.words])
+            margin = f"{name.margin:.1f}{' weak' if name.weak else ''}"
+            rows.append([criterion, classes[counts.argmax()], share, margin, words])
     header = ["criterion", "most pictures are", "%", "margin", "name, and two more words"]
     return aligned("What clusters are called", header, rows, left=5)
+
+
+def labelling(vlm: VLM, root: Path) -> str:
+    """The fourth table: accuracy and mean confidence of guessed labels."""
+    rows = []
+    for data, criterion in KNOWN:
+        view, labels, classes = looked_at(vlm, root, data, criterion)
+        rng, scores = np.random.default_rng(0), []
+        for _ in range(3):
+            order = rng.permutation(len(labels))
+            two = np.concatenate([order[labels[order] == label][:2] for label in np.unique(labels)])
+            given = {int(image): str(classes[labels[image]]) for image in two}
+            rest = np.setdiff1d(order, two)
+            right = classes[labels[rest]]
+            plain = LogisticRegression(max_iter=1000).fit(view.x[two], classes[labels[two]])
+            chance = plain.predict_proba(view.x[rest])
+            guesses = guess_labels(view.x, given)
+            scores.append(
+                [
+                    np.mean(plain.classes_[chance.argmax(axis=1)] == right),
+                    chance.max(axis=1).mean(),
+                    np.mean(guesses.label[rest] == right),
+                    guesses.confidence[rest].mean(),
+                ]
+            )
+        rows.append([criterion, *(f"{100 * value:.0f}" for value in np.mean(scores, axis=0))])
+    header = ["criterion", "unit rows: right", "confidence", "crl.labels: right", "confidence"]
+    return aligned(
+        "Two labels per class: the others, percent, mean of 3 draws", header, rows, left=1
+    )
+
+
+def looked_at(
+    vlm: VLM, root: Path, data: str, criterion: str
+) -> tuple[View, np.ndarray, np.ndarray]:
+    """The pictures under R' of a criterion; the class of each, (N,); the names of the classes."""
+    found = load(data, root, criterion)
+    photos = Collection.embed(os.path.commonpath(found.paths), vlm)
+    label = dict(zip(found.paths, found.labels, strict=True))
+    view = photos.under(f"{data}_{criterion}")
+    return view, np.array([label[file] for file in photos.files]), np.array(found.classes)
 
 
 @command
@@ -152,7 +189,8 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--root", type=Path, default=Path("data/demo"), help="the demo data")
     root = parser.parse_args(argv).root
     vlm = load_vlm("demo")
-    print(two_at_once(vlm, root), ranking(vlm, root), naming(vlm, root), sep="\n\n")
+    for table in (two_at_once, ranking, naming, labelling):
+        print(table(vlm, root), end="\n\n")
 
 
 if __name__ == "__main__":

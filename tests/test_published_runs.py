@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from commands import REPOSITORY
 from demo_worlds import WORLDS
+from llm_server import gives
 from published import CONFIGS, PUBLISHED, python_blocks
 
 from similarity_retrieval.datasets import TASKS, load
@@ -49,7 +50,9 @@ SMALL = {  # script, in the order in which they are run -> what is added to each
     "scripts/compare_representations.py": ["--seeds", "1", "--shots", "1"],
     "scripts/compare_criteria.py": [],
     "scripts/reproduce_tables.py": [],
+    "scripts/explore.py": ["--vlm", "demo"],
 }
+OLLAMA = "http://localhost:11434/v1"
 # Cannot be had here: captions in the authors' files and spaCy's model.
 INSTEAD = {
     "configs/mine_cc3m.yaml": [
@@ -77,6 +80,12 @@ def workspace(tmp_path_factory) -> Path:
         place = data / "my_pictures/mood" / of_image["color"]
         place.mkdir(parents=True, exist_ok=True)
         shutil.copy(drawn / "clevr_4_10k_v1/images" / f"{image}.png", place)
+    names = [*list(labels)[:30], *list(labels)[:1]]  # a copy
+    (folder / "pictures").mkdir()
+    for number, image in enumerate(names):
+        name = f"{'ab'[number]}.jpg" if number < 2 else f"{number}.png"
+        shutil.copy(drawn / "clevr_4_10k_v1/images" / f"{image}.png", folder / "pictures" / name)
+    (folder / "few.csv").write_text("file,label\na.jpg,calm\nb.jpg,tense\n")
     (folder / "configs").symlink_to(REPOSITORY / "configs")
     (folder / "my_bases").mkdir()
     shutil.copy(REPOSITORY / "configs/bases/clevr4_color.yaml", folder / "my_bases/mood.yaml")
@@ -86,9 +95,14 @@ def workspace(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def there(workspace, monkeypatch) -> None:
+def there(workspace, monkeypatch, server) -> None:
+    """In that folder, and with an LLM."""
     monkeypatch.chdir(workspace)
     monkeypatch.syspath_prepend(workspace)
+    monkeypatch.setenv("HOME", str(workspace))
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    server.replies = [lambda request: gives("red", "blue", "many", "few", "dark", "bright")]
 
 
 def write_features(file: Path, genecis: Path) -> None:
@@ -119,12 +133,13 @@ def runnable() -> list[str]:
     return sorted(found, key=lambda command: (list(SMALL).index(command.split()[0]), command))
 
 
-def test_published_commands_run(run, monkeypatch):
+def test_published_commands_run(run, monkeypatch, server):
     variants = compare_representations.VARIANTS
     monkeypatch.setattr(compare_representations, "VARIANTS", [*variants[:2], variants[-1]])
     monkeypatch.setattr(compare_representations, "POSTERIORS", [variants[1]])
     for command in runnable():
-        script, *arguments = shlex.split(command)
+        script, *arguments = shlex.split(command.replace(OLLAMA, server.url))
+        arguments = [str(Path(a).expanduser()) if a[0] == "~" else a for a in arguments]
         replaced = {"features=": ("vlm=demo", "images=null"), "vlm=my_module": ("vlm=demo",)}
         idle = [key for what, keys in replaced.items() if what in command for key in keys]
         small = [key for key in SMALL[script] if key not in idle]
@@ -135,15 +150,13 @@ def test_published_commands_run(run, monkeypatch):
         assert code == 0, f"{command}: {errors}"
 
 
-def test_the_examples_in_python(monkeypatch, workspace):
-    (workspace / "pictures").symlink_to(workspace / "data/my_pictures")
-    monkeypatch.setenv("HOME", str(workspace))
-    (criterion,) = python_blocks("README.md")
+def test_the_examples_in_python(monkeypatch):
+    (own,) = python_blocks("README.md")
     found: dict = {}
-    exec(criterion.replace('load_vlm("clip")', 'load_vlm("demo")'), found)
-    assert found["clusters"].shape == (20,)
-    found["crl"].set_output(transform="pandas")
-    assert found["crl"].transform(found["image"]).columns[0] == found["basis"].texts[0]
+    exec(own.replace('vlm="clip"', 'vlm="demo"'), found)
+    assert len(found["mood"].clusters(5)) == 31
+    assert found["mood"].nearest("a.jpg", 10)["file"][0] == "30.png"  # its copy
+    assert Path("report.html").stat().st_size > 1_000_000
     _, task = python_blocks("crl/README.md")
     exec(task, found)
     assert found["nearest"].shape == (150,) and found["nearest"][0] == 0
