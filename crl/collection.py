@@ -1,11 +1,13 @@
-"""A folder of images, looked at under criteria of one's own.
+"""A folder of images, looked at under criteria of one's own:
 
-photos = Collection.embed("~/pictures", vlm="clip")  # the files and I
-mood = photos.under("my_bases/mood.yaml")            # R = I Tᵀ, and its words
-mood.clusters(5)
-mood.nearest("a.jpg", 10)
-mood.classify({"a.jpg": "calm", "b.jpg": "tense"})
-mood.report("report.html")
+    photos = Collection.embed("~/pictures", vlm="clip")  # the files and I
+    mood = photos.under("my_bases/mood.yaml")            # R = I Tᵀ, and its words
+    mood.clusters(5)
+    mood.nearest("a.jpg", 10)
+    mood.classify({"a.jpg": "calm", "b.jpg": "tense"})
+    mood.report("report.html")
+
+A thin layer: each step is a function of another module.
 """
 
 import os
@@ -22,11 +24,12 @@ from crl.basis import TextBasis, basis_label
 from crl.clusters import Clusters, Name, find_clusters, name_clusters, principal
 from crl.criteria import rank_criteria
 from crl.embed import embed_basis, embed_images, embed_texts
-from crl.images import EXTENSIONS, Listing, list_images, shown
+from crl.images import EXTENSIONS, Listing, Thumbnail, list_images, shown
 from crl.labels import Guesses, guess_labels
 from crl.projection import ConditionalProjection, l2, project, weighted_similarity
 from crl.run.errors import UserError, nearest
 from crl.run.maps import map_points
+from crl.run.thumbnails import thumbnails
 from crl.vlm import VLM, load_vlm
 from crl.words import most, probabilities, standing
 
@@ -126,8 +129,13 @@ class Collection:
             found.append(f"{len(first)} could not be read: {', '.join(first[:SHOWN])}{more}")
         copies = len(self.files) - len(set(self.digests))
         if copies:
-            found.append(f"{copies} are copies of others")
+            found.append(f"copies of other images: {copies}")
         return found
+
+    @cached_property
+    def thumbnails(self) -> list[Thumbnail]:
+        """N small pictures, with the sizes of the images; see `crl.run.thumbnails`."""
+        return thumbnails(self.files, self.digests, self.folder)
 
     @cached_property
     def names(self) -> list[str]:

@@ -17,7 +17,6 @@ from crl.collection import Collection, View, neighbours, shared_words
 from crl.images import shown
 from crl.labels import Guesses
 from crl.run.files import atomic_path
-from crl.run.thumbnails import thumbnails
 
 MOST_ON_PAGE = 5_000  # images; a page with more is slow to open
 NEIGHBOURS, TYPICAL, UNCERTAIN = 8, 12, 6
@@ -37,11 +36,10 @@ def table(
     """One row per image: path, width, height; per criterion cluster, name, words and probabilities
     (best first), map coordinates x and y, and with labels label, confidence and ask (1: label this
     one next)."""
-    small = thumbnails(photos.files, photos.digests, photos.folder)
     columns: dict[str, object] = {
         "path": photos.names,
-        "width": [s.width for s in small],
-        "height": [s.height for s in small],
+        "width": [small.width for small in photos.thumbnails],
+        "height": [small.height for small in photos.thumbnails],
     }
     for view in [photos.universal, *views]:
         found = view.clusters(number)
@@ -77,10 +75,8 @@ def write_tables(
     found = table(photos, views, number, guesses)
     with atomic_path(out / "images.csv") as temporary:
         found.to_csv(temporary, index=False, float_format="%.4f")
-    small = thumbnails(photos.files, photos.digests, photos.folder)
-    pictures = [
-        {"bytes": s.webp, "path": name} for s, name in zip(small, photos.names, strict=True)
-    ]
+    small = zip(photos.thumbnails, photos.names, strict=True)
+    pictures = [{"bytes": picture.webp, "path": name} for picture, name in small]
     rows = pa.Table.from_pandas(found, preserve_index=False)
     rows = rows.append_column("image", pa.array(pictures, _PICTURE))
     with atomic_path(out / "images.parquet") as temporary:
@@ -110,7 +106,7 @@ def write_page(
     """
     count = len(photos.files)
     some = np.sort(np.random.default_rng(0).permutation(count)[:MOST_ON_PAGE])
-    small = thumbnails(photos.files, photos.digests, photos.folder)
+    small = photos.thumbnails
     report.write_report(
         file,
         title=shown(photos.folder),

@@ -29,13 +29,12 @@ import numpy as np
 
 from crl.basis import BASES, TextBasis
 from crl.collection import Collection, Representation, View
-from crl.export import write_page, write_tables
 from crl.labels import Guesses
-from crl.llm import OPENAI, generate_basis
-from crl.propose import COLUMNS, ROWS, contact_sheet, contact_sheets, propose_criteria
 from crl.run.errors import ArgumentParser, UserError
 from crl.run.files import alone_in, atomic_path, slug
 from crl.run.tables import aligned
+
+# crl.llm, crl.propose and crl.export are imported where they are used: each takes a second.
 
 TEXTS = 200  # asked of the LLM per criterion; more of them change little and cost time
 TEXTS_TO_RANK = 50  # per proposed criterion
@@ -86,9 +85,11 @@ def find_texts(name: str, args: argparse.Namespace, out: Path, number: int = TEX
         )
     if not slug(name):
         raise UserError(f"the criterion {name!r} has no letter to name a file by")
+    from crl.llm import OPENAI, generate_basis
+
     print(f"asking {args.llm} for texts about {name} ...")
     prompt = f"a photo with the {name} of {{text}}"
-    settings = {"model": args.llm, "base_url": args.base_url, "number": number}
+    settings = {"model": args.llm, "base_url": args.base_url or OPENAI, "number": number}
     generate_basis(name, prompt, **settings).save(kept)
     print(f"{kept}: the texts about {name}; edit them as you like")
     return str(kept)
@@ -104,7 +105,10 @@ def ranking(photos: Collection, bases: Mapping[str, str]) -> str:
 
 def propose(photos: Collection, args: argparse.Namespace, out: Path) -> None:
     """Show contact sheets to a multimodal LLM, if the person says so, and rank what it proposes."""
-    sheets = contact_sheets(photos.files)
+    from crl.llm import OPENAI
+    from crl.propose import COLUMNS, ROWS, contact_sheets, propose_criteria
+
+    sheets, server = contact_sheets(photos.files), args.base_url or OPENAI
     for number, sheet in enumerate(sheets, start=1):
         with atomic_path(out / "sheets" / f"{number}.jpg") as temporary:
             temporary.write_bytes(sheet)
@@ -113,9 +117,9 @@ def propose(photos: Collection, args: argparse.Namespace, out: Path) -> None:
         f"{out / 'sheets'}: {len(sheets)} contact sheets, {pictures} pictures, {size / 1e3:,.0f} KB"
     )
     if not args.send:
-        print(f"nothing was sent; add --send to show them to {args.llm} at {args.base_url}")
+        print(f"nothing was sent; add --send to show them to {args.llm} at {server}")
         return
-    names = propose_criteria(sheets, model=args.llm, base_url=args.base_url)
+    names = propose_criteria(sheets, model=args.llm, base_url=server)
     print(f"{args.llm} proposes: {', '.join(names)}")
     bases = {name: find_texts(name, args, out, TEXTS_TO_RANK) for name in names}
     print(ranking(photos, bases))
@@ -138,6 +142,8 @@ def search(view: View, others: Mapping[str, str], args: argparse.Namespace, out:
     ]
     title = one_line(f"Nearest to {args.query} under {view.name}")
     print(aligned(title, ["", "file", "similarity", "words"], rows, left=4))
+    from crl.propose import contact_sheet
+
     sheet = contact_sheet([view.collection.files[view.collection.place(f)] for f in found["file"]])
     with atomic_path(out / "query.jpg") as temporary:
         temporary.write_bytes(sheet)
@@ -152,6 +158,8 @@ def explore(
     out: Path,
 ) -> None:
     """Clusters, names, labels; the page and the tables."""
+    from crl.export import write_page, write_tables
+
     if not views:
         raise UserError("name a criterion (--criterion), or see which ones fit: --rank")
     guesses = {view.name: view.guesses(labels) for view in views} if labels else {}
@@ -226,8 +234,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--llm", metavar="MODEL", help="writes the texts of criteria that have none")
     add(
         "--base-url",
-        default=os.environ.get("OPENAI_BASE_URL") or OPENAI,
-        help=f"of the LLM: any OpenAI-compatible server (default: OPENAI_BASE_URL, or {OPENAI})",
+        default=os.environ.get("OPENAI_BASE_URL"),
+        help="of the LLM: any OpenAI-compatible server (default: OPENAI_BASE_URL, or OpenAI's)",
     )
     add("--vlm", default="clip", help="see the README (default: %(default)s)")
     add("--representation", default="posterior", choices=get_args(Representation))
@@ -248,6 +256,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     for key in ("texts", "like", "unlike"):
         setattr(args, key, dict(getattr(args, key)))
     args.criterion = list(dict.fromkeys([*args.criterion, *args.texts]))
+    if "universal" in args.criterion:
+        raise UserError(
+            "universal is the name of the embedding without a criterion; choose another"
+        )
     if args.propose and not args.llm:
         raise UserError("--propose needs a model that sees images: --llm MODEL")
     if (args.like or args.unlike) and args.query is None:

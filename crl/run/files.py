@@ -39,13 +39,11 @@ def alone_in(folder: Path) -> Iterator[None]:
         who = holder.read_text(encoding="utf-8")[:80] if holder.exists() else "just started"
         raise UserError(
             f"another command is at work in {folder} ({who}); wait until it has ended, or choose "
-            "another name="
+            "another folder"
         ) from None
     except (OSError, NotImplementedError) as error:
         why = getattr(error, "strerror", None) or str(error)
-        raise UserError(
-            f"cannot write to {folder}: {why}; choose another outputs= or name="
-        ) from error
+        raise UserError(f"cannot write to {folder}: {why}; choose another folder") from error
     try:
         remove_leftovers(folder)
         yield

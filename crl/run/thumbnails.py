@@ -12,8 +12,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from crl.images import Thumbnail, thumbnail
+from crl.images import Thumbnail, UnreadableImage, shown, thumbnail
 from crl.run.cache import THUMBNAILS
+from crl.run.errors import UserError
 from crl.run.files import atomic_path
 from crl.run.progress import progress
 
@@ -35,7 +36,7 @@ def thumbnails(
         cache: None keeps nothing.
 
     Raises:
-        UnreadableImage: a file changed since it was embedded, and is no image now.
+        UserError: a file changed since it was embedded, and is no image now.
     """
     place = hashlib.blake2b(str(collection.resolve()).encode(), digest_size=8).hexdigest()
     folder = cache and cache / f"{place}-{VERSION}"
@@ -44,12 +45,19 @@ def thumbnails(
     new = iter(progress(missing.items(), label="thumbnails", unit="images", total=len(missing)))
     with ThreadPoolExecutor() as pool:
         while part := list(islice(new, PART)):
-            made = pool.map(lambda item: thumbnail(item[1]), part)
+            made = pool.map(lambda item: _thumbnail(item[1]), part)
             fresh = {digest: small for (digest, _), small in zip(part, made, strict=True)}
             found |= fresh
             if folder:
                 _keep(folder, fresh)
     return [found[digest] for digest in digests]
+
+
+def _thumbnail(file: Path) -> Thumbnail:
+    try:
+        return thumbnail(file)
+    except UnreadableImage as error:
+        raise UserError(f"{shown(file)} has changed meanwhile: {error}; try again") from error
 
 
 def _kept(folder: Path) -> dict[bytes, Thumbnail]:

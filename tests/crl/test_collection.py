@@ -62,7 +62,7 @@ def test_what_cannot_be_read_is_left_out_and_said(tmp_path):
     assert photos.remarks() == [
         "left out, since they are no images: 1 .txt",
         "1 could not be read: broken.png (not an image that Pillow knows)",
-        "1 are copies of others",
+        "copies of other images: 1",
     ]
 
 

@@ -50,7 +50,7 @@ def test_a_refused_command_leaves_no_folder(tmp_path):
 
 def test_a_place_that_cannot_be_written_to_is_named_before_any_work(tmp_path):
     (tmp_path / "outputs").write_text("a file")
-    says = r"cannot write to .*outputs/task/run: .*outputs="
+    says = r"cannot write to .*outputs/task/run: .*choose another folder"
     with pytest.raises(UserError, match=says), alone_in(tmp_path / "outputs/task/run"):
         pytest.fail("it is a file")
 

@@ -184,7 +184,7 @@ def test_files_as_people_have_them(look, place):
     code, printed, errors = look(*BASES)
     assert code == 0, errors
     assert "31 pictures" in printed and "2 could not be read: cut.png" in printed
-    assert "1 .txt" in printed and "7 are copies" in printed
+    assert "1 .txt" in printed and "copies of other images: 7" in printed
     found = pd.read_csv(place / "outputs/explore/pictures/images.csv")
     assert (
         len(found) == 31
@@ -224,6 +224,7 @@ def test_nothing_usable(wrong, place):
         ([], "name a criterion (--criterion mood), or see which ones fit: --rank"),
         (["--criterion", "mood"], "there are no texts for 'mood'; give their file (--texts mood="),
         (["--criterion", "!?", "--llm", "x"], "the criterion '!?' has no letter to name a file by"),
+        (["--texts", "universal=bases/color.yaml"], "universal is the name of the embedding"),
         (["--texts", "mood=none.yaml"], "cannot read none.yaml: No such file or directory"),
         (["--texts", "mood"], "write NAME=VALUE, not 'mood'; see --help"),
         ([*BASES, "--clusters", "0"], "write auto, or a number of clusters, not '0'"),
