@@ -18,6 +18,7 @@ from crl.run.command import command, one_line
 
 import argparse
 import csv
+import json
 import os
 import shlex
 import sys
@@ -27,15 +28,17 @@ from typing import get_args
 
 import numpy as np
 
-from crl.basis import BASES, TextBasis
+from crl.basis import BASES, PACKAGE, TextBasis
 from crl.collection import Collection, Representation, View
 from crl.labels import Guesses
+from crl.run.cache import content_digest
 from crl.run.errors import ArgumentParser, UserError
-from crl.run.files import alone_in, atomic_path, slug
+from crl.run.files import alone_in, atomic_path, slug, write_text
 from crl.run.tables import aligned
 
 # crl.llm, crl.propose and crl.export are imported where they are used: each takes a second.
 
+MADE = ("report.html", "images.csv", "images.parquet", "embeddings.safetensors")
 TEXTS = 200  # asked of the LLM per criterion; more of them change little and cost time
 TEXTS_TO_RANK = 50  # per proposed criterion
 
@@ -48,7 +51,7 @@ def main(argv: list[str]) -> None:
         raise UserError(f"there is no folder {folder}")
     out = args.out or Path("outputs/explore") / (slug(folder.resolve().name) or "pictures")
     with alone_in(out):
-        bases = {name: find_texts(name, args, out) for name in args.criterion}
+        bases = {name: TextBasis.load(find_texts(name, args, out)) for name in args.criterion}
         others = {name: find_texts(name, args, out) for name in {**args.like, **args.unlike}}
         labels = read_labels(args.labels) if args.labels else None
         photos = Collection.embed(folder, args.vlm, batch_size=args.batch_size)
@@ -74,7 +77,6 @@ def find_texts(name: str, args: argparse.Namespace, out: Path, number: int = TEX
     kept = out / "texts" / f"{slug(name)}.yaml"
     found = args.texts.get(name) or (str(kept) if kept.is_file() else name)
     if found != name or (BASES / f"{name}.yaml").is_file():
-        TextBasis.load(found)  # so that mistakes in it are reported now
         return found
     if not args.llm:
         shipped = ", ".join(sorted(file.stem for file in BASES.glob("*.yaml")))
@@ -95,11 +97,10 @@ def find_texts(name: str, args: argparse.Namespace, out: Path, number: int = TEX
     return str(kept)
 
 
-def ranking(photos: Collection, bases: Mapping[str, str]) -> str:
+def ranking(photos: Collection, bases: Mapping[str, TextBasis]) -> str:
     """A table: which of these criteria, and of those of this repository, the images vary in."""
-    shipped = {file.stem: str(file) for file in sorted(BASES.glob("*.yaml"))}
-    texts = {name: TextBasis.load(basis) for name, basis in {**shipped, **bases}.items()}
-    rows = [[name, f"{score:.3f}"] for name, score in photos.rank(texts).items()]
+    shipped = {file.stem: TextBasis.load(file) for file in sorted(BASES.glob("*.yaml"))}
+    rows = [[name, f"{score:.3f}"] for name, score in photos.rank({**shipped, **bases}).items()]
     return aligned("Which criterion do these images vary in?", ["criterion", "nats"], rows, left=1)
 
 
@@ -121,7 +122,7 @@ def propose(photos: Collection, args: argparse.Namespace, out: Path) -> None:
         return
     names = propose_criteria(sheets, model=args.llm, base_url=server)
     print(f"{args.llm} proposes: {', '.join(names)}")
-    bases = {name: find_texts(name, args, out, TEXTS_TO_RANK) for name in names}
+    bases = {n: TextBasis.load(find_texts(n, args, out, TEXTS_TO_RANK)) for n in names}
     print(ranking(photos, bases))
 
 
@@ -157,21 +158,38 @@ def explore(
     args: argparse.Namespace,
     out: Path,
 ) -> None:
-    """Clusters, names, labels; the page and the tables."""
-    from crl.export import write_page, write_tables
-
-    if not views:
-        raise UserError("name a criterion (--criterion), or see which ones fit: --rank")
+    """Clusters, names, labels; the page and the tables, unless they are there already."""
     guesses = {view.name: view.guesses(labels) for view in views} if labels else {}
     for view in views:
         print(clusters_found(view, args.clusters))
         if view.name in guesses:
             print(labels_found(view, guesses[view.name]))
     command_line = shlex.join(["python", "scripts/explore.py", *sys.argv[1:]])
-    write_tables(out, photos, views, args.clusters, guesses)
-    write_page(out / "report.html", photos, views, args.clusters, guesses, command_line)
-    print(f"{out / 'report.html'}: open it in a browser")
-    print(f"{out}: images.csv, images.parquet, embeddings.safetensors")
+    key, made = everything(photos, views, labels, command_line), out / ".made"
+    if not all((out / name).is_file() for name in MADE) or read(made) != key:
+        from crl.export import write_page, write_tables
+
+        made.unlink(missing_ok=True)
+        write_tables(out, photos, views, args.clusters, guesses)
+        write_page(out / MADE[0], photos, views, args.clusters, guesses, command_line)
+        write_text(made, key)
+    print(f"{out / MADE[0]}: open it in a browser")
+    print(f"{out}: {', '.join(MADE[1:])}")
+
+
+def everything(
+    photos: Collection, views: list[View], labels: dict[str, str] | None, command_line: str
+) -> str:
+    """A digest of all that the page and the tables depend on, this program included."""
+    code = sorted(PACKAGE.rglob("*.py")) + sorted((PACKAGE / "assets/report").iterdir())
+    parts = [photos.names, photos.vlm.fingerprint, [v.basis.hash for v in views], labels]
+    parts += [photos.remarks(), command_line]
+    content = b"".join([*photos.digests, *(file.read_bytes() for file in code)])
+    return content_digest(json.dumps(parts).encode() + content).hex()
+
+
+def read(file: Path) -> str:
+    return file.read_text(encoding="utf-8") if file.is_file() else ""
 
 
 def clusters_found(view: View, number: int | None) -> str:

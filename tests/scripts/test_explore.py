@@ -51,7 +51,8 @@ def test_clusters_names_page_and_tables(look, place):
         assert f"\n6       {color} " in printed
     out = place / "outputs/explore/pictures"
     assert {file.name for file in out.iterdir()} == {
-        *("report.html", "images.csv", "images.parquet", "embeddings.safetensors"),
+        *explore.MADE,
+        ".made",
     }
     assert str(out.relative_to(place) / "report.html") in printed
     found = pd.read_csv(out / "images.csv")
@@ -63,11 +64,30 @@ def test_a_second_run_embeds_nothing_and_gives_the_same(look, place, monkeypatch
     first = (place / "outputs/explore/pictures/images.csv").read_bytes()
     monkeypatch.setattr("color_vlm.ColorVLM.encode_images", lambda *_: pytest.fail("again"))
     monkeypatch.setattr("crl.run.maps._tsne", lambda *_: pytest.fail("again"))
+    (place / "outputs/explore/pictures/.made").unlink()
     monkeypatch.setattr("crl.run.thumbnails.thumbnail", lambda *_: pytest.fail("again"))
     code, printed, errors = look(*BASES, "--clusters", "4")
     assert code == 0, errors
     assert "side: 4 groups, as asked" in printed
     assert (place / "outputs/explore/pictures/images.csv").read_bytes() == first
+
+
+def test_a_second_run_writes_what_has_changed_and_nothing_else(look, place):
+    out = place / "outputs/explore/pictures"
+
+    def written(*arguments):
+        before = {name: (out / name).stat().st_mtime_ns for name in explore.MADE if out.exists()}
+        assert look(*BASES, *arguments)[0] == 0
+        now = {name: (out / name).stat().st_mtime_ns for name in explore.MADE}
+        return now != before
+
+    assert written() and not written()
+    (place / "bases/side.yaml").write_text((place / "bases/side.yaml").read_text() + "- middle\n")
+    assert written() and not written()
+    shutil.copy(place / "pictures/red-left-0.png", place / "pictures/new.png")
+    assert written() and not written()
+    (out / "images.csv").unlink()
+    assert written() and written("--clusters", "3")
 
 
 def test_texts_of_an_llm_are_kept_and_can_be_edited(look, place, server):
