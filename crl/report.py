@@ -35,8 +35,9 @@ from crl.run.files import write_text
 ASSETS = Path(__file__).resolve().parent / "assets" / "report"
 PALETTE = [*Category20_20[::2], *Category20_20[1::2]]  # the strong ones first
 COLORS = {**{name.removeprefix("xkcd:"): c for name, c in XKCD_COLORS.items()}, **CSS4_COLORS}
-# Bytes of each view's standing: above it, only the texts that vary most get a slider.
-MOST_STANDING = 6_000_000
+# Bytes of all standing together: above it, only the texts that are most often among an image's best
+# get a slider.
+MOST_STANDING = 12_000_000
 PER_DEVIATION = 25  # standing is kept in steps of 1/25 standard deviation, up to 5
 
 
@@ -118,7 +119,7 @@ def write_report(
         "places": places,
         "sizes": np.asarray(sizes).tolist(),
         "thumbnails": [base64.b64encode(picture).decode() for picture in thumbnails],
-        "panels": [_plain(panel) for panel in panels],
+        "panels": [_plain(panel, MOST_STANDING // len(panels)) for panel in panels],
     }
     page = render(
         "report.html",
@@ -206,15 +207,18 @@ def _range(values: np.ndarray) -> Range1d:
     return Range1d(start=low - margin, end=high + margin)
 
 
-def _plain(panel: Panel) -> dict[str, Any]:
-    """A panel as JSON; long arrays as base64 of little-endian numbers."""
+def _plain(panel: Panel, room: int) -> dict[str, Any]:
+    """A panel as JSON; long arrays as base64 of little-endian numbers.
+
+    Args:
+        room: for standing, in bytes.
+    """
     texts = np.arange(len(panel.words))
     slider = ""
     if panel.standing is not None and len(texts):
-        room = max(1, MOST_STANDING // len(panel.standing))
-        if len(texts) > room:
-            spread = np.abs(panel.standing).max(axis=0)
-            texts = np.sort(np.argsort(-spread, kind="stable")[:room])
+        room = max(1, room // len(panel.standing))
+        often = np.bincount(np.ravel(panel.best).astype(int), minlength=len(texts))
+        texts = np.sort(np.argsort(-often, kind="stable")[:room])
         steps = (panel.standing[:, texts] * PER_DEVIATION).round().clip(-125, 125)
         slider = _base64(steps.T, "i1")  # text after text
     colors = [PALETTE[i % len(PALETTE)] for i in range(len(panel.clusters))]

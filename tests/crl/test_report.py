@@ -367,20 +367,22 @@ def test_a_collection_without_criteria(browser, tmp_path):
 
 
 def test_standing_takes_a_byte_per_number():
-    plain = report._plain(PANELS[1])
+    plain = report._plain(PANELS[1], 10**6)
     steps = np.frombuffer(base64.b64decode(plain["standing"]), "i1").reshape(-1, COUNT).T
     np.testing.assert_allclose(steps / 25, PANELS[1].standing, atol=0.5 / 25 + 1e-6)
 
 
-def test_many_texts_keep_a_bound_and_the_texts_that_vary_most(monkeypatch):
-    monkeypatch.setattr(report, "MOST_STANDING", 2 * COUNT)
+def test_many_texts_keep_a_bound_and_the_texts_that_are_often_the_best():
     standing = np.zeros((COUNT, 5), np.float32)
     standing[7, [1, 4]] = [3, -9]
-    plain = report._plain(replace(PANELS[1], words=list("abcde"), standing=standing))
+    best = np.zeros((COUNT, 1), int) + 4
+    best[: COUNT // 3] = 1
+    many = replace(PANELS[1], words=list("abcde"), standing=standing, best=best)
+    plain = report._plain(many, 2 * COUNT)
     assert np.frombuffer(base64.b64decode(plain["slider_texts"]), "<u2").tolist() == [1, 4]
     steps = np.frombuffer(base64.b64decode(plain["standing"]), "i1").reshape(2, COUNT)
     assert steps[:, 7].tolist() == [75, -125]  # cut off at 5 deviations
-    assert len(plain["standing"]) <= 4 / 3 * report.MOST_STANDING + 4
+    assert len(plain["standing"]) <= 4 / 3 * 2 * COUNT + 4
 
 
 @pytest.mark.parametrize(
@@ -398,9 +400,9 @@ def test_the_color_that_a_text_names(text, color):
 
 
 def test_colors_are_used_only_if_most_names_are_colors():
-    own = [cluster["color"] for cluster in report._plain(PANELS[1])["clusters"]]
+    own = [cluster["color"] for cluster in report._plain(PANELS[1], 10**6)["clusters"]]
     assert own == ["#FF0000", "#FFFFFF", "#0000FF", "#000000"]
-    palette = [cluster["color"] for cluster in report._plain(PANELS[2])["clusters"]]
+    palette = [cluster["color"] for cluster in report._plain(PANELS[2], 10**6)["clusters"]]
     assert palette == report.PALETTE[:3]
 
 

@@ -144,7 +144,7 @@ function listTexts() {
   if (!panel) return;
   const texts = [...panel.slider_texts];
   $("texts").replaceChildren(...texts.map(text => option(panel.words[text], "")));
-  $("text").placeholder = texts.length < panel.words.length ? `one of the ${texts.length} texts that vary most` : "type a word";
+  $("text").placeholder = texts.length < panel.words.length ? `one of ${texts.length} frequent texts` : "type a word";
 }
 
 function paint() {
