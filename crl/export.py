@@ -69,8 +69,9 @@ def write_tables(
 ) -> None:
     """Write images.csv, images.parquet (with thumbnails) and embeddings.safetensors.
 
-    The Parquet file opens in Embedding Atlas and Spotlight. The embeddings are `image` (N, D), in
-    the order of the tables, and `text/<criterion>` (K, D), not normalised.
+    The thumbnails are in the format of Hugging Face's datasets, as viewers of Parquet expect. The
+    embeddings are `image` (N, D), in the order of the tables, and `text/<criterion>` (K, D), not
+    normalised.
     """
     found = table(photos, views, number, guesses)
     with atomic_path(out / "images.csv") as temporary:
