@@ -8,8 +8,8 @@ from crl.run.cache import COMPUTED, kept_array
 from crl.run.progress import progress
 
 MOST_TSNE = 5_000  # images; of more, t-SNE takes minutes
-# Steps; openTSNE's defaults are 250 and 500. On 5,000 images of the demo, 64 of 100 nearest neighbours
-# stay neighbours in the map with either, and these take less than a third of the time.
+# Steps; openTSNE's defaults are 250 and 500. On 5,000 images of the demo, 64 of 100 nearest
+# neighbours stay neighbours in the map with either, and these take less than a third of the time.
 EARLY, LATER = 60, 140
 VERSION = 2
 
