@@ -121,7 +121,7 @@ def _silhouettes(points: np.ndarray, different: int, seed: int) -> dict[int, flo
         labels = [_kmeans(some, number, 3, seed).labels_ for number in numbers]
         return np.array([silhouette_score(away, label, metric="precomputed") for label in labels])
 
-    values = kept_array(f"silhouettes-{VERSION}-{seed}", some, compute, COMPUTED)
+    values = kept_array(f"silhouettes-{VERSION}-{seed}-{len(numbers)}", some, compute, COMPUTED)
     found = dict(zip(numbers, values.tolist(), strict=True))
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
