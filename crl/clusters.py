@@ -12,6 +12,7 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import pairwise_distances, silhouette_score
+from threadpoolctl import threadpool_limits
 
 from crl.run.cache import COMPUTED, kept_array
 from crl.run.errors import UserError
@@ -105,8 +106,9 @@ def find_clusters(points: np.ndarray, number: int | None = None, seed: int = 0) 
 
 
 def _kmeans(points: np.ndarray, number: int, starts: int, seed: int) -> KMeans:
-    with warnings.catch_warnings():  # that nearly equal images share a cluster is no fault
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    """With one thread: more gain nothing at this size, and beside other work they cost much."""
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # nearly equal images share a cluster
         return KMeans(number, n_init=starts, random_state=seed).fit(points)
 
 
