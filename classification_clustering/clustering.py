@@ -40,7 +40,7 @@ def measure(inputs: Inputs, r: np.ndarray, seeds: int, known: dict) -> dict[str,
         found = [clustering_scores(inputs.labels, clusters) for clusters in clusterings]
         return {metric: summary([one[metric] for one in found]) for metric in found[0]}
 
-    universal = array_digest(inputs.universal), classes
+    universal = array_digest(inputs.universal), classes, seeds
     if universal not in known:
         known[universal] = cluster(inputs.universal)
     measured = {"universal": scores(known[universal]), "conditional": scores(cluster(r))}
@@ -66,13 +66,16 @@ def draw(inputs: Inputs, found: dict[str, np.ndarray], run: Run) -> None:
         cluster_sheet(inputs.paths, clusters, inputs.title, sheet)
 
 
-@command
-def main(argv: list[str]) -> None:
-    config = load_config(EvaluateConfig, argv, __doc__, unused=["shots"])
+def evaluate(config: EvaluateConfig, known: dict | None = None) -> Run:
+    """Measure and draw what is missing in <outputs>/clustering/<name>.
+
+    Args:
+        known: clusterings of I by earlier calls, see `measure`; this call adds its own.
+    """
+    known = {} if known is None else known
     folder = config.outputs / "clustering" / config.name
     with alone_in(folder):
         run = Run(folder, config.model_dump(mode="json"))
-        known: dict = {}
         for inputs in load_inputs(config):
             found = {}
             for representation in config.representation:
@@ -87,8 +90,15 @@ def main(argv: list[str]) -> None:
                     run.add(key, **about, scores=scores, seconds=time.perf_counter() - start)
             if config.figures:
                 draw(inputs, found, run)
+    return run
+
+
+@command
+def main(argv: list[str]) -> None:
+    config = load_config(EvaluateConfig, argv, __doc__, unused=["shots"])
+    run = evaluate(config)
     print(table(run.cells, f"Clustering ({config.seeds} seeds, percent)"))
-    print("\n".join([*notes(run.cells), f"results and figures: {folder}"]))
+    print("\n".join([*notes(run.cells), f"results and figures: {run.folder}"]))
 
 
 if __name__ == "__main__":

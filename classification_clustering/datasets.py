@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from crl.images import image_files
-from crl.run.errors import UserError, nearest
+from crl.run.errors import Missing, UserError, nearest
 
 CLEVR4_PAGE = "https://www.robots.ox.ac.uk/~vgg/data/clevr4/"
 CARDS_PAGE = "http://faculty.washington.edu/juhuah/images/AugDMC_datasets.zip"
@@ -158,8 +158,8 @@ def _check_criterion(criterion: str, known: dict) -> None:
         raise UserError(f"unknown criterion {criterion!r}; {nearest(criterion, known)}")
 
 
-def _missing(name: str, root: Path, page: str, tree: str) -> UserError:
-    return UserError(
+def _missing(name: str, root: Path, page: str, tree: str) -> Missing:
+    return Missing(
         f"{name} is not in {root.resolve()}; get it from {page} and unpack it to "
         f"{root}/{tree}, or set root=; a drawn stand-in comes from scripts/make_demo_data.py"
     )

@@ -20,18 +20,28 @@ from crl.run.config import load_config
 from crl.run.figures import tsne_maps
 from crl.run.files import alone_in
 from crl.run.progress import progress
-from crl.run.results import Run, digest, summary
+from crl.run.results import Run, array_digest, digest, summary
 
 
-def measure(inputs: Inputs, r: np.ndarray, shots: list[int], seeds: int) -> dict[str, dict]:
-    """Accuracy of I and of R (N, K) over seeds, and zero-shot accuracy."""
+def measure(
+    inputs: Inputs, r: np.ndarray, shots: list[int], seeds: int, known: dict
+) -> dict[str, dict]:
+    """Accuracy of I and of R over seeds, and zero-shot accuracy.
+
+    Args:
+        r: R, (N, K).
+        known: keeps the scores of I, which representations and bases share.
+    """
 
     def scores(x: np.ndarray, n: int) -> dict:
         bar = progress(range(seeds), label=f"{n}-shot", unit="seeds")
         return summary([few_shot(x, inputs.labels, n, seed) for seed in bar])
 
-    both = {"universal": inputs.universal, "conditional": r}
-    measured = {name: {f"{n}-shot": scores(x, n) for n in shots} for name, x in both.items()}
+    universal = array_digest(inputs.universal), array_digest(inputs.labels), *shots, seeds
+    if universal not in known:
+        known[universal] = {f"{n}-shot": scores(inputs.universal, n) for n in shots}
+    conditional = {f"{n}-shot": scores(r, n) for n in shots}
+    measured = {"universal": known[universal], "conditional": conditional}
     if inputs.class_text is not None:
         accuracy = zero_shot(inputs.image, inputs.class_text, inputs.labels)
         measured["zero-shot"] = {"acc": summary([accuracy])}
@@ -46,9 +56,13 @@ def draw(inputs: Inputs, found: dict[str, np.ndarray], run: Run) -> None:
         tsne_maps(shown, inputs.labels, inputs.class_names, inputs.title, file)
 
 
-@command
-def main(argv: list[str]) -> None:
-    config = load_config(EvaluateConfig, argv, __doc__)
+def evaluate(config: EvaluateConfig, known: dict | None = None) -> Run:
+    """Measure and draw what is missing in <outputs>/few_shot/<name>.
+
+    Args:
+        known: scores of I by earlier calls, see `measure`; this call adds its own.
+    """
+    known = {} if known is None else known
     folder = config.outputs / "few_shot" / config.name
     with alone_in(folder):
         run = Run(folder, config.model_dump(mode="json"))
@@ -64,12 +78,19 @@ def main(argv: list[str]) -> None:
                 )
                 if not run.finished(key):
                     start = time.perf_counter()
-                    scores = measure(inputs, r, config.shots, config.seeds)
+                    scores = measure(inputs, r, config.shots, config.seeds, known)
                     run.add(key, **about, scores=scores, seconds=time.perf_counter() - start)
             if config.figures:
                 draw(inputs, found, run)
+    return run
+
+
+@command
+def main(argv: list[str]) -> None:
+    config = load_config(EvaluateConfig, argv, __doc__)
+    run = evaluate(config)
     print(table(run.cells, f"Few-shot accuracy ({config.seeds} seeds, percent)"))
-    print("\n".join([*notes(run.cells), f"results and figures: {folder}"]))
+    print("\n".join([*notes(run.cells), f"results and figures: {run.folder}"]))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ class EvaluateConfig(EvaluationConfig):
     """Keys of clustering.py and few_shot.py."""
 
     replaced_by_features = EvaluationConfig.replaced_by_features | {
-        "data", "root", "images", "criteria", "unreadable"
+        "data", "root", "images", "criteria", "unreadable", "vlm_prompt"
     }  # fmt: skip
 
     data: str | None = Field(None, description=f"the data set: {', '.join(LOADERS)}")
@@ -35,6 +35,9 @@ class EvaluateConfig(EvaluationConfig):
     images: int | None = Field(None, description="how many images there must be")
     criteria: Annotated[list[str], OneOrMore] = Field([], description="one or more criteria")
     bases: dict[str, str] = Field({}, description="criterion: text basis (name or YAML file)")
+    vlm_prompt: str | None = Field(
+        None, description="in place of the bases' own, with {text}; {criterion} is its name"
+    )
     vlm: Annotated[list[str], OneOrMore] = Field(
         ["clip"], min_length=1, description="one or more VLMs"
     )
@@ -59,6 +62,13 @@ class EvaluateConfig(EvaluationConfig):
             raise ValueError(f"unknown data set {data!r}; {nearest(data, LOADERS)}")
         return data
 
+    @field_validator("vlm_prompt")
+    @classmethod
+    def _has_one_slot(cls, prompt: str | None) -> str | None:
+        if prompt is not None and prompt.count("{text}") != 1:
+            raise ValueError("must contain {text} exactly once")
+        return prompt
+
     @model_validator(mode="after")
     def _data_or_features(self) -> "EvaluateConfig":
         if self.features is None and (self.data is None or not self.criteria):
@@ -72,6 +82,19 @@ class EvaluateConfig(EvaluationConfig):
     def basis(self, criterion: str) -> str:
         """Name or file of the text basis."""
         return self.bases.get(criterion, f"{self.data}_{criterion}")
+
+    def load_basis(self, criterion: str) -> TextBasis:
+        """The basis, with its first `texts` texts, in `vlm_prompt`."""
+        basis = TextBasis.load(self.basis(criterion), self.texts)
+        if self.vlm_prompt is None:
+            return basis
+        prompt = self.vlm_prompt.replace("{criterion}", criterion)
+        return basis.model_copy(update={"vlm_prompt": prompt})
+
+    def basis_label(self, criterion: str) -> str:
+        """The basis in tables: its name, and the prompt if it is not its own."""
+        label = basis_label(self.basis(criterion))
+        return label if self.vlm_prompt is None else f"{label} in {self.vlm_prompt!r}"
 
 
 @dataclass(frozen=True)
@@ -130,7 +153,7 @@ def load_inputs(config: EvaluateConfig, at_least: int = 1) -> Iterator[Inputs]:
         yield _from_file(config, at_least)
         return
     data = {c: load(config.data, config.root, c, config.images, at_least) for c in config.criteria}
-    bases = {c: TextBasis.load(config.basis(c), config.texts) for c in config.criteria}
+    bases = {c: config.load_basis(c) for c in config.criteria}
     others = [TextBasis.load(name) for name in config.null_space]
     vlms = [load_vlm(name, config.device, config.precision) for name in config.vlm]
     while vlms:
@@ -165,7 +188,7 @@ def load_inputs(config: EvaluateConfig, at_least: int = 1) -> Iterator[Inputs]:
                     "images": len(image),
                     "left_out": len(paths) - len(image),
                     "classes": len(labelled.classes),
-                    "basis": basis_label(config.basis(criterion)),
+                    "basis": config.basis_label(criterion),
                     "texts": len(basis.texts),
                     "names": f"{basis.names(labelled.classes)}/{len(labelled.classes)}",
                     "basis_hash": basis.hash,

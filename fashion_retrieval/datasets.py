@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from crl.run.errors import ArgumentParser, UserError, nearest
+from crl.run.errors import ArgumentParser, Missing, UserError, nearest
 
 SPLITS = ("train", "valid", "test")
 SPLIT_PAGE = "https://github.com/Maryeon/asen"
@@ -132,7 +132,7 @@ def check_images(files: Sequence[Path]) -> None:
     missing = [file for file in files if not file.is_file()]
     if missing:
         few = ", ".join(map(str, missing[:3])) + (", ..." if len(missing) > 3 else "")
-        raise UserError(
+        raise (UserError if len(missing) < len(files) else Missing)(
             f"{len(missing)} of {len(files)} images are missing ({few}); get DeepFashion's from "
             f"{IMAGE_PAGE}, the others as {SPLIT_PAGE} says, or set images to their folder"
         )
@@ -155,7 +155,7 @@ def keep_used(files: list[Path], *tables: np.ndarray) -> tuple[list[Path], list[
 
 def _read(file: Path) -> bytes:
     if not file.is_file():
-        raise UserError(
+        raise Missing(
             f"{file.name} is not in {file.parent.resolve()}; get ASEN's split files from "
             f"{SPLIT_PAGE}; expected there: {TREE}"
         )

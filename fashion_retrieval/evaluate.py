@@ -91,9 +91,8 @@ def draw(inputs: Inputs, universal: Represent, represent: Represent, seed: int, 
     retrieval_sheet(rows, title, file)
 
 
-@command
-def main(argv: list[str]) -> None:
-    config = load_config(EvaluateConfig, argv, __doc__)
+def evaluate(config: EvaluateConfig) -> Run:
+    """Measure and draw what is missing in <outputs>/fashion_retrieval/<name>."""
     folder = config.outputs / "fashion_retrieval" / config.name
     with alone_in(folder):
         run = Run(folder, config.model_dump(mode="json"))
@@ -125,8 +124,14 @@ def main(argv: list[str]) -> None:
                 )
             if not drawn:
                 draw(inputs, universal, represent, config.seed, figure)
+    return run
+
+
+@command
+def main(argv: list[str]) -> None:
+    run = evaluate(load_config(EvaluateConfig, argv, __doc__))
     print(table(run.cells, "Fashion retrieval, mAP in percent"), *notes(run.cells), sep="\n")
-    print(f"results and figures: {folder}")
+    print(f"results and figures: {run.folder}")
 
 
 if __name__ == "__main__":

@@ -109,13 +109,16 @@ def trainable_tower(vlm: LoadedVLM, checkpointing: bool) -> torch.nn.Module:
     return tower
 
 
-@command
-def main(argv: list[str]) -> None:
-    config = load_config(BackboneConfig, argv, __doc__)
+def train(config: BackboneConfig) -> None:
     with process_group(config.device) as device:
         trainer = BackboneTrainer(config, device)
         trainer.run()
         print_rank0(f"evaluate.py takes it as trained=[{trainer.folder}]")
+
+
+@command
+def main(argv: list[str]) -> None:
+    train(load_config(BackboneConfig, argv, __doc__))
 
 
 if __name__ == "__main__":

@@ -104,11 +104,15 @@ class MlpTrainer(FashionTrainer):
         save_tensors(self.weights, self.heads)
 
 
-@command
-def main(argv: list[str]) -> None:
-    trainer = MlpTrainer(load_config(MlpConfig, argv, __doc__))
+def train(config: MlpConfig) -> None:
+    trainer = MlpTrainer(config)
     trainer.run()
     print(f"evaluate.py takes it as trained=[{trainer.folder}]")
+
+
+@command
+def main(argv: list[str]) -> None:
+    train(load_config(MlpConfig, argv, __doc__))
 
 
 if __name__ == "__main__":

@@ -73,13 +73,16 @@ class RivalTrainer(NetworkTrainer):
         save_tensors(self.weights, self.network)
 
 
-@command
-def main(argv: list[str]) -> None:
-    config = load_config(RivalConfig, argv, __doc__)
+def train(config: RivalConfig) -> None:
     with process_group(config.device) as device:
         trainer = RivalTrainer(config, device)
         trainer.run()
         print_rank0(f"evaluate.py takes it as trained=[{trainer.folder}]")
+
+
+@command
+def main(argv: list[str]) -> None:
+    train(load_config(RivalConfig, argv, __doc__))
 
 
 if __name__ == "__main__":

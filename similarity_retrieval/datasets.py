@@ -24,7 +24,7 @@ import numpy as np
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator
 
 from crl.images import Crop, UnreadableImage, readable
-from crl.run.errors import ArgumentParser, UserError, explain, nearest
+from crl.run.errors import ArgumentParser, Missing, UserError, explain, nearest
 from crl.run.progress import progress
 
 Task = Literal["focus_object", "change_object", "focus_attribute", "change_attribute"]
@@ -182,7 +182,7 @@ def _read(task: str, folder: Path) -> list[_Template]:
         raise UserError(f"unknown task {task!r}; {nearest(task, TASKS)}")
     file = folder / f"{task}.json"
     if not file.is_file():
-        raise UserError(
+        raise Missing(
             f"{file.name}, GeneCIS's templates, is not in {folder.resolve()}; get it from "
             f"{GENECIS_PAGE}; expected there: {TREE}"
         )
@@ -218,14 +218,16 @@ def images(data: GeneCIS, coco: Path, visual_genome: Path) -> list[Path | Crop]:
             image that cannot be read; a box outside its picture.
     """
     files = _files(data.ids, Path(coco), Path(visual_genome))
+    sources = _sources(files, Path(coco), Path(visual_genome))
     gaps = [
         f"{len(missing)} of {len(source.files)} images of {source.name} are not in "
         f"{source.folder} ({_few(missing)}); get them from {source.page}"
-        for source in _sources(files, Path(coco), Path(visual_genome))
+        for source in sources
         if (missing := source.missing())
     ]
     if gaps:
-        raise UserError("; ".join(gaps))
+        begun = any(source.folder.is_dir() for source in sources)
+        raise (UserError if begun else Missing)("; ".join(gaps))
     regions = [name for name in data.ids if ":" in name]
     distinct = dict.fromkeys(files[name] for name in regions)
     bar = progress(distinct, label="picture sizes", unit="images")

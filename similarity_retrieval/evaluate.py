@@ -37,9 +37,8 @@ from similarity_retrieval.tables import CUTOFFS, notes, table
 Ranks = tuple[np.ndarray, np.ndarray]  # (B,) candidates above the target, (B,) tied with it
 
 
-@command
-def main(argv: list[str]) -> None:
-    config = load_config(EvaluateConfig, argv, __doc__)
+def evaluate(config: EvaluateConfig) -> Run:
+    """Measure and draw what is missing in <outputs>/similarity_retrieval/<name>."""
     folder = config.outputs / "similarity_retrieval" / config.name
     with alone_in(folder):
         run = Run(folder, config.model_dump(mode="json"))
@@ -71,10 +70,7 @@ def main(argv: list[str]) -> None:
                     other_tie_policy={m: other[m] for m in mine if other[m] != mine[m]},
                     seconds=time.perf_counter() - start,
                 )
-    print(table(run.cells, "Similarity retrieval, Recall@k in percent"))
-    for note in notes(run.cells):
-        print(f"note: {note}")
-    print(f"results, ranks and figures: {folder}")
+    return run
 
 
 def all_scores(inputs: Inputs, config: EvaluateConfig) -> dict[str, np.ndarray]:
@@ -149,6 +145,15 @@ def draw(inputs: Inputs, method: str, ranks: Ranks, scores: np.ndarray, file: Pa
     retrieval_sheet(
         rows, f"{about}: best and worst of {method.replace('crl', 'CRL')} (green: the target)", file
     )
+
+
+@command
+def main(argv: list[str]) -> None:
+    run = evaluate(load_config(EvaluateConfig, argv, __doc__))
+    print(table(run.cells, "Similarity retrieval, Recall@k in percent"))
+    for note in notes(run.cells):
+        print(f"note: {note}")
+    print(f"results, ranks and figures: {run.folder}")
 
 
 if __name__ == "__main__":

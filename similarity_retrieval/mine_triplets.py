@@ -84,9 +84,8 @@ class MineConfig(RunConfig):
         return self
 
 
-@command
-def main(argv: list[str]) -> None:
-    config = load_config(MineConfig, argv, __doc__, unused=("device",))
+def mine_triplets(config: MineConfig) -> None:
+    """Mine what is missing in <outputs>/triplets/<name>, and print what was mined."""
     folder = config.outputs / "triplets" / config.name
     for file in (config.graphs, config.ratings):
         if file and not file.is_file():
@@ -97,6 +96,11 @@ def main(argv: list[str]) -> None:
             folder / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n"
         )
     report(summary, folder)
+
+
+@command
+def main(argv: list[str]) -> None:
+    mine_triplets(load_config(MineConfig, argv, __doc__, unused=("device",)))
 
 
 def mined(config: MineConfig, folder: Path) -> dict[str, Any]:

@@ -247,11 +247,14 @@ def recalls(
     return {**found, "triplets": len(data), "candidates": len(targets)}
 
 
-@command
-def main(argv: list[str]) -> None:
-    config = load_config(TrainConfig, argv, __doc__)
+def train(config: TrainConfig) -> None:
     with process_group(config.device) as device:
         CombinerTrainer(config, device).run()
+
+
+@command
+def main(argv: list[str]) -> None:
+    train(load_config(TrainConfig, argv, __doc__))
 
 
 if __name__ == "__main__":

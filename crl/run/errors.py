@@ -13,6 +13,10 @@ class UserError(Exception):
     """Says in one line what is wrong and what to do about it."""
 
 
+class Missing(UserError):
+    """Data or weights that are not there at all; the message says where to get them."""
+
+
 class ArgumentParser(argparse.ArgumentParser):
     """Refuses arguments in one line, like every other mistake."""
 

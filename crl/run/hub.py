@@ -11,7 +11,7 @@ from urllib.request import getproxies
 
 from safetensors import SafetensorError
 
-from crl.run.errors import UserError
+from crl.run.errors import Missing, UserError
 
 SECONDS = 3.0  # how long to wait for an answer of the Hugging Face Hub
 
@@ -32,7 +32,7 @@ def explained(source: str, remote: bool) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise  # a full disk has a message of its own
         if remote and isinstance(error, OSError):
-            raise UserError(
+            raise Missing(
                 f"cannot fetch {source} ({_brief(error)}). Without a network use vlm=demo, a "
                 "local folder, or fill the Hugging Face cache (HF_HOME) on a machine that has one"
             ) from None  # the library's many chained errors say nothing more
