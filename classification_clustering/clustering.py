@@ -97,8 +97,10 @@ def evaluate(config: EvaluateConfig, known: dict | None = None) -> Run:
 def main(argv: list[str]) -> None:
     config = load_config(EvaluateConfig, argv, __doc__, unused=["shots"])
     run = evaluate(config)
-    print(table(run.cells, f"Clustering ({config.seeds} seeds, percent)"))
-    print("\n".join([*notes(run.cells), f"results and figures: {run.folder}"]))
+    print(table(run.cells, f"Clustering ({config.seeds} seeds, percent)").text())
+    for note in notes(run.cells):
+        print(f"note: {note}")
+    print(f"results and figures: {run.folder}")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,19 @@
-"""Tables of the results of clustering.py and few_shot.py, and the paper's numbers next to them."""
+"""The table of the results of clustering.py and few_shot.py, and their places in the paper's."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from crl.run.errors import UserError
-from crl.run.tables import aligned, beside
+from crl.run.tables import Score, Table
 
 Cells = list[dict[str, Any]]  # of a results.json
 
-WHOLE = {"clevr4": ("clevr4-10k", 10531), "cards": ("cards", 8029)}  # name in the paper, images
+WHOLE = {"clevr4": 10531, "cards": 8029}  # images
 VLMS = {"clip": "CLIP", "align": "ALIGN", "metaclip": "MetaCLIP", "blip2": "BLIP2"}
 BOTH = ("universal", "conditional")
 
 
-def table(cells: Cells, title: str) -> str:
+def table(cells: Cells, title: str) -> Table:
     """One row per VLM, criterion, basis and representation R; two columns per metric, I and R, in
     percent.
 
@@ -29,57 +30,37 @@ def table(cells: Cells, title: str) -> str:
     header += [f"{metric} {x}" for metric in metrics for x in "IR"] + ["0-shot"]
     rows = []
     for cell in cells:
-        scores = cell["scores"]
-        shown = [scores[which].get(metric) for metric in metrics for which in BOTH]
-        shown.append(scores.get("zero-shot", {}).get("acc"))
+        found = cell["scores"]
+        shown = [found[which].get(metric) for metric in metrics for which in BOTH]
+        shown.append(found.get("zero-shot", {}).get("acc"))
         about = [_vlm(cell), _criterion(cell), _basis(cell), cell.get("names", "-")]
         rows.append([*about, cell["representation"], *map(_mean_and_deviation, shown)])
-    return aligned(title, header, rows, left=5)
+    return Table(title, header, rows, left=5)
 
 
 def notes(cells: Cells) -> list[str]:
     """Notes that a reader of the table needs."""
     return [
-        f"note: {_vlm(cell)}, {_criterion(cell)}: {cell['left_out']} unreadable image(s) left out"
+        f"{_vlm(cell)}, {_criterion(cell)}: {cell['left_out']} unreadable image(s) left out"
         for cell in cells
         if cell.get("left_out")
     ]
 
 
-def comparison(paper: dict[str, Any], cells: Cells) -> list[list[str]]:
-    """Rows of the paper's numbers next to ours, only for the paper's data sets, VLMs and R.
-
-    Args:
-        paper: Table 1 or 2 of configs/paper_tables.json.
-    """
-    rows = []
+def scores(cells: Cells) -> Iterator[Score]:
+    """The places of the results in Tables 1 and 2: columns `color/nmi`, `color/5` (5 shots)."""
     for cell in cells:
-        name, images = WHOLE.get(cell["data"], (None, None))
-        if cell["images"] != images or cell["vlm"] not in VLMS or cell["representation"] != "paper":
-            continue
-        for which, suffix in zip(BOTH, ("", "+CRL"), strict=True):
-            vlm = VLMS[cell["vlm"]] + suffix
-            # The paper lists Clevr4's count with Cards, under the name of its data set.
-            known = {f"{name}:{key}": value for key, value in paper["clevr4-10k"][vlm].items()}
-            known |= paper["count_and_cards"][vlm]
+        vlm = VLMS.get(cell["vlm"], cell["vlm"])
+        comparable = cell["vlm"] in VLMS and cell["images"] == WHOLE.get(cell["data"])
+        for which in BOTH:
+            row, basis = vlm, "-"
+            if which == "conditional":
+                row, basis = f"{vlm}+CRL", _basis(cell)
+                if cell["representation"] != "paper":
+                    row += f", {cell['representation']}"
             for metric, score in cell["scores"][which].items():
-                key = f"{name}:{cell['criterion']}/{metric.removesuffix('-shot')}"
-                if key in known:
-                    about = [vlm, _criterion(cell), _basis(cell), metric]
-                    rows.append(about + beside(known[key], score["mean"]))
-    return rows
-
-
-def report(cells: Cells, paper: dict[str, Any]) -> str:
-    """Table, notes and comparison of one task's results; `paper`: the paper's table of the task."""
-    shots = any(metric.endswith("-shot") for metric in _metrics(cells))
-    task = "few_shot" if shots else "clustering"
-    title = f"{task}, percent: mean ± standard deviation over seeds"
-    lines = [table(cells, title), *notes(cells)]
-    if rows := comparison(paper, cells):
-        header = ["VLM", "criterion", "basis", "metric", "paper", "ours", "difference"]
-        lines += ["", aligned("The paper's numbers beside ours", header, rows, left=4)]
-    return "\n".join(lines)
+                column = f"{cell['criterion']}/{metric.removesuffix('-shot')}"
+                yield Score(row, column, score["seeds"], basis, comparable)
 
 
 def _metrics(cells: Cells) -> list[str]:

@@ -130,7 +130,9 @@ def evaluate(config: EvaluateConfig) -> Run:
 @command
 def main(argv: list[str]) -> None:
     run = evaluate(load_config(EvaluateConfig, argv, __doc__))
-    print(table(run.cells, "Fashion retrieval, mAP in percent"), *notes(run.cells), sep="\n")
+    print(table(run.cells, "Fashion retrieval, mAP in percent").text())
+    for note in notes(run.cells):
+        print(f"note: {note}")
     print(f"results and figures: {run.folder}")
 
 

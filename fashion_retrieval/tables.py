@@ -1,10 +1,11 @@
-"""Tables of the results of evaluate.py, and the paper's numbers next to them (paper, Table 4)."""
+"""The table of the results of evaluate.py, and their places in the paper's Table 4."""
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 from crl.run.errors import UserError
-from crl.run.tables import aligned, beside
+from crl.run.tables import Score, Table
 from fashion_retrieval.datasets import OFFICIAL_IMAGES, OFFICIAL_VALUES
 
 Cells = list[dict[str, Any]]  # of a results.json
@@ -20,18 +21,19 @@ METHODS = {  # in the order of the paper's table; other methods follow
     "crl-mlp": "CRL, heads trained",
     "crl": "CRL, backbone trained",
 }
-PAPER = {  # method -> its name and its tower in the paper
+ROWS = {  # method -> its row in Table 4, and its tower there
     "random": ("Random", None),
     "triplet": ("Triplet", "resnet50"),
     "csn": ("CSN", "resnet50"),
     "asen": ("ASEN", "resnet50"),
     "universal": ("CLIP", "clip-b16"),
     "crl-free": ("CLIP+CRL (no training)", "clip-b16"),
+    "crl-mlp": ("CLIP+CRL, heads only", "clip-b16"),
     "crl": ("CLIP+CRL", "clip-b16"),
 }
 
 
-def table(cells: Cells, title: str) -> str:
+def table(cells: Cells, title: str) -> Table:
     """Methods as rows; as columns the mAP of each attribute, `mean` and `overall` (as in Table 4;
     `mean` is over attributes, `overall` over queries). Several results of one method, model and
     basis, e.g. with other heads, have separate rows, marked [variant].
@@ -47,16 +49,16 @@ def table(cells: Cells, title: str) -> str:
     rows = []
     for method in methods:
         for name, cell in zip(_names(cells), cells, strict=True):
-            scores = cell["scores"].get(method)
-            if scores is None:
+            found = cell["scores"].get(method)
+            if found is None:
                 continue
-            shown = [f"{scores[c]:.2f}" if c in scores else "-" for c in columns]
+            shown = [f"{found[c]:.2f}" if c in found else "-" for c in columns]
             model = "-" if method.startswith("random") else name
             called = row_name(cell) if method == cell["method"] else METHODS[method]
             row = [cell["data"], model, _basis(cell), cell.get("names", "-"), called, *shown]
             if row not in rows:  # a random ranking is the same for all models
                 rows.append(row)
-    return aligned(
+    return Table(
         title, ["data", "model", "basis (texts)", "names", "method", *columns], rows, left=5
     )
 
@@ -80,71 +82,41 @@ def notes(cells: Cells) -> list[str]:
                 what.append(f"heads {cell['heads_hash'][:6]}")
             if "from" in cell:
                 what.append(f"from {cell['from']}")
-            found.append(f"note: {name}, {row_name(cell)}: {', '.join(what)}")
+            found.append(f"{name}, {row_name(cell)}: {', '.join(what)}")
     for cell in cells:
         if cell["without_relevant"]:
             found.append(
-                f"note: {cell['data']}: {cell['without_relevant']} of {cell['queries']} queries "
+                f"{cell['data']}: {cell['without_relevant']} of {cell['queries']} queries "
                 "have no relevant candidate; they score 0"
             )
     return list(dict.fromkeys(found))
 
 
-def comparison(paper: dict[str, Any], cells: Cells) -> list[list[str]]:
-    """Rows of the paper's numbers next to ours.
+def scores(cells: Cells) -> Iterator[Score]:
+    """The places of the results in Table 4: columns are attributes; `mean` is not among them.
 
-    Only results on ASEN's complete test split of DeepFashion with the paper's tower are compared:
-    CLIP ViT-B/16, and for rivals the ResNet-50 of ASEN's authors. The split is recognised by its
+    Comparable are results on ASEN's complete test split of DeepFashion with the paper's tower: CLIP
+    ViT-B/16, and for rivals the ResNet-50 of ASEN's authors. The split is recognised by its
     attributes, their numbers of values, and its number of images in thousands, because we know no
-    more about it. Random is the exact expectation. The paper's Mean is compared with our plain mean
-    over attributes, to which it is closest.
-
-    Args:
-        paper: Table 4 of configs/paper_tables.json.
+    more about it. Random is the exact expectation.
     """
-    rows = []
-    official = [
-        (name, cell)
-        for name, cell in zip(_names(cells), cells, strict=True)
-        if (cell["data"], cell["values"]) == ("DeepFashion", OFFICIAL_VALUES)
-        and paper["deepfashion"]["Random"].keys() <= cell["scores"][cell["method"]].keys()
-        and f"{cell['images'] / 1000:.0f}k" == OFFICIAL_IMAGES["test"]
-    ]
-    for method, (known_as, tower) in PAPER.items():
-        for name, cell in official:
-            of_paper = cell.get("representation", "paper") == "paper"
-            if method in cell["scores"] and tower in (None, cell["label"]) and of_paper:
-                mark = "" if tower is None else name.removeprefix(tower)  # if there are several
-                ours = cell["scores"][method]
-                for column, known in paper["deepfashion"][known_as].items():
-                    about = [known_as + mark, _basis(cell), column, "mAP"]
-                    row = about + beside(known, ours[column])
-                    if row not in rows:  # a random ranking is the same for all models
-                        rows.append(row)
-    return rows
-
-
-def quoted(paper: dict[str, Any], compared: list[list[str]]) -> list[list[str]]:
-    """Rows of the paper's table that are not in `compared`."""
-    measured = {row[0].partition(" [")[0] for row in compared}
-    return [
-        [method, *(f"{known:.2f}" for known in scores.values())]
-        for method, scores in paper["deepfashion"].items()
-        if method not in measured
-    ]
-
-
-def report(cells: Cells, paper: dict[str, Any]) -> str:
-    """Table, notes and comparison of the results; `paper` is Table 4."""
-    lines = [table(cells, "fashion_retrieval, mAP in percent"), *notes(cells)]
-    if rows := comparison(paper, cells):
-        header = ["method", "basis (texts)", "criterion", "metric", "paper", "ours", "difference"]
-        lines += ["", aligned("The paper's numbers beside ours", header, rows, left=4)]
-        if rest := quoted(paper, rows):
-            title = "Only quoted from the paper, no result of ours: mAP in percent"
-            header = ["method", *paper["deepfashion"]["CLIP"]]
-            lines += ["", aligned(title, header, rest, left=1)]
-    return "\n".join(lines)
+    for cell in cells:
+        images = f"{cell['images'] / 1000:.0f}k"
+        whole = (cell["data"], cell["values"]) == ("DeepFashion", OFFICIAL_VALUES)
+        official = whole and images == OFFICIAL_IMAGES["test"]
+        vlm = "CLIP" if cell["label"] == "clip-b16" else cell["label"]
+        for method, found in cell["scores"].items():
+            row, tower = ROWS.get(method, (METHODS.get(method, method), None))
+            row = row.replace("CLIP", vlm)
+            if cell.get("representation", "paper") != "paper" and method == "crl-free":
+                row += f", {cell['representation']}"
+            if tower == "resnet50" and cell["label"] != tower:
+                row += f" ({vlm})"
+            basis = _basis(cell) if method.startswith("crl") else "-"
+            for attribute, value in found.items():
+                if attribute not in ("mean", "overall"):
+                    comparable = official and tower in (None, cell["label"])
+                    yield Score(row, attribute, [value], basis, comparable)
 
 
 def _names(cells: Cells) -> list[str]:

@@ -150,7 +150,7 @@ def draw(inputs: Inputs, method: str, ranks: Ranks, scores: np.ndarray, file: Pa
 @command
 def main(argv: list[str]) -> None:
     run = evaluate(load_config(EvaluateConfig, argv, __doc__))
-    print(table(run.cells, "Similarity retrieval, Recall@k in percent"))
+    print(table(run.cells, "Similarity retrieval, Recall@k in percent").text())
     for note in notes(run.cells):
         print(f"note: {note}")
     print(f"results, ranks and figures: {run.folder}")

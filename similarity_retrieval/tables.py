@@ -1,12 +1,13 @@
-"""The table of similarity retrieval, and the paper's numbers next to ours (Table 3)."""
+"""The table of similarity retrieval, and the places of its results in the paper's Table 3."""
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from crl.run.errors import UserError
-from crl.run.tables import aligned, beside
+from crl.run.tables import Score, Table
 from similarity_retrieval.datasets import TASKS
 
 BASELINES = ("image", "text", "image+text", "combiner")
@@ -17,7 +18,7 @@ OFFICIAL = {("focus_object", 1960, 2198), ("change_object", 1960, 2739)}
 Cell = dict[str, Any]  # one VLM on one task, as in results.json
 
 
-def table(cells: list[Cell], title: str) -> str:
+def table(cells: list[Cell], title: str) -> Table:
     """Methods as rows, Recall@k of each task as columns, and the mean of the object tasks (as in
     Table 3). Results of one VLM with different settings have separate rows, marked [variant].
 
@@ -36,8 +37,8 @@ def table(cells: list[Cell], title: str) -> str:
             mine = {task: newest[task]["scores"].get(method) for task in newest}
             if not any(mine.values()):
                 continue
-            scores = [mine[t][f"R@{k}"] if mine.get(t) else None for t in tasks for k in CUTOFFS]
-            shown = ["-" if score is None else f"{score:.1f}" for score in scores]
+            recall = [mine[t][f"R@{k}"] if mine.get(t) else None for t in tasks for k in CUTOFFS]
+            shown = ["-" if score is None else f"{score:.1f}" for score in recall]
             whole = all(mine.get(task) for task in averaged)
             mean = np.mean([list(mine[task].values()) for task in averaged]) if whole else None
             about = ["-", "-"]
@@ -49,7 +50,7 @@ def table(cells: list[Cell], title: str) -> str:
         f"{t.replace('_', ' ')} R@{k}" if k == 1 else f"R@{k}" for t in tasks for k in CUTOFFS
     ]
     mean = "mean" if averaged == tasks else "mean of object tasks"
-    return aligned(title, ["VLM", "method", "basis", "names", *header, mean], rows, left=4)
+    return Table(title, ["VLM", "method", "basis", "names", *header, mean], rows, left=4)
 
 
 def _basis(cells: list[Cell]) -> str:
@@ -92,8 +93,8 @@ def notes(cells: list[Cell]) -> list[str]:
             if by_task:
                 found.append(f"{about}: basis {cell['basis']} ({cell['texts']} texts)")
             other = "fair" if cell["tie_policy"] == "paper" else "paper"
-            for method, scores in cell["other_tie_policy"].items():
-                numbers = ", ".join(f"{k} {v:.1f}" for k, v in scores.items())
+            for method, recall in cell["other_tie_policy"].items():
+                numbers = ", ".join(f"{k} {v:.1f}" for k, v in recall.items())
                 found.append(f"{about}, {method}: ties; tie_policy={other} gives {numbers}")
             if cell["left_out"]:
                 found.append(
@@ -109,33 +110,27 @@ def notes(cells: list[Cell]) -> list[str]:
     return found
 
 
-def comparison(paper: dict[str, Any], cells: list[Cell]) -> list[list[str]]:
-    """Table 3 next to our results on GeneCIS's two complete object tasks, with CLIP ViT-B/16
-    (*: after GeneCIS's training). Rows: method, basis, task, metric, paper, ours, difference."""
-    rows = []
+def scores(cells: list[Cell]) -> Iterator[Score]:
+    """The places of the results in Table 3: columns `focus/R@1`, of the object tasks.
+
+    `*` marks GeneCIS's training. Comparable are GeneCIS's two complete object tasks with CLIP
+    ViT-B/16 and the paper's weight.
+    """
     for cell in cells:
         official = (cell["data"], cell["templates"], cell["images"]) in OFFICIAL
-        if not official or cell["weight"] != 10 or cell["label"].removesuffix("*") != "clip-b16":
-            continue
-        star = "*" if cell["label"].endswith("*") else ""
-        names = {method: f"CLIP {method}{star}" for method in ("image", "text", "image+text")}
-        names |= {"crl": f"CLIP+CRL{star}", "combiner": f"Combiner{star}"}
-        for method, scores in cell["scores"].items():
-            known = paper["genecis"].get(names.get(method), {})
-            basis = _basis([cell]) if method == "crl" else "-"
-            for metric, ours in scores.items():
-                key = f"{cell['data'].removesuffix('_object')}/{metric}"
-                if key in known:
-                    numbers = beside(known[key], ours)
-                    rows.append([names[method], basis, cell["data"], metric, *numbers])
-    return rows
-
-
-def report(cells: list[Cell], paper: dict[str, Any]) -> str:
-    """The table, its notes, and the paper's numbers next to ours."""
-    lines = [table(cells, "similarity_retrieval, percent")]
-    lines += [f"note: {note}" for note in notes(cells)]
-    if rows := comparison(paper, cells):
-        header = ["method", "basis", "task", "metric", "paper", "ours", "difference"]
-        lines += ["", aligned("The paper's numbers beside ours", header, rows, left=4)]
-    return "\n".join(lines)
+        label, star = cell["label"].removesuffix("*"), "*" if cell["label"].endswith("*") else ""
+        comparable = official and cell["weight"] == 10 and label == "clip-b16"
+        vlm = "CLIP" if label == "clip-b16" else label
+        for method, found in cell["scores"].items():
+            row, basis = f"{vlm} {method}{star}", "-"
+            if method == "combiner" and label == "clip-b16":
+                row = f"Combiner{star}"
+            if method == "chance":
+                row = "chance"
+            if method.startswith("crl"):  # `crl`, `crl posterior`, `crl, standard` ...
+                more = method.removeprefix("crl")
+                row = f"{vlm}+CRL{star}{',' if more.startswith(' ') else ''}{more}"
+                basis = _basis([cell])
+            for metric, value in found.items():
+                column = f"{cell['data'].removesuffix('_object')}/{metric}"
+                yield Score(row, column, [value], basis, comparable)

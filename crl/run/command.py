@@ -43,7 +43,7 @@ def command(main: Callable[[list[str]], None]) -> Callable[[], None]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
         except (UserError, OSError, MemoryError, RecursionError, UnicodeError, RuntimeError) as e:
-            message = _advice(e)
+            message = advice(e)
             if message is None:
                 raise
             sys.exit(_fail(message, 2))
@@ -51,7 +51,7 @@ def command(main: Callable[[list[str]], None]) -> Callable[[], None]:
     return run
 
 
-def _advice(error: Exception) -> str | None:
+def advice(error: Exception) -> str | None:
     """What happened and what to do, or None for a bug."""
     match error:
         case UserError():

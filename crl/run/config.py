@@ -1,6 +1,7 @@
 """Configuration: defaults < YAML file < command line; validated, and unknown keys are refused."""
 
 import argparse
+import json
 import math
 from collections.abc import Collection
 from pathlib import Path
@@ -198,6 +199,19 @@ def _override(text: str, kind: type[Config]) -> tuple[str, Any]:
         return key, parse_yaml(value)
     except ValueError as error:
         raise UserError(f"{text!r}: the value is not valid YAML") from error
+
+
+def as_yaml(value: Any) -> str:
+    """`value` as an override on a command line has it: plain if that is clear, else as JSON.
+
+    >>> as_yaml("clip"), as_yaml([1, 5]), as_yaml("5")
+    ('clip', '[1, 5]', '"5"')
+    """
+    try:
+        plain = isinstance(value, str) and parse_yaml(value) == value
+    except ValueError:
+        plain = False
+    return value if plain else json.dumps(value, ensure_ascii=False)
 
 
 def _check_key(key: str, kind: type[Config], where: str) -> None:

@@ -23,7 +23,15 @@ from crl.run.torchvision_fix import import_torchvision
 from crl.vlm import open_clip, transformers
 from crl.vlm.contract import PRECISIONS, VLM, LoadedVLM, Parts, Preprocess
 
-__all__ = ["VLM", "LoadedVLM", "Preprocess", "find_vlm", "load_trainable", "load_vlm"]
+__all__ = [
+    "VLM",
+    "LoadedVLM",
+    "Preprocess",
+    "find_vlm",
+    "load_trainable",
+    "load_vlm",
+    "weights_here",
+]
 
 DEMO = Path(__file__).resolve().parent.parent / "assets" / "demo_vlm"
 ALIASES = {  # OpenAI's, MetaCLIP's and these DFN weights were trained with QuickGELU
@@ -146,6 +154,29 @@ def find_vlm(name: str) -> str:
         f"unknown VLM {name!r}; {nearest(name, ['demo', *ALIASES, *HUB])}; "
         "or write open_clip:<model>/<tag or file>, a folder that exists, or <module>:<class>"
     )
+
+
+def weights_here(name: str) -> bool:
+    """Are the weights of `name` on this machine? If not, `load_vlm` downloads them.
+
+    Raises:
+        UserError: no such name or folder.
+    """
+    source = find_vlm(name)
+    repository = source if name in HUB else ""
+    if source.startswith("open_clip:"):
+        import_torchvision()
+        import open_clip
+
+        model, _, tag = source.removeprefix("open_clip:").partition("/")
+        if open_clip.is_pretrained_cfg(model, tag):
+            repository = open_clip.get_pretrained_cfg(model, tag).get("hf_hub", "")
+    if not repository:
+        return True  # a file, a folder or a VLM of one's own
+    from huggingface_hub import constants
+
+    folder = "models--" + repository.strip("/").replace("/", "--")
+    return any(Path(constants.HF_HUB_CACHE, folder, "snapshots").glob("*/*"))
 
 
 def load_trainable(

@@ -1,13 +1,9 @@
-"""Tables of fashion retrieval, and the paper's numbers beside ours."""
-
-import json
+"""The table of fashion retrieval, its notes, and the places of its scores in Table 4."""
 
 import pytest
-from commands import REPOSITORY
 
 from fashion_retrieval import rivals, tables
 
-PAPER = json.loads((REPOSITORY / "configs/paper_tables.json").read_text())["table4_fashion_map"]
 COLUMNS = ("texture", "fabric", "shape", "part", "style")
 
 
@@ -23,15 +19,12 @@ def cell(method, label, first, variant="x", **changes):
     return {**about, **changes}
 
 
-def printed(cells):
-    """The table and notes, the comparison, what is quoted; lines with single blanks."""
-    table, _, rest = tables.report(cells, PAPER).partition("The paper's numbers beside ours")
-    beside, _, quoted = rest.partition("Only quoted from the paper, no result of ours")
-    parts = (table, beside, quoted)
-    return [[" ".join(line.split()) for line in part.splitlines()] for part in parts]
+def lines(cells):
+    """The table's lines with single blanks."""
+    return [" ".join(line.split()) for line in tables.table(cells, "t").text().splitlines()]
 
 
-def test_fashion_retrieval_beside_table_4():
+def test_the_places_of_scores_in_table_4():
     universal = cell("universal", "clip-b16", 9.0)
     random = cell("random", "", 2.0)["scores"]
     universal["scores"] |= random | {"random draw": random["random"]}
@@ -47,28 +40,32 @@ def test_fashion_retrieval_beside_table_4():
         cell("crl-free", "clip-b16", 11.0, basis="official/deepfashion_*"),  # tells them apart
         cell("crl-free", "clip-b16", 12.0, representation="posterior"),  # not the paper's
     ]
-    table, beside, quoted = printed(cells)
-    order = [line.split("clip-b16 ")[-1] for line in table if line.startswith("DeepFashion")]
-    assert [line[:14] for line in order[2:4]] == ["DeepFashion re", "- - ASEN 15.00"]
+    table = lines(cells)
     assert "DeepFashion - - - Random 2.00 3.00 4.00 5.00 6.00 4.00 99.00" in table
-    assert "DeepFashion clip-b16 [two] deepfashion_* (97) - CRL, backbone trained" in " ".join(
-        table
-    )
-    assert "note: DeepFashion: 2 of 9 queries have no relevant candidate; they score 0" in table
-    assert "Random - style mAP 1.97 6.00 +4.03" in beside
-    assert "CLIP - texture mAP 9.14 9.00 -0.14" in beside
-    assert "CLIP - mean mAP 6.08 11.00 +4.92" in beside  # the plain mean, not `overall`
-    assert "CSN - part mAP 5.13 17.00 +11.87" in beside
-    assert "CLIP+CRL [one] deepfashion_* (97) texture mAP 16.88 16.00 -0.88" in beside
-    assert "CLIP+CRL [two] deepfashion_* (97) texture mAP 16.88 17.00 +0.12" in beside
-    free = "CLIP+CRL (no training)"
-    assert f"{free} deepfashion_* (97) texture mAP 11.03 10.00 -1.03" in beside
-    assert f"{free} official/deepfashion_* (97) texture mAP 11.03 11.00 -0.03" in beside
-    assert sum("mAP" in line for line in beside) == 7 * 6
-    names = ["Triplet", "ASEN", "ASEN++", "RPF"]
-    assert [line.split(" ")[0] for line in quoted[4:8]] == names
-    assert quoted[2] == "method texture fabric shape part style mean"
-    assert "RPF 15.62 8.30 15.02 7.38 4.77 10.22" in quoted and len(quoted) == 4 + 4 + 1
+    assert any("clip-b16 [two] deepfashion_* (97) - CRL, backbone" in line for line in table)
+    note = "DeepFashion: 2 of 9 queries have no relevant candidate; they score 0"
+    assert note in tables.notes(cells)
+    places = {
+        (score.row, score.basis, score.values[0])
+        for score in tables.scores(cells)
+        if score.comparable and score.column == "texture"
+    }
+    basis, free = "deepfashion_* (97)", "CLIP+CRL (no training)"
+    assert places == {
+        ("Random", "-", 2.0),
+        ("Random, one draw", "-", 2.0),
+        ("CLIP", "-", 9.0),
+        ("CLIP+CRL, heads only", basis, 12.0),
+        ("CLIP+CRL", basis, 16.0),
+        ("CLIP+CRL", basis, 17.0),
+        ("CSN", "-", 14.0),
+        (free, basis, 10.0),
+        (free, f"official/{basis}", 11.0),
+        (f"{free}, posterior", basis, 12.0),
+    }
+    others = {score.row for score in tables.scores(cells) if not score.comparable}
+    assert "ASEN (CLIP)" in others and "demo+CRL (no training)" in others
+    assert {score.column for score in tables.scores(cells)} == set(COLUMNS)
 
 
 @pytest.mark.parametrize(
@@ -78,14 +75,12 @@ def test_fashion_retrieval_beside_table_4():
         {"values": [16, 12, 14, 13, 8]},  # the garments of the demo
         {"values": None},  # embeddings from a file
         {"images": 26000},  # not the whole split
-        {"scores": {"universal": {"hem": 9.0, "overall": 9.0, "mean": 9.0}}},  # other attributes
     ],
 )
-def test_other_fashion_data_are_not_compared(changes):
+def test_other_fashion_data_are_not_comparable(changes):
     cells = [cell("universal", "clip-b16", 9.0, **changes)]
-    table, beside, quoted = printed(cells)
-    assert "universal" in " ".join(table) and not beside and not quoted
-    assert "aper" not in " ".join(table)
+    assert "universal" in " ".join(lines(cells))
+    assert not any(score.comparable for score in tables.scores(cells))
 
 
 def test_the_table():
@@ -104,8 +99,8 @@ def test_the_table():
         cell("b", {"asen": scores}, "asen"),
         cell("c", {"csn": scores}, "csn"),
     ]
-    lines = tables.table(cells, "title").splitlines()[4:-1]
-    shown = [line.split("  ") for line in lines]
+    printed = tables.table(cells, "title").text().splitlines()[4:-1]
+    shown = [line.split("  ") for line in printed]
     shown = [[part.strip() for part in line if part.strip()] for line in shown]
     assert [line[1:5:3] for line in shown] == [
         ["-", "Random"],

@@ -1,15 +1,10 @@
-"""The table of similarity retrieval, its notes, and the paper's Table 3 beside it."""
-
-import json
+"""The table of similarity retrieval, its notes, and the places of its scores in Table 3."""
 
 import pytest
-from commands import REPOSITORY
 
 from crl.run.errors import UserError
-from similarity_retrieval.tables import comparison, notes, report, table
+from similarity_retrieval.tables import notes, scores, table
 
-PAPER = json.loads((REPOSITORY / "configs/paper_tables.json").read_text())
-PAPER = PAPER["table3_similarity_recall"]
 SCORES = {"chance": (6.7, 13.3, 20.0), "image": (9.5, 17, 25), "crl": (15.4, 26, 36)}
 IMAGES = {"focus_object": 2198, "change_object": 2739, "focus_attribute": 9}
 
@@ -23,8 +18,8 @@ def cell(label="clip-b16", task="focus_object", scores=SCORES, **more):
     return about | more
 
 
-def lines(text):
-    return [" ".join(line.split()) for line in text.splitlines()]
+def lines(table):
+    return [" ".join(line.split()) for line in table.text().splitlines()]
 
 
 def test_methods_are_rows_and_tasks_columns():
@@ -51,7 +46,7 @@ def test_several_results_of_one_vlm_are_told_apart():
         "clip-b16 [a]: weight 10, ties fair, Combiner none, VLM f",
         "clip-b16 [b]: weight 3, ties fair, Combiner c0ffee, VLM f",
     ]
-    basis = [row[1] for row in comparison(PAPER, [cell(), cell(basis="b")]) if "CRL" in row[0]]
+    basis = [score.basis for score in scores([cell(), cell(basis="b")]) if "CRL" in score.row]
     assert basis == ["scenes (229)"] * 3 + ["b (229)"] * 3
 
 
@@ -64,8 +59,8 @@ def test_a_row_for_each_representation_and_balance():
         ["clip-b16 crl posterior (2), standard", "1/3 0/9 21.0 31.0 41.0 - - - -"],
         ["clip-b16 crl, standard", "1/3 0/9 22.0 32.0 42.0 - - - -"],
     ]
-    compared = comparison(PAPER, cells[:1])
-    assert len(compared) == 6 and {row[0] for row in compared} == {"CLIP image", "CLIP+CRL"}
+    ours = {score.row for score in scores(cells) if "CRL" in score.row}
+    assert ours == {"CLIP+CRL", "CLIP+CRL, posterior (2), standard", "CLIP+CRL, standard"}
 
 
 def test_a_basis_per_task_is_in_the_notes():
@@ -78,26 +73,25 @@ def test_a_basis_per_task_is_in_the_notes():
     ]
 
 
-def test_the_papers_numbers_beside_ours():
+def test_the_places_of_scores_in_table_3():
     starred = {"combiner": (16, 28, 37), "crl": (19, 32, 41)}
-    rows = [" ".join(row) for row in comparison(PAPER, [cell(), cell("clip-b16*", scores=starred)])]
-    assert "CLIP image - focus_object R@1 9.40 9.50 +0.10" in rows
-    assert "CLIP+CRL scenes (229) focus_object R@1 15.40 15.40 +0.00" in rows
-    assert "Combiner* - focus_object R@2 27.70 28.00 +0.30" in rows
-    assert "CLIP+CRL* scenes (229) focus_object R@3 41.30 41.00 -0.30" in rows
-    assert len(rows) == 12  # chance is no row of the paper
+    found = list(scores([cell(), cell("clip-b16*", scores=starred)]))
+    places = {(score.row, score.basis, score.column): score.values for score in found}
+    assert places["CLIP image", "-", "focus/R@1"] == [9.5]
+    assert places["CLIP+CRL", "scenes (229)", "focus/R@1"] == [15.4]
+    assert places["Combiner*", "-", "focus/R@2"] == [28]
+    assert places["CLIP+CRL*", "scenes (229)", "focus/R@3"] == [41]
+    assert places["chance", "-", "focus/R@1"] == [6.7]
+    assert len(found) == 15 == sum(score.comparable for score in found)
 
 
 @pytest.mark.parametrize(
     "change", [{"templates": 1959}, {"label": "demo"}, {"images": 3000}, {"weight": 3}]
 )
-def test_other_data_vlms_and_settings_are_not_compared(change):
-    assert comparison(PAPER, [cell(**change)]) == []
-    assert "beside" not in report([cell(**change)], PAPER)
+def test_other_data_vlms_and_settings_are_not_comparable(change):
+    assert not any(score.comparable for score in scores([cell(**change)]))
 
 
-def test_report_is_table_notes_and_comparison():
-    found = report([cell(left_out=4)], PAPER)
-    parts = ["similarity_retrieval, percent", "note: clip-b16, focus_object: 4 templates of"]
-    places = [found.index(part) for part in (*parts, "The paper's numbers beside ours")]
-    assert places == sorted(places) and places[0] == 0
+def test_templates_that_were_left_out_are_noted():
+    [note] = notes([cell(left_out=4)])
+    assert note.startswith("clip-b16, focus_object: 4 templates of")

@@ -1,0 +1,218 @@
+"""outputs/index.html: one page with all results; it needs no network. And a page for each table."""
+
+import base64
+import io
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from pydantic import ValidationError
+
+from classification_clustering import tables as classification
+from crl.report import render
+from crl.run.config import as_yaml
+from crl.run.errors import UserError
+from crl.run.files import write_text
+from crl.run.results import read_cells
+from crl.run.tables import Table
+from fashion_retrieval import tables as fashion
+from paper_tables import formats
+from paper_tables.grids import Document, Grid, Number
+from paper_tables.plan import SCRIPTS
+from similarity_retrieval import tables as similarity
+
+IDEA = Path(__file__).resolve().parent.parent.parent / "figures" / "idea.png"
+WIDEST = 1500  # pixels of a figure in the page; the file beside it is as it was drawn
+TASKS = {  # folder in outputs/ -> its tables, what it is
+    "clustering": (
+        classification,
+        "k-means on the universal embedding I and on R, in percent. The texts of a criterion group "
+        "the same images by that criterion (paper, Table 2).",
+    ),
+    "few_shot": (
+        classification,
+        "Logistic regression on I and on R from a few labelled images per class: accuracy in "
+        "percent (paper, Table 1).",
+    ),
+    "similarity_retrieval": (
+        similarity,
+        "Find the image that is like the reference, but for a condition: Recall@k in percent "
+        "(GeneCIS; paper, Table 3).",
+    ),
+    "fashion_retrieval": (
+        fashion,
+        "Find clothes of the same texture, fabric, shape, part or style: mean average precision "
+        "in percent (DeepFashion; paper, Table 4).",
+    ),
+}
+
+
+def write(outputs: Path) -> Path:
+    """Write <outputs>/index.html from the results that lie there, and a page for each table.
+
+    Raises:
+        UserError: a damaged results.json or table<N>.json.
+    """
+    documents = [_document(file, outputs) for file in _numbered(outputs / "tables")]
+    for document in documents:
+        legend = "" if document["demo"] else formats.LEGEND
+        file = outputs / "tables" / f"table{document['number']}.html"
+        title = f"Table {document['number']}. {document['title']}"
+        write_text(file, render("table.html", title=title, document=document, legend=legend))
+    tasks = [task for name in TASKS if (task := _task(name, outputs))]
+    reports = [
+        {"name": file.parent.name, "file": file.relative_to(outputs).as_posix()}
+        for file in sorted(outputs.glob("explore/*/report.html"))
+    ]
+    vlms = {vlm for task in tasks for vlm in task["vlms"]}
+    page = render(
+        "results.html",
+        title="Conditional representations: results",
+        idea=_picture(
+            IDEA, "The same pictures under three criteria; every number is an entry of R"
+        ),
+        demo=bool(vlms) and vlms <= {"demo"},
+        tasks=tasks,
+        documents=documents,
+        legend="" if all(document["demo"] for document in documents) else formats.LEGEND,
+        reports=reports,
+    )
+    write_text(outputs / "index.html", page)
+    return outputs / "index.html"
+
+
+# --- the tasks ------------------------------------------------------------------------------------
+
+
+def _task(name: str, outputs: Path) -> dict[str, Any] | None:
+    """A section: the results in outputs/<name>/, but for those of ablations; None without any."""
+    tables, about = TASKS[name]
+    folders = [file.parent for file in sorted(outputs.glob(f"{name}/*/results.json"))]
+    folders = [folder for folder in folders if not folder.name.endswith("-ablations")]
+    cells = [cell for folder in folders for cell in read_cells(folder / "results.json")]
+    if not cells:
+        return None
+    title = name.replace("_", " ").capitalize()
+    try:
+        table, notes = tables.table(cells, ""), tables.notes(cells)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"a results.json of {name} lacks what its table needs ({error!r}); run it again"
+        ) from error
+    pictures = [file for folder in folders for file in sorted(folder.glob("*.png"))]
+    return {
+        "id": name,
+        "title": title,
+        "about": about,
+        "table": _of_texts(table),
+        "notes": notes,
+        "commands": list(dict.fromkeys(_command(name, cell) for cell in cells)),
+        "figures": [_picture(file, file.stem.replace("-", " "), outputs) for file in pictures],
+        "vlms": [cell["vlm"] for cell in cells],
+    }
+
+
+def _command(task: str, cell: dict[str, Any]) -> str:
+    """The command that gives such a result: the keys that are not as by default."""
+    [script] = [name for name, script in SCRIPTS.items() if script.task == task]
+    fields = SCRIPTS[script].config.model_fields
+    given = cell.get("config", {})
+    changed = [
+        f"{key}={as_yaml(value)}"
+        for key, value in given.items()
+        if key in fields and value != _plain(fields[key].get_default(call_default_factory=True))
+    ]
+    return shlex.join(["python", script, *changed])
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+def _of_texts(table: Table) -> dict[str, Any]:
+    def cell(text: str) -> dict[str, Any]:
+        number = re.match(r"-?\d+(\.\d+)?", text)
+        return {"text": text, "small": "", "kind": "", "value": number[0] if number else ""}
+
+    rows = [
+        [
+            {**cell(text), "value": text} if i < table.left else cell(text)
+            for i, text in enumerate(row)
+        ]
+        for row in table.rows
+    ]
+    return {"title": table.title, "header": table.header, "rows": rows, "left": table.left}
+
+
+# --- the paper's tables ---------------------------------------------------------------------------
+
+
+def _numbered(folder: Path) -> list[Path]:
+    """The files table<N>.json, in the order of N."""
+    return sorted(folder.glob("table*.json"), key=lambda file: int(re.sub(r"\D", "", file.stem)))
+
+
+def _document(file: Path, outputs: Path) -> dict[str, Any]:
+    try:
+        document = Document.model_validate_json(file.read_text(encoding="utf-8"))
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} is damaged; remove it and make the table again") from error
+    parts = [_of_grid(document, grid) for grid in document.grids]
+    if document.plain:
+        parts = [_of_texts(formats.tables(document)[0]._replace(title=""))]
+    picture = file.parent / document.figure if document.figure else None
+    files = [file.with_suffix(f".{kind}") for kind in ("html", "md", "csv", "tex")]
+    return document.model_dump(exclude={"grids", "plain"}) | {
+        "parts": parts,
+        "picture": picture and _picture(picture, f"Score by {document.varied}", outputs),
+        "said": document.said,
+        "files": [one.relative_to(outputs).as_posix() for one in files],
+    }
+
+
+def _of_grid(document: Document, grid: Grid) -> dict[str, Any]:
+    def cells(row: Any) -> Iterator[dict[str, Any]]:
+        name = formats.name(row.name, row.kind)
+        yield {"text": name, "small": "", "kind": row.kind, "value": row.name}
+        for number in row.numbers:
+            yield _cell(number)
+
+    title = grid.name if len(document.grids) > 1 else ""
+    header = [document.varied or "method", *grid.columns]
+    return {
+        "title": title,
+        "header": header,
+        "rows": [list(cells(r)) for r in grid.rows],
+        "left": 1,
+    }
+
+
+def _cell(number: Number) -> dict[str, Any]:
+    """Ours, and below it the paper's and the difference."""
+    if number.ours is None:
+        text = "–" if number.paper is None else f"{number.paper:.2f}"
+        small = "" if number.paper is None or number.verdict == "quoted" else "paper; not run"
+        value = "" if number.paper is None else number.paper
+        return {"text": text, "small": small, "kind": "missing", "value": value}
+    text = f"{number.ours:.2f}" + ("" if number.std is None else f" ± {number.std:.2f}")
+    small = ""
+    if number.paper is not None:
+        small = f"paper {number.paper:.2f} ({number.difference:+.2f})"
+    kind = number.verdict if number.verdict in ("reproduced", "differs") else ""
+    return {"text": text, "small": small, "kind": kind, "value": number.ours}
+
+
+def _picture(file: Path, about: str, outputs: Path | None = None) -> dict[str, Any]:
+    """A figure inside the page, as WebP; a click opens the file itself."""
+    with Image.open(file) as picture:
+        shown = picture.convert("RGB")
+    shown.thumbnail((WIDEST, 20 * WIDEST))
+    stream = io.BytesIO()
+    shown.save(stream, "WEBP", quality=80)
+    data = "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode()
+    link = file.relative_to(outputs).as_posix() if outputs else ""
+    size = {"width": shown.width, "height": shown.height}
+    return {"data": data, "file": link, "about": about, **size}

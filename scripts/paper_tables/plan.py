@@ -1,0 +1,431 @@
+"""configs/tables.yaml -> the runs of each table, each with a resolved configuration."""
+
+import json
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from classification_clustering import clustering, few_shot
+from classification_clustering import datasets as classification_data
+from classification_clustering.inputs import EvaluateConfig as ClassificationConfig
+from crl.basis import BASES, TextBasis, basis_label
+from crl.run.config import Config, as_yaml, load_config
+from crl.run.errors import Missing, UserError, explain, nearest
+from crl.run.files import read_yaml, slug
+from crl.run.results import read_cells
+from crl.vlm import find_vlm
+from fashion_retrieval import datasets as fashion_data
+from fashion_retrieval import evaluate as fashion
+from fashion_retrieval import train_backbone, train_mlp, train_rival
+from fashion_retrieval.inputs import EvaluateConfig as FashionConfig
+from similarity_retrieval import datasets as similarity_data
+from similarity_retrieval import evaluate as similarity
+from similarity_retrieval import mine_triplets, train_combiner
+from similarity_retrieval.inputs import EvaluateConfig as SimilarityConfig
+
+CONFIGS = Path(__file__).resolve().parent.parent.parent / "configs"
+IMPORT = "clone https://github.com/XLearning-SCU/2025-NeurIPS-CRL and run import_official_bases.py"
+
+
+class Script(NamedTuple):
+    """What a run can be.
+
+    Attributes:
+        do: runs it; gives its results, or None if it prepares another run.
+        check: looks for its data, quickly; raises Missing or UserError.
+        task: its folder in outputs/.
+    """
+
+    config: type[Config]
+    do: Callable[..., Any]
+    check: Callable[[Any], object]
+    task: str
+    prepares: bool = False
+
+
+def _check_labelled(config: ClassificationConfig) -> None:
+    for criterion in config.criteria:
+        classification_data.load(config.data, config.root, criterion, config.images)
+
+
+def _check_genecis(config: SimilarityConfig) -> None:
+    data = similarity_data.load(config.tasks, config.root)
+    folders = config.coco or config.root / "coco", config.root / "visual_genome"
+    similarity_data.images(data, *folders)
+
+
+def _check_fashion(config: Any) -> None:
+    splits = [config.split] if isinstance(config, FashionConfig) else ["train", "valid"]
+    data = fashion_data.load(config.root, config.dataset, config.images, splits)
+    for split in splits:
+        fashion_data.check_images(getattr(data, split).files)
+
+
+def _no_check(config: Any) -> None:
+    """What it needs comes from an earlier run."""
+
+
+SCRIPTS = {
+    "classification_clustering/few_shot.py": Script(
+        ClassificationConfig, few_shot.evaluate, _check_labelled, "few_shot"
+    ),
+    "classification_clustering/clustering.py": Script(
+        ClassificationConfig, clustering.evaluate, _check_labelled, "clustering"
+    ),
+    "similarity_retrieval/evaluate.py": Script(
+        SimilarityConfig, similarity.evaluate, _check_genecis, "similarity_retrieval"
+    ),
+    "similarity_retrieval/mine_triplets.py": Script(
+        mine_triplets.MineConfig, mine_triplets.mine_triplets, _no_check, "triplets", True
+    ),
+    "similarity_retrieval/train_combiner.py": Script(
+        train_combiner.TrainConfig, train_combiner.train, _no_check, "combiner", True
+    ),
+    "fashion_retrieval/evaluate.py": Script(
+        FashionConfig, fashion.evaluate, _check_fashion, "fashion_retrieval"
+    ),
+    "fashion_retrieval/train_mlp.py": Script(
+        train_mlp.MlpConfig, train_mlp.train, _check_fashion, "fashion_mlp", True
+    ),
+    "fashion_retrieval/train_backbone.py": Script(
+        train_backbone.BackboneConfig,
+        train_backbone.train,
+        _check_fashion,
+        "fashion_backbone",
+        True,
+    ),
+    "fashion_retrieval/train_rival.py": Script(
+        train_rival.RivalConfig, train_rival.train, _check_fashion, "fashion_rivals", True
+    ),
+}
+
+
+# --- the file -------------------------------------------------------------------------------------
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RunPlan(_Part):
+    """An entry of `runs`; the head of tables.yaml says what its keys mean."""
+
+    script: str
+    paper: dict[str, Any] | None = None
+    demo: dict[str, Any] | None = None
+    set: dict[str, Any] = {}
+    vlm: list[str] = []
+    bases: dict[str, str] = {}
+    images: int = 0
+    needs: list[str] = []
+    first: list[str] = []
+
+
+class TablePlan(_Part):
+    """An entry of `tables`."""
+
+    title: str
+    paper: str = ""
+    note: str = ""
+    quoted: list[str] = []
+    trained: list[str] = []
+    runs: list[str] = []
+    vlm: list[str] = []
+    set: dict[str, Any] = {}
+    demo: dict[str, Any] = {}
+    varied: str = ""
+    method: str = ""
+    texts: list[int] = []
+    rows: dict[str, dict[str, Any]] = {}
+    lists: str = ""
+    only_authors: bool = False
+
+    @property
+    def all_rows(self) -> dict[str, dict[str, Any]]:
+        """The rows of an ablation and what each replaces; one without a name of other tables."""
+        return {str(n): {"texts": n} for n in self.texts} or self.rows or {"": {}}
+
+
+class Tolerance(_Part):
+    """In percentage points; `standard_errors` of the difference of two means over seeds."""
+
+    standard_errors: float = Field(gt=0)
+    fixed: float = Field(ge=0)
+    training: float = Field(ge=0)
+
+
+class Plan(_Part):
+    """configs/tables.yaml."""
+
+    tolerance: Tolerance
+    speed: dict[str, float]
+    quick: dict[str, dict[str, Any]]
+    runs: dict[str, RunPlan]
+    tables: dict[int, TablePlan]
+
+    @classmethod
+    def load(cls, file: Path) -> "Plan":
+        """Read and check the file, but for the configurations, which `resolve` checks.
+
+        Raises:
+            UserError: not a plan, or an unknown script, run, VLM, basis or table of the paper.
+        """
+        try:
+            plan = cls.model_validate(read_yaml(file))
+        except ValidationError as error:
+            raise UserError(f"{file}: {explain(error)}") from error
+        published = json.loads((CONFIGS / "paper_tables.json").read_text(encoding="utf-8"))
+
+        def known(what: str, name: str, names: Any) -> None:
+            if name not in names:
+                raise UserError(f"{file}: unknown {what} {name!r}; {nearest(name, names)}")
+
+        for run in plan.runs.values():
+            known("script", run.script, SCRIPTS)
+            for name in run.first:
+                known("run", name, plan.runs)
+            for name in run.bases.values():
+                known("text basis", name, [basis.stem for basis in BASES.glob("*.yaml")])
+        for table in plan.tables.values():
+            if table.paper:
+                known("table of the paper", table.paper, published)
+            for name in table.runs:
+                known("run", name, plan.runs)
+        named = [run.vlm for run in plan.runs.values()] + [t.vlm for t in plan.tables.values()]
+        for name in {vlm for vlms in named for vlm in vlms}:
+            try:
+                find_vlm(name)
+            except UserError as error:
+                raise UserError(f"{file}: {error}") from error
+        return plan
+
+
+# --- resolved -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line says.
+
+    Attributes:
+        official: folder of the authors' lists.
+        vlm: in place of the plan's; empty: the plan's.
+    """
+
+    data: Path
+    outputs: Path
+    official: Path
+    vlm: list[str]
+    demo: bool
+    quick: bool
+
+    @property
+    def images(self) -> int:
+        """How many the demo draws, see scripts/demo.sh."""
+        return 600 if self.quick else 3000
+
+
+@dataclass
+class Run:
+    """A script with a configuration.
+
+    Attributes:
+        arguments: what follows the script's name on a command line.
+        bases: criterion: name or file of its text basis.
+        images: how often the VLM sees an image.
+        lacking: why it cannot be run.
+        partly: why not all of it can be run.
+    """
+
+    script: str
+    arguments: list[str]
+    config: Any
+    vlm: str
+    bases: dict[str, str]
+    images: int
+    first: list["Run"]
+    lacking: str
+    partly: str
+
+    @property
+    def command(self) -> str:
+        return shlex.join(["python", self.script, *self.arguments])
+
+    @property
+    def folder(self) -> Path:
+        """Its results."""
+        return self.config.outputs / SCRIPTS[self.script].task / self.config.name
+
+    @property
+    def prepares(self) -> bool:
+        return SCRIPTS[self.script].prepares
+
+    @property
+    def vlm_name(self) -> str:
+        """The VLM that sees the images."""
+        named = self.vlm or getattr(self.config, "vlm", "clip-b16")  # else a training of the tower
+        return named[0] if isinstance(named, list) else named
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return " ".join(filter(None, [SCRIPTS[self.script].task, self.config.name, self.vlm]))
+
+    def do(self, known: dict) -> list[dict[str, Any]]:
+        """Run it; -> its cells.
+
+        Args:
+            known: what earlier runs found for I, see the task scripts.
+
+        Raises:
+            Missing: data, weights, lists or files that are not there.
+            UserError: all else that is wrong.
+        """
+        if self.lacking:
+            raise Missing(self.lacking)
+        do = SCRIPTS[self.script].do
+        if self.script.startswith("classification"):
+            return do(self.config, known.setdefault(self.script, {})).cells
+        found = do(self.config)
+        return found.cells if found else []
+
+    def kept(self) -> list[dict[str, Any]]:
+        """The cells that a run with this very configuration left on disk.
+
+        Raises:
+            UserError: a damaged results.json.
+        """
+        file = self.folder / "results.json"
+        if not file.exists() or self.prepares:
+            return []
+        mine = self.config.model_dump(mode="json")
+        return [cell for cell in read_cells(file) if cell.get("config") == mine]
+
+
+def resolve(plan: Plan, number: int, settings: Settings) -> dict[str, list[Run]]:
+    """The runs of a table by the row of its ablation; of other tables under "".
+
+    Raises:
+        UserError: a configuration with a wrong or unknown key or value.
+    """
+    table = plan.tables[number]
+    more = table.set | (table.demo if settings.demo else {})
+    rows: dict[str, list[Run]] = {}
+    for row, replaced in table.all_rows.items():
+        replaced = {"lists": table.lists} | replaced
+        rows[row] = []
+        for name in table.runs:
+            usual = table.vlm or plan.runs[name].vlm or [""]
+            for vlm in settings.vlm or ([""] if settings.demo else usual):
+                context = Context(
+                    plan, table, settings, replaced, vlm if plan.runs[name].vlm else ""
+                )
+                if run := context.run(name, more):
+                    rows[row].append(run)
+    return rows
+
+
+class Context(NamedTuple):
+    """What the runs of one row and VLM have in common.
+
+    Attributes:
+        row: what the row of an ablation replaces.
+        vlm: the VLM; empty: that of the configuration.
+    """
+
+    plan: Plan
+    table: TablePlan
+    settings: Settings
+    row: dict[str, Any]
+    vlm: str
+
+    def run(self, name: str, more: dict[str, Any]) -> Run | None:
+        """A run of the plan, with what the table replaces; None if it has no such part."""
+        spec, settings = self.plan.runs[name], self.settings
+        chosen = spec.demo if settings.demo else spec.paper
+        if chosen is None:
+            return None
+        first = [run for one in spec.first if (run := self.run(one, {}))]
+        lacking = [run.lacking for run in first if run.lacking]
+        bases, theirs = self.find_bases(spec.bases)
+        if spec.bases and not bases:
+            lacking.append(f"the authors' lists are not in {settings.official}; {IMPORT}")
+        values = chosen | spec.set | more
+        file = CONFIGS / values.pop("config")
+        values["outputs"] = str(settings.outputs)
+        partly = ""
+        if spec.bases:
+            values |= {key: value for key, value in self.row.items() if key != "lists"}
+            bases, partly = self.long_enough(bases)
+            if partly and ("criteria" not in SCRIPTS[spec.script].config.model_fields or not bases):
+                lacking.append(partly)
+            elif bases:
+                values["bases"] = bases
+                if partly:
+                    values["criteria"] = list(bases)
+        if self.vlm and spec.vlm:
+            values["vlm"] = self.vlm
+        if settings.quick:
+            values |= self.plan.quick.get(spec.script, {})
+        own = read_yaml(file).get("name", file.stem)
+        parts = [own, "official" * theirs, slug(self.vlm) if [self.vlm] != spec.vlm else ""]
+        parts += [f"texts{self.row['texts']}"] if "texts" in self.row else []
+        places = {
+            "data": settings.data,
+            "outputs": settings.outputs,
+            "images": settings.images,
+            "config": own,
+            "training": "-".join(filter(None, parts)),
+        }
+        values = _filled(values, places)
+        if not settings.demo:
+            needed = [Path(file) for file in _filled(spec.needs, places)]
+            lacking += [
+                f"{file} is not there; see download.py" for file in needed if not file.exists()
+            ]
+        shown = file.relative_to(CONFIGS.parent)
+        arguments = ["--config", str(shown), *(f"{k}={as_yaml(v)}" for k, v in values.items())]
+        config = load_config(
+            SCRIPTS[spec.script].config, ["--config", str(file), *arguments[2:]], ""
+        )
+        return Run(
+            spec.script,
+            arguments,
+            config,
+            self.vlm,
+            bases,
+            spec.images,
+            first,
+            "; ".join(dict.fromkeys(lacking)),
+            partly,
+        )
+
+    def find_bases(self, names: dict[str, str]) -> tuple[dict[str, str], bool]:
+        """The authors' lists, all or none; else ours, if they can stand in; and are they theirs?"""
+        end = f"_{self.row['lists']}" if self.row["lists"] else ""
+        theirs = {c: self.settings.official / f"{name}{end}.yaml" for c, name in names.items()}
+        if names and all(file.exists() for file in theirs.values()):
+            return {criterion: str(file) for criterion, file in theirs.items()}, True
+        return ({} if self.table.only_authors else dict(names)), False
+
+    def long_enough(self, bases: dict[str, str]) -> tuple[dict[str, str], str]:
+        """The bases with as many texts as the row takes; and a word about the others."""
+        wanted = self.row.get("texts", 0)
+        length = {c: len(TextBasis.load(name).texts) for c, name in bases.items()}
+        short = [f"{basis_label(bases[c])} has {n} texts" for c, n in length.items() if n < wanted]
+        kept = {c: name for c, name in bases.items() if length[c] >= wanted}
+        return kept, f"{' and '.join(short)}, not {wanted}" if short else ""
+
+
+def _filled(value: Any, places: dict[str, Any]) -> Any:
+    """`value` with $data and so on in its texts replaced."""
+    if isinstance(value, dict):
+        return {key: _filled(one, places) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_filled(one, places) for one in value]
+    return Template(value).safe_substitute(places) if isinstance(value, str) else value
