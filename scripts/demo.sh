@@ -54,14 +54,13 @@ texts=()
 for name in color shape count texture; do texts+=(--texts "$name=clevr4_$name"); done
 $python scripts/explore.py $data/clevr_4_10k_v1/images --vlm demo "${texts[@]}" \
   --out $out/explore/clevr4 >/dev/null
-echo
-$python scripts/reproduce_tables.py $out/{clustering,few_shot}/demo-{clevr4,cards} \
-  $out/{similarity,fashion}_retrieval/demo
 cat <<END
 
 I: universal embedding of the images. R = I Tᵀ: their conditional representation, where T embeds
 the texts of a criterion. Both from the demo VLM on drawn pictures: an illustration of the method,
-not a result on the paper's data.
-Figures (t-SNE maps, cluster sheets, templates, retrieved garments) and results.json: $out/
-To look at the pictures yourself, open $out/explore/clevr4/report.html in a browser.
+not a result on the paper's data. To look at the pictures under a criterion, open
+$out/explore/clevr4/report.html in a browser; to see all results and figures, the page below.
+
 END
+$python scripts/reproduce_tables.py --outputs $out --page \
+  --runs $out/{clustering,few_shot}/demo-{clevr4,cards} $out/{similarity,fashion}_retrieval/demo

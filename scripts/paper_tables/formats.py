@@ -11,7 +11,8 @@ import matplotlib.pyplot as plt
 
 from crl.run.files import atomic_path, write_text
 from crl.run.tables import Table
-from paper_tables.grids import Document, Grid, Number
+from paper_tables.documents import Document
+from paper_tables.grids import Grid, Number
 
 MARKS = {"reproduced": "✓", "differs": "≠", "not run": "not run", "not compared": "", "ours": ""}
 LEGEND = (

@@ -1,15 +1,15 @@
 """The numbers of a table: the paper's and ours, the difference, and a verdict on each."""
 
+import json
 import math
-from collections import Counter
 from collections.abc import Sequence
 from statistics import fmean, stdev
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel
 
 from crl.run.tables import Score
-from paper_tables.plan import TablePlan, Tolerance
+from paper_tables.plan import CONFIGS, TablePlan, Tolerance
 
 Verdict = Literal["reproduced", "differs", "not compared", "ours", "quoted", "not run"]
 Published = dict[str, dict[str, dict[str, float]]]  # group -> row -> column -> number
@@ -48,39 +48,6 @@ class Grid(BaseModel):
     rows: list[Row]
 
 
-class Document(BaseModel):
-    """A table with all that a reader must know; outputs/tables/table<N>.json.
-
-    Attributes:
-        plain: in place of grids, a header and rows of texts (Table 8).
-        varied: what an ablation varies.
-        about: VLMs, bases, options, commit and date. commands: what made it.
-        not_run: what is missing, and why.
-    """
-
-    number: int
-    title: str
-    demo: bool
-    note: str = ""
-    grids: list[Grid] = []
-    plain: list[list[str]] = []
-    varied: str = ""
-    figure: str = ""
-    about: list[str] = []
-    commands: list[str] = []
-    not_run: list[str] = []
-
-    @property
-    def verdicts(self) -> list[Verdict]:
-        return [n.verdict for grid in self.grids for row in grid.rows for n in row.numbers]
-
-    @property
-    def said(self) -> str:
-        """`18 reproduced, 2 differs`."""
-        counts = Counter(self.verdicts)
-        return ", ".join(f"{counts[v]} {v}" for v in get_args(Verdict) if counts[v])
-
-
 class Found(NamedTuple):
     """A score in its place.
 
@@ -94,14 +61,15 @@ class Found(NamedTuple):
     score: Score
 
 
-def published(table: dict[str, Any]) -> Published:
+def published(name: str) -> Published:
     """A table of configs/paper_tables.json; `clevr4-10k:count/nmi` is `count/nmi` here."""
+    tables = json.loads((CONFIGS / "paper_tables.json").read_text(encoding="utf-8"))
     return {
         group: {
             row: {column.rpartition(":")[2]: value for column, value in numbers.items()}
             for row, numbers in rows.items()
         }
-        for group, rows in table.items()
+        for group, rows in tables[name].items()
     }
 
 

@@ -4,76 +4,68 @@ import base64
 import io
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 from pydantic import ValidationError
 
-from classification_clustering import tables as classification
 from crl.report import render
 from crl.run.config import as_yaml
 from crl.run.errors import UserError
 from crl.run.files import write_text
 from crl.run.results import read_cells
 from crl.run.tables import Table
-from fashion_retrieval import tables as fashion
 from paper_tables import formats
-from paper_tables.grids import Document, Grid, Number
-from paper_tables.plan import SCRIPTS
-from similarity_retrieval import tables as similarity
+from paper_tables.documents import Document
+from paper_tables.grids import Grid, Number
+from paper_tables.tasks import SCRIPTS, TASKS
 
 IDEA = Path(__file__).resolve().parent.parent.parent / "figures" / "idea.png"
 WIDEST = 1500  # pixels of a figure in the page; the file beside it is as it was drawn
-TASKS = {  # folder in outputs/ -> its tables, what it is
-    "clustering": (
-        classification,
-        "k-means on the universal embedding I and on R, in percent. The texts of a criterion group "
-        "the same images by that criterion (paper, Table 2).",
-    ),
-    "few_shot": (
-        classification,
-        "Logistic regression on I and on R from a few labelled images per class: accuracy in "
-        "percent (paper, Table 1).",
-    ),
-    "similarity_retrieval": (
-        similarity,
-        "Find the image that is like the reference, but for a condition: Recall@k in percent "
-        "(GeneCIS; paper, Table 3).",
-    ),
-    "fashion_retrieval": (
-        fashion,
-        "Find clothes of the same texture, fabric, shape, part or style: mean average precision "
-        "in percent (DeepFashion; paper, Table 4).",
-    ),
-}
 
 
-def write(outputs: Path) -> Path:
+def write(outputs: Path) -> tuple[Path, list[str]]:
     """Write <outputs>/index.html from the results that lie there, and a page for each table.
 
-    Raises:
-        UserError: a damaged results.json or table<N>.json.
+    Returns:
+        the file, and what is wrong with the results that are left out.
     """
-    documents = [_document(file, outputs) for file in _numbered(outputs / "tables")]
+    problems: list[str] = []
+
+    def readable(read: Callable[[Any], Any], things: Iterable[Any]) -> list[Any]:
+        found = []
+        for thing in things:
+            try:
+                found.append(read(thing))
+            except UserError as error:
+                problems.append(str(error))
+        return found
+
+    documents = readable(partial(_document, outputs=outputs), _numbered(outputs / "tables"))
     for document in documents:
         legend = "" if document["demo"] else formats.LEGEND
         file = outputs / "tables" / f"table{document['number']}.html"
         title = f"Table {document['number']}. {document['title']}"
         write_text(file, render("table.html", title=title, document=document, legend=legend))
-    tasks = [task for name in TASKS if (task := _task(name, outputs))]
+    results: dict[str, dict[Path, list]] = {name: {} for name in TASKS}
+    for file, cells in readable(lambda file: (file, read_cells(file)), _results(outputs)):
+        results[file.parent.parent.name][file.parent] = cells
+    tasks = readable(
+        lambda name: _task(name, results[name], outputs), [name for name in TASKS if results[name]]
+    )
     reports = [
         {"name": file.parent.name, "file": file.relative_to(outputs).as_posix()}
         for file in sorted(outputs.glob("explore/*/report.html"))
     ]
     vlms = {vlm for task in tasks for vlm in task["vlms"]}
+    about = "The same pictures under three criteria; every number is an entry of R"
     page = render(
         "results.html",
         title="Conditional representations: results",
-        idea=_picture(
-            IDEA, "The same pictures under three criteria; every number is an entry of R"
-        ),
+        idea=_picture(IDEA, about),
         demo=bool(vlms) and vlms <= {"demo"},
         tasks=tasks,
         documents=documents,
@@ -81,37 +73,42 @@ def write(outputs: Path) -> Path:
         reports=reports,
     )
     write_text(outputs / "index.html", page)
-    return outputs / "index.html"
+    return outputs / "index.html", problems
 
 
 # --- the tasks ------------------------------------------------------------------------------------
 
 
-def _task(name: str, outputs: Path) -> dict[str, Any] | None:
-    """A section: the results in outputs/<name>/, but for those of ablations; None without any."""
-    tables, about = TASKS[name]
-    folders = [file.parent for file in sorted(outputs.glob(f"{name}/*/results.json"))]
-    folders = [folder for folder in folders if not folder.name.endswith("-ablations")]
-    cells = [cell for folder in folders for cell in read_cells(folder / "results.json")]
-    if not cells:
-        return None
-    title = name.replace("_", " ").capitalize()
+def _results(outputs: Path) -> list[Path]:
+    """The results of all tasks, but for those of ablations."""
+    files = [file for name in TASKS for file in sorted(outputs.glob(f"{name}/*/results.json"))]
+    return [file for file in files if not file.parent.name.endswith("-ablations")]
+
+
+def _task(name: str, results: dict[Path, list], outputs: Path) -> dict[str, Any]:
+    """A section of the page.
+
+    Args:
+        results: folder of a run -> its cells.
+    """
+    task, cells = TASKS[name], [cell for found in results.values() for cell in found]
     try:
-        table, notes = tables.table(cells, ""), tables.notes(cells)
+        table, notes = task.tables.table(cells, ""), task.tables.notes(cells)
+        vlms = [cell["vlm"] for cell in cells]
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"a results.json of {name} lacks what its table needs ({error!r}); run it again"
         ) from error
-    pictures = [file for folder in folders for file in sorted(folder.glob("*.png"))]
+    pictures = [file for folder in results for file in sorted(folder.glob("*.png"))]
     return {
         "id": name,
-        "title": title,
-        "about": about,
+        "title": task.title,
+        "about": task.about,
         "table": _of_texts(table),
         "notes": notes,
         "commands": list(dict.fromkeys(_command(name, cell) for cell in cells)),
         "figures": [_picture(file, file.stem.replace("-", " "), outputs) for file in pictures],
-        "vlms": [cell["vlm"] for cell in cells],
+        "vlms": vlms,
     }
 
 

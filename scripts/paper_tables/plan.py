@@ -2,7 +2,6 @@
 
 import json
 import shlex
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -10,99 +9,16 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from classification_clustering import clustering, few_shot
-from classification_clustering import datasets as classification_data
-from classification_clustering.inputs import EvaluateConfig as ClassificationConfig
 from crl.basis import BASES, TextBasis, basis_label
-from crl.run.config import Config, as_yaml, load_config
+from crl.run.config import as_yaml, load_config
 from crl.run.errors import Missing, UserError, explain, nearest
 from crl.run.files import read_yaml, slug
 from crl.run.results import read_cells
 from crl.vlm import find_vlm
-from fashion_retrieval import datasets as fashion_data
-from fashion_retrieval import evaluate as fashion
-from fashion_retrieval import train_backbone, train_mlp, train_rival
-from fashion_retrieval.inputs import EvaluateConfig as FashionConfig
-from similarity_retrieval import datasets as similarity_data
-from similarity_retrieval import evaluate as similarity
-from similarity_retrieval import mine_triplets, train_combiner
-from similarity_retrieval.inputs import EvaluateConfig as SimilarityConfig
+from paper_tables.tasks import SCRIPTS
 
 CONFIGS = Path(__file__).resolve().parent.parent.parent / "configs"
 IMPORT = "clone https://github.com/XLearning-SCU/2025-NeurIPS-CRL and run import_official_bases.py"
-
-
-class Script(NamedTuple):
-    """What a run can be.
-
-    Attributes:
-        do: runs it; gives its results, or None if it prepares another run.
-        check: looks for its data, quickly; raises Missing or UserError.
-        task: its folder in outputs/.
-    """
-
-    config: type[Config]
-    do: Callable[..., Any]
-    check: Callable[[Any], object]
-    task: str
-    prepares: bool = False
-
-
-def _check_labelled(config: ClassificationConfig) -> None:
-    for criterion in config.criteria:
-        classification_data.load(config.data, config.root, criterion, config.images)
-
-
-def _check_genecis(config: SimilarityConfig) -> None:
-    data = similarity_data.load(config.tasks, config.root)
-    folders = config.coco or config.root / "coco", config.root / "visual_genome"
-    similarity_data.images(data, *folders)
-
-
-def _check_fashion(config: Any) -> None:
-    splits = [config.split] if isinstance(config, FashionConfig) else ["train", "valid"]
-    data = fashion_data.load(config.root, config.dataset, config.images, splits)
-    for split in splits:
-        fashion_data.check_images(getattr(data, split).files)
-
-
-def _no_check(config: Any) -> None:
-    """What it needs comes from an earlier run."""
-
-
-SCRIPTS = {
-    "classification_clustering/few_shot.py": Script(
-        ClassificationConfig, few_shot.evaluate, _check_labelled, "few_shot"
-    ),
-    "classification_clustering/clustering.py": Script(
-        ClassificationConfig, clustering.evaluate, _check_labelled, "clustering"
-    ),
-    "similarity_retrieval/evaluate.py": Script(
-        SimilarityConfig, similarity.evaluate, _check_genecis, "similarity_retrieval"
-    ),
-    "similarity_retrieval/mine_triplets.py": Script(
-        mine_triplets.MineConfig, mine_triplets.mine_triplets, _no_check, "triplets", True
-    ),
-    "similarity_retrieval/train_combiner.py": Script(
-        train_combiner.TrainConfig, train_combiner.train, _no_check, "combiner", True
-    ),
-    "fashion_retrieval/evaluate.py": Script(
-        FashionConfig, fashion.evaluate, _check_fashion, "fashion_retrieval"
-    ),
-    "fashion_retrieval/train_mlp.py": Script(
-        train_mlp.MlpConfig, train_mlp.train, _check_fashion, "fashion_mlp", True
-    ),
-    "fashion_retrieval/train_backbone.py": Script(
-        train_backbone.BackboneConfig,
-        train_backbone.train,
-        _check_fashion,
-        "fashion_backbone",
-        True,
-    ),
-    "fashion_retrieval/train_rival.py": Script(
-        train_rival.RivalConfig, train_rival.train, _check_fashion, "fashion_rivals", True
-    ),
-}
 
 
 # --- the file -------------------------------------------------------------------------------------
@@ -230,11 +146,12 @@ class Settings:
         return 600 if self.quick else 3000
 
 
-@dataclass
+@dataclass(eq=False)
 class Run:
     """A script with a configuration.
 
     Attributes:
+        name: in the plan, and its VLM; for messages.
         arguments: what follows the script's name on a command line.
         bases: criterion: name or file of its text basis.
         images: how often the VLM sees an image.
@@ -242,6 +159,7 @@ class Run:
         partly: why not all of it can be run.
     """
 
+    name: str
     script: str
     arguments: list[str]
     config: Any
@@ -257,24 +175,23 @@ class Run:
         return shlex.join(["python", self.script, *self.arguments])
 
     @property
+    def in_order(self) -> tuple["Run", ...]:
+        """Those that must come before it, and itself."""
+        return (*self.first, self)
+
+    @property
+    def task(self) -> str:
+        """Its folder in outputs/."""
+        return SCRIPTS[self.script].task
+
+    @property
     def folder(self) -> Path:
         """Its results."""
-        return self.config.outputs / SCRIPTS[self.script].task / self.config.name
+        return self.config.outputs / self.task / self.config.name
 
     @property
     def prepares(self) -> bool:
         return SCRIPTS[self.script].prepares
-
-    @property
-    def vlm_name(self) -> str:
-        """The VLM that sees the images."""
-        named = self.vlm or getattr(self.config, "vlm", "clip-b16")  # else a training of the tower
-        return named[0] if isinstance(named, list) else named
-
-    @property
-    def name(self) -> str:
-        """For messages."""
-        return " ".join(filter(None, [SCRIPTS[self.script].task, self.config.name, self.vlm]))
 
     def do(self, known: dict) -> list[dict[str, Any]]:
         """Run it; -> its cells.
@@ -344,20 +261,29 @@ class Context(NamedTuple):
     row: dict[str, Any]
     vlm: str
 
-    def run(self, name: str, more: dict[str, Any]) -> Run | None:
-        """A run of the plan, with what the table replaces; None if it has no such part."""
+    def run(self, name: str, more: dict[str, Any], training: str = "") -> Run | None:
+        """A run of the plan, with what the table replaces; None if it has no such part.
+
+        Args:
+            training: the name of the trainings that come before; empty: made of the texts and VLM.
+        """
         spec, settings = self.plan.runs[name], self.settings
         chosen = spec.demo if settings.demo else spec.paper
         if chosen is None:
             return None
-        first = [run for one in spec.first if (run := self.run(one, {}))]
-        lacking = [run.lacking for run in first if run.lacking]
+        file = CONFIGS / chosen["config"]
+        own = read_yaml(file).get("name", file.stem)
         bases, theirs = self.find_bases(spec.bases)
+        if not training:
+            parts = [own, "official" * theirs, slug(self.vlm) if [self.vlm] != spec.vlm else ""]
+            parts += [f"texts{self.row['texts']}"] if "texts" in self.row else []
+            training = "-".join(filter(None, parts))
+        first = [run for one in spec.first if (run := self.run(one, {}, training))]
+        lacking = [run.lacking for run in first if run.lacking]
         if spec.bases and not bases:
             lacking.append(f"the authors' lists are not in {settings.official}; {IMPORT}")
-        values = chosen | spec.set | more
-        file = CONFIGS / values.pop("config")
-        values["outputs"] = str(settings.outputs)
+        values = chosen | spec.set | more | {"outputs": str(settings.outputs)}
+        del values["config"]
         partly = ""
         if spec.bases:
             values |= {key: value for key, value in self.row.items() if key != "lists"}
@@ -372,28 +298,25 @@ class Context(NamedTuple):
             values["vlm"] = self.vlm
         if settings.quick:
             values |= self.plan.quick.get(spec.script, {})
-        own = read_yaml(file).get("name", file.stem)
-        parts = [own, "official" * theirs, slug(self.vlm) if [self.vlm] != spec.vlm else ""]
-        parts += [f"texts{self.row['texts']}"] if "texts" in self.row else []
         places = {
             "data": settings.data,
             "outputs": settings.outputs,
             "images": settings.images,
             "config": own,
-            "training": "-".join(filter(None, parts)),
+            "training": training,
         }
         values = _filled(values, places)
         if not settings.demo:
-            needed = [Path(file) for file in _filled(spec.needs, places)]
-            lacking += [
-                f"{file} is not there; see download.py" for file in needed if not file.exists()
-            ]
+            absent = [file for file in _filled(spec.needs, places) if not Path(file).exists()]
+            if absent:
+                lacking.append(f"{' and '.join(absent)}: not there")
         shown = file.relative_to(CONFIGS.parent)
         arguments = ["--config", str(shown), *(f"{k}={as_yaml(v)}" for k, v in values.items())]
         config = load_config(
             SCRIPTS[spec.script].config, ["--config", str(file), *arguments[2:]], ""
         )
         return Run(
+            f"{name} {self.vlm}".strip(),
             spec.script,
             arguments,
             config,

@@ -919,7 +919,7 @@ LACKS = "lacks what its table needs ("
 for task in ("clustering", "few_shot", "similarity_retrieval", "fashion_retrieval"):
     cases(
         "reproduce_tables",
-        f"outputs/{task}/{{}}",
+        f"--runs outputs/{task}/{{}}",
         {
             **dict.fromkeys(NO_RECORDS, NO_RESULTS),
             "no_cells": "there are no results to show",
@@ -953,9 +953,13 @@ for command, task in (
         },
     )
 CASES += [
-    ("reproduce_tables", "bad/folder", "bad/folder is no run of clustering or few_shot or"),
-    ("reproduce_tables", "", "the following arguments are required: runs"),
-    ("reproduce_tables", "--x outputs/clustering/null", "unrecognized arguments: --x"),
+    ("reproduce_tables", "--runs bad/folder", "bad/folder is no run of clustering or few_shot or"),
+    ("reproduce_tables", "", "say --table N, --table all, or --runs"),
+    ("reproduce_tables", "--table 1 --runs outputs/clustering/null", "say --table N, --table all"),
+    ("reproduce_tables", "--x --runs outputs/clustering/null", "unrecognized arguments: --x"),
+    ("reproduce_tables", "--table 14", "unknown table '14'; known: 1, 2, 3, 4, 5, 6"),
+    ("reproduce_tables", "--table 1 --vlm clpi", "unknown VLM 'clpi'; did you mean 'clip'?"),
+    ("reproduce_tables", "--table 1 --plan no.yaml", "no.yaml"),
 ]
 
 # --- other scripts --------------------------------------------------------------------------------
