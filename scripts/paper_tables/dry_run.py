@@ -1,4 +1,4 @@
-"""What a command would run: finished, what is missing, or images to encode and a rough time."""
+"""What a command would run: what has results, what is missing, images to encode, a rough time."""
 
 from collections import Counter
 
@@ -37,7 +37,7 @@ class DryRun:
             if run.lacking:
                 raise Missing(run.lacking)
             if run.kept():
-                state = "finished"
+                state = "has results"
             else:
                 SCRIPTS[run.script].check(run.config)
                 state = f"to do: {self._work(run)}"

@@ -18,6 +18,10 @@ from crl.vlm import find_vlm
 from paper_tables.tasks import SCRIPTS
 
 CONFIGS = Path(__file__).resolve().parent.parent.parent / "configs"
+OF_THE_MACHINE = {  # keys that change no result
+    *("root", "outputs", "cache", "coco", "visual_genome"),
+    *("device", "workers", "embed_batch", "figures"),
+}
 IMPORT = "clone https://github.com/XLearning-SCU/2025-NeurIPS-CRL and run import_official_bases.py"
 
 
@@ -212,7 +216,7 @@ class Run:
         return found.cells if found else []
 
     def kept(self) -> list[dict[str, Any]]:
-        """The cells that a run with this very configuration left on disk.
+        """The cells that a run with these settings left on disk, maybe on another machine.
 
         Raises:
             UserError: a damaged results.json.
@@ -220,8 +224,14 @@ class Run:
         file = self.folder / "results.json"
         if not file.exists() or self.prepares:
             return []
-        mine = self.config.model_dump(mode="json")
-        return [cell for cell in read_cells(file) if cell.get("config") == mine]
+        mine = _settings(self.config.model_dump(mode="json"))
+        return [cell for cell in read_cells(file) if _settings(cell.get("config")) == mine]
+
+
+def _settings(config: Any) -> dict[str, Any]:
+    """The keys of a configuration that change a result."""
+    config = config if isinstance(config, dict) else {}
+    return {key: value for key, value in config.items() if key not in OF_THE_MACHINE}
 
 
 def resolve(plan: Plan, number: int, settings: Settings) -> dict[str, list[Run]]:
