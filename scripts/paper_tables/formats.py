@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 from crl.run.files import atomic_path, write_text
 from crl.run.tables import Table
 from paper_tables.documents import Document
-from paper_tables.grids import Grid, Number
+from paper_tables.grids import Grid, Number, Row
 
 MARKS = {"reproduced": "✓", "differs": "≠", "not run": "not run", "not compared": "", "ours": ""}
 LEGEND = (
@@ -45,15 +45,16 @@ def tables(document: Document) -> list[Table]:
         Table(
             f"{title}: {grid.name}" if len(document.grids) > 1 else title,
             [document.varied or "method", *grid.columns],
-            [[name(row.name, row.kind), *map(shown, row.numbers)] for row in grid.rows],
+            [[name(document, row), *map(shown, row.numbers)] for row in grid.rows],
         )
         for grid in document.grids
     ]
 
 
-def name(row: str, kind: str) -> str:
-    """The name of a row, marked."""
-    return row + {"quoted": " (quoted)", "ours": "", "paper": ""}[kind]
+def name(document: Document, row: Row) -> str:
+    """The name of a row, marked if it is only in the paper, or beyond it."""
+    beyond = "" if document.demo else " (ours)"
+    return row.name + {"quoted": " (quoted)", "ours": beyond, "paper": ""}[row.kind]
 
 
 def as_csv(document: Document) -> str:
@@ -73,10 +74,6 @@ def as_csv(document: Document) -> str:
                     [*place, *(f"{v:.4f}" if isinstance(v, float) else v for v in values)]
                 )
     return stream.getvalue()
-
-
-def as_text(document: Document) -> str:
-    return "\n\n".join(table.text() for table in tables(document))
 
 
 def write(document: Document, folder: Path) -> None:

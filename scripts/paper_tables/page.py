@@ -20,7 +20,7 @@ from crl.run.results import read_cells
 from crl.run.tables import Table
 from paper_tables import formats
 from paper_tables.documents import Document
-from paper_tables.grids import Grid, Number
+from paper_tables.grids import Grid, Number, Row
 from paper_tables.tasks import SCRIPTS, TASKS
 
 IDEA = Path(__file__).resolve().parent.parent.parent / "figures" / "idea.png"
@@ -171,8 +171,8 @@ def _document(file: Path, outputs: Path) -> dict[str, Any]:
 
 
 def _of_grid(document: Document, grid: Grid) -> dict[str, Any]:
-    def cells(row: Any) -> Iterator[dict[str, Any]]:
-        name = formats.name(row.name, row.kind)
+    def cells(row: Row) -> Iterator[dict[str, Any]]:
+        name = formats.name(document, row)
         yield {"text": name, "small": "", "kind": row.kind, "value": row.name}
         for number in row.numbers:
             yield _cell(number)
