@@ -26,7 +26,7 @@ REFUSED = (
 ABSENT = f"the repository, or a file of it, is not there; name other weights, {INSTEAD}"
 ADVICE = {401: REFUSED, 403: REFUSED, 404: ABSENT}  # by what the hub answers
 TRY_AGAIN = (
-    "Try again; without a network use vlm=demo, a local folder, or fill the Hugging Face cache "
+    "try again; without a network use vlm=demo, a local folder, or fill the Hugging Face cache "
     "(HF_HOME) on a machine that has one"
 )
 
@@ -82,7 +82,7 @@ def _why_not_fetched(error: Exception, said: str) -> str:
     """What the hub's client `said`, else what the hub answered, else the error; and some advice."""
     if said:
         said = re.sub(r"https?://([^/\s]+)\S*", r"\1", said)  # an address can be very long
-        return f"{shorten(said, 160)}. {TRY_AGAIN}"
+        return f"{shorten(said, 160)}; {TRY_AGAIN}"
     cause: BaseException | None = error
     while cause is not None:
         answer = getattr(cause, "response", None)
@@ -90,7 +90,7 @@ def _why_not_fetched(error: Exception, said: str) -> str:
             status = answer.status_code
             return f"the Hugging Face Hub answers {status}: {ADVICE.get(status, TRY_AGAIN)}"
         cause = cause.__cause__ or cause.__context__
-    return f"{_brief(error)}. {TRY_AGAIN}"
+    return f"{_brief(error)}; {TRY_AGAIN}"
 
 
 def _offline_without_a_network() -> None:

@@ -42,7 +42,6 @@ class RunPlan(_Part):
     vlm: list[str] = []
     bases: dict[str, str] = {}
     images: int = 0
-    needs: list[str] = []
     first: list[str] = []
 
 
@@ -293,6 +292,7 @@ class Context(NamedTuple):
         if spec.bases and not bases:
             lacking.append(f"the authors' lists are not in {settings.official}; {IMPORT}")
         values = chosen | spec.set | more | {"outputs": str(settings.outputs)}
+        needs = values.pop("needs", [])
         del values["config"]
         partly = ""
         if spec.bases:
@@ -316,10 +316,9 @@ class Context(NamedTuple):
             "training": training,
         }
         values = _filled(values, places)
-        if not settings.demo:
-            absent = [file for file in _filled(spec.needs, places) if not Path(file).exists()]
-            if absent:
-                lacking.append(f"{' and '.join(absent)}: not there")
+        absent = [needed for needed in _filled(needs, places) if not Path(needed).exists()]
+        if absent:
+            lacking.append(f"{' and '.join(absent)}: not there")
         shown = file.relative_to(CONFIGS.parent)
         arguments = ["--config", str(shown), *(f"{k}={as_yaml(v)}" for k, v in values.items())]
         config = load_config(

@@ -7,27 +7,26 @@ the Hub, weights come from another host, to which it redirects.
 import hashlib
 import json
 import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
 
-COMMIT = hashlib.sha1(b"the one commit of each repository").hexdigest()
-WEIGHTS = (".safetensors", ".bin")
-MESSAGES = {  # the Hub's words, by its X-Error-Code
-    "RepoNotFound": "Repository not found",
-    "EntryNotFound": "Entry not found",
-    "GatedRepo": "Access to this model is restricted. Please log in.",
-    "Unavailable": "The service is unavailable",
+COMMIT = hashlib.sha1(b"the one commit of every repository").hexdigest()
+REFUSALS = {  # X-Error-Code -> status, X-Error-Message
+    "RepoNotFound": (404, "Repository not found"),
+    "EntryNotFound": (404, "Entry not found"),
+    "GatedRepo": (401, "Access to this model is restricted. Please log in."),
+    "Unavailable": (503, "The service is unavailable"),
 }
 
 
 class Request(NamedTuple):
-    """What a client asked for; `part` is api/models/, weights/ (the other host) or empty."""
-
     method: str
-    part: str
     repository: str
-    rest: str
+    what: str  # the name of a file, or what to tell of the repository
     range: str | None
 
 
@@ -35,21 +34,37 @@ class Hub(ThreadingHTTPServer):
     """Serves `repositories`, folders by name; keeps the requests that it got.
 
     Attributes:
-        refusal: the status and X-Error-Code of all answers, if any.
-        cuts: the connection ends at these bytes of the next files of weights, one after the other.
+        refusal: the X-Error-Code of all answers, if there are to be no others.
+        cuts: file -> the bytes at which its next transfers end, and the connection with them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, repositories: dict[str, Path]) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.repositories: dict[str, Path] = {}
-        self.refusal: tuple[int, str] | None = None
-        self.cuts: list[int] = []
-        self.requests: list[Request] = []
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.other_host = f"http://localhost:{self.server_port}"
+        self.repositories = repositories
+        self.requests: list[Request] = []
+        self.behave()
 
-    def handle_error(self, request, client_address):
+    def behave(self) -> None:
+        self.refusal = ""
+        self.cuts: dict[str, list[int]] = {}
+
+    def handle_error(self, request: object, client_address: object) -> None:
         """Quiet: a client that went away is part of a test."""
+
+
+@contextmanager
+def serving(repositories: dict[str, Path]) -> Iterator[Hub]:
+    with Hub(repositories) as hub:
+        threading.Thread(target=hub.serve_forever, args=(0.01,), daemon=True).start()
+        yield hub
+        hub.shutdown()
+
+
+LISTING = r"/api/models/([^/]+/[^/]+)(/revision/main|/tree/main|)"
+FILE = r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)"
+ELSEWHERE = r"/weights/([^/]+/[^/]+)/(.+)"
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -57,67 +72,77 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
-        found = re.fullmatch(r"/(api/models/|weights/|)([^/]+/[^/]+)/?(.*)", path)
-        assert found, path
-        request = Request(self.command, *found.groups(), self.headers["range"])
-        self.server.requests.append(request)
-        folder = self.server.repositories.get(request.repository)
-        file = folder and folder / request.rest.rpartition("/")[2]
-        if self.server.refusal:
-            self.refuse(*self.server.refusal)
-        elif folder is None:
-            self.refuse(404, "RepoNotFound")
-        elif request.part == "api/models/" and re.fullmatch(r"(revision/[^/]+)?", request.rest):
-            names = [{"rfilename": name.name} for name in sorted(folder.iterdir())]
-            self.tell({"id": request.repository, "sha": COMMIT, "siblings": names})
-        elif request.part == "api/models/" and re.fullmatch(r"tree/[^/]+", request.rest):
-            print("TREE", self.path)
-            entries = [(file.name, file.stat().st_size) for file in sorted(folder.iterdir())]
-            kind = {"type": "file", "oid": COMMIT}
-            self.tell([{**kind, "path": name, "size": size} for name, size in entries])
-        elif request.part == "api/models/" or not file.is_file():
-            self.refuse(404, "EntryNotFound")
-        elif request.part == "" and file.suffix in WEIGHTS:
-            headers = {"x-linked-etag": etag(file), "x-linked-size": file.stat().st_size}
-            place = f"{self.server.other_host}/weights/{request.repository}/{file.name}"
-            self.start(302, {**headers, "location": place, "content-length": 0})
-        else:
-            self.give(file)
+        for pattern, answer in ((LISTING, self.list), (FILE, self.resolve), (ELSEWHERE, self.give)):
+            if found := re.fullmatch(pattern, path):
+                repository, what = found.groups()
+                request = Request(self.command, repository, what, self.headers["range"])
+                self.server.requests.append(request)
+                folder = self.server.repositories.get(repository)
+                refusal = self.server.refusal or ("" if folder else "RepoNotFound")
+                if refusal:
+                    self.refuse(refusal)
+                else:
+                    answer(folder, repository, what)
+                return
+        self.refuse("EntryNotFound")
 
     do_HEAD = do_GET
 
-    def refuse(self, status: int, code: str) -> None:
-        headers = {"x-error-code": code, "x-error-message": MESSAGES[code], "content-length": 0}
-        self.start(status, headers)
-
-    def tell(self, answer: Any) -> None:
+    def list(self, folder: Path, repository: str, what: str) -> None:
+        files = sorted(folder.iterdir())
+        answer: Any = {"sha": COMMIT, "siblings": [{"rfilename": file.name} for file in files]}
+        if what == "/tree/main":
+            kind = {"type": "file", "oid": COMMIT}
+            answer = [{**kind, "path": file.name, "size": file.stat().st_size} for file in files]
         body = json.dumps(answer).encode()
         self.start(200, {"content-type": "application/json", "content-length": len(body)})
         self.wfile.write(body)
 
-    def give(self, file: Path) -> None:
+    def resolve(self, folder: Path, repository: str, name: str) -> None:
+        file = folder / name
+        if not file.is_file():
+            self.refuse("EntryNotFound")
+        elif file.suffix == ".safetensors":
+            headers = {"x-linked-etag": etag(file), "x-linked-size": file.stat().st_size}
+            place = f"{self.server.other_host}/weights/{repository}/{name}"
+            self.start(302, {**headers, "location": place, "content-length": 0})
+        else:
+            self.give(folder, repository, name)
+
+    def give(self, folder: Path, repository: str, name: str) -> None:
+        """The file, from the byte that the client wishes up to the next cut."""
+        file, wish = folder / name, self.headers["range"]
         size = file.stat().st_size
-        start = int(re.fullmatch(r"bytes=(\d+)-", self.headers["range"] or "bytes=0-")[1])
-        part = {"content-range": f"bytes {start}-{size - 1}/{size}"} if start else {}
-        self.start(
-            206 if part else 200, {**part, "etag": etag(file), "content-length": size - start}
-        )
-        end = size
-        if self.command == "GET" and self.server.cuts and file.suffix in WEIGHTS:
-            end = self.server.cuts.pop(0)
-        if self.command == "GET" and start < end:
-            with file.open("rb") as opened:
-                self.connection.sendfile(opened, start, end - start)
+        start = int(re.fullmatch(r"bytes=(\d+)-", wish)[1]) if wish else 0
+        headers = {"etag": etag(file), "content-length": size - start}
+        if wish:
+            headers["content-range"] = f"bytes {start}-{size - 1}/{size}"
+        self.start(206 if wish else 200, headers)
+        if self.command == "GET":
+            cuts = self.server.cuts.get(name)
+            end = cuts.pop(0) if cuts else size
+            if start < end:
+                with file.open("rb") as opened:
+                    self.connection.sendfile(opened, start, end - start)
+
+    def refuse(self, code: str) -> None:
+        status, message = REFUSALS[code]
+        headers = {"x-error-code": code, "x-error-message": message, "content-length": 0}
+        self.start(status, headers)
 
     def start(self, status: int, headers: dict[str, object]) -> None:
         self.send_response(status)
-        for name, value in {"x-repo-commit": COMMIT, **headers}.items():
+        # The Hub advises all who are not logged in; that is no failure.
+        advice = {"x-repo-commit": COMMIT, "x-hf-warning": "unauthenticated; Please set a HF_TOKEN"}
+        for name, value in {**advice, **headers}.items():
             self.send_header(name, str(value))
         self.end_headers()
 
-    def log_message(self, *args):
+    def log_message(self, *args: object) -> None:
         pass
 
 
 def etag(file: Path) -> str:
-    return f'"{hashlib.sha256(f"{file.name} {file.stat().st_mtime_ns}".encode()).hexdigest()}"'
+    stat = file.stat()
+    content = f"{file.name} {stat.st_size} {stat.st_mtime_ns}"  # hashing all of it takes seconds
+    return f'"{hashlib.sha256(content.encode()).hexdigest()}"'
