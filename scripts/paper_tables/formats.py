@@ -14,7 +14,7 @@ from crl.run.tables import Table
 from paper_tables.documents import Document
 from paper_tables.grids import Grid, Number, Row
 
-MARKS = {"reproduced": "✓", "differs": "≠", "not run": "not run", "not compared": "", "ours": ""}
+MARKS = {"reproduced": "✓", "differs": "≠", "not compared": ""}
 LEGEND = (
     "Cells: the paper's number / ours ± standard deviation over seeds (difference). ✓: reproduced, "
     "within the tolerance in the CSV file; ≠: differs."

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from crl.run.tables import Score
 from paper_tables.plan import CONFIGS, TablePlan, Tolerance
 
-Verdict = Literal["reproduced", "differs", "not compared", "ours", "quoted", "not run"]
+Verdict = Literal["reproduced", "differs", "not compared", "measured", "quoted", "not run"]
 Published = dict[str, dict[str, dict[str, float]]]  # group -> row -> column -> number
 
 
@@ -19,6 +19,7 @@ class Number(BaseModel):
     """One place of a table; all numbers in percent or percentage points.
 
     Attributes:
+        verdict: `measured` where the paper has no number.
         ours: the mean over seeds. std: the sample standard deviation over seeds.
         tolerance: the largest difference that counts as reproduced.
     """
@@ -109,7 +110,7 @@ def grids(
                 if not parts or any(c not in scores for c in parts):
                     values = []
                 number = _number(values, numbers.get(column))
-                number.verdict = "quoted" if kind == "quoted" else "ours"
+                number.verdict = "quoted" if kind == "quoted" else "measured"
                 if kind == "paper" and not demo:
                     trained = row in table.trained or table.method in table.trained
                     fixed = tolerance.training if trained else tolerance.fixed

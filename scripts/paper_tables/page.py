@@ -107,7 +107,7 @@ def _task(name: str, results: dict[Path, list], outputs: Path) -> dict[str, Any]
         "table": _of_texts(table),
         "notes": notes,
         "commands": list(dict.fromkeys(_command(name, cell) for cell in cells)),
-        "figures": [_picture(file, file.stem.replace("-", " "), outputs) for file in pictures],
+        "figures": [_picture(file, _caption(file), outputs) for file in pictures],
         "vlms": vlms,
     }
 
@@ -123,6 +123,11 @@ def _command(task: str, cell: dict[str, Any]) -> str:
         if key in fields and value != _plain(fields[key].get_default(call_default_factory=True))
     ]
     return shlex.join(["python", script, *changed])
+
+
+def _caption(file: Path) -> str:
+    """Its name without the digests at its end."""
+    return re.sub(r"(-[0-9a-f]{6})+$", "", file.stem).replace("-", " ")
 
 
 def _plain(value: Any) -> Any:

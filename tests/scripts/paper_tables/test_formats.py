@@ -15,7 +15,7 @@ GOOD = Number(
 FAR = Number(paper=80, ours=70.25, seeds=1, difference=-9.75, tolerance=0.3, verdict="differs")
 QUOTED = Number(paper=12.3, verdict="quoted")
 MISSING = Number(paper=80, verdict="not run")
-OURS = Number(ours=91.0, verdict="ours")
+OURS = Number(ours=91.0, verdict="measured")
 
 
 def document(**more) -> Document:
@@ -62,7 +62,7 @@ def test_the_files(tmp_path):
     assert "% Commit: c0ffee" in tex and r"CC\_1 (quoted)" in tex and r"in \%" in tex
     assert r"$\pm$" in tex and "±" not in tex.partition("\\begin")[2]
     assert Document.model_validate_json((tmp_path / "table2.json").read_text()) == document()
-    assert document().said == "2 reproduced, 1 differs, 1 ours, 2 quoted, 2 not run"
+    assert document().said == "2 reproduced, 1 differs, 1 measured, 2 quoted, 2 not run"
     assert sorted(file.name for file in tmp_path.iterdir()) == [
         f"table2.{kind}" for kind in ("csv", "json", "md", "tex")
     ]

@@ -71,7 +71,7 @@ def test_rows_quoted_missing_and_beyond_the_paper():
     assert got["CC", "color/nmi"].verdict == "quoted" and got["CC", "color/nmi"].paper == 5
     assert got["CLIP", "color/nmi"].verdict == "not run"
     beyond = got["CLIP+CRL, posterior", "color/nmi"]
-    assert (beyond.verdict, beyond.paper, beyond.ours) == ("ours", None, 9)
+    assert (beyond.verdict, beyond.paper, beyond.ours) == ("measured", None, 9)
     [grid] = grids(TABLE, PAPER, scores, TOLERANCE)
     assert [row.kind for row in grid.rows] == ["paper", "quoted", "ours"]
 
@@ -87,11 +87,11 @@ def test_what_cannot_be_compared_has_no_verdict():
 def test_a_demo_has_only_its_own_rows():
     got = numbers(TABLE, PAPER, [found([9.0], row="demo")], demo=True)
     assert got.keys() == {("demo", "color/nmi"), ("demo", "mean")}
-    assert got["demo", "color/nmi"].paper is None and got["demo", "color/nmi"].verdict == "ours"
+    assert got["demo", "color/nmi"].paper is None and got["demo", "color/nmi"].verdict == "measured"
     ablation = TablePlan(title="t", varied="texts", method="CLIP+CRL", texts=[10, 20])
     got = numbers(ablation, {"g": {"10": {"color/nmi": 1.0}}}, [found([9.0], row="20")], demo=True)
     assert got["10", "color/nmi"].verdict == "not run"
-    assert got["20", "color/nmi"].verdict == "ours"
+    assert got["20", "color/nmi"].verdict == "measured"
 
 
 @given(st.lists(st.lists(st.floats(0, 100), min_size=3, max_size=3), min_size=2, max_size=5))
