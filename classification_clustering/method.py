@@ -1,6 +1,9 @@
 """Few-shot classification, clustering (paper, Tables 1 and 2) and their metrics, as functions.
 
 x is either representation, I (N, D) or R (N, K). All metrics are in percent.
+
+k-means and the classifier run with one thread. At these sizes more threads gain nothing, beside
+other work they take up to ten times as long, and the numbers would depend on their number.
 """
 
 from collections.abc import Callable
@@ -11,6 +14,7 @@ from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from sklearn.metrics.cluster import contingency_matrix
+from threadpoolctl import threadpool_limits
 
 from crl.projection import ConditionalProjection, l2, project
 
@@ -69,7 +73,8 @@ def kmeans(x: np.ndarray, clusters: int, seed: int) -> np.ndarray:
     Raises:
         ValueError: fewer rows than clusters.
     """
-    return KMeans(clusters, n_init="auto", random_state=seed).fit_predict(x)
+    with threadpool_limits(1):
+        return KMeans(clusters, n_init="auto", random_state=seed).fit_predict(x)
 
 
 def few_shot_split(labels: np.ndarray, shots: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -91,8 +96,9 @@ def few_shot_split(labels: np.ndarray, shots: int, seed: int) -> tuple[np.ndarra
 def few_shot(x: np.ndarray, labels: np.ndarray, shots: int, seed: int) -> float:
     """Test accuracy of logistic regression on x (N, F), trained on `shots` images per class."""
     train, test = few_shot_split(labels, shots, seed)
-    classifier = LogisticRegression(max_iter=1000).fit(x[train], labels[train])
-    return accuracy(labels[test], classifier.predict(x[test]))
+    with threadpool_limits(1):
+        classifier = LogisticRegression(max_iter=1000).fit(x[train], labels[train])
+        return accuracy(labels[test], classifier.predict(x[test]))
 
 
 def zero_shot(image: np.ndarray, class_text: np.ndarray, labels: np.ndarray) -> float:

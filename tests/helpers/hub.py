@@ -14,7 +14,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
 
-COMMIT = hashlib.sha1(b"the one commit of every repository").hexdigest()
 REFUSALS = {  # X-Error-Code -> status, X-Error-Message
     "RepoNotFound": (404, "Repository not found"),
     "EntryNotFound": (404, "Entry not found"),
@@ -31,12 +30,7 @@ class Request(NamedTuple):
 
 
 class Hub(ThreadingHTTPServer):
-    """Serves `repositories`, folders by name; keeps the requests that it got.
-
-    Attributes:
-        refusal: the X-Error-Code of all answers, if there are to be no others.
-        cuts: file -> the bytes at which its next transfers end, and the connection with them.
-    """
+    """Serves `repositories`, folders by name; keeps the requests that it got."""
 
     def __init__(self, repositories: dict[str, Path]) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -46,9 +40,19 @@ class Hub(ThreadingHTTPServer):
         self.requests: list[Request] = []
         self.behave()
 
-    def behave(self) -> None:
-        self.refusal = ""
-        self.cuts: dict[str, list[int]] = {}
+    def behave(
+        self, refusal: str = "", cuts: dict[str, list[int]] | None = None, absent: str = ""
+    ) -> None:
+        """How it behaves from now on; as it is: properly.
+
+        Args:
+            refusal: the X-Error-Code of all answers.
+            cuts: file -> the bytes at which its next transfers end, and the connections with them.
+            absent: a file that is not there.
+        """
+        self.refusal, self.cuts, self.absent = refusal, cuts or {}, absent
+        # Other files, another commit: a client may remember what a commit lacks.
+        self.commit = hashlib.sha1(absent.encode()).hexdigest()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Quiet: a client that went away is part of a test."""
@@ -62,7 +66,7 @@ def serving(repositories: dict[str, Path]) -> Iterator[Hub]:
         hub.shutdown()
 
 
-LISTING = r"/api/models/([^/]+/[^/]+)(/revision/main|/tree/main|)"
+LISTING = r"/api/models/([^/]+/[^/]+)(/revision/[^/]+|/tree/[^/]+|)"
 FILE = r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)"
 ELSEWHERE = r"/weights/([^/]+/[^/]+)/(.+)"
 
@@ -89,10 +93,11 @@ class Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def list(self, folder: Path, repository: str, what: str) -> None:
-        files = sorted(folder.iterdir())
-        answer: Any = {"sha": COMMIT, "siblings": [{"rfilename": file.name} for file in files]}
-        if what == "/tree/main":
-            kind = {"type": "file", "oid": COMMIT}
+        files = [file for file in sorted(folder.iterdir()) if file.name != self.server.absent]
+        names = [{"rfilename": file.name} for file in files]
+        answer: Any = {"id": repository, "sha": self.server.commit, "siblings": names}
+        if what.startswith("/tree/"):
+            kind = {"type": "file", "oid": self.server.commit}
             answer = [{**kind, "path": file.name, "size": file.stat().st_size} for file in files]
         body = json.dumps(answer).encode()
         self.start(200, {"content-type": "application/json", "content-length": len(body)})
@@ -100,7 +105,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def resolve(self, folder: Path, repository: str, name: str) -> None:
         file = folder / name
-        if not file.is_file():
+        if name == self.server.absent or not file.is_file():
             self.refuse("EntryNotFound")
         elif file.suffix == ".safetensors":
             headers = {"x-linked-etag": etag(file), "x-linked-size": file.stat().st_size}
@@ -133,8 +138,8 @@ class Handler(BaseHTTPRequestHandler):
     def start(self, status: int, headers: dict[str, object]) -> None:
         self.send_response(status)
         # The Hub advises all who are not logged in; that is no failure.
-        advice = {"x-repo-commit": COMMIT, "x-hf-warning": "unauthenticated; Please set a HF_TOKEN"}
-        for name, value in {**advice, **headers}.items():
+        advice = {"x-hf-warning": "unauthenticated; Please set a HF_TOKEN"}
+        for name, value in {**advice, "x-repo-commit": self.server.commit, **headers}.items():
             self.send_header(name, str(value))
         self.end_headers()
 

@@ -3,8 +3,8 @@ Hugging Face Hub and embeds with them; what the hub may do wrong; and the same w
 
 The repositories have the published names and the files of their libraries, and random weights.
 Those of `clip` have the published size. The others are small. ALIGN and BLIP-2 say so in their own
-config.json. Of `clip-b16` and `metaclip` open_clip knows the size by the name of the model, so there
-the command is told of a small model of that name.
+config.json. Of `clip-b16` and `metaclip` open_clip knows the size by the name of the model, so the
+command is told of a small model of that name.
 """
 
 import json
@@ -58,8 +58,11 @@ class Weights(NamedTuple):
     text: torch.Tensor  # (K, D)
 
 
-def clip(folder: Path, pictures: list[Image.Image], config: dict[str, Any] = CLIP) -> Weights:
-    model = randomised(open_clip.CLIP(**config))
+def small_clip(folder: Path, pictures: list[Image.Image]) -> Weights:
+    return clip(folder, pictures, randomised(open_clip.CLIP(**CLIP)))
+
+
+def clip(folder: Path, pictures: list[Image.Image], model: open_clip.CLIP) -> Weights:
     folder.mkdir()
     save_file(model.state_dict(), folder / "open_clip_model.safetensors")
     prepare = open_clip.image_transform(model.visual.image_size, is_train=False)
@@ -76,7 +79,10 @@ def align(folder: Path, pictures: list[Image.Image]) -> Weights:
 
 
 def blip2(folder: Path, pictures: list[Image.Image]) -> Weights:
-    vision = hf.Blip2VisionModelWithProjection.from_pretrained(save_blip2(folder)).eval()
+    model = hf.Blip2ForImageTextRetrieval.from_pretrained(save_blip2(folder))
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="100KB")  # large models come in several files
+    vision = hf.Blip2VisionModelWithProjection.from_pretrained(folder).eval()
     language = hf.Blip2TextModelWithProjection.from_pretrained(folder).eval()
     words = tokens(folder, padding=True, return_token_type_ids=False)
     image = vision(**pixels(folder, pictures)).image_embeds
@@ -113,7 +119,7 @@ def pictures(world) -> list[Image.Image]:
 @pytest.fixture(scope="module")
 def small(world, pictures) -> dict[str, Weights]:
     torch.manual_seed(1)
-    make = {"clip-b16": clip, "metaclip": clip, "align": align, "blip2": blip2}
+    make = {"clip-b16": small_clip, "metaclip": small_clip, "align": align, "blip2": blip2}
     with torch.no_grad():
         return {name: make[name](world / name, pictures) for name in SMALL}
 
@@ -146,7 +152,9 @@ def environment(folder: Path, hub: Hub) -> dict[str, str]:
 def scores(folder: Path) -> dict[str, Any]:
     """What the command wrote: VLM -> fingerprint and scores."""
     text = (folder / "outputs/clustering/folder/results.json").read_text()
-    return {cell["vlm"]: (cell["vlm_fingerprint"], cell["scores"]) for cell in json.loads(text)["cells"]}
+    return {
+        cell["vlm"]: (cell["vlm_fingerprint"], cell["scores"]) for cell in json.loads(text)["cells"]
+    }
 
 
 def check_embeddings(folder: Path, world: Path, expected: dict[str, Weights]) -> None:
@@ -164,34 +172,45 @@ def check_embeddings(folder: Path, world: Path, expected: dict[str, Weights]) ->
             assert torch.pdist(unit.flatten(1)).min() > 1e-2  # a mix-up would be seen
 
 
-# --- tests ----------------------------------------------------------------------------------------
+# --- the hub as it is, and no hub -----------------------------------------------------------------
 
 
-def test_fetch_then_the_same_without_the_hub(small, world, pictures, tmp_path):
-    """`clip` in its published size, and the two of transformers, by the command as published."""
+@pytest.fixture
+def fleeting(tmp_path) -> Iterator[Path]:
+    """A folder for more than a gigabyte, which pytest would keep for the next three runs."""
+    yield tmp_path
+    shutil.rmtree(tmp_path)
+
+
+def test_fetched_once_then_the_same_without_the_hub(small, world, pictures, fleeting):
+    """`clip` in its published size and the two of transformers, by the command as it is."""
     torch.manual_seed(0)
     with torch.no_grad():
-        full = clip(tmp_path / "clip", pictures, open_clip.get_model_config("ViT-B-32-quickgelu"))
+        model = open_clip.CLIP(**open_clip.get_model_config("ViT-B-32-quickgelu")).eval()
+        full = clip(fleeting / "clip", pictures, model)
     weights = {"clip": full, "align": small["align"], "blip2": small["blip2"]}
     repositories = {PUBLISHED[name]: of.folder for name, of in weights.items()}
 
     def run(folder: Path, **more: str) -> None:
         command = settings(world, folder, f"[{','.join(weights)}]")
-        done = run_python(REPOSITORY / SCRIPT, *command, **{**environment(tmp_path, hub), **more})
+        done = run_python(REPOSITORY / SCRIPT, *command, **environment(fleeting, hub) | more)
         assert done.returncode == 0, done.stderr
 
     with serving(repositories) as hub:
-        run(tmp_path / "online")
+        hub.behave(cuts={"open_clip_model.safetensors": [300_000_000]})  # then the rest
+        run(fleeting / "online")
+    first, rest = ranges(hub, "open_clip_model.safetensors")
+    assert first is None and 2e8 < int(rest.removeprefix("bytes=").removesuffix("-")) <= 3e8
     assert {request.repository for request in hub.requests} == set(repositories)
-    check_embeddings(tmp_path / "online", world, weights)
+    check_embeddings(fleeting / "online", world, weights)
 
-    # Another cache of our own, so that the models are loaded again.
-    run(tmp_path / "offline", HF_HUB_OFFLINE="1", CRL_CACHE=f"{tmp_path}/crl-offline")
-    check_embeddings(tmp_path / "offline", world, weights)
-    assert scores(tmp_path / "offline") == scores(tmp_path / "online")
+    # With an empty cache of our own, so that the models are loaded again.
+    run(fleeting / "offline", HF_HUB_OFFLINE="1", CRL_CACHE=f"{fleeting}/offline/crl")
+    check_embeddings(fleeting / "offline", world, weights)
+    assert scores(fleeting / "offline") == scores(fleeting / "online")
 
 
-# The hub's client waits between its tries; here it does not.
+# The hub's client waits before it tries again; here it does not.
 HURRIED = """
 import sys, time
 from crl.run.torchvision_fix import import_torchvision
@@ -204,60 +223,124 @@ killing.serve()
 
 
 class Hurried(Forks):
-    """Runs commands one after the other, each in a process of its own that starts at once."""
+    """Runs commands, each in a process of its own that starts at once."""
 
     def __init__(self, models: Path, environment: dict[str, str]) -> None:
         self.models, self.environment = models, environment
 
     def __enter__(self) -> "Hurried":
         paths = os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "tests/helpers")))
-        pipe = subprocess.PIPE
         self.process = subprocess.Popen(
             [sys.executable, "-c", HURRIED, self.models],
-            stdin=pipe,
-            stdout=pipe,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": paths, **self.environment},
+            env={**os.environ, **self.environment, "PYTHONPATH": paths},
         )
         return self
 
 
 @pytest.fixture(scope="module")
-def hub(small) -> Iterator[Hub]:
+def served(small) -> Iterator[Hub]:
     with serving({PUBLISHED[name]: weights.folder for name, weights in small.items()}) as hub:
         yield hub
 
 
 @pytest.fixture(scope="module")
-def finish(world, hub) -> Iterator[Callable[..., int]]:
+def finish(world, served) -> Iterator[Callable[[Path, list[str]], int]]:
     models = world / "models"
     models.mkdir()
     for name in ("ViT-B-16-quickgelu", "ViT-B-32-quickgelu"):
         (models / f"{name}.json").write_text(json.dumps(CLIP))
-    with Hurried(models, environment(world, hub)) as forks:
+    with Hurried(models, environment(world, served)) as forks:
         yield forks.finish
 
 
-def breaks_off(hub: Hub, weights: Path) -> None:
-    hub.cuts = {weights.name: [1000] * 99}
-
-
-def breaks_off_early(hub: Hub, weights: Path) -> None:
-    hub.cuts = {"tokenizer_config.json": [10] * 99, **dict.fromkeys([weights.name], [10] * 99)}
-
-
-FAULTS: dict[str, tuple[Callable[[Hub, Path], None], str]] = {
-    # name: (what the hub does, what is said)
-}
+@pytest.fixture
+def hub(served, world) -> Hub:
+    """It behaves, and nothing was fetched from it before."""
+    served.behave()
+    served.requests.clear()
+    shutil.rmtree(world / "hf", ignore_errors=True)
+    return served
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_faults_of_the_hub(name, small, world, hub, finish, tmp_path):
-    weights = next(small[name].folder.glob("*model.safetensors"))
-    for n in range(2):
-        t = __import__("time").time()
-        hub.behave()
-        code = finish(tmp_path, [SCRIPT, *settings(world, tmp_path / str(n), name)])
-        print(code, __import__("time").time() - t)
-        assert code == 0, (tmp_path / "printed").read_text()
-    check_embeddings(tmp_path / "0", world, {name: small[name]})
+def test_a_broken_connection_is_tried_again_and_what_is_here_needs_no_hub(
+    name, small, world, hub, finish, tmp_path
+):
+    file = weights_of(small[name])
+    hub.behave(cuts={file: [1000, 2000]})
+    assert finish(tmp_path, [SCRIPT, *settings(world, tmp_path / "online", name)]) == 0
+    assert {request.repository for request in hub.requests} == {PUBLISHED[name]}
+    assert len(ranges(hub, file)) == 3
+    check_embeddings(tmp_path / "online", world, {name: small[name]})
+
+    hub.behave(refusal="Unavailable")
+    assert finish(tmp_path, [SCRIPT, *settings(world, tmp_path / "again", name)]) == 0
+    assert scores(tmp_path / "again") == scores(tmp_path / "online")
+
+
+def weights_of(weights: Weights) -> str:
+    """A file of weights."""
+    return sorted(weights.folder.glob("*.safetensors"))[0].name
+
+
+def ranges(hub: Hub, name: str) -> list[str | None]:
+    """What was asked for of a file, each time."""
+    return [r.range for r in hub.requests if (r.method, r.what) == ("GET", name)]
+
+
+# --- what the hub may do wrong --------------------------------------------------------------------
+
+FAULTS: dict[str, tuple[Callable[[str], dict[str, Any]], str]] = {
+    # name: (what the hub does, given the name of a file of weights; what is said)
+    "broken": (
+        lambda weights: {"cuts": {weights: [1000] * 99}},
+        r"Error while downloading from localhost:\d+ .*; try again; without a network use vlm=demo",
+    ),
+    "broken before": (
+        lambda weights: {"cuts": {"tokenizer_config.json": [10] * 99}},
+        r"Error while downloading from 127.0.0.1:\d+ .*; try again; without a network use vlm=demo",
+    ),
+    "401": (
+        lambda weights: {"refusal": "GatedRepo"},
+        "the Hugging Face Hub answers 401: .*`hf auth login`; or use vlm=demo or a local folder$",
+    ),
+    "404": (
+        lambda weights: {"refusal": "RepoNotFound"},
+        "the Hugging Face Hub answers 404: .* is not there; .* or use vlm=demo or a local folder$",
+    ),
+    "no weights": (
+        lambda weights: {"absent": weights},
+        "(the Hugging Face Hub answers 404: .* is not there;|does not appear to have a file named)",
+    ),
+    "503": (
+        lambda weights: {"refusal": "Unavailable"},
+        r"HTTP Error 503 .* 127.0.0.1:\d+; try again; without a network use vlm=demo",
+    ),
+}
+CASES = [("clip-b16", fault) for fault in FAULTS if fault != "broken before"]  # its own tokenizer
+CASES += [("blip2", fault) for fault in FAULTS]
+
+
+@pytest.mark.parametrize(("name", "fault"), CASES)
+def test_a_fault_is_said_in_one_line_and_leaves_nothing_half_done(
+    name, fault, small, world, hub, finish, tmp_path
+):
+    does, said = FAULTS[fault]
+    hub.behave(**does(weights_of(small[name])))
+    command = [SCRIPT, *settings(world, tmp_path, name)]
+    assert finish(tmp_path, command) == 2
+    printed = (tmp_path / "printed").read_text()
+    assert "Traceback" not in printed
+    [line] = [line for line in printed.splitlines() if line.startswith("error: ")]
+    assert printed.endswith(f"{line}\n")
+    assert re.search(f"error: cannot fetch .*{said}", line)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["printed"]
+    whole = {file.stat().st_size for file in small[name].folder.iterdir()}
+    assert all(file.stat().st_size in whole for file in world.glob("hf/hub/models--*/blobs/*"))
+
+    hub.behave()
+    assert finish(tmp_path, command) == 0
+    check_embeddings(tmp_path, world, {name: small[name]})
