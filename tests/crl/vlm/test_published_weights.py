@@ -311,9 +311,9 @@ FAULTS: dict[str, tuple[Callable[[str], dict[str, Any]], str]] = {
         lambda weights: {"refusal": "RepoNotFound"},
         "the Hugging Face Hub answers 404: .* is not there; .* or use vlm=demo or a local folder$",
     ),
-    "no weights": (
-        lambda weights: {"absent": weights},
-        "(the Hugging Face Hub answers 404: .* is not there;|does not appear to have a file named)",
+    "no weights": (  # and a broken connection before, which was mended
+        lambda weights: {"absent": weights, "cuts": {"tokenizer_config.json": [10]}},
+        "(the Hugging Face Hub answers 404: .* is not there|does not appear to have a file named)",
     ),
     "503": (
         lambda weights: {"refusal": "Unavailable"},
