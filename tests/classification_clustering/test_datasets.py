@@ -9,7 +9,7 @@ from PIL import Image
 
 from classification_clustering import datasets
 from classification_clustering.datasets import load
-from crl.run.errors import UserError
+from crl.run.errors import Missing, UserError
 from crl.run.torchvision_fix import import_torchvision
 
 
@@ -93,7 +93,7 @@ def test_a_tree_of_ones_own_nested_folders_and_any_image_ending(tmp_path):
 )
 def test_missing_data_says_where_to_get_it_and_where_to_put_it(tmp_path, data, page):
     criterion = "color" if data == "clevr4" else "suits"
-    with pytest.raises(UserError) as error:
+    with pytest.raises(Missing) as error:
         load(data, tmp_path, criterion)
     assert page in str(error.value) and str(tmp_path) in str(error.value)
 

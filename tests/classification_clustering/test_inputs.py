@@ -9,7 +9,9 @@ from classification_clustering import clustering, datasets, few_shot
 from classification_clustering.datasets import Labelled
 from classification_clustering.inputs import EvaluateConfig, load_inputs
 from crl.basis import TextBasis
+from crl.embed import embed_texts
 from crl.run.errors import UserError
+from crl.vlm import load_vlm
 
 TEXTS = len(TextBasis.load("clevr4_color").texts)
 EYE = {"image": np.eye(3, 2) + 1, "text": np.eye(2), "labels": np.arange(3)}
@@ -65,6 +67,24 @@ def root(tmp_path_factory):
     return folder
 
 
+def test_another_vlm_prompt_replaces_that_of_the_basis(root):
+    settings = {"data": "clevr4", "root": root, "criteria": ["color"], "vlm": ["demo"], "texts": 3}
+    own, other = (
+        next(load_inputs(EvaluateConfig(**settings, **more)))
+        for more in ({}, {"vlm_prompt": "art with the {criterion} of {text}"})
+    )
+    texts = TextBasis.load("clevr4_color", 3).texts
+    prompts = [f"art with the color of {text}" for text in texts]
+    expected = embed_texts(load_vlm("demo"), prompts, cache=None)
+    np.testing.assert_allclose(other.text, expected, atol=1e-5)
+    assert not np.allclose(own.text, expected, atol=1e-3)
+    assert (
+        own.about["basis"] == "clevr4_color"
+        and own.about["basis_hash"] != other.about["basis_hash"]
+    )
+    assert other.about["basis"] == "clevr4_color in 'art with the {criterion} of {text}'"
+
+
 @pytest.mark.parametrize(
     ("override", "says"),
     [
@@ -77,6 +97,7 @@ def root(tmp_path_factory):
         ("vlm=[]", "vlm: must have at least 1"),
         ("vlm=[demo,dmo]", "unknown VLM 'dmo'; did you mean 'demo'"),
         ("bases={colour: clevr4_color}", "'colour', which is not in criteria; did you mean"),
+        ("vlm_prompt=a photo", "vlm_prompt: must contain {text} exactly once"),
         ("bases={color: clevr4_colour}", "did you mean 'clevr4_color'"),
         ("texts=1", "texts: must be above 1"),
         ("texts=9999", f"has {TEXTS} texts, not 9999"),

@@ -16,7 +16,7 @@ from toy_vlm import ToyVLM, direct
 
 from crl.embed import embed_images
 from crl.images import Crop, open_image
-from crl.run.errors import UserError
+from crl.run.errors import Missing, UserError
 from similarity_retrieval import datasets
 from similarity_retrieval.datasets import TASKS, dilated, images, load
 
@@ -259,7 +259,7 @@ def test_a_file_that_is_not_utf8(tmp_path):
 
 
 def test_a_missing_file_says_where_to_get_it_and_where_to_put_it(root):
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(Missing) as caught:
         load([*DRAWN, "focus_attribute"], root)
     assert str(caught.value).startswith("focus_attribute.json, GeneCIS's templates, is not in ")
     for part in (str(root), datasets.GENECIS_PAGE, datasets.TREE):

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
-from crl.run.config import LARGEST, Config, load_config
+from crl.run.config import LARGEST, Config, as_yaml, load_config
 from crl.run.errors import UserError
+from crl.run.files import parse_yaml
 
 
 class Example(Config):
@@ -178,3 +179,19 @@ def test_help_lists_the_keys_in_use(capsys):
         "folder of images (default: data)",
     ):
         assert line in " ".join(text.split())
+
+
+printable = st.characters(exclude_categories=["C", "Zl", "Zp"])  # what YAML can hold as it is
+
+
+@given(
+    st.one_of(
+        st.text(printable, max_size=12),
+        st.integers(-9, 9),
+        st.booleans(),
+        st.lists(st.text("ab1: ,[]#'\"", max_size=5), max_size=3),
+        st.dictionaries(st.text("ab:# ", min_size=1, max_size=4), st.text(printable, max_size=6), max_size=3),
+    )
+)
+def test_as_yaml_is_read_as_the_same_value(value):
+    assert parse_yaml(as_yaml(value)) == value

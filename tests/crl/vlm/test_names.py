@@ -6,7 +6,7 @@ from huggingface_hub import constants
 
 from crl.run.errors import UserError
 from crl.run.torchvision_fix import import_torchvision
-from crl.vlm import ALIASES, HUB, fingerprints, load_vlm
+from crl.vlm import ALIASES, HUB, fingerprints, load_vlm, weights_here
 from crl.vlm import open_clip as backend
 
 import_torchvision()
@@ -83,3 +83,20 @@ def test_messages_and_docstring_know_each_name():
     for name in ("demo", *ALIASES, *HUB):
         assert name in str(unknown.value).partition("known: ")[2].replace(";", ",").split(", ")
         assert f"`{name}`" in load_vlm.__doc__
+
+
+def test_weights_here_without_loading_or_fetching(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    assert weights_here("demo") and weights_here(str(tmp_path))
+    for name, repository in (
+        ("clip", "timm/vit_base_patch32_clip_224.openai"),
+        ("align", "kakaobrain/align-base"),
+    ):
+        assert not weights_here(name)
+        snapshot = tmp_path / f"models--{repository.replace('/', '--')}/snapshots/c0ffee"
+        snapshot.mkdir(parents=True)
+        assert not weights_here(name)
+        (snapshot / "config.json").touch()
+        assert weights_here(name)
+    with pytest.raises(UserError, match="unknown VLM"):
+        weights_here("clpi")
