@@ -16,8 +16,6 @@ from safetensors import SafetensorError
 from crl.run.errors import Missing, UserError
 
 SECONDS = 3.0  # how long to wait for an answer of the Hugging Face Hub
-
-
 INSTEAD = "or use vlm=demo or a local folder"
 REFUSED = (
     "there is no such repository, or its page there asks you to accept its terms: do so, and log "

@@ -256,6 +256,24 @@ def resolve(plan: Plan, number: int, settings: Settings) -> dict[str, list[Run]]
     return rows
 
 
+class Texts(NamedTuple):
+    """The text bases of a run.
+
+    Attributes:
+        bases: criterion: name or file.
+        official: are they the authors'?
+        values: what the configuration says of them.
+        lacking: why there are none.
+        partly: which of them are too short for the row.
+    """
+
+    bases: dict[str, str]
+    official: bool
+    values: dict[str, Any]
+    lacking: str = ""
+    partly: str = ""
+
+
 class Context(NamedTuple):
     """What the runs of one row and VLM have in common.
 
@@ -282,32 +300,9 @@ class Context(NamedTuple):
             return None
         file = CONFIGS / chosen["config"]
         own = read_yaml(file).get("name", file.stem)
-        bases, theirs = self.find_bases(spec.bases)
-        if not training:
-            parts = [own, "official" * theirs, slug(self.vlm) if [self.vlm] != spec.vlm else ""]
-            parts += [f"texts{self.row['texts']}"] if "texts" in self.row else []
-            training = "-".join(filter(None, parts))
+        texts = self.texts(spec)
+        training = training or self.training(own, spec, texts.official)
         first = [run for one in spec.first if (run := self.run(one, {}, training))]
-        lacking = [run.lacking for run in first if run.lacking]
-        if spec.bases and not bases:
-            lacking.append(f"the authors' lists are not in {settings.official}; {IMPORT}")
-        values = chosen | spec.set | more | {"outputs": str(settings.outputs)}
-        needs = values.pop("needs", [])
-        del values["config"]
-        partly = ""
-        if spec.bases:
-            values |= {key: value for key, value in self.row.items() if key != "lists"}
-            bases, partly = self.long_enough(bases)
-            if partly and ("criteria" not in SCRIPTS[spec.script].config.model_fields or not bases):
-                lacking.append(partly)
-            elif bases:
-                values["bases"] = bases
-                if partly:
-                    values["criteria"] = list(bases)
-        if self.vlm and spec.vlm:
-            values["vlm"] = self.vlm
-        if settings.quick:
-            values |= self.plan.quick.get(spec.script, {})
         places = {
             "data": settings.data,
             "outputs": settings.outputs,
@@ -315,43 +310,60 @@ class Context(NamedTuple):
             "config": own,
             "training": training,
         }
-        values = _filled(values, places)
-        absent = [needed for needed in _filled(needs, places) if not Path(needed).exists()]
-        if absent:
-            lacking.append(f"{' and '.join(absent)}: not there")
-        shown = file.relative_to(CONFIGS.parent)
-        arguments = ["--config", str(shown), *(f"{k}={as_yaml(v)}" for k, v in values.items())]
-        config = load_config(
-            SCRIPTS[spec.script].config, ["--config", str(file), *arguments[2:]], ""
-        )
+        values = _filled(chosen | spec.set | more, places) | texts.values
+        values |= {"outputs": str(settings.outputs)}
+        values |= {"vlm": self.vlm} if self.vlm and spec.vlm else {}
+        values |= self.plan.quick.get(spec.script, {}) if settings.quick else {}
+        del values["config"]
+        absent = [needed for needed in values.pop("needs", []) if not Path(needed).exists()]
+        lacking = [*(run.lacking for run in first), texts.lacking]
+        lacking += [f"{' and '.join(absent)}: not there"] if absent else []
+        overrides = [f"{key}={as_yaml(value)}" for key, value in values.items()]
         return Run(
-            f"{name} {self.vlm}".strip(),
-            spec.script,
-            arguments,
-            config,
-            self.vlm,
-            bases,
-            spec.images,
-            first,
-            "; ".join(dict.fromkeys(lacking)),
-            partly,
+            name=f"{name} {self.vlm}".strip(),
+            script=spec.script,
+            arguments=["--config", str(file.relative_to(CONFIGS.parent)), *overrides],
+            config=load_config(
+                SCRIPTS[spec.script].config, ["--config", str(file), *overrides], ""
+            ),
+            vlm=self.vlm,
+            bases=texts.bases,
+            images=spec.images,
+            first=first,
+            lacking="; ".join(dict.fromkeys(filter(None, lacking))),
+            partly=texts.partly,
         )
 
-    def find_bases(self, names: dict[str, str]) -> tuple[dict[str, str], bool]:
-        """The authors' lists, all or none; else ours, if they can stand in; and are they theirs?"""
-        end = f"_{self.row['lists']}" if self.row["lists"] else ""
-        theirs = {c: self.settings.official / f"{name}{end}.yaml" for c, name in names.items()}
-        if names and all(file.exists() for file in theirs.values()):
-            return {criterion: str(file) for criterion, file in theirs.items()}, True
-        return ({} if self.table.only_authors else dict(names)), False
+    def training(self, own: str, spec: RunPlan, official: bool) -> str:
+        """A name that tells trainings with other texts or VLMs apart: `deepfashion-texts10`."""
+        vlm = slug(self.vlm) if [self.vlm] != spec.vlm else ""
+        number = f"texts{self.row['texts']}" if "texts" in self.row else ""
+        return "-".join(filter(None, [own, "official" * official, vlm, number]))
 
-    def long_enough(self, bases: dict[str, str]) -> tuple[dict[str, str], str]:
-        """The bases with as many texts as the row takes; and a word about the others."""
-        wanted = self.row.get("texts", 0)
+    def texts(self, spec: RunPlan) -> Texts:
+        """The authors' lists, all or none; else ours, if they can stand in."""
+        if not spec.bases:
+            return Texts({}, False, {})
+        folder, lists = self.settings.official, self.row["lists"]
+        names = {c: f"{name}_{lists}" if lists else name for c, name in spec.bases.items()}
+        theirs = {c: folder / f"{name}.yaml" for c, name in names.items()}
+        official = all(file.exists() for file in theirs.values())
+        if not official and self.table.only_authors:
+            why = f"the authors' lists are not in {folder}; {IMPORT}"
+            return Texts({}, False, {}, lacking=why)
+        bases = {c: str(file) for c, file in theirs.items()} if official else dict(spec.bases)
+        values = {key: value for key, value in self.row.items() if key != "lists"}
         length = {c: len(TextBasis.load(name).texts) for c, name in bases.items()}
+        wanted = self.row.get("texts", 0)
         short = [f"{basis_label(bases[c])} has {n} texts" for c, n in length.items() if n < wanted]
-        kept = {c: name for c, name in bases.items() if length[c] >= wanted}
-        return kept, f"{' and '.join(short)}, not {wanted}" if short else ""
+        if not short:
+            return Texts(bases, official, values | {"bases": bases})
+        why = f"{' and '.join(short)}, not {wanted}"
+        long = {c: name for c, name in bases.items() if length[c] >= wanted}
+        by_criterion = "criteria" in SCRIPTS[spec.script].config.model_fields
+        if not (long and by_criterion):
+            return Texts({}, official, values, lacking=why)
+        return Texts(long, official, values | {"bases": long, "criteria": list(long)}, partly=why)
 
 
 def _filled(value: Any, places: dict[str, Any]) -> Any:

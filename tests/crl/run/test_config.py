@@ -190,7 +190,9 @@ printable = st.characters(exclude_categories=["C", "Zl", "Zp"])  # what YAML can
         st.integers(-9, 9),
         st.booleans(),
         st.lists(st.text("ab1: ,[]#'\"", max_size=5), max_size=3),
-        st.dictionaries(st.text("ab:# ", min_size=1, max_size=4), st.text(printable, max_size=6), max_size=3),
+        st.dictionaries(
+            st.text("ab:# ", min_size=1, max_size=4), st.text(printable, max_size=6), max_size=3
+        ),
     )
 )
 def test_as_yaml_is_read_as_the_same_value(value):
