@@ -97,7 +97,7 @@ def grids(
         for one in found:
             if one.task == name if only_mean else one.score.column in columns:
                 mine.setdefault(one.row, {})[one.score.column] = one.score
-        known = {row: {} for row in table.all_rows if row} if demo else published_rows
+        known = {row: {} for row in table.all_rows(demo) if row} if demo else published_rows
         rows = []
         for row in dict.fromkeys([*known, *mine]):
             scores, numbers = mine.get(row, {}), known.get(row, {})

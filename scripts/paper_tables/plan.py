@@ -60,14 +60,15 @@ class TablePlan(_Part):
     varied: str = ""
     method: str = ""
     texts: list[int] = []
+    demo_texts: list[int] = []
     rows: dict[str, dict[str, Any]] = {}
     lists: str = ""
     only_authors: bool = False
 
-    @property
-    def all_rows(self) -> dict[str, dict[str, Any]]:
+    def all_rows(self, demo: bool) -> dict[str, dict[str, Any]]:
         """The rows of an ablation and what each replaces; one without a name of other tables."""
-        return {str(n): {"texts": n} for n in self.texts} or self.rows or {"": {}}
+        numbers = (demo and self.demo_texts) or self.texts
+        return {str(n): {"texts": n} for n in numbers} or self.rows or {"": {}}
 
 
 class Tolerance(_Part):
@@ -242,7 +243,7 @@ def resolve(plan: Plan, number: int, settings: Settings) -> dict[str, list[Run]]
     table = plan.tables[number]
     more = table.set | (table.demo if settings.demo else {})
     rows: dict[str, list[Run]] = {}
-    for row, replaced in table.all_rows.items():
+    for row, replaced in table.all_rows(settings.demo).items():
         replaced = {"lists": table.lists} | replaced
         rows[row] = []
         for name in table.runs:
