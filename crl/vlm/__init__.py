@@ -176,7 +176,8 @@ def weights_here(name: str) -> bool:
     from huggingface_hub import constants
 
     folder = "models--" + repository.strip("/").replace("/", "--")
-    return any(Path(constants.HF_HUB_CACHE, folder, "snapshots").glob("*/*"))
+    files = Path(constants.HF_HUB_CACHE, folder, "snapshots").glob("*/*")
+    return any(file.suffix in (".safetensors", ".bin", ".pt") for file in files)
 
 
 def load_trainable(

@@ -99,6 +99,11 @@ def _is_place(noun: Any) -> bool:
     return of and noun.dep_ == "pobj" and noun.lemma_.lower() in PLACES
 
 
+def _is_particle(word: Any) -> bool:
+    """`puts on` a coat; but in `walks on` the road, which may be tagged alike, it has an object."""
+    return word.dep_ == "prt" and not any(child.dep_ == "pobj" for child in word.children)
+
+
 def _climb(noun: Any, nouns: set[int]) -> tuple[str, list[Any]]:
     """(words, nouns): the nouns that `noun` depends on (perhaps none), and the words in between.
 
@@ -116,7 +121,7 @@ def _climb(noun: Any, nouns: set[int]) -> tuple[str, list[Any]]:
             # 'riding a horse on a beach': the relation to beach is 'on'; likewise for 'is on'.
             transitive = any(child.dep_ in {"dobj", "obj"} for child in token.children)
             if first.head.i == token.i or not (transitive or token.lemma_ == "be"):
-                particles = [child.text for child in token.children if child.dep_ == "prt"]
+                particles = [child.text for child in token.children if _is_particle(child)]
                 words = [token.text, *particles, *words]
             subjects = _subjects(token, nouns)
             break

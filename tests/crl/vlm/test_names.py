@@ -97,6 +97,8 @@ def test_weights_here_without_loading_or_fetching(tmp_path, monkeypatch):
         snapshot.mkdir(parents=True)
         assert not weights_here(name)
         (snapshot / "config.json").touch()
+        assert not weights_here(name)
+        (snapshot / "model.safetensors").touch()
         assert weights_here(name)
     with pytest.raises(UserError, match="unknown VLM"):
         weights_here("clpi")

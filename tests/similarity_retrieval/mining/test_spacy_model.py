@@ -85,7 +85,6 @@ def test_captions_become_triplets(mine, tmp_path):
     assert json.loads((folder / "summary.json").read_text())["subjects"]["kept"] == 3  # and man
 
 
-@pytest.mark.xfail(reason="a particle with an object of its own is said twice", strict=True)
 def test_a_preposition_that_the_model_takes_for_a_particle():
     [found] = spacy_parser()(["A train traveling down tracks near a forest."])
     assert [" | ".join(relation.model_dump().values()) for relation in found] == [
