@@ -66,7 +66,7 @@ def write(outputs: Path) -> tuple[Path, list[str]]:
         "results.html",
         title="Conditional representations: results",
         idea=_picture(IDEA, about),
-        demo=bool(vlms) and vlms <= {"demo"},
+        demo="demo" in vlms,
         tasks=tasks,
         documents=documents,
         legend="" if all(document["demo"] for document in documents) else formats.LEGEND,

@@ -33,6 +33,7 @@ def make(outputs: Path) -> Path:
     folder = outputs / "clustering/demo"
     folder.mkdir(parents=True)
     cells = [cell("color", 5, 90), cell("shape", 94, 10.5), cell("count", 9, 100)]
+    cells[2]["vlm"] = "outputs/trained"  # of the demo VLM, so the page warns
     (folder / "results.json").write_text(json.dumps({"cells": cells}))
     Image.new("RGB", (900, 400), "gray").save(folder / "tsne-color.png")
     ablation = outputs / "clustering/demo-ablations"
@@ -79,7 +80,7 @@ def test_what_it_shows(outputs, browser):
     opened = open_page(browser, outputs / "index.html")
     text = opened.page.inner_text("body").replace("\xa0", " ")
     assert not opened.errors and not opened.requests
-    assert "not results on the paper's data" in text
+    assert "no result on the paper's data" in text
     assert "R = I Tᵀ" in text and "Clustering" in text and "Table 10. title 10" in text
     assert text.index("Table 2.") < text.index("Table 10.")
     assert opened.page.locator("#clustering figure img").count() == 1
