@@ -452,7 +452,7 @@ def test_a_real_rival(root, toy, start, refusal, monkeypatch):
 
 def rows(root, method):
     """Of all results: model and mean, as the table shows them."""
-    lines = tables.table(cells(root), "title").splitlines()
+    lines = tables.table(cells(root), "title").text().splitlines()
     shown = [line.split("  ") for line in lines if f"  {tables.METHODS[method]}  " in line]
     shown = [[part.strip() for part in line if part.strip()] for line in shown]
     return {line[1]: line[-2] for line in shown}

@@ -159,7 +159,7 @@ def test_other_settings_in_the_same_name_get_rows_of_their_own(genecis, toy, eva
     kept = json.loads(file.read_text())["cells"]
     assert [cell["weight"] for cell in kept] == [0, 10]
     assert all((file.parent / cell["ranks"]).exists() for cell in kept)
-    printed = table(kept, "both")
+    printed = table(kept, "both").text()
     for cell in kept:
         row = f"clip-b16 [{cell['variant']}]  crl "
         numbers = next(line for line in printed.splitlines() if line.startswith(row)).split()[6:]
@@ -177,7 +177,7 @@ def test_two_bases_of_one_criterion_are_told_apart(genecis, toy, evaluated):
         ("genecis/mine", len(basis.texts)), ("genecis_scene", 7)
     ]  # fmt: skip
     assert kept[0]["scores"]["crl"] != kept[1]["scores"]["crl"]
-    printed = [line.split() for line in table(kept, "both").splitlines() if " crl " in line]
+    printed = [line.split() for line in table(kept, "both").text().splitlines() if " crl " in line]
     assert [row[3:5] for row in printed] == [
         ["genecis/mine", f"({len(basis.texts)})"], ["genecis_scene", "(7)"]
     ]  # fmt: skip
