@@ -477,7 +477,7 @@ def test_other_heads_backbones_and_rivals_stand_beside(root, toy, masked, start)
         }
         assert len(set(rows(root, method))) == 2, method
     notes = tables.notes(cells(root))
-    assert len(notes) == 7 and notes[-1].startswith("note: DeepFashion: ")
+    assert len(notes) == 7 and notes[-1].startswith("DeepFashion: ")
     for folder in folders[0] + folders[1]:
         assert sum(f"from {folder}" in note for note in notes) == 1
     assert sum("resnet50 [" in note and "CSN: " in note for note in notes) == 2
