@@ -46,7 +46,7 @@ class Collection:
         folder: where they were found.
         files: N image files that can be read.
         image: I, (N, D), or (N, Q, D) for a VLM with Q vectors per image; not normalised.
-        digests: N digests of the files' contents.
+        digests: (N,) digests of the files' contents, dtype V16.
         vlm: what embedded them, and embeds the texts.
         listing: what else is in the folder.
         unreadable: image file -> why it cannot be read.
@@ -55,7 +55,7 @@ class Collection:
     folder: Path
     files: list[Path] = field(repr=False)
     image: np.ndarray = field(repr=False)
-    digests: list[bytes] = field(repr=False)
+    digests: np.ndarray = field(repr=False)
     vlm: VLM
     listing: Listing = field(repr=False)
     unreadable: dict[Path, str] = field(repr=False)
@@ -127,7 +127,7 @@ class Collection:
             ]
             more = " ..." if len(first) > SHOWN else ""
             found.append(f"{len(first)} could not be read: {', '.join(first[:SHOWN])}{more}")
-        copies = len(self.files) - len(set(self.digests))
+        copies = len(self.files) - len(np.unique(self.digests))
         if copies:
             found.append(f"copies of other images: {copies}")
         return found
@@ -135,7 +135,7 @@ class Collection:
     @cached_property
     def thumbnails(self) -> list[Thumbnail]:
         """N small pictures, with the sizes of the images; see `crl.run.thumbnails`."""
-        return thumbnails(self.files, self.digests, self.folder)
+        return thumbnails(self.files, self.digests.tolist(), self.folder)
 
     @cached_property
     def names(self) -> list[str]:

@@ -184,7 +184,7 @@ def everything(
     code = sorted(PACKAGE.rglob("*.py")) + sorted((PACKAGE / "assets/report").iterdir())
     parts = [photos.names, photos.vlm.fingerprint, [v.basis.hash for v in views], labels]
     parts += [photos.remarks(), command_line]
-    content = b"".join([*photos.digests, *(file.read_bytes() for file in code)])
+    content = b"".join([photos.digests.tobytes(), *(file.read_bytes() for file in code)])
     return content_digest(json.dumps(parts).encode() + content).hex()
 
 
