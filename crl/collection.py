@@ -11,6 +11,7 @@ A thin layer: each step is a function of another module.
 """
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,8 +28,10 @@ from crl.embed import embed_basis, embed_images, embed_texts
 from crl.images import EXTENSIONS, Listing, Thumbnail, list_images, shown
 from crl.labels import Guesses, guess_labels
 from crl.projection import ConditionalProjection, l2, project, weighted_similarity
+from crl.run.cache import memory_map
 from crl.run.errors import UserError, nearest
 from crl.run.maps import map_points
+from crl.run.parquet import read_digests, read_manifest, read_rows
 from crl.run.thumbnails import thumbnails
 from crl.vlm import VLM, load_vlm
 from crl.words import most, probabilities, standing
@@ -68,7 +71,7 @@ class Collection:
 
         Args:
             vlm: a name, as in `load_vlm`, or a VLM.
-            settings: of `embed_images`, e.g. batch_size, workers, cache.
+            settings: of `embed_images`, e.g. batch_size, workers, cache, embeddings.
 
         Raises:
             UserError: no such folder, no image that can be read, unknown VLM.
@@ -81,6 +84,34 @@ class Collection:
         files = [listing.files[i] for i in found.kept]
         unreadable = {file: why for file, why in found.unreadable.items() if isinstance(file, Path)}
         return cls(listing.folder, files, found.image, found.digests, vlm, listing, unreadable)
+
+    @classmethod
+    def load(cls, folder: Path | str, vlm: str | VLM = "clip") -> "Collection":
+        """The images whose embeddings are in Parquet files, see `crl.run.parquet`; no image is
+        read.
+
+        Args:
+            vlm: the one that made them, which embeds the texts: a name, as in `load_vlm`, or a VLM.
+
+        Raises:
+            UserError: no such files, damaged ones, or ones of another VLM.
+        """
+        folder = Path(folder).expanduser()
+        vlm = load_vlm(vlm) if isinstance(vlm, str) else vlm
+        manifest = read_manifest(folder, vlm.fingerprint)
+        digests = np.concatenate([read_digests(file) for file in manifest.files])
+        if not len(digests):
+            raise UserError(f"{folder} holds no embeddings of images")
+        image = memory_map((len(digests), *manifest.shape), folder)
+        files: list[Path] = []
+        for paths, rows in (group for file in manifest.files for group in read_rows(file)):
+            image[len(files) : len(files) + len(rows)] = rows.reshape(-1, *manifest.shape)
+            files += [Path(manifest.root, path).absolute() for path in paths.to_pylist()]
+        # What the first and the last name in order begin with, all do.
+        ends = min(files, key=str), max(files, key=str)
+        above = Path(os.path.commonpath([file.parent for file in ends]))
+        listing = Listing(above, files, Counter(), Counter(), 0, [])
+        return cls(above, files, image, digests, vlm, listing, {})
 
     def under(
         self,

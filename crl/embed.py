@@ -87,7 +87,7 @@ def embed_images(
     distinct = np.flatnonzero(first == np.arange(len(images)))
     readable = np.ones(len(images), bool)
     failures: dict[Embeddable, str] = {}
-    for i in distinct:
+    for i in map(int, distinct):
         if why := _no_file(file_of(_image(images[i]))):
             failures[_image(images[i])], readable[i] = why, False
     if failures and unreadable == "error":

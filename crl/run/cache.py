@@ -239,7 +239,7 @@ class Store:
             count, *shape = embeddings.get_shape()
             rows = CHUNK // int(4 * np.prod(shape)) + 1
             for first in range(0, count, rows):
-                chunk = embeddings[first : first + rows]
+                chunk = embeddings[first : min(first + rows, count)]
                 checksum.update(chunk)
                 yield chunk
             if checksum.hexdigest() != opened.metadata()["checksum"]:
