@@ -266,7 +266,8 @@ class Store:
         return [number for number, file in shards if file.stat().st_size < MERGED // 2]
 
     def _merge(self, numbers: list[int]) -> None:
-        group, size = {}, 0
+        group: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        size, shape = 0, None
         for number in numbers:
             try:
                 digests, embeddings = self._own_rows(number)
@@ -274,11 +275,11 @@ class Store:
                 self._discard(number, str(error))
                 continue
             more = digests.nbytes + embeddings.nbytes
-            if group and size + more > MERGED:
+            if group and (size + more > MERGED or embeddings.shape[1:] != shape):
                 self._replace(group)
                 group, size = {}, 0
             group[number] = digests, embeddings
-            size += more
+            size, shape = size + more, embeddings.shape[1:]
         if group:
             self._replace(group)
 
