@@ -31,8 +31,8 @@ from crl.projection import ConditionalProjection, l2, project, weighted_similari
 from crl.run.cache import memory_map
 from crl.run.errors import UserError, nearest
 from crl.run.maps import map_points
-from crl.run.parquet import read_digests, read_manifest, read_rows
-from crl.run.thumbnails import thumbnails
+from crl.run.parquet import read_digests, read_manifest, read_rows, read_sizes
+from crl.run.thumbnails import gray, thumbnails
 from crl.vlm import VLM, load_vlm
 from crl.words import most, probabilities, standing
 
@@ -53,6 +53,7 @@ class Collection:
         vlm: what embedded them, and embeds the texts.
         listing: what else is in the folder.
         unreadable: image file -> why it cannot be read.
+        sizes: (N, 2) widths and heights in pixels, if they are known without the files.
     """
 
     folder: Path
@@ -62,6 +63,7 @@ class Collection:
     vlm: VLM
     listing: Listing = field(repr=False)
     unreadable: dict[Path, str] = field(repr=False)
+    sizes: np.ndarray | None = field(default=None, repr=False)
 
     @classmethod
     def embed(cls, folder: Path | str, vlm: str | VLM = "clip", **settings) -> "Collection":
@@ -111,7 +113,8 @@ class Collection:
         ends = min(files, key=str), max(files, key=str)
         above = Path(os.path.commonpath([file.parent for file in ends]))
         listing = Listing(above, files, Counter(), Counter(), 0, [])
-        return cls(above, files, image, digests, vlm, listing, {})
+        sizes = np.concatenate([read_sizes(file) for file in manifest.files])
+        return cls(above, files, image, digests, vlm, listing, {}, sizes)
 
     def under(
         self,
@@ -165,8 +168,13 @@ class Collection:
 
     @cached_property
     def thumbnails(self) -> list[Thumbnail]:
-        """N small pictures, with the sizes of the images; see `crl.run.thumbnails`."""
-        return thumbnails(self.files, self.digests.tolist(), self.folder)
+        """N small pictures, with the sizes of the images; see `crl.run.thumbnails`. An image
+        whose embedding was loaded and whose file is not here is a gray one."""
+        loaded = self.sizes is not None
+        here = [i for i, file in enumerate(self.files) if not loaded or file.is_file()]
+        files, digests = [self.files[i] for i in here], self.digests[here].tolist()
+        found = dict(zip(here, thumbnails(files, digests, self.folder), strict=True))
+        return [found.get(i) or gray(*self.sizes[i].tolist()) for i in range(len(self.files))]
 
     @cached_property
     def names(self) -> list[str]:

@@ -147,9 +147,12 @@ def search(view: View, others: Mapping[str, str], args: argparse.Namespace, out:
     ]
     title = one_line(f"Nearest to {args.query} under {view.name}")
     print(aligned(title, ["", "file", "similarity", "words"], rows, left=4))
+    files = [view.collection.files[view.collection.place(f)] for f in found["file"]]
+    if not any(file.is_file() for file in files):  # the embeddings were loaded without them
+        return
     from crl.propose import contact_sheet
 
-    sheet = contact_sheet([view.collection.files[view.collection.place(f)] for f in found["file"]])
+    sheet = contact_sheet(files)
     with atomic_path(out / "query.jpg") as temporary:
         temporary.write_bytes(sheet)
     print(f"pictures, best first: {out / 'query.jpg'}")

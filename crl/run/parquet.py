@@ -93,6 +93,17 @@ def read_digests(file: Path) -> np.ndarray:
         return np.concatenate([np.empty(0, DIGEST), *parts])
 
 
+def read_sizes(file: Path) -> np.ndarray:
+    """Width and height in pixels of the images of a file: (N, 2) int32.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    with _opened(file) as opened:
+        table = opened.read(["width", "height"])
+        return np.column_stack([table["width"].to_numpy(), table["height"].to_numpy()])
+
+
 def read_rows(file: Path) -> Iterator[tuple[pa.ChunkedArray, np.ndarray]]:
     """Paths (n,) and embeddings (n, D) or (n, Q*D), float32, of each row group of a file.
 

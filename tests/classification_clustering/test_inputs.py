@@ -82,6 +82,7 @@ def root(tmp_path_factory):
         ("texts=9999", f"has {TEXTS} texts, not 9999"),
         ("images=10531", "has 120 images, not 10531"),
         ("root=nowhere", "Clevr4 is not in"),
+        ("embeddings=nowhere", "nowhere holds no embeddings"),
         ("features=x.npz", "features replaces root; remove it"),
         ("device=cuda:9", "no device 'cuda:9'"),
         ("precision=fp8", "precision: must be 'fp32', 'bf16' or 'fp16'"),
