@@ -218,7 +218,9 @@ def _first_places(name: Callable[[int], Hashable], count: int) -> np.ndarray:
     hashes = np.fromiter((hash(name(i)) for i in range(count)), np.int64, count)
     order = np.argsort(hashes, kind="stable")
     same = np.diff(hashes[order]) == 0
-    shared = np.append(same, False) | np.append(False, same)
+    shared = np.zeros(count, bool)
+    shared[1:] |= same
+    shared[:-1] |= same
     for _, numbers in groupby(order[shared], hashes.__getitem__):
         found: dict[Hashable, int] = {}  # different names may have the same hash
         for i in numbers:

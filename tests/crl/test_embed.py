@@ -309,7 +309,8 @@ def test_skip_leaves_out_exactly_the_unreadable(tmp_path):
 @pytest.mark.filterwarnings("ignore:2 of 2 images")
 def test_nothing_readable_and_nothing_asked(tmp_path):
     BROKEN["text"](tmp_path / "text.png")
-    for asked, message in (["gone.png", "text.png"], r"gone\.png"), ([], "no images"):
+    cases = (["gone.png", "text.png"], r"gone\.png"), (["a", "b"], "2 images .*/a: "), ([], "no im")
+    for asked, message in cases:
         with pytest.raises(UserError, match=message):
             paths = [tmp_path / name for name in asked]
             embed_images(ToyVLM(), paths, tmp_path / "cache", unreadable="skip")
