@@ -259,11 +259,14 @@ class Store:
                 return
             with FileLock(self.folder.with_suffix(".lock"), timeout=0):
                 self._read_folder()
-                self._merge(self._small())
+                if len(small := self._small()) >= MANY:
+                    self._merge(small)
 
     def _small(self) -> list[int]:
+        """The small shards, and those that are gone."""
+        sizes = {entry.path: entry.stat().st_size for entry in os.scandir(self.folder)}
         shards = [(number, file) for number, file in self.files.items() if file.suffix == SHARD]
-        return [number for number, file in shards if file.stat().st_size < MERGED // 2]
+        return [number for number, file in shards if sizes.get(str(file), 0) < MERGED // 2]
 
     def _merge(self, numbers: list[int]) -> None:
         group: dict[int, tuple[np.ndarray, np.ndarray]] = {}

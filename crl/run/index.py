@@ -24,31 +24,25 @@ class Index:
 
     def __contains__(self, digest: bytes) -> bool:
         keys, _, recent = self._state
-        if digest in recent:
-            return True
-        key = np.frombuffer(digest, KEY)
-        at = np.searchsorted(keys, key)[0]
-        return bool(at < len(keys) and keys[at] == key[0])
+        return digest in recent or bool(_look_up(keys, np.frombuffer(digest, KEY))[1][0])
 
     def find(self, digests: np.ndarray) -> np.ndarray:
         """The places (N, 2) of digests (N,), dtype V16; -1 where a digest is unknown."""
         self._merge()
         keys, places, _ = self._state
-        wanted = digests.view(KEY)
-        found = np.full((len(wanted), 2), -1, np.int32)
-        if len(keys):
-            at = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
-            known = keys[at] == wanted
-            found[known] = places[at[known]]
+        at, known = _look_up(keys, digests.view(KEY))
+        found = np.full((len(digests), 2), -1, np.int32)
+        found[known] = places[at[known]]
         return found
 
     def add(self, digests: np.ndarray, places: np.ndarray) -> None:
         """Enter digests (N,), dtype V16, and their places (N, 2); the last place of one counts."""
-        _, _, recent = self._state
+        recent = self._state[2]
         if len(recent) + len(digests) <= RECENT:
             recent.update(zip(digests.tolist(), places.tolist(), strict=True))
         else:
-            self._merge(digests, places)
+            self._merge()
+            self._insert(digests.view(KEY), places)
 
     def forget(self, file: int) -> None:
         """Remove all digests whose place is in `file`."""
@@ -57,17 +51,30 @@ class Index:
         others = places[:, 0] != file
         self._state = keys[others], places[others], {}
 
-    def _merge(self, *more: np.ndarray) -> None:
-        """Sort what was added since, and `more` digests and places, into the arrays."""
-        keys, places, recent = self._state
-        if not (recent or more):
-            return
-        new = np.frombuffer(b"".join(recent), KEY)
-        at = np.array([*recent.values()], np.int32).reshape(-1, 2)
-        keys = np.concatenate([keys, new, *(digests.view(KEY) for digests in more[:1])])
-        places = np.concatenate([places, at, *more[1:]], dtype=np.int32)
-        order = np.argsort(keys, kind="stable")
-        keys = keys[order]
-        last = np.ones(len(keys), bool)  # of equal digests the last one that was added
-        last[:-1] = keys[1:] != keys[:-1]
-        self._state = keys[last], places[order[last]], {}
+    def _merge(self) -> None:
+        """Move what was added since into the arrays."""
+        recent = self._state[2]
+        if recent:
+            self._insert(np.frombuffer(b"".join(recent), KEY), np.array([*recent.values()]))
+
+    def _insert(self, new: np.ndarray, new_places: np.ndarray) -> None:
+        """Put digests and their places into the arrays, once there are no recent ones."""
+        keys, places, _ = self._state
+        order = np.argsort(new, kind="stable")
+        new = new[order]
+        last = np.ones(len(new), bool)  # of equal digests the last one
+        last[:-1] = new[1:] != new[:-1]
+        new, new_places = new[last], new_places[order[last]]
+        at, known = _look_up(keys, new)
+        places = places.copy()
+        places[at[known]] = new_places[known]
+        at, new, new_places = at[~known], new[~known], new_places[~known]
+        self._state = np.insert(keys, at, new), np.insert(places, at, new_places, axis=0), {}
+
+
+def _look_up(keys: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where in the sorted `keys` each of `wanted` is, or would be; and whether it is there."""
+    at = np.searchsorted(keys, wanted)
+    known = at < len(keys)
+    known[known] = keys[at[known]] == wanted[known]
+    return at, known
