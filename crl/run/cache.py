@@ -6,8 +6,9 @@ So a killed run goes on from its last shard, and a growing folder costs only its
 shard has a checksum, which is compared when it is read: a damaged one is set aside, and what it
 held is computed again. A complete cache can be used where nothing can be written.
 
-Many small shards are merged into few large ones. In memory are only the digests, 24 bytes per row
-(`crl.run.index`), and a few megabytes of the shard that is being read.
+Many small shards are merged into few large ones. In memory are the digests and their places, 24
+bytes per row (`crl.run.index`), a few megabytes of the shard that is being read, and a whole one
+only while it is written.
 """
 
 import hashlib
