@@ -164,7 +164,13 @@ def load_inputs(config: EvaluateConfig, at_least: int = 1) -> Iterator[Inputs]:
             if labelled.paths != paths:  # the four criteria of Clevr4 share their images
                 paths = labelled.paths
                 embedded = embed_images(
-                    vlm, paths, config.cache, config.embed_batch, config.workers, config.unreadable
+                    vlm,
+                    paths,
+                    config.cache,
+                    config.embed_batch,
+                    config.workers,
+                    config.unreadable,
+                    embeddings=config.embeddings,
                 )
                 image = np.asarray(embedded.image)  # (N, D) or (N, Q, D)
                 universal = single_vector(l2(image), config.image_vector)  # I, (N, D)

@@ -11,6 +11,7 @@ A thin layer: each step is a function of another module.
 """
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,9 +28,11 @@ from crl.embed import embed_basis, embed_images, embed_texts
 from crl.images import EXTENSIONS, Listing, Thumbnail, list_images, shown
 from crl.labels import Guesses, guess_labels
 from crl.projection import ConditionalProjection, l2, project, weighted_similarity
+from crl.run.cache import memory_map
 from crl.run.errors import UserError, nearest
 from crl.run.maps import map_points
-from crl.run.thumbnails import thumbnails
+from crl.run.parquet import read_digests, read_manifest, read_rows, read_sizes
+from crl.run.thumbnails import gray, thumbnails
 from crl.vlm import VLM, load_vlm
 from crl.words import most, probabilities, standing
 
@@ -46,19 +49,21 @@ class Collection:
         folder: where they were found.
         files: N image files that can be read.
         image: I, (N, D), or (N, Q, D) for a VLM with Q vectors per image; not normalised.
-        digests: N digests of the files' contents.
+        digests: (N,) digests of the files' contents, dtype V16.
         vlm: what embedded them, and embeds the texts.
         listing: what else is in the folder.
         unreadable: image file -> why it cannot be read.
+        sizes: (N, 2) widths and heights in pixels, if they are known without the files.
     """
 
     folder: Path
     files: list[Path] = field(repr=False)
     image: np.ndarray = field(repr=False)
-    digests: list[bytes] = field(repr=False)
+    digests: np.ndarray = field(repr=False)
     vlm: VLM
     listing: Listing = field(repr=False)
     unreadable: dict[Path, str] = field(repr=False)
+    sizes: np.ndarray | None = field(default=None, repr=False)
 
     @classmethod
     def embed(cls, folder: Path | str, vlm: str | VLM = "clip", **settings) -> "Collection":
@@ -68,7 +73,7 @@ class Collection:
 
         Args:
             vlm: a name, as in `load_vlm`, or a VLM.
-            settings: of `embed_images`, e.g. batch_size, workers, cache.
+            settings: of `embed_images`, e.g. batch_size, workers, cache, embeddings.
 
         Raises:
             UserError: no such folder, no image that can be read, unknown VLM.
@@ -81,6 +86,35 @@ class Collection:
         files = [listing.files[i] for i in found.kept]
         unreadable = {file: why for file, why in found.unreadable.items() if isinstance(file, Path)}
         return cls(listing.folder, files, found.image, found.digests, vlm, listing, unreadable)
+
+    @classmethod
+    def load(cls, folder: Path | str, vlm: str | VLM = "clip") -> "Collection":
+        """The images whose embeddings are in Parquet files, see `crl.run.parquet`; no image is
+        read.
+
+        Args:
+            vlm: the one that made them, which embeds the texts: a name, as in `load_vlm`, or a VLM.
+
+        Raises:
+            UserError: no such files, damaged ones, or ones of another VLM.
+        """
+        folder = Path(folder).expanduser()
+        vlm = load_vlm(vlm) if isinstance(vlm, str) else vlm
+        manifest = read_manifest(folder, vlm.fingerprint)
+        digests = np.concatenate([read_digests(file) for file in manifest.files])
+        if not len(digests):
+            raise UserError(f"{folder} holds no embeddings of images")
+        image = memory_map((len(digests), *manifest.shape), folder)
+        files: list[Path] = []
+        for paths, rows in (group for file in manifest.files for group in read_rows(file)):
+            image[len(files) : len(files) + len(rows)] = rows.reshape(-1, *manifest.shape)
+            files += [Path(manifest.root, path).absolute() for path in paths.to_pylist()]
+        # What the first and the last name in order begin with, all do.
+        ends = min(files, key=str), max(files, key=str)
+        above = Path(os.path.commonpath([file.parent for file in ends]))
+        listing = Listing(above, files, Counter(), Counter(), 0, [])
+        sizes = np.concatenate([read_sizes(file) for file in manifest.files])
+        return cls(above, files, image, digests, vlm, listing, {}, sizes)
 
     def under(
         self,
@@ -127,15 +161,20 @@ class Collection:
             ]
             more = " ..." if len(first) > SHOWN else ""
             found.append(f"{len(first)} could not be read: {', '.join(first[:SHOWN])}{more}")
-        copies = len(self.files) - len(set(self.digests))
+        copies = len(self.files) - len(np.unique(self.digests))
         if copies:
             found.append(f"copies of other images: {copies}")
         return found
 
     @cached_property
     def thumbnails(self) -> list[Thumbnail]:
-        """N small pictures, with the sizes of the images; see `crl.run.thumbnails`."""
-        return thumbnails(self.files, self.digests, self.folder)
+        """N small pictures, with the sizes of the images; see `crl.run.thumbnails`. An image
+        whose embedding was loaded and whose file is not here is a gray one."""
+        loaded = self.sizes is not None
+        here = [i for i, file in enumerate(self.files) if not loaded or file.is_file()]
+        files, digests = [self.files[i] for i in here], self.digests[here].tolist()
+        found = dict(zip(here, thumbnails(files, digests, self.folder), strict=True))
+        return [found.get(i) or gray(*self.sizes[i].tolist()) for i in range(len(self.files))]
 
     @cached_property
     def names(self) -> list[str]:

@@ -11,10 +11,10 @@ box.
 import os
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Literal
 
@@ -25,8 +25,9 @@ from torch import Tensor
 from crl.basis import TextBasis
 from crl.images import Crop, UnreadableImage, file_of, open_image
 from crl.projection import l2
-from crl.run.cache import EMBEDDINGS, content_digest, open_store
+from crl.run.cache import EMBEDDINGS, Store, content_digest, digest_array, open_store
 from crl.run.errors import UserError
+from crl.run.index import DIGEST
 from crl.run.progress import progress
 from crl.vlm import VLM
 
@@ -43,13 +44,13 @@ class ImageEmbeddings:
             memory map, so that only the rows in use take memory.
         kept: (N,) index of the given image of each row: all images, unless unreadable ones were
             skipped.
-        digests: N digests of the contents; copies of an image have the same one.
+        digests: (N,) digests of the contents, dtype V16; copies of an image have the same one.
         unreadable: skipped image -> why it cannot be read.
     """
 
     image: np.ndarray
     kept: np.ndarray
-    digests: list[bytes]
+    digests: np.ndarray
     unreadable: dict[Embeddable, str]
 
 
@@ -61,6 +62,7 @@ def embed_images(
     workers: int | None = None,
     unreadable: Literal["error", "skip"] = "error",
     single: bool = False,
+    embeddings: Path | None = None,
 ) -> ImageEmbeddings:
     """Embed image files and crops. An image that is named twice, or copied, is encoded once.
 
@@ -71,45 +73,54 @@ def embed_images(
         unreadable: `error` stops at an image that cannot be decoded and names it; `skip` leaves
             such images out, with a warning that says how many.
         single: refuse a VLM that gives several vectors per image, after the first batch.
+        embeddings: folder of Parquet files, see `crl.run.parquet`; what they hold is not computed.
 
     Raises:
-        UserError: no images, a missing file, an unreadable image, or too many vectors.
+        UserError: no images, a missing file, an unreadable image, or too many vectors; embeddings
+            of another VLM, or damaged ones.
     """
     if len(images) == 0:
         raise UserError("there are no images to embed")
-    wanted = [image if isinstance(image, Crop) else Path(image) for image in images]
-    distinct = list(dict.fromkeys(wanted))
-    failures = {image: why for image in distinct if (why := _no_file(file_of(image)))}
+    # An image is told by its place in `images`, the first one if it is named twice. So a million
+    # images take a few arrays, not a million objects.
+    first = _first_places(lambda i: _name(images[i]), len(images))
+    distinct = np.flatnonzero(first == np.arange(len(images)))
+    readable = np.ones(len(images), bool)
+    failures: dict[Embeddable, str] = {}
+    for i in map(int, distinct):
+        if why := _no_file(file_of(_image(images[i]))):
+            failures[_image(images[i])], readable[i] = why, False
     if failures and unreadable == "error":
         raise _unreadable(failures)
-    digests: dict[Embeddable, bytes] = {}
+    digests = np.zeros(len(images), DIGEST)
 
-    with open_store(vlm.fingerprint, "image", cache) as store:
+    with open_store(vlm.fingerprint, "image", cache, embeddings) as store:
 
-        def new_pixels() -> Iterator[tuple[bytes, Tensor]]:
-            """Digest and pixels (3, H, W) of each image that is not stored yet."""
-            seen = set()
-            todo = [image for image in distinct if image not in failures]
+        def new_pixels(waiting: set[bytes]) -> Iterator[tuple[bytes, Tensor]]:
+            """Digest and pixels (3, H, W) of each image that is neither stored nor waiting."""
+            todo = distinct[readable[distinct]]
             bar = progress(label=f"images, {vlm.name}", unit="images", total=len(todo))
             with bar:
-                for image, digest, found in _read_ahead(vlm, todo, store.places, workers):
+                for i, digest, found in _read_ahead(vlm, images, todo, store, workers):
                     bar.update()
                     if isinstance(found, str):
-                        failures[image] = found
+                        failures[_image(images[i])], readable[i] = found, False
                         if unreadable == "error":
                             raise _unreadable(failures)
                         continue
-                    digests[image] = digest
-                    if found is not None and digest not in seen:
-                        seen.add(digest)
+                    digests[i] = digest
+                    if found is not None and digest not in waiting and digest not in store:
+                        waiting.add(digest)
                         yield digest, found
 
         def encoded() -> Iterator[tuple[list[bytes], np.ndarray]]:
-            new = new_pixels()
+            waiting: set[bytes] = set()  # for the shard that is being filled
+            new = new_pixels(waiting)
             while batch := list(islice(new, batch_size)):
                 pixels = torch.stack([pixels for _, pixels in batch])  # (B, 3, H, W)
                 embedded = vlm.encode_images(pixels).float().cpu().numpy()
                 yield [digest for digest, _ in batch], checked(embedded)
+                waiting.difference_update([digest for digest in waiting if digest in store])
 
         def checked(embeddings: np.ndarray) -> np.ndarray:
             if single and embeddings.ndim != 2:
@@ -119,22 +130,23 @@ def embed_images(
                 )
             return embeddings
 
-        store.add_all(encoded())
-        kept = np.array([i for i, image in enumerate(wanted) if image in digests], int)
-        if len(kept) == 0:
-            first, why = next(iter(failures.items()))
-            raise UserError(
-                f"none of {len(wanted)} images can be read, the first: {file_of(first)}: {why}"
-            )
-        if len(kept) < len(wanted):
+        found = None
+        while found is None:  # again if a shard is damaged
+            store.add_all(encoded())
+            kept = np.flatnonzero(readable[first])
+            if len(kept) == 0:
+                image, why = next(iter(failures.items()))
+                raise UserError(
+                    f"none of {len(images)} images can be read, the first: {file_of(image)}: {why}"
+                )
+            of_rows = digests[first[kept]]
+            found = store.gather(of_rows)
+        if len(kept) < len(images):
             warnings.warn(
-                f"{len(wanted) - len(kept)} of {len(wanted)} images could not be read and were "
+                f"{len(images) - len(kept)} of {len(images)} images could not be read and were "
                 f"left out, the first: {file_of(next(iter(failures)))}",
                 stacklevel=2,
             )
-        of_rows = [digests[wanted[i]] for i in kept]
-        while (found := store.gather(of_rows)) is None:
-            store.add_all(encoded())  # what a damaged shard held
         return ImageEmbeddings(checked(found), kept, of_rows, failures)
 
 
@@ -160,7 +172,7 @@ def embed_texts(
                 (batch, vlm.encode_texts([sentence[d] for d in batch]).float().cpu().numpy())
                 for batch in bar
             )
-            found = store.gather(digests)
+            found = store.gather(digest_array(digests))
         return found
 
 
@@ -187,6 +199,35 @@ def checked_basis(where: str, text: np.ndarray) -> np.ndarray:
     return text
 
 
+def _image(image: Path | str | Crop) -> Embeddable:
+    return Path(image) if isinstance(image, str) else image
+
+
+def _name(image: Path | str | Crop) -> Hashable:
+    """Equal for equal images."""
+    image = _image(image)
+    return (str(image.path), image.box) if isinstance(image, Crop) else str(image)
+
+
+def _first_places(name: Callable[[int], Hashable], count: int) -> np.ndarray:
+    """(count,): the first number whose name is that of each number.
+
+    Like a dict from names to numbers, which would take 100 bytes per name; this takes 24.
+    """
+    first = np.arange(count)
+    hashes = np.fromiter((hash(name(i)) for i in range(count)), np.int64, count)
+    order = np.argsort(hashes, kind="stable")
+    same = np.diff(hashes[order]) == 0
+    shared = np.zeros(count, bool)
+    shared[1:] |= same
+    shared[:-1] |= same
+    for _, numbers in groupby(order[shared], hashes.__getitem__):
+        found: dict[Hashable, int] = {}  # different names may have the same hash
+        for i in numbers:
+            first[i] = found.setdefault(name(i), i)
+    return first
+
+
 def _no_file(file: Path) -> str:
     """Why there is nothing to read, or nothing."""
     if file.is_file():
@@ -203,21 +244,25 @@ def _unreadable(failures: dict[Embeddable, str]) -> UserError:
     )
 
 
-Found = tuple[Embeddable, bytes, Tensor | str | None]  # image, digest, what was found
+Found = tuple[int, bytes, Tensor | str | None]  # place of the image, digest, what was found
 
 
 def _read_ahead(
-    vlm: VLM, images: list[Embeddable], known: dict, workers: int | None
+    vlm: VLM,
+    images: Sequence[Path | str | Crop],
+    todo: np.ndarray,
+    store: Store,
+    workers: int | None,
 ) -> Iterator[Found]:
-    """Yield each image with its digest and one of: its pixels (3, H, W); None if `known` has the
-    digest; a text that says why it cannot be read. Each file is read once for all its crops.
+    """Yield the place in `images` of each image `todo`, its digest and one of: its pixels
+    (3, H, W); None if it is stored; a text that says why it cannot be read.
+
+    Each file is read once for all its crops. Files come in order of first appearance.
 
     Uses threads, because Pillow releases Python's lock while it decodes and resizes. Processes
     would start more slowly and need several times the memory.
     """
-    by_file: dict[Path, list[Embeddable]] = {}
-    for image in images:
-        by_file.setdefault(file_of(image), []).append(image)
+    first = _first_places(lambda i: str(file_of(_image(images[todo[i]]))), len(todo))
     workers = workers or min(8, os.cpu_count() or 1)
     threads = torch.get_num_threads()
     pending: deque[Future[list[Found]]] = deque()
@@ -226,8 +271,9 @@ def _read_ahead(
     # it; so it is restored.
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
-            for file, parts in by_file.items():
-                pending.append(pool.submit(_read, vlm, file, parts, known))
+            for _, of_file in groupby(np.argsort(first, kind="stable"), first.__getitem__):
+                parts = [(int(i), _image(images[i])) for i in todo[list(of_file)]]
+                pending.append(pool.submit(_read, vlm, parts, store))
                 torch.set_num_threads(threads)
                 waiting += len(parts)
                 while waiting > AHEAD:
@@ -241,23 +287,24 @@ def _read_ahead(
             torch.set_num_threads(threads)
 
 
-def _read(vlm: VLM, file: Path, images: list[Embeddable], known: dict) -> list[Found]:
+def _read(vlm: VLM, parts: list[tuple[int, Embeddable]], store: Store) -> list[Found]:
+    """For places and images of one file."""
     try:
-        content = file.read_bytes()
+        content = file_of(parts[0][1]).read_bytes()
     except OSError as error:
-        return [(image, b"", str(error.strerror or error)) for image in images]
+        return [(i, b"", str(error.strerror or error)) for i, _ in parts]
     found: list[Found] = []
-    for image in images:
+    for i, image in parts:
         digest = content_digest(content)
         if isinstance(image, Crop):
             digest = content_digest(digest + np.array(image.box, "<i8").tobytes())
-        if digest in known:
-            found.append((image, digest, None))
+        if digest in store:
+            found.append((i, digest, None))
             continue
         try:
             picture = open_image(image, content)
         except UnreadableImage as error:
-            found.append((image, digest, str(error)))
+            found.append((i, digest, str(error)))
         else:
-            found.append((image, digest, vlm.preprocess(picture)))
+            found.append((i, digest, vlm.preprocess(picture)))
     return found

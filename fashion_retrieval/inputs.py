@@ -165,6 +165,7 @@ def load_inputs(config: EvaluateConfig) -> Iterator[Inputs]:
             config.embed_batch,
             config.workers,
             single=True,
+            embeddings=config.embeddings,
         ).image  # (N, D)
 
     vlm = vlm_of(config.vlm, config.precision)

@@ -67,7 +67,13 @@ class MlpTrainer(FashionTrainer):
     def prepare(self) -> None:
         config, data, device = self.config, self.data, self.vlm.device
         embedded = embed_images(
-            self.vlm, data.files, config.cache, config.embed_batch, config.workers, single=True
+            self.vlm,
+            data.files,
+            config.cache,
+            config.embed_batch,
+            config.workers,
+            single=True,
+            embeddings=config.embeddings,
         )
         text = self.bases.embed(self.vlm, config.cache)  # T_a, (A, K, D)
         self.represent = conditional(embedded.image, text)  # x = l2(R), R = I T_aᵀ

@@ -21,11 +21,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -38,6 +40,7 @@ from safetensors.torch import save_file
 from crl.basis import TextBasis
 from crl.embed import embed_images, embed_texts
 from crl.projection import ConditionalProjection, l2, project, spread
+from crl.run.cache import SHARD, content_digest, open_store
 from crl.run.errors import ArgumentParser, UserError, nearest
 from crl.run.tables import aligned
 from crl.run.torchvision_fix import import_torchvision
@@ -53,6 +56,7 @@ from similarity_retrieval.method import Features, baseline_scores, crl_scores, t
 
 OBJECT_TASKS = ["focus_object", "change_object"]
 WIDTH, VALUES = 97, 156  # DeepFashion: K of the aligned bases, values of an attribute
+STORED_DIM = 64  # of the embeddings in a cache of millions: the memory does not depend on it
 TINY = {  # pixels and embeddings have the usual size, because they fill the memory
     "embed_dim": 512,
     "vision_cfg": {
@@ -73,6 +77,8 @@ class Sizes:
     photos: int = 512
     batch: int = 64
     images: int = 50_000  # embedded to measure memory
+    known: int = 100_000  # images that the cache has already
+    stored: tuple[int, ...] = (100_000, 1_000_000, 10_000_000)  # rows of a cache
     ranked: tuple[int, int] = (20_000, 80_000)  # queries, candidates to measure memory
     timed: tuple[int, int] = (2000, 20_000)  # queries, candidates to measure time
     explored: int = 5000  # pictures for explore.py
@@ -81,7 +87,7 @@ class Sizes:
     rounds: int = 3
 
 
-QUICK = Sizes(8, 4, 50, (10, 200_000), (20, 200), 8, 2, 2, 1)
+QUICK = Sizes(8, 4, 50, 60, (100, 1_000, 2_000), (10, 200_000), (20, 200), 8, 2, 2, 1)
 
 
 class Bench:
@@ -158,13 +164,64 @@ def path(bench: Bench) -> list[str]:
 def embedding_memory(bench: Bench) -> list[str]:
     folder = bench.work / "many"
     draw(folder, map(str, range(bench.sizes.images)), (64, 64))
-    peak = in_own_process("embedding", bench.tiny, folder, bench.work / "many-cache")
+    (peak,) = in_own_process("embedding", bench.tiny, folder, bench.work / "many-cache")
     return [
         f"peak memory of embedding {bench.sizes.images} images",
         "growth of a process of its own, its share of mapped files included",
         f"{bench.sizes.images} images, beyond the loaded model",
         f"{peak:.0f} MB",
     ]
+
+
+def known(bench: Bench) -> list[str]:
+    folder, cache, count = bench.work / "known", bench.work / "known-cache", bench.sizes.known
+    folder.mkdir()
+    for number in range(count):
+        (folder / f"{number}.jpg").write_text(str(number))  # is never decoded
+    contents = (str(number).encode() for number in range(count))
+    fill(cache, map(content_digest, contents), count)
+    peak, spent = in_own_process("known", folder, cache)
+    return [
+        f"peak memory of finding {count} images in the cache",
+        "growth of a process of its own: embed_images when all are stored",
+        f"{count} files of a few bytes, {spent:.1f} s",
+        f"{peak:.0f} MB",
+    ]
+
+
+def store(bench: Bench) -> list[str]:
+    """The memory of an open store grows by `slope` per row."""
+    found, files, size = [], [], []
+    for count in bench.sizes.stored:
+        cache, digests = bench.work / f"stored-{count}", np.random.default_rng(count)
+        fill(cache, (digests.bytes(16) for _ in range(count)), count)
+        shards = list(cache.rglob(f"*{SHARD}"))
+        files.append(len(shards))
+        size.append(sum(file.stat().st_size for file in shards) / 1e6)
+        found.append(in_own_process("store", cache))
+    spent, anonymous, resident, peak = zip(*found, strict=True)
+    slope = (anonymous[-1] - anonymous[0]) / (bench.sizes.stored[-1] - bench.sizes.stored[0])
+
+    def listed(values: Any, form: str) -> str:
+        return " / ".join(format(value, form) for value in values)
+
+    return [
+        "memory of the open cache, per million rows",
+        "growth of RssAnon in a process of its own, beyond an empty cache",
+        f"{listed(bench.sizes.stored, ',')} rows of {STORED_DIM}: opened in {listed(spent, '.2f')} "
+        f"s, RssAnon {listed(anonymous, '.1f')} MB, RSS {listed(resident, '.1f')} MB, peak "
+        f"{listed(peak, '.0f')} MB, {listed(files, 'd')} files of {listed(size, '.0f')} MB",
+        f"{slope * 1e6:.1f} MB",
+    ]
+
+
+def fill(cache: Path, digests: Iterable[bytes], count: int) -> None:
+    """A cache of `count` embeddings with the fingerprint `benchmark`."""
+    rng, digests = np.random.default_rng(0), iter(digests)
+    # Larger batches than usual, so that the small shards, which are merged, are not that many.
+    batches = (list(islice(digests, 4_096)) for _ in range(0, count, 4_096))
+    with open_store("benchmark", "image", cache) as opened:
+        opened.add_all((part, rng.random((len(part), STORED_DIM), np.float32)) for part in batches)
 
 
 def posterior(bench: Bench) -> list[str]:
@@ -222,7 +279,7 @@ def explore(bench: Bench) -> list[str]:
 
 def ranking_memory(bench: Bench) -> list[str]:
     queries, candidates = bench.sizes.ranked
-    peak = in_own_process("ranking", queries, candidates)
+    (peak,) = in_own_process("ranking", queries, candidates)
     return [
         f"peak memory of mAP {queries} x {candidates}",
         "growth of a process of its own",
@@ -420,7 +477,7 @@ def step(bench: Bench) -> list[str]:
 MEASUREMENTS: dict[str, Callable[[Bench], list[str]]] = {
     measure.__name__: measure
     for measure in (
-        cache, path, posterior, explore, embedding_memory, ranking_memory,
+        cache, path, posterior, explore, embedding_memory, known, store, ranking_memory,
         encodes, scoring, ranking, step,
     )
 }  # fmt: skip
@@ -452,14 +509,30 @@ def must_agree(what: str, one: Any, other: Any, tolerance: float) -> None:
             raise RuntimeError(f"{what}: the two sides differ by {difference}")
 
 
-def in_own_process(*arguments: Any) -> float:
-    """The result of `weigh` (peak memory in MB) in a new process, which excludes this process."""
+def in_own_process(*arguments: Any) -> list[float]:
+    """The result of `weigh` in a new process, which excludes this process."""
     line = [sys.executable, __file__, "--weigh", *map(str, arguments)]
-    return float(subprocess.run(line, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    printed = subprocess.run(line, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return [float(number) for number in printed.split()]
 
 
-def weigh(what: str, *arguments: str) -> float:
-    """By how many MB the peak memory of this process grows."""
+def weigh(what: str, *arguments: str) -> list[float]:
+    """By how many MB the peak memory of this process grows, and for some more numbers."""
+    if what == "store":  # seconds; MB: without mapped files, with them, peak
+        kinds, place = ("RssAnon", "VmRSS", "VmHWM"), Path(arguments[0])
+        with open_store("another", "image", place):
+            empty_one = [memory(kind) for kind in kinds]
+        start = time.perf_counter()
+        with open_store("benchmark", "image", place):
+            spent = time.perf_counter() - start
+            full_one = [memory(kind) for kind in kinds]
+        return [spent, *(full - none for full, none in zip(full_one, empty_one, strict=True))]
+    if what == "known":  # MB, seconds
+        stored: Any = SimpleNamespace(name="stored", fingerprint="benchmark")
+        files = [*Path(arguments[0]).iterdir()]
+        empty = peak_memory()
+        spent = seconds(lambda: embed_images(stored, files, Path(arguments[1])))
+        return [peak_memory() - empty, spent]
     if what == "embedding":
         model, folder, cache = arguments
         vlm = load_vlm(model)
@@ -471,15 +544,20 @@ def weigh(what: str, *arguments: str) -> float:
         before = peak_memory()
         x, query, candidate = random_tables(*map(int, arguments))
         retrieval_precision(lambda images, _: x[images], query, candidate)
-    return peak_memory() - before
+    return [peak_memory() - before]
 
 
 def peak_memory() -> float:
     """Peak memory of this process so far, in MB. Not by `getrusage`: on Linux its maximum includes
     that of the parent process."""
+    return memory("VmHWM")
+
+
+def memory(kind: str) -> float:
+    """A number of /proc/self/status, in MB."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1000
+        return next(int(line.split()[1]) for line in lines if line.startswith(kind)) / 1000
     except (OSError, StopIteration) as error:
         raise UserError("memory is measured on Linux only; leave it out with --only") from error
 
@@ -528,7 +606,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--weigh", nargs="+", help=argparse.SUPPRESS)  # see `in_own_process`
     arguments = parser.parse_args(argv)
     if arguments.weigh:
-        print(weigh(*arguments.weigh))
+        print(*weigh(*arguments.weigh))
         return
     for name in arguments.only or []:
         if name not in MEASUREMENTS:

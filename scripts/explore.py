@@ -34,6 +34,7 @@ from crl.labels import Guesses
 from crl.run.cache import content_digest
 from crl.run.errors import ArgumentParser, UserError
 from crl.run.files import alone_in, atomic_path, slug, write_text
+from crl.run.parquet import is_embeddings
 from crl.run.tables import aligned
 
 # crl.llm, crl.propose and crl.export are imported where they are used: each takes a second.
@@ -54,7 +55,10 @@ def main(argv: list[str]) -> None:
         bases = {name: TextBasis.load(find_texts(name, args, out)) for name in args.criterion}
         others = {name: find_texts(name, args, out) for name in {**args.like, **args.unlike}}
         labels = read_labels(args.labels) if args.labels else None
-        photos = Collection.embed(folder, args.vlm, batch_size=args.batch_size)
+        if is_embeddings(folder):
+            photos = Collection.load(folder, args.vlm)
+        else:
+            photos = Collection.embed(folder, args.vlm, batch_size=args.batch_size)
         print(one_line(f"{folder}: {len(photos.files):,} pictures, VLM {photos.vlm.name}"))
         print("".join(f"  {one_line(remark)}\n" for remark in photos.remarks()))
         views = [photos.under(bases[name], args.representation, name) for name in bases]
@@ -143,9 +147,12 @@ def search(view: View, others: Mapping[str, str], args: argparse.Namespace, out:
     ]
     title = one_line(f"Nearest to {args.query} under {view.name}")
     print(aligned(title, ["", "file", "similarity", "words"], rows, left=4))
+    files = [view.collection.files[view.collection.place(f)] for f in found["file"]]
+    if not any(file.is_file() for file in files):  # the embeddings were loaded without them
+        return
     from crl.propose import contact_sheet
 
-    sheet = contact_sheet([view.collection.files[view.collection.place(f)] for f in found["file"]])
+    sheet = contact_sheet(files)
     with atomic_path(out / "query.jpg") as temporary:
         temporary.write_bytes(sheet)
     print(f"pictures, best first: {out / 'query.jpg'}")
@@ -184,7 +191,7 @@ def everything(
     code = sorted(PACKAGE.rglob("*.py")) + sorted((PACKAGE / "assets/report").iterdir())
     parts = [photos.names, photos.vlm.fingerprint, [v.basis.hash for v in views], labels]
     parts += [photos.remarks(), command_line]
-    content = b"".join([*photos.digests, *(file.read_bytes() for file in code)])
+    content = b"".join([photos.digests.tobytes(), *(file.read_bytes() for file in code)])
     return content_digest(json.dumps(parts).encode() + content).hex()
 
 
@@ -246,7 +253,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("folder", type=Path, help="the images, at any depth")
+    add("folder", type=Path, help="the images, at any depth; or Parquet files of embeddings")
     add("--criterion", action="append", default=[], metavar="NAME", help="may be repeated")
     add("--texts", action="append", default=[], type=pair, metavar="NAME=FILE.yaml")
     add("--llm", metavar="MODEL", help="writes the texts of criteria that have none")

@@ -37,7 +37,15 @@ def embed(
         UserError: an unreadable image, several vectors per image, embeddings that are not finite.
     """
     workers = config.workers or None
-    image = embed_images(vlm, data.images, cache, config.embed_batch, workers, single=True).image
+    image = embed_images(
+        vlm,
+        data.images,
+        cache,
+        config.embed_batch,
+        workers,
+        single=True,
+        embeddings=config.embeddings,
+    ).image
     text = embed_texts(vlm, data.conditions, cache)
     return torch.from_numpy(image), torch.from_numpy(text)
 

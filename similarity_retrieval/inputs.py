@@ -192,7 +192,13 @@ def load_inputs(config: EvaluateConfig) -> Iterator[Inputs]:
             for task in config.tasks
         }
         embedded = embed_images(
-            vlm, files, config.cache, config.embed_batch, config.workers, single=True
+            vlm,
+            files,
+            config.cache,
+            config.embed_batch,
+            config.workers,
+            single=True,
+            embeddings=config.embeddings,
         )
         image = np.asarray(embedded.image)  # (M, D), each distinct image once
         plain = embed_texts(vlm, data.conditions, config.cache)  # (C, D)

@@ -90,6 +90,9 @@ class EmbeddingConfig(RunConfig):
     embed_batch: int = Field(64, gt=0, le=65536, description="images per batch while embedding")
     workers: int | None = Field(None, gt=0, le=256, description="threads that decode images")
     cache: Path = Field(EMBEDDINGS, description="where embeddings are kept")
+    embeddings: Path | None = Field(
+        None, description="folder of Parquet files with embeddings of images, made before"
+    )
 
 
 class EvaluationConfig(EmbeddingConfig):

@@ -4,6 +4,7 @@ They are told by the content of the image, so copies, renamed and moved files sh
 """
 
 import hashlib
+import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
 from crl.images import Thumbnail, UnreadableImage, shown, thumbnail
 from crl.run.cache import THUMBNAILS
@@ -51,6 +53,15 @@ def thumbnails(
             if folder:
                 _keep(folder, fresh)
     return [found[digest] for digest in digests]
+
+
+def gray(width: int, height: int) -> Thumbnail:
+    """What stands for a picture of this size in pixels whose file is not here."""
+    scale = 96 / max(width, height, 96)
+    small = (round(width * scale) or 1, round(height * scale) or 1)
+    webp = io.BytesIO()
+    Image.new("RGB", small, "lightgray").save(webp, "WEBP")
+    return Thumbnail(webp.getvalue(), width, height)
 
 
 def _thumbnail(file: Path) -> Thumbnail:

@@ -103,6 +103,7 @@ def test_another_vlm_prompt_replaces_that_of_the_basis(root):
         ("texts=9999", f"has {TEXTS} texts, not 9999"),
         ("images=10531", "has 120 images, not 10531"),
         ("root=nowhere", "Clevr4 is not in"),
+        ("embeddings=nowhere", "nowhere holds no embeddings"),
         ("features=x.npz", "features replaces root; remove it"),
         ("device=cuda:9", "no device 'cuda:9'"),
         ("precision=fp8", "precision: must be 'fp32', 'bf16' or 'fp16'"),

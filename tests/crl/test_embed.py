@@ -13,6 +13,7 @@ import time
 import warnings
 import zlib
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from safetensors.numpy import load_file, save
 from toy_vlm import DIM, ToyVLM, direct, make_images
 
 from crl import images
-from crl.embed import embed_images, embed_texts
+from crl.embed import _first_places, _read_ahead, embed_images, embed_texts
 from crl.images import Crop, open_image
 from crl.run import cache as shard_files
 from crl.run.errors import UserError
@@ -183,6 +184,43 @@ def test_workers_change_nothing(tmp_path, small_shards):
     assert a == b and len(a) == 3
 
 
+@given(names=st.lists(st.sampled_from("abcde"), max_size=12), hashes=st.integers(1, 3))
+def test_first_places_are_those_of_a_dict_also_if_hashes_are_equal(names, hashes):
+    class Name(str):
+        def __hash__(self):
+            return ord(self) % hashes
+
+    found = _first_places(lambda i: Name(names[i]), len(names))
+    assert found.tolist() == [names.index(name) for name in names]
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 2)), min_size=1, max_size=20))
+def test_files_are_read_once_in_order_of_first_appearance(named):
+    class Known:
+        def __contains__(self, digest):
+            return True
+
+    images = [Crop(Name(name), (0, 0, 1, part)) for name, part in named]
+    todo = np.arange(len(images))
+    Name.read.clear()
+    found = [i for i, _, _ in _read_ahead(None, images, todo, Known(), 1)]
+    by_file: dict[str, list[int]] = {}
+    for i, (name, _) in enumerate(named):
+        by_file.setdefault(name, []).append(i)
+    assert found == [i for part in by_file.values() for i in part]
+    assert Name.read == list(by_file)
+
+
+class Name(str):
+    """A file of no content; says that it was read."""
+
+    read: ClassVar[list[str]] = []
+
+    def read_bytes(self):
+        self.read.append(str(self))
+        return b""
+
+
 # --- what goes wrong ------------------------------------------------------------------------------
 
 
@@ -271,7 +309,8 @@ def test_skip_leaves_out_exactly_the_unreadable(tmp_path):
 @pytest.mark.filterwarnings("ignore:2 of 2 images")
 def test_nothing_readable_and_nothing_asked(tmp_path):
     BROKEN["text"](tmp_path / "text.png")
-    for asked, message in (["gone.png", "text.png"], r"gone\.png"), ([], "no images"):
+    cases = (["gone.png", "text.png"], r"gone\.png"), (["a", "b"], "2 images .*/a: "), ([], "no im")
+    for asked, message in cases:
         with pytest.raises(UserError, match=message):
             paths = [tmp_path / name for name in asked]
             embed_images(ToyVLM(), paths, tmp_path / "cache", unreadable="skip")

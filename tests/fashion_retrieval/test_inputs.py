@@ -120,6 +120,11 @@ def test_a_vlm_with_several_vectors(keys, refusal, vlm):
     assert "toy gives 2 vectors per image" in refusal(evaluate.main, *words(keys))
 
 
+def test_embeddings_that_are_not_there(keys, refusal, vlm):
+    said = refusal(evaluate.main, *words(keys), "embeddings=nowhere")
+    assert "nowhere holds no embeddings" in said
+
+
 def test_the_same_vlm_reads_each_image_once(tmp_path, keys, run, vlm, monkeypatch):
     calls, embed = [], inputs.embed_images
     monkeypatch.setattr(inputs, "embed_images", lambda *a, **k: calls.append(a) or embed(*a, **k))

@@ -312,6 +312,10 @@ def test_vlm_of_several_vectors_per_image(keys, vlm):
     refused("toy gives 2 vectors per image", keys)
 
 
+def test_embeddings_that_are_not_there(keys, vlm):
+    refused("nowhere holds no embeddings", keys, embeddings="nowhere")
+
+
 @pytest.mark.parametrize("name", ["deepfashion", "demo/garments"])
 def test_configurations_of_the_repository(name):
     def read(kind, file):

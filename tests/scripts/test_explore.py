@@ -6,9 +6,12 @@ import shutil
 import explore
 import pandas as pd
 import pytest
-from color_vlm import COLORS, draw, write_bases
+from color_vlm import COLORS, ColorVLM, draw, write_bases
 from llm_server import fails, gives
+from parquet_files import write_parts
 from PIL import Image
+
+from crl.embed import embed_images
 
 BASES = ("--texts", "color=bases/color.yaml", "--texts", "side=bases/side.yaml")
 
@@ -57,6 +60,33 @@ def test_clusters_names_page_and_tables(look, place):
     assert str(out.relative_to(place) / "report.html") in printed
     found = pd.read_csv(out / "images.csv")
     assert (found["color_name"] == found["path"].str.split("-").str[0]).all()
+
+
+def test_embeddings_without_their_pictures(look, run, place):
+    """As several machines made them; there is a table, and where the pictures are gone a page."""
+    vlm, files = ColorVLM(), sorted((place / "pictures").iterdir())
+    look(*BASES)
+    expected = (place / "outputs/explore/pictures/images.csv").read_bytes()
+    image = embed_images(vlm, files, None).image
+    write_parts(place / "parts", files, image, fingerprint=vlm.fingerprint)
+    for gone in (False, True):
+        if gone:
+            shutil.rmtree(place / "pictures")
+        before = {file.name: file.read_bytes() for file in place.glob("parts/*")}
+        line = ["parts", "--vlm", "color_vlm:ColorVLM", *BASES]
+        code, printed, errors = run(explore.main, *line)
+        assert code == 0, errors
+        assert "parts: 24 pictures, VLM colors" in printed
+        out = place / "outputs/explore/parts"
+        if not gone:
+            assert (out / "images.csv").read_bytes() == expected
+        columns = pd.read_csv(out / "images.csv").drop(columns=["width", "height"])
+        there = pd.read_csv(place / "outputs/explore/pictures/images.csv")
+        assert columns.equals(there.drop(columns=["width", "height"]))
+        assert (out / "report.html").stat().st_size > 10_000
+        code, printed, errors = run(explore.main, *line, "--query", "red")
+        assert code == 0 and "Nearest to red" in printed, errors
+        assert {file.name: file.read_bytes() for file in place.glob("parts/*")} == before
 
 
 def test_a_second_run_embeds_nothing_and_gives_the_same(look, place, monkeypatch):

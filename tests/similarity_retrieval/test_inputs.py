@@ -105,6 +105,7 @@ def test_bad_features_are_one_line_and_nothing_is_written(
         (["bases={focus_object: genecis_scene}"], "nothing about change_object"),
         (["bases={focus_object: genecis_scne, change_object: genecis_scene}"], "genecis_scene"),
         (["combiner=nowhere.pt"], "nowhere.pt"),
+        (["embeddings=nowhere"], "nowhere holds no embeddings"),
     ],
 )
 def test_bad_settings_are_one_line(genecis, toy, overrides, says, evaluation_refused):

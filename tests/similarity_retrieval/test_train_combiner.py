@@ -374,6 +374,10 @@ def test_missing_images_are_counted_before_anything_is_embedded(tmp_path, toy):
     assert toy.images == 0
 
 
+def test_embeddings_that_are_not_there(tmp_path, toy):
+    refused("nowhere holds no embeddings", write_triplets(tmp_path), embeddings="nowhere")
+
+
 def test_too_few_triplets_and_uneven_parts(tmp_path, toy):
     keys = write_triplets(tmp_path)
     refused(
