@@ -48,7 +48,8 @@ class Manifest(BaseModel):
     rows: PositiveInt  # N
     width: PositiveInt  # D
     dtype: Literal["float16", "float32"]
-    checksum: str  # of the rows
+    checksum: str  # of the rows, see `Index.check`
+    names: str  # checksum of names.parquet
 
     @property
     def rows_file(self) -> str:
@@ -82,41 +83,34 @@ class Index:
         folder = Path(folder)
         try:
             manifest = Manifest.model_validate_json((folder / "index.json").read_bytes())
+            size = (folder / manifest.rows_file).stat().st_size
+            names = _file_digest(folder / "names.parquet")
         except FileNotFoundError:
             raise UserError(f"there is no complete index in {folder}; build it") from None
         except ValidationError as error:
             raise _damaged(folder, f"index.json: {explain(error)}") from None
         if fingerprint not in (None, manifest.fingerprint):
             raise UserError(f"the index {folder} is of another VLM; build one of this VLM")
-        rows, shape = folder / manifest.rows_file, (manifest.rows, manifest.width)
-        size = math.prod(shape) * np.dtype(manifest.dtype).itemsize
-        found = rows.stat().st_size if rows.is_file() else 0
-        if found != size:
-            raise _damaged(folder, f"{rows.name} has {found} bytes, not {size}")
+        shape, dtype = (manifest.rows, manifest.width), np.dtype(manifest.dtype)
+        if size != (expected := math.prod(shape) * dtype.itemsize):
+            raise _damaged(folder, f"{manifest.rows_file} has {size} bytes, not {expected}")
+        if names != manifest.names:
+            raise _damaged(folder, "names.parquet has another checksum")
         # "c": nothing is ever written to the file; torch warns of arrays that are read-only
-        index = cls(folder, np.memmap(rows, manifest.dtype, "c", shape=shape), manifest)
-        if index._names().metadata.num_rows != manifest.rows:
-            raise _damaged(folder, "names.parquet has another number of rows")
-        return index
+        image = np.memmap(folder / manifest.rows_file, dtype, "c", shape=shape)
+        return cls(folder, image, manifest)
 
     def __len__(self) -> int:
         return len(self.image)
 
     def names(self, rows: Iterable[int]) -> list[str]:
-        """The file names of some rows.
-
-        Raises:
-            UserError: a damaged file.
-        """
-        file, rows = self._names(), np.fromiter(rows, int)
-        found: dict[int, str] = {}
-        try:
+        """The file names of some rows; only the parts of the file that hold them are read."""
+        rows, found = np.fromiter(rows, int), {}
+        with parquet.ParquetFile(self.folder / "names.parquet") as file:
             for group in np.unique(rows // SAMPLE):
-                names = file.read_row_group(int(group), ["name"])["name"]
+                names = file.read_row_group(int(group))["name"]
                 mine = rows[rows // SAMPLE == group]
                 found |= {row: names[row % SAMPLE].as_py() for row in mine.tolist()}
-        except (OSError, pa.ArrowException) as error:
-            raise _damaged(self.folder, f"names.parquet: {error}") from None
         return [found[row] for row in rows.tolist()]
 
     def check(self) -> None:
@@ -130,13 +124,6 @@ class Index:
             hasher.update(self.image[start : start + ROWS_AT_ONCE])
         if hasher.hexdigest() != self.manifest.checksum:
             raise _damaged(self.folder, f"{self.manifest.rows_file} has another checksum")
-
-    def _names(self) -> parquet.ParquetFile:
-        try:
-            file = self.folder / "names.parquet"
-            return parquet.ParquetFile(file, page_checksum_verification=True)
-        except (OSError, pa.ArrowException) as error:
-            raise _damaged(self.folder, f"names.parquet: {error}") from None
 
 
 def _damaged(folder: Path, why: str) -> UserError:
@@ -170,9 +157,7 @@ def build_index(
             rows = stack.enter_context(atomic_path(folder / rows_file)).open("wb")
             table = stack.enter_context(atomic_path(folder / "names.parquet"))
             stack.enter_context(rows)
-            writer = stack.enter_context(
-                parquet.ParquetWriter(table, schema, write_page_checksum=True)
-            )
+            writer = stack.enter_context(parquet.ParquetWriter(table, schema))
             for part, image in parts:
                 x = _checked(part, np.asarray(image), width).astype(dtype)
                 rows.write(np.ascontiguousarray(x))
@@ -185,6 +170,8 @@ def build_index(
             if not count:
                 raise UserError("an index needs one image or more")
             _write_names(writer, names)
+            writer.close()
+            names_checksum = _file_digest(table)
             (folder / "index.json").unlink(missing_ok=True)  # never new rows with an old manifest
         manifest = Manifest(
             fingerprint=fingerprint,
@@ -192,6 +179,7 @@ def build_index(
             width=width,
             dtype=dtype,
             checksum=hasher.hexdigest(),
+            names=names_checksum,
         )
         write_text(folder / "index.json", manifest.model_dump_json(indent=2))
     return Index.open(folder)
