@@ -16,16 +16,19 @@ import argparse
 import io
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property, partial
+from importlib.util import find_spec
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 from unittest.mock import patch
 
@@ -41,6 +44,8 @@ from crl.projection import ConditionalProjection, l2, project, spread
 from crl.run.errors import ArgumentParser, UserError, nearest
 from crl.run.tables import aligned
 from crl.run.torchvision_fix import import_torchvision
+from crl.search import Criterion, Index, build_faiss, build_index, sample
+from crl.search import search as find_rows
 from crl.vlm import LoadedVLM, load_trainable, load_vlm
 from fashion_retrieval.heads import Heads
 from fashion_retrieval.method import TripletSampler, retrieval_precision, triplet_loss
@@ -79,9 +84,11 @@ class Sizes:
     triplets: int = 8  # per step of stage 2
     steps: int = 8
     rounds: int = 3
+    indexed: tuple[int, ...] = (100_000, 1_000_000, 10_000_000)  # rows that are searched
+    words: tuple[int, ...] = (200, 1000)  # texts of a criterion that is searched under
 
 
-QUICK = Sizes(8, 4, 50, (10, 200_000), (20, 200), 8, 2, 2, 1)
+QUICK = Sizes(8, 4, 50, (10, 200_000), (20, 200), 8, 2, 2, 1, (500, 1000), (8,))
 
 
 class Bench:
@@ -417,11 +424,145 @@ def step(bench: Bench) -> list[str]:
     ]
 
 
+def search(bench: Bench) -> list[str]:
+    """Prints a table of its own: one row for each number of rows and of texts."""
+    rows, firsts, ratio = [], {}, ""
+    for count in bench.sizes.indexed:
+        folder = bench.work / f"index-{count}"
+        built = in_own_process("building", folder, count)
+        size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
+        print(f"{count:,} rows: built in {built:.1f} s, {size:,.0f} MB on disk", flush=True)
+        for texts in bench.sizes.words:
+            exact = in_own_process("searching", folder, texts)
+            firsts[count, texts] = exact["first"]
+            other = in_own_process("other-searches", folder, texts)
+            if "numpy" in other:
+                sides = (
+                    f"{other['numpy']:.2f}, {exact['first']:.2f} s: {count:,} rows, {texts} texts"
+                )
+                ratio = f"{other['numpy'] / exact['first']:.2f} x"
+            names = ("first", "per_s", "posterior", "anonymous", "resident")
+            values = [f"{exact[name]:.2f}" for name in names]
+            values += [f"{other[name]:.3f}" if name in other else "-" for name in OTHERS]
+            rows.append([f"{count:,}", str(texts), *values])
+            print(" ".join(f"{h}={v}" for h, v in zip(HEAD, rows[-1], strict=True)), flush=True)
+        shutil.rmtree(folder)
+    title = (
+        "Search: seconds of the first query of a criterion (paper's; posterior), queries/s, 16 at "
+        "once (paper's), MB of memory (own; with mapped files); NumPy: project, l2, sort; FAISS: "
+        "on the representation, recall@10; flat: FAISS on I, which no criterion changes"
+    )
+    print(aligned(title, HEAD, rows, left=0))
+    few, many, texts = bench.sizes.indexed[0], bench.sizes.indexed[-1], bench.sizes.words[0]
+    growth = np.log(firsts[many, texts] / firsts[few, texts]) / np.log(many / few)
+    return [
+        "NumPy brute force / exact search, first query",
+        "project, l2, sort; crl.search, the criterion's factors included; equal rows",
+        f"{sides}; from {few:,} to {many:,} rows its time grows with the power {growth:.2f}",
+        ratio,
+    ]
+
+
+OTHERS = ("numpy", "build", "faiss_per_s", "recall", "flat_per_s")
+HEAD = [
+    "rows", "texts", "first", "queries/s", "posterior", "own MB", "MB",
+    "NumPy", "FAISS build", "FAISS queries/s", "recall@10", "flat queries/s",
+]  # fmt: skip
+SEARCHED = 512  # D
+QUERIES = 16
+
+
+def synthetic(rng: np.random.Generator, rows: int, shared: np.ndarray) -> np.ndarray:
+    """Unit rows (rows, D) as of a VLM: half of the squared length is a direction that all share;
+    in the rest, the variances fall like 1 / i."""
+    variance = 1 / np.arange(1, SEARCHED + 1)
+    rest = rng.standard_normal((rows, SEARCHED), np.float32)
+    rest *= np.sqrt(variance / variance.sum()).astype(np.float32)
+    return l2(l2(shared) + rest)
+
+
+def build(folder: Path, count: int) -> float:
+    """Seconds to write an index of synthetic images, without drawing them."""
+    rng, drawing = np.random.default_rng(0), 0.0
+    shared = rng.standard_normal(SEARCHED).astype(np.float32)
+
+    def parts() -> Iterator[tuple[list[str], np.ndarray]]:
+        nonlocal drawing
+        for start in range(0, count, 10_000):
+            begun = time.perf_counter()
+            image = synthetic(rng, min(10_000, count - start), shared)
+            drawing += time.perf_counter() - begun
+            yield [f"{start + i:08}.jpg" for i in range(len(image))], image
+
+    whole = seconds(lambda: build_index(folder, parts(), "synthetic"))
+    return whole - drawing
+
+
+def criterion(folder: Path, texts: int) -> tuple[np.ndarray, list[ConditionalProjection]]:
+    """I of an index, and synthetic texts: their cosines with the images are about 0.2. The paper's
+    representation, and the posterior, whose sigma is learned here."""
+    image, rng = Index.open(folder).image, np.random.default_rng(1)
+    other = rng.standard_normal(SEARCHED).astype(np.float32)
+    text = synthetic(rng, texts, 0.4 * l2(sample(image, 1000).mean(axis=0)) + l2(other))
+    return image, [ConditionalProjection(text), ConditionalProjection(text, normalise="posterior")]
+
+
+def time_search(folder: Path, texts: int) -> dict[str, float]:
+    """Exact search in this process; see `search`."""
+    with peak_of_own_memory() as anonymous:
+        image, (paper, posterior) = criterion(folder, texts)
+        own = np.linspace(0, len(image) - 1, QUERIES).astype(int)
+
+        def find(projection: ConditionalProjection, rows: np.ndarray) -> None:
+            projection.fit(image[:1] if projection is paper else sample(image))
+            query = projection.transform(np.asarray(image[rows], float))
+            find_rows(image, [Criterion(projection, query)], 10)
+
+        found = {
+            "first": seconds(lambda: find(paper, own[:1])),
+            "per_s": QUERIES / seconds(lambda: find(paper, own)),
+            "posterior": seconds(lambda: find(posterior, own[:1])),
+        }
+    return {**found, "anonymous": max(anonymous), "resident": peak_memory()}
+
+
+def time_others(folder: Path, texts: int) -> dict[str, float]:
+    """NumPy and FAISS; left out where R or I would take more than 2 GB, or FAISS is missing."""
+    image, (paper, _) = criterion(folder, texts)
+    paper.fit(image[:1])
+    own, found = np.linspace(0, len(image) - 1, QUERIES).astype(int), {}
+    queries = np.asarray(image[own], np.float32)
+    if len(image) * max(texts, SEARCHED) * 4 < 2.1e9:
+        whole = np.asarray(image, np.float32)
+
+        def brute() -> np.ndarray:
+            r = l2(project(l2(whole), paper.text_))
+            return np.argsort(-(r @ r[own[0]]), kind="stable")[:10]
+
+        found["numpy"] = seconds(brute)
+        exact = find_rows(image, [Criterion(paper, paper.transform(queries[:1]))], 10)
+        must_agree("search", np.sort(exact.rows[0][:5]), np.sort(brute()[:5]), 0)
+    if find_spec("faiss"):
+        import faiss
+
+        if "numpy" in found:
+            flat = faiss.IndexFlatIP(SEARCHED)
+            flat.add(whole)
+            found["flat_per_s"] = QUERIES / seconds(lambda: flat.search(queries, 10))
+            del flat, whole
+        begun = time.perf_counter()
+        built = build_faiss(image, paper)
+        found |= {"build": time.perf_counter() - begun, "recall": built.recall}
+        query = paper.transform(queries)
+        found["faiss_per_s"] = QUERIES / seconds(lambda: built.search(image, query, 10))
+    return found
+
+
 MEASUREMENTS: dict[str, Callable[[Bench], list[str]]] = {
     measure.__name__: measure
     for measure in (
         cache, path, posterior, explore, embedding_memory, ranking_memory,
-        encodes, scoring, ranking, step,
+        encodes, scoring, ranking, step, search,
     )
 }  # fmt: skip
 NEED_GENECIS = {"encodes", "scoring"}
@@ -452,14 +593,18 @@ def must_agree(what: str, one: Any, other: Any, tolerance: float) -> None:
             raise RuntimeError(f"{what}: the two sides differ by {difference}")
 
 
-def in_own_process(*arguments: Any) -> float:
-    """The result of `weigh` (peak memory in MB) in a new process, which excludes this process."""
+def in_own_process(*arguments: Any) -> Any:
+    """The result of `weigh` in a new process, which excludes this process."""
     line = [sys.executable, __file__, "--weigh", *map(str, arguments)]
-    return float(subprocess.run(line, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    printed = subprocess.run(line, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return json.loads(printed.splitlines()[-1])
 
 
-def weigh(what: str, *arguments: str) -> float:
-    """By how many MB the peak memory of this process grows."""
+def weigh(what: str, *arguments: str) -> Any:
+    """By how many MB the peak memory of this process grows; or what `search` measures."""
+    in_process = {"building": build, "searching": time_search, "other-searches": time_others}
+    if what in in_process:
+        return in_process[what](Path(arguments[0]), int(arguments[1]))
     if what == "embedding":
         model, folder, cache = arguments
         vlm = load_vlm(model)
@@ -474,12 +619,36 @@ def weigh(what: str, *arguments: str) -> float:
     return peak_memory() - before
 
 
+@contextmanager
+def peak_of_own_memory() -> Iterator[list[float]]:
+    """MB of this process without mapped files, every 20 ms while the block runs."""
+    found, ended = [], Event()
+
+    def watch() -> None:
+        while not ended.wait(0.02):
+            found.append(memory("RssAnon"))
+
+    watching = Thread(target=watch)
+    watching.start()
+    try:
+        yield found
+    finally:
+        found.append(memory("RssAnon"))
+        ended.set()
+        watching.join()
+
+
 def peak_memory() -> float:
     """Peak memory of this process so far, in MB. Not by `getrusage`: on Linux its maximum includes
     that of the parent process."""
+    return memory("VmHWM")
+
+
+def memory(field: str) -> float:
+    """A field of /proc/self/status, in MB."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1000
+        return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1000
     except (OSError, StopIteration) as error:
         raise UserError("memory is measured on Linux only; leave it out with --only") from error
 
@@ -528,7 +697,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--weigh", nargs="+", help=argparse.SUPPRESS)  # see `in_own_process`
     arguments = parser.parse_args(argv)
     if arguments.weigh:
-        print(weigh(*arguments.weigh))
+        print(json.dumps(weigh(*arguments.weigh)))
         return
     for name in arguments.only or []:
         if name not in MEASUREMENTS:

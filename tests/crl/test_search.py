@@ -381,7 +381,7 @@ def faiss():
 
 
 @pytest.mark.parametrize("normalise", ["l2", "posterior"])
-@pytest.mark.parametrize(("settings", "lists"), [("Flat", 0), ("PCAR8,IVF16,PQ4", 16)])
+@pytest.mark.parametrize(("settings", "lists"), [("Flat", 0), ("PCAR8,IVF16,PQ4x4", 16)])
 def test_faiss_finds_nearly_the_same(faiss, monkeypatch, capsys, normalise, settings, lists):
     monkeypatch.setattr(module, "ROWS_AT_ONCE", 500)
     monkeypatch.setattr(module, "PROBES", 4)
