@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -172,7 +172,12 @@ def build_index(
             _write_names(writer, names)
             writer.close()
             names_checksum = _file_digest(table)
-            (folder / "index.json").unlink(missing_ok=True)  # never new rows with an old manifest
+            for old in (
+                "index.json",
+                "rows.f16",
+                "rows.f32",
+            ):  # never new rows with an old manifest
+                (folder / old).unlink(missing_ok=True)
         manifest = Manifest(
             fingerprint=fingerprint,
             rows=count,
@@ -411,9 +416,8 @@ def _cosine_bounds(
     count = len(wanted)
     coordinates = _unit_product(x, columns)
     head, tail = coordinates[:, :count], coordinates[:, count:]
-    product, square = head @ wanted, (head**2).sum(dim=1, keepdim=True).expand(-1, len(rest))
-    if tail.shape[1]:  # none if the first ones are all
-        product, square = product + tail * rest, square + tail**2
+    product = head @ wanted + tail * rest
+    square = (head**2).sum(dim=1, keepdim=True) + tail**2
     shortest = (square.sqrt() - error).clamp_min(1e-30)
     longest = (square + next_s**2).sqrt() + error
     size = (wanted.square().sum(dim=0) + rest**2).sqrt()  # |w|, the greatest score
@@ -534,6 +538,11 @@ class Faiss:
     settings: str
     recall: float
 
+    @cached_property
+    def _axes(self) -> np.ndarray:
+        """(K, min(K, D)): rows of R -> the coordinates of `points`."""
+        return factors(self.projection)[0].astype(np.float32)
+
     def search(self, image: np.ndarray, query: np.ndarray, k: int) -> Found:
         """Like `search`: FAISS makes a shortlist, which is ordered by exact scores.
 
@@ -551,7 +560,7 @@ class Faiss:
         query = np.asarray(query, np.float32)
         reduced = query
         if self.index.d < query.shape[1]:
-            reduced = l2(query @ factors(self.projection)[0].astype(np.float32))
+            reduced = l2(query @ self._axes)
         _, shortlist = self.index.search(reduced, min(max(200, 20 * k), len(image)))
         found = []
         for row, near in zip(query, shortlist, strict=True):

@@ -142,6 +142,9 @@ def test_a_first_pass_with_few_columns_loses_nothing(monkeypatch, kind, sign):
     c = criterion(text, image, query)
     assert len(module._bounds(c, "cpu")) == 2
     scores = written_out(image, query, [c])
+    for bound in module._bounds(c, "cpu"):
+        low, high = (side.T.numpy() for side in bound(module._tensor(image, "cpu")))
+        assert (low <= scores).all() and (scores <= high).all()
     must_be_the_best(search(image, [c], 20), scores, np.arange(n), 20)
     c = Criterion(c.projection, c.query[:1])
     must_be_the_best(search(image, [c], 1), scores[:1], np.arange(n), 1)
