@@ -150,6 +150,19 @@ def test_a_first_pass_with_few_columns_loses_nothing(monkeypatch, kind, sign):
     must_be_the_best(search(image, [c], 1), scores[:1], np.arange(n), 1)
 
 
+def test_a_negative_weight_and_few_columns():
+    image, query = like_a_vlm(1_000, 0), like_a_vlm(3, 5)
+    criteria = [
+        criterion(like_a_vlm(50, 1), image, query),
+        criterion(like_a_vlm(60, 2), image, query, weight=-0.5),
+    ]
+    scores, x = written_out(image, query, criteria), module._tensor(image, "cpu")
+    each = [module._bounds(c, "cpu")[0](x) for c in criteria]
+    low, high = (side.T.numpy() for side in module._weighted(each, [2 / 3, -1 / 3]))
+    assert (low <= scores).all() and (scores <= high).all()
+    must_be_the_best(search(image, criteria, 20), scores, np.arange(1_000), 20)
+
+
 def test_bounds_hold_and_a_few_columns_leave_few_rows(monkeypatch):
     monkeypatch.setattr(module, "ROWS_AT_ONCE", 1_000)
     image, text, query = like_a_vlm(20_000, 0), like_a_vlm(50, 1), like_a_vlm(2, 5)
