@@ -27,12 +27,13 @@ from crl.criteria import rank_criteria
 from crl.embed import embed_basis, embed_images, embed_texts
 from crl.images import EXTENSIONS, Listing, Thumbnail, list_images, shown
 from crl.labels import Guesses, guess_labels
-from crl.projection import ConditionalProjection, l2, project, weighted_similarity
+from crl.projection import ConditionalProjection, l2, project
 from crl.run.cache import memory_map
 from crl.run.errors import UserError, nearest
 from crl.run.maps import map_points
 from crl.run.parquet import read_digests, read_manifest, read_rows, read_sizes
 from crl.run.thumbnails import gray, thumbnails
+from crl.search import Criterion, search
 from crl.vlm import VLM, load_vlm
 from crl.words import most, probabilities, standing
 
@@ -331,19 +332,20 @@ class View:
             raise UserError("like and unlike compare images, and the query is a text")
         if min([*(like or {}).values(), *(unlike or {}).values(), 1]) <= 0:
             raise UserError("the weights of like and unlike must be above 0")
+        # Under no criterion, several vectors per image are averaged, as in x.
+        images = self.collection.image if self.basis else self.x
         if image is None:
-            similarity = self._fits(str(query))
+            criteria = [self._fits(str(query))]
         else:
-            views = {"": self}
-            views |= {name: self.collection.under(name, self.representation) for name in others}
-            found = weighted_similarity(
-                {name: view._rows(image) for name, view in views.items()},
-                {name: view.x for name, view in views.items()},
-                {"": 1.0, **others},
-            )
-            similarity = found[0]
-        order = np.argsort(-similarity, kind="stable")
-        order = order[order != place][:top]
+            views = [self, *(self.collection.under(name, self.representation) for name in others)]
+            rows = image if self.basis else _universal(image)
+            criteria = [
+                Criterion(view._transformer, view._transformer.transform(rows), weight)
+                for view, weight in zip(views, [1.0, *others.values()], strict=True)
+            ]
+        found = search(images, criteria, min(top + 1, len(images)))  # one more: itself
+        chosen = [i for i, row in enumerate(found.rows[0]) if row != place][:top]
+        order, similarity = found.rows[0][chosen], found.score[0][chosen]
         if image is None or self.basis is None:
             words = self.best[0][order]
         else:
@@ -353,14 +355,16 @@ class View:
         return pd.DataFrame(
             {
                 "file": [self.collection.names[i] for i in order],
-                "similarity": similarity[order],
+                "similarity": similarity,
                 "words": ["; ".join(self.words[row]) for row in words],
             }
         )
 
-    def _rows(self, image: np.ndarray) -> np.ndarray:
-        """Rows like those of x, of other image embeddings."""
-        return self.projection.transform(image) if self.projection else _universal(image)
+    @cached_property
+    def _transformer(self) -> ConditionalProjection:
+        """What makes x of I. The universal embedding is R if the texts are the axes."""
+        axes = np.eye(self.collection.image.shape[-1], dtype=np.float32)
+        return self.projection or ConditionalProjection(axes).fit(axes)
 
     def _find(self, query: str) -> tuple[int | None, np.ndarray | None]:
         """The number of an image of the collection, and the embedding (1, ...) of any image."""
@@ -372,15 +376,15 @@ class View:
             self.collection.place(query)
         return None, None
 
-    def _fits(self, text: str) -> np.ndarray:
-        """(N,): what each image has of a text, in [0, 1] for R'."""
-        vlm, image = self.collection.vlm, self.collection.image
+    def _fits(self, text: str) -> Criterion:
+        """What each image has of a text, in [0, 1] for R'."""
+        vlm = self.collection.vlm
         if self.basis is None:
-            return self.x @ l2(embed_texts(vlm, [text]))[0]
+            return Criterion(self._transformer, l2(embed_texts(vlm, [text])))
         prompt = self.basis.vlm_prompt.replace("{text}", text)
         extended = np.concatenate([embed_texts(vlm, [prompt]), self.projection.text_embeddings])
         more = ConditionalProjection(extended, normalise=self.projection.normalise)
-        return more.fit_transform(image)[:, 0]
+        return Criterion(more.fit(self.collection.image), np.eye(1, len(extended)))
 
     # ---- labels ----
 

@@ -115,7 +115,11 @@ def test_a_vlm_with_several_vectors_per_image(folder):
     basis = TextBasis(criterion="x", vlm_prompt="{text}", texts=tuple("abcde"))
     view = photos.under(basis)
     assert photos.universal.x.shape == (24, 5) and view.x.shape == (24, 5)
-    assert len(view.nearest(photos.names[0], 3)) == 3
+    found = view.nearest(photos.names[0], 3)
+    similarity = view.x @ view.x[0]
+    best = [i for i in np.argsort(-similarity, kind="stable") if i != 0][:3]
+    np.testing.assert_allclose(found["similarity"], similarity[best], rtol=1e-5)
+    assert len(photos.universal.nearest(photos.names[0], 30)) == 23
     assert len(view.clusters(2)) == 24
 
 

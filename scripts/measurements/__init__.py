@@ -1,0 +1,1 @@
+"""The measurements of benchmark.py; each function gives a row of its table."""
