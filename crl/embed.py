@@ -23,15 +23,24 @@ import torch
 from torch import Tensor
 
 from crl.basis import TextBasis
-from crl.images import Crop, UnreadableImage, file_of, open_image
+from crl.images import Crop, RemoteFile, UnreadableImage, file_of, open_image
 from crl.projection import l2
 from crl.run.cache import EMBEDDINGS, content_digest, open_store
 from crl.run.errors import UserError
 from crl.run.progress import progress
 from crl.vlm import VLM
 
-Embeddable = Path | Crop
+Embeddable = Path | RemoteFile | Crop
 AHEAD = 128  # images that are read and decoded in advance
+
+
+class NoneReadable(UserError):
+    """None of the images can be read; `unreadable`: image -> why."""
+
+    def __init__(self, unreadable: dict[Embeddable, str], images: int) -> None:
+        first, why = next(iter(unreadable.items()))
+        super().__init__(f"none of {images} images can be read, the first: {file_of(first)}: {why}")
+        self.unreadable = unreadable
 
 
 @dataclass(frozen=True)
@@ -55,7 +64,7 @@ class ImageEmbeddings:
 
 def embed_images(
     vlm: VLM,
-    images: Sequence[Path | str | Crop],
+    images: Sequence[Embeddable | str],
     cache: Path | None = EMBEDDINGS,
     batch_size: int = 64,
     workers: int | None = None,
@@ -65,7 +74,7 @@ def embed_images(
     """Embed image files and crops. An image that is named twice, or copied, is encoded once.
 
     Args:
-        images: N image files or crops.
+        images: N image files, local or remote, or crops.
         cache: folder of the embedding cache; None keeps nothing.
         workers: threads that decode images; None: one per core, at most 8.
         unreadable: `error` stops at an image that cannot be decoded and names it; `skip` leaves
@@ -77,7 +86,7 @@ def embed_images(
     """
     if len(images) == 0:
         raise UserError("there are no images to embed")
-    wanted = [image if isinstance(image, Crop) else Path(image) for image in images]
+    wanted = [Path(image) if isinstance(image, str) else image for image in images]
     distinct = list(dict.fromkeys(wanted))
     failures = {image: why for image in distinct if (why := _no_file(file_of(image)))}
     if failures and unreadable == "error":
@@ -122,10 +131,7 @@ def embed_images(
         store.add_all(encoded())
         kept = np.array([i for i, image in enumerate(wanted) if image in digests], int)
         if len(kept) == 0:
-            first, why = next(iter(failures.items()))
-            raise UserError(
-                f"none of {len(wanted)} images can be read, the first: {file_of(first)}: {why}"
-            )
+            raise NoneReadable(failures, len(wanted))
         if len(kept) < len(wanted):
             warnings.warn(
                 f"{len(wanted) - len(kept)} of {len(wanted)} images could not be read and were "
@@ -187,9 +193,9 @@ def checked_basis(where: str, text: np.ndarray) -> np.ndarray:
     return text
 
 
-def _no_file(file: Path) -> str:
-    """Why there is nothing to read, or nothing."""
-    if file.is_file():
+def _no_file(file: Path | RemoteFile) -> str:
+    """Why there is nothing to read, or nothing; a remote file is asked when it is read."""
+    if isinstance(file, RemoteFile) or file.is_file():
         return ""
     return "not a regular file" if file.exists() else "No such file"
 
@@ -215,7 +221,7 @@ def _read_ahead(
     Uses threads, because Pillow releases Python's lock while it decodes and resizes. Processes
     would start more slowly and need several times the memory.
     """
-    by_file: dict[Path, list[Embeddable]] = {}
+    by_file: dict[Path | RemoteFile, list[Embeddable]] = {}
     for image in images:
         by_file.setdefault(file_of(image), []).append(image)
     workers = workers or min(8, os.cpu_count() or 1)
@@ -241,7 +247,7 @@ def _read_ahead(
             torch.set_num_threads(threads)
 
 
-def _read(vlm: VLM, file: Path, images: list[Embeddable], known: dict) -> list[Found]:
+def _read(vlm: VLM, file: Path | RemoteFile, images: list[Embeddable], known: dict) -> list[Found]:
     try:
         content = file.read_bytes()
     except OSError as error:
