@@ -24,16 +24,17 @@ from crl.run.command import advice, command
 
 import argparse
 import csv
+import io
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from textwrap import shorten
@@ -99,15 +100,19 @@ def embed(
         before, start = sum(done.values()), time.perf_counter()
         if todo:
             (job.out / "manifest.json").unlink(missing_ok=True)
-            bar = progress(label="images", unit="images", total=len(images.names), done=before)
-            with cluster(address) as ray, bar:
+            total, label = len(images.names), "images"
+            with (
+                silent_c(),
+                cluster(address) as ray,
+                progress(label=label, unit=label, total=total, done=before) as bar,
+            ):
                 for number in run_parts(ray, job, todo, workers):
                     if read_part(job.file(number)) is None:
                         raise UserError(
                             f"{job.file(number)} was written by a worker, but is not there: all "
                             "machines of the cluster must share --out"
                         )
-                    bar.update(parts[number].count)
+                    bar.update(parts[number].images)
         seconds = time.perf_counter() - start
         new = len(images.names) - before
         lines = [f"{new:,} images in {seconds:.1f} s: {new / seconds:,.0f} per second"]
@@ -158,17 +163,35 @@ def remote_names(uri: str) -> list[str]:
     Raises:
         UserError: none there; or the store does not answer.
     """
-    where = uri.partition("?")[0]
+    store, prefix = object_store(uri)
     try:
-        store, prefix = FileSystem.from_uri(uri)
         found = store.get_file_info(FileSelector(prefix, recursive=True))
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"cannot list {where}: {shorten(str(error), 300)}") from error
+    except FileNotFoundError:
+        found = []
+    except OSError as error:
+        raise UserError(f"cannot list {without_keys(uri)}: {shorten(str(error), 300)}") from error
     names = [f"{store.type_name}://{info.path}" for info in found if info.type == FileType.File]
     names = [name for name in names if PurePosixPath(name).suffix.lower() in EXTENSIONS]
     if not names:
-        raise UserError(f"there are no images in {where}")
+        raise UserError(f"there are no images in {without_keys(uri)}")
     return sorted(names)
+
+
+def object_store(uri: str) -> tuple[FileSystem, str]:
+    """The object store of `s3://bucket/prefix?options`, and bucket/prefix.
+
+    Raises:
+        UserError: no such kind of store; or it does not answer.
+    """
+    try:
+        return FileSystem.from_uri(uri)
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"cannot reach {without_keys(uri)}: {shorten(str(error), 300)}") from error
+
+
+def without_keys(uri: str) -> str:
+    """A URI to show: without the keys and options that it may hold."""
+    return re.sub("//[^/]*@", "//", uri.partition("?")[0])
 
 
 class Part(NamedTuple):
@@ -176,7 +199,7 @@ class Part(NamedTuple):
 
     number: int
     names: bytes
-    count: int
+    images: int
     digest: str
 
 
@@ -209,22 +232,6 @@ class Job:
     def file(self, number: int) -> Path:
         """Where a part is written."""
         return self.out / f"part-{number:06}.parquet"
-
-    def image(self, name: str) -> Path | RemoteFile:
-        """The file of a name."""
-        scheme, remote, path = name.partition("://")
-        if not remote:
-            return Path(self.root, name)
-        return RemoteFile(path, object_store(self.store or f"{scheme}://{path.partition('/')[0]}"))
-
-
-@lru_cache
-def object_store(uri: str) -> FileSystem:
-    try:
-        return FileSystem.from_uri(uri)[0]
-    except (OSError, pa.ArrowException) as error:
-        where = uri.partition("?")[0]
-        raise UserError(f"cannot reach {where}: {shorten(str(error), 300)}") from error
 
 
 def describe(name: str, precision: str) -> dict[str, Any]:
@@ -273,6 +280,8 @@ class Embedder:
 
     def __init__(self, job: Job, threads: int) -> None:
         self.job, self.threads = job, threads
+        self.vlm: WithSize | None = None
+        self.stores: dict[str, FileSystem] = {}
         remove_leftovers(job.out)  # of a worker that was killed on this machine
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -286,18 +295,33 @@ class Embedder:
             return {"number": row["number"], "error": f"a worker on {HOST}: {message}"}
         return {"number": row["number"], "error": ""}
 
-    @cached_property
-    def vlm(self) -> WithSize:
+    def load(self) -> WithSize:
+        """The VLM.
+
+        Raises:
+            UserError: this machine has other weights than the one where the run started.
+        """
         vlm = load_vlm(self.job.vlm, precision=self.job.precision)
         if vlm.fingerprint != self.job.about["fingerprint"]:
             raise UserError(f"the weights of {vlm.name} differ from those where the run started")
         return WithSize(vlm)
 
+    def image(self, name: str) -> Path | RemoteFile:
+        """The file of a name."""
+        scheme, remote, path = name.partition("://")
+        if not remote:
+            return Path(self.job.root, name)
+        uri = self.job.store or f"{scheme}://{path.partition('/')[0]}"
+        if uri not in self.stores:
+            self.stores[uri] = object_store(uri)[0]
+        return RemoteFile(path, self.stores[uri])
+
     def write(self, number: int, joined: bytes, digest: str) -> None:
         """Embed one part and write its file."""
+        self.vlm = self.vlm or self.load()
         job, width = self.job, int(np.prod(self.job.about["shape"]))
         names = [os.fsdecode(name) for name in joined.split(b"\0")]
-        images = [job.image(name) for name in names]
+        images = [self.image(name) for name in names]
         found, digests, kept = np.empty((0, width + 2), np.float32), [], []
         try:
             embedded = embed_images(
@@ -389,7 +413,7 @@ def finished(job: Job, parts: list[Part]) -> dict[int, int]:
             f"{job.out} holds embeddings of another VLM or precision; choose another --out"
         )
     done = {
-        part.number: part.count
+        part.number: part.images
         for part in parts
         if (footer := present.get(job.file(part.number))) and footer.digest == part.digest
     }
@@ -410,9 +434,9 @@ def write_results(job: Job, parts: list[Part]) -> list[str]:
     if None in footers:
         raise UserError(f"{job.file(footers.index(None))} has gone; run the command again")
     unreadable = list(chain.from_iterable(footer.unreadable for footer in footers))
-    with atomic_path(job.out / "unreadable.csv") as temporary:
-        with temporary.open("w", encoding="utf-8", newline="") as stream:
-            csv.writer(stream).writerows([("path", "why"), *unreadable])
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([("path", "why"), *unreadable])
+    write_text(job.out / "unreadable.csv", table.getvalue())
     images = sum(footer.rows for footer in footers)
     manifest = {"format": FORMAT, **job.about, "images": images, "batch_size": job.batch_size}
     write_text(job.out / "manifest.json", json.dumps(manifest, indent=1) + "\n")
@@ -436,7 +460,6 @@ def import_ray() -> Any:
         UserError: it is not installed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
@@ -444,6 +467,21 @@ def import_ray() -> Any:
     except ImportError:
         raise UserError("Ray Data is not installed: pip install -r requirements-ray.txt") from None
     return ray
+
+
+@contextmanager
+def silent_c() -> Iterator[None]:
+    """Python's stderr goes on; what Ray's C++ part writes there, past Python, goes nowhere."""
+    python, kept = sys.stderr, os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    with open(kept, "w", buffering=1, closefd=False) as sys.stderr:
+        try:
+            yield
+        finally:
+            sys.stderr = python
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 @contextmanager
@@ -532,7 +570,7 @@ def run_parts(ray: Any, job: Job, parts: list[Part], workers: int | None) -> Ite
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     mine = share(nodes, workers)
     what = f"{mine.gpus} GPU and {mine.cores} cores" if mine.gpus else f"{mine.cores} cores"
-    print(f"{len(parts):,} parts to embed, {mine.workers} workers of {what}", flush=True)
+    print(f"{len(parts):,} parts to embed; workers: {mine.workers}, each with {what}", flush=True)
     rows = [{"number": p.number, "names": p.names, "digest": p.digest} for p in parts]
     threads = WAITING if any(b"://" in part.names for part in parts) else mine.cores
     reports = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
