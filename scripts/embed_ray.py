@@ -29,6 +29,7 @@ import json
 import logging
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -515,6 +516,12 @@ def cluster(address: str | None) -> Iterator[Any]:
 
 def why_not_there(address: str) -> str:
     """Why no cluster answers, or nothing. `ray.init` itself would wait for minutes."""
+    host, _, port = address.rpartition(":")
+    if port.isdecimal():
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+        except OSError as error:
+            return error.strerror or str(error)
     check = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
     try:
         done = subprocess.run(check, capture_output=True, text=True, timeout=30)
