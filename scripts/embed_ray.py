@@ -504,7 +504,7 @@ def cluster(address: str | None) -> Iterator[Any]:
             why = shorten(str(error), 300)
         if why:
             raise UserError(
-                f"cannot join a Ray cluster at {address}: {why}; start one with `ray start --head`"
+                f"cannot join a Ray cluster at {address}: {why}; `ray start --head` starts one"
             )
     try:
         ray.data.DataContext.get_current().enable_progress_bars = False
@@ -527,7 +527,8 @@ def why_not_there(address: str) -> str:
         done = subprocess.run(check, capture_output=True, text=True, timeout=30)
     except subprocess.TimeoutExpired:
         return "no answer in 30 seconds"
-    return "" if done.returncode == 0 else "no answer"
+    said = done.stderr.strip().splitlines() or ["no answer"]
+    return "" if done.returncode == 0 else shorten(said[-1], 300)
 
 
 class Share(NamedTuple):
@@ -587,10 +588,19 @@ def run_parts(ray: Any, job: Job, parts: list[Part], workers: int | None) -> Ite
         num_gpus=mine.gpus,
         num_cpus=mine.cores,
     )
-    for report in reports.iter_rows():
-        if report["error"]:
-            raise UserError(report["error"])
-        yield int(report["number"])
+    try:
+        for report in reports.iter_rows():
+            if report["error"]:
+                raise UserError(report["error"])
+            yield int(report["number"])
+    except ray.exceptions.RayError as error:
+        missing = re.search("No module named '([^']+)'", str(error))
+        if missing is None:  # a bug
+            raise
+        raise UserError(
+            f"the workers have no module {missing[1]!r}; install this repository, and what the VLM "
+            "needs, on all machines of the cluster"
+        ) from None
 
 
 # ---- arguments ----------------------------------------------------------------------------------
