@@ -13,6 +13,7 @@ ratio must give the same results, else the script stops. Run it on an idle machi
 from crl.run.command import command
 
 import argparse
+import importlib.util
 import io
 import json
 import os
@@ -29,9 +30,12 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import embed_ray
 import numpy as np
+import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
+from demo_worlds import clevr4
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -76,12 +80,13 @@ class Sizes:
     ranked: tuple[int, int] = (20_000, 80_000)  # queries, candidates to measure memory
     timed: tuple[int, int] = (2000, 20_000)  # queries, candidates to measure time
     explored: int = 5000  # pictures for explore.py
+    drawn: int = 3000  # pictures for embed_ray.py
     triplets: int = 8  # per step of stage 2
     steps: int = 8
     rounds: int = 3
 
 
-QUICK = Sizes(8, 4, 50, (10, 200_000), (20, 200), 8, 2, 2, 1)
+QUICK = Sizes(8, 4, 50, (10, 200_000), (20, 200), 8, 40, 2, 2, 1)
 
 
 class Bench:
@@ -151,6 +156,36 @@ def path(bench: Bench) -> list[str]:
         "embedding path / bare forward",
         "read, decode, preprocess, forward, store; the model on ready tensors",
         f"{rates[0]:.1f}, {rates[1]:.1f} images/s on 640x480",
+        f"{rates[0] / rates[1]:.2f} x",
+    ]
+
+
+def ray(bench: Bench) -> list[str]:
+    folder, vlm = bench.work / "clevr", load_vlm("demo")
+    clevr4.write(folder, bench.sizes.drawn, seed=0, workers=0)
+    images, batch = embed_ray.find_images(str(folder)), bench.sizes.batch
+    files = [Path(images.root, name) for name in images.names]
+    found = []
+
+    def alone() -> None:
+        found.append(embed_images(vlm, files, None, batch).image)
+
+    def whole() -> None:
+        with tempfile.TemporaryDirectory(dir=bench.work) as out:
+            embed_ray.embed(images, Path(out), "demo", "fp32", batch)
+            parts = [pq.read_table(file) for file in sorted(Path(out).glob("*.parquet"))]
+            rows = [part["embedding"].combine_chunks().flatten().to_numpy() for part in parts]
+            found.append(np.concatenate(rows).reshape(len(files), -1))
+
+    with redirect_stdout(io.StringIO()):
+        alone_time, whole_time = in_turn(bench.sizes.rounds, alone, whole)
+    for other in found[1:]:
+        must_agree("the embeddings", found[0], other, 1e-4)
+    rates = [len(files) / t for t in (whole_time, alone_time)]
+    return [
+        "embed_ray.py / embed_images, both on this machine",
+        "Ray started and ended, parts written; the same images, kept nowhere",
+        f"{rates[0]:.0f}, {rates[1]:.0f} images/s: {len(files)} of 224x224, demo VLM",
         f"{rates[0] / rates[1]:.2f} x",
     ]
 
@@ -420,11 +455,12 @@ def step(bench: Bench) -> list[str]:
 MEASUREMENTS: dict[str, Callable[[Bench], list[str]]] = {
     measure.__name__: measure
     for measure in (
-        cache, path, posterior, explore, embedding_memory, ranking_memory,
+        cache, path, ray, posterior, explore, embedding_memory, ranking_memory,
         encodes, scoring, ranking, step,
     )
 }  # fmt: skip
 NEED_GENECIS = {"encodes", "scoring"}
+RAY = importlib.util.find_spec("ray") is not None
 
 # --- time and memory ------------------------------------------------------------------------------
 
@@ -541,6 +577,9 @@ def main(argv: list[str]) -> None:
                 continue
             if name in NEED_GENECIS and not arguments.genecis:
                 print(f"{name}: skipped, it needs --genecis FOLDER")
+                continue
+            if measure is ray and not RAY:
+                print("ray: skipped, it needs pip install -r requirements-ray.txt")
                 continue
             print(f"measuring {name} ...", flush=True)
             rows.append(measure(bench))

@@ -28,7 +28,7 @@ def test_every_row_prints_a_number(genecis, run):
     code, out, errors = run(benchmark.main, "--quick", "--genecis", genecis)
     assert code == 0, errors
     rows = [line for line in out.splitlines() if re.search(r" \d+(\.\d+)? (x|MB)$", line)]
-    assert len(rows) == len(benchmark.MEASUREMENTS), out
+    assert len(rows) == len(benchmark.MEASUREMENTS) - (not benchmark.RAY), out
     embeddings = 200_000 * benchmark.WIDTH * 4 / 1e6  # MB, of the 200,000 candidates
     (ranked,) = (row for row in rows if row.startswith("peak memory of mAP"))
     assert embeddings < float(ranked.split()[-2]) < 10 * embeddings

@@ -413,6 +413,7 @@ def test_two_workers_a_killed_worker_and_a_second_run(world):
     os.kill(workers.pop(), signal.SIGKILL)
     code, out, errors = world.finish(started)
     assert (code, errors) == (0, ""), errors
+    assert len(out.splitlines()) == 4, out  # all of them ours
     assert "workers: 2, each with 1 cores" in out and "80 embeddings in 5 parts" in out
     assert len(list(world.log.iterdir())) == 4  # a new one took the place of the killed one
     world.check()
