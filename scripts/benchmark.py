@@ -185,7 +185,7 @@ def ray(bench: Bench) -> list[str]:
     return [
         "embed_ray.py / embed_images, both on this machine",
         "Ray started and ended, parts written; the same images, kept nowhere",
-        f"{rates[0]:.0f}, {rates[1]:.0f} images/s: {len(files)} of 224x224, demo VLM",
+        f"{rates[0]:.0f}, {rates[1]:.0f} images/s: {len(files)} of 128x128, demo VLM",
         f"{rates[0] / rates[1]:.2f} x",
     ]
 
