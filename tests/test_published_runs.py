@@ -159,6 +159,6 @@ def test_the_examples_in_python(monkeypatch):
     assert len(found["mood"].clusters(5)) == 31
     assert found["mood"].nearest("a.jpg", 10)["file"][0] == "30.png"  # its copy
     assert Path("report.html").stat().st_size > 1_000_000
-    _, task = python_blocks("crl/README.md")
+    _, task, _ = python_blocks("crl/README.md")  # the last one: tests/scripts/test_embed_ray.py
     exec(task, found)
     assert found["nearest"].shape == (150,) and found["nearest"][0] == 0

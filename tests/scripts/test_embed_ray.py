@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import embed_ray
@@ -18,6 +19,7 @@ import pytest
 from commands import REPOSITORY, run_python
 from object_store import ObjectStore
 from PIL import Image
+from published import python_blocks
 from toy_vlm import DIM, ToyVLM, direct, make_images
 
 from crl.embed import embed_images
@@ -143,13 +145,14 @@ def test_the_numbers_are_those_of_embed_images_to_the_bit(tmp_path):
         pixels = rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{number:02}.png")
     vlm = load_vlm("demo", "cpu")
+    files = image_files(tmp_path)
     of = job(tmp_path / "out", tmp_path, **embed_ray.describe("demo", "fp32"))
     names = embed_ray.find_images(str(tmp_path)).names
     for part in embed_ray.cut(names, BATCH, of.root):
         found = embed_ray.Embedder(of, threads=1)
         found.vlm = embed_ray.WithSize(vlm)
         found.write(part.number, part.names, part.digest)
-    expected = embed_images(vlm, image_files(tmp_path), None, BATCH, workers=1).image
+    expected = embed_images(vlm, files, None, BATCH, workers=1).image
     assert len(parts_of(of, names)) == 3
     assert np.array_equal(
         np.float32([row["embedding"] for row in rows(tmp_path / "out")]), expected
@@ -247,6 +250,25 @@ def test_a_folder_with_something_else_is_refused(tmp_path):
     with pytest.raises(UserError, match="holds embeddings of other images"):
         embed_ray.finished(of, parts_of(of, names[1:]))
     assert len(rows(tmp_path / "out")) == 2
+
+
+def test_a_folder_that_the_workers_do_not_share(tmp_path, monkeypatch):
+    make_images(tmp_path / "images", 1)
+    monkeypatch.setattr(embed_ray, "cluster", nullcontext)
+    monkeypatch.setattr(embed_ray, "run_parts", lambda *_: [0])  # written on another machine
+    images = embed_ray.find_images(str(tmp_path / "images"))
+    with pytest.raises(UserError, match=r"part-000000.parquet .* is not there: all machines"):
+        embed_ray.embed(images, tmp_path / "out", "demo", "fp32", BATCH)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_example_in_the_readme(tmp_path, monkeypatch):
+    files = make_images(tmp_path / "images", 3)
+    embed_all(job(tmp_path / "embeddings", tmp_path / "images"), [file.name for file in files])
+    monkeypatch.chdir(tmp_path)
+    found: dict = {}
+    exec(python_blocks("crl/README.md")[-1], found)
+    assert np.array_equal(found["image"], direct(ToyVLM(), files))
 
 
 # --- object stores --------------------------------------------------------------------------------
