@@ -69,7 +69,7 @@ def main(argv: list[str]) -> None:
     args = parse(argv)
     import_ray()
     images = find_images(args.images)
-    print(f"{args.images}: {len(images.names):,} images", flush=True)
+    print(f"{without_keys(args.images)}: {len(images.names):,} images", flush=True)
     print("\n".join(embed(images, args.out, args.vlm, args.precision, args.batch_size,
                           args.address, args.workers)))  # fmt: skip
 
