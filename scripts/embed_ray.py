@@ -191,7 +191,9 @@ def object_store(uri: str) -> tuple[FileSystem, str]:
 
 
 def without_keys(uri: str) -> str:
-    """A URI to show: without the keys and options that it may hold."""
+    """A URI to show, without the keys and options that it may hold; a path as it is."""
+    if "://" not in uri:
+        return uri
     return re.sub("//[^/]*@", "//", uri.partition("?")[0])
 
 
