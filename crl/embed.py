@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from crl.basis import TextBasis
-from crl.images import Crop, UnreadableImage, file_of, open_image
+from crl.images import Crop, RemoteFile, UnreadableImage, file_of, open_image
 from crl.projection import l2
 from crl.run.cache import EMBEDDINGS, Store, content_digest, digest_array, open_store
 from crl.run.errors import UserError
@@ -31,8 +31,17 @@ from crl.run.index import DIGEST
 from crl.run.progress import progress
 from crl.vlm import VLM
 
-Embeddable = Path | Crop
+Embeddable = Path | RemoteFile | Crop
 AHEAD = 128  # images that are read and decoded in advance
+
+
+class NoneReadable(UserError):
+    """None of the images can be read; `unreadable`: image -> why."""
+
+    def __init__(self, unreadable: dict[Embeddable, str], images: int) -> None:
+        first, why = next(iter(unreadable.items()))
+        super().__init__(f"none of {images} images can be read, the first: {file_of(first)}: {why}")
+        self.unreadable = unreadable
 
 
 @dataclass(frozen=True)
@@ -56,7 +65,7 @@ class ImageEmbeddings:
 
 def embed_images(
     vlm: VLM,
-    images: Sequence[Path | str | Crop],
+    images: Sequence[Embeddable | str],
     cache: Path | None = EMBEDDINGS,
     batch_size: int = 64,
     workers: int | None = None,
@@ -67,7 +76,7 @@ def embed_images(
     """Embed image files and crops. An image that is named twice, or copied, is encoded once.
 
     Args:
-        images: N image files or crops.
+        images: N image files, local or remote, or crops.
         cache: folder of the embedding cache; None keeps nothing.
         workers: threads that decode images; None: one per core, at most 8.
         unreadable: `error` stops at an image that cannot be decoded and names it; `skip` leaves
@@ -135,10 +144,7 @@ def embed_images(
             store.add_all(encoded())
             kept = np.flatnonzero(readable[first])
             if len(kept) == 0:
-                image, why = next(iter(failures.items()))
-                raise UserError(
-                    f"none of {len(images)} images can be read, the first: {file_of(image)}: {why}"
-                )
+                raise NoneReadable(failures, len(images))
             of_rows = digests[first[kept]]
             found = store.gather(of_rows)
         if len(kept) < len(images):
@@ -199,11 +205,11 @@ def checked_basis(where: str, text: np.ndarray) -> np.ndarray:
     return text
 
 
-def _image(image: Path | str | Crop) -> Embeddable:
+def _image(image: Embeddable | str) -> Embeddable:
     return Path(image) if isinstance(image, str) else image
 
 
-def _name(image: Path | str | Crop) -> Hashable:
+def _name(image: Embeddable | str) -> Hashable:
     """Equal for equal images."""
     image = _image(image)
     return (str(image.path), image.box) if isinstance(image, Crop) else str(image)
@@ -228,9 +234,9 @@ def _first_places(name: Callable[[int], Hashable], count: int) -> np.ndarray:
     return first
 
 
-def _no_file(file: Path) -> str:
-    """Why there is nothing to read, or nothing."""
-    if file.is_file():
+def _no_file(file: Path | RemoteFile) -> str:
+    """Why there is nothing to read, or nothing; a remote file is asked when it is read."""
+    if isinstance(file, RemoteFile) or file.is_file():
         return ""
     return "not a regular file" if file.exists() else "No such file"
 
@@ -249,7 +255,7 @@ Found = tuple[int, bytes, Tensor | str | None]  # place of the image, digest, wh
 
 def _read_ahead(
     vlm: VLM,
-    images: Sequence[Path | str | Crop],
+    images: Sequence[Embeddable | str],
     todo: np.ndarray,
     store: Store,
     workers: int | None,

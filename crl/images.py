@@ -12,20 +12,25 @@
 Which files of a folder are images is told by the endings of their names, see `list_images`.
 """
 
+import errno
 import io
 import os
 import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from textwrap import shorten
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
 from crl.run.errors import UserError
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
 
 # Not all that Pillow knows: for EPS it would start Ghostscript. JPEG covers the MPO of some phones.
 FORMATS = ["JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF"]
@@ -61,6 +66,40 @@ _more_formats()
 
 class UnreadableImage(Exception):
     """Says why a file shows no picture."""
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of an object store.
+
+    Attributes:
+        path: bucket/key.
+        store: reads it.
+    """
+
+    path: str
+    store: "FileSystem" = field(compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.store.type_name}://{self.path}"
+
+    def read_bytes(self) -> bytes:
+        """Its content.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            UserError: the store does not answer or refuses; that says nothing about the image.
+        """
+        try:
+            with self.store.open_input_stream(self.path) as stream:
+                return stream.read()
+        except FileNotFoundError:
+            raise FileNotFoundError(errno.ENOENT, "No such file", str(self)) from None
+        except OSError as error:
+            raise UserError(
+                f"cannot read {self}: {shorten(str(error), 300)}; when the store answers again, "
+                "run the command again"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -183,24 +222,26 @@ def shown(path: Path | str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def file_of(image: Path | Crop) -> Path:
+def file_of(image: Path | RemoteFile | Crop) -> Path | RemoteFile:
     """The file that an image comes from."""
     return image.path if isinstance(image, Crop) else image
 
 
-def open_image(image: Path | Crop, content: bytes | None = None) -> Image.Image:
+def open_image(image: Path | RemoteFile | Crop, content: bytes | None = None) -> Image.Image:
     """The picture that is embedded: RGB; a crop is cut out and padded to a square.
 
     Padding is as in GeneCIS: centred; an odd row or column of black comes last.
 
     Args:
-        content: the bytes of the file, if they have been read already.
+        content: the bytes of the file, if they have been read already, as those of a remote file
+            must be.
 
     Raises:
         UnreadableImage: no such file, or none that shows a picture; or the box is empty or leaves
             the picture.
     """
-    with readable(file_of(image), content) as opened:
+    name = Path(str(file_of(image)))  # of a remote file nothing but its content is used
+    with readable(name, content) as opened:
         if not isinstance(image, Crop):
             return to_rgb(ImageOps.exif_transpose(opened))
         picture = to_rgb(opened)

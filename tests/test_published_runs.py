@@ -159,7 +159,7 @@ def test_the_examples_in_python(monkeypatch):
     assert len(found["mood"].clusters(5)) == 31
     assert found["mood"].nearest("a.jpg", 10)["file"][0] == "30.png"  # its copy
     assert Path("report.html").stat().st_size > 1_000_000
-    _, task, scale = python_blocks("crl/README.md")
+    _, task, scale, _ = python_blocks("crl/README.md")  # the last: tests/scripts/test_embed_ray.py
     exec(task, found)
     assert found["nearest"].shape == (150,) and found["nearest"][0] == 0
     exec(scale, found)
