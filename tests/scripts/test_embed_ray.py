@@ -178,6 +178,7 @@ def test_unreadable_images_are_named_and_a_part_may_have_no_other(tmp_path):
     assert json.loads((tmp_path / "out/manifest.json").read_text()) == {
         **{"format": "crl-parquet-1", "fingerprint": "toy-1", "dtype": "float32"},
         **{"shape": [DIM], "images": 14, "batch_size": BATCH},
+        **{"root": str(tmp_path / "images")},
     }
 
 
