@@ -523,9 +523,10 @@ def weigh(what: str, *arguments: str) -> list[float]:
         with open_store("another", "image", place):
             empty_one = [memory(kind) for kind in kinds]
         start = time.perf_counter()
-        with open_store("benchmark", "image", place):
+        with open_store("benchmark", "image", place) as opened:
             spent = time.perf_counter() - start
             full_one = [memory(kind) for kind in kinds]
+            del opened  # which was in memory until now
         return [spent, *(full - none for full, none in zip(full_one, empty_one, strict=True))]
     if what == "known":  # MB, seconds
         stored: Any = SimpleNamespace(name="stored", fingerprint="benchmark")
