@@ -26,8 +26,8 @@ from crl.basis import TextBasis
 from crl.images import Crop, RemoteFile, UnreadableImage, file_of, open_image
 from crl.projection import l2
 from crl.run.cache import EMBEDDINGS, Store, content_digest, digest_array, open_store
+from crl.run.digests import DIGEST
 from crl.run.errors import UserError
-from crl.run.index import DIGEST
 from crl.run.progress import progress
 from crl.vlm import VLM
 

@@ -7,7 +7,7 @@ shard has a checksum, which is compared when it is read: a damaged one is set as
 held is computed again. A complete cache can be used where nothing can be written.
 
 Many small shards are merged into few large ones. In memory are the digests and their places, 24
-bytes per row (`crl.run.index`), a few megabytes of the shard that is being read, and a whole one
+bytes per row (`crl.run.digests`), a few megabytes of the shard that is being read, and a whole one
 only while it is written.
 """
 
@@ -25,9 +25,9 @@ from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from crl.run.digests import DIGEST, DigestIndex
 from crl.run.errors import UserError
 from crl.run.files import atomic_path, remove_leftovers
-from crl.run.index import DIGEST, Index
 
 # The most that a kill can cost. A fixed number of whole batches, so that a resumed run makes the
 # same batches and gives exactly the same numbers.
@@ -155,9 +155,9 @@ class Store:
 
     # ---- the index: which file, by its number, and which row ----
 
-    def _without_shards(self) -> tuple[dict[int, Path], Index]:
+    def _without_shards(self) -> tuple[dict[int, Path], DigestIndex]:
         files: dict[int, Path] = {}
-        index = Index()
+        index = DigestIndex()
         if self.embeddings:
             from crl.run.parquet import read_digests, read_manifest  # takes a while to import
 
@@ -306,7 +306,7 @@ class Store:
                 file.unlink(missing_ok=True)
 
 
-def _enter(files: dict[int, Path], index: Index, digests: dict[Path, np.ndarray]) -> None:
+def _enter(files: dict[int, Path], index: DigestIndex, digests: dict[Path, np.ndarray]) -> None:
     """Give each file a number, and its digests (N,) their places."""
     places = []
     for number, (file, rows) in enumerate(digests.items(), start=max(files, default=-1) + 1):

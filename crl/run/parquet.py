@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, Field, PositiveInt, ValidationError
 
+from crl.run.digests import DIGEST
 from crl.run.errors import UserError, explain
-from crl.run.index import DIGEST
 
 FORMAT = "crl-parquet-1"
 

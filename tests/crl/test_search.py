@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
-from crl import search as module
 from crl.projection import ConditionalProjection, l2
 from crl.run.errors import UserError
 from crl.search import (
@@ -21,20 +20,23 @@ from crl.search import (
     Index,
     build_faiss,
     build_index,
-    factors,
-    faiss_settings,
-    points,
     sample,
     search,
     stream_clusters,
 )
+from crl.search import approximate as of_faiss
+from crl.search import clusters as of_clusters
+from crl.search import exact as of_search
+from crl.search import index as of_index
+from crl.search.approximate import faiss_settings
+from crl.search.exact import factors, points
 
 D = 24
 
 
 @pytest.fixture(autouse=True)
 def few_rows_at_once(monkeypatch):
-    monkeypatch.setattr(module, "ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(of_search, "ROWS_AT_ONCE", 7)
 
 
 def vectors(*shape: int, seed: int = 0) -> np.ndarray:
@@ -128,7 +130,7 @@ def test_the_best_of_all_scores(n, d, texts, queries, normalise, whole, half, we
 @pytest.mark.parametrize("kind", ["usual", "orthogonal", "copies", "against"])
 def test_a_first_pass_with_few_columns_loses_nothing(monkeypatch, kind, sign):
     """Rows for which the bounds of the first pass are loose, or of the wrong sign."""
-    monkeypatch.setattr(module, "ROWS_AT_ONCE", 100)
+    monkeypatch.setattr(of_search, "ROWS_AT_ONCE", 100)
     n, text = 2_000, like_a_vlm(50, 1)
     image = like_a_vlm(n, 0)
     shared = factors(fitted(text, image))[2][0]
@@ -140,10 +142,10 @@ def test_a_first_pass_with_few_columns_loses_nothing(monkeypatch, kind, sign):
         image = -image
     query = sign * like_a_vlm(3, 5)
     c = criterion(text, image, query)
-    assert len(module._bounds(c, "cpu")) == 2
+    assert len(of_search._bounds(c, "cpu")) == 2
     scores = written_out(image, query, [c])
-    for bound in module._bounds(c, "cpu"):
-        low, high = (side.T.numpy() for side in bound(module._tensor(image, "cpu")))
+    for bound in of_search._bounds(c, "cpu"):
+        low, high = (side.T.numpy() for side in bound(of_search._tensor(image, "cpu")))
         assert (low <= scores).all() and (scores <= high).all()
     must_be_the_best(search(image, [c], 20), scores, np.arange(n), 20)
     c = Criterion(c.projection, c.query[:1])
@@ -156,24 +158,24 @@ def test_a_negative_weight_and_few_columns():
         criterion(like_a_vlm(50, 1), image, query),
         criterion(like_a_vlm(60, 2), image, query, weight=-0.5),
     ]
-    scores, x = written_out(image, query, criteria), module._tensor(image, "cpu")
-    each = [module._bounds(c, "cpu")[0](x) for c in criteria]
-    low, high = (side.T.numpy() for side in module._weighted(each, [2 / 3, -1 / 3]))
+    scores, x = written_out(image, query, criteria), of_search._tensor(image, "cpu")
+    each = [of_search._bounds(c, "cpu")[0](x) for c in criteria]
+    low, high = (side.T.numpy() for side in of_search._weighted(each, [2 / 3, -1 / 3]))
     assert (low <= scores).all() and (scores <= high).all()
     must_be_the_best(search(image, criteria, 20), scores, np.arange(1_000), 20)
 
 
 def test_bounds_hold_and_a_few_columns_leave_few_rows(monkeypatch):
-    monkeypatch.setattr(module, "ROWS_AT_ONCE", 1_000)
+    monkeypatch.setattr(of_search, "ROWS_AT_ONCE", 1_000)
     image, text, query = like_a_vlm(20_000, 0), like_a_vlm(50, 1), like_a_vlm(2, 5)
     for normalise in ("l2", "posterior"):
         c = criterion(text, image, query, normalise)
-        for bound in module._bounds(c, "cpu"):
-            low, high = (side.T.numpy() for side in bound(module._tensor(image, "cpu")))
+        for bound in of_search._bounds(c, "cpu"):
+            low, high = (side.T.numpy() for side in bound(of_search._tensor(image, "cpu")))
             scores = written_out(image, query, [c])
             assert (low <= scores).all() and (scores <= high).all()
         assert np.max(high - low) < 0.01  # of the last pass
-        with patch.object(module, "_scores", wraps=module._scores) as scored:
+        with patch.object(of_search, "scores", wraps=of_search.scores) as scored:
             search(image, [c], 10)
         assert sum(len(call.args[0]) for call in scored.call_args_list) < 1_000
 
@@ -281,7 +283,7 @@ def parts(image: np.ndarray, count: int = 7):
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_an_index_holds_names_and_unit_rows(tmp_path, monkeypatch, dtype):
-    monkeypatch.setattr(module, "SAMPLE", 10)  # names in a group
+    monkeypatch.setattr(of_index, "NAMES_AT_ONCE", 10)  # names in a group
     image = 9 * vectors(25, D)
     build_index(tmp_path / "index", parts(image), "vlm-1", dtype)
     index = Index.open(tmp_path / "index", "vlm-1")
@@ -399,9 +401,9 @@ def faiss():
 @pytest.mark.parametrize("normalise", ["l2", "posterior"])
 @pytest.mark.parametrize(("settings", "lists"), [("Flat", 0), ("PCAR8,IVF16,PQ4x4", 16)])
 def test_faiss_finds_nearly_the_same(faiss, monkeypatch, capsys, normalise, settings, lists):
-    monkeypatch.setattr(module, "ROWS_AT_ONCE", 500)
-    monkeypatch.setattr(module, "PROBES", 4)
-    monkeypatch.setattr(module, "faiss_settings", lambda rows, width: (settings, lists))
+    monkeypatch.setattr(of_search, "ROWS_AT_ONCE", 500)
+    monkeypatch.setattr(of_faiss, "PROBES", 4)
+    monkeypatch.setattr(of_faiss, "faiss_settings", lambda rows, width: (settings, lists))
     image = like_a_vlm(4_000, 0)
     projection = fitted(like_a_vlm(40, 1), image, normalise)
     built = build_faiss(image, projection)
@@ -472,8 +474,8 @@ def groups(each: int, number: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("normalise", ["l2", "posterior"])
 def test_clusters_in_mini_batches_are_those_of_kmeans(monkeypatch, normalise):
-    monkeypatch.setattr(module, "ROWS_AT_ONCE", 100)
-    monkeypatch.setattr(module, "BATCH", 200)
+    monkeypatch.setattr(of_search, "ROWS_AT_ONCE", 100)
+    monkeypatch.setattr(of_clusters, "BATCH", 200)
     image, truth = groups(100, 5)
     projection = fitted(vectors(40, D, seed=7), image, normalise)
     label = stream_clusters(image, projection, 5, seed=0)

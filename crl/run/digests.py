@@ -7,7 +7,7 @@ KEY = "S16"  # can be sorted, as V16 cannot; digests have one length, so zeros a
 RECENT = 30_000  # digests that may wait in a dict, which takes ten times the memory per digest
 
 
-class Index:
+class DigestIndex:
     """Digest of 16 bytes -> its place, two numbers: of a file, and of a row in it.
 
     Other threads may ask `digest in index` while one adds: what they read changes by one

@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crl.run import index as module
+from crl.run import digests as module
 from crl.run.cache import digest_array
-from crl.run.index import Index
+from crl.run.digests import DigestIndex
 
 # Few and alike: equal ones, ones that share 15 bytes, zeros at the end.
 digests = st.builds(
@@ -19,7 +19,7 @@ steps = st.lists(st.tuples(st.integers(0, 4), st.lists(digests, max_size=6)), ma
 
 @given(steps=steps, recent=st.integers(0, 12), forgotten=st.integers(0, 4) | st.none())
 def test_it_is_like_a_dict(steps, recent, forgotten):
-    index, expected = Index(), {}
+    index, expected = DigestIndex(), {}
     asked = [bytes([start]) * 15 + bytes([end]) for start in range(4) for end in range(4)]
     before, module.RECENT = module.RECENT, recent
     try:
@@ -40,7 +40,7 @@ def test_it_is_like_a_dict(steps, recent, forgotten):
 
 def test_a_look_up_in_another_thread_misses_nothing(monkeypatch):
     monkeypatch.setattr(module, "RECENT", 50)
-    rng, index = np.random.default_rng(0), Index()
+    rng, index = np.random.default_rng(0), DigestIndex()
     every = [row.tobytes() for row in rng.integers(0, 256, (20_000, 16), np.uint8)]
     added, missed = [0], []
 
@@ -63,7 +63,7 @@ def test_a_look_up_in_another_thread_misses_nothing(monkeypatch):
 
 def test_a_million_digests_take_24_bytes_each():
     rng = np.random.default_rng(0)
-    index = Index()
+    index = DigestIndex()
     index.add(np.frombuffer(rng.bytes(16_000_000), module.DIGEST),
               np.zeros((1_000_000, 2), np.int32))  # fmt: skip
     keys, places, recent = index._state
