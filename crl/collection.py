@@ -89,19 +89,22 @@ class Collection:
         return cls(listing.folder, files, found.image, found.digests, vlm, listing, unreadable)
 
     @classmethod
-    def load(cls, folder: Path | str, vlm: str | VLM = "clip") -> "Collection":
+    def load(cls, folder: Path | str, vlm: str | VLM | None = None) -> "Collection":
         """The images whose embeddings are in Parquet files, see `crl.run.parquet`; no image is
         read.
 
         Args:
-            vlm: the one that made them, which embeds the texts: a name, as in `load_vlm`, or a VLM.
+            vlm: the one that made them, which embeds the texts: a name, as in `load_vlm`, or a VLM;
+                None: as the manifest says.
 
         Raises:
             UserError: no such files, damaged ones, or ones of another VLM.
         """
         folder = Path(folder).expanduser()
-        vlm = load_vlm(vlm) if isinstance(vlm, str) else vlm
-        manifest = read_manifest(folder, vlm.fingerprint)
+        manifest = read_manifest(folder)
+        if vlm is None or isinstance(vlm, str):
+            vlm = load_vlm(vlm or manifest.vlm, precision=manifest.precision)
+        manifest.must_be_of(vlm.fingerprint, folder)
         digests = np.concatenate([read_digests(file) for file in manifest.files])
         if not len(digests):
             raise UserError(f"{folder} holds no embeddings of images")

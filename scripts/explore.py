@@ -58,7 +58,7 @@ def main(argv: list[str]) -> None:
         if is_embeddings(folder):
             photos = Collection.load(folder, args.vlm)
         else:
-            photos = Collection.embed(folder, args.vlm, batch_size=args.batch_size)
+            photos = Collection.embed(folder, args.vlm or "clip", batch_size=args.batch_size)
         print(one_line(f"{folder}: {len(photos.files):,} pictures, VLM {photos.vlm.name}"))
         print("".join(f"  {one_line(remark)}\n" for remark in photos.remarks()))
         views = [photos.under(bases[name], args.representation, name) for name in bases]
@@ -262,7 +262,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         default=os.environ.get("OPENAI_BASE_URL"),
         help="of the LLM: any OpenAI-compatible server (default: OPENAI_BASE_URL, or OpenAI's)",
     )
-    add("--vlm", default="clip", help="see the README (default: %(default)s)")
+    add("--vlm", help="see the README (default: clip; of embeddings the one that made them)")
     add("--representation", default="posterior", choices=get_args(Representation))
     add("--clusters", default=None, type=clusters, metavar="auto|K", help="default: auto")
     add("--out", type=Path, help="default: outputs/explore/<name of the folder>")

@@ -26,7 +26,7 @@ class Manifest(BaseModel):
     """What a folder of embeddings says of itself.
 
     Attributes:
-        fingerprint: of the VLM, whose name is `vlm`.
+        fingerprint: of the VLM, whose name is `vlm`, in that precision.
         shape: of one embedding: [D], or [Q, D].
         root: folder that relative paths start from; "": the working directory.
         files: the Parquet files, in the order of their names.
@@ -35,10 +35,23 @@ class Manifest(BaseModel):
     format: Literal["crl-parquet-1"]
     fingerprint: str
     vlm: str
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     dtype: Literal["float32", "float16"]
     shape: Annotated[list[PositiveInt], Field(min_length=1, max_length=2)]
     root: str = ""
     files: list[Path] = []
+
+    def must_be_of(self, fingerprint: str, folder: Path) -> None:
+        """
+        Raises:
+            UserError: the embeddings in `folder` are of another VLM than that of `fingerprint`.
+        """
+        if fingerprint != self.fingerprint:
+            raise UserError(
+                f"the embeddings in {folder} are of {self.vlm} in {self.precision}, fingerprint "
+                f"{self.fingerprint}; the VLM in use has {fingerprint}: use the same VLM and "
+                "precision"
+            )
 
 
 def is_embeddings(folder: Path) -> bool:
@@ -66,11 +79,8 @@ def read_manifest(folder: Path, fingerprint: str | None = None) -> Manifest:
         raise UserError(f"{folder} holds no embeddings: {file}: {error.strerror}") from error
     except ValidationError as error:
         raise UserError(f"{file} is not the manifest of embeddings: {explain(error)}") from error
-    if fingerprint not in (None, manifest.fingerprint):
-        raise UserError(
-            f"the embeddings in {folder} are of {manifest.vlm}, fingerprint {manifest.fingerprint};"
-            f" the VLM in use has {fingerprint}: use the same VLM and precision"
-        )
+    if fingerprint is not None:
+        manifest.must_be_of(fingerprint, folder)
     manifest.files = sorted(folder.glob("part-*.parquet"))
     if not manifest.files:
         raise UserError(f"{folder} holds no part-*.parquet with embeddings")

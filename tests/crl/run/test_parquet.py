@@ -11,6 +11,7 @@ from crl.collection import Collection
 from crl.embed import embed_images
 from crl.run.errors import UserError
 from crl.run.parquet import is_embeddings, read_digests, read_manifest, read_rows
+from crl.vlm import load_vlm
 
 
 @pytest.fixture
@@ -75,14 +76,14 @@ def test_a_collection_from_embeddings_alone(tmp_path, root):
 
 def test_a_collection_of_another_vlm(paths, tmp_path):
     write_parts(tmp_path / "parts", paths, direct(ToyVLM(), paths))
-    with pytest.raises(UserError, match="are of toy, fingerprint toy-1; the VLM in use has toy-2"):
+    with pytest.raises(UserError, match="are of toy in fp32, fingerprint toy-1; the VLM in use has toy-2"):
         Collection.load(tmp_path / "parts", ToyVLM("toy-2"))
 
 
 # ---- mistakes
 
 MISTAKES = {
-    "of toy, fingerprint other; the VLM in use has toy-1": {"fingerprint": "other"},
+    "of toy in fp32, fingerprint other; the VLM in use has toy-1": {"fingerprint": "other"},
     "manifest.json is not the manifest of embeddings: format": {"format": "crl-parquet-9"},
     "manifest.json is not the manifest of embeddings: dtype": {"dtype": "float64"},
     "manifest.json is not the manifest of embeddings: shape": {"shape": []},
@@ -137,3 +138,16 @@ def test_missing_things(paths, tmp_path):
         file.unlink()
     with pytest.raises(UserError, match="holds no part-"):
         read_manifest(tmp_path / "parts")
+
+
+def test_a_collection_takes_the_vlm_and_the_precision_of_its_manifest(tmp_path):
+    files = make_images(tmp_path / "images", 5)
+    vlm = load_vlm("demo", precision="bf16")
+    image = embed_images(vlm, files, cache=None).image
+    about = {"vlm": "demo", "precision": "bf16", "fingerprint": vlm.fingerprint}
+    write_parts(tmp_path / "parts", files, image, dtype="float16", **about)
+    photos = Collection.load(tmp_path / "parts")
+    assert photos.vlm.fingerprint == vlm.fingerprint != load_vlm("demo").fingerprint
+    assert photos.under("clevr4_color").x.shape[0] == 5
+    with pytest.raises(UserError, match="of demo in bf16, fingerprint"):
+        Collection.load(tmp_path / "parts", load_vlm("demo"))
