@@ -4,6 +4,7 @@
     python scripts/benchmark.py --only path step    # some of them
     python scripts/benchmark.py --genecis FOLDER    # with GeneCIS's focus_ and change_object.json
     python scripts/benchmark.py --quick             # tiny sizes, to see that it runs
+    python scripts/benchmark.py --only path trainings --precision bf16 --workers 16    # on a GPU
 
 Models have the real architecture (ViT-B/32) and random weights, which do not affect the speed.
 Where only memory or the number of encoded images is measured, a tiny model is used. Both sides of a
@@ -25,20 +26,22 @@ from measurements.common import QUICK, Bench, Sizes
 
 from crl.run.errors import ArgumentParser, UserError, nearest
 from crl.run.tables import aligned
+from crl.vlm.contract import PRECISIONS
 
 MEASUREMENTS: dict[str, Callable[[Bench], list[str]]] = {
     measure.__name__: measure
     for measure in (
         embedding.cache, embedding.path, embedding.posterior, embedding.explore,
         embedding.embedding_memory, tasks.ranking_memory, tasks.encodes, tasks.scoring,
-        tasks.ranking, tasks.step, scale.known, scale.store, scale.search, scale.ray,
+        tasks.ranking, tasks.step, tasks.trainings,
+        scale.known, scale.store, scale.search, scale.clusters, scale.ray,
     )
 }  # fmt: skip
 IN_OWN_PROCESS: dict[str, Callable[..., Any]] = {
     measure.__name__: measure
     for measure in (
         embedding.embed_many, tasks.rank_many, scale.find_known, scale.open_stored,
-        scale.write_index, scale.search_exactly, scale.search_otherwise,
+        scale.write_index, scale.search_exactly, scale.search_otherwise, scale.cluster_rows,
     )
 }  # fmt: skip
 NEED_GENECIS = {"encodes", "scoring"}
@@ -52,6 +55,8 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--only", nargs="+", metavar="NAME", help=f"of {', '.join(MEASUREMENTS)}")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs")
     parser.add_argument("--genecis", type=Path, metavar="FOLDER", help="its two object tasks")
+    parser.add_argument("--precision", choices=list(PRECISIONS), default="fp32", help="of `path`")
+    parser.add_argument("--workers", type=int, help="threads that decode images, of `path`")
     parser.add_argument("--in-own-process", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if arguments.in_own_process:
@@ -63,7 +68,7 @@ def main(argv: list[str]) -> None:
             raise UserError(f"unknown measurement {name!r}; {nearest(name, MEASUREMENTS)}")
     rows, sizes = [], QUICK if arguments.quick else Sizes()
     with tempfile.TemporaryDirectory() as work:
-        bench = Bench(Path(work), sizes, arguments.quick, arguments.genecis)
+        bench = Bench(Path(work), sizes, arguments)
         for name, measure in MEASUREMENTS.items():
             if arguments.only and name not in arguments.only:
                 continue

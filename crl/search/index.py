@@ -162,11 +162,8 @@ def build_index(
             _write_names(writer, names)
             writer.close()
             names_checksum = file_digest(table)
-            for old in (
-                "index.json",
-                "rows.f16",
-                "rows.f32",
-            ):  # never new rows with an old manifest
+            # New rows never have an old manifest.
+            for old in ("index.json", "rows.f16", "rows.f32"):
                 (folder / old).unlink(missing_ok=True)
         manifest = Manifest(
             fingerprint=fingerprint,

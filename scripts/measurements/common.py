@@ -1,5 +1,6 @@
 """What the measurements share: sizes, models, pictures, time and memory."""
 
+import argparse
 import json
 import statistics
 import subprocess
@@ -53,6 +54,7 @@ class Sizes:
     explored: int = 5000  # pictures for explore.py
     triplets: int = 8  # per step of stage 2
     steps: int = 8
+    trained: int = 600  # pictures of each training
     rounds: int = 3
 
 
@@ -71,6 +73,7 @@ QUICK = Sizes(
     explored=8,
     triplets=2,
     steps=2,
+    trained=150,
     rounds=1,
 )
 
@@ -78,8 +81,10 @@ QUICK = Sizes(
 class Bench:
     """The sizes, models and photos that measurements share; each is made at first use."""
 
-    def __init__(self, work: Path, sizes: Sizes, quick: bool, genecis: Path | None) -> None:
-        self.work, self.sizes, self.quick, self.genecis = work, sizes, quick, genecis
+    def __init__(self, work: Path, sizes: Sizes, arguments: argparse.Namespace) -> None:
+        self.work, self.sizes = work, sizes
+        self.quick, self.genecis = arguments.quick, arguments.genecis
+        self.precision, self.workers = arguments.precision, arguments.workers
 
     @cached_property
     def model(self) -> str:

@@ -52,7 +52,8 @@ def cache(bench: Bench) -> list[str]:
 
 
 def path(bench: Bench) -> list[str]:
-    vlm, batch, photos = load_vlm(bench.model), bench.sizes.batch, bench.photos
+    vlm, batch = load_vlm(bench.model, precision=bench.precision), bench.sizes.batch
+    photos = bench.photos
     pixels = torch.stack([vlm.preprocess(Image.open(file)) for file in photos[:batch]])
     pixels = pixels.to(vlm.device)
 
@@ -63,16 +64,16 @@ def path(bench: Bench) -> list[str]:
 
     def whole() -> None:
         with tempfile.TemporaryDirectory(dir=bench.work) as folder:
-            embed_images(vlm, photos, Path(folder), batch)
+            embed_images(vlm, photos, Path(folder), batch, bench.workers)
 
     there = embed_images(vlm, photos[:batch], None, batch).image
-    must_agree("the embedding path", there, vlm.encode_images(pixels).cpu().numpy(), 1e-4)
+    must_agree("the embedding path", there, vlm.encode_images(pixels).float().cpu().numpy(), 1e-4)
     bare_time, whole_time = in_turn(bench.sizes.rounds, bare, whole)
     rates = [len(photos) / t for t in (whole_time, bare_time)]
     return [
         "embedding path / bare forward",
         "read, decode, preprocess, forward, store; the model on ready tensors",
-        f"{rates[0]:.1f}, {rates[1]:.1f} images/s on 640x480",
+        f"{rates[0]:.1f}, {rates[1]:.1f} images/s on 640x480, {bench.precision}, {vlm.device.type}",
         f"{rates[0] / rates[1]:.2f} x",
     ]
 

@@ -21,7 +21,7 @@ from crl.embed import embed_images
 from crl.projection import ConditionalProjection, l2, project
 from crl.run.cache import SHARD, content_digest, open_store
 from crl.run.tables import aligned
-from crl.search import Criterion, Index, build_faiss, build_index, sample
+from crl.search import Criterion, Index, build_faiss, build_index, sample, stream_clusters
 from crl.search import search as find_rows
 from crl.vlm import load_vlm
 from measurements.common import (
@@ -39,6 +39,7 @@ RAY, FAISS = (importlib.util.find_spec(name) is not None for name in ("ray", "fa
 STORED_DIM = 64  # of the embeddings in a cache of millions: the memory does not depend on it
 SEARCHED = 512  # D of what is searched
 QUERIES = 16
+TEXTS, CLUSTERS = 200, 10  # of k-means
 OTHERS = ("numpy", "build", "faiss_per_s", "recall", "flat_per_s")
 HEAD = [
     "rows", "texts", "first", "queries/s", "posterior", "own MB", "MB",
@@ -243,6 +244,29 @@ def search_otherwise(folder: str, texts: str) -> dict[str, float]:
         query = paper.transform(queries)
         found["faiss_per_s"] = QUERIES / seconds(lambda: built.search(image, query, 10))
     return found
+
+
+def clusters(bench: Bench) -> list[str]:
+    count, folder = bench.sizes.clustered, bench.work / "clustered"
+    in_own_process("write_index", folder, count)
+    spent, peak = in_own_process("cluster_rows", folder)
+    shutil.rmtree(folder)
+    return [
+        f"peak memory of k-means of {count:,} images",
+        "growth of a process of its own, without mapped files: mini-batches over an index",
+        f"{CLUSTERS} clusters, {TEXTS} texts, D = {SEARCHED}: {spent:.1f} s",
+        f"{peak:.0f} MB",
+    ]
+
+
+def cluster_rows(folder: str) -> list[float]:
+    """Seconds, and MB by which the peak memory without mapped files grows."""
+    image, (paper, _) = criterion(Path(folder), TEXTS)
+    paper.fit(image[:1])
+    with peak_of_own_memory() as anonymous:
+        before = memory("RssAnon")
+        spent = seconds(lambda: stream_clusters(image, paper, CLUSTERS))
+    return [spent, max(anonymous) - before]
 
 
 def ray(bench: Bench) -> list[str]:

@@ -1,24 +1,31 @@
-"""The tasks: GeneCIS, mean average precision, and a training step."""
+"""The tasks: GeneCIS, mean average precision, and trainings."""
 
 import io
+import json
 import statistics
 import time
 from contextlib import redirect_stdout
 from functools import partial
+from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
+import make_demo_data
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from crl.projection import l2, project
+from crl.run.config import as_yaml, load_config
 from crl.vlm import LoadedVLM, load_trainable
+from fashion_retrieval import train_backbone, train_mlp, train_rival
 from fashion_retrieval.heads import Heads
 from fashion_retrieval.method import TripletSampler, retrieval_precision, triplet_loss
 from fashion_retrieval.networks import ConditionalNetwork
 from fashion_retrieval.train_backbone import trainable_tower
 from fashion_retrieval.trainers import NetworkConfig, NetworkTrainer, TrainingData
 from measurements.common import (
+    BENCHMARK,
     Bench,
     draw,
     in_own_process,
@@ -27,6 +34,7 @@ from measurements.common import (
     peak_memory,
     seconds,
 )  # fmt: skip
+from similarity_retrieval import mine_triplets, train_combiner
 from similarity_retrieval.datasets import Templates, load
 from similarity_retrieval.inputs import EvaluateConfig, load_inputs
 from similarity_retrieval.method import Features, baseline_scores, crl_scores, target_ranks
@@ -238,3 +246,58 @@ def step(bench: Bench) -> list[str]:
         sides,
         f"{whole / bare_time:.2f} x",
     ]
+
+
+STAGES = (  # configuration in configs/demo, its class, what runs it, its folder in outputs
+    ("mine", mine_triplets.MineConfig, mine_triplets.mine_triplets, "triplets"),
+    ("combiner", train_combiner.TrainConfig, train_combiner.train, "combiner"),
+    ("garments_mlp", train_mlp.MlpConfig, train_mlp.train, "fashion_mlp"),
+    ("garments_backbone", train_backbone.BackboneConfig, train_backbone.train, "fashion_backbone"),
+    ("garments_csn", train_rival.RivalConfig, train_rival.train, "fashion_rivals"),
+)
+
+
+def trainings(bench: Bench) -> list[str]:
+    data = bench.work / "drawn"
+    for world in ("scenes", "garments"):
+        make_demo_data.make(world, data, bench.sizes.trained, seed=0, workers=0)
+    full, half = (an_epoch_of_each(data, bench.work, p) for p in ("fp32", "bf16"))
+    each = [
+        f"{name} {full[name][0]:.1f}, {half[name][0]:.1f} s, loss {full[name][1]:.4f}, "
+        f"{half[name][1]:.4f}"
+        for name in full
+    ]
+    times = [sum(seconds for seconds, _ in side.values()) for side in (full, half)]
+    return [
+        "four trainings, fp32 / bf16",
+        "an epoch of each, with the demo VLM: seconds, and the mean loss of its steps",
+        "; ".join(each),
+        f"{times[0] / times[1]:.2f} x",
+    ]
+
+
+def an_epoch_of_each(data: Path, work: Path, precision: str) -> dict[str, tuple[float, float]]:
+    """Training: seconds, and the mean loss."""
+    out, scenes, found = work / precision, data / "genecis/coco", {}
+    usual = {"outputs": out, "precision": precision, "epochs": 1}
+    clothes = usual | {"root": data / "garments", "triplets": 960}
+    triplets = out / "triplets/demo/triplets.jsonl"
+    graphs = scenes / "annotations/relations_train2017.jsonl"
+    changed: dict[str, dict[str, Any]] = {
+        "mine": {"outputs": out, "graphs": graphs, "samples": 2000},
+        "combiner": usual | {"triplets": triplets, "images": scenes},
+        "garments_mlp": clothes,
+        "garments_backbone": clothes | {"heads": out / "fashion_mlp/demo"},
+        "garments_csn": clothes,
+    }
+    for name, kind, run, folder in STAGES:
+        values = {k: str(v) if isinstance(v, Path) else v for k, v in changed[name].items()}
+        overrides = [f"{key}={as_yaml(value)}" for key, value in values.items()]
+        file = BENCHMARK.parent.parent / f"configs/demo/{name}.yaml"
+        config: Any = load_config(kind, ["--config", str(file), *overrides], "")  # type: ignore[type-var]
+        with redirect_stdout(io.StringIO()):
+            spent = seconds(partial(run, config))
+        if name != "mine":
+            results = json.loads((out / folder / "demo/results.json").read_text())
+            found[name] = spent, results["losses"][-1]
+    return found

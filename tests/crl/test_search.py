@@ -162,6 +162,9 @@ def test_a_negative_weight_and_few_columns():
     each = [of_search._bounds(c, "cpu")[0](x) for c in criteria]
     low, high = (side.T.numpy() for side in of_search._weighted(each, [2 / 3, -1 / 3]))
     assert (low <= scores).all() and (scores <= high).all()
+    low, high = (side.T.numpy() for side in of_search._weighted(each[1:], [-1.0]))
+    scores_of_other = written_out(image, query, criteria[1:])  # its weight makes them negative
+    assert (low <= scores_of_other).all() and (scores_of_other <= high).all()
     must_be_the_best(search(image, criteria, 20), scores, np.arange(1_000), 20)
 
 
@@ -335,6 +338,16 @@ def test_an_index_that_is_half_written_is_never_opened(tmp_path):
             Index.open(folder)
         (folder / name).write_bytes(content)
     assert len(Index.open(folder)) == 25
+
+
+def test_new_rows_never_have_an_old_manifest(tmp_path):
+    folder = tmp_path / "index"
+    build_index(folder, parts(vectors(25, D)), "vlm-1")
+    stopped = patch.object(of_index, "write_text", side_effect=KeyboardInterrupt)
+    with stopped, pytest.raises(KeyboardInterrupt):
+        build_index(folder, parts(vectors(25, D, seed=1)), "vlm-1")
+    with pytest.raises(UserError, match="there is no complete index in"):
+        Index.open(folder)
 
 
 def test_a_damaged_index_is_one_clear_line(tmp_path):

@@ -76,7 +76,7 @@ def test_a_collection_from_embeddings_alone(tmp_path, root):
 
 def test_a_collection_of_another_vlm(paths, tmp_path):
     write_parts(tmp_path / "parts", paths, direct(ToyVLM(), paths))
-    with pytest.raises(UserError, match="are of toy in fp32, fingerprint toy-1; the VLM in use has toy-2"):
+    with pytest.raises(UserError, match="fingerprint toy-1; the VLM in use has toy-2"):
         Collection.load(tmp_path / "parts", ToyVLM("toy-2"))
 
 
