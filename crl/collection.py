@@ -112,7 +112,7 @@ class Collection:
         files: list[Path] = []
         for paths, rows in (group for file in manifest.files for group in read_rows(file)):
             image[len(files) : len(files) + len(rows)] = rows.reshape(-1, *manifest.shape)
-            files += [Path(manifest.root, path).absolute() for path in paths.to_pylist()]
+            files += [_place(path, manifest.root) for path in paths.to_pylist()]
         # What the first and the last name in order begin with, all do.
         ends = min(files, key=str), max(files, key=str)
         above = Path(os.path.commonpath([file.parent for file in ends]))
@@ -207,6 +207,11 @@ class Collection:
             hint = hint if hint.startswith("did") else "images.csv has their names"
             raise UserError(f"{shown(Path(name))} is no image of {shown(self.folder)}; {hint}")
         return place
+
+
+def _place(path: str, root: str) -> Path:
+    """Where an image of a manifest is; one of an object store keeps its name."""
+    return Path(path) if "://" in path else Path(root, path).absolute()
 
 
 def _universal(image: np.ndarray) -> np.ndarray:

@@ -1,8 +1,11 @@
 """Embeddings in Parquet files: the same as those of the cache, and one line for every mistake."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from parquet_files import write_parts
 from toy_vlm import DIM, ToyVLM, direct, make_images
@@ -151,3 +154,17 @@ def test_a_collection_takes_the_vlm_and_the_precision_of_its_manifest(tmp_path):
     assert photos.under("clevr4_color").x.shape[0] == 5
     with pytest.raises(UserError, match="of demo in bf16, fingerprint"):
         Collection.load(tmp_path / "parts", load_vlm("demo"))
+
+
+def test_a_collection_of_an_object_store_keeps_its_names(tmp_path):
+    files = make_images(tmp_path / "images", 3)
+    folder = tmp_path / "parts"
+    write_parts(folder, files, direct(ToyVLM(), files))
+    for part in folder.glob("*.parquet"):
+        table = pq.read_table(part)
+        names = [f"s3://bucket/some/{Path(path).name}" for path in table["path"].to_pylist()]
+        table = table.set_column(0, "path", pa.array(names))
+        pq.write_table(table, part)
+    photos = Collection.load(folder, ToyVLM())
+    assert photos.names == [file.name for file in files]
+    assert len(photos.thumbnails) == 3
