@@ -258,7 +258,8 @@ STAGES = (  # configuration in configs/demo, its class, what runs it, its folder
 
 
 def trainings(bench: Bench) -> list[str]:
-    data = bench.work / "drawn"
+    data = bench.work / "worlds"
+    data.mkdir()
     for world in ("scenes", "garments"):
         make_demo_data.make(world, data, bench.sizes.trained, seed=0, workers=0)
     full, half = (an_epoch_of_each(data, bench.work, p) for p in ("fp32", "bf16"))
