@@ -23,7 +23,7 @@ from measurements.common import (
     must_agree,
     peak_memory,
     seconds,
-)  # fmt: skip
+)
 
 TEXTS = 97  # K
 

@@ -33,7 +33,7 @@ from measurements.common import (
     peak_memory,
     peak_of_own_memory,
     seconds,
-)  # fmt: skip
+)
 
 RAY, FAISS = (importlib.util.find_spec(name) is not None for name in ("ray", "faiss"))
 STORED_DIM = 64  # of the embeddings in a cache of millions: the memory does not depend on it

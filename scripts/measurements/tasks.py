@@ -33,7 +33,7 @@ from measurements.common import (
     must_agree,
     peak_memory,
     seconds,
-)  # fmt: skip
+)
 from similarity_retrieval import mine_triplets, train_combiner
 from similarity_retrieval.datasets import Templates, load
 from similarity_retrieval.inputs import EvaluateConfig, load_inputs
