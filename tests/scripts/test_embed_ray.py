@@ -467,7 +467,7 @@ def test_two_workers_a_killed_worker_and_a_second_run(world):
     assert manifest == {
         **{"format": "crl-parquet-1", "fingerprint": "toy-1", "vlm": "slow_vlm:Slow"},
         **{"precision": "fp32", "dtype": "float32", "shape": [DIM], "preprocessing": '"4 x 4"'},
-        **{"images": 80, "batch_size": BATCH},
+        **{"images": 80, "batch_size": BATCH, "root": str(world.out.parent / "images")},
     }
     times = {file: file.stat().st_mtime_ns for file in world.out.glob("part-*")}
     code, out, errors = world.finish(world.start())
