@@ -9,30 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from crl.basis import TextBasis
-    from crl.collection import Collection
-    from crl.criteria import rank_criteria
     from crl.embed import embed_images, embed_texts
+    from crl.explore.collection import Collection
+    from crl.explore.criteria import rank_criteria
     from crl.images import Crop, image_files
-    from crl.projection import ConditionalProjection, weighted, weighted_similarity
+    from crl.projection import ConditionalProjection
+    from crl.representations import represent
+    from crl.representations.weighted import weighted, weighted_similarity
     from crl.vlm import VLM, load_vlm
 
-__all__ = [
-    "VLM",
-    "Collection",
-    "ConditionalProjection",
-    "Crop",
-    "TextBasis",
-    "embed_images",
-    "embed_texts",
-    "image_files",
-    "load_vlm",
-    "rank_criteria",
-    "weighted",
-    "weighted_similarity",
-]
 MODULES = {
     "VLM": "vlm",
-    "Collection": "collection",
+    "Collection": "explore.collection",
     "ConditionalProjection": "projection",
     "Crop": "images",
     "TextBasis": "basis",
@@ -40,10 +28,12 @@ MODULES = {
     "embed_texts": "embed",
     "image_files": "images",
     "load_vlm": "vlm",
-    "rank_criteria": "criteria",
-    "weighted": "projection",
-    "weighted_similarity": "projection",
+    "rank_criteria": "explore.criteria",
+    "represent": "representations",
+    "weighted": "representations.weighted",
+    "weighted_similarity": "representations.weighted",
 }
+__all__ = [*MODULES]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:

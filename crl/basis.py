@@ -71,7 +71,7 @@ class TextBasis(BaseModel):
         return [self.vlm_prompt.replace("{text}", text) for text in self.texts]
 
     @property
-    def hash(self) -> str:
+    def digest(self) -> str:
         """Changes whenever the K sentences or their order change."""
         return hashlib.sha256("\n".join(self.prompts).encode()).hexdigest()[:16]
 

@@ -1,11 +1,10 @@
 """Images or texts -> embeddings: batched, resumable; each distinct image or text is encoded once.
 
-    I = embed_images(vlm, paths).image    # (N, D)
-    T = embed_texts(vlm, basis.prompts)   # (K, D)
+    I = embed_images(vlm, paths).image    # (N, D), unit rows
+    T = embed_texts(vlm, basis.prompts)   # (K, D), unit rows
 
-Embeddings are not L2-normalised. They are kept in a cache (`crl.run.cache`). The key is the VLM's
-fingerprint and the content of the image or text. The content of a crop is that of its file, and the
-box.
+Embeddings are kept in a store (`crl.run.store`), identified by the VLM's fingerprint and the
+content of the image or text. The content of a crop is that of its file, and the box.
 """
 
 import os
@@ -24,11 +23,11 @@ from torch import Tensor
 
 from crl.basis import TextBasis
 from crl.images import Crop, RemoteFile, UnreadableImage, file_of, open_image
-from crl.projection import l2
-from crl.run.cache import EMBEDDINGS, Store, content_digest, digest_array, open_store
-from crl.run.digests import DIGEST
+from crl.projection import l2, parts
 from crl.run.errors import UserError
 from crl.run.progress import progress
+from crl.run.results import digest
+from crl.run.store import EMBEDDINGS, Store, content_digest, digest_array, open_store
 from crl.vlm import VLM
 
 Embeddable = Path | RemoteFile | Crop
@@ -36,11 +35,13 @@ AHEAD = 128  # images that are read and decoded in advance
 
 
 class NoneReadable(UserError):
-    """None of the images can be read; `unreadable`: image -> why."""
+    """None of the images can be read; `unreadable`: image -> reason."""
 
     def __init__(self, unreadable: dict[Embeddable, str], images: int) -> None:
-        first, why = next(iter(unreadable.items()))
-        super().__init__(f"none of {images} images can be read, the first: {file_of(first)}: {why}")
+        first, reason = next(iter(unreadable.items()))
+        super().__init__(
+            f"none of {images} images can be read, the first: {file_of(first)}: {reason}"
+        )
         self.unreadable = unreadable
 
 
@@ -49,18 +50,23 @@ class ImageEmbeddings:
     """The result of `embed_images`.
 
     Attributes:
-        image: (N, D) float32, or (N, Q, D) for a VLM with Q query vectors; not normalised; a
-            memory map, so that only the rows in use take memory.
+        image: I, (N, D) float32, or (N, Q, D) for a VLM with Q query vectors; unit rows, or as the
+            VLM gives them (`raw`); a memory map, so that only the rows in use take memory.
         kept: (N,) index of the given image of each row: all images, unless unreadable ones were
             skipped.
         digests: (N,) digests of the contents, dtype V16; copies of an image have the same one.
-        unreadable: skipped image -> why it cannot be read.
+        unreadable: skipped image -> reason.
     """
 
     image: np.ndarray
     kept: np.ndarray
     digests: np.ndarray
     unreadable: dict[Embeddable, str]
+
+    @property
+    def content(self) -> str:
+        """16 hex digits that change whenever an image or their order does."""
+        return digest(self.digests.view(np.uint8))
 
 
 def embed_images(
@@ -71,7 +77,7 @@ def embed_images(
     workers: int | None = None,
     unreadable: Literal["error", "skip"] = "error",
     single: bool = False,
-    embeddings: Path | None = None,
+    raw: bool = False,
 ) -> ImageEmbeddings:
     """Embed image files and crops. An image that is named twice, or copied, is encoded once.
 
@@ -82,108 +88,112 @@ def embed_images(
         unreadable: `error` stops at an image that cannot be decoded and names it; `skip` leaves
             such images out, with a warning that says how many.
         single: refuse a VLM that gives several vectors per image, after the first batch.
-        embeddings: folder of Parquet files, see `crl.run.parquet`; what they hold is not computed.
+        raw: rows as the VLM gives them, where a method needs their lengths.
 
     Raises:
-        UserError: no images, a missing file, an unreadable image, or too many vectors; embeddings
-            of another VLM, or damaged ones.
+        UserError: no images, a missing file, an unreadable image, or too many vectors; a VLM that
+            does not give the same twice.
     """
     if len(images) == 0:
         raise UserError("there are no images to embed")
-    # An image is told by its place in `images`, the first one if it is named twice. So a million
-    # images take a few arrays, not a million objects.
+    # An image is identified by its place in `images`, the first one if it is named twice. So a
+    # million images take a few arrays, not a million objects.
     first = _first_places(lambda i: _name(images[i]), len(images))
     distinct = np.flatnonzero(first == np.arange(len(images)))
     readable = np.ones(len(images), bool)
     failures: dict[Embeddable, str] = {}
     for i in map(int, distinct):
-        if why := _no_file(file_of(_image(images[i]))):
-            failures[_image(images[i])], readable[i] = why, False
+        if reason := _no_file(file_of(_image(images[i]))):
+            failures[_image(images[i])], readable[i] = reason, False
     if failures and unreadable == "error":
         raise _unreadable(failures)
-    digests = np.zeros(len(images), DIGEST)
+    digests = np.zeros(len(images), "V16")
 
-    with open_store(vlm.fingerprint, "image", cache, embeddings) as store:
+    with open_store(vlm, "image", cache) as store:
 
-        def new_pixels(waiting: set[bytes]) -> Iterator[tuple[bytes, Tensor]]:
-            """Digest and pixels (3, H, W) of each image that is neither stored nor waiting."""
+        in_batch: set[bytes] = set()  # digests of the batch that is being filled
+
+        def new_pixels() -> Iterator[tuple[bytes, Tensor]]:
+            """Digest and pixels (3, H, W) of each image that is not stored, once."""
             todo = distinct[readable[distinct]]
-            bar = progress(label=f"images, {vlm.name}", unit="images", total=len(todo))
-            with bar:
-                for i, digest, found in _read_ahead(vlm, images, todo, store, workers):
+            with progress(label=f"images, {vlm.name}", unit="images", total=len(todo)) as bar:
+                for i, content, pixels in _read_ahead(vlm, images, todo, store, workers):
                     bar.update()
-                    if isinstance(found, str):
-                        failures[_image(images[i])], readable[i] = found, False
+                    if isinstance(pixels, str):
+                        failures[_image(images[i])], readable[i] = pixels, False
                         if unreadable == "error":
                             raise _unreadable(failures)
                         continue
-                    digests[i] = digest
-                    if found is not None and digest not in waiting and digest not in store:
-                        waiting.add(digest)
-                        yield digest, found
+                    digests[i] = content
+                    if pixels is not None and content not in in_batch and content not in store:
+                        in_batch.add(content)
+                        yield content, pixels
 
-        def encoded() -> Iterator[tuple[list[bytes], np.ndarray]]:
-            waiting: set[bytes] = set()  # for the shard that is being filled
-            new = new_pixels(waiting)
+        def encode_missing() -> None:
+            new = new_pixels()
             while batch := list(islice(new, batch_size)):
                 pixels = torch.stack([pixels for _, pixels in batch])  # (B, 3, H, W)
-                embedded = vlm.encode_images(pixels).float().cpu().numpy()
-                yield [digest for digest, _ in batch], checked(embedded)
-                waiting.difference_update([digest for digest in waiting if digest in store])
+                rows = vlm.encode_images(pixels).float().cpu().numpy()  # (B, D) or (B, Q, D)
+                one_vector(rows)
+                store.append([content for content, _ in batch], rows)
+                in_batch.clear()
 
-        def checked(embeddings: np.ndarray) -> np.ndarray:
-            if single and embeddings.ndim != 2:
+        def one_vector(rows: np.ndarray) -> np.ndarray:
+            if single and rows.ndim != 2:
                 raise UserError(
-                    f"{vlm.name} gives {embeddings.shape[1]} vectors per image and one is needed; "
-                    "use a VLM of the CLIP kind"
+                    f"{vlm.name} gives {rows.shape[1]} vectors per image and one is needed; use a "
+                    "VLM of the CLIP kind"
                 )
-            return embeddings
+            return rows
 
-        found = None
-        while found is None:  # again if a shard is damaged
-            store.add_all(encoded())
-            kept = np.flatnonzero(readable[first])
-            if len(kept) == 0:
+        def rows() -> np.ndarray | None:
+            encode_missing()
+            if not readable.any():
                 raise NoneReadable(failures, len(images))
-            of_rows = digests[first[kept]]
-            found = store.gather(of_rows)
+            return store.gather(digests[first[readable[first]]])
+
+        image = one_vector(_complete(rows))
+        kept = np.flatnonzero(readable[first])
         if len(kept) < len(images):
             warnings.warn(
                 f"{len(images) - len(kept)} of {len(images)} images could not be read and were "
                 f"left out, the first: {file_of(next(iter(failures)))}",
                 stacklevel=2,
             )
-        return ImageEmbeddings(checked(found), kept, of_rows, failures)
+        return ImageEmbeddings(_unit(image, raw), kept, digests[first[kept]], failures)
 
 
 def embed_texts(
-    vlm: VLM, texts: Sequence[str], cache: Path | None = EMBEDDINGS, batch_size: int = 256
+    vlm: VLM,
+    texts: Sequence[str],
+    cache: Path | None = EMBEDDINGS,
+    batch_size: int = 256,
+    raw: bool = False,
 ) -> np.ndarray:
-    """Embed sentences: (K, D) float32, not normalised, in the order given.
+    """Embed sentences: T (K, D) float32, in the order given; unit rows, or as the VLM gives them.
 
     Args:
-        cache: as for `embed_images`.
+        cache, raw: as for `embed_images`.
     """
     if len(texts) == 0:
         raise UserError("there are no texts to embed")
     digests = [content_digest(text.encode()) for text in texts]
     sentence = dict(zip(digests, texts, strict=True))
-    with open_store(vlm.fingerprint, "text", cache) as store:
-        found = None
-        while found is None:  # again if a shard is damaged
+    with open_store(vlm, "text", cache) as store:
+
+        def rows() -> np.ndarray | None:
             todo = store.missing(digests)
             batches = [todo[i : i + batch_size] for i in range(0, len(todo), batch_size)]
-            bar = progress(batches, label=f"texts, {vlm.name}", unit="batches")
-            store.add_all(
-                (batch, vlm.encode_texts([sentence[d] for d in batch]).float().cpu().numpy())
-                for batch in bar
-            )
-            found = store.gather(digest_array(digests))
-        return found
+            for batch in progress(batches, label=f"texts, {vlm.name}", unit="batches"):
+                embedded = vlm.encode_texts([sentence[content] for content in batch])
+                store.append(batch, embedded.float().cpu().numpy())
+            return store.gather(digest_array(digests))
+
+        return np.asarray(_unit(_complete(rows), raw))
 
 
 def embed_basis(vlm: VLM, basis: TextBasis, cache: Path | None = EMBEDDINGS) -> np.ndarray:
-    """T of a basis: (K, D) float32, not normalised.
+    """T of a basis: (K, D) float32, unit rows.
 
     Raises:
         UserError: as in `checked_basis`.
@@ -193,16 +203,35 @@ def embed_basis(vlm: VLM, basis: TextBasis, cache: Path | None = EMBEDDINGS) -> 
 
 
 def checked_basis(where: str, text: np.ndarray) -> np.ndarray:
-    """T (K, D), if its texts can tell images apart; `where` begins the message if not.
+    """T (K, D), unit rows, if its texts can tell images apart; `where` begins the message if not.
 
     Raises:
         UserError: fewer than two texts, or all have the same embedding.
     """
     if len(text) < 2:  # a row of one number has no standard deviation
         raise UserError(f"{where} needs 2 texts or more")
-    if np.ptp(l2(np.asarray(text)), axis=0).max() < 1e-6:  # nor has a row of equal numbers
+    if np.ptp(text, axis=0).max() < 1e-6:  # nor has a row of equal numbers
         raise UserError(f"{where}: its texts all look the same to the VLM; use other texts")
     return text
+
+
+def _complete(rows: Callable[[], np.ndarray | None]) -> np.ndarray:
+    """The rows; computed a second time if some were damaged.
+
+    Raises:
+        UserError: they are incomplete again.
+    """
+    for _ in range(3):
+        if (complete := rows()) is not None:
+            return complete
+    raise UserError("embeddings that were just written cannot be read back; check the disk")
+
+
+def _unit(rows: np.ndarray, raw: bool) -> np.ndarray:
+    """The rows scaled to unit length, in place."""
+    for some in () if raw else parts(len(rows)):
+        rows[some] = l2(rows[some])
+    return rows
 
 
 def _image(image: Embeddable | str) -> Embeddable:
@@ -228,9 +257,9 @@ def _first_places(name: Callable[[int], Hashable], count: int) -> np.ndarray:
     shared[1:] |= same
     shared[:-1] |= same
     for _, numbers in groupby(order[shared], hashes.__getitem__):
-        found: dict[Hashable, int] = {}  # different names may have the same hash
+        earliest: dict[Hashable, int] = {}  # different names may have the same hash
         for i in numbers:
-            first[i] = found.setdefault(name(i), i)
+            first[i] = earliest.setdefault(name(i), i)
     return first
 
 
@@ -242,15 +271,17 @@ def _no_file(file: Path | RemoteFile) -> str:
 
 
 def _unreadable(failures: dict[Embeddable, str]) -> UserError:
-    (image, why), *others = failures.items()
+    (image, reason), *others = failures.items()
     more = f" ({len(others)} more like it)" if others else ""
     return UserError(
-        f"cannot read the image {file_of(image)}: {why}{more}; mend or remove it, or set "
+        f"cannot read the image {file_of(image)}: {reason}{more}; mend or remove it, or set "
         "unreadable=skip"
     )
 
 
-Found = tuple[int, bytes, Tensor | str | None]  # place of the image, digest, what was found
+# Place of the image, digest of its content, and its pixels (3, H, W); in their place None if it is
+# stored, or a text that says why it cannot be read.
+Read = tuple[int, bytes, Tensor | str | None]
 
 
 def _read_ahead(
@@ -259,11 +290,9 @@ def _read_ahead(
     todo: np.ndarray,
     store: Store,
     workers: int | None,
-) -> Iterator[Found]:
-    """Yield the place in `images` of each image `todo`, its digest and one of: its pixels
-    (3, H, W); None if it is stored; a text that says why it cannot be read.
-
-    Each file is read once for all its crops. Files come in order of first appearance.
+) -> Iterator[Read]:
+    """Read the images at the places `todo`, each file once for all its crops, files in order of
+    first appearance.
 
     Uses threads, because Pillow releases Python's lock while it decodes and resizes. Processes
     would start more slowly and need several times the memory.
@@ -271,21 +300,21 @@ def _read_ahead(
     first = _first_places(lambda i: str(file_of(_image(images[todo[i]]))), len(todo))
     workers = workers or min(8, os.cpu_count() or 1)
     threads = torch.get_num_threads()
-    pending: deque[Future[list[Found]]] = deque()
+    pending: deque[Future[list[Read]]] = deque()
     waiting = 0  # images in `pending`
     # Each decoding thread uses one core. Torch's setting is per thread, but later threads inherit
     # it; so it is restored.
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
-            for _, of_file in groupby(np.argsort(first, kind="stable"), first.__getitem__):
-                parts = [(int(i), _image(images[i])) for i in todo[list(of_file)]]
-                pending.append(pool.submit(_read, vlm, parts, store))
+            for _, group in groupby(np.argsort(first, kind="stable"), first.__getitem__):
+                of_file = [(int(i), _image(images[i])) for i in todo[list(group)]]
+                pending.append(pool.submit(_read, vlm, of_file, store))
                 torch.set_num_threads(threads)
-                waiting += len(parts)
+                waiting += len(of_file)
                 while waiting > AHEAD:
-                    found = pending.popleft().result()
-                    waiting -= len(found)
-                    yield from found
+                    results = pending.popleft().result()
+                    waiting -= len(results)
+                    yield from results
             while pending:
                 yield from pending.popleft().result()
         finally:
@@ -293,24 +322,24 @@ def _read_ahead(
             torch.set_num_threads(threads)
 
 
-def _read(vlm: VLM, parts: list[tuple[int, Embeddable]], store: Store) -> list[Found]:
-    """For places and images of one file."""
+def _read(vlm: VLM, of_file: list[tuple[int, Embeddable]], store: Store) -> list[Read]:
+    """Read the images, at their places, that one file holds."""
     try:
-        content = file_of(parts[0][1]).read_bytes()
+        content = file_of(of_file[0][1]).read_bytes()
     except OSError as error:
-        return [(i, b"", str(error.strerror or error)) for i, _ in parts]
-    found: list[Found] = []
-    for i, image in parts:
-        digest = content_digest(content)
+        return [(i, b"", str(error.strerror or error)) for i, _ in of_file]
+    results: list[Read] = []
+    for i, image in of_file:
+        identity = content_digest(content)
         if isinstance(image, Crop):
-            digest = content_digest(digest + np.array(image.box, "<i8").tobytes())
-        if digest in store:
-            found.append((i, digest, None))
+            identity = content_digest(identity + np.array(image.box, "<i8").tobytes())
+        if identity in store:
+            results.append((i, identity, None))
             continue
         try:
             picture = open_image(image, content)
         except UnreadableImage as error:
-            found.append((i, digest, str(error)))
+            results.append((i, identity, str(error)))
         else:
-            found.append((i, digest, vlm.preprocess(picture)))
-    return found
+            results.append((i, identity, vlm.preprocess(picture)))
+    return results

@@ -29,7 +29,8 @@ from urllib.parse import urlsplit
 import openai
 
 from crl.basis import TextBasis, fold
-from crl.run.cache import LLM_ANSWERS, content_digest
+from crl.run.files import CACHE
+from crl.run.store import content_digest
 from crl.run.errors import UserError
 from crl.run.files import write_text
 
@@ -81,7 +82,7 @@ def generate_basis(
     seed: int = 0,
     number: int | None = None,
     examples: Sequence[str] = (),
-    cache_dir: Path = LLM_ANSWERS,
+    cache_dir: Path = CACHE / "llm",
     timeout: float = 120.0,
     max_retries: int = 4,
 ) -> TextBasis:

@@ -19,49 +19,46 @@ from pydantic import (
     model_validator,
 )
 
-from crl.run.cache import EMBEDDINGS
 from crl.run.errors import ArgumentParser, UserError, explain, nearest
 from crl.run.files import parse_yaml, read_yaml
+from crl.run.store import EMBEDDINGS
 
 OneOrMore = BeforeValidator(lambda value: value if isinstance(value, list) else [value])
 Distinct = AfterValidator(lambda values: list(dict.fromkeys(values)))
-Representations = Annotated[list[Literal["paper", "posterior"]], OneOrMore, Distinct]
 LARGEST = 2**32 - 1  # of all numbers in a configuration; also the largest seed of NumPy
 Width = Annotated[int, Field(gt=0, le=65536)]  # of a layer
 
 
 class Config(BaseModel):
-    """Base of every task's configuration: a key that is not a field is an error, `~` in a path is
-    the home folder, and `name` must name one folder, so that results stay in `outputs`."""
+    """Base of every configuration: a key that is not a field is an error, `~` in a path is the home
+    folder, and `name` must name one folder, so that results stay in `outputs`."""
 
     model_config = ConfigDict(extra="forbid", validate_default=True)
 
     @field_validator("*")
     @classmethod
     def _home(cls, value):
-        return value.expanduser() if isinstance(value, Path) else value
+        def expand(one):
+            return one.expanduser() if isinstance(one, Path) else one
+
+        return [expand(one) for one in value] if isinstance(value, list) else expand(value)
 
     @field_validator("*", mode="wrap")
     @classmethod
-    def _no_one_and_zero(cls, value, handler):
-        """Refuse true and false where a number is expected; pydantic takes them as 1 and 0."""
-        found = handler(value)
-        pairs = zip(_listed(value), _listed(found), strict=False)
-        if any(isinstance(given, bool) and not isinstance(one, bool) for given, one in pairs):
-            raise ValueError(f"must be a number, not {value}")
-        return found
-
-    @field_validator("*")
-    @classmethod
-    def _sane(cls, value):
-        for one in _listed(value):
+    def _numbers(cls, value, handler):
+        """Refuse true and false where a number is expected (pydantic takes them as 1 and 0), and
+        numbers that are not finite, or too large for a seed."""
+        checked = handler(value)
+        for given, one in zip(_listed(value), _listed(checked), strict=False):
+            if isinstance(given, bool) and not isinstance(one, bool):
+                raise ValueError(f"must be a number, not {given}")
             if isinstance(one, float) and not math.isfinite(one):
                 raise ValueError(f"must be a finite number, not {one}")
             if isinstance(one, int) and abs(one) > LARGEST:
                 raise ValueError(f"must be at most {LARGEST}")
             if isinstance(one, Path) and "\0" in str(one):
                 raise ValueError(f"{str(one)!r} holds a NUL, which no file name does")
-        return value
+        return checked
 
     @field_validator("name", check_fields=False)  # a field of those that inherit
     @classmethod
@@ -86,13 +83,10 @@ class RunConfig(Config):
 class EmbeddingConfig(RunConfig):
     """Keys of every script that embeds images and texts."""
 
-    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="of the VLM")
-    embed_batch: int = Field(64, gt=0, le=65536, description="images per batch while embedding")
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="precision of the VLM")
+    batch_size: int = Field(64, gt=0, le=65536, description="images per batch while embedding")
     workers: int | None = Field(None, gt=0, le=256, description="threads that decode images")
-    cache: Path = Field(EMBEDDINGS, description="where embeddings are kept")
-    embeddings: Path | None = Field(
-        None, description="folder of Parquet files with embeddings of images, made before"
-    )
+    cache: Path = Field(EMBEDDINGS, description="folder in which embeddings are kept")
 
 
 class EvaluationConfig(EmbeddingConfig):
@@ -103,40 +97,34 @@ class EvaluationConfig(EmbeddingConfig):
     """
 
     replaced_by_features: ClassVar[frozenset[str]] = frozenset(
-        {"vlm", "bases", "texts", "null_space", "rank", *EmbeddingConfig.model_fields}
-        - RunConfig.model_fields.keys()
-    ) | {"device"}
+        "vlm bases texts null_space null_space_size precision batch_size workers cache device".split()
+    )
 
     texts: int | None = Field(None, gt=1, description="use the first N texts of each basis")
-    features: Path | None = Field(None, description="NPZ with embeddings made elsewhere; no vlm")
+    features: Annotated[list[Path], OneOrMore] = Field(
+        [], description="files with embeddings made elsewhere, in place of a VLM"
+    )
     figures: bool = Field(True, description="draw figures")
-    sharpness: float = Field(1.0, gt=0, le=1e6, description="of the posterior")
+    sharpness: float = Field(1.0, gt=0, le=1e6, description="sharpness of the posterior")
     null_space: Annotated[list[str], OneOrMore, Distinct] = Field(
         [], description="bases of other criteria; what they explain is removed from the images"
     )
-    rank: int | None = Field(
+    null_space_size: int | None = Field(
         None, gt=0, description="directions per basis of null_space; none: half of its variance"
     )
 
     @model_validator(mode="after")
-    def _rank_of_something(self):
-        if self.rank is not None and not self.null_space:
-            raise ValueError("rank needs null_space, the bases that it is about")
+    def _size_of_something(self):
+        if self.null_space_size is not None and not self.null_space:
+            raise ValueError("null_space_size needs null_space, the bases that it is about")
         return self
 
-    def about(self, representation: str) -> dict[str, Any]:
-        """What a result says of its representation; `label` for tables: `posterior (1.4)`."""
+    def method(self, representation: str) -> str:
+        """A representation as tables show it: `posterior (1.4)`, `paper, null space of 2`."""
         label = representation
         if "posterior" in representation and self.sharpness != 1:
             label += f" ({self.sharpness:g})"
-        if self.null_space:
-            label += f", null space of {len(self.null_space)}"
-        return {
-            "representation": label,
-            "sharpness": self.sharpness if "posterior" in representation else None,
-            "null_space": self.null_space,
-            "rank": self.rank,
-        }
+        return label + (f", null space of {len(self.null_space)}" if self.null_space else "")
 
 
 def _listed(value: Any) -> list:
@@ -176,7 +164,7 @@ def load_config(
         _check_key(key, kind, where)
     if arguments.config:
         values.setdefault("name", arguments.config.stem)
-    features = given.get("features", values.get("features")) is not None
+    features = bool(given.get("features", values.get("features")))
     idle = getattr(kind, "replaced_by_features", frozenset()) if features else frozenset()
     for key in given:
         if key in idle:

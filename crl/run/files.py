@@ -15,6 +15,10 @@ from filelock import FileLock, Timeout
 
 from crl.run.errors import UserError
 
+# In the user's cache folder, so that all working directories share it.
+CACHE = Path(
+    os.environ.get("CRL_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "crl")
+).expanduser()
 MOST_REFERENCES = 20  # a few lines of references to references can stand for gigabytes
 HOST = re.sub(r"\W", "", socket.gethostname())[:40]
 

@@ -14,78 +14,96 @@ import torch
 from crl.run.errors import UserError
 from crl.run.files import write_text
 
+FORMAT = "crl-results-2"
 PACKAGES = ("torch", "open_clip_torch", "transformers", "scikit-learn", "numpy", "pillow")
-# Two results with equal values of these keys are the same measurement: the later one replaces the
-# earlier one.
-IDENTITY = ["data", "criterion", "vlm", "vlm_fingerprint", "basis_hash", "image_vector"]
-IDENTITY += ["representation", "null_space", "rank", "balance"]
-IDENTITY += ["method", "label", "variant"]  # where a task has them
 
 
-class Run:
-    """The results of one run, in `folder/results.json`, rewritten after every finished cell.
+class Results:
+    """The rows of a run, in `folder/results.json`, which is rewritten after every new row.
 
-    A cell is one measurement: one VLM under one criterion, with the configuration and environment
-    of the run. Its key is a digest of everything that affects its numbers. A cell whose key is
-    already in the file is not computed again. So an interrupted run continues, and a repeated one
-    takes seconds. Cells of earlier runs with other VLMs, criteria or bases stay in the file.
+    A row is one measurement, and is known by what it says of itself: `about`, what a table shows of
+    it (data, criterion, VLM, basis, method), and `inputs`, all else that changes its numbers
+    (fingerprint of the VLM, digests of basis and images, seeds). A row that is already in the file
+    is not computed again. So an interrupted run continues, and a repeated one takes seconds.
+
+    Attributes:
+        rows: those of this run, in order; the file keeps those of earlier runs too.
     """
 
-    def __init__(self, folder: Path, config: dict[str, Any]):
+    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
         self.folder = Path(folder)
         self.file = self.folder / "results.json"
         self.config = config
-        self.cells: list[dict[str, Any]] = []
-        self.former = read_cells(self.file) if self.file.exists() else []
+        self.rows: list[dict[str, Any]] = []
+        self.former = read_rows(self.file) if self.file.exists() else []
 
-    def finished(self, key: str) -> bool:
-        """Is there an earlier result for `key`? If so, it becomes part of this run."""
-        found = [cell for cell in self.former if cell.get("key") == key]
-        self.cells += found
-        return bool(found)
+    def find(self, about: dict[str, Any], inputs: dict[str, Any]) -> dict[str, Any] | None:
+        """The row with these `about` and `inputs`, which becomes part of this run; None: none."""
+        wanted = json.loads(json.dumps(about | inputs))  # as the file holds it: tuples are lists
+        for row in self.rows + self.former:
+            if all(key in row and row[key] == value for key, value in wanted.items()):
+                if row not in self.rows:
+                    self.rows.append(row)
+                return row
+        return None
 
-    def add(self, key: str, **cell: Any) -> None:
-        """Record a cell (`vlm`, `criterion`, `scores`, `seconds`, ...) and write the file."""
-        cell = {"key": key, **cell, "config": self.config, "environment": environment()}
-        self.cells.append(cell)
-        present = read_cells(self.file) if self.file.exists() else []  # maybe of a parallel run
-        mine = {_identity(cell) for cell in self.cells}
-        cells = self.cells + [other for other in present if _identity(other) not in mine]
-        write_text(self.file, json.dumps({"cells": cells}, indent=1) + "\n")
+    def add(
+        self,
+        about: dict[str, Any],
+        inputs: dict[str, Any],
+        scores: dict[str, Any],
+        **more: Any,
+    ) -> dict[str, Any]:
+        """Record a row and write the file; an earlier row with the same `about` is replaced."""
+        row = {**about, **inputs, **more, "scores": scores}
+        row = json.loads(json.dumps(row)) | {"about": list(about), "config": self.config}
+        row["environment"] = environment()
+        self.rows.append(row)
+        present = read_rows(self.file) if self.file.exists() else []  # maybe of a parallel run
+        shown = [_shown(row) for row in self.rows]
+        rows = self.rows + [other for other in present if _shown(other) not in shown]
+        text = json.dumps({"format": FORMAT, "rows": rows}, indent=1)
+        write_text(self.file, text + "\n")
+        return row
 
 
-def _identity(cell: dict[str, Any]) -> tuple:
-    return tuple(repr(cell.get(name)) for name in IDENTITY)
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: row.get(key) for key in row["about"]}
 
 
-def read_cells(file: Path) -> list[dict[str, Any]]:
-    """The cells of a results.json.
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    """The rows of a results.json.
 
     Raises:
-        UserError: the file is missing or is not a results file.
+        UserError: the file is missing, damaged, of a former version, or no results file.
     """
     if not Path(file).is_file():
         raise UserError(f"there is no {file}; run the task first")
     try:
-        cells = json.loads(Path(file).read_text(encoding="utf-8"))["cells"]
-        if not all(isinstance(cell, dict) and "scores" in cell for cell in cells):
+        content = json.loads(Path(file).read_text(encoding="utf-8"))
+        rows = content["rows"] if content.get("format") == FORMAT else None
+        if rows is None and "cells" in content:
+            raise UserError(f"{file} is of a former version of this repository; remove it and run "
+                            "the task again")  # fmt: skip
+        if not all({"about", "scores"} <= row.keys() for row in rows):
             raise ValueError
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             f"{file} is not a results file, or is damaged; remove it and run the task again"
         ) from error
-    return cells
+    return rows
 
 
 def digest(*parts: Any) -> str:
-    """16 hex digits that change whenever any of the JSON-able `parts` does."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def array_digest(array: np.ndarray) -> str:
-    """16 hex digits of the content, shape and type of an array."""
-    content = hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
-    return digest(content, array.shape, str(array.dtype))
+    """16 hex digits that change whenever any of the parts does: arrays, or JSON-able."""
+    hasher = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            hasher.update(f"{part.dtype} {part.shape}".encode())
+            hasher.update(np.ascontiguousarray(part))
+        else:
+            hasher.update(json.dumps(part, sort_keys=True, default=str).encode() + b"\0")
+    return hasher.hexdigest()[:16]
 
 
 def summary(values: list[float]) -> dict[str, Any]:

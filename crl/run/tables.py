@@ -1,11 +1,10 @@
-"""Tables as text, Markdown, CSV and LaTeX; and the numbers that a table of the paper holds."""
+"""Tables as text, Markdown, CSV and LaTeX."""
 
 import csv
 import io
-from dataclasses import dataclass
 from typing import NamedTuple
 
-import pandas
+from tabulate import tabulate
 
 
 class Table(NamedTuple):
@@ -17,15 +16,14 @@ class Table(NamedTuple):
     left: int = 1
 
     def text(self) -> str:
-        return aligned(*self)
+        body = self._tabulate("simple")
+        rule = "-" * max(map(len, body.splitlines()))
+        return f"{self.title}\n{rule}\n{body}\n{rule}"
 
     def markdown(self) -> str:
-        def line(row: list[str]) -> str:
-            return "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
-
-        places = [":--" if i < self.left else "--:" for i in range(len(self.header))]
-        head = [f"**{self.title}**", "", line(self.header), line(places)]
-        return "\n".join([*head, *map(line, self.rows)])
+        rows = [[cell.replace("|", "\\|") for cell in row] for row in self.rows]
+        body = self._replace(rows=rows)._tabulate("pipe")
+        return f"**{self.title}**\n\n{body}"
 
     def csv(self) -> str:
         stream = io.StringIO()
@@ -34,45 +32,17 @@ class Table(NamedTuple):
 
     def latex(self) -> str:
         """A `table` with `booktabs`."""
-        frame = pandas.DataFrame(self.rows, columns=self.header)
-        places = "l" * self.left + "r" * (len(self.header) - self.left)
         title = "".join(f"\\{c}" if c in "&%$#_{}" else c for c in self.title)
-        body = frame.to_latex(index=False, escape=True, column_format=places, caption=title)
+        body = self._tabulate("latex_booktabs")
         for sign, command in {"±": r"$\pm$", "†": r"$\dagger$"}.items():
             body = body.replace(sign, command)
-        return body.removesuffix("\n")
+        return f"\\begin{{table}}\n\\caption{{{title}}}\n{body}\n\\end{{table}}"
+
+    def _tabulate(self, form: str) -> str:
+        align = ["left"] * self.left + ["right"] * (len(self.header) - self.left)
+        return tabulate(
+            self.rows, self.header, form, colalign=align if self.rows else None, disable_numparse=True
+        )
 
 
 FORMATS = {"text": Table.text, "csv": Table.csv, "md": Table.markdown, "tex": Table.latex}
-
-
-def aligned(title: str, header: list[str], rows: list[list[str]], left: int) -> str:
-    """A table as text; the first `left` columns are aligned left, the others right."""
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-
-    def line(row: list[str]) -> str:
-        cells = [row[i].ljust(widths[i]) for i in range(left)]
-        cells += [row[i].rjust(widths[i]) for i in range(left, len(row))]
-        return "  ".join(cells)
-
-    rule = "-" * len(line(header))
-    return "\n".join([title, rule, line(header), rule, *map(line, rows), rule])
-
-
-@dataclass(frozen=True)
-class Score:
-    """What a run measured for one place in the paper's tables.
-
-    Attributes:
-        row: the method as the paper calls it, e.g. `CLIP+CRL`; another VLM by its name here.
-        column: e.g. `color/nmi`.
-        values: a number per seed, in percent; one if nothing is random.
-        basis: the text basis as tables show it; `-` for methods without one.
-        comparable: measured on the paper's whole data set with its VLM and settings.
-    """
-
-    row: str
-    column: str
-    values: list[float]
-    basis: str
-    comparable: bool

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from crl.run.errors import UserError
 from crl.run.files import atomic_path
-from crl.run.results import array_digest, digest
+from crl.run.results import digest
 
 
 def stored_shapes(checkpoint: Path) -> dict[str, tuple[int, ...]]:
@@ -70,7 +70,7 @@ def save_tensors(file: Path, model: nn.Module) -> None:
 
 def weights_digest(model: nn.Module) -> str:
     """Changes whenever a weight of `model` does."""
-    return digest(*(array_digest(tensor.cpu().numpy()) for tensor in model.state_dict().values()))
+    return digest(*(tensor.cpu().numpy() for tensor in model.state_dict().values()))
 
 
 def _without_wrapping(state: dict) -> dict[str, Tensor]:

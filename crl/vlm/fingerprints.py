@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
-from crl.run.cache import CACHE
+from crl.run.files import CACHE
 from crl.run.files import write_text
 from crl.run.results import digest
 

@@ -1,0 +1,80 @@
+"""Representations beyond the paper, one file each, identified by the name of the file.
+
+A file `<name>.py` here defines `class Representation`, a scikit-learn transformer:
+
+    Representation(text_embeddings, option=default, ...)    T (K, D), and options by name
+    .fit(I)    .transform(I) -> (N, F), unit rows
+
+Then `representation=<name>` works in every task; nothing else has to be edited.
+"""
+
+import inspect
+import pkgutil
+from importlib import import_module
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import AfterValidator
+
+from crl.projection import ConditionalProjection, l2, single_vector
+from crl.run.config import Distinct, OneOrMore
+from crl.run.errors import nearest
+
+
+def _class(name: str) -> type:
+    if name == "paper":
+        return ConditionalProjection
+    module = import_module(f"crl.representations.{name}")
+    if not hasattr(module, "Representation"):
+        raise ImportError(f"{module.__file__} defines no class Representation")
+    return module.Representation
+
+
+def names() -> list[str]:
+    """The representations that a criterion's texts make: `paper`, and the files of this folder."""
+    files = [module.name for module in pkgutil.iter_modules(__path__)]
+    return ["paper", *(name for name in files if name not in STEPS)]
+
+
+STEPS = ("null_space", "weighted")  # files here that change or combine representations
+
+
+def fit_representation(name: str, image: np.ndarray, text: np.ndarray, **options: Any):
+    """The transformer `name` under the texts T (K, D), fitted on the images I (N, D) or (N, Q, D).
+
+    Args:
+        options: e.g. sharpness; those that the representation does not name are ignored.
+    """
+    kind = _class(name)
+    accepted = inspect.signature(kind).parameters
+    options = {key: value for key, value in options.items() if key in accepted}
+    return kind(text, **options).fit(image)
+
+
+def represent(name: str, image: np.ndarray, text: np.ndarray, **options: Any) -> np.ndarray:
+    """Images in the representation `name`: (N, F), unit rows.
+
+    Args:
+        name: `universal` (I itself), `paper` (R = I Tᵀ), a file of this folder, or several of
+            these side by side, `paper+posterior`.
+        image: I, (N, D) or (N, Q, D), unit rows; text: T, (K, D), unit rows.
+        options: of the representation, e.g. sharpness.
+    """
+    if name == "universal":
+        return single_vector(image)
+    rows = [
+        fit_representation(part, image, text, **options).transform(image)
+        for part in name.split("+")
+    ]
+    return rows[0] if len(rows) == 1 else l2(np.concatenate(rows, axis=1))
+
+
+def _known(name: str) -> str:
+    for part in name.split("+"):
+        if part not in names():
+            raise ValueError(f"unknown representation {part!r}; {nearest(part, names())}")
+    return name
+
+
+# The configuration's key `representation`: one or more names.
+Representations = Annotated[list[Annotated[str, AfterValidator(_known)]], OneOrMore, Distinct]

@@ -1,0 +1,79 @@
+"""The posterior over the texts of a criterion.
+
+    R' = sqrt(softmax(sharpness * R / sigma)), row by row,   sigma: the mean spread of a row of R
+
+A row of softmax(R / sigma) is a posterior over the K texts (a semantic multinomial, Rasiwasia et
+al., 2007), and the dot product of two rows of R' is their Bhattacharyya coefficient. A level that
+all similarities share cancels, and so does a scale: R' of a R + b is R'. No supervision.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from crl.projection import ConditionalProjection, l2, parts
+
+
+class Representation(ConditionalProjection):
+    """I (N, D) or (N, Q, D) -> R' (N, K), unit rows; `fit` learns sigma.
+
+    With sharpness -> 0, R' is R with centred rows, up to a scale and a constant; with sharpness ->
+    infinity, each row is the one-hot vector of the most similar text.
+
+    Args:
+        text_embeddings: T, (K, D), rows of any length.
+        texts: the K texts.
+        sharpness: above 0; 1 suits most VLMs, 0.7 weak ones.
+    """
+
+    def __init__(self, text_embeddings, texts=None, sharpness=1.0):
+        super().__init__(text_embeddings, texts)
+        self.sharpness = sharpness
+
+    def fit(self, X, y=None):
+        """Learn sigma from X, image embeddings of any length.
+
+        Raises:
+            ValueError: shapes that do not fit; a sharpness that is not above 0 and finite; all
+                similarities of each image are equal.
+        """
+        if not 0 < self.sharpness < np.inf:
+            raise ValueError(f"sharpness must be above 0 and finite, not {self.sharpness}")
+        X = self._start(X)
+        self.sigma_ = spread(lambda rows: self._similarities(X[rows]), len(X))
+        return self
+
+    def _scaled(self, r: np.ndarray) -> np.ndarray:
+        return posterior(r, self.sigma_, self.sharpness)
+
+
+def posterior(r: np.ndarray, sigma: float, sharpness: float = 1.0) -> np.ndarray:
+    """R' of R, (N, K): unit rows.
+
+    >>> posterior(np.log([[1.0, 4.0, 4.0]]), sigma=1.0).round(3)
+    array([[0.333, 0.667, 0.667]])
+    """
+    with np.errstate(over="ignore"):  # to minus infinity, of which exp is 0
+        from_best = r - r.max(axis=1, keepdims=True)  # <= 0
+        factor = min(sharpness / (2 * sigma), float(np.finfo(from_best.dtype).max))
+        return l2(np.exp(from_best * factor))
+
+
+def spread(similarities: Callable[[slice], np.ndarray], images: int) -> float:
+    """sigma: the mean over images of the standard deviation over texts of R.
+
+    Args:
+        similarities: some rows -> their R (n, K); so R is never in memory as a whole.
+
+    Raises:
+        ValueError: all similarities of each image are equal, so that R says nothing.
+    """
+    total, largest = 0.0, 0.0
+    for rows in parts(images):
+        r = similarities(rows)
+        total += float(r.std(axis=1).mean()) * len(r)
+        largest = max(largest, float(abs(r).max()))
+    sigma = total / images
+    if not sigma > 4 * np.finfo(r.dtype).eps * largest:  # rounding is no difference
+        raise ValueError("all similarities of an image are equal; the basis needs other texts")
+    return sigma

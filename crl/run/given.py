@@ -1,0 +1,158 @@
+"""Embeddings made elsewhere: `features=FILE`, or a list of files, in every task and in explore.py.
+
+A file holds named arrays. Which names a task wants is in its README.
+
+    .npz            numpy.savez(file, image=I, text=T, labels=labels)
+    .safetensors    tensors by name; lists of texts as JSON in the metadata
+    .parquet        a row per image: each column is an array; the texts in a second file
+
+Nothing in a file is run: pickled arrays are refused.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import shorten
+
+import numpy as np
+
+from crl.run.errors import UserError
+
+
+def read_given(files: Sequence[Path]) -> dict[str, np.ndarray]:
+    """All arrays of the files, by name.
+
+    Raises:
+        UserError: no such file, another format, a damaged file, or the same name in two files.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    for file in files:
+        if not file.is_file():
+            raise UserError(f"there is no file {file}")
+        if file.suffix not in READERS:
+            raise UserError(f"{file} must end with {', '.join(READERS)}; see crl/run/given.py")
+        try:
+            content = READERS[file.suffix](file)
+        except MemoryError as error:
+            raise UserError(f"{file} does not fit into the memory, or is damaged") from error
+        except Exception as error:  # for a damaged file the readers raise nearly anything
+            if "allow_pickle" in str(error):
+                raise UserError(
+                    f"{file} is no NPZ file, or holds Python objects, which are never loaded, "
+                    "since that runs their code; save plain arrays with numpy.savez"
+                ) from error
+            raise UserError(f"cannot read {file}: {shorten(str(error), 160)}") from error
+        if twice := arrays.keys() & content.keys():
+            raise UserError(f"{file} holds {min(twice)}, which another file holds too")
+        arrays |= content
+    return arrays
+
+
+def _npz(file: Path) -> dict[str, np.ndarray]:
+    with np.load(file, allow_pickle=False) as stored:
+        if not isinstance(stored, np.lib.npyio.NpzFile):
+            raise ValueError("it must be an archive of named arrays, see numpy.savez")
+        return {key: stored[key] for key in stored.files}
+
+
+def _safetensors(file: Path) -> dict[str, np.ndarray]:
+    from safetensors import safe_open
+
+    with safe_open(file, "np") as stored:
+        arrays = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
+        lists = {k: v for k, v in (stored.metadata() or {}).items() if v.startswith("[")}
+    return arrays | {key: np.array(json.loads(value)) for key, value in lists.items()}
+
+
+def _parquet(file: Path) -> dict[str, np.ndarray]:
+    from pyarrow import parquet
+
+    table = parquet.read_table(file, page_checksum_verification=True)
+    return {name: _column(table[name].combine_chunks()) for name in table.column_names}
+
+
+def _column(column) -> np.ndarray:
+    """A column of numbers, texts, or lists of one length -> (rows,), (rows, D) or (rows, Q, D)."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    shape = [len(column)]
+    while pa.types.is_nested(column.type):
+        lengths = pc.unique(pc.list_value_length(column)).to_pylist()
+        if len(lengths) != 1 or lengths[0] is None:
+            raise ValueError("a column holds lists of different lengths")
+        shape.append(lengths[0])
+        column = column.flatten()
+    if column.null_count:
+        raise ValueError("a column has gaps")
+    values = column.to_numpy(zero_copy_only=False)
+    return (values.astype(str) if values.dtype == object else values).reshape(shape)
+
+
+READERS = {".npz": _npz, ".safetensors": _safetensors, ".parquet": _parquet}
+
+
+def checked(
+    files: Sequence[Path], arrays: dict[str, np.ndarray], **shapes: str
+) -> dict[str, np.ndarray]:
+    """The arrays named in `shapes`, with their shapes checked; other arrays are ignored.
+
+    >>> checked([Path("mine.npz")], {"image": np.eye(3)}, image="N D")["image"].dtype
+    dtype('float32')
+
+    Args:
+        shapes: axes of each array, e.g. image="N D", labels="N", query="Q 3". The same letter means
+            the same length everywhere; a number is that length; `|` separates two allowed shapes.
+            Arrays whose last axis is D are embeddings.
+
+    Returns:
+        Embeddings as float32, of any length; the other arrays as they are.
+
+    Raises:
+        UserError: a missing array; a wrong shape; embeddings that are not finite, have a row of
+            zeros, or are so large or small that float32 cannot hold their length.
+    """
+    where = ", ".join(map(str, files))
+    wanted = ", ".join(
+        f"{key} " + " or ".join(f"({', '.join(axes.split())})" for axes in shape.split("|"))
+        for key, shape in shapes.items()
+    )
+    if missing := [key for key in shapes if key not in arrays]:
+        raise UserError(f"{where} must hold {wanted}; {', '.join(missing)} is missing")
+    lengths: dict[str, int] = {}
+    for key, shape in shapes.items():
+        if not any(_fits(arrays[key].shape, axes.split(), lengths) for axes in shape.split("|")):
+            given = ", ".join(f"{name} {arrays[name].shape}" for name in shapes)
+            raise UserError(f"{where} must hold {wanted}, not {given}")
+    return {
+        key: _embeddings(f"{where}: {key}", arrays[key]) if shape.endswith("D") else arrays[key]
+        for key, shape in shapes.items()
+    }
+
+
+def _fits(shape: tuple[int, ...], axes: list[str], lengths: dict[str, int]) -> bool:
+    """Does `shape` agree with `axes` and with `lengths`? If so, new lengths are added to them."""
+    if len(shape) != len(axes):
+        return False
+    pairs = list(zip(axes, shape, strict=True))
+    wanted = [int(axis) if axis.isdecimal() else lengths.get(axis, n) for axis, n in pairs]
+    if wanted != list(shape):
+        return False
+    lengths.update({axis: n for axis, n in pairs if not re.fullmatch(r"\d+", axis)})
+    return True
+
+
+def _embeddings(where: str, x: np.ndarray) -> np.ndarray:
+    if x.dtype.kind not in "fiu":
+        raise UserError(f"{where} holds {x.dtype} values, not real numbers")
+    if not np.isfinite(x).all():
+        raise UserError(f"{where} holds NaN or infinity")
+    with np.errstate(over="ignore"):
+        x = x.astype(np.float32)
+        length = np.linalg.norm(x, axis=-1)
+    if not x.size or not (length > 0).all():
+        raise UserError(f"{where} is empty or has a row of zeros (in float32)")
+    if not np.isfinite(length).all():
+        raise UserError(f"{where} has rows too long for float32; scale the embeddings")
+    return x

@@ -1,0 +1,307 @@
+"""The one on-disk format of embeddings: cache, what many machines write, and what search reads.
+
+A store is a folder, `<cache>/<fingerprint of the VLM>/<image or text>-3/`, with
+
+    meta.json        which VLM, the shape of one embedding and its dtype
+    NAME.rows        raw rows, float32 (float16 if that is the VLM's precision)
+    NAME.entries     for each row 20 bytes: digest of what it embeds, checksum of digest and row
+
+Any number of processes write at once: each appends to two files of its own. Rows reach the disk
+before their entries, so what a kill leaves at the end is cut off. A row whose checksum is wrong
+counts as missing and is computed again. Nothing is rewritten or merged. Digests are of the content,
+not of names: copies, renamed files and several data sets share rows. A complete store can be used
+where nothing can be written.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import count
+from pathlib import Path
+from typing import Any, BinaryIO
+from zlib import crc32
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from crl.run.errors import UserError
+from crl.run.files import CACHE, HOST, write_text
+
+EMBEDDINGS = CACHE / "embeddings"
+VERSION = 3  # of the format, and of the rule for images (crl/images.py); others are not seen
+DIGEST = "S16"  # can be sorted, as V16 cannot; an array keeps zeros at the end, an element does not
+ENTRY = np.dtype([("digest", DIGEST), ("checksum", "<u4")])
+BATCHES = 8  # that wait for the disk together: waiting is what costs. The most that a kill loses
+ROWS_AT_ONCE = 4096
+
+
+def content_digest(content: bytes) -> bytes:
+    """16 bytes that change whenever `content` does."""
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
+def digest_array(digests: Iterable[bytes]) -> np.ndarray:
+    """N digests as an array (N,), dtype S16."""
+    return np.frombuffer(b"".join(digests), DIGEST)
+
+
+def memory_map(shape: tuple[int, ...], folder: Path) -> np.ndarray:
+    """A float32 array of zeros in an unnamed temporary file, in `folder` if that is writable."""
+    size = int(np.prod(shape)) * 4
+    with tempfile.TemporaryFile(dir=folder if os.access(folder, os.W_OK) else None) as file:
+        if hasattr(os, "posix_fallocate"):  # a full disk is noticed now, not as a crash later
+            os.posix_fallocate(file.fileno(), 0, size)
+        return np.memmap(file, np.float32, "w+", shape=shape)
+
+
+class Store:
+    """A folder of embeddings of one VLM.
+
+    One thread appends; others may ask `digest in store`.
+
+    Args:
+        about: what meta.json says of the VLM: fingerprint, vlm (its name), precision.
+    """
+
+    def __init__(self, folder: Path, about: dict[str, str]) -> None:
+        self.folder, self.about = Path(folder), about
+        self.dtype = np.dtype("<f4" if about["precision"] == "fp32" else "<f2")
+        self.shape: tuple[int, ...] | None = None  # of one embedding, (D,) or (Q, D)
+        self._files: dict[Path, int] = {}  # .rows -> how many of its rows are in the index
+        self._digests, self._places = np.empty(0, DIGEST), np.empty((0, 2), np.int32)  # sorted
+        self._waiting: dict[bytes, np.ndarray] = {}  # digest -> row
+        self._batches = 0  # in `_waiting`
+        self._writer: _Writer | None = None
+        self.refresh()
+
+    def __contains__(self, digest: bytes) -> bool:
+        return digest in self._waiting or self._find(digest_array([digest]))[0] >= 0
+
+    def missing(self, digests: Iterable[bytes]) -> list[bytes]:
+        """The digests that are not stored yet, each once, in order of first appearance."""
+        return [digest for digest in dict.fromkeys(digests) if digest not in self]
+
+    # ---- reading ----
+
+    def refresh(self) -> None:
+        """Enter the rows that this and other processes have written since into the index."""
+        if self.shape is None:
+            self.shape = self._read_meta()
+        if self.shape is None:
+            return
+        digests, places = [self._digests], [self._places]
+        for file in sorted(self.folder.glob("*.rows")):
+            before, after = self._files.setdefault(file, 0), complete_rows(file, self._width)
+            if after > before:
+                new = np.fromfile(file.with_suffix(".entries"), ENTRY, after - before, "",
+                                  before * ENTRY.itemsize)  # fmt: skip
+                digests.append(new["digest"])
+                number = list(self._files).index(file)
+                rows = np.arange(before, after)
+                places.append(np.stack([np.full_like(rows, number), rows], 1).astype(np.int32))
+                self._files[file] = after
+        if len(digests) > 1:
+            keys = np.concatenate(digests) if len(digests[0]) or len(digests) > 2 else digests[1]
+            order = np.argsort(keys, kind="stable")
+            self._digests, self._places = keys[order], np.concatenate(places)[order]
+
+    def gather(self, digests: np.ndarray) -> np.ndarray | None:
+        """The embeddings of digests (N,), dtype S16 or V16, in order: (N, D) or (N, Q, D) float32,
+        a memory map; None if one is missing. A damaged row counts as missing, with a warning."""
+        self.flush()
+        digests = digests.view(DIGEST)
+        if (self._find(digests) < 0).any():
+            self.refresh()
+        at = self._find(digests)
+        if (at < 0).any():
+            return None
+        result = memory_map((len(digests), *self.shape), self.folder)
+        places = self._places[at]
+        damaged = []
+        for number, file in enumerate(self._files):
+            wanted = np.flatnonzero(places[:, 0] == number)
+            wanted = wanted[np.argsort(places[wanted, 1], kind="stable")]  # in the file's order
+            for start in range(0, len(wanted), ROWS_AT_ONCE):
+                some = wanted[start : start + ROWS_AT_ONCE]
+                good, rows = self._read(file, places[some, 1])
+                result[some] = rows
+                damaged.append(at[some[~good]])
+        if not (lost := np.unique(np.concatenate(damaged))).size:
+            return result
+        lost_digests = self._digests[lost]
+        self._digests = np.delete(self._digests, lost)
+        self._places = np.delete(self._places, lost, axis=0)
+        if gone := int((self._find(lost_digests) < 0).sum()):  # no other copy was written since
+            warnings.warn(
+                f"{gone} damaged row(s) in {self.folder}; what they held is computed again",
+                stacklevel=3,
+            )
+        return self.gather(digests)
+
+    def _find(self, digests: np.ndarray) -> np.ndarray:
+        """Where in the index digests (N,) are; -1: nowhere."""
+        keys = self._digests
+        at = np.searchsorted(keys, digests)
+        inside = at < len(keys)
+        inside[inside] = keys[at[inside]] == digests[inside]
+        return np.where(inside, at, -1)
+
+    def _read(self, file: Path, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Which of some rows have a right checksum, (n,) bool, and the rows, (n, ...)."""
+        entries = np.memmap(file.with_suffix(".entries"), ENTRY, "r")[rows]
+        stored = np.memmap(file, self.dtype, "r", shape=(int(rows.max()) + 1, *self.shape))[rows]
+        found = checksums(entries["digest"], stored)
+        return found == entries["checksum"], stored
+
+    @property
+    def _width(self) -> int:
+        """Bytes of a row."""
+        return int(np.prod(self.shape)) * self.dtype.itemsize
+
+    # ---- writing ----
+
+    def append(self, digests: list[bytes], rows: np.ndarray) -> None:
+        """Store the embeddings of one batch, (B, D) or (B, Q, D); a few batches reach the disk
+        together.
+
+        Raises:
+            UserError: NaN or infinity; another shape than the VLM's other embeddings have.
+        """
+        stored = rows.astype(self.dtype)
+        if not np.isfinite(stored).all():
+            raise UserError(
+                "the VLM gave NaN or infinite embeddings; try precision=fp32 or check the "
+                "checkpoint"
+            )
+        if self.shape is None:
+            self.shape = rows.shape[1:]
+            self._write_meta()
+        if rows.shape[1:] != self.shape:
+            raise UserError(
+                f"{self.about['vlm']} gave embeddings of shape {rows.shape[1:]}; those in "
+                f"{self.folder} have {self.shape}"
+            )
+        self._waiting.update(zip(digests, stored, strict=True))
+        self._batches += 1
+        if self._batches == BATCHES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        if self._waiting:
+            self._writer = self._writer or _Writer(self.folder, self._width)
+            self._writer.append(list(self._waiting), np.stack(list(self._waiting.values())))
+            self._waiting, self._batches = {}, 0
+            self.refresh()
+
+    def close(self) -> None:
+        """Write what waits, and let other processes continue the files."""
+        try:
+            self.flush()
+        finally:
+            if self._writer:
+                self._writer.close()
+                self._writer = None
+
+    # ---- meta.json ----
+
+    def _read_meta(self) -> tuple[int, ...] | None:
+        """The shape of one embedding; None if there is no meta.json yet, or a damaged one."""
+        try:
+            meta = json.loads((self.folder / "meta.json").read_text(encoding="utf-8"))
+            shape = tuple(map(int, meta["shape"]))
+            return shape if meta == self._meta(shape) else None
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None  # `append` writes it anew
+
+    def _write_meta(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_text(self.folder / "meta.json", json.dumps(self._meta(self.shape), indent=1) + "\n")
+        self.refresh()  # rows of before, if meta.json was lost
+
+    def _meta(self, shape: tuple[int, ...]) -> dict[str, Any]:
+        form = {"format": f"crl-embeddings-{VERSION}", "dtype": self.dtype.name}
+        meta = {**form, "shape": list(shape), **self.about}
+        return {**meta, "checksum": crc32(json.dumps(meta).encode())}
+
+
+class _Writer:
+    """Appends to two files that no other process writes."""
+
+    def __init__(self, folder: Path, width: int) -> None:
+        self.stack, self.width = ExitStack(), width
+        file = self._file_of_its_own(folder)
+        self.rows, self.entries = map(self._open, (file, file.with_suffix(".entries")))
+        self.complete = complete_rows(file, width)  # what a killed process left after it is cut off
+
+    def _file_of_its_own(self, folder: Path) -> Path:
+        for number in count():
+            file = folder / f"{HOST}-{number}.rows"
+            lock = FileLock(folder / f".{file.stem}.lock", timeout=0)
+            try:
+                self.stack.enter_context(lock)
+                return file
+            except Timeout:
+                continue
+            except NotImplementedError:  # a disk without locks
+                return folder / f"{HOST}-{os.getpid()}.rows"
+
+    def _open(self, file: Path) -> BinaryIO:
+        file.touch()
+        return self.stack.enter_context(open(file, "r+b"))
+
+    def append(self, digests: list[bytes], rows: np.ndarray) -> None:
+        entries = np.empty(len(rows), ENTRY)
+        entries["digest"] = digest_array(digests)
+        entries["checksum"] = checksums(entries["digest"], rows)
+        for file, content, size in (
+            (self.rows, rows, self.width),
+            (self.entries, entries, ENTRY.itemsize),
+        ):
+            file.seek(self.complete * size)
+            file.truncate()
+            file.write(content.tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+        self.complete += len(rows)
+
+    def close(self) -> None:
+        self.stack.close()
+
+
+def complete_rows(file: Path, width: int) -> int:
+    """How many rows of `width` bytes in a .rows file have an entry."""
+    try:
+        entries = file.with_suffix(".entries").stat().st_size // ENTRY.itemsize
+    except FileNotFoundError:
+        return 0
+    return min(entries, file.stat().st_size // width)
+
+
+def checksums(digests: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """(n,) uint32: CRC-32 of each digest and its row."""
+    names = np.ascontiguousarray(digests).view(np.uint8).reshape(-1, 16)
+    content = np.ascontiguousarray(rows).reshape(len(rows), -1).view(np.uint8)
+    pairs = zip(names, content, strict=True)
+    return np.fromiter((crc32(row, crc32(name)) for name, row in pairs), np.uint32, len(rows))
+
+
+@contextmanager
+def open_store(vlm: Any, kind: str, cache: Path | None) -> Iterator[Store]:
+    """The embeddings of one VLM and kind (`image`, `text`); with `cache=None` they are deleted
+    after the block. What was appended before an error or an interrupt is kept."""
+    about = {
+        "fingerprint": vlm.fingerprint,
+        "vlm": vlm.name,
+        "precision": getattr(vlm, "precision", "fp32"),
+    }
+    with ExitStack() as stack:
+        root = cache or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        store = Store(Path(root).expanduser() / vlm.fingerprint / f"{kind}-{VERSION}", about)
+        stack.callback(store.close)
+        store.folder.mkdir(parents=True, exist_ok=True)
+        yield store
