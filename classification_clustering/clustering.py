@@ -9,98 +9,85 @@ seeds. Draws t-SNE maps and cluster sheets. `representation=[paper,posterior]` m
 from crl.run.command import command
 
 import time
+from pathlib import Path
 
 import numpy as np
 
-from classification_clustering.inputs import EvaluateConfig, Inputs, load_inputs
-from classification_clustering.method import clustering_scores, conditional, kmeans, zero_shot
+from classification_clustering.config import EvaluateConfig
+from classification_clustering.embedded import Embedded, embedded
+from classification_clustering.method import clustering_scores, kmeans, zero_shot
 from classification_clustering.tables import notes, table
-from crl.projection import l2
+from crl.projection import l2, project, single_vector
+from crl.representations import represent
+from crl.representations.null_space import without
 from crl.run.config import load_config
 from crl.run.figures import cluster_sheet, tsne_maps
-from crl.run.files import alone_in
-from crl.run.progress import progress
-from crl.run.results import Run, array_digest, digest, summary
+from crl.run.files import alone_in, slug
+from crl.run.results import Results, digest, over_seeds, summary
 
 
-def measure(inputs: Inputs, r: np.ndarray, seeds: int, known: dict) -> dict[str, dict]:
-    """NMI, ACC and ARI of I and of R over seeds, and zero-shot accuracy.
-
-    Args:
-        r: R, (N, K).
-        known: keeps the clusterings of I, which representations and Clevr4's criteria share.
-    """
-    classes = len(inputs.class_names)
-
-    def cluster(x: np.ndarray) -> list[np.ndarray]:
-        bar = progress(range(seeds), label="k-means", unit="seeds")
-        return [kmeans(x, classes, seed) for seed in bar]
-
-    def scores(clusterings: list[np.ndarray]) -> dict[str, dict]:
-        found = [clustering_scores(inputs.labels, clusters) for clusters in clusterings]
-        return {metric: summary([one[metric] for one in found]) for metric in found[0]}
-
-    universal = array_digest(inputs.universal), classes, seeds
-    if universal not in known:
-        known[universal] = cluster(inputs.universal)
-    measured = {"universal": scores(known[universal]), "conditional": scores(cluster(r))}
-    if inputs.class_text is not None:
-        accuracy = zero_shot(inputs.image, inputs.class_text, inputs.labels)
-        measured["zero-shot"] = {"acc": summary([accuracy])}
-    return measured
-
-
-def draw(inputs: Inputs, found: dict[str, np.ndarray], run: Run) -> None:
-    """Draw the t-SNE map and the cluster sheet of I and of each R, unless the files exist.
-
-    Args:
-        found: representation: R, (N, K).
-    """
-    name = inputs.file_name(list(found))
-    tsne, sheet = (run.folder / f"{kind}-{name}.png" for kind in ("tsne", "clusters"))
-    shown = {"I": inputs.universal} | found
-    if not tsne.exists():
-        tsne_maps(shown, inputs.labels, inputs.class_names, inputs.title, tsne)
-    if inputs.paths and not sheet.exists():
-        clusters = {key: kmeans(x, len(inputs.class_names), seed=0) for key, x in shown.items()}
-        cluster_sheet(inputs.paths, clusters, inputs.title, sheet)
-
-
-def evaluate(config: EvaluateConfig, known: dict | None = None) -> Run:
-    """Measure and draw what is missing in <outputs>/clustering/<name>.
-
-    Args:
-        known: clusterings of I by earlier calls, see `measure`; this call adds its own.
-    """
-    known = {} if known is None else known
+def evaluate(config: EvaluateConfig) -> Results:
+    """Measure and draw what is missing in <outputs>/clustering/<name>."""
     folder = config.outputs / "clustering" / config.name
     with alone_in(folder):
-        run = Run(folder, config.model_dump(mode="json"))
-        for inputs in load_inputs(config):
-            found = {}
-            for representation in config.representation:
-                how = representation, l2, config.sharpness, inputs.removed
-                r = conditional(inputs.image, inputs.text, *how)  # R = I Tᵀ, (N, K), unit rows
-                about = inputs.about | config.about(representation)
-                found[about["representation"]] = r
-                key = digest("clustering", inputs.digest, about["representation"], config.seeds)
-                if not run.finished(key):
+        results = Results(folder, config.model_dump(mode="json"))
+        for data in embedded(config):  # I (N, D) and T (K, D) of each VLM under each criterion
+            labels, k = data.data.labels, len(data.data.classes)
+            image = without(data.image, data.directions)  # I, but for what other criteria explain
+            r = project(image, data.text)  # R = I Tᵀ, (N, K)
+            x = {"universal": single_vector(data.image)}
+            for name in config.representation:
+                x[config.method(name)] = l2(r) if name == "paper" else represent(
+                    name, image, data.text, sharpness=config.sharpness
+                )  # fmt: skip
+
+            for method, rows in x.items():
+                basis = {"basis": "-"} if method == "universal" else data.about_basis
+                about = {**data.about, **basis, "method": method, "seeds": config.seeds}
+                if not results.find(about):
                     start = time.perf_counter()
-                    scores = measure(inputs, r, config.seeds, known)
-                    run.add(key, **about, scores=scores, seconds=time.perf_counter() - start)
+                    scores = over_seeds(
+                        lambda seed, rows=rows: clustering_scores(labels, kmeans(rows, k, seed)),
+                        config.seeds,
+                        "k-means",
+                    )
+                    seconds = time.perf_counter() - start
+                    results.add(about, scores, **data.counts, seconds=seconds)
+            if data.class_text is not None:
+                about = {**data.about, "basis": "class names", "method": "zero-shot"}
+                if not results.find(about):
+                    accuracy = zero_shot(data.image, data.class_text, labels)
+                    results.add(about, {"acc": summary([accuracy])}, **data.counts)
             if config.figures:
-                draw(inputs, found, run)
-    return run
+                draw(data, x, folder)
+    return results
+
+
+def draw(data: Embedded, x: dict[str, np.ndarray], folder: Path) -> None:
+    """Draw the t-SNE map and the cluster sheet of each method, unless the files exist.
+
+    Args:
+        x: method: its representation (N, F).
+    """
+    title = f"{data.about['vlm']}, {data.about['criterion']}"
+    name = f"{slug(title)}-{digest(data.about, data.about_basis, list(x))[:6]}"  # data, bases, R
+    tsne, sheet = folder / f"tsne-{name}.png", folder / f"clusters-{name}.png"
+    labels, classes, paths = data.data.labels, data.data.classes, data.data.paths
+    if not tsne.exists():
+        tsne_maps(x, labels, classes, title, tsne)
+    if paths and not sheet.exists():
+        clusters = {method: kmeans(rows, len(classes), seed=0) for method, rows in x.items()}
+        cluster_sheet(paths, clusters, title, sheet)
 
 
 @command
 def main(argv: list[str]) -> None:
     config = load_config(EvaluateConfig, argv, __doc__, unused=["shots"])
-    run = evaluate(config)
-    print(table(run.cells, f"Clustering ({config.seeds} seeds, percent)").text())
-    for note in notes(run.cells):
+    results = evaluate(config)
+    print(table(results.rows, f"Clustering ({config.seeds} seeds, percent)").text())
+    for note in notes(results.rows):
         print(f"note: {note}")
-    print(f"results and figures: {run.folder}")
+    print(f"results and figures: {results.folder}")
 
 
 if __name__ == "__main__":

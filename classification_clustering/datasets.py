@@ -51,6 +51,10 @@ class Labelled:
     labels: np.ndarray
     classes: list[str]
 
+    def some(self, places: np.ndarray) -> "Labelled":
+        """The images at some places."""
+        return Labelled([self.paths[i] for i in places], self.labels[places], self.classes)
+
 
 def load(
     data: str, root: Path, criterion: str, expected: int | None = None, at_least: int = 1
@@ -74,19 +78,20 @@ def load(
             f"{data} in {root} has {len(labelled.paths)} images, not {expected}; is the download "
             f"complete? (images=null accepts any number)"
         )
-    check_classes(f"{root}, {criterion}", labelled.labels, labelled.classes, at_least)
+    check_classes(f"{root}, {criterion}", labelled, at_least)
     return labelled
 
 
-def check_classes(where: str, labels: np.ndarray, classes: list[str], at_least: int) -> None:
+def check_classes(where: str, data: Labelled, at_least: int) -> None:
     """Refuse fewer than two classes, and a class with fewer images than `at_least`.
 
     Raises:
         UserError: says which class of `where` has how many images.
     """
+    classes, counts = data.classes, np.bincount(data.labels, minlength=len(data.classes))
     if len(classes) < 2:
         raise UserError(f"{where}: there is one class only, {classes[0]}; two or more are needed")
-    for name, count in zip(classes, np.bincount(labels, minlength=len(classes)), strict=True):
+    for name, count in zip(classes, counts, strict=True):
         if count < at_least:
             raise UserError(
                 f"{where}: class {name} has {count} images; it needs {at_least} or more"

@@ -6,8 +6,6 @@ k-means and the classifier run with one thread. At these sizes more threads gain
 other work they take up to ten times as long, and the numbers would depend on their number.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
@@ -16,55 +14,7 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from sklearn.metrics.cluster import contingency_matrix
 from threadpoolctl import threadpool_limits
 
-from crl.projection import ConditionalProjection, l2, project
-
-
-def single_vector(image: np.ndarray, rule: str) -> np.ndarray:
-    """One universal vector per image from its Q query vectors: (N, Q, D) -> (N, D), unit rows.
-
-    The paper does not say how it reduces the 32 vectors of BLIP-2. R needs no reduction, see
-    `project`.
-
-    Args:
-        image: (N, Q, D) L2-normalised rows; (N, D) is returned unchanged.
-        rule: `mean` over the queries, the `first` query, or the elementwise `max`.
-    """
-    if image.ndim == 2:
-        return image
-    rules = {"mean": lambda x: x.mean(1), "first": lambda x: x[:, 0], "max": lambda x: x.max(1)}
-    return l2(rules[rule](image))
-
-
-PARTS: dict[str, list[str | None]] = {  # representation: how ConditionalProjection normalises R
-    "paper": [None],
-    "posterior": ["posterior"],  # beyond the paper
-    "paper+posterior": [None, "posterior"],
-}
-
-
-def conditional(
-    image: np.ndarray,
-    text: np.ndarray,
-    representation: str,
-    scale: Callable[[np.ndarray], np.ndarray],
-    sharpness: float = 1.0,
-    removed: np.ndarray | None = None,
-) -> np.ndarray:
-    """R = I Tᵀ as k-means or the classifier gets it: (N, K), or (N, 2 K) for [R, R'].
-
-    Args:
-        image: (N, D) or (N, Q, D); text: (K, D); neither need be normalised.
-        representation: a key of `PARTS`.
-        scale: `l2` for clustering, `standardise` for few-shot, as in the paper; of each part.
-        sharpness, removed: see `ConditionalProjection`.
-    """
-    parts = [
-        ConditionalProjection(
-            text, normalise=normalise, sharpness=sharpness, removed=removed
-        ).fit_transform(image)
-        for normalise in PARTS[representation]
-    ]
-    return np.concatenate([scale(r) for r in parts], axis=1)
+from crl.projection import project
 
 
 def kmeans(x: np.ndarray, clusters: int, seed: int) -> np.ndarray:
@@ -105,11 +55,11 @@ def zero_shot(image: np.ndarray, class_text: np.ndarray, labels: np.ndarray) -> 
     """Accuracy of predicting the class whose name is most similar to the image.
 
     Args:
-        image: (N, D) or (N, Q, D); class_text: (C, D), the embedded class names; neither need be
-            normalised.
+        image: (N, D) or (N, Q, D), unit rows; class_text: (C, D), the embedded class names, unit
+            rows.
         labels: (N,) integers from 0 to C - 1.
     """
-    return accuracy(labels, project(l2(image), l2(class_text)).argmax(axis=1))
+    return accuracy(labels, project(image, class_text).argmax(axis=1))
 
 
 def accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:

@@ -110,7 +110,6 @@ def embed_images(
     digests = np.zeros(len(images), "V16")
 
     with open_store(vlm, "image", cache) as store:
-
         in_batch: set[bytes] = set()  # digests of the batch that is being filled
 
         def new_pixels() -> Iterator[tuple[bytes, Tensor]]:

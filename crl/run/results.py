@@ -4,6 +4,7 @@ import hashlib
 import json
 import platform
 import subprocess
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,20 @@ import torch
 
 from crl.run.errors import UserError
 from crl.run.files import write_text
+from crl.run.progress import progress
 
 FORMAT = "crl-results-2"
+SHOWN = ("data", "criterion", "vlm", "label", "basis", "texts", "method")  # what tables show
 PACKAGES = ("torch", "open_clip_torch", "transformers", "scikit-learn", "numpy", "pillow")
 
 
 class Results:
     """The rows of a run, in `folder/results.json`, which is rewritten after every new row.
 
-    A row is one measurement, and is known by what it says of itself: `about`, what a table shows of
-    it (data, criterion, VLM, basis, method), and `inputs`, all else that changes its numbers
-    (fingerprint of the VLM, digests of basis and images, seeds). A row that is already in the file
-    is not computed again. So an interrupted run continues, and a repeated one takes seconds.
+    A row is one measurement, and is known by what it says of itself: `about`, all that changes its
+    numbers (data, criterion, fingerprint of the VLM, digests of basis and images, method, seeds). A
+    row that is already in the file is not computed again. So an interrupted run continues, and a
+    repeated one takes seconds.
 
     Attributes:
         rows: those of this run, in order; the file keeps those of earlier runs too.
@@ -37,38 +40,31 @@ class Results:
         self.rows: list[dict[str, Any]] = []
         self.former = read_rows(self.file) if self.file.exists() else []
 
-    def find(self, about: dict[str, Any], inputs: dict[str, Any]) -> dict[str, Any] | None:
-        """The row with these `about` and `inputs`, which becomes part of this run; None: none."""
-        wanted = json.loads(json.dumps(about | inputs))  # as the file holds it: tuples are lists
+    def find(self, about: dict[str, Any]) -> dict[str, Any] | None:
+        """The row that says `about` of itself, which becomes part of this run; None: none."""
+        wanted = json.loads(json.dumps(about))  # as the file holds it: tuples are lists
         for row in self.rows + self.former:
-            if all(key in row and row[key] == value for key, value in wanted.items()):
+            if row.get("about") == wanted:
                 if row not in self.rows:
                     self.rows.append(row)
                 return row
         return None
 
-    def add(
-        self,
-        about: dict[str, Any],
-        inputs: dict[str, Any],
-        scores: dict[str, Any],
-        **more: Any,
-    ) -> dict[str, Any]:
-        """Record a row and write the file; an earlier row with the same `about` is replaced."""
-        row = {**about, **inputs, **more, "scores": scores}
-        row = json.loads(json.dumps(row)) | {"about": list(about), "config": self.config}
-        row["environment"] = environment()
+    def add(self, about: dict[str, Any], scores: dict[str, Any], **more: Any) -> dict[str, Any]:
+        """Record a row and write the file. An earlier row that a table could not tell from it (see
+        `SHOWN`) is replaced."""
+        row = json.loads(json.dumps({"about": about, **more, "scores": scores}))
+        row |= {"config": self.config, "environment": environment()}
         self.rows.append(row)
         present = read_rows(self.file) if self.file.exists() else []  # maybe of a parallel run
         shown = [_shown(row) for row in self.rows]
         rows = self.rows + [other for other in present if _shown(other) not in shown]
-        text = json.dumps({"format": FORMAT, "rows": rows}, indent=1)
-        write_text(self.file, text + "\n")
+        write_text(self.file, json.dumps({"format": FORMAT, "rows": rows}, indent=1) + "\n")
         return row
 
 
-def _shown(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: row.get(key) for key in row["about"]}
+def _shown(row: dict[str, Any]) -> list[Any]:
+    return [row["about"].get(key) for key in SHOWN]
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:
@@ -85,7 +81,7 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
         if rows is None and "cells" in content:
             raise UserError(f"{file} is of a former version of this repository; remove it and run "
                             "the task again")  # fmt: skip
-        if not all({"about", "scores"} <= row.keys() for row in rows):
+        if not all(isinstance(row["about"], dict) and "scores" in row for row in rows):
             raise ValueError
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
@@ -110,6 +106,12 @@ def summary(values: list[float]) -> dict[str, Any]:
     """Mean, sample standard deviation (ddof = 1; null for one value) and all values over seeds."""
     std = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return {"mean": float(np.mean(values)), "std": std, "seeds": [float(v) for v in values]}
+
+
+def over_seeds(score: Callable[[int], dict[str, float]], seeds: int, label: str) -> dict[str, Any]:
+    """The `summary` of each metric of `score(seed)` over the seeds 0, 1, ..."""
+    each = [score(seed) for seed in progress(range(seeds), label=label, unit="seeds")]
+    return {metric: summary([scores[metric] for scores in each]) for metric in each[0]}
 
 
 def environment() -> dict[str, Any]:

@@ -41,7 +41,11 @@ class Table(NamedTuple):
     def _tabulate(self, form: str) -> str:
         align = ["left"] * self.left + ["right"] * (len(self.header) - self.left)
         return tabulate(
-            self.rows, self.header, form, colalign=align if self.rows else None, disable_numparse=True
+            self.rows,
+            self.header,
+            form,
+            colalign=align if self.rows else None,
+            disable_numparse=True,
         )
 
 

@@ -1,0 +1,128 @@
+"""Loads and embeds: a configuration -> I, T and labels, for each VLM under each criterion."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from classification_clustering.config import EvaluateConfig
+from classification_clustering.datasets import Labelled, check_classes, load
+from crl.basis import TextBasis
+from crl.embed import checked_basis, embed_basis, embed_images, embed_texts
+from crl.projection import l2
+from crl.representations.null_space import directions_of_others
+from crl.run.errors import UserError
+from crl.run.given import checked, read_given
+from crl.run.results import digest
+from crl.vlm import load_vlm
+
+
+class Embedded(NamedTuple):
+    """One data set under one criterion, embedded by one VLM. All embeddings have unit rows.
+
+    Attributes:
+        data: image files, labels and classes.
+        image: I, (N, D), or (N, Q, D) for a VLM with Q vectors per image.
+        text: T, (K, D).
+        directions: (d, D), the null space of other criteria, to be removed from I; None: none.
+        class_text: (C, D), the embedded class names; None if they are not known.
+        about: what a result says of itself: data, VLM, images; about_basis: and of the texts.
+        counts: for tables: how many images, classes and so on.
+    """
+
+    data: Labelled
+    image: np.ndarray
+    text: np.ndarray
+    directions: np.ndarray | None
+    class_text: np.ndarray | None
+    about: dict[str, Any]
+    about_basis: dict[str, Any]
+    counts: dict[str, Any]
+
+
+def embedded(config: EvaluateConfig, at_least: int = 1) -> Iterator[Embedded]:
+    """Yield every VLM under every criterion, or the embeddings in `features`. Files, bases and VLMs
+    are checked before the first image is embedded.
+
+    Args:
+        at_least: how many images each class must have.
+
+    Raises:
+        UserError: as in `load`, `TextBasis.load`, `load_vlm` and `embed_images`.
+    """
+    if config.features:
+        yield _given(config, at_least)
+        return
+    data = {c: load(config.data, config.root, c, config.images, at_least) for c in config.criteria}
+    bases = {c: config.basis(c) for c in config.criteria}
+    others = [TextBasis.load(name) for name in config.null_space]
+    vlms = [load_vlm(name, config.device, config.precision) for name in config.vlm]
+    while vlms:
+        vlm = vlms.pop(0)  # so that its memory is free when the next VLM is used
+        text = {c: embed_basis(vlm, basis, config.cache) for c, (basis, _) in bases.items()}
+        paths = None
+        for criterion, labelled in data.items():
+            basis, label = bases[criterion]
+            if labelled.paths != paths:  # the four criteria of Clevr4 share their images
+                paths = labelled.paths
+                how = config.cache, config.batch_size, config.workers, config.unreadable
+                result = embed_images(vlm, paths, *how)
+                image = np.asarray(result.image)  # (N, D) or (N, Q, D)
+            labelled = labelled.some(result.kept)  # unreadable images may have been left out
+            check_classes(f"{config.root}, {criterion}", labelled, at_least)
+            prompts = [basis.vlm_prompt.replace("{text}", name) for name in labelled.classes]
+            directions = directions_of_others(
+                vlm, basis, others, config.null_space_size, config.cache
+            )
+            yield Embedded(
+                data=labelled,
+                image=image,
+                text=text[criterion],
+                directions=directions,
+                class_text=embed_texts(vlm, prompts, config.cache),
+                about={
+                    "data": config.data,
+                    "criterion": criterion,
+                    "vlm": vlm.name,
+                    "vlm_fingerprint": vlm.fingerprint,
+                    "content": digest(result.content, labelled.labels),
+                },
+                about_basis={
+                    "basis": label,
+                    "texts": len(basis.texts),
+                    "basis_digest": basis.digest,
+                    "null_space": None if directions is None else digest(directions),
+                },
+                counts={
+                    "images": len(image),
+                    "left_out": len(paths) - len(image),
+                    "classes": len(labelled.classes),
+                    "names": f"{basis.names(labelled.classes)}/{len(labelled.classes)}",
+                    "precision": config.precision,
+                    "device": str(vlm.device),
+                },
+            )
+
+
+def _given(config: EvaluateConfig, at_least: int) -> Embedded:
+    files = config.features
+    where = ", ".join(map(str, files))
+    shapes = {"image": "N D|N Q D", "text": "K D", "labels": "N"}
+    image, text, classes = checked(files, read_given(files), **shapes).values()
+    if (classes != classes).any():  # NaN is the only value that differs from itself
+        raise UserError(f"{where}: labels holds NaN; give every image a class, or leave it out")
+    distinct, labels = np.unique(classes, return_inverse=True)
+    data = Labelled([], labels, [str(name) for name in distinct])
+    check_classes(where, data, at_least)
+    image, text = l2(image), checked_basis(where, l2(text))
+    about = {"data": files[0].name, "criterion": config.name, "vlm": "features"}
+    return Embedded(
+        data=data,
+        image=image,
+        text=text,
+        directions=None,
+        class_text=None,
+        about={**about, "content": digest(image, labels)},
+        about_basis={"basis": files[0].name, "texts": len(text), "basis_digest": digest(text)},
+        counts={"images": len(image), "left_out": 0, "classes": len(data.classes)},
+    )
