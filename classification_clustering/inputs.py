@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
+from crl.run.npz import checked, read_npz
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from classification_clustering.datasets import LOADERS, check_classes, load
@@ -18,7 +19,6 @@ from crl.projection import l2
 from crl.run.config import Distinct, EvaluationConfig, OneOrMore
 from crl.run.errors import UserError, nearest
 from crl.run.files import slug
-from crl.run.npz import checked, read_npz
 from crl.run.results import array_digest, digest
 from crl.vlm import load_vlm
 

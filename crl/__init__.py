@@ -33,7 +33,7 @@ MODULES = {
     "weighted": "representations.weighted",
     "weighted_similarity": "representations.weighted",
 }
-__all__ = [*MODULES]  # noqa: PLE0604
+__all__ = [*MODULES]
 
 
 def __getattr__(name: str) -> Any:

@@ -29,10 +29,9 @@ from urllib.parse import urlsplit
 import openai
 
 from crl.basis import TextBasis, fold
-from crl.run.files import CACHE
-from crl.run.store import content_digest
 from crl.run.errors import UserError
-from crl.run.files import write_text
+from crl.run.files import CACHE, write_text
+from crl.run.store import content_digest
 
 Value = TypeVar("Value")
 

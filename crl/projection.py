@@ -17,11 +17,15 @@ ROWS_AT_ONCE = 2**16  # of R
 def l2(x: np.ndarray) -> np.ndarray:
     """Scale the last axis to unit length; rows of zeros stay zeros.
 
+    Rows of unit length stay as they are, to the bit, so that l2(l2(x)) is l2(x).
+
     >>> l2(np.array([[3.0, 4.0]]))
     array([[0.6, 0.8]])
     """
     length = np.linalg.norm(x, axis=-1, keepdims=True)
-    return x / length.clip(np.finfo(length.dtype).tiny)
+    limits = np.finfo(length.dtype)
+    unit = abs(length - 1) <= 8 * limits.eps  # rounding
+    return x / np.where(unit, 1, length).clip(limits.tiny)
 
 
 def project(image: np.ndarray, text: np.ndarray) -> np.ndarray:

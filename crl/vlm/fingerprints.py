@@ -6,8 +6,7 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
-from crl.run.files import CACHE
-from crl.run.files import write_text
+from crl.run.files import CACHE, write_text
 from crl.run.results import digest
 
 FOLDER = CACHE / "fingerprints"
