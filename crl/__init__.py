@@ -33,7 +33,21 @@ MODULES = {
     "weighted": "representations.weighted",
     "weighted_similarity": "representations.weighted",
 }
-__all__ = [*MODULES]
+__all__ = [
+    "VLM",
+    "Collection",
+    "ConditionalProjection",
+    "Crop",
+    "TextBasis",
+    "embed_images",
+    "embed_texts",
+    "image_files",
+    "load_vlm",
+    "rank_criteria",
+    "represent",
+    "weighted",
+    "weighted_similarity",
+]
 
 
 def __getattr__(name: str) -> Any:

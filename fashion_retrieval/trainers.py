@@ -15,7 +15,7 @@ from torch import Tensor
 
 from crl.run.distributed import rank, sum_gradients, world
 from crl.run.errors import UserError
-from crl.run.loop import Trainer, TrainingConfig
+from crl.run.training import Trainer, TrainingConfig
 from crl.run.results import array_digest, digest
 from fashion_retrieval.datasets import check_images, keep_used, load
 from fashion_retrieval.method import (

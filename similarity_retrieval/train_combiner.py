@@ -15,7 +15,7 @@ distractor.
 
 Writes <outputs>/combiner/<name>/: combiner.safetensors, and vlm/ if the VLM was trained, both from
 the epoch with the best held-out recall@1; results.json, config.yaml and state.pt (see
-crl/run/loop.py). Measure it with evaluate.py trained=[<outputs>/combiner/<name>].
+crl/run/training.py). Measure it with evaluate.py trained=[<outputs>/combiner/<name>].
 
 Where this differs from the published code, and why:
   - The learning rate falls at each step, not at each epoch: otherwise the last of six epochs would
@@ -42,7 +42,7 @@ from torch import Tensor, nn
 from crl.run.config import EmbeddingConfig, Width, load_config
 from crl.run.distributed import process_group, rank, sum_gradients, world
 from crl.run.errors import UserError
-from crl.run.loop import Trainer, TrainingConfig
+from crl.run.training import Trainer, TrainingConfig
 from crl.run.weights import save_tensors
 from crl.vlm import find_vlm, load_trainable, load_vlm
 from crl.vlm.open_clip import save_vlm

@@ -97,7 +97,8 @@ class EvaluationConfig(EmbeddingConfig):
     """
 
     replaced_by_features: ClassVar[frozenset[str]] = frozenset(
-        "vlm bases texts null_space null_space_size precision batch_size workers cache device".split()
+        "vlm bases texts null_space null_space_size precision device".split()
+        + "batch_size workers cache".split()
     )
 
     texts: int | None = Field(None, gt=1, description="use the first N texts of each basis")

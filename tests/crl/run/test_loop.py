@@ -12,7 +12,7 @@ from torch import nn
 
 from crl.run import loop
 from crl.run.errors import UserError
-from crl.run.loop import Progress, Trainer, TrainingConfig
+from crl.run.training import Progress, Trainer, TrainingConfig
 from crl.run.weights import save_tensors
 
 STEPS, EPOCHS = 5, 3
