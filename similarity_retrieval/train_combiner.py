@@ -61,7 +61,7 @@ from similarity_retrieval.mining.triplets import MinedTriplets, read_triplets
 CLIP_NORM = 1.0  # of the VLM's gradients
 VALIDATED = 2000  # the most held-out triplets that a validation measures
 LAST_RATE = 1e-3  # the rate at the end, as a share of `lr`
-NEUTRAL = {"name", "outputs", "device", "workers", "cache", "embed_batch", "checkpoint_every"}
+NEUTRAL = {"name", "outputs", "device", "workers", "cache", "checkpoint_every"}
 
 
 class TrainConfig(TrainingConfig, EmbeddingConfig):
@@ -73,14 +73,14 @@ class TrainConfig(TrainingConfig, EmbeddingConfig):
     train_vlm: bool = Field(False, description="train the VLM too (open_clip only)")
     projection: Width = Field(2560, description="width of the Combiner's projections")
     hidden: Width = Field(5120, description="width of the Combiner's hidden layers")
-    dropout: float = Field(0.5, ge=0, lt=1, description="in the Combiner")
+    dropout: float = Field(0.5, ge=0, lt=1, description="dropout of the Combiner")
     batch_size: int = Field(256, gt=1, description="triplets per step, of all processes together")
     accumulate: int = Field(1, gt=0, description="parts that a process's share is computed in")
     epochs: int = Field(6, gt=0, description="passes over the triplets")
     lr: float = Field(1e-6, gt=0, allow_inf_nan=False, description="highest learning rate (AdamW)")
-    weight_decay: float = Field(0.0, ge=0, description="of AdamW")
+    weight_decay: float = Field(0.0, ge=0, description="weight decay of AdamW")
     warmup: int = Field(0, ge=0, description="steps in which the rate rises to lr")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="of the forward pass")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="precision of the forward pass")
     validation: float = Field(0.1, ge=0, lt=1, description="share of triplets held out: the first")
     workers: int = Field(4, ge=0, description="threads (train_vlm: processes) that decode images")
 
@@ -130,12 +130,12 @@ class CombinerTrainer(Trainer):
         fingerprint = vlm.fingerprint
         if config.train_vlm:
             self.models["vlm"] = vlm.model
-            self.features: Any = FineTunedFeatures(vlm, self.data, config, config.seed)
+            self.features: Any = FineTunedFeatures(vlm, self.data, config.seed, config.workers)
             if self._vlm_folder.is_dir():  # a resumed training: the best VLM so far
                 best = load_vlm(str(self._vlm_folder), "cpu", config.precision)
                 fingerprint = best.fingerprint
         else:
-            self.features = FrozenFeatures(vlm, self.data, config)
+            self.features = FrozenFeatures(vlm, self.data, config.cache, config.workers)
         self.parameters = [p for model in self.models.values() for p in model.parameters()]
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=config.lr, weight_decay=config.weight_decay
