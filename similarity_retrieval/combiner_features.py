@@ -43,8 +43,7 @@ def embed(
 
 
 class FrozenFeatures:
-    """Features of a frozen VLM: embedded once, then looked up. A part of a batch holds the features
-    of b triplets."""
+    """Features of a frozen VLM: embedded once, then looked up. A part of a batch: rows (b,)."""
 
     def __init__(self, vlm: VLM, data: MinedTriplets, cache: Path, workers: int) -> None:
         if rank():  # the first process embeds, the others find the embeddings in the cache
@@ -54,16 +53,16 @@ class FrozenFeatures:
             dist.barrier()
         self.data, self.device = data, vlm.device
 
-    def parts(self, epoch: int, slices: np.ndarray) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Rows of triplets (P, b) -> P parts: reference, condition and target, each (b, D)."""
-        for rows in slices:
-            reference, target = self.image[self.data.reference[rows]], self.data.target[rows]
-            part = reference, self.text[self.data.condition[rows]], self.image[target]
-            yield tuple(features.to(self.device) for features in part)
+    def parts(self, epoch: int, slices: np.ndarray) -> Iterator[np.ndarray]:
+        """Rows of triplets (P, b) -> P parts."""
+        return iter(slices)
 
-    def features(self, part: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """The part unchanged: reference, condition and target, each (b, D)."""
-        return part
+    def features(self, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        """Reference, condition and target, each (b, D)."""
+        data, device = self.data, self.device
+        reference, target = self.image[data.reference[rows]], self.image[data.target[rows]]
+        text = self.text[data.condition[rows]]
+        return reference.to(device), text.to(device), target.to(device)
 
     def validation(self, held_out: MinedTriplets) -> tuple[Tensor, Tensor]:
         """Embeddings of images and conditions; those of `held_out` come first."""

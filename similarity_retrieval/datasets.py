@@ -2,7 +2,7 @@
 
     python similarity_retrieval/datasets.py --root data/genecis
 
-counts the files that are there, and names those that are missing.
+counts the templates, and names what is missing.
 
 A template is a reference image, a condition, and a gallery of candidates, one of which, the target,
 is like the reference under that condition. Images of the object tasks are COCO's (val2017), those
@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Generic, Literal, NamedTuple, TypeVar, get_args
+from typing import Annotated, Generic, Literal, TypeVar, get_args
 
 import numpy as np
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
@@ -189,31 +189,6 @@ def _read(task: str, folder: Path) -> list[_Template]:
 # --- images ---------------------------------------------------------------------------------------
 
 
-class Source(NamedTuple):
-    """A collection of images.
-
-    Attributes:
-        official: how many files the complete collection has.
-        files: the files that templates name, each once.
-    """
-
-    name: str
-    page: str
-    official: int
-    folder: Path
-    files: list[Path]
-
-    @property
-    def gap(self) -> str:
-        """How many of the files are missing, and where to get them; empty if none is."""
-        missing = [file for file in self.files if not file.is_file()]
-        names = ", ".join(file.name for file in missing[:3]) + (", ..." if missing[3:] else "")
-        return missing and (
-            f"{len(missing)} of {len(self.files)} images of {self.name} are not in {self.folder} "
-            f"({names}); get them from {self.page}"
-        )
-
-
 def images(data: GeneCIS, coco: Path, visual_genome: Path) -> list[Path | Crop]:
     """The image file or crop of each of `data.ids` (M,).
 
@@ -225,16 +200,25 @@ def images(data: GeneCIS, coco: Path, visual_genome: Path) -> list[Path | Crop]:
         UserError: missing images (all are counted before any image is opened); a Visual Genome
             image that cannot be read; a box outside its picture.
     """
-    files, sources = _files(data.ids, Path(coco), Path(visual_genome))
-    if gaps := [source.gap for source in sources if source.gap]:
-        begun = any(source.folder.is_dir() for source in sources)
+    files = {name: _file(name, Path(coco), Path(visual_genome)) for name in data.ids}
+    regions = {name: file for name, file in files.items() if ":" in name}
+    whole = [file for name, file in files.items() if name not in regions]
+    gaps, begun = [], False
+    for title, folder, page, wanted in (
+        ("COCO val2017", Path(coco, "val2017"), COCO_PAGE, dict.fromkeys(whole)),
+        ("Visual Genome", visual_genome, VISUAL_GENOME_PAGE, dict.fromkeys(regions.values())),
+    ):
+        begun |= bool(wanted) and Path(folder).is_dir()
+        if missing := [file.name for file in wanted if not file.is_file()]:
+            first = ", ".join(missing[:3]) + (", ..." if missing[3:] else "")
+            gaps.append(f"{len(missing)} of {len(wanted)} images of {title} are not in {folder} "
+                        f"({first}); get them from {page}")  # fmt: skip
+    if gaps:
         raise (UserError if begun else Missing)("; ".join(gaps))
-    regions = dict.fromkeys(file for name, file in files.items() if ":" in name)
-    sizes = {file: _size(file) for file in progress(regions, label="picture sizes", unit="images")}
-    return [
-        Crop(file, _crop_box(data, name, sizes[file])) if ":" in name else file
-        for name, file in files.items()
-    ]
+    distinct = progress(dict.fromkeys(regions.values()), label="picture sizes", unit="images")
+    sizes = {file: _size(file) for file in distinct}
+    crops = {name: Crop(file, _crop_box(name, sizes[file])) for name, file in regions.items()}
+    return [crops.get(name, files[name]) for name in data.ids]
 
 
 def dilated(box: Sequence[float], size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -257,7 +241,7 @@ def dilated(box: Sequence[float], size: tuple[int, int]) -> tuple[int, int, int,
     return round(left), round(top), round(right), round(bottom)  # as PIL's crop rounds
 
 
-def _crop_box(data: GeneCIS, name: str, size: tuple[int, int]) -> tuple[int, int, int, int]:
+def _crop_box(name: str, size: tuple[int, int]) -> tuple[int, int, int, int]:
     """The dilated box of one region; a UserError if the box is outside its picture."""
     image, _, box = name.partition(":")
     x, y, w, h = map(float, box.split(","))
@@ -265,8 +249,8 @@ def _crop_box(data: GeneCIS, name: str, size: tuple[int, int]) -> tuple[int, int
     inside = x < size[0] and y < size[1] and x + w > 0 and y + h > 0
     if not inside or left >= right or top >= bottom:
         raise UserError(
-            f"the box [{box}] has no pixel in the image {image} of Visual Genome, which is "
-            f"{size[0]} x {size[1]}; is it the right image?"
+            f"the box [{box}] has no pixel in Visual Genome's image {image}, which is {size[0]} x "
+            f"{size[1]}; is it the right image?"
         )
     return left, top, right, bottom
 
@@ -280,28 +264,13 @@ def _size(file: Path) -> tuple[int, int]:
         raise UserError(f"cannot read the image {file}: {error}; get it again") from error
 
 
-def _files(ids: list[str], coco: Path, visual_genome: Path) -> tuple[dict[str, Path], list[Source]]:
-    """The image file of each id (if it does not exist, where it should be), and the collections
-    that they belong to."""
-
-    def file(name: str) -> Path:
-        image, _, box = name.partition(":")
-        if not box:
-            return coco / "val2017" / f"{int(image):012d}.jpg"
-        places = [visual_genome / part / f"{image}.jpg" for part in VISUAL_GENOME_FOLDERS]
-        return next((place for place in places if place.is_file()), places[0])
-
-    files = {name: file(name) for name in ids}
-    whole = list(dict.fromkeys(file for name, file in files.items() if ":" not in name))
-    regions = list(dict.fromkeys(file for name, file in files.items() if ":" in name))
-    sources = [
-        Source("COCO val2017", COCO_PAGE, COCO_FILES, coco / "val2017", whole),
-        Source("Visual Genome", VISUAL_GENOME_PAGE, VISUAL_GENOME_FILES, visual_genome, regions),
-    ]
-    return files, [source for source in sources if source.files]
-
-
-# --- the check command ----------------------------------------------------------------------------
+def _file(name: str, coco: Path, visual_genome: Path) -> Path:
+    """The image file of an id; if it does not exist, where it should be."""
+    image, _, box = name.partition(":")
+    if not box:
+        return coco / "val2017" / f"{int(image):012d}.jpg"
+    places = [visual_genome / part / f"{image}.jpg" for part in VISUAL_GENOME_FOLDERS]
+    return next((place for place in places if place.is_file()), places[0])
 
 
 @command
@@ -314,35 +283,17 @@ def main(argv: list[str]) -> None:
         "--tasks", nargs="+", default=TASKS, metavar="TASK", help=f"of {', '.join(TASKS)} (all)"
     )
     arguments = parser.parse_args(argv)
-    root, good = arguments.root, []
-    for task in arguments.tasks:
-        try:
-            data = load([task], root)
-        except UserError as error:
-            print(f"{task}: {error}")
-            continue
-        good.append(task)
-        t, official = data.tasks[task], OFFICIAL_TEMPLATES.get(task)
-        print(
-            f"{task}: {len(t.reference)} templates"
-            + (f" (official: {official})" if official else "")
-            + f", {t.gallery.shape[1]} candidates each, {len(data.conditions)} conditions, "
-            f"{len(data.ids)} images; {t.left_out} left out for another number of candidates, "
-            f"{t.repeated} with the target twice"
-        )
-    data = load(good, root)
-    _, sources = _files(data.ids, root / "coco", root / "visual_genome")
-    for source in sources:
-        there = len({file.name for file in source.folder.rglob("*.jpg")})
-        print(
-            f"{source.name}: {source.gap or f'all {len(source.files)} images are there'}; "
-            f"{source.folder} holds {there} (official: {source.official})"
-        )
+    root = arguments.root
     for name in WEIGHTS:
         print(f"{name}: {'there' if (root / name).is_file() else 'not there (optional)'}")
-    if len(good) < len(arguments.tasks) or any(source.gap for source in sources):
-        raise UserError(f"GeneCIS is not complete in {root}; see above")
-    images(data, root / "coco", root / "visual_genome")  # do boxes and pictures fit?
+    data = load(arguments.tasks, root)
+    for task, t in data.tasks.items():
+        official = f" (official: {OFFICIAL_TEMPLATES[task]})" if task in OFFICIAL_TEMPLATES else ""
+        print(f"{task}: {len(t.reference)} templates{official}, {t.gallery.shape[1]} candidates "
+              f"each; {t.left_out} left out for another number of candidates, {t.repeated} with "
+              "the target twice")  # fmt: skip
+    count = len(images(data, root / "coco", root / "visual_genome"))
+    print(f"{len(data.conditions)} conditions, {count} images: all are there")
 
 
 if __name__ == "__main__":

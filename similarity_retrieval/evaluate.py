@@ -78,7 +78,8 @@ def evaluate(config: EvaluateConfig) -> Results:
                     results.add(row, recalls[method][config.tie_policy], **data.counts, **more)
             save_ranks(ranks, ranks_file)
             if not drawn:
-                draw(data, method, ranks[method], scores[method], figure)  # CRL's last
+                last = list(scores)[-1]  # of CRL
+                draw(data, last, ranks[last], scores[last], figure)
     return results
 
 

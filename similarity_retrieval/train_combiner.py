@@ -6,8 +6,7 @@
 A triplet is a reference image, a condition and a target image (triplets.jsonl of
 mine_triplets.py). The Combiner turns reference and condition into a query, which must find its
 target among the targets of the whole batch. The loss is the cross entropy of 100 times the cosines,
-from queries to targets only, as published. Like the published loss, it does not use the mined
-distractor.
+from queries to targets only, as published.
 
   train_vlm: false   the VLM is frozen. Images and conditions are embedded once and then looked up:
                      minutes on a CPU.
@@ -15,13 +14,8 @@ distractor.
 
 Writes <outputs>/combiner/<name>/: combiner.safetensors, and vlm/ if the VLM was trained, both from
 the epoch with the best held-out recall@1; results.json, config.yaml and state.pt (see
-crl/run/training.py). Measure it with evaluate.py trained=[<outputs>/combiner/<name>].
-
-Where this differs from the published code, and why:
-  - The learning rate falls at each step, not at each epoch: otherwise the last of six epochs would
-    still use a fifteenth of the first rate.
-  - bf16 instead of fp16. It needs no loss scaling, so the VLM's gradients are clipped unscaled.
-  - The VLM runs in eval mode. For a ViT this makes no difference; a ResNet keeps its running means.
+crl/run/training.py). Measure it with evaluate.py trained=[<outputs>/combiner/<name>]. README.md
+says where it differs from the published code, and why.
 """
 
 from crl.run.command import command
@@ -108,11 +102,12 @@ class CombinerTrainer(Trainer):
         self.data = read_triplets(config.triplets, config.images)
         # The first triplets, as published. Other triplets with their images are used in training.
         self.held = int(config.validation * len(self.data))
-        self.steps = (len(self.data) - self.held) // config.batch_size
+        rest = len(self.data) - self.held
+        self.steps = rest // config.batch_size
         if not self.steps:
             raise UserError(
-                f"{len(self.data) - self.held} triplets to train on (and {self.held} held out) do "
-                f"not fill a batch of {config.batch_size}; mine more or set batch_size"
+                f"{rest} triplets to train on (and {self.held} held out) do not fill a batch of "
+                f"{config.batch_size}; mine more or set batch_size"
             )
         load = load_trainable if config.train_vlm else load_vlm
         self.vlm: Any = load(config.vlm, device, config.precision)  # trained: a LoadedVLM
@@ -154,7 +149,7 @@ class CombinerTrainer(Trainer):
         }
 
     def batches(self, epoch: int, done: int) -> Iterator[list]:
-        """Yield this process's parts of each batch, see `FrozenFeatures.parts`."""
+        """Yield this process's parts of each batch, see `combiner_features`."""
         rows = plan(len(self.data), self.held, epoch, self.config)[done:, rank()]
         parts = self.features.parts(epoch, rows.reshape(-1, rows.shape[-1]))
         for _ in rows:
@@ -233,18 +228,16 @@ def recalls(
     device = next(combiner.parameters()).device
     targets, column = np.unique(data.target, return_inverse=True)
     candidates = F.normalize(image[targets].to(device), dim=1)  # (G, D)
-    ranks = []
+    not_below = []  # candidates that do not score below the target; itself among them
     for rows in np.array_split(np.arange(len(data)), math.ceil(len(data) / 512)):
-        query = combiner(
-            image[data.reference[rows]].to(device), text[data.condition[rows]].to(device)
-        )
-        scores = query @ candidates.T  # (b, G)
-        own = scores[torch.arange(len(rows)), column[rows]]
+        pair = image[data.reference[rows]], text[data.condition[rows]]
+        scores = combiner(*(x.to(device) for x in pair)) @ candidates.T  # (b, G)
+        target = scores[torch.arange(len(rows)), column[rows]]
         # Ties and NaN count against the target, so that constant scores find nothing.
-        ranks.append((~(scores < own[:, None])).sum(1))
-    rank = torch.cat(ranks)
-    found = {f"recall@{k}": 100 * (rank <= k).double().mean().item() for k in (1, 5, 10)}
-    return {**found, "triplets": len(data), "candidates": len(targets)}
+        not_below.append((~(scores < target[:, None])).sum(1))
+    place = torch.cat(not_below)
+    shares = {f"recall@{k}": 100 * (place <= k).double().mean().item() for k in (1, 5, 10)}
+    return {**shares, "triplets": len(data), "candidates": len(targets)}
 
 
 def train(config: TrainConfig) -> None:

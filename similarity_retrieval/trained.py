@@ -43,8 +43,8 @@ class Model(NamedTuple):
                 same = load_vlm(self.vlm, config.device, then, from_file)
             if same.fingerprint != self.training.vlm_fingerprint:
                 raise UserError(
-                    f"{self.combiner.parent} was trained with another VLM than {self.vlm!r} is now: "
-                    "its weights, preprocessing or tokenizer have changed; run that training again"
+                    f"{self.combiner.parent} was trained with another VLM than {self.vlm!r} is "
+                    "now: its weights, preprocessing or tokenizer changed; run that training again"
                 )
         return vlm, load_combiner(self.combiner, vlm.dim) if self.combiner else None
 
