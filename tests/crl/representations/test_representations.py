@@ -21,10 +21,12 @@ def test_the_names_are_paper_and_the_files():
 
 
 def test_represent_is_the_transformer_of_that_name():
-    assert np.array_equal(represent("paper", IMAGE, TEXT), ConditionalProjection(TEXT).fit_transform(IMAGE))
+    assert np.array_equal(
+        represent("paper", IMAGE, TEXT), ConditionalProjection(TEXT).fit_transform(IMAGE)
+    )
     sharp = Posterior(TEXT, sharpness=2).fit_transform(IMAGE)
     assert np.array_equal(represent("posterior", IMAGE, TEXT, sharpness=2, of_another=1), sharp)
-    assert np.array_equal(represent("universal", IMAGE, TEXTEXT), IMAGE)
+    assert np.array_equal(represent("universal", IMAGE, TEXT), IMAGE)
     queries = l2(np.random.default_rng(2).normal(size=(9, 3, 6)))
     assert np.array_equal(represent("universal", queries, TEXT), single_vector(queries))
 
