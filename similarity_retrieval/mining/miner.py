@@ -1,10 +1,8 @@
 """GeneCIS's rules for drawing triplets."""
 
-import json
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 
@@ -14,14 +12,6 @@ from similarity_retrieval.mining.records import Records
 TRIES = 1000  # per sample, before it is dropped
 TARGET_ATTEMPTS = 100  # per try
 DISTRACTOR_ATTEMPTS = 20  # per try; then all possible records are listed, and one of them is drawn
-
-
-class Triplet(NamedTuple):
-    """Indices of three records."""
-
-    reference: int
-    target: int
-    distractor: int
 
 
 class Miner:
@@ -44,6 +34,10 @@ class Miner:
     Args:
         rating: (words,) float64, concreteness of each of `records.words`; None: no filter.
 
+    Attributes:
+        subjects: how many there are, and how many of them each rule excludes.
+        failed: tries that failed so far by rule.
+
     Raises:
         UserError: no subject has `min_images` images and `min_objects` objects.
     """
@@ -62,12 +56,11 @@ class Miner:
         images = np.bincount(seen, minlength=n_words)  # distinct images of each subject
         cells = np.unique(subject * n_words + obj)  # distinct pairs of subject and object, sorted
         objects = np.bincount(cells // n_words, minlength=n_words)
-        enough = (images >= min_images) & (objects >= min_objects)
-        kept = np.flatnonzero(enough)
+        kept = np.flatnonzero((images >= min_images) & (objects >= min_objects))
         self.subjects = {
             "all": int((images > 0).sum()),
-            "too_few_images": int(((images > 0) & (images < min_images)).sum()),
-            "too_few_objects": int(((images >= min_images) & (objects < min_objects)).sum()),
+            "too few images": int(((images > 0) & (images < min_images)).sum()),
+            "too few objects": int(((images >= min_images) & (objects < min_objects)).sum()),
             "kept": len(kept),
         }
         if not len(kept):
@@ -76,6 +69,7 @@ class Miner:
                 f"or more ({self.subjects['all']} subjects); give more captions, or lower "
                 "min_images or min_objects"
             )
+        self.records = records
         # Memory views give plain integers, several times faster than NumPy's scalars.
         self.image, self.object = memoryview(records.image), memoryview(records.object)
         self.cumulative = np.cumsum(images[kept]).tolist()
@@ -87,38 +81,36 @@ class Miner:
         self.cell_start = memoryview(np.append(np.searchsorted(pair, cells), len(pair)))
         self.first_cell = np.searchsorted(cells, kept * n_words).tolist()
         self.last_cell = np.searchsorted(cells, (kept + 1) * n_words).tolist()
-        self.by_object = np.argsort(obj, kind="stable")
-        self.object_start = memoryview(np.searchsorted(obj[self.by_object], np.arange(n_words + 1)))
+        by_object = np.argsort(obj, kind="stable")
+        self.by_object = memoryview(by_object)
+        self.object_start = memoryview(np.searchsorted(obj[by_object], np.arange(n_words + 1)))
         # (R,) the sum of the two words' ratings; the sum over three records must be above six times
         # the threshold. A mean equal to the threshold must not pass because of a rounding error.
-        pairs = None if rating is None else rating[subject] + rating[obj]
-        self.rating = None if pairs is None else memoryview(pairs)
+        self.rating = None if rating is None else memoryview(rating[subject] + rating[obj])
         self.least = 6 * threshold + 1e-9
+        self.failed: Counter = Counter({"no target": 0, "no distractor": 0, "not concrete": 0})
 
-    def sample(self, seed: int, number: int, failed: Counter) -> Triplet | None:
-        """The triplet of sample `number`, which depends only on `seed` and `number`; None: dropped.
-
-        Args:
-            failed: counts the failed tries by rule: no_target, no_distractor, concreteness.
-        """
+    def sample(self, seed: int, number: int) -> tuple[int, int, int] | None:
+        """Reference, target and distractor (indices of records) of sample `number`, which depends
+        only on `seed` and `number`; None: it is dropped."""
         random = np.random.default_rng([seed, number]).random
         for _ in range(TRIES):
-            which = bisect_right(self.cumulative, int(random() * self.cumulative[-1]))
-            first, last = self.first_cell[which], self.last_cell[which]
+            place = bisect_right(self.cumulative, int(random() * self.cumulative[-1]))
+            first, last = self.first_cell[place], self.last_cell[place]
             low, high = self.cell_start[first], self.cell_start[last]
             reference = self.by_subject[low + int(random() * (high - low))]
             target = self._target(random, first, last, reference)
             if target is None:
-                failed["no_target"] += 1
+                self.failed["no target"] += 1
                 continue
             distractor = self._distractor(random, reference, target)
             if distractor is None:
-                failed["no_distractor"] += 1
+                self.failed["no distractor"] += 1
                 continue
-            triplet = Triplet(reference, target, distractor)
-            if self.rating is None or sum(self.rating[i] for i in triplet) > self.least:
-                return triplet
-            failed["concreteness"] += 1
+            sample = (reference, target, distractor)
+            if self.rating is None or sum(self.rating[i] for i in sample) > self.least:
+                return sample
+            self.failed["not concrete"] += 1
         return None
 
     def _target(
@@ -135,27 +127,25 @@ class Miner:
 
     def _distractor(self, random: Callable[[], float], reference: int, target: int) -> int | None:
         taken = (self.image[reference], self.image[target])
-        low = self.object_start[self.object[target]]
-        high = self.object_start[self.object[target] + 1]
+        obj = self.object[target]
+        low, high = self.object_start[obj], self.object_start[obj + 1]
         for _ in range(DISTRACTOR_ATTEMPTS):
-            distractor = int(self.by_object[low + int(random() * (high - low))])
+            distractor = self.by_object[low + int(random() * (high - low))]
             if self.image[distractor] not in taken:
                 return distractor
         # There are few or none: list them all. The draw stays uniform.
-        among = [i for i in self.by_object[low:high].tolist() if self.image[i] not in taken]
-        return among[int(random() * len(among))] if among else None
+        others = [i for i in self.by_object[low:high] if self.image[i] not in taken]
+        return others[int(random() * len(others))] if others else None
 
-
-def triplet_line(records: Records, triplet: Triplet) -> str:
-    """The line of triplets.jsonl."""
-    reference, target, distractor = (records.images[records.image[i]] for i in triplet)
-    at = triplet.target
-    relation, obj = records.relations[records.relation[at]], records.words[records.object[at]]
-    value = {
-        "reference": reference,
-        "target": target,
-        "condition": f"{relation} {obj}",
-        "distractor": distractor,
-        "subject": records.words[records.subject[at]],
-    }
-    return json.dumps(value, ensure_ascii=False)
+    def triplet(self, sample: tuple[int, int, int]) -> dict[str, str]:
+        """The names behind a sample: a line of triplets.jsonl."""
+        records = self.records
+        reference, target, distractor = (records.images[self.image[i]] for i in sample)
+        relation = records.relations[records.relation[sample[1]]]
+        return {
+            "reference": reference,
+            "target": target,
+            "condition": f"{relation} {records.words[self.object[sample[1]]]}",
+            "distractor": distractor,
+            "subject": records.words[records.subject[sample[1]]],
+        }

@@ -3,14 +3,35 @@
 from array import array
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import BaseModel, StringConstraints
 
-from crl.run.errors import UserError, explain
+from crl.run.errors import UserError
 from crl.run.progress import progress
-from similarity_retrieval.mining.captions import lines
-from similarity_retrieval.mining.scene_graphs import Graph
+from similarity_retrieval.mining.captions import Name
+from similarity_retrieval.mining.files import read_jsonl
+
+Word = Annotated[
+    str, StringConstraints(strip_whitespace=True, to_lower=True, min_length=1, max_length=60)
+]
+
+
+class Relation(BaseModel):
+    """One statement of a caption, lower-cased: (dog, sitting on, bench)."""
+
+    subject: Word
+    relation: Word
+    object: Word
+
+
+class Graph(BaseModel):
+    """One line of a graphs file: an image, and the relations of one caption of it."""
+
+    image: Name
+    caption: str = ""
+    relations: list[Relation]
 
 
 @dataclass(frozen=True)
@@ -40,24 +61,19 @@ def read_graphs(file: Path) -> Records:
     """
     # A new string gets the next index.
     images, words, relations = {}, {}, {}
-    columns = [array("i") for _ in range(4)]
+    rows = array("i")  # (R, 4), flat
     captions = 0
-    for where, line in progress(lines(file), label="graphs", unit="lines"):
-        try:
-            graph = Graph.model_validate_json(line)
-        except ValidationError as error:
-            raise UserError(f"{where}: {explain(error)}") from error
+    for graph in progress(read_jsonl(Graph, file), label="graphs", unit="lines"):
         captions += 1
         image = images.setdefault(graph.image, len(images))
-        for found in graph.relations:
-            columns[0].append(image)
-            columns[1].append(words.setdefault(found.subject, len(words)))
-            columns[2].append(relations.setdefault(found.relation, len(relations)))
-            columns[3].append(words.setdefault(found.object, len(words)))
-    if not columns[0]:
-        what = f"none of its {captions} captions has a relation" if captions else "it is empty"
-        raise UserError(f"{file}: there is nothing to mine, {what}")
-    image, subject, relation, object_ = (np.frombuffer(column, np.int32) for column in columns)
-    return Records(
-        list(images), list(words), list(relations), image, subject, relation, object_, captions
-    )
+        for triple in graph.relations:
+            subject = words.setdefault(triple.subject, len(words))
+            relation = relations.setdefault(triple.relation, len(relations))
+            rows.extend((image, subject, relation, words.setdefault(triple.object, len(words))))
+    if not rows:
+        reason = f"none of its {captions} captions has a relation" if captions else "it is empty"
+        raise UserError(f"{file}: there is nothing to mine, {reason}")
+    table = np.frombuffer(rows, np.int32).reshape(-1, 4)
+    image, subject, relation, obj = np.ascontiguousarray(table.T)
+    names = list(images), list(words), list(relations)
+    return Records(*names, image, subject, relation, obj, captions)
