@@ -66,7 +66,8 @@ def _expand(pattern: str) -> Iterator[str]:
         return
     parts: Iterable[str] = braces[1].split(",")
     if span := re.fullmatch(r"(\d{1,18})\.\.(\d{1,18})", braces[1]):
-        numbers = range(int(span[1]), int(span[2]) + 1)
+        first, last = int(span[1]), int(span[2])
+        numbers = range(first, last + 1) or range(first, last - 1, -1)
         parts = (str(number).zfill(len(span[1])) for number in numbers)
     for part in parts:
         for tail in _expand(pattern[braces.end() :]):

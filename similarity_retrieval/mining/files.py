@@ -50,7 +50,7 @@ def read_table(kind: type[Model], file: Path) -> Iterator[Model]:
                 raise UserError(f"{where}: not {len(columns)} columns as in the first line")
             yield checked(kind.model_validate, row, where)
     except csv.Error as error:
-        raise UserError(f"{file}:{rows.line_num}: {error}") from error
+        raise UserError(f"{file}:{rows.reader.line_num}: {error}") from error
 
 
 def _lines(file: Path) -> Iterator[str]:
