@@ -47,7 +47,9 @@ def caption_files(captions: str) -> list[Path]:
         files += paths
     for file in files:
         if file.suffix not in READERS or not file.is_file():
-            raise UserError(f"{file}: captions come in files with the end {', '.join(READERS)}")
+            raise UserError(
+                f"{file}: captions are regular files that end with {', '.join(READERS)}"
+            )
     shards = [file.name for file in files if file.suffix == ".tar"]
     if len(set(shards)) < len(shards):
         raise UserError(f"{captions}: two shards have the same name, and so would their images")

@@ -1,4 +1,4 @@
-"""`parser=spacy` with spaCy's small English model, on captions as in COCO, worked out by hand.
+"""Parsing with spaCy's small English model, on captions as in COCO, worked out by hand.
 
 It is skipped where spaCy or the model is not installed. Any package may have brought the model:
 `python -m spacy download en_core_web_sm`, or one of PyPI with another name.
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from mining_files import read_jsonl, write_jsonl
 
+from similarity_retrieval.mining.captions import Pair
 from similarity_retrieval.mining.scene_graphs import SPACY_MODEL, spacy_parser
 
 spacy = pytest.importorskip("spacy")
@@ -65,13 +66,13 @@ def test_captions_become_triplets(mine, tmp_path):
     images = {caption: f"{number}.jpg" for number, caption in enumerate(CAPTIONS)}
     captions = [{"image": image, "caption": caption} for caption, image in images.items()]
     file = write_jsonl(tmp_path / "captions.jsonl", captions)
-    code, _, errors = mine(captions=file, parser="spacy", samples=40, min_images=2)
+    code, _, errors = mine(captions=file, samples=40, min_images=2)
     assert code == 0, errors
 
     folder = tmp_path / "out/triplets/run"
-    graphs = read_jsonl(folder / "graphs.jsonl")
-    found = {g["caption"]: [" | ".join(r.values()) for r in g["relations"]] for g in graphs}
-    assert found == CAPTIONS
+    graphs = read_jsonl(next(folder.glob("graphs-*")))
+    relations = {g["caption"]: [" | ".join(r.values()) for r in g["relations"]] for g in graphs}
+    assert relations == CAPTIONS
     assert {g["caption"]: g["image"] for g in graphs} == images
 
     # The one object of two subjects is a bench, and both subjects have two images.
@@ -82,12 +83,15 @@ def test_captions_become_triplets(mine, tmp_path):
         dog,
         other,
     }
-    assert json.loads((folder / "summary.json").read_text())["subjects"]["kept"] == 3  # and man
+    assert (
+        json.loads((folder / "summary.json").read_text())["counts"]["subjects"]["kept"] == 3
+    )  # and man
 
 
 def test_a_preposition_that_the_model_takes_for_a_particle():
-    [found] = spacy_parser()(["A train traveling down tracks near a forest."])
-    assert [" | ".join(relation.model_dump().values()) for relation in found] == [
+    caption = Pair(image="1.jpg", caption="A train traveling down tracks near a forest.")
+    [graph] = spacy_parser()([caption])
+    assert [" | ".join(relation.model_dump().values()) for relation in graph.relations] == [
         "train | traveling down | track",
         "train | traveling near | forest",
     ]
