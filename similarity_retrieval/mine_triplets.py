@@ -22,7 +22,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from crl.run.config import RunConfig, load_config
@@ -162,17 +161,25 @@ def keep_batches(stream: BinaryIO) -> int:
 
 def mine(config: MineConfig, graphs: Path, triplets: Path) -> dict[str, Any]:
     """Write the file `triplets`, completely or not at all; -> counts of what was mined."""
-    records = read_graphs(graphs)
+    records, captions = read_graphs(graphs)
     rating = None
     if config.ratings:
         ratings = read_ratings(config.ratings)
-        rating = np.array([concreteness(word, ratings) for word in records.words])
+        words = {word for record in records for word in (record.subject, record.object)}
+        rating = {word: concreteness(word, ratings) for word in words}
     miner = Miner(records, rating, config.concreteness, config.min_images, config.min_objects)
     subjects, conditions = Counter(), Counter()
     with atomic_path(triplets) as temporary, temporary.open("w", encoding="utf-8") as stream:
         for number in progress(range(config.samples), label="samples", unit="samples"):
             if sample := miner.sample(config.seed, number):
-                triplet = miner.triplet(sample)
+                reference, target, distractor = sample
+                triplet = {
+                    "reference": reference.image,
+                    "target": target.image,
+                    "condition": f"{target.relation} {target.object}",
+                    "distractor": distractor.image,
+                    "subject": target.subject,
+                }
                 stream.write(json.dumps(triplet, ensure_ascii=False) + "\n")
                 subjects[triplet["subject"]] += 1
                 conditions[triplet["condition"]] += 1
@@ -182,9 +189,9 @@ def mine(config: MineConfig, graphs: Path, triplets: Path) -> dict[str, Any]:
                 f"{listed(miner.failed)}); give more captions, or loosen the rules"
             )
     return {
-        "captions": records.captions,
-        "images": len(records.images),
-        "relations": len(records.image),
+        "captions": captions,
+        "images": len({record.image for record in records}),
+        "relations": len(records),
         "subjects": miner.subjects,
         "samples": config.samples,
         "mined": subjects.total(),

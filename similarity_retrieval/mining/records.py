@@ -1,11 +1,9 @@
-"""The relations of all captions as arrays: the input of the miner."""
+"""The relations of all captions: the input of the miner."""
 
-from array import array
-from dataclasses import dataclass
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
-import numpy as np
 from pydantic import BaseModel, StringConstraints
 
 from crl.run.errors import UserError
@@ -34,46 +32,32 @@ class Graph(BaseModel):
     relations: list[Relation]
 
 
-@dataclass(frozen=True)
-class Records:
-    """All relations of all captions, as indices into lists of distinct strings.
+class Record(NamedTuple):
+    """A relation, and the image whose caption states it."""
 
-    Attributes:
-        image, subject, relation, object: (R,) int32; subject and object are indices into `words`.
-        captions: number of captions.
-    """
-
-    images: list[str]
-    words: list[str]
-    relations: list[str]
-    image: np.ndarray
-    subject: np.ndarray
-    relation: np.ndarray
-    object: np.ndarray
-    captions: int
+    image: str
+    subject: str
+    relation: str
+    object: str
 
 
-def read_graphs(file: Path) -> Records:
+def read_graphs(file: Path) -> tuple[list[Record], int]:
     """Read a JSONL of graphs: {"image": ..., "relations": [{"subject", "relation", "object"}]}.
+
+    Returns:
+        All relations of all captions, and the number of captions.
 
     Raises:
         UserError: a malformed line (the message has its number), or no relations at all.
     """
-    # A new string gets the next index.
-    images, words, relations = {}, {}, {}
-    rows = array("i")  # (R, 4), flat
+    records: list[Record] = []
     captions = 0
     for graph in progress(read_jsonl(Graph, file), label="graphs", unit="lines"):
         captions += 1
-        image = images.setdefault(graph.image, len(images))
-        for triple in graph.relations:
-            subject = words.setdefault(triple.subject, len(words))
-            relation = relations.setdefault(triple.relation, len(relations))
-            rows.extend((image, subject, relation, words.setdefault(triple.object, len(words))))
-    if not rows:
+        for relation in graph.relations:
+            names = (graph.image, relation.subject, relation.relation, relation.object)
+            records.append(Record(*map(sys.intern, names)))  # equal strings take memory once
+    if not records:
         reason = f"none of its {captions} captions has a relation" if captions else "it is empty"
         raise UserError(f"{file}: there is nothing to mine, {reason}")
-    table = np.frombuffer(rows, np.int32).reshape(-1, 4)
-    image, subject, relation, obj = np.ascontiguousarray(table.T)
-    names = list(images), list(words), list(relations)
-    return Records(*names, image, subject, relation, obj, captions)
+    return records, captions

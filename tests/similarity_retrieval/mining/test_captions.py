@@ -123,7 +123,7 @@ def test_webdataset_shards(tmp_path):
         ("c.json", COCO % ('"image_id": 1'), "annotations.0.caption: is missing"),
         ("c.tar", "hello", "c.tar is damaged or no .tar"),
         ("c.tar", "", "c.tar is damaged or no .tar"),
-        ("c.parquet", "x", "c.parquet: that end with .jsonl, .csv"),
+        ("c.parquet", "x", "c.parquet: captions are regular files that end with .jsonl, .csv"),
     ],
 )
 def test_malformed_captions_are_named(mine_refused, tmp_path, name, content, message):
