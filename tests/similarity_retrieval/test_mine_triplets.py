@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 from commands import REPOSITORY
-from mining_files import graph, read_jsonl, toy_spacy, world, write_jsonl, write_tar
+from mining_files import graph, read_jsonl, toy_spacy, world, write_jsonl
 
 from crl.run.config import load_config
 from similarity_retrieval.mine_triplets import MineConfig
@@ -182,30 +182,6 @@ def test_captions_become_graphs_and_triplets(mine, mine_refused, tmp_path, monke
     assert mine(**settings)[0] == 0 and len(texts) == 45  # nothing is parsed twice
     write_jsonl(file, captions(44))
     assert "other inputs or settings" in mine_refused(**settings)
-
-
-def test_each_format_gives_the_same_graphs(mine, tmp_path, monkeypatch):
-    toy_spacy(monkeypatch)
-    lines = [(line["image"], line["caption"]) for line in captions(12)]
-    write_jsonl(tmp_path / "c.jsonl", captions(12))
-    rows = "".join(f"{image},{caption}\n" for image, caption in lines)
-    (tmp_path / "c.csv").write_text("image,caption\n" + rows)
-    (tmp_path / "c.tsv").write_text(("image,caption\n" + rows).replace(",", "\t"))
-    images = [{"id": i, "file_name": image} for i, (image, _) in enumerate(lines)]
-    annotations = [{"image_id": i, "caption": caption} for i, (_, caption) in enumerate(lines)]
-    (tmp_path / "c.json").write_text(json.dumps({"images": images, "annotations": annotations}))
-    members = {}
-    for image, caption in lines:
-        members |= {image: b"", image.replace("jpg", "txt"): caption.encode()}
-    write_tar(tmp_path / "c.tar", members)
-    graphs = []
-    for kind in ("jsonl", "csv", "tsv", "json", "tar"):
-        settings = {"captions": tmp_path / f"c.{kind}", "name": kind, "samples": 9}
-        settings |= {} if kind == "tar" else {"prefix": "c/"}
-        code, _, errors = mine(**settings)
-        assert code == 0, errors
-        graphs.append(parsed(tmp_path / "out/triplets" / kind).read_bytes())
-    assert len(graphs[0].splitlines()) == 12 and len(set(graphs)) == 1
 
 
 def test_killed_while_parsing_it_goes_on_with_the_same_bytes(mine, tmp_path, monkeypatch):
