@@ -2,7 +2,7 @@
 
     python similarity_retrieval/mine_triplets.py --config configs/mine_cc3m.yaml
 
-    captions --spaCy--> graphs.jsonl (subject, relation, object) --rules--> triplets.jsonl
+    captions --spaCy--> graphs-*.jsonl (subject, relation, object) --rules--> triplets.jsonl
 
 Reference and target of a triplet share a subject and have different objects. The condition names
 the object of the target, and the distractor shows that object with another subject:
@@ -10,8 +10,9 @@ the object of the target, and the distractor shows that object with another subj
     reference "a dog on a sofa", condition "on bench", target "a dog on a bench",
     distractor "a cat on a bench"
 
-All files are written to <outputs>/triplets/<name>. A killed run continues when it is started again,
-and writes the same bytes as an uninterrupted one.
+All files are written to <outputs>/triplets/<name>. A killed run that is started again goes on
+parsing where it was (mining takes minutes and begins anew), and ends with the same bytes as an
+undisturbed one.
 """
 
 from crl.run.command import command

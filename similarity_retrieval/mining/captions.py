@@ -77,8 +77,7 @@ def _expand(pattern: str) -> Iterator[str]:
 
 
 def read_captions(files: Iterable[Path], prefix: str = "") -> Iterator[Pair]:
-    """Yield all pairs of image and caption in `files`, in their order; `prefix` is put before each
-    image.
+    """Yield all pairs in `files`, in their order, with `prefix` before the name of each image.
 
     Raises:
         UserError: a file is not in the format of its suffix; names the file and the line or entry.

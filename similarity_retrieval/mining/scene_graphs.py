@@ -72,8 +72,8 @@ PLACES = set("front top side back middle center edge bottom corner foot".split()
 
 
 def _is_place(noun: Any) -> bool:
-    of = any(child.text.lower() == "of" for child in noun.children)
-    return of and noun.dep_ == "pobj" and noun.lemma_.lower() in PLACES
+    has_of = any(child.text.lower() == "of" for child in noun.children)
+    return has_of and noun.dep_ == "pobj" and noun.lemma_.lower() in PLACES
 
 
 def _is_particle(word: Any) -> bool:
@@ -117,17 +117,17 @@ def _climb(noun: Any, nouns: set[int]) -> tuple[str, list[Any]]:
 def _subjects(verb: Any, nouns: set[int]) -> list[Any]:
     """The subjects of `verb`, also of a passive verb."""
     while True:
-        found = [
+        subjects = [
             child
             for child in verb.children
             if child.dep_ in {"nsubj", "nsubjpass"} and child.i in nouns
         ]
-        if not found and verb.dep_ in {"acl", "relcl"} and verb.head.i in nouns:
-            found = [verb.head]  # a dog (that is) sitting
-        if found:
+        if not subjects and verb.dep_ in {"acl", "relcl"} and verb.head.i in nouns:
+            subjects = [verb.head]  # a dog (that is) sitting
+        if subjects:
             # A man and a woman sit: both do.
-            others = [child for child in found[0].children if child.dep_ == "conj"]
-            return found[:1] + [other for other in others if other.i in nouns]
+            others = [child for child in subjects[0].children if child.dep_ == "conj"]
+            return subjects[:1] + [other for other in others if other.i in nouns]
         climbs = verb.dep_ in {"conj", "xcomp", "advcl", "ccomp"} and verb.head.i != verb.i
         if not climbs or verb.head.pos_ not in {"VERB", "AUX"}:
             return []
