@@ -100,16 +100,17 @@ def embedded(config: EvaluateConfig) -> Iterator[Embedded]:
         image = np.asarray(result.image)  # (M, D), each distinct image once
         plain = embed_texts(vlm, data.conditions, cache, raw=True)  # (C, D)
         for task in config.tasks:
-            prompts, texts = config.prompts[task], [basis for *_, basis in named[task]]
+            templates, prompts = data.tasks[task], config.prompts[task]
             asked = [p.replace("{condition}", c) for c in data.conditions for p in prompts]
-            prompted = embed_texts(vlm, asked, cache) if asked else np.zeros(0, np.float32)
-            templates = data.tasks[task]
+            prompted = embed_texts(vlm, asked, cache) if asked else plain[:0]
+            features = Features(image, plain, prompted.reshape(len(plain), -1, plain.shape[1]))
+            texts = [basis for *_, basis in named[task]]
             used = [data.conditions[c] for c in np.unique(templates.condition)]
             removed = [b.directions for b in bases[task] if b.directions is not None]
             yield Embedded(
                 data=data,
                 templates=templates,
-                features=Features(image, plain, prompted.reshape(len(plain), len(prompts), -1)),
+                features=features,
                 bases=bases[task],
                 combiner=combiner,
                 files=files,
@@ -143,7 +144,7 @@ def _bases(
     config: EvaluateConfig, data: GeneCIS, task: Task
 ) -> list[tuple[np.ndarray, str, TextBasis]]:
     """Triples for a task: templates (B',), the name of their basis, the basis."""
-    names, conditions = config.bases[task], np.array(data.conditions)[data.tasks[task].condition]
+    names, conditions = config.bases[task], [data.conditions[c] for c in data.tasks[task].condition]
     if isinstance(names, str):
         return [(np.arange(len(conditions)), names, TextBasis.load(names, config.texts))]
     unknown = sorted(set(conditions) - names.keys())
