@@ -471,7 +471,7 @@ def import_ray() -> Any:
         import ray
         import ray.data
     except ImportError:
-        raise UserError("Ray Data is not installed: pip install -r requirements-ray.txt") from None
+        raise UserError("Ray Data is not installed: pip install -e '.[ray]'") from None
     return ray
 
 

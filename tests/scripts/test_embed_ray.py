@@ -373,7 +373,7 @@ def test_ray_is_not_installed(refusal, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)
     make_images(tmp_path / "a", 1)
     message = refusal(embed_ray.main, "--images", tmp_path / "a", "--out", tmp_path / "out")
-    assert "pip install -r requirements-ray.txt" in message
+    assert "pip install -e '.[ray]'" in message
     assert not (tmp_path / "out").exists()
 
 
