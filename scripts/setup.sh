@@ -16,8 +16,8 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
   fi
   pip=(.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt)
   # Without an NVIDIA GPU, PyTorch's own CPU wheels (200 MB, not 3 GB), if that index answers.
-  command -v nvidia-smi >/dev/null || "${pip[@]}" -qq --no-deps --retries 1 --timeout 15 \
-    --extra-index-url https://download.pytorch.org/whl/cpu torch torchvision || true
+  command -v nvidia-smi >/dev/null || "${pip[@]}" --no-deps --retries 1 --timeout 15 \
+    --extra-index-url https://download.pytorch.org/whl/cpu torch torchvision 2>/dev/null || true
   "${pip[@]}" -e '.[dev]'
   echo "$wanted" >"$stamp"
 fi
