@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from demo_worlds import clevr4
 from toy_vlm import ToyVLM, direct, make_images
+from worlds import clevr4
 
 from classification_clustering import clustering, datasets, few_shot
 from classification_clustering.datasets import Labelled

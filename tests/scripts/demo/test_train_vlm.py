@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-import train_demo_vlm as training
-from demo_worlds import WORLDS
+import train_vlm as training
+from worlds import WORLDS
 
 from crl.run.torchvision_fix import import_torchvision
 
@@ -64,7 +64,7 @@ def test_loss_against_a_slow_loop():
 
 def test_pictures_for_training_are_not_those_of_the_demo_data():
     """Other seeds draw other facts and pictures; the demo data is drawn from seed 0."""
-    from demo_worlds import clevr4
+    from worlds import clevr4
 
     mine, _ = training.draw_one(0)
     rng = np.random.default_rng([0, 0])

@@ -1,6 +1,6 @@
 """Train the demo VLM from scratch: a small CLIP on freshly drawn pictures of the demo worlds.
 
-    python scripts/train_demo_vlm.py
+    python scripts/demo/train_vlm.py
 
 Three phases (`PHASES` below). In the first one captions name every attribute often, so that the
 image tower learns to see them all. In the second one captions name a world's dominant attributes
@@ -28,10 +28,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from demo_worlds import WORLDS, draw_many
 from PIL import Image
 from safetensors.torch import save_file
 from torch.nn import functional as F
+from worlds import WORLDS, draw_many
 
 from crl.run.cache import CACHE
 from crl.run.errors import ArgumentParser
@@ -74,7 +74,7 @@ CARD = """# The demo VLM
 
 A small CLIP-style dual encoder (ModifiedResNet and transformer of open_clip, 96-pixel images,
 embedding width 128, {size:.1f} MiB), so that this repository's demo runs offline in minutes. It
-knows nothing but the drawn pictures of `scripts/demo_worlds/`, and the words of their captions;
+knows nothing but the drawn pictures of `scripts/demo/worlds/`, and the words of their captions;
 any other word reads as "some word". Do not use it for anything else.
 
 **It illustrates the method and is no evidence for it.** Its universal embedding follows the shape
@@ -83,7 +83,7 @@ the captions of later phases of its training name these almost always and the ot
 (color, suit, scene, fabric ...) rarely. We chose those frequencies so that the paper's phenomenon
 would show. No figure from it is a result on the paper's data.
 
-- Made by `python scripts/train_demo_vlm.py` from scratch: {images:,} drawn pictures,
+- Made by `python scripts/demo/train_vlm.py` from scratch: {images:,} drawn pictures,
   {steps} steps of {batch}, about 160 minutes on 2 CPU cores.
   Loss: cross entropy over all true image-caption pairs of a batch. The training pictures are drawn
   from other seeds than the demo data; the caption frequencies were chosen on a third seed.
@@ -103,7 +103,7 @@ The weakest attribute by far is a garment's part (14 values: chance is 7 %): a b
 only a few pixels wide, and there are such parts on every fabric.
 """
 
-worlds = {name: importlib.import_module(f"demo_worlds.{name}") for name in WORLDS}
+worlds = {name: importlib.import_module(f"worlds.{name}") for name in WORLDS}
 # The attributes of all worlds in one row, e.g. ("clevr4", "texture"), ..., ("cards", "suits")
 COLUMNS = [(name, attribute) for name, world in worlds.items() for attribute in world.PHRASES]
 SAYABLE = [[bool(said) for said in worlds[w].PHRASES[a].values()] for w, a in COLUMNS]
@@ -388,7 +388,7 @@ def save(model, out: Path) -> None:
 
 def recipe() -> str:
     """A digest of everything that decides the weights: this script and the worlds it draws."""
-    sources = [Path(__file__), *sorted((Path(__file__).parent / "demo_worlds").glob("*.py"))]
+    sources = [Path(__file__), *sorted((Path(__file__).parent / "worlds").glob("*.py"))]
     return hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest()[:12]
 
 
