@@ -109,10 +109,17 @@ def test_drawing_again_does_nothing_and_another_seed_replaces(tmp_path, run):
     assert len(after) == len(before) and after != before
 
 
-def test_bad_arguments_are_one_line(tmp_path, refusal):
-    for extra, says in ((["--worlds", "clever4"], "did you mean 'clevr4'"), (["--images", 0], "1")):
-        assert says in refusal(make_data.main, "--out", tmp_path / "x", *extra)
-        assert not (tmp_path / "x").exists()
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ("--worlds clever4", "unknown world 'clever4'; did you mean 'clevr4'?"),
+        ("--images 0", "--images must be at least 1 and at most 1000000, not 0"),
+        ("--workers 257", "--workers must be at least 0 and at most 256, not 257"),
+    ],
+)
+def test_bad_arguments_are_one_line(tmp_path, refusal, arguments, reason):
+    assert reason in refusal(make_data.main, "--out", tmp_path / "x", *arguments.split())
+    assert not (tmp_path / "x").exists()
 
 
 def test_a_data_set_that_it_did_not_draw_is_left_alone(tmp_path, refusal):
