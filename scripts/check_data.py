@@ -12,8 +12,9 @@ from crl.run.command import command
 
 import argparse
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from tqdm import tqdm
 
@@ -24,7 +25,8 @@ from crl.run.errors import ArgumentParser, UserError
 from crl.run.tables import Table
 
 
-class Download(NamedTuple):
+@dataclass(frozen=True)
+class Download:
     """A file that download.py fetches.
 
     Attributes:
@@ -45,7 +47,8 @@ class Download(NamedTuple):
         return self.url.rpartition("/")[2]
 
 
-class DataSet(NamedTuple):
+@dataclass(frozen=True)
+class DataSet:
     """A data set, or a part of one that is got separately.
 
     Attributes:

@@ -318,7 +318,7 @@ def robustness(bases: Bases, seeds: int, images: int) -> str:
 
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        draw = [sys.executable, MAKE_DATA, "--out", folder, "--worlds", *CRITERIA]
+        draw = [sys.executable, str(MAKE_DATA), "--out", folder, "--worlds", *CRITERIA]
         draw += ["--images", str(images), "--seed", "1"]
         subprocess.run(draw, check=True, stdout=subprocess.DEVNULL)
         drawn = {file: open_image(file) for file in sorted(root.rglob("*.*g")) if file.is_file()}

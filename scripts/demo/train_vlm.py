@@ -121,8 +121,9 @@ def write_captions(facts: np.ndarray, dominant: float, others: float, rng: np.ra
         values = {c: list(CLASSES[c])[f] for c, f in enumerate(row) if f != OTHER_WORLD}
         world = worlds[COLUMNS[next(iter(values))][0]]
         columns = np.array([c for c, value in values.items() if CLASSES[c][value]])  # can be said
-        chance = [dominant if COLUMNS[c][1] in world.DOMINANT else others for c in columns]
-        chance = np.array(chance)
+        chance = np.array(
+            [dominant if COLUMNS[c][1] in world.DOMINANT else others for c in columns]
+        )
         if rng.random() < SINGLE:
             named = rng.choice(columns, 1, p=chance / chance.sum())
         else:

@@ -203,5 +203,5 @@ def draw(folder: Path, names: Any, size: tuple[int, int]) -> list[Path]:
 
 def draw_worlds(folder: Path, images: int, *worlds: str) -> None:
     """Draw demo data into `folder`."""
-    command = [sys.executable, MAKE_DATA, "--out", folder, "--images", str(images)]
+    command = [sys.executable, str(MAKE_DATA), "--out", str(folder), "--images", str(images)]
     subprocess.run([*command, "--worlds", *worlds], check=True, stdout=subprocess.DEVNULL)

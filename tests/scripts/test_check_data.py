@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import check_data
@@ -25,7 +26,7 @@ def write(folder: Path, files: dict[str, object]) -> None:
 def data(tmp_path, monkeypatch) -> Path:
     """A data folder with a small, complete stand-in of each data set."""
     for name, count in COUNTS.items():
-        monkeypatch.setitem(DATA_SETS, name, DATA_SETS[name]._replace(count=count))
+        monkeypatch.setitem(DATA_SETS, name, replace(DATA_SETS[name], count=count))
     monkeypatch.setattr(genecis, "OFFICIAL_TEMPLATES", {"focus_object": 1})
     labels = {n: {name: classes[n] for name, classes in CLEVR4_CLASSES.items()} for n in range(10)}
     write(tmp_path / "clevr_4_10k_v1", {"clevr_4_annots.json": labels})

@@ -7,6 +7,7 @@ import stat
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import check_data
@@ -71,7 +72,7 @@ def offer(server, monkeypatch) -> Callable[..., None]:
             content = zipped(content) if isinstance(content, dict) else content
             server.files[file.name] = content
             files.append(Download(f"{server.url}/{file.name}", file.unpacked, **facts))
-        small = DATA_SETS[name]._replace(count=count, downloads=tuple(files))
+        small = replace(DATA_SETS[name], count=count, downloads=tuple(files))
         monkeypatch.setitem(DATA_SETS, name, small)
 
     return offer
@@ -250,7 +251,7 @@ def test_wrong_answers(refusal, offer, server, tmp_path, replies, facts, reason)
 
 def test_no_network(refusal, coco, monkeypatch, tmp_path):
     nobody = Download("http://127.0.0.1:9/val2017.zip", ("val2017",))
-    monkeypatch.setitem(DATA_SETS, "coco", DATA_SETS["coco"]._replace(downloads=(nobody,)))
+    monkeypatch.setitem(DATA_SETS, "coco", replace(DATA_SETS["coco"], downloads=(nobody,)))
     message = refusal(download.main, "coco", "--data", tmp_path)
     assert "no answer (Connection refused), 3 times" in message and "by hand" in message
 
