@@ -144,7 +144,7 @@ def find_vlm(name: str) -> str:
     if name == "demo" and not DEMO.is_dir():
         raise UserError(
             f"the demo VLM is missing: it should be in {DEMO}; restore it from the repository "
-            "or train it with scripts/train_demo_vlm.py"
+            "or train it with scripts/demo/train_vlm.py"
         )
     source = {"demo": str(DEMO), **ALIASES, **HUB}.get(name, name)
     known = source.startswith("open_clip:") or name in HUB or Path(source).is_dir()

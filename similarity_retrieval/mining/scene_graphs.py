@@ -15,7 +15,7 @@ from similarity_retrieval.mining.captions import Name
 
 SPACY_MODEL = "en_core_web_sm"
 CHOICES = (
-    "choose parser=spacy (pip install -r requirements-mining.txt, then python -m spacy download "
+    "choose parser=spacy (pip install -e '.[mining]', then python -m spacy download "
     f"{SPACY_MODEL}), parser=llm (a key in OPENAI_API_KEY, or base_url= of a local server), or "
     "graphs=FILE.jsonl (captions parsed elsewhere)"
 )

@@ -16,7 +16,7 @@ import bad_files
 import benchmark
 import generate_texts
 import import_official_bases
-import make_demo_data
+import make_data
 import pytest
 import reproduce_tables
 from annotated_types import Ge, Gt, Le, Lt
@@ -84,7 +84,7 @@ COMMANDS: dict[str, tuple[Callable[[], None], str]] = {  # -> main, first argume
     ),
     "import_official_bases": (import_official_bases.main, "--out official"),
     "reproduce_tables": (reproduce_tables.main, ""),
-    "make_demo_data": (make_demo_data.main, "--out data --images 2 --workers 1"),
+    "make_data": (make_data.main, "--out data --images 2 --workers 1"),
     "benchmark": (benchmark.main, "--quick"),
 }
 SCRIPTS = {  # those with keys -> their script
@@ -990,20 +990,20 @@ cases(
 CASES += [
     ("import_official_bases", "bad/file", "bad/file holds no "),
     ("import_official_bases", "", "the following arguments are required: clone"),
-    ("make_demo_data", "--images 0", "--images must be at least 1 and at most 1000000, not 0"),
-    ("make_demo_data", "--images -5", "--images must be at least 1 and at most 1000000, not -5"),
-    ("make_demo_data", "--images x", "argument --images: invalid int value: 'x'"),
+    ("make_data", "--images 0", "--images must be at least 1 and at most 1000000, not 0"),
+    ("make_data", "--images -5", "--images must be at least 1 and at most 1000000, not -5"),
+    ("make_data", "--images x", "argument --images: invalid int value: 'x'"),
     (
-        "make_demo_data",
+        "make_data",
         f"--images {10**29}",
         "--images must be at least 1 and at most 1000000, not 1",
     ),
-    ("make_demo_data", f"--workers {10**9}", "--workers must be at least 0 and at most 256, not 1"),
-    ("make_demo_data", "--seed -1", "--seed must be at least 0 and at most "),
-    ("make_demo_data", "--workers -1", "--workers must be at least 0 and at most 256, not -1"),
-    ("make_demo_data", "--worlds clever4", "unknown world 'clever4'; did you mean 'clevr4'?"),
-    ("make_demo_data", "--out bad/file", "bad/file: File exists"),
-    ("make_demo_data", "--out bad/cards/jokers --worlds cards", "was not made by this script"),
+    ("make_data", f"--workers {10**9}", "--workers must be at least 0 and at most 256, not 1"),
+    ("make_data", "--seed -1", "--seed must be at least 0 and at most "),
+    ("make_data", "--workers -1", "--workers must be at least 0 and at most 256, not -1"),
+    ("make_data", "--worlds clever4", "unknown world 'clever4'; did you mean 'clevr4'?"),
+    ("make_data", "--out bad/file", "bad/file: File exists"),
+    ("make_data", "--out bad/cards/jokers --worlds cards", "was not made by this script"),
     ("generate_texts", "--out x.txt", "--out must end in .yaml, not 'x.txt'"),
     ("generate_texts", "--out bad/twice.yaml", "exists; give another --out, or --overwrite"),
     ("generate_texts", "--vlm-prompt a", "the VLM prompt must contain {text} exactly once, not"),

@@ -382,7 +382,7 @@ def test_what_is_missing_names_the_alternatives(mine_refused, tmp_path, monkeypa
         monkeypatch.setitem(sys.modules, "spacy", None)
         told = mine_refused(captions=file, parser=parser)
         assert missing in told
-        for choice in ("requirements-mining.txt", "parser=llm", "graphs=FILE.jsonl"):
+        for choice in ("pip install -e '.[mining]'", "parser=llm", "graphs=FILE.jsonl"):
             assert choice in told
     told = mine_refused(captions=file, parser="llm", base_url="http://127.0.0.1:9/v1")
     assert "cannot reach http://127.0.0.1:9/v1" in told and "parser=spacy" in told

@@ -5,9 +5,9 @@ import importlib
 import numpy as np
 import pytest
 import torch
-from demo_worlds import WORLDS
 from sklearn.cluster import KMeans
 from sklearn.metrics import normalized_mutual_info_score
+from worlds import WORLDS
 
 from crl.basis import TextBasis
 from crl.embed import embed_images, embed_texts
@@ -15,7 +15,7 @@ from crl.projection import l2, project
 from crl.vlm import DEMO, load_vlm
 
 IMAGES = 400  # a world; of a seed that neither training, tuning nor the demo uses
-worlds = {name: importlib.import_module(f"demo_worlds.{name}") for name in WORLDS}
+worlds = {name: importlib.import_module(f"worlds.{name}") for name in WORLDS}
 
 
 @pytest.fixture(scope="module")
