@@ -11,20 +11,20 @@ Every good answer is kept on disk: a repeated call costs nothing, and an interru
 import hashlib
 import json
 import math
+import multiprocessing
 import os
 import re
-import sys
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
-from multiprocessing import TimeoutError as Late
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, TypeVar
 
 import json_repair
 import openai
+from pydantic import HttpUrl, TypeAdapter, ValidationError
 
 from crl.basis import TextBasis, fold
 from crl.run.cache import LLM_ANSWERS, content_digest
@@ -86,15 +86,13 @@ def generate_basis(
         vlm_prompt: the sentence with `{text}` that the VLM encodes; it is stored in the basis.
         model: a name that the server at `base_url` knows.
         llm_prompt: which of `LLM_PROMPTS`, from 1.
-        temperature: temperature of the sampling; the paper uses 1 and tries 0, 0.5 and 1.5
-            (Table 11).
+        temperature: the paper uses 1 and tries 0, 0.5 and 1.5 (Table 11).
         seed: 0 to `MAX_SEED`; round r uses seed + r, since the same question with the same seed
             could only get the same answer. Servers may ignore it.
         number: how many texts are wanted, 1 to `MAX_TEXTS`; None: as many as the model gives.
         examples: two or three texts that show the model what is meant.
         cache_dir: folder where the answers are kept.
-        timeout: seconds that one request may take as a whole.
-        max_retries: how often a request is repeated after a passing fault.
+        timeout, max_retries: see `Server`.
 
     Returns:
         At most `number` texts: fewer if the rounds end early (see `MAX_ROUNDS`, `STALE_ROUNDS`).
@@ -106,14 +104,14 @@ def generate_basis(
         raise UserError("the criterion is empty; name what the texts describe, e.g. color")
     if vlm_prompt.count("{text}") != 1:
         raise UserError(f"the VLM prompt must contain {{text}} exactly once, not {vlm_prompt!r}")
-    if not 1 <= llm_prompt <= len(LLM_PROMPTS):
+    if llm_prompt not in range(1, len(LLM_PROMPTS) + 1):
         raise UserError(f"there are LLM prompts 1 to {len(LLM_PROMPTS)}, not {llm_prompt}")
-    if number is not None and not 1 <= number <= MAX_TEXTS:
+    wanted = MAX_TEXTS if number is None else number
+    if not 1 <= wanted <= MAX_TEXTS:
         raise UserError(f"the number of texts must be 1 to {MAX_TEXTS}, not {number}")
     check_sampling(temperature, seed)
 
     server = Server(base_url, timeout, max_retries)
-    wanted = number or MAX_TEXTS
     texts: dict[str, str] = {}  # fold(text) -> text, in order of arrival
     rounds = stale = 0
     while len(texts) < wanted and stale < STALE_ROUNDS and rounds < MAX_ROUNDS:
@@ -153,11 +151,7 @@ def generate_basis(
 
 
 def check_sampling(temperature: float, seed: int) -> None:
-    """Refuse a temperature or a seed that no server takes.
-
-    Raises:
-        UserError: the temperature is below 0 or not finite; the seed is not 0 to `MAX_SEED`.
-    """
+    """Refuse a temperature or a seed that no server takes with a UserError."""
     if not 0 <= temperature < math.inf:
         raise UserError(f"the temperature must be 0 or above, not {temperature}")
     if not 0 <= seed <= MAX_SEED:
@@ -211,13 +205,13 @@ def parse_texts(answer: str) -> list[str]:
 
 
 def _texts_in(answer: str) -> list[str]:
-    """The texts of an answer that may have none, at most `MAX_TEXTS`."""
+    """As `parse_texts`, but an answer may have no texts."""
     # Reasoning models write their thoughts first. Some send only the closing tag.
     body = answer.rpartition("</think>")[2].partition("<think>")[0]
     texts: dict[str, str] = {}
-    for item in max(_listed(body), _MARKED_LINE.findall(body), key=len):
+    for item in max(_listed(body), _MARKED_LINE.findall(body), key=len)[:MAX_TEXTS]:
         text = _clean(item)
-        if 0 < len(text) <= MAX_CHARACTERS and len(texts) < MAX_TEXTS:
+        if 0 < len(text) <= MAX_CHARACTERS:
             texts.setdefault(fold(text), text)
     return list(texts.values())
 
@@ -270,33 +264,16 @@ def _short(text: str) -> str:
 
 # ---- asking the server --------------------------------------------------------------------------
 
-# The openai client's own HTTP library: httpx, or httpx2 in its later versions.
-_httpx: Any = sys.modules[openai.DefaultHttpxClient.__mro__[1].__module__]
 
-
-class _Client(openai.DefaultHttpxClient):
-    """Limits each attempt to a time and to `MAX_BYTES`; by itself it would wait so long for each
-    byte."""
-
-    def send(self, request: Any, **settings: Any) -> Any:
-        # Threads of this pool are daemons: leaving the block does not wait for the answer.
-        with ThreadPool(1) as pool:
-            try:
-                return pool.apply_async(super().send, (request,), settings).get(self.timeout.read)
-            except Late:
-                raise _httpx.ReadTimeout("no whole answer in time", request=request) from None
-
-
-def _read_whole(response: Any) -> None:
-    """Read a response, as JSON: a server's word for its type could make the client stumble."""
+def _read_all(response: Any) -> None:
+    """Read an HTTP response, but no more than `MAX_BYTES`."""
     body = bytearray()
-    for part in response.stream:
+    for part in response.iter_bytes():
         body += part
         if len(body) > MAX_BYTES:
             raise UserError(f"the server sent more than {MAX_BYTES:,} bytes; check --base-url")
-    response.stream.close()
-    response.stream = _httpx.ByteStream(bytes(body))
-    response.headers.pop("content-encoding", None)  # was not asked for; could unpack to gigabytes
+    response._content = bytes(body)  # as response.read() does
+    # A server's word for its type could make the client stumble.
     response.headers["content-type"] = "application/json"
 
 
@@ -314,23 +291,20 @@ class Server:
 
     Args:
         base_url: its address, e.g. http://localhost:11434/v1.
-        timeout: seconds that one request may take as a whole.
+        timeout: seconds that one answer may take as a whole, with all retries.
         max_retries: how often a request is repeated after a passing fault.
     """
 
     def __init__(self, base_url: str, timeout: float = 120.0, max_retries: int = 4):
         if not 0 < timeout <= 86_400:
             raise UserError(f"the timeout must be above 0 and at most a day in s, not {timeout}")
-        self.base_url, self.timeout, self.max_retries = base_url, timeout, max_retries
-        self.schema = True  # until the server rejects it
         try:
-            self.url = _httpx.URL(base_url)
-        except (ValueError, _httpx.InvalidURL):
-            self.url = _httpx.URL("")
-        if self.url.scheme not in {"http", "https"} or not self.url.host:
-            raise UserError("the base URL must look like http://localhost:11434/v1")
-        public = self.url.copy_with(userinfo=b"", query=None, fragment=None)
-        self.public_url = str(public).rstrip("/")
+            url = TypeAdapter(HttpUrl).validate_python(base_url)
+        except ValidationError:
+            raise UserError("the base URL must look like http://localhost:11434/v1") from None
+        self.url, self.timeout, self.max_retries = str(url), timeout, max_retries
+        self.public_url = re.sub(r"(?<=//)[^/]*@|[?#].*", "", self.url).rstrip("/")
+        self.schema = True  # until the server rejects it
 
     def answer(
         self,
@@ -341,23 +315,22 @@ class Server:
         temperature: float,
         seed: int,
         cache_dir: Path,
-        schema: dict[str, Any] | None = None,
+        schema: dict[str, Any] = SCHEMA,
         pictures: Sequence[bytes] = (),
     ) -> tuple[Value, dict[str, Any]]:
         """The value that `read` returns for the answer to `prompt`, and the record of that answer.
 
-        A record holds the request, the answer, whether the server took the schema, the date and the
-        client. Records whose answer can be read are kept in `cache_dir`, and the same question is
-        not asked again. The key is masked in answers, should a server repeat it.
+        Records whose answer can be read are kept in `cache_dir`, and the same question is not asked
+        again. The key is masked in answers, should a server repeat it.
 
         Args:
             read: turns the model's answer into a value; raises a UserError if it cannot.
-            schema: the `response_format` for servers that support it; None: `SCHEMA`.
+            schema: the `response_format`, for servers that support it.
             pictures: JPEG files that the model sees with the prompt. Records hold their digests.
 
         Raises:
             UserError: no key, no server, no such model, rate limit, a model that sees no pictures;
-                any error of `read`.
+                what `read` raises.
         """
         if not model.strip():
             raise UserError("the name of the model is empty; name one that the server knows")
@@ -367,7 +340,7 @@ class Server:
             "prompt": prompt,
             "temperature": temperature,
             "seed": seed,
-            "response_format": schema or SCHEMA,
+            "response_format": schema,
             "pictures": [content_digest(picture).hex() for picture in pictures],
         }
         content = json.dumps(request, sort_keys=True, ensure_ascii=False).encode()
@@ -396,7 +369,7 @@ class Server:
         key = _key()
         if not re.fullmatch("[!-~]*", key):
             raise UserError("OPENAI_API_KEY holds a character that no key has; copy it again")
-        if not key and self.url.host == _httpx.URL(OPENAI).host:
+        if not key and self.public_url == OPENAI:
             raise UserError(
                 "OPENAI_API_KEY is not set; set it, or work offline: with a local server "
                 "(--base-url, for Ollama http://localhost:11434/v1), or with a text basis that "
@@ -409,25 +382,32 @@ class Server:
             content = [{"type": "text", "text": content}, *parts]
         # The key is sent to the server that --base-url names, since hosted servers need it. Local
         # servers need no key, but the client must send something.
-        with openai.OpenAI(
+        client = openai.OpenAI(
             api_key=key or "none",
-            base_url=self.base_url,
-            timeout=self.timeout,
+            base_url=self.url,
             max_retries=self.max_retries,
-            http_client=_Client(
-                timeout=self.timeout,
-                headers={"accept-encoding": "identity"},
-                event_hooks={"response": [_read_whole]},
+            http_client=openai.DefaultHttpxClient(
+                timeout=self.timeout, event_hooks={"response": [_read_all]}
             ),
-        ) as client:
+        )
+        question = {
+            "model": request["model"],
+            "messages": [{"role": "user", "content": content}],
+            "temperature": request["temperature"],
+            "seed": request["seed"],
+            "response_format": request["response_format"] if self.schema else openai.omit,
+        }
+        # The client would wait `timeout` for each byte. The pool's thread does not outlive the
+        # program, and closing the client ends it.
+        with client, ThreadPool(1) as pool:
             try:
-                completion: Any = client.chat.completions.create(
-                    model=request["model"],
-                    messages=[{"role": "user", "content": content}],
-                    temperature=request["temperature"],
-                    seed=request["seed"],
-                    response_format=request["response_format"] if self.schema else openai.omit,
-                )
+                task = pool.apply_async(client.chat.completions.create, kwds=question)
+                completion: Any = task.get(self.timeout)
+            except (multiprocessing.TimeoutError, openai.APITimeoutError):
+                raise UserError(
+                    f"{self.public_url} gave no answer within {self.timeout:g} s; allow more with "
+                    "--timeout, or use a faster model"
+                ) from None
             except (openai.BadRequestError, openai.UnprocessableEntityError):
                 if not self.schema:
                     raise
@@ -451,10 +431,7 @@ class Server:
         """What went wrong and what to do, in one line, without the key."""
         detail = _short(printable(str(getattr(error, "message", error))))
         match error:
-            case openai.APITimeoutError():
-                reason = f"gave no answer within {self.timeout:g} s; allow more with --timeout"
-                detail = f"{self.max_retries + 1} attempts"
-            case openai.APIConnectionError(__cause__=UserError() as cause):  # of `_read_whole`
+            case openai.APIConnectionError(__cause__=UserError() as cause):  # of `_read_all`
                 return str(cause)
             case openai.APIConnectionError(__cause__=cause):
                 reason = "cannot be reached or breaks off; is it running? check --base-url"
