@@ -8,32 +8,20 @@ rarely holds all that an LLM knows, so it is asked in rounds. Each prompt lists 
 Every good answer is kept on disk: a repeated call costs nothing, and an interrupted one continues.
 """
 
-import hashlib
 import json
-import math
-import multiprocessing
-import os
 import re
-from base64 import b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime, timezone
-from multiprocessing.pool import ThreadPool
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import json_repair
-import openai
-from pydantic import HttpUrl, TypeAdapter, ValidationError
 
 from crl.basis import TextBasis, fold
-from crl.run.cache import LLM_ANSWERS, content_digest
+from crl.run.cache import LLM_ANSWERS
+from crl.run.chat import MAX_QUOTE, OPENAI, Server, check_sampling, printable
 from crl.run.errors import UserError
-from crl.run.files import write_text
-
-Value = TypeVar("Value")
-
-OPENAI = "https://api.openai.com/v1"
 
 # Paper, Table 12, in its order. Number 1 made the bases of Tables 1 to 4.
 LLM_PROMPTS = (
@@ -48,20 +36,7 @@ MAX_ROUNDS = 50  # limits the cost: some models never stop
 STALE_ROUNDS = 2  # at temperature 1 a single round without a new text happens by chance
 MAX_CHARACTERS = 100  # a longer text is prose; the longest in the paper's bases has about 50
 MAX_TEXTS = 5_000  # of a basis and of one answer; the paper's bases have hundreds
-MAX_BYTES = 1_000_000  # of one answer, as it comes from the server
 MAX_REPAIR = 8_000  # characters; json_repair's time grows with their square, here to 2 s
-MAX_SEED = 2**31 - 1  # servers keep seeds in 32 or 64 bits
-
-_LIST = {"type": "array", "items": {"type": "string"}}
-_OBJECT = {"type": "object", "properties": {"texts": _LIST}, "required": ["texts"]}
-SCHEMA = {
-    "type": "json_schema",
-    "json_schema": {
-        "name": "texts",
-        "strict": True,
-        "schema": {**_OBJECT, "additionalProperties": False},
-    },
-}
 
 
 def generate_basis(
@@ -118,7 +93,7 @@ def generate_basis(
         answered, record = server.answer(
             build_prompt(criterion, llm_prompt, number, examples, list(texts.values())),
             # "There are no others." is a valid answer, but not to the first question.
-            read=_texts_in if texts else parse_texts,
+            read=partial(parse_texts, may_be_empty=bool(texts)),
             model=model,
             temperature=temperature,
             seed=seed + rounds,
@@ -150,14 +125,6 @@ def generate_basis(
     )
 
 
-def check_sampling(temperature: float, seed: int) -> None:
-    """Refuse a temperature or a seed that no server takes with a UserError."""
-    if not 0 <= temperature < math.inf:
-        raise UserError(f"the temperature must be 0 or above, not {temperature}")
-    if not 0 <= seed <= MAX_SEED:
-        raise UserError(f"the seed must be 0 to {MAX_SEED}, not {seed}")
-
-
 def build_prompt(
     criterion: str, llm_prompt: int, number: int | None, examples: Sequence[str], have: list[str]
 ) -> str:
@@ -185,7 +152,7 @@ _MARKED_LINE = re.compile(r"^[ \t]*(?:\d+[.):]|[A-Za-z][.)]|[-+*•–])[ \t]+(\
 _NOISE = " \t\"'`*“”‘’„«»,"
 
 
-def parse_texts(answer: str) -> list[str]:
+def parse_texts(answer: str, may_be_empty: bool = False) -> list[str]:
     """The distinct texts of an answer, cleaned, in order.
 
     Reads JSON lists and `{"texts": [...]}`, alone, in code fences or within prose; damaged ones as
@@ -193,26 +160,20 @@ def parse_texts(answer: str) -> list[str]:
     Things that are not strings, and texts over `MAX_CHARACTERS`, are left out.
 
     Raises:
-        UserError: the answer holds no texts; shows how it begins.
+        UserError: the answer holds no texts, unless it may be empty; shows how it begins.
 
     >>> parse_texts("Sure! ['navy', 'Navy', 'sky bl")
     ['navy']
     """
-    texts = _texts_in(answer)
-    if not texts:
-        raise UserError(f"the LLM gave no list of texts; it said: {_short(repr(answer))}")
-    return texts
-
-
-def _texts_in(answer: str) -> list[str]:
-    """As `parse_texts`, but an answer may have no texts."""
     # Reasoning models write their thoughts first. Some send only the closing tag.
     body = answer.rpartition("</think>")[2].partition("<think>")[0]
+    items = max(_listed(body), _MARKED_LINE.findall(body), key=len)
     texts: dict[str, str] = {}
-    for item in max(_listed(body), _MARKED_LINE.findall(body), key=len)[:MAX_TEXTS]:
-        text = _clean(item)
+    for text in map(_clean, items[:MAX_TEXTS]):
         if 0 < len(text) <= MAX_CHARACTERS:
             texts.setdefault(fold(text), text)
+    if not texts and not may_be_empty:
+        raise UserError(f"the LLM gave no list of texts; it said: {answer[:MAX_QUOTE]!r}")
     return list(texts.values())
 
 
@@ -250,216 +211,3 @@ def _clean(item: str) -> str:
     """Single spaces; no quotes, asterisks or punctuation at the ends; of `**a** - gloss` only a."""
     text = re.sub(r"^\*\*(.+?)\*\*.*", r"\1", printable(item))
     return text.lstrip(_NOISE).rstrip(_NOISE + ".;:")
-
-
-def printable(text: str) -> str:
-    """`text` in one line, without the key, and without characters that control a terminal or the
-    writing's direction."""
-    return _mask("".join(char for char in " ".join(text.split()) if char.isprintable()))
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 160 else f"{text[:160]} ..."
-
-
-# ---- asking the server --------------------------------------------------------------------------
-
-
-def _read_all(response: Any) -> None:
-    """Read an HTTP response, but no more than `MAX_BYTES`."""
-    body = bytearray()
-    for part in response.iter_bytes():
-        body += part
-        if len(body) > MAX_BYTES:
-            raise UserError(f"the server sent more than {MAX_BYTES:,} bytes; check --base-url")
-    response._content = bytes(body)  # as response.read() does
-    # A server's word for its type could make the client stumble.
-    response.headers["content-type"] = "application/json"
-
-
-def _key() -> str:
-    return os.environ.get("OPENAI_API_KEY", "").strip()
-
-
-def _mask(text: str) -> str:
-    """`text` with "(key)" for the key; a short one is no secret but a word like `none`."""
-    return text.replace(_key(), "(key)") if len(_key()) >= 8 else text
-
-
-class Server:
-    """One chat server; `public_url` is its address without user names, passwords or queries.
-
-    Args:
-        base_url: its address, e.g. http://localhost:11434/v1.
-        timeout: seconds that one answer may take as a whole, with all retries.
-        max_retries: how often a request is repeated after a passing fault.
-    """
-
-    def __init__(self, base_url: str, timeout: float = 120.0, max_retries: int = 4):
-        if not 0 < timeout <= 86_400:
-            raise UserError(f"the timeout must be above 0 and at most a day in s, not {timeout}")
-        try:
-            url = TypeAdapter(HttpUrl).validate_python(base_url)
-        except ValidationError:
-            raise UserError("the base URL must look like http://localhost:11434/v1") from None
-        self.url, self.timeout, self.max_retries = str(url), timeout, max_retries
-        self.public_url = re.sub(r"(?<=//)[^/]*@|[?#].*", "", self.url).rstrip("/")
-        self.schema = True  # until the server rejects it
-
-    def answer(
-        self,
-        prompt: str,
-        read: Callable[[str], Value],
-        *,
-        model: str,
-        temperature: float,
-        seed: int,
-        cache_dir: Path,
-        schema: dict[str, Any] = SCHEMA,
-        pictures: Sequence[bytes] = (),
-    ) -> tuple[Value, dict[str, Any]]:
-        """The value that `read` returns for the answer to `prompt`, and the record of that answer.
-
-        Records whose answer can be read are kept in `cache_dir`, and the same question is not asked
-        again. The key is masked in answers, should a server repeat it.
-
-        Args:
-            read: turns the model's answer into a value; raises a UserError if it cannot.
-            schema: the `response_format`, for servers that support it.
-            pictures: JPEG files that the model sees with the prompt. Records hold their digests.
-
-        Raises:
-            UserError: no key, no server, no such model, rate limit, a model that sees no pictures;
-                what `read` raises.
-        """
-        if not model.strip():
-            raise UserError("the name of the model is empty; name one that the server knows")
-        request = {
-            "base_url": self.public_url,
-            "model": model,
-            "prompt": prompt,
-            "temperature": temperature,
-            "seed": seed,
-            "response_format": schema,
-            "pictures": [content_digest(picture).hex() for picture in pictures],
-        }
-        content = json.dumps(request, sort_keys=True, ensure_ascii=False).encode()
-        file = Path(cache_dir) / f"{hashlib.sha256(content).hexdigest()[:32]}.json"
-        if record := _kept(file, request):
-            with suppress(UserError):  # written by a version that could read it
-                return read(record["answer"]), record
-        try:
-            answer = _mask(self._ask(request, pictures))
-        except (openai.OpenAIError, ImportError) as error:  # ImportError: a proxy needs a package
-            # `from None`: the client's error holds the request, and with it the key.
-            raise UserError(self._explain(error, model, bool(pictures))) from None
-        value = read(answer)
-        record = {
-            "request": request,
-            "answer": answer,
-            "schema": self.schema,
-            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "client": f"openai {openai.__version__}",
-        }
-        write_text(file, json.dumps(record, indent=1))
-        return value, record
-
-    def _ask(self, request: dict[str, Any], pictures: Sequence[bytes]) -> str:
-        """The model's answer, from the server."""
-        key = _key()
-        if not re.fullmatch("[!-~]*", key):
-            raise UserError("OPENAI_API_KEY holds a character that no key has; copy it again")
-        if not key and self.public_url == OPENAI:
-            raise UserError(
-                "OPENAI_API_KEY is not set; set it, or work offline: with a local server "
-                "(--base-url, for Ollama http://localhost:11434/v1), or with a text basis that "
-                "comes with this repository (configs/bases/*.yaml)"
-            )
-        content: Any = request["prompt"]
-        if pictures:  # not every local server takes a list
-            urls = [f"data:image/jpeg;base64,{b64encode(picture).decode()}" for picture in pictures]
-            parts = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
-            content = [{"type": "text", "text": content}, *parts]
-        # The key is sent to the server that --base-url names, since hosted servers need it. Local
-        # servers need no key, but the client must send something.
-        client = openai.OpenAI(
-            api_key=key or "none",
-            base_url=self.url,
-            max_retries=self.max_retries,
-            http_client=openai.DefaultHttpxClient(
-                timeout=self.timeout, event_hooks={"response": [_read_all]}
-            ),
-        )
-        question = {
-            "model": request["model"],
-            "messages": [{"role": "user", "content": content}],
-            "temperature": request["temperature"],
-            "seed": request["seed"],
-            "response_format": request["response_format"] if self.schema else openai.omit,
-        }
-        # The client would wait `timeout` for each byte. The pool's thread does not outlive the
-        # program, and closing the client ends it.
-        with client, ThreadPool(1) as pool:
-            try:
-                task = pool.apply_async(client.chat.completions.create, kwds=question)
-                completion: Any = task.get(self.timeout)
-            except (multiprocessing.TimeoutError, openai.APITimeoutError):
-                raise UserError(
-                    f"{self.public_url} gave no answer within {self.timeout:g} s; allow more with "
-                    "--timeout, or use a faster model"
-                ) from None
-            except (openai.BadRequestError, openai.UnprocessableEntityError):
-                if not self.schema:
-                    raise
-                # Many local servers do not support response_format. If something else was wrong
-                # with the request, the second attempt fails too and says what.
-                self.schema = False
-                return self._ask(request, pictures)
-            except (ValueError, RecursionError):  # malformed or deep JSON, not caught by the client
-                completion = None
-        with suppress(AttributeError, LookupError, TypeError):  # a web page, or some other JSON
-            message = completion.choices[0].message
-            answer = message.content or message.refusal or ""
-            if isinstance(answer, str):
-                return answer
-        raise UserError(
-            f"{self.public_url} does not answer like an OpenAI-compatible server, or its answer "
-            "was cut off; most need /v1 at the end of --base-url"
-        )
-
-    def _explain(self, error: Exception, model: str, pictures: bool) -> str:
-        """What went wrong and what to do, in one line, without the key."""
-        detail = _short(printable(str(getattr(error, "message", error))))
-        match error:
-            case openai.APIConnectionError(__cause__=UserError() as cause):  # of `_read_all`
-                return str(cause)
-            case openai.APIConnectionError(__cause__=cause):
-                reason = "cannot be reached or breaks off; is it running? check --base-url"
-                detail = printable(str(cause or error))
-            case openai.AuthenticationError() | openai.PermissionDeniedError():
-                reason = "refused the key; check OPENAI_API_KEY"
-            case openai.RateLimitError():
-                reason = "is over its rate limit or the account's quota; try later"
-            # What servers say of a model that sees no images: llama.cpp with 500, OpenRouter 404.
-            case openai.APIStatusError(status_code=status) if pictures and (
-                status in (400, 422) or re.search("image|multi-?modal", detail, re.IGNORECASE)
-            ):
-                reason = "refused the pictures; the model must be one that sees images"
-            case openai.NotFoundError():
-                reason = f"does not know the model {model!r}, or the address"
-            case _:
-                reason = "failed"
-        return f"{self.public_url} {reason}: {detail}"
-
-
-def _kept(file: Path, request: dict[str, Any]) -> dict[str, Any] | None:
-    """The record of `request`; None if there is none, or a damaged one: then it is asked again."""
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-        datetime.fromisoformat(record["date"])
-        texts = record["answer"], record["client"]
-        if record["request"] == request and all(isinstance(text, str) for text in texts):
-            return {**record, "schema": bool(record["schema"])}
-    except (FileNotFoundError, ValueError, LookupError, TypeError, RecursionError):
-        pass
-    return None
