@@ -19,7 +19,8 @@ PLACES = (PACKAGE / "bases", PACKAGE.parent / "configs" / "bases")
 BASES = next(folder for folder in PLACES if folder.is_dir())
 
 NO_TEXT = {"Cc", "Cs", "Zl", "Zp"}  # Unicode categories: control characters, line breaks, ...
-NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+WORDS = "zero one two three four five six seven eight nine ten".split()
+NUMBERS = {str(number): word for number, word in enumerate(WORDS)}
 
 
 class TextBasis(BaseModel):
@@ -120,8 +121,7 @@ def fold(text: str) -> str:
 
 def _spelled(text: str) -> str:
     """Folded, with a number of one digit, or ten, as a word."""
-    folded = fold(text)
-    return NUMBERS[int(folded)] if folded in map(str, range(len(NUMBERS))) else folded
+    return NUMBERS.get(fold(text), fold(text))
 
 
 def basis_label(name: str | Path) -> str:

@@ -387,7 +387,7 @@ def test_it_does_not_overwrite_unless_told(server, run, refusal, needed, tmp_pat
         (gives("red"), ["--out", "color.txt"], "must end in .yaml"),
         (gives("red"), ["--vlm-prompt", "a thing"], "exactly once"),
         (gives("red"), ["--criterion", "\udcff"], "not valid UTF-8"),
-        (gives("red"), ["--llm-prompt", "6"], "invalid choice: 6"),
+        (gives("red"), ["--llm-prompt", "6"], "LLM prompts 1 to 5, not 6"),
         (gives("red"), ["--out", "taken/color.yaml"], "taken"),
         (gives("red"), ["--cache-dir", "taken"], "taken"),
     ],
