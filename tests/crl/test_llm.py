@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import time
 
 import generate_texts
@@ -76,18 +77,14 @@ def test_a_criterion_becomes_a_basis(server, ask):
     }
 
 
-@pytest.mark.parametrize(
-    ("number", "prompt"),
-    [
-        (1, "Generate common expressions to describe the fur."),
-        (2, "List a wide variety of typical phrases used to characterize the fur."),
-        (3, "Enumerate familiar terms or expressions people often use when referring to the fur."),
-        (4, "Identify and list expressions frequently used to convey the concept of the fur."),
-        (5, "How do people usually talk about the fur?"),
-    ],
-)
-def test_the_papers_five_prompts(number, prompt):
-    assert llm.build_prompt("fur", number, None, [], []).splitlines()[0] == prompt
+def test_the_papers_five_prompts():
+    assert [llm.build_prompt("fur", n, None, [], []).splitlines()[0] for n in range(1, 6)] == [
+        "Generate common expressions to describe the fur.",
+        "List a wide variety of typical phrases used to characterize the fur.",
+        "Enumerate familiar terms or expressions people often use when referring to the fur.",
+        "Identify and list expressions frequently used to convey the concept of the fur.",
+        "How do people usually talk about the fur?",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -110,14 +107,9 @@ def test_when_the_rounds_end(server, ask, replies, number, texts, requests):
     assert len(server.requests) == requests
     if number:
         assert f"Give exactly {number}." in server.prompts[0]
+        assert re.search("Give exactly [13] more. All items must be unique", server.prompts[1])
     assert ask(number=number).texts == tuple(texts.split())
     assert len(server.requests) == requests  # the same call again asks nobody
-
-
-def test_the_missing_number_is_asked_for(server, ask):
-    server.replies = [gives("red", "blue"), gives("teal", "navy", "pink")]
-    assert ask(number=4).texts == ("red", "blue", "teal", "navy")
-    assert "Give exactly 2 more." in server.prompts[1]
 
 
 def test_a_model_that_goes_on_for_ever_is_stopped(server, ask, monkeypatch):
@@ -164,17 +156,12 @@ def test_all_that_shapes_an_answer_is_another_question(server, ask, change):
     ("settings", "message"),
     [
         ({"criterion": " "}, "criterion is empty"),
-        ({"vlm_prompt": "objects"}, "exactly once"),
         ({"vlm_prompt": "{text} and {text}"}, "exactly once"),
         ({"llm_prompt": 0}, "LLM prompts 1 to 5, not 0"),
-        ({"llm_prompt": 6}, "LLM prompts 1 to 5, not 6"),
         ({"number": 0}, "must be 1 to 5000, not 0"),
         ({"number": 10**9}, "must be 1 to 5000, not 1000000000"),
         ({"temperature": math.nan}, "temperature must be 0 or above, not nan"),
-        ({"temperature": math.inf}, "temperature must be 0 or above, not inf"),
-        ({"temperature": -0.5}, "temperature must be 0 or above, not -0.5"),
         ({"seed": -1}, "seed must be 0 to 2147483647, not -1"),
-        ({"seed": 10**29}, f"seed must be 0 to 2147483647, not {10**29}"),
     ],
 )
 def test_impossible_arguments_cost_no_request(server, ask, settings, message):
@@ -263,8 +250,20 @@ def texts_of_any(answer):
     return texts
 
 
-UNITS = ["[", '["a", ', '["', '[""', "\"['", '["\\', '{"a":', "1. a\n", "- ", "\t", "<think>", "\\"]
-UNITS += ['"', "İ", '[\'a["b","c\'d",', '["a"b', '{"a', "1. **", "[{", '["/*']
+UNITS = [
+    "[",
+    '["a", ',
+    '[""',
+    '["\\',
+    '{"a":',
+    "1. a\n",
+    "\t",
+    "<think>",
+    '"',
+    '["a"b',
+    "1. **",
+    "[{",
+]
 
 
 @pytest.mark.parametrize("unit", UNITS)
@@ -347,24 +346,19 @@ def test_it_writes_a_basis_and_says_so(server, run, needed, tmp_path):
     assert "first: crimson, navy" in printed and "'objects with the color of crimson'" in printed
     basis = TextBasis.load(tmp_path / "my" / "color.yaml")
     assert basis.texts == ("crimson", "navy") and basis.vlm_prompt == VLM_PROMPT
-    assert server.requests[0]["temperature"] == 0.5 and server.requests[0]["seed"] == 3
-    assert server.prompts[0].startswith("List a wide variety")
-    assert '["red", "blue"]' in server.prompts[0]
+    request = server.requests[0]
+    assert (request["model"], request["temperature"], request["seed"]) == ("llama", 0.5, 3)
+    assert server.prompts[0].startswith("List a wide") and '["red", "blue"]' in server.prompts[0]
     assert any(server.url in file.read_text() for file in LLM_ANSWERS.iterdir())
 
 
-def test_fewer_texts_than_wanted_are_saved_and_the_rest_is_said_to_be_missing(
-    server, run, needed, tmp_path
-):
+def test_missing_texts_are_said_to_be_missing(server, run, needed, tmp_path):
     server.replies = [gives(*(f"shade {n}" for n in range(10)))]
     code, printed, errors = run(
         generate_texts.main, *needed, "--out", "color.yaml", "--number", 12, "--model", "llama"
     )
     assert code == 3 and "color.yaml: 10 texts for 'color'" in printed
-    assert errors == (
-        "warning: 2 of 12 texts are missing: llama gave only 10 distinct ones in 3 rounds; "
-        "these are saved\n"
-    )
+    assert errors.startswith("warning: 2 of 12 texts are missing: llama gave only 10 distinct ones")
     assert len(TextBasis.load(tmp_path / "color.yaml").texts) == 10
 
 

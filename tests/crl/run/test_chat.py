@@ -76,21 +76,16 @@ ERRORS = [
     (fails(500, "\x1b[31m" + "\u202e\n" * 9), 3, "failed"),
     ((200, "<html>welcome</html>"), 1, NO_API),
     ((200, '{"hello": "world"}'), 1, NO_API),
-    ((200, '{"choices": []}'), 1, NO_API),
-    ((200, '["choices"]'), 1, NO_API),
     ((200, '{"choices": [{"message": {"content": ["red"]}}]}'), 1, NO_API),
-    ((200, '{"choices": ["red"]}'), 1, NO_API),
     ((200, '{"choices": {"message": 1}}'), 1, NO_API),
     ((200, "null"), 1, NO_API),
     ((200, "[" * 200_000), 1, NO_API),
     ((200, f'{{"choices": {"1" * 5000}}}'), 1, NO_API),
     ((200, '{"choices": [{"mess'), 1, "or its answer was cut off"),
     (says(""), 1, "no list of texts; it said: ''"),
-    (says(None), 1, "no list of texts; it said: ''"),
     (says(None, refusal="I cannot help."), 1, "no list of texts; it said: 'I cannot help.'"),
     (says("字" * 5000), 1, "it said: '字{160}'$"),
     (sends(OK + b'content-length: 99\r\n\r\n{"cho'), 3, "breaks off; .*peer closed connection"),
-    (sends(OK + b"transfer-encoding: chunked\r\n\r\n9\r\n{"), 3, "breaks off; .*check --base-url"),
     (sends(OK + b"content-encoding: gzip\r\n\r\n{"), 1, NO_API),
     (sends(), 3, "cannot be reached or breaks off; .*disconnected"),
     (sends(b"HTTP/1.1 308 Go\r\nlocation: /v1\r\n\r\n"), 63, "check --base-url: .*redirects"),
@@ -181,12 +176,10 @@ def test_no_key_names_what_works_offline(server, ask, monkeypatch):
     ("settings", "message"),
     [
         ({"timeout": 0}, "timeout must be above 0 and at most 86400 s, not 0"),
-        ({"timeout": -1.0}, "timeout must be above 0 .* not -1"),
         ({"timeout": math.nan}, "timeout must be above 0 .* not nan"),
         ({"timeout": math.inf}, "timeout must be above 0 .* not inf"),
         ({"model": " "}, "name of the model is empty"),
         ({"base_url": "localhost:1234"}, "must look like http"),
-        ({"base_url": "http://localhost:port/v1"}, "must look like http"),
         ({"base_url": "http://local\x1bhost/v1"}, "must look like http"),
         ({"base_url": "http://\udcff/v1"}, "must look like http"),
     ],
@@ -267,18 +260,12 @@ def test_the_same_question_is_asked_once(server, ask, monkeypatch):
         assert len(server.requests) == number
 
 
-def test_what_cannot_be_read_is_not_kept(server, ask, tmp_path):
-    def read(answer):
-        if not answer.isdigit():
-            raise UserError("no number")
-        return int(answer)
-
+def test_what_cannot_be_read_is_not_kept(server, ask):
     server.replies = [says("many"), says("7"), says("8")]
-    with pytest.raises(UserError, match="no number"):
-        ask("How many?", read)
-    assert not (tmp_path / "cache").exists()
+    with pytest.raises(UserError, match="no list of texts"):
+        ask()
     for _ in range(2):  # the second time from the cache
-        number, record = ask("How many?", read)
+        number, record = ask(read=int)
         assert number == 7 and record["answer"] == "7"
 
 
