@@ -34,9 +34,8 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 from worlds import WORLDS, draw_many
 
-from crl.run.cache import CACHE
 from crl.run.errors import ArgumentParser
-from crl.run.files import atomic_path, write_text
+from crl.run.files import CACHE, atomic_path, write_text
 from crl.run.tables import Table
 from crl.run.torchvision_fix import import_torchvision
 from crl.vlm import DEMO

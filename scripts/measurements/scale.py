@@ -15,10 +15,10 @@ from typing import Any
 import embed_ray
 import numpy as np
 import pyarrow.parquet as pq
+from crl.run.cache import SHARD, content_digest, open_store
 
 from crl.embed import embed_images
 from crl.projection import ConditionalProjection, l2, project
-from crl.run.cache import SHARD, content_digest, open_store
 from crl.run.tables import aligned
 from crl.search import Criterion, Index, build_faiss, build_index, sample, stream_clusters
 from crl.search import search as find_rows
