@@ -20,7 +20,10 @@ REFUSED = (
     "there is no such repository, or its page there asks you to accept its terms: do so, and log "
     f"in with `hf auth login`; {INSTEAD}"
 )
-ABSENT = f"the repository, or a file of it, is not there; name other weights, {INSTEAD}"
+ABSENT = (  # open_clip reports a broken connection as the 404 of the next name that it tries
+    "the repository, or a file of it, is not there, or the connection broke; try again, name other "
+    f"weights, {INSTEAD}"
+)
 ADVICE = {401: REFUSED, 403: REFUSED, 404: ABSENT}  # by what the hub answers
 TRY_AGAIN = (
     "try again; without a network use vlm=demo, a local folder, or fill the Hugging Face cache "
@@ -81,6 +84,7 @@ def _offline_without_a_network() -> None:
 
 
 def _brief(error: BaseException) -> str:
-    message = re.sub(r"https?://([^/\s]+)\S*", r"\1", str(error))  # an address can be very long
+    # Of an address only the host: all of it can be very long.
+    message = re.sub(r"https?://([^/\s]+)[^\s'\",]*", r"\1", str(error))
     lines = [shorten(line, 160) for line in message.splitlines()[:4]]
     return " ".join(lines) or type(error).__name__

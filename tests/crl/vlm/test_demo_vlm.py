@@ -4,7 +4,6 @@ import importlib
 
 import numpy as np
 import pytest
-import torch
 from demo_worlds import WORLDS
 from sklearn.cluster import KMeans
 from sklearn.metrics import normalized_mutual_info_score
@@ -102,10 +101,3 @@ def test_another_criterion_does_not_bring_it_out(vlm, seen):
     image, labels = seen["clevr4"]
     assert nmi(conditional(vlm, image, "clevr4_count"), labels["color"]) < 25
     assert nmi(conditional(vlm, image, "clevr4_color"), labels["count"]) < 25
-
-
-def test_texts_may_be_what_loads_a_model_whose_fingerprint_is_known(vlm):
-    assert vlm.fingerprint  # now remembered
-    lazy = load_vlm("demo", device="cpu")
-    assert torch.equal(lazy.encode_texts(["a red cube"]), vlm.encode_texts(["a red cube"]))
-    assert lazy.fingerprint == vlm.fingerprint
