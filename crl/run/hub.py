@@ -29,6 +29,10 @@ TRY_AGAIN = (
     "try again; without a network use vlm=demo, a local folder, or fill the Hugging Face cache "
     "(HF_HOME) on a machine that has one"
 )
+LOADING: tuple[type[Exception], ...] = (
+    *(OSError, RuntimeError, ValueError, TypeError, AttributeError, LookupError),
+    *(SafetensorError, EOFError, pickle.UnpicklingError),  # damaged files
+)
 
 
 @contextmanager
@@ -40,11 +44,10 @@ def explained(source: str, remote: bool) -> Iterator[None]:
 
         fetching = (OSError, HTTPError)
         _offline_without_a_network()
-    loading = (OSError, RuntimeError, ValueError, TypeError, AttributeError, LookupError)
-    damage = (SafetensorError, EOFError, pickle.UnpicklingError)
+    expected = LOADING + fetching
     try:
         yield
-    except (*damage, *loading, *fetching) as error:
+    except expected as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise  # a full disk has a message of its own
         if isinstance(error, fetching):  # without the many chained errors, which say nothing more
