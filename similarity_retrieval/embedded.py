@@ -64,36 +64,32 @@ def embedded(config: EvaluateConfig) -> Iterator[Embedded]:
     embedded.
 
     Raises:
-        UserError: as in `load`, `images`, `TextBasis.load`, `models`, `Model.load`, `embed_images`.
+        UserError: as in `load`, `images`, `TextBasis.load`, `models` and `embed_images`.
     """
     data = load(config.tasks, config.root)
     if config.features:
         yield from _given(config, data)
         return
-    named = {task: _bases(config, data, task) for task in config.tasks}
+    bases = {task: _bases(config, data, task) for task in config.tasks}
     others = [TextBasis.load(name) for name in config.null_space]
-    chosen = models(config)
-    coco = config.coco or config.root / "coco"
-    files = images(data, coco, config.visual_genome or config.root / "visual_genome")
-    loaded = [(model.label, *model.load(config)) for model in chosen]
+    coco, genome = config.coco or config.root / "coco", config.visual_genome
+    files = images(data, coco, genome or config.root / "visual_genome")
+    loaded = models(config)
     if "posterior" in config.representation and "paper" in config.balance:
         warnings.warn(
             "balance=paper was made for the paper's R, whose similarities differ little; with the "
             "posterior the scene may drown the condition; balance=standard suits both",
             stacklevel=2,
         )
-    for label, vlm, combiner in loaded:
-        size, cache = config.null_space_size, config.cache
-        bases = {
-            task: [
-                Basis(
-                    rows,
-                    embed_basis(vlm, basis, cache),  # T, (K, D)
-                    directions_of_others(vlm, basis, others, size, cache),
-                )
-                for rows, _, basis in named[task]
-            ]
+    size, cache = config.null_space_size, config.cache
+    for label, (vlm, combiner) in loaded.items():
+        text = {  # T (K, D) of each basis, and the null space of the others
+            basis.digest: (
+                embed_basis(vlm, basis, cache),
+                directions_of_others(vlm, basis, others, size, cache),
+            )
             for task in config.tasks
+            for _, _, basis in bases[task]
         }
         how = cache, config.batch_size, config.workers
         result = embed_images(vlm, files, *how, single=True, raw=True)
@@ -104,14 +100,16 @@ def embedded(config: EvaluateConfig) -> Iterator[Embedded]:
             asked = [p.replace("{condition}", c) for c in data.conditions for p in prompts]
             prompted = embed_texts(vlm, asked, cache) if asked else plain[:0]
             features = Features(image, plain, prompted.reshape(len(plain), -1, plain.shape[1]))
-            texts = [basis for *_, basis in named[task]]
             used = [data.conditions[c] for c in np.unique(templates.condition)]
-            removed = [b.directions for b in bases[task] if b.directions is not None]
+            rows, names, texts = zip(*bases[task], strict=True)
+            removed = [
+                text[basis.digest][1] for basis in texts if text[basis.digest][1] is not None
+            ]
             yield Embedded(
                 data=data,
                 templates=templates,
                 features=features,
-                bases=bases[task],
+                bases=[Basis(r, *text[basis.digest]) for r, basis in zip(rows, texts, strict=True)],
                 combiner=combiner,
                 files=files,
                 about={
@@ -124,15 +122,15 @@ def embedded(config: EvaluateConfig) -> Iterator[Embedded]:
                     "tie_policy": config.tie_policy,
                 },
                 about_basis={
-                    "basis": " + ".join(basis_label(name) for _, name, _ in named[task]),
+                    "basis": " + ".join(map(basis_label, names)),
                     "texts": sum(len(basis.texts) for basis in texts),
                     "basis_digest": digest(*(basis.digest for basis in texts)),
                     "prompts": prompts,
                     "weight": config.weight,
                     "null_space": digest(*removed) if removed else None,
                 },
-                counts=_counts(templates)
-                | {
+                counts={
+                    **_counts(templates),
                     "names": " + ".join(f"{basis.names(used)}/{len(used)}" for basis in texts),
                     "precision": config.precision,
                     "device": str(vlm.device),

@@ -121,7 +121,7 @@ def test_the_official_object_tasks():
     assert data.conditions == list(dict.fromkeys(c for task in tasks for *_, c in plain[task]))
     for task in tasks:
         t = data.tasks[task]
-        assert t.task == task and t.left_out == 0 and t.repeated == (task == "change_object")
+        assert t.left_out == 0 and t.repeated == (task == "change_object")
         assert t.reference.shape == t.condition.shape == (1960,) and t.gallery.shape == (1960, 15)
         assert {t.reference.dtype, t.gallery.dtype, t.condition.dtype} == {np.dtype(np.int64)}
         for b, (reference, gallery, condition) in enumerate(plain[task]):
