@@ -149,23 +149,17 @@ def test_tasks_share_images_and_conditions(root):
     assert alone.ids == data.ids[6:] and alone.conditions == ["a dog", "car"]
 
 
-@given(lengths=st.lists(st.integers(1, 4), min_size=1, max_size=9))
-@settings(max_examples=50)
-def test_galleries_of_the_most_common_length_are_kept(tmp_path_factory, lengths):
-    folder = tmp_path_factory.mktemp("lengths")
+def test_galleries_of_the_most_common_length_are_kept(tmp_path):
+    lengths = [2, 3, 1, 3, 2]  # a tie: the shortest
     write(
-        folder,
+        tmp_path,
         "focus_object",
         [template(coco(900 + i), coco(99), [coco(1)] * n) for i, n in enumerate(lengths)],
     )
-    data = load(["focus_object"], folder)
+    data = load(["focus_object"], tmp_path)
     t = data.tasks["focus_object"]
-    values, counts = np.unique(lengths, return_counts=True)
-    usual = values[np.argmax(counts)]
-    kept = [str(900 + i) for i, n in enumerate(lengths) if n == usual]
-    assert [data.ids[i] for i in t.reference] == kept
-    assert t.gallery.shape == (len(kept), usual + 1)
-    assert t.left_out == len(lengths) - len(kept)
+    assert [data.ids[i] for i in t.reference] == ["900", "904"]
+    assert (t.gallery.shape, t.left_out) == ((2, 3), 3)
 
 
 GOOD_COCO = template(coco(1), coco(2), [coco(3), coco("4")])
@@ -245,11 +239,6 @@ def test_a_missing_file_says_where_to_get_it_and_where_to_put_it(root):
     assert str(caught.value).startswith("focus_attribute.json, GeneCIS's templates, is not in ")
     for part in (str(root), datasets.GENECIS_PAGE, datasets.TREE):
         assert part in str(caught.value)
-
-
-def test_an_unknown_task_names_the_nearest(root):
-    with pytest.raises(UserError, match="'focus_objects'; did you mean 'focus_object'"):
-        load(["focus_objects"], root)
 
 
 # --- boxes ----------------------------------------------------------------------------------------
