@@ -313,22 +313,6 @@ def test_the_targets_image_ties_with_the_target_wherever_it_stands(dtype, candid
         assert (tied == (tasks.gallery[:, 1:] == tasks.gallery[:, :1]).sum(axis=1)).all()
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_vlm_that_gives_all_images_one_embedding_has_chance(dtype):
-    rng = np.random.default_rng(0)
-    features = random_features(rng, images=100, conditions=7, dim=67)
-    features = Features(*(x.astype(dtype) for x in vars(features).values()))
-    features.image[:] = features.image[0]
-    scores = all_scores(
-        features,
-        random_templates(rng, 200, 100, 15),
-        random_basis(rng, dim=67).astype(dtype),
-        random_combiner(67),
-    )
-    expected = pytest.approx([chance(15, k) for k in (1, 2, 3)])
-    assert recalls(scores) == dict.fromkeys(METHODS, expected)
-
-
 @pytest.mark.parametrize("column", [0, 3])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_scores_that_are_not_finite_are_an_error(column, value):
