@@ -71,7 +71,7 @@ def saved(monkeypatch) -> list:
     return saved
 
 
-SHOWN = ["I", "paper", "posterior (2)"]
+SHOWN = ["universal", "paper", "posterior (2)"]
 HEADINGS = ["universal: I", "conditional: R = I Tᵀ", "R, posterior (2)"]
 
 
