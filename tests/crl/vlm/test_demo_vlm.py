@@ -73,7 +73,7 @@ def test_it_names_what_it_sees(vlm, seen, name, attribute):
     image, labels = seen[name]
     prompt = TextBasis.load(BASES[name, attribute]).vlm_prompt
     classes = [
-        prompt.replace("{text}", said[0]) for said in worlds[name].PHRASES[attribute].values()
+        prompt.replace("{text}", said[0]) for said in drawn[name].PHRASES[attribute].values()
     ]
     guess = project(image, l2(embed_texts(vlm, classes, cache=None))).argmax(1)
     # a part of a garment is a few pixels: the model's weakest attribute, as its card says
@@ -87,7 +87,7 @@ def test_the_basis_brings_out_its_criterion(vlm, seen, name, attribute):
     image, labels = seen[name]
     universal = nmi(image, labels[attribute])
     chosen = nmi(conditional(vlm, image, BASES[name, attribute]), labels[attribute])
-    if attribute in worlds[name].DOMINANT:
+    if attribute in drawn[name].DOMINANT:
         assert universal > 80 and chosen > 80
     elif attribute == "part":  # too weak to make clusters
         assert universal < chosen < 30
