@@ -135,12 +135,12 @@ def represent_tables(
     files: list[Path],
     tables: list[np.ndarray],
     precision: str,
-    batch_size: int,
     workers: int,
+    batch_size: int = 64,
 ) -> Represent:
     """The representations of all rows (image, attribute, value) of `tables`, as a `Represent`."""
     rows = np.unique(np.concatenate([table[:, :2] for table in tables]), axis=0)
-    vectors = represent_rows(network, files, rows, precision, batch_size, workers)
+    vectors = represent_rows(network, files, rows, precision, workers, batch_size)
     attributes = rows[:, 1].max() + 1
     key = rows[:, 0] * attributes + rows[:, 1]  # ascending
     return lambda images, attribute: vectors[np.searchsorted(key, images * attributes + attribute)]
@@ -152,8 +152,8 @@ def represent_rows(
     files: list[Path],
     rows: np.ndarray,
     precision: str,
-    batch_size: int,
     workers: int,
+    batch_size: int = 64,
 ) -> np.ndarray:
     """The representation of each (image, attribute) in rows (n, 2): (n, width) float32, unit rows.
 
@@ -161,9 +161,9 @@ def represent_rows(
     images, and all of them get all rows.
 
     Args:
-        precision: of the tower.
-        batch_size: images per batch.
+        precision: precision of the tower.
         workers: processes that decode images; 0: no extra processes.
+        batch_size: images per batch.
 
     Raises:
         UserError: an image cannot be read; a representation is not finite.
@@ -175,12 +175,12 @@ def represent_rows(
     attribute = torch.from_numpy(rows[:, 1]).to(device)
     result = torch.zeros(len(rows), network.width, device=device)
     decoded = read_batches(Pixels(files, network.preprocess), batches, workers, device)
-    for part, pixels in zip(batches, decoded, strict=True):
-        here = np.flatnonzero(np.isin(rows[:, 0], part))
-        place = torch.from_numpy(np.searchsorted(part, rows[here, 0])).to(device)
-        mine = torch.from_numpy(here).to(device)
+    for batch, pixels in zip(batches, decoded, strict=True):
+        of_batch = np.flatnonzero(np.isin(rows[:, 0], batch))
+        place = torch.from_numpy(np.searchsorted(batch, rows[of_batch, 0])).to(device)
+        n = torch.from_numpy(of_batch).to(device)
         features = network.features(pixels, precision)
-        result[mine] = network.embed(features[place], attribute[mine])
+        result[n] = network.embed(features[place], attribute[n])
     if world() > 1:
         dist.all_reduce(result)  # each process has zeros in the rows of the other processes
     if not result.isfinite().all():

@@ -23,7 +23,7 @@ from crl.run.distributed import print_rank0, process_group, world
 from crl.run.errors import UserError
 from crl.run.weights import save_tensors
 from fashion_retrieval.rivals import RIVALS
-from fashion_retrieval.rivals.towers import check_tower, open_tower
+from fashion_retrieval.rivals.towers import open_tower
 from fashion_retrieval.trainers import NetworkConfig, NetworkTrainer, TrainingData
 
 
@@ -35,7 +35,7 @@ class RivalConfig(NetworkConfig):
         "resnet50",
         description="torchvision's resnet50, resnet50:FILE of its weights, or an open_clip VLM",
     )
-    width: Width = Field(1024, description="of a representation")
+    width: Width = Field(1024, description="width of a representation")
 
 
 class RivalTrainer(NetworkTrainer):
@@ -45,15 +45,14 @@ class RivalTrainer(NetworkTrainer):
 
     def __init__(self, config: RivalConfig, device: str | None) -> None:
         """Raises:
-        UserError: several processes; wrong files, images or tower names (checked before the tower
-            is loaded); weights of the tower that are missing or wrong.
+        UserError: several processes; wrong files, images or tower names; weights of the tower that
+            are missing or wrong.
         """
         if world() > 1:
             raise UserError(
                 "rivals are trained by one process, since CSN's norms are of whole batches"
             )
         data = TrainingData.load(config)
-        check_tower(config.tower)
         self.tower = open_tower(config.tower, RIVALS[config.method].spatial, device)
         weights, fingerprint = "rival.safetensors", self.tower.fingerprint
         super().__init__(config, data, "fashion_rivals", config.method, weights, tower=fingerprint)
