@@ -76,35 +76,33 @@ def evaluate(config: EvaluateConfig) -> Results:
 
 def representations(model: Model, split: Split, config: EvaluateConfig) -> dict[str, Represent]:
     """{method: its `Represent`: images (n,) and an attribute -> (n, W), unit rows}."""
-    if model.rival is not None:
-        network = cache(lambda: _through(model.rival, split, config))  # once, if it is used
+    image, texts, rival = model.image, model.texts, model.rival
+    if rival is not None:
+
+        @cache  # all images go through it once, if it is used
+        def network() -> Represent:
+            tables, workers = [split.query, split.candidate], config.workers or os.cpu_count() or 1
+            how = config.precision, min(8, workers), config.batch_size
+            return represent_tables(rival, split.files, tables, *how)
+
         return {model.method: lambda images, attribute: network()(images, attribute)}
-    image, texts, text = model.image, model.texts, aligned(model.texts)  # text: (A, K, D)
+    text = aligned(texts)  # (A, K, D)
 
     def crl(images: np.ndarray, attribute: int) -> np.ndarray:
         r = project(image[images], text[attribute])  # R = I T_aᵀ, (n, K)
         return l2(r)
 
-    def beyond(name: str) -> Represent:
-        def x(images: np.ndarray, attribute: int) -> np.ndarray:
-            rest = without(image, model.directions[attribute])  # (N, D)
-            return represent(name, rest, texts[attribute], sharpness=config.sharpness)[images]
-
-        return x
+    def beyond(name: str, images: np.ndarray, attribute: int) -> np.ndarray:
+        rest = without(image, model.directions[attribute])  # (N, D)
+        return represent(name, rest, texts[attribute], sharpness=config.sharpness)[images]
 
     if model.heads is not None:
         return {model.method: through(model.heads, crl)}
     x: dict[str, Represent] = {"universal": lambda images, _: image[images]}
     for name in config.representation:
         as_published = name == "paper" and not config.null_space
-        x[config.method(name)] = crl if as_published else beyond(name)
+        x[config.method(name)] = crl if as_published else partial(beyond, name)
     return x
-
-
-def _through(rival, split: Split, config: EvaluateConfig) -> Represent:
-    workers = config.workers or min(8, os.cpu_count() or 1)
-    tables, how = [split.query, split.candidate], (config.precision, workers, config.batch_size)
-    return represent_tables(rival, split.files, tables, *how)
 
 
 def draw(

@@ -21,7 +21,7 @@ import torch
 from pydantic import Field
 
 from crl.run.config import load_config
-from crl.run.distributed import print_rank0, process_group
+from crl.run.distributed import process_group
 from crl.run.errors import UserError
 from crl.run.weights import save_tensors, weights_digest
 from crl.vlm import LoadedVLM, find_vlm, load_trainable
@@ -48,6 +48,7 @@ class BackboneTrainer(NetworkTrainer):
     """The visual tower under T_a and frozen heads."""
 
     config: BackboneConfig
+    task, file = "fashion_backbone", f"vlm/{WEIGHTS[0]}"
 
     def __init__(self, config: BackboneConfig, device: str | None) -> None:
         """Raises:
@@ -61,13 +62,9 @@ class BackboneTrainer(NetworkTrainer):
         self.stage1 = stage1
         self.vlm = load_trainable(stage1.vlm, device, stage1.precision)
         stage1.check(self.vlm)
-        contents = {
-            "vlm": self.vlm.fingerprint,
-            "basis": stage1.bases.about["basis_digest"],
-            "heads": weights_digest(stage1.heads),
-        }
-        weights = f"vlm/{WEIGHTS[0]}"
-        super().__init__(config, data, "fashion_backbone", "crl", weights, **contents)
+        basis, heads = stage1.bases.about["basis_digest"], weights_digest(stage1.heads)
+        contents = {"vlm": self.vlm.fingerprint, "basis": basis, "heads": heads}
+        super().__init__(config, data, "crl", **contents)
         self.record |= {
             "vlm": stage1.vlm,
             "vlm_fingerprint": self.vlm.fingerprint,
@@ -78,7 +75,8 @@ class BackboneTrainer(NetworkTrainer):
     def prepare(self) -> None:
         text = aligned(self.stage1.bases.embed(self.vlm, None))  # T_a, (A, K, D)
         tower = trainable_tower(self.vlm, self.config.checkpointing)
-        network = ConditionalNetwork(tower, self.vlm.preprocess, torch.from_numpy(text), self.stage1.heads)
+        preprocess, heads = self.vlm.preprocess, self.stage1.heads
+        network = ConditionalNetwork(tower, preprocess, torch.from_numpy(text), heads)
         self.train_network(network.to(self.vlm.device))
 
     def keep(self) -> None:
@@ -106,9 +104,7 @@ def trainable_tower(vlm: LoadedVLM, checkpointing: bool) -> torch.nn.Module:
 
 def train(config: BackboneConfig) -> None:
     with process_group(config.device) as device:
-        trainer = BackboneTrainer(config, device)
-        trainer.run()
-        print_rank0(f"evaluate.py takes it as trained=[{trainer.folder}]")
+        BackboneTrainer(config, device).run()
 
 
 @command

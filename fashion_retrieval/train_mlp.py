@@ -46,6 +46,7 @@ class MlpTrainer(FashionTrainer):
     """Heads over x = l2(I @ T_a.T)."""
 
     config: MlpConfig
+    task, file = "fashion_mlp", "heads.safetensors"
 
     def __init__(self, config: MlpConfig) -> None:
         """Raises:
@@ -55,7 +56,7 @@ class MlpTrainer(FashionTrainer):
         self.bases = Bases.load(config.dataset, data.attributes, config.bases, config.texts)
         self.vlm = load_vlm(config.vlm, config.device, config.precision)
         contents = {"vlm": self.vlm.fingerprint, "basis": self.bases.about["basis_digest"]}
-        super().__init__(config, data, "fashion_mlp", "crl-mlp", "heads.safetensors", **contents)
+        super().__init__(config, data, "crl-mlp", **contents)
         self.record |= {
             "vlm": config.vlm,
             "vlm_fingerprint": self.vlm.fingerprint,
@@ -109,9 +110,7 @@ class MlpTrainer(FashionTrainer):
 
 
 def train(config: MlpConfig) -> None:
-    trainer = MlpTrainer(config)
-    trainer.run()
-    print(f"evaluate.py takes it as trained=[{trainer.folder}]")
+    MlpTrainer(config).run()
 
 
 @command

@@ -19,7 +19,7 @@ import torch
 from pydantic import Field
 
 from crl.run.config import Width, load_config
-from crl.run.distributed import print_rank0, process_group, world
+from crl.run.distributed import process_group, world
 from crl.run.errors import UserError
 from crl.run.weights import save_tensors
 from fashion_retrieval.rivals import RIVALS
@@ -42,6 +42,7 @@ class RivalTrainer(NetworkTrainer):
     """A rival, with its tower."""
 
     config: RivalConfig
+    task, file = "fashion_rivals", "rival.safetensors"
 
     def __init__(self, config: RivalConfig, device: str | None) -> None:
         """Raises:
@@ -54,11 +55,10 @@ class RivalTrainer(NetworkTrainer):
             )
         data = TrainingData.load(config)
         self.tower = open_tower(config.tower, RIVALS[config.method].spatial, device)
-        weights, fingerprint = "rival.safetensors", self.tower.fingerprint
-        super().__init__(config, data, "fashion_rivals", config.method, weights, tower=fingerprint)
+        super().__init__(config, data, config.method, tower=self.tower.fingerprint)
         self.record |= {
             "tower": self.tower.name,
-            "tower_fingerprint": fingerprint,
+            "tower_fingerprint": self.tower.fingerprint,
             "width": config.width,
         }
 
@@ -74,9 +74,7 @@ class RivalTrainer(NetworkTrainer):
 
 def train(config: RivalConfig) -> None:
     with process_group(config.device) as device:
-        trainer = RivalTrainer(config, device)
-        trainer.run()
-        print_rank0(f"evaluate.py takes it as trained=[{trainer.folder}]")
+        RivalTrainer(config, device).run()
 
 
 @command

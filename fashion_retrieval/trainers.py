@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ import torch.distributed as dist
 from pydantic import Field
 from torch import Tensor
 
-from crl.run.distributed import rank, sum_gradients, world
+from crl.run.distributed import print_rank0, rank, sum_gradients, world
 from crl.run.errors import UserError
 from crl.run.results import digest
 from crl.run.training import Trainer, TrainingConfig
@@ -88,42 +88,45 @@ class TrainingData:
 
 
 class FashionTrainer(Trainer):
-    """Triplets, learning rate and validation of every training here."""
+    """Triplets, learning rate and validation of every training here.
+
+    Attributes:
+        task: the <task> of the folder <outputs>/<task>/<name>.
+        file: the file in that folder whose existence shows that there are weights.
+    """
 
     config: FashionTrainingConfig
     metric = "overall"
+    task: str
+    file: str
 
     def __init__(
-        self,
-        config: FashionTrainingConfig,
-        data: TrainingData,
-        task: str,
-        method: str,
-        weights: str,
-        **contents: str,
+        self, config: FashionTrainingConfig, data: TrainingData, method: str, **contents: str
     ) -> None:
         """
         Args:
-            task: the <task> of the folder <outputs>/<task>/<name>.
             method: a key of `trained.KINDS`.
-            weights: the file in that folder whose existence shows that there are weights.
             contents: fingerprints and digests of the content of files.
         """
         self.config, self.data = config, data
-        self.folder = config.outputs / task / config.name
-        self.weights = self.folder / weights
+        self.folder = config.outputs / self.task / config.name
+        self.weights = self.folder / self.file
         self.steps = math.ceil(config.triplets / config.batch_size)
         plain = config.model_dump(mode="json", exclude=NO_SETTINGS)
         self.settings = {**plain, "data": data.digest, **contents}
         self.record = {
             "method": method,
-            "weights": weights,
+            "weights": self.file,
             "attributes": data.attributes,
             "images": len(data.files),
             "labels": len(data.sampler.labels),
             "queries": len(data.query),
             "candidates": len(data.candidate),
         }
+
+    def run(self) -> None:
+        super().run()
+        print_rank0(f"evaluate.py takes it as trained=[{self.folder}]")
 
     def triplets(self, epoch: int) -> np.ndarray:
         """(n, 3) rows of the labels; they depend only on seed and epoch."""
@@ -163,8 +166,10 @@ class NetworkTrainer(FashionTrainer):
     config: NetworkConfig
     network: Network
 
-    def __init__(self, config: NetworkConfig, *arguments: Any, **contents: Any) -> None:
-        super().__init__(config, *arguments, **contents)
+    def __init__(
+        self, config: NetworkConfig, data: TrainingData, method: str, **contents: str
+    ) -> None:
+        super().__init__(config, data, method, **contents)
         last = config.triplets % config.batch_size or config.batch_size
         if min(last, config.batch_size) < world():
             raise UserError(
