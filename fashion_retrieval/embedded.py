@@ -28,6 +28,8 @@ from fashion_retrieval.method import without_relevant
 from fashion_retrieval.rivals import Rival, load_rival
 from fashion_retrieval.trained import CRL, TrainedRival, read_training
 
+NO_DIRECTIONS: list[np.ndarray | None] = [None]
+
 
 class Split(NamedTuple):
     """The queries and candidates that every method is measured on.
@@ -87,7 +89,10 @@ def embedded(config: EvaluateConfig) -> tuple[Split, list[Model]]:
     check_images(files)
     bases = Bases.load(config.dataset, data.attributes, config.bases, config.texts)
     others = [TextBasis.load(name) for name in config.null_space]
-    untrained = CRL("", config.vlm, config.vlm, config.vlm, None, config.precision, bases, None)
+    untrained = CRL(
+        method="", label=config.vlm, vlm=config.vlm, source=config.vlm, fingerprint=None,
+        precision=config.precision, bases=bases, heads=None,
+    )  # fmt: skip
     sources: list[CRL | Model] = [untrained]
     if config.heads:
         heads = load_heads(config.heads, len(bases.of), bases.width)
@@ -104,15 +109,15 @@ def embedded(config: EvaluateConfig) -> tuple[Split, list[Model]]:
         return load_vlm(source, config.device, precision, from_file=source != config.vlm)
 
     @cache
-    def embed(vlm: VLM) -> ImageEmbeddings:
+    def embed(source: str, precision: str) -> ImageEmbeddings:
         how = config.cache, config.batch_size, config.workers
-        return embed_images(vlm, files, *how, single=True)
+        return embed_images(vlm_of(source, precision), files, *how, single=True)
 
     def model(crl: CRL) -> Model:
-        vlm = vlm_of(crl.source, crl.precision)
-        image, texts = embed(vlm).image, crl.bases.embed(vlm, config.cache)
+        vlm, image = vlm_of(crl.source, crl.precision), embed(crl.source, crl.precision).image
+        texts = crl.bases.embed(vlm, config.cache)
         about = {"vlm": crl.vlm, "label": crl.label, "vlm_fingerprint": vlm.fingerprint}
-        about_basis, directions = crl.bases.about, [None] * len(texts)
+        about_basis, directions = crl.bases.about, NO_DIRECTIONS * len(texts)
         names = crl.bases.names(data.value_names)
         counts = {"names": names, "precision": crl.precision, "device": str(vlm.device)}
         if crl.heads is not None:
@@ -130,7 +135,7 @@ def embedded(config: EvaluateConfig) -> tuple[Split, list[Model]]:
             source.check(vlm_of(source.source, source.precision))
     models = [model(source) if isinstance(source, CRL) else source for source in sources]
     name = config.dataset + ("" if config.split == "test" else f" ({config.split})")
-    content = embed(vlm_of(config.vlm, config.precision)).content
+    content = embed(config.vlm, config.precision).content
     counts = {"values": data.values, "images": len(files)}
     return _split(name, content, data.attributes, query, candidate, files, **counts), models
 
@@ -194,7 +199,7 @@ def _given(config: EvaluateConfig) -> tuple[Split, list[Model]]:
     split = _split(name, digest(image), attributes, query, candidate, [], images=len(image))
     about = {"vlm": "features", "label": name}
     about_basis = {"basis": name, "texts": width, "basis_digest": digest(*texts)}
-    untrained = Model("", about, about_basis, {}, image, texts, [None] * count)
+    untrained = Model("", about, about_basis, {}, image, texts, NO_DIRECTIONS * count)
     if config.heads is None:
         return split, [untrained]
     heads = load_heads(config.heads, count, width)

@@ -40,6 +40,8 @@ from fashion_retrieval.method import (
 from fashion_retrieval.networks import represent_tables
 from fashion_retrieval.tables import notes, table
 
+CORES = os.cpu_count() or 1
+
 
 def evaluate(config: EvaluateConfig) -> Results:
     """Measure and draw what is missing in <outputs>/fashion_retrieval/<name>."""
@@ -81,8 +83,8 @@ def representations(model: Model, split: Split, config: EvaluateConfig) -> dict[
 
         @cache  # all images go through it once, if it is used
         def network() -> Represent:
-            tables, workers = [split.query, split.candidate], config.workers or os.cpu_count() or 1
-            how = config.precision, min(8, workers), config.batch_size
+            tables, workers = [split.query, split.candidate], config.workers or min(8, CORES)
+            how = config.precision, workers, config.batch_size
             return represent_tables(rival, split.files, tables, *how)
 
         return {model.method: lambda images, attribute: network()(images, attribute)}

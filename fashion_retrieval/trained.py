@@ -72,7 +72,7 @@ class _OfCRL(_Record):
     bases: dict[str, TextBasis]
 
 
-KINDS: dict[str, type[_Record]] = {
+KINDS: dict[str, type[_OfCRL | TrainedRival]] = {
     **dict.fromkeys(("crl-mlp", "crl"), _OfCRL),
     **dict.fromkeys(("triplet", "csn", "asen"), TrainedRival),
 }
