@@ -6,7 +6,6 @@ import pytest
 import torch
 from authors_heads import AuthorsHeads
 from safetensors.torch import save_file
-from torch import nn
 from torch.nn import functional as F
 
 from crl.run.errors import UserError
@@ -132,10 +131,19 @@ def refused(match, path, attributes=A, width=K):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda state: state.pop("projection_heads.2.fc.1.running_mean"), "Missing key.*2.fc.1.run"),
+        (
+            lambda state: state.pop("projection_heads.2.fc.1.running_mean"),
+            "Missing key.*2.fc.1.run",
+        ),
         (lambda state: state.pop("projection_heads.0.fc.3.weight"), "holds no heads"),
-        (lambda state: state.update({"projection_heads.0.fc.3.bias": torch.ones(2)}), "0.fc.3.bias"),
-        (lambda state: state.update({"projection_heads.0.fc.4.bias": torch.ones(2)}), "0.fc.4.bias"),
+        (
+            lambda state: state.update({"projection_heads.0.fc.3.bias": torch.ones(2)}),
+            "0.fc.3.bias",
+        ),
+        (
+            lambda state: state.update({"projection_heads.0.fc.4.bias": torch.ones(2)}),
+            "0.fc.4.bias",
+        ),
     ],
 )
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])

@@ -1,5 +1,5 @@
 """Stage 2 of fashion retrieval: one step against a literal one; what is trained and what is not;
-killed and resumed, and in two processes, against undisturbed; the trained VLM in use; messages."""
+in two processes against one; the trained VLM in use; messages."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ from crl.run.config import load_config
 from crl.run.errors import UserError
 from crl.run.weights import save_tensors
 from crl.vlm import load_vlm
-from fashion_retrieval import evaluate, trainers
+from fashion_retrieval import evaluate
 from fashion_retrieval.bases import Bases, aligned
 from fashion_retrieval.heads import Heads, load_heads
 from fashion_retrieval.train_backbone import BackboneConfig, BackboneTrainer
@@ -214,35 +214,19 @@ def test_tower_that_gives_its_patches_too(keys, tmp_path):
     assert load_vlm(str(folder / "vlm"), device="cpu").dim == 16
 
 
-# --- killed, resumed, in several processes --------------------------------------------------------
+# --- in several processes, and prolonged --------------------------------------------------------
 
-TOY = """
-import os, signal, sys
-import torch
-from fashion_retrieval import train_backbone, trainers
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    kill_at, loss, calls = int(sys.argv.pop(1)), trainers.triplet_loss, []
-    def counted(*arguments):
-        calls.append(None)
-        if len(calls) == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return loss(*arguments)
-    trainers.triplet_loss = counted
-    train_backbone.main()
-"""
+SCRIPT = REPOSITORY / "fashion_retrieval/train_backbone.py"
 
 
-def start(folder, keys, kill_at=0, launcher=()):
-    (folder / "toy.py").write_text(TOY)
-    values = [f"{key}={json.dumps(value)}" for key, value in keys.items()]
-    return run_python(*launcher, folder / "toy.py", kill_at, *values)
+def start(keys, *launcher):
+    return run_python(*launcher, SCRIPT, *(f"{k}={json.dumps(v)}" for k, v in keys.items()))
 
 
 def test_torchrun_trains_as_one_process_does(keys, tmp_path):
     keys["batch_size"] = 9  # 5 and 4 triplets, at last 4 and 4
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = start(tmp_path, {**keys, "name": "two"}, launcher=launcher)
+    done = start({**keys, "name": "two"}, *launcher)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("epoch 1/2") == 1  # one of them speaks
     two = json.loads((tmp_path / "outputs/fashion_backbone/two/results.json").read_text())
@@ -368,8 +352,8 @@ def test_another_training_in_the_folder(keys, tmp_path):
     refused("state.pt is damaged; remove it to start again", keys)
 
 
-def test_command_says_it_in_one_line(keys, tmp_path):
-    done = start(tmp_path, {**keys, "heads": "nothing"})
+def test_command_says_it_in_one_line(keys):
+    done = start({**keys, "heads": "nothing"})
     assert done.returncode == 2 and done.stderr.startswith(
         "error: nothing is no folder of train_mlp.py"
     )

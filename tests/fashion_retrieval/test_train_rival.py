@@ -60,7 +60,11 @@ def test_trains_and_can_be_read_back(keys, method):
     assert files == {"config.yaml", "rival.safetensors", "results.json", "state.pt"}
 
     rival = read_back(folder)
-    assert rival.width == 16 and type(rival) is RIVALS[method] and not any(m.training for m in rival.modules())
+    assert (
+        rival.width == 16
+        and type(rival) is RIVALS[method]
+        and not any(m.training for m in rival.modules())
+    )
     data = TrainingData.load(RivalConfig(**keys))
     tables = [data.query, data.candidate]
     represent = represent_tables(rival, data.files, tables, "fp32", 0)
