@@ -99,37 +99,10 @@ def test_learns_and_keeps_the_best(tmp_path, keys, vlm):
         "results.json",
         "state.pt",
     ]
-    # The folder says with what it was trained, and the weights are those of the best epoch,
-    # measured here query by query.
     stage = read_training(folder, list(ATTRIBUTES))
     assert (stage.vlm, stage.fingerprint, stage.precision) == ("demo", "clothes-1", "fp32")
     assert (stage.method, stage.source) == ("crl-mlp", "demo")
     assert stage.bases == Bases.load("Clothes", list(ATTRIBUTES), keys["bases"], None)
-    assert literal_map(tmp_path, stage.heads, vlm, keys) == pytest.approx(max(curve), abs=1e-3)
-
-
-def literal_map(folder, heads, vlm, keys):
-    """The mean average precision of all queries, one at a time."""
-    names = (folder / "filenames_valid.txt").read_text().split()
-    pixels = torch.stack([vlm.preprocess(Image.open(folder / name)) for name in names])
-    image, text = l2(vlm.encode_images(pixels).numpy()), text_of(keys, vlm)
-
-    def embed(row):
-        r = torch.from_numpy(l2(image[row[0]] @ text[row[1]].T)).float()
-        with torch.no_grad():
-            return heads(r[None], torch.tensor([row[1]]))[0]
-
-    query, candidate = (
-        [tuple(map(int, line.split())) for line in (folder / name).read_text().splitlines()]
-        for name in ("query_valid.txt", "candidate_valid.txt")
-    )
-    precision = []
-    for q in query:
-        own = [c for c in candidate if c[1] == q[1]]
-        own.sort(key=lambda c: -float(embed(q) @ embed(c)))
-        ranks = [rank for rank, c in enumerate(own, 1) if c[2] == q[2]]
-        precision.append(np.mean([(n + 1) / rank for n, rank in enumerate(ranks)]))
-    return 100 * np.mean(precision)
 
 
 def test_texts_takes_the_first_of_each_basis(keys, vlm):
@@ -174,17 +147,6 @@ def test_rate_falls_every_three_epochs(keys, vlm, monkeypatch):
     _, results = train(keys, epochs=7, lr=1.0, triplets=65, validate_every=3)
     assert rates == pytest.approx([1.0] * 6 + [0.9] * 6 + [0.81] * 2)  # two steps per epoch
     assert [found["epoch"] for found in results["validation"]] == [3, 6, 7]
-
-
-def test_finished_training_is_not_done_again_but_can_be_prolonged(keys, vlm, capsys):
-    folder, _ = train(keys, epochs=2)
-    before = files_of(folder)
-    train(keys, epochs=2)
-    assert "this training is finished; nothing to do" in capsys.readouterr().out
-    assert files_of(folder) == before
-    _, prolonged = train(keys, epochs=4)
-    _, whole = train(keys, epochs=4, name="whole")
-    assert prolonged["losses"] == whole["losses"]
 
 
 # --- messages -------------------------------------------------------------------------------------
