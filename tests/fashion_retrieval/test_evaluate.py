@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from clothes import write_training
 from sklearn.decomposition import PCA
 from torch import nn
 from toy_vlm import SIDE, ToyVLM, direct, make_images
@@ -80,15 +81,11 @@ def some_heads(root, seed):
     return heads.eval()
 
 
-def write_stage(folder, root, seed=0, **changes):
+def write_stage(folder, root, seed=0, **record):
     """What train_mlp.py leaves (or train_backbone.py, with method="crl"); -> its heads."""
-    heads = some_heads(root, seed)
-    record = {"method": "crl-mlp", "weights": "heads.safetensors", "attributes": ATTRIBUTES}
-    record |= {"vlm": "clip-b16", "vlm_fingerprint": "toy-clip-b16", "precision": "fp32"}
     bases = Bases.load("DeepFashion", ATTRIBUTES, bases_of(root), None)
-    folder.mkdir(exist_ok=True)
-    save_tensors(folder / "heads.safetensors", heads)
-    (folder / "results.json").write_text(json.dumps({**record, **bases.record, **changes}))
+    heads = some_heads(root, seed)
+    write_training(folder, heads, bases, **{"vlm_fingerprint": "toy-clip-b16", **record})
     return heads
 
 
@@ -317,25 +314,6 @@ def test_the_null_space_of_other_bases(root, toy, start):
         row = rows(root)[f"{name}, null space of 1"]
         assert row["scores"] == pytest.approx(scores, abs=1e-3), name
         assert row["about"]["null_space"]
-
-
-@pytest.mark.parametrize(
-    ("names", "shown"),
-    [
-        (None, "-"),
-        ([["texture 1", "TEXTURE  3", "no"], ["style 6", *"abcd"]], "3/8"),
-        ([["texture 4", "a", "b"], ["texture 1", *"abcd"]], "0/8"),  # of each, its own basis
-    ],
-)
-def test_how_many_values_the_bases_name(root, toy, start, names, shown):
-    meta = json.loads((root / "meta.json").read_text())
-    if names is not None:
-        meta["DeepFashion"]["VALUE_NAMES"] = names
-    (root / "meta.json").write_text(json.dumps(meta))
-    out = start("figures=no")
-    assert rows(root)["paper"]["names"] == shown
-    [line] = [line for line in out.splitlines() if "paper" in line]
-    assert f"  {shown}  " in line
 
 
 # --- rivals ---------------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
 """Stage 2 of fashion retrieval: one step against a literal one; what is trained and what is not;
-in two processes against one; the trained VLM in use; messages."""
+the trained VLM in use; messages. (Several processes: test_trainers.py.)"""
 
 import json
 import shutil
@@ -10,8 +10,15 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import CLIP
-from clothes import ATTRIBUTES, bases_of, write_clip, write_clothes, write_noise
-from commands import REPOSITORY, run_python
+from clothes import (
+    ATTRIBUTES,
+    bases_of,
+    write_clip,
+    write_clothes,
+    write_noise,
+    write_training,
+)
+from commands import REPOSITORY
 from PIL import Image
 from safetensors.torch import load_file
 from toy_network import literal
@@ -19,7 +26,6 @@ from toy_network import literal
 from crl.embed import embed_images
 from crl.run.config import load_config
 from crl.run.errors import UserError
-from crl.run.weights import save_tensors
 from crl.vlm import load_vlm
 from fashion_retrieval import evaluate
 from fashion_retrieval.bases import Bases, aligned
@@ -49,13 +55,9 @@ def write_stage(folder, root, clip, attributes=2, width=WIDTH, seed=1, **changes
     for head in heads.projection_heads:
         head.fc[1].running_mean.normal_(0, 0.1)
         head.fc[1].running_var.uniform_(0.5, 2)
-    save_tensors(folder / "heads.safetensors", heads)
-    record = {"method": "crl-mlp", "weights": "heads.safetensors", "attributes": list(ATTRIBUTES)}
-    fingerprint = load_vlm(str(clip), "cpu").fingerprint
-    record |= {"vlm": str(clip), "vlm_fingerprint": fingerprint, "precision": "fp32"}
     bases = Bases.load("Clothes", list(ATTRIBUTES), bases_of(root), None)
-    (folder / "results.json").write_text(json.dumps({**record, **bases.record, **changes}))
-    return str(folder)
+    known = {"vlm": str(clip), "vlm_fingerprint": load_vlm(str(clip), "cpu").fingerprint}
+    return str(write_training(folder, heads, bases, **{**known, **changes}))
 
 
 def train(keys, **more):
@@ -214,34 +216,6 @@ def test_tower_that_gives_its_patches_too(keys, tmp_path):
     assert load_vlm(str(folder / "vlm"), device="cpu").dim == 16
 
 
-# --- in several processes, and prolonged --------------------------------------------------------
-
-SCRIPT = REPOSITORY / "fashion_retrieval/train_backbone.py"
-
-
-def start(keys, *launcher):
-    return run_python(*launcher, SCRIPT, *(f"{k}={json.dumps(v)}" for k, v in keys.items()))
-
-
-def test_torchrun_trains_as_one_process_does(keys, tmp_path):
-    keys["batch_size"] = 9  # 5 and 4 triplets, at last 4 and 4
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = start({**keys, "name": "two"}, *launcher)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("epoch 1/2") == 1  # one of them speaks
-    two = json.loads((tmp_path / "outputs/fashion_backbone/two/results.json").read_text())
-    folder, one = train(keys, name="one")
-    assert (one["processes"], two["processes"]) == (1, 2)
-    assert two["losses"] == pytest.approx(one["losses"], abs=1e-5)
-    for found, expected in zip(two["validation"], one["validation"], strict=True):
-        assert found == pytest.approx(expected, abs=0.5)  # near ties
-    first, second, begun = map(
-        tower_of, (folder / "vlm", folder.parent / "two/vlm", Path(clip_of(keys)))
-    )
-    # Adam makes as much of the rounding errors of a gradient of zero (a key's bias) as of others.
-    assert (second - first).norm() < 0.02 * (first - begun).norm()
-
-
 # --- the trained VLM ------------------------------------------------------------------------------
 
 
@@ -323,14 +297,6 @@ def test_another_training_in_the_folder(keys, tmp_path):
     ):
         other = write_stage(tmp_path / f"other_{what}", tmp_path, **changes)
         refused(rf"another training \(.*{what} '", keys, heads=other)
-
-
-def test_command_says_it_in_one_line(keys):
-    done = start({**keys, "heads": "nothing"})
-    assert done.returncode == 2 and done.stderr.startswith(
-        "error: nothing is no folder of train_mlp.py"
-    )
-    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", ["deepfashion_backbone", "demo/garments_backbone"])
