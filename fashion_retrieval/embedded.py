@@ -28,8 +28,6 @@ from fashion_retrieval.method import without_relevant
 from fashion_retrieval.rivals import Rival, load_rival
 from fashion_retrieval.trained import CRL, TrainedRival, read_training
 
-NO_DIRECTIONS: list[np.ndarray | None] = [None]
-
 
 class Split(NamedTuple):
     """The queries and candidates that every method is measured on.
@@ -73,7 +71,8 @@ class Model(NamedTuple):
         about: what a result says of the model; about_basis: and of the texts.
         counts: for tables.
         image: I, (N, D); texts: T_a, (K_a, D), of each attribute. A rival has none of these.
-        directions: (d, D) of each attribute, the null space of other criteria; None: none.
+        directions: (d, D) of each attribute, the null space of other criteria; none if there is
+            none.
         heads, rival: what was trained.
     """
 
@@ -111,7 +110,7 @@ def embedded(config: EvaluateConfig) -> tuple[Split, list[Model]]:
     )  # fmt: skip
     sources: list[CRL | Model] = [untrained]
     if config.heads:
-        heads = load_heads(config.heads, len(bases.of), bases.width)
+        heads = load_heads(config.heads, len(bases.by_attribute), bases.width)
         sources.append(untrained._replace(method="crl-mlp", label=config.heads.name, heads=heads))
     trainings = [read_training(folder, data.attributes, config.vlm) for folder in config.trained]
     device = available_device(config.device)
@@ -133,7 +132,7 @@ def embedded(config: EvaluateConfig) -> tuple[Split, list[Model]]:
         vlm, image = vlm_of(crl.source, crl.precision), embed(crl.source, crl.precision).image
         texts = crl.bases.embed(vlm, config.cache)
         about = {"vlm": crl.vlm, "label": crl.label, "vlm_fingerprint": vlm.fingerprint}
-        about_basis, directions = crl.bases.about, NO_DIRECTIONS * len(texts)
+        about_basis, directions = crl.bases.about, []
         names = crl.bases.names(data.value_names)
         counts = {"names": names, "precision": crl.precision, "device": str(vlm.device)}
         if crl.heads is not None:
@@ -141,7 +140,7 @@ def embedded(config: EvaluateConfig) -> tuple[Split, list[Model]]:
         elif others:
             directions = [
                 directions_of_others(vlm, basis, others, config.null_space_size, config.cache)
-                for basis in crl.bases.of.values()
+                for basis in crl.bases.by_attribute.values()
             ]
             about_basis["null_space"] = digest(*(d for d in directions if d is not None))
         return Model(crl.method, about, about_basis, counts, image, texts, directions, crl.heads)
@@ -190,7 +189,7 @@ def _given(config: EvaluateConfig) -> tuple[Split, list[Model]]:
     split = Split(name, digest(image), attributes, query, candidate, [], sizes)
     about = {"vlm": "features", "label": name}
     about_basis = {"basis": name, "texts": width, "basis_digest": digest(*texts)}
-    untrained = Model("", about, about_basis, {}, image, texts, NO_DIRECTIONS * count)
+    untrained = Model("", about, about_basis, {}, image, texts)
     if config.heads is None:
         return split, [untrained]
     heads = load_heads(config.heads, count, width)

@@ -186,7 +186,7 @@ def test_features_give_what_the_vlm_gives(tmp_path, keys, run, vlm):
     assert list(expected)[2:] == ["universal", "paper", "posterior", "crl-mlp"]
     split, _ = embedded.embedded(EvaluateConfig(**keys))
     image = vlm.encode_images(torch.stack([vlm.preprocess(Image.open(f)) for f in split.files]))
-    texts = Bases.load("Clothes", list(ATTRIBUTES), bases_of(tmp_path), None).of.values()
+    texts = Bases.load("Clothes", list(ATTRIBUTES), bases_of(tmp_path), None).by_attribute.values()
     arrays = {f"text{a}": vlm.encode_texts(b.prompts).numpy() for a, b in enumerate(texts)}
     arrays["image"] = image.numpy() * 10.0 ** np.linspace(-9, 9, len(image))[:, None]
     given = features(tmp_path, query=split.query, candidate=split.candidate, **arrays,

@@ -38,11 +38,11 @@ def test_equal_to_the_authors(attribute, training):
     x = torch.randn((len(attribute), K), dtype=torch.float64, requires_grad=True)
     y = x.detach().clone().requires_grad_()
     for _ in range(2):
-        found, wanted = heads(x, attribute), model(y, attribute)
-        assert torch.allclose(found, wanted, atol=1e-12)
-        assert torch.allclose(found.norm(dim=-1), torch.ones(len(x)).double())
-        target = torch.randn_like(found)
-        (found * target).sum().backward()
+        actual, wanted = heads(x, attribute), model(y, attribute)
+        assert torch.allclose(actual, wanted, atol=1e-12)
+        assert torch.allclose(actual.norm(dim=-1), torch.ones(len(x)).double())
+        target = torch.randn_like(actual)
+        (actual * target).sum().backward()
         (wanted * target).sum().backward()
     assert torch.allclose(x.grad, y.grad, atol=1e-11)
     state = heads.state_dict()
@@ -66,14 +66,14 @@ def test_a_single_row_gets_what_evaluation_gives_and_leaves_the_statistics():
     x = torch.randn(3, K, dtype=torch.float64)
     before = {key: tensor.clone() for key, tensor in heads.state_dict().items()}
     expected = heads.eval()(x, attribute)
-    found = heads.train()(x, attribute)
-    assert torch.allclose(found[1], expected[1], atol=1e-12)
-    assert not torch.allclose(found[0], expected[0], atol=1e-3)
+    actual = heads.train()(x, attribute)
+    assert torch.allclose(actual[1], expected[1], atol=1e-12)
+    assert not torch.allclose(actual[0], expected[0], atol=1e-3)
     for key in ("running_mean", "running_var", "num_batches_tracked"):
         for a, same in ((0, False), (1, True), (2, True)):
             name = f"projection_heads.{a}.fc.1.{key}"
             assert torch.equal(heads.state_dict()[name], before[name]) == same
-    found.square().sum().backward()
+    actual.square().sum().backward()
     gradients = [p.grad for p in heads.parameters() if p.grad is not None]
     assert all(torch.isfinite(gradient).all() for gradient in gradients)
     alone = heads.train()(x[:1], attribute[:1])

@@ -29,8 +29,8 @@ def test_batches_in_order(tmp_path, workers):
     data = write_data(tmp_path)
     pixels = Pixels(data.files, toy_vlm.ToyVLM().preprocess)
     batches = [np.array([3, 3, 30]), np.array([1]), np.array([34, 0])]
-    found = list(read_batches(pixels, batches, workers, torch.device("cpu")))
-    for batch, images in zip(found, batches, strict=True):
+    actual = list(read_batches(pixels, batches, workers, torch.device("cpu")))
+    for batch, images in zip(actual, batches, strict=True):
         assert torch.equal(batch, torch.cat([pixels_of(data, n) for n in images]))
     assert not list(read_batches(pixels, [], workers, torch.device("cpu")))
 

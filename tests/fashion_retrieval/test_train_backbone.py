@@ -128,8 +128,8 @@ def test_one_step_triplet_by_triplet(keys, monkeypatch):
     assert results["losses"] == [pytest.approx(loss.item(), abs=1e-6)] and loss > 0.1
     expected = [parameter.grad for parameter in vlm.model.visual.parameters()]
     assert len(gradients) == len(expected)
-    for found, wanted in zip(gradients, expected, strict=True):
-        assert torch.allclose(found, wanted, rtol=0, atol=1e-4 * wanted.abs().max())
+    for actual, wanted in zip(gradients, expected, strict=True):
+        assert torch.allclose(actual, wanted, rtol=0, atol=1e-4 * wanted.abs().max())
         assert wanted.abs().max() > 0
 
 
@@ -227,8 +227,8 @@ def test_trained_vlm_is_evaluated(keys, tmp_path, run):
     values |= {"outputs": f"{tmp_path}/evaluated", "figures": False, "cache": f"{tmp_path}/cache"}
     code, _, errors = run(evaluate.main, *(f"{k}={json.dumps(v)}" for k, v in values.items()))
     assert code == 0, errors
-    found = json.loads((tmp_path / "evaluated/fashion_retrieval/run/results.json").read_text())
-    scores = {row["about"]["method"]: row["scores"] for row in found["rows"]}
+    rows = json.loads((tmp_path / "evaluated/fashion_retrieval/run/results.json").read_text())
+    scores = {row["about"]["method"]: row["scores"] for row in rows["rows"]}
     best = {key: value for key, value in results["best"].items() if key != "epoch"}
     assert scores["crl"] == pytest.approx(best, abs=0.5)  # near ties
     assert scores["crl-mlp"] != scores["crl"]

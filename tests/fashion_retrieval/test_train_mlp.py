@@ -74,10 +74,10 @@ def test_one_step_against_a_literal_one(keys, vlm):
     expected = torch.clamp(0.3 - (a * p).sum(1) + (a * n).sum(1), min=0).mean()
     expected.backward()
     assert loss == pytest.approx(expected.item(), abs=1e-6) and loss > 0.1
-    for (key, found), wanted in zip(
+    for (key, actual), wanted in zip(
         trainer.heads.named_parameters(), model.parameters(), strict=True
     ):
-        assert torch.allclose(found.grad, wanted.grad, atol=1e-5), key
+        assert torch.allclose(actual.grad, wanted.grad, atol=1e-5), key
     for key, tensor in model.state_dict().items():  # the running statistics: three updates
         assert torch.allclose(trainer.heads.state_dict()[key], tensor, atol=1e-5), key
 
@@ -86,7 +86,7 @@ def test_learns_and_keeps_the_best(tmp_path, keys, vlm):
     folder, results = train(keys, epochs=10, triplets=1000, lr=1e-2)
     assert len(results["losses"]) == 10 and results["step"] == 160
     assert results["losses"][-1] < 0.75 * results["losses"][0]
-    curve = [found["overall"] for found in results["validation"]]
+    curve = [scores["overall"] for scores in results["validation"]]
     assert max(curve) > curve[0] + 3 and results["best"]["overall"] == max(curve)
     assert results["best"]["mean"] == pytest.approx(
         np.mean([results["best"][name] for name in ATTRIBUTES])
@@ -146,7 +146,7 @@ def test_rate_falls_every_three_epochs(keys, vlm, monkeypatch):
     monkeypatch.setattr(torch.optim, "Adam", Recorded)
     _, results = train(keys, epochs=7, lr=1.0, triplets=65, validate_every=3)
     assert rates == pytest.approx([1.0] * 6 + [0.9] * 6 + [0.81] * 2)  # two steps per epoch
-    assert [found["epoch"] for found in results["validation"]] == [3, 6, 7]
+    assert [scores["epoch"] for scores in results["validation"]] == [3, 6, 7]
 
 
 # --- messages -------------------------------------------------------------------------------------
@@ -202,6 +202,6 @@ def test_configurations_of_the_repository(name):
     config = read(MlpConfig, f"{name}_mlp")
     assert config.margin == 0.3
     names = ["texture", "fabric", "shape", "part", "style"]
-    assert len(Bases.load(config.dataset, names, config.bases, None).of) == 5
+    assert len(Bases.load(config.dataset, names, config.bases, None).by_attribute) == 5
     used = read(EvaluateConfig, name)
     assert (used.dataset, used.bases, used.vlm) == (config.dataset, config.bases, config.vlm)

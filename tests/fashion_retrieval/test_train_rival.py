@@ -97,8 +97,8 @@ def test_step_of_a_resnet_and_its_file(resnet, tmp_path):
         features = rival.eval().features(pixels, "fp32")
         read = load_rival(training, "cpu")  # no file of the tower, and no network
         again = read.features(pixels, "fp32")
-        found = read.embed(again, attribute.repeat(3))
-        assert torch.equal(found, rival.embed(features, attribute.repeat(3)))
+        actual = read.embed(again, attribute.repeat(3))
+        assert torch.equal(actual, rival.embed(features, attribute.repeat(3)))
 
 
 @pytest.mark.parametrize("method", RIVALS)

@@ -85,7 +85,7 @@ def write_training(folder, heads, bases: Bases, **record) -> Path:
     """What train_mlp.py leaves; `record` changes what it says of itself."""
     save_tensors(folder / "heads.safetensors", heads)
     known = {"method": "crl-mlp", "weights": "heads.safetensors", "vlm": "clip-b16"}
-    known |= {"attributes": list(bases.of), "precision": "fp32", **bases.record}
+    known |= {"attributes": list(bases.by_attribute), "precision": "fp32", **bases.record}
     (folder / "results.json").write_text(json.dumps({**known, **record}))
     return folder
 

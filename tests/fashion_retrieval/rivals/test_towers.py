@@ -49,14 +49,14 @@ def test_vector_and_map_of_open_clip_towers(kind):
     visual.get_submodule(layer).register_forward_hook(lambda *call: seen.append(call[2]))
     pixels = torch.randn(3, 3, 64, 64)
     with torch.no_grad():
-        vector, found = visual(pixels), Visual(visual, spatial=True)(pixels)
+        vector, actual = visual(pixels), Visual(visual, spatial=True)(pixels)
         vector = vector[0] if kind == "coca" else vector
         assert torch.equal(Visual(visual, spatial=False)(pixels), vector)
-    assert vector.shape == (3, 24) and found.shape[2] == found.shape[3] > 1
+    assert vector.shape == (3, 24) and actual.shape[2] == actual.shape[3] > 1
     expected = seen[0]
-    for b, y, x in np.ndindex(3, *found.shape[2:]):
-        own = expected[b, 1 + y * found.shape[3] + x] if tokens else expected[b, :, y, x]
-        assert torch.allclose(found[b, :, y, x], own, atol=1e-5)
+    for b, y, x in np.ndindex(3, *actual.shape[2:]):
+        own = expected[b, 1 + y * actual.shape[3] + x] if tokens else expected[b, :, y, x]
+        assert torch.allclose(actual[b, :, y, x], own, atol=1e-5)
 
 
 def test_tower_of_a_vlm_is_the_vlm(clip):
@@ -73,14 +73,14 @@ def test_tower_of_a_vlm_is_the_vlm(clip):
 
 def test_resnet_from_a_file(resnet):
     model, file = resnet
-    vector, found = (open_tower(f"resnet50:{file}", s, "cpu") for s in (False, True))
-    assert (vector.name, vector.channels, found.channels) == ("resnet50", 2048, 1024)
-    assert vector.fingerprint != found.fingerprint
+    vector, actual = (open_tower(f"resnet50:{file}", s, "cpu") for s in (False, True))
+    assert (vector.name, vector.channels, actual.channels) == ("resnet50", 2048, 1024)
+    assert vector.fingerprint != actual.fingerprint
     pixels = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         x = model.maxpool(model.relu(model.bn1(model.conv1(pixels))))
         x = model.layer3(model.layer2(model.layer1(x)))
-        assert torch.equal(found.module(pixels), x)
+        assert torch.equal(actual.module(pixels), x)
         x = model.layer4(x).mean((2, 3))
         assert torch.allclose(vector.module(pixels), x, rtol=1e-5, atol=1e-6)
     # torchvision's own preparation, of an image of any mode
