@@ -156,11 +156,6 @@ def test_wrong_input(keys, monkeypatch):
     assert not Path(keys["outputs"]).exists()
 
 
-def test_unknown_method():
-    with pytest.raises(UserError, match="method: must be 'triplet', 'csn' or 'asen'"):
-        load_config(RivalConfig, ["method=rpf"], "")
-
-
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
