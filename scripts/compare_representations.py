@@ -1,6 +1,6 @@
 """Compare representations on the demo's tasks: the paper's R, the posterior, the null space, both.
 
-    python scripts/make_demo_data.py --out data/demo
+    python scripts/demo/make_data.py --out data/demo
     python scripts/compare_representations.py
 
 Prints the results with the text bases of this repository, and with `--official FOLDER` also those
@@ -15,6 +15,8 @@ paper's data.
 from crl.run.command import command
 
 import argparse
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -22,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from make_demo_data import make
 from PIL import Image, ImageEnhance, ImageFilter
 
 from classification_clustering import inputs as classification
@@ -40,6 +41,7 @@ from similarity_retrieval import evaluate as similarity
 from similarity_retrieval import inputs as similarity_inputs
 from similarity_retrieval.method import recall, target_ranks
 
+MAKE_DATA = Path(__file__).resolve().parent / "demo/make_data.py"
 CRITERIA = {"clevr4": ["texture", "shape", "color", "count"], "cards": ["number", "suits"]}
 ATTRIBUTES = ["texture", "fabric", "shape", "part", "style"]
 TUNING = "clevr4"  # the sharpness is chosen on these cells, and judged on all others
@@ -316,8 +318,9 @@ def robustness(bases: Bases, seeds: int, images: int) -> str:
 
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        for world in CRITERIA:
-            make(world, root, images, seed=1, workers=0)
+        draw = [sys.executable, str(MAKE_DATA), "--out", folder, "--worlds", *CRITERIA]
+        draw += ["--images", str(images), "--seed", "1"]
+        subprocess.run(draw, check=True, stdout=subprocess.DEVNULL)
         drawn = {file: open_image(file) for file in sorted(root.rglob("*.*g")) if file.is_file()}
         for name, change in CHANGES.items():
             for file, image in drawn.items():

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from classification_clustering.inputs import EvaluateConfig as ClassificationConfig
+
 from classification_clustering import clustering, few_shot
 from classification_clustering import datasets as classification_data
 from classification_clustering import tables as classification_tables
-from classification_clustering.inputs import EvaluateConfig as ClassificationConfig
 from crl.run.config import Config
 from fashion_retrieval import datasets as fashion_data
 from fashion_retrieval import evaluate as fashion
