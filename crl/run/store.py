@@ -171,7 +171,8 @@ class Store:
         Raises:
             UserError: NaN or infinity; another shape than the VLM's other embeddings have.
         """
-        stored = rows.astype(self.dtype)
+        with np.errstate(over="ignore"):  # to infinity in float16, which is refused
+            stored = rows.astype(self.dtype)
         if not np.isfinite(stored).all():
             raise UserError(
                 "the VLM gave NaN or infinite embeddings; try precision=fp32 or check the "

@@ -17,17 +17,16 @@ import json
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile
 
 import numpy as np
 import torch
 import yaml
-from pydantic import Field, TypeAdapter
+from pydantic import Field
 from torch import nn
 
 from crl.run.config import RunConfig
@@ -36,6 +35,7 @@ from crl.run.errors import UserError
 from crl.run.files import alone_in, atomic_path, write_text
 from crl.run.progress import progress as progress_bar
 from crl.run.results import environment
+from crl.run.store import content_digest
 
 
 class TrainingConfig(RunConfig):
@@ -44,7 +44,7 @@ class TrainingConfig(RunConfig):
     epochs: int = Field(50, gt=0, description="passes over the data")
     batch_size: int = Field(256, gt=0, description="items per step, of all processes together")
     lr: float = Field(1e-4, gt=0, allow_inf_nan=False, description="highest learning rate")
-    seed: int = Field(0, ge=0, description="of everything random")
+    seed: int = Field(0, ge=0, description="seed of everything random")
     validate_every: int = Field(1, gt=0, description="epochs from one validation to the next")
     patience: int | None = Field(
         None, gt=0, description="stop after N validations without a better one; none: never"
@@ -154,10 +154,9 @@ class Trainer(ABC):
             return
         self.prepare()
         if state:
-            with self._damaged():
-                for name, model in self.models.items():
-                    model.load_state_dict(state["models"][name])
-                self.optimizer.load_state_dict(state["optimizer"])
+            for name, model in self.models.items():
+                model.load_state_dict(state["models"][name])
+            self.optimizer.load_state_dict(state["optimizer"])
             print_rank0(f"{self.folder}: going on after step {self.progress.step}")
         del state
         self._started = time.perf_counter() - self.progress.seconds
@@ -242,29 +241,29 @@ class Trainer(ABC):
         self.progress.seconds = time.perf_counter() - self._started
         if rank() > 0:
             return
-        buffer = io.BytesIO()  # in memory first: torch.save would hide the OSError of a full disk
-        content = {
+        state = {
             "models": {name: model.state_dict() for name, model in self.models.items()},
             "optimizer": self.optimizer.state_dict(),
             "settings": self.settings,
             "progress": asdict(self.progress),
         }
-        torch.save(content, buffer)
+        buffer = io.BytesIO()  # in memory first: torch.save would hide the OSError of a full disk
+        torch.save(state, buffer)
+        content = buffer.getvalue()
         with atomic_path(self.folder / "state.pt") as temporary:
-            temporary.write_bytes(buffer.getbuffer())
+            temporary.write_bytes(content_digest(content) + content)  # torch compares no checksum
 
     def _read_state(self) -> dict[str, Any] | None:
         file = self.folder / "state.pt"
         if not file.exists():
             return None
-        with self._damaged():
-            content = file.read_bytes()
-            with ZipFile(io.BytesIO(content)) as archive:
-                if broken := archive.testzip():  # torch itself does not compare the checksums
-                    raise ValueError(f"the checksum of {broken} is wrong")
-            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-            former = dict(state["settings"])
-            TypeAdapter(Progress).validate_python(asdict(Progress(**state["progress"])))
+        content = file.read_bytes()
+        if content.startswith(b"PK"):  # torch's own format
+            raise UserError(f"{file} is of a former version; remove {self.folder} to train again")
+        if content_digest(content[16:]) != content[:16]:
+            raise UserError(f"{file} is damaged; remove it to start again")
+        state = torch.load(io.BytesIO(content[16:]), map_location="cpu", weights_only=True)
+        former = state["settings"]
         if former != self.settings:
             what = ", ".join(
                 f"{key} {former.get(key)!r}, not {self.settings.get(key)!r}"
@@ -275,17 +274,6 @@ class Trainer(ABC):
                 f"{self.folder} holds another training ({what}); choose another name= or remove it"
             )
         return state
-
-    @contextmanager
-    def _damaged(self) -> Iterator[None]:
-        """Around the reading of a checkpoint."""
-        try:
-            yield
-        except MemoryError:
-            raise
-        except Exception as error:  # a damaged file makes torch raise nearly anything
-            file = self.folder / "state.pt"
-            raise UserError(f"{file} is damaged; remove it to start again") from error
 
     def _check_files(self) -> None:
         for file in (self.weights, self.folder / "results.json"):

@@ -1,27 +1,21 @@
 """GeneCIS's rules for drawing triplets."""
 
-import json
 from bisect import bisect_right
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
-from typing import NamedTuple
+from itertools import accumulate, chain
+from typing import Any
 
 import numpy as np
 
 from crl.run.errors import UserError
-from similarity_retrieval.mining.records import Records
+from similarity_retrieval.mining.records import Record
+
+Draw = Callable[[list], Any]  # one of a list, all equally likely
 
 TRIES = 1000  # per sample, before it is dropped
 TARGET_ATTEMPTS = 100  # per try
 DISTRACTOR_ATTEMPTS = 20  # per try; then all possible records are listed, and one of them is drawn
-
-
-class Triplet(NamedTuple):
-    """Indices of three records."""
-
-    reference: int
-    target: int
-    distractor: int
 
 
 class Miner:
@@ -42,7 +36,11 @@ class Miner:
     training, so here a try without a third image fails.
 
     Args:
-        rating: (words,) float64, concreteness of each of `records.words`; None: no filter.
+        rating: concreteness of each word of the records; None: no filter.
+
+    Attributes:
+        subjects: how many there are, and how many of them each rule excludes.
+        failed: tries that failed so far by rule.
 
     Raises:
         UserError: no subject has `min_images` images and `min_objects` objects.
@@ -50,112 +48,89 @@ class Miner:
 
     def __init__(
         self,
-        records: Records,
-        rating: np.ndarray | None,
+        records: list[Record],
+        rating: dict[str, float] | None,
         threshold: float,
         min_images: int,
         min_objects: int,
     ):
-        n_words, n_images = len(records.words), len(records.images)
-        subject, obj = records.subject.astype(np.int64), records.object.astype(np.int64)
-        seen = np.unique(subject * n_images + records.image) // n_images
-        images = np.bincount(seen, minlength=n_words)  # distinct images of each subject
-        cells = np.unique(subject * n_words + obj)  # distinct pairs of subject and object, sorted
-        objects = np.bincount(cells // n_words, minlength=n_words)
-        enough = (images >= min_images) & (objects >= min_objects)
-        kept = np.flatnonzero(enough)
+        order: dict[str, int] = {}  # word -> its place in the order of first appearance
+        images, cells = defaultdict(set), defaultdict(lambda: defaultdict(list))
+        self.by_object = defaultdict(list)
+        for record in records:
+            for word in (record.subject, record.object):
+                order.setdefault(word, len(order))
+            images[record.subject].add(record.image)
+            cells[record.subject][record.object].append(record)
+            self.by_object[record.object].append(record)
+        seen = [subject for subject in images if len(images[subject]) >= min_images]
+        kept = [subject for subject in seen if len(cells[subject]) >= min_objects]
         self.subjects = {
-            "all": int((images > 0).sum()),
-            "too_few_images": int(((images > 0) & (images < min_images)).sum()),
-            "too_few_objects": int(((images >= min_images) & (objects < min_objects)).sum()),
+            "all": len(images),
+            "too few images": len(images) - len(seen),
+            "too few objects": len(seen) - len(kept),
             "kept": len(kept),
         }
-        if not len(kept):
+        if not kept:
             raise UserError(
                 f"no subject is seen in {min_images} images or more and with {min_objects} objects "
-                f"or more ({self.subjects['all']} subjects); give more captions, or lower "
-                "min_images or min_objects"
+                f"or more ({len(images)} subjects); give more captions, or lower min_images or "
+                "min_objects"
             )
-        # Memory views give plain integers, several times faster than NumPy's scalars.
-        self.image, self.object = memoryview(records.image), memoryview(records.object)
-        self.cumulative = np.cumsum(images[kept]).tolist()
-        # Records sorted by subject, then object. A cell is the range of records with one subject
-        # and one object. The cells of a subject are adjacent, so a subject is a range too.
-        order = np.lexsort((obj, subject))
-        pair = (subject * n_words + obj)[order]
-        self.by_subject = memoryview(order)
-        self.cell_start = memoryview(np.append(np.searchsorted(pair, cells), len(pair)))
-        self.first_cell = np.searchsorted(cells, kept * n_words).tolist()
-        self.last_cell = np.searchsorted(cells, (kept + 1) * n_words).tolist()
-        self.by_object = np.argsort(obj, kind="stable")
-        self.object_start = memoryview(np.searchsorted(obj[self.by_object], np.arange(n_words + 1)))
-        # (R,) the sum of the two words' ratings; the sum over three records must be above six times
-        # the threshold. A mean equal to the threshold must not pass because of a rounding error.
-        pairs = None if rating is None else rating[subject] + rating[obj]
-        self.rating = None if pairs is None else memoryview(pairs)
+        kept.sort(key=order.get)
+        # Of each subject: its records by object, and all of them.
+        self.cells = [[cells[word][o] for o in sorted(cells[word], key=order.get)] for word in kept]
+        self.by_subject = [list(chain.from_iterable(lists)) for lists in self.cells]
+        self.cumulative = list(accumulate(len(images[subject]) for subject in kept))
+        self.rating = rating
+        # A mean equal to the threshold must not pass because of a rounding error.
         self.least = 6 * threshold + 1e-9
+        self.failed: Counter = Counter({"no target": 0, "no distractor": 0, "not concrete": 0})
 
-    def sample(self, seed: int, number: int, failed: Counter) -> Triplet | None:
-        """The triplet of sample `number`, which depends only on `seed` and `number`; None: dropped.
-
-        Args:
-            failed: counts the failed tries by rule: no_target, no_distractor, concreteness.
-        """
+    def sample(self, seed: int, number: int) -> tuple[Record, Record, Record] | None:
+        """Reference, target and distractor of sample `number`, which depends only on `seed` and
+        `number`; None: it is dropped."""
         random = np.random.default_rng([seed, number]).random
+
+        def draw(items: list) -> Any:
+            return items[int(random() * len(items))]
+
         for _ in range(TRIES):
-            which = bisect_right(self.cumulative, int(random() * self.cumulative[-1]))
-            first, last = self.first_cell[which], self.last_cell[which]
-            low, high = self.cell_start[first], self.cell_start[last]
-            reference = self.by_subject[low + int(random() * (high - low))]
-            target = self._target(random, first, last, reference)
+            subject = bisect_right(self.cumulative, int(random() * self.cumulative[-1]))
+            reference = draw(self.by_subject[subject])
+            target = self._target(draw, self.cells[subject], reference)
             if target is None:
-                failed["no_target"] += 1
+                self.failed["no target"] += 1
                 continue
-            distractor = self._distractor(random, reference, target)
+            distractor = self._distractor(draw, reference, target)
             if distractor is None:
-                failed["no_distractor"] += 1
+                self.failed["no distractor"] += 1
                 continue
-            triplet = Triplet(reference, target, distractor)
-            if self.rating is None or sum(self.rating[i] for i in triplet) > self.least:
-                return triplet
-            failed["concreteness"] += 1
+            sample = (reference, target, distractor)
+            if self._concrete(sample):
+                return sample
+            self.failed["not concrete"] += 1
         return None
 
-    def _target(
-        self, random: Callable[[], float], first: int, last: int, reference: int
-    ) -> int | None:
-        image, obj = self.image[reference], self.object[reference]
+    def _target(self, draw: Draw, cells: list[list[Record]], reference: Record) -> Record | None:
         for _ in range(TARGET_ATTEMPTS):
-            cell = first + int(random() * (last - first))
-            low, high = self.cell_start[cell], self.cell_start[cell + 1]
-            target = self.by_subject[low + int(random() * (high - low))]
-            if self.object[target] != obj and self.image[target] != image:
+            target = draw(draw(cells))
+            if target.object != reference.object and target.image != reference.image:
                 return target
         return None
 
-    def _distractor(self, random: Callable[[], float], reference: int, target: int) -> int | None:
-        taken = (self.image[reference], self.image[target])
-        low = self.object_start[self.object[target]]
-        high = self.object_start[self.object[target] + 1]
+    def _distractor(self, draw: Draw, reference: Record, target: Record) -> Record | None:
+        taken = (reference.image, target.image)
+        candidates = self.by_object[target.object]
         for _ in range(DISTRACTOR_ATTEMPTS):
-            distractor = int(self.by_object[low + int(random() * (high - low))])
-            if self.image[distractor] not in taken:
+            distractor = draw(candidates)
+            if distractor.image not in taken:
                 return distractor
         # There are few or none: list them all. The draw stays uniform.
-        among = [i for i in self.by_object[low:high].tolist() if self.image[i] not in taken]
-        return among[int(random() * len(among))] if among else None
+        others = [record for record in candidates if record.image not in taken]
+        return draw(others) if others else None
 
-
-def triplet_line(records: Records, triplet: Triplet) -> str:
-    """The line of triplets.jsonl."""
-    reference, target, distractor = (records.images[records.image[i]] for i in triplet)
-    at = triplet.target
-    relation, obj = records.relations[records.relation[at]], records.words[records.object[at]]
-    value = {
-        "reference": reference,
-        "target": target,
-        "condition": f"{relation} {obj}",
-        "distractor": distractor,
-        "subject": records.words[records.subject[at]],
-    }
-    return json.dumps(value, ensure_ascii=False)
+    def _concrete(self, sample: tuple[Record, Record, Record]) -> bool:
+        if self.rating is None:
+            return True
+        return sum(self.rating[r.subject] + self.rating[r.object] for r in sample) > self.least

@@ -1,63 +1,63 @@
-"""The relations of all captions as arrays: the input of the miner."""
+"""The relations of all captions: the input of the miner."""
 
-from array import array
-from dataclasses import dataclass
+import sys
 from pathlib import Path
+from typing import Annotated, NamedTuple
 
-import numpy as np
-from pydantic import ValidationError
+from pydantic import BaseModel, StringConstraints
 
-from crl.run.errors import UserError, explain
+from crl.run.errors import UserError
 from crl.run.progress import progress
-from similarity_retrieval.mining.captions import lines
-from similarity_retrieval.mining.scene_graphs import Graph
+from similarity_retrieval.mining.captions import Name
+from similarity_retrieval.mining.files import read_jsonl
+
+Word = Annotated[
+    str, StringConstraints(strip_whitespace=True, to_lower=True, min_length=1, max_length=60)
+]
 
 
-@dataclass(frozen=True)
-class Records:
-    """All relations of all captions, as indices into lists of distinct strings.
+class Relation(BaseModel):
+    """One statement of a caption, lower-cased: (dog, sitting on, bench)."""
 
-    Attributes:
-        image, subject, relation, object: (R,) int32; subject and object are indices into `words`.
-        captions: number of captions.
-    """
-
-    images: list[str]
-    words: list[str]
-    relations: list[str]
-    image: np.ndarray
-    subject: np.ndarray
-    relation: np.ndarray
-    object: np.ndarray
-    captions: int
+    subject: Word
+    relation: Word
+    object: Word
 
 
-def read_graphs(file: Path) -> Records:
+class Graph(BaseModel):
+    """One line of a graphs file: an image, and the relations of one caption of it."""
+
+    image: Name
+    caption: str = ""
+    relations: list[Relation]
+
+
+class Record(NamedTuple):
+    """A relation, and the image whose caption states it."""
+
+    image: str
+    subject: str
+    relation: str
+    object: str
+
+
+def read_graphs(file: Path) -> tuple[list[Record], int]:
     """Read a JSONL of graphs: {"image": ..., "relations": [{"subject", "relation", "object"}]}.
+
+    Returns:
+        All relations of all captions, and the number of captions.
 
     Raises:
         UserError: a malformed line (the message has its number), or no relations at all.
     """
-    # A new string gets the next index.
-    images, words, relations = {}, {}, {}
-    columns = [array("i") for _ in range(4)]
+    records: list[Record] = []
     captions = 0
-    for where, line in progress(lines(file), label="graphs", unit="lines"):
-        try:
-            graph = Graph.model_validate_json(line)
-        except ValidationError as error:
-            raise UserError(f"{where}: {explain(error)}") from error
+    for graph in progress(read_jsonl(Graph, file), label="graphs", unit="lines"):
         captions += 1
-        image = images.setdefault(graph.image, len(images))
-        for found in graph.relations:
-            columns[0].append(image)
-            columns[1].append(words.setdefault(found.subject, len(words)))
-            columns[2].append(relations.setdefault(found.relation, len(relations)))
-            columns[3].append(words.setdefault(found.object, len(words)))
-    if not columns[0]:
-        what = f"none of its {captions} captions has a relation" if captions else "it is empty"
-        raise UserError(f"{file}: there is nothing to mine, {what}")
-    image, subject, relation, object_ = (np.frombuffer(column, np.int32) for column in columns)
-    return Records(
-        list(images), list(words), list(relations), image, subject, relation, object_, captions
-    )
+        for relation in graph.relations:
+            names = (graph.image, relation.subject, relation.relation, relation.object)
+            records.append(Record(*map(sys.intern, names)))  # equal strings take memory once
+    if not records:
+        reason = f"none of its {captions} captions has a relation" if captions else "it is empty"
+        raise UserError(f"{file}: there is nothing to mine, {reason}")
+    return records, captions

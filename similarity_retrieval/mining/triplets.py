@@ -1,12 +1,22 @@
 """The mined triplets as a data set: triplets.jsonl, read for training."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from pydantic import BaseModel, StringConstraints
 
 from crl.run.errors import UserError
+from similarity_retrieval.mining.files import read_jsonl
+
+Text = Annotated[str, StringConstraints(pattern=r"\S")]
+
+
+class _Triplet(BaseModel):
+    reference: Text
+    target: Text
+    condition: Text
 
 
 @dataclass(frozen=True)
@@ -50,20 +60,12 @@ def read_triplets(file: Path, root: Path) -> MinedTriplets:
     images: dict[str, int] = {}
     conditions: dict[str, int] = {}
     rows = []
-    if file.exists() and not file.is_file():  # a pipe would wait for ever
+    if not file.is_file():  # a pipe would wait for ever
         raise UserError(f"{file} is not a regular file; make it with mine_triplets.py")
-    try:
-        with open(file, encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                reference, target, condition = _triplet(line, f"{file}, line {number}")
-                one, other = (images.setdefault(name, len(images)) for name in (reference, target))
-                rows.append((one, other, conditions.setdefault(condition, len(conditions))))
-    except OSError as error:
-        raise UserError(
-            f"cannot read {file}: {error.strerror}; make it with mine_triplets.py"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file} is no triplet file: not UTF-8 text") from error
+    for triplet in read_jsonl(_Triplet, file):
+        reference = images.setdefault(triplet.reference, len(images))
+        target = images.setdefault(triplet.target, len(images))
+        rows.append((reference, target, conditions.setdefault(triplet.condition, len(conditions))))
     if not rows:
         raise UserError(f"there are no triplets in {file}")
     missing = [name for name in images if not (root / name).is_file()]
@@ -74,15 +76,3 @@ def read_triplets(file: Path, root: Path) -> MinedTriplets:
         )
     files = [root / name for name in images]
     return MinedTriplets(files, list(conditions), *np.array(rows).T)
-
-
-def _triplet(line: str, where: str) -> tuple[str, str, str]:
-    keys = ("reference", "target", "condition")
-    try:
-        reference, target, condition = (json.loads(line)[key] for key in keys)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{where}: not a JSON object with {', '.join(keys)}") from error
-    for key, value in zip(keys, (reference, target, condition), strict=True):
-        if not isinstance(value, str) or not value.strip():
-            raise UserError(f"{where}: {key} must be a text, not {value!r}")
-    return reference, target, condition

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from toy_vlm import ToyVLM, direct, make_images
 
-from classification_clustering import clustering, few_shot, inputs
+from classification_clustering import clustering, embedded, few_shot
 from classification_clustering.method import kmeans
 from crl.basis import TextBasis
 
@@ -36,7 +36,11 @@ def features(tmp_path_factory):
 
 
 def results(folder):
-    return json.loads((folder / "results.json").read_text())["cells"]
+    return json.loads((folder / "results.json").read_text())["rows"]
+
+
+def by_method(folder):
+    return {row["about"]["method"]: row for row in results(folder)}
 
 
 def protocol_inputs(file):
@@ -61,9 +65,11 @@ def test_clustering_is_the_papers_protocol(features, tmp_path, run):
     assert code == 0, errors
     image, text, labels = protocol_inputs(features)
     r = torch.nn.functional.normalize(image @ text.T, dim=-1)
-    [cell] = results(tmp_path / "outputs/clustering/mine")
-    assert (cell["images"], cell["texts"], cell["classes"]) == (118, 9, 4)
-    for name, x in (("universal", image), ("conditional", r)):
+    rows = by_method(tmp_path / "outputs/clustering/mine")
+    assert list(rows) == ["universal", "paper"]  # no zero-shot: the file does not name the classes
+    row = rows["paper"]
+    assert (row["images"], row["about"]["texts"], row["classes"]) == (118, 9, 4)
+    for name, x in (("universal", image), ("paper", r)):
         for seed in range(4):
             clusters = KMeans(n_clusters=4, n_init="auto", random_state=seed).fit_predict(x.numpy())
             expected = {
@@ -72,10 +78,9 @@ def test_clustering_is_the_papers_protocol(features, tmp_path, run):
                 "ari": adjusted_rand_score(labels, clusters),
             }
             for metric, value in expected.items():
-                got = cell["scores"][name][metric]["seeds"][seed]
+                got = rows[name]["scores"][metric]["seeds"][seed]
                 assert got == pytest.approx(100 * value, abs=1e-4), (name, seed, metric)
-    assert "nmi I" in printed and "outputs/clustering/mine" in printed
-    assert "zero-shot" not in cell["scores"]  # the file does not name the classes
+    assert "universal  -" in printed and "outputs/clustering/mine" in printed
 
 
 def test_few_shot_is_the_papers_protocol(features, tmp_path, run):
@@ -85,8 +90,8 @@ def test_few_shot_is_the_papers_protocol(features, tmp_path, run):
     image, text, labels = protocol_inputs(features)
     r = image @ text.T
     r = (r - r.mean()) / r.std(dim=1, keepdim=True)  # torch's std is the unbiased one
-    [cell] = results(tmp_path / "outputs/few_shot/mine")
-    for name, x in (("universal", image.numpy()), ("conditional", r.numpy())):
+    rows = by_method(tmp_path / "outputs/few_shot/mine")
+    for name, x in (("universal", image.numpy()), ("paper", r.numpy())):
         for shots in (1, 5):
             for seed in range(3):
                 np.random.seed(seed)
@@ -99,7 +104,7 @@ def test_few_shot_is_the_papers_protocol(features, tmp_path, run):
                 classifier = LogisticRegression(max_iter=1000)
                 classifier.fit(x[train], labels[train])
                 expected = 100 * (classifier.predict(x[test]) == labels[test]).mean()
-                got = cell["scores"][name][f"{shots}-shot"]["seeds"][seed]
+                got = rows[name]["scores"][f"{shots}-shot"]["seeds"][seed]
                 assert got == pytest.approx(expected, abs=1e-4), (name, shots, seed)
 
 
@@ -143,30 +148,22 @@ def standard_rows(r):
     return (r - r.mean()) / r.std(axis=1, ddof=1, keepdims=True)
 
 
-def by_representation(folder):
-    return {cell["representation"]: cell for cell in results(folder)}
-
-
 @pytest.mark.parametrize("queries", ["features", "several"])
 def test_clustering_under_each_representation(queries, tmp_path, run, request):
     file = request.getfixturevalue(queries)
     arguments = [f"features={file}", "seeds=2", "name=mine", "figures=no", "sharpness=3", ALL]
-    code, printed, errors = run(clustering.main, *arguments)
+    code, _, errors = run(clustering.main, *arguments)
     assert code == 0, errors
-    found = by_representation(tmp_path / "outputs/clustering/mine")
-    assert list(found) == ["paper", "posterior (3)", "paper+posterior (3)"]
-    for cell, representation in zip(found.values(), REPRESENTATIONS, strict=True):
-        assert f"  {cell['representation']}  " in printed
-        assert cell["sharpness"] == (None if representation == "paper" else 3)
+    rows = by_method(tmp_path / "outputs/clustering/mine")
+    assert list(rows) == ["universal", "paper", "posterior (3)", "paper+posterior (3)"]
+    for method, representation in zip([*rows][1:], REPRESENTATIONS, strict=True):
         r, labels = written_out(file, representation, unit_rows, 3)
         for seed in range(2):
             clusters = KMeans(n_clusters=4, n_init="auto", random_state=seed).fit_predict(r)
             expected = 100 * normalized_mutual_info_score(labels, clusters)
-            got = cell["scores"]["conditional"]["nmi"]["seeds"][seed]
-            assert got == pytest.approx(expected, abs=1e-4), (representation, seed)
-    nmi = {cell["scores"]["conditional"]["nmi"]["mean"] for cell in found.values()}
-    assert len(nmi) == 3  # so that none is taken for another
-    assert len({json.dumps(cell["scores"]["universal"]) for cell in found.values()}) == 1
+            got = rows[method]["scores"]["nmi"]["seeds"][seed]
+            assert got == pytest.approx(expected, abs=1e-4), (method, seed)
+    assert len({row["scores"]["nmi"]["mean"] for row in rows.values()}) == 4
 
 
 @pytest.mark.parametrize("queries", ["features", "several"])
@@ -175,9 +172,9 @@ def test_few_shot_under_each_representation(queries, tmp_path, run, request):
     arguments = [f"features={file}", "seeds=2", "shots=5", "name=mine", "figures=no", ALL]
     code, _, errors = run(few_shot.main, *arguments)
     assert code == 0, errors
-    found = by_representation(tmp_path / "outputs/few_shot/mine")
-    assert list(found) == REPRESENTATIONS
-    for representation, cell in found.items():
+    rows = by_method(tmp_path / "outputs/few_shot/mine")
+    assert list(rows) == ["universal", *REPRESENTATIONS]
+    for representation in REPRESENTATIONS:
         r, labels = written_out(file, representation, standard_rows, 1)
         for seed in range(2):
             np.random.seed(seed)
@@ -189,48 +186,32 @@ def test_few_shot_under_each_representation(queries, tmp_path, run, request):
                 test.extend(indices[5:])
             classifier = LogisticRegression(max_iter=1000).fit(r[train], labels[train])
             expected = 100 * (classifier.predict(r[test]) == labels[test]).mean()
-            got = cell["scores"]["conditional"]["5-shot"]["seeds"][seed]
+            got = rows[representation]["scores"]["5-shot"]["seeds"][seed]
             assert got == pytest.approx(expected, abs=1e-4), (representation, seed)
-
-
-@pytest.mark.parametrize(("script", "name"), [(clustering, "clustering"), (few_shot, "few_shot")])
-def test_the_papers_representation_is_the_default(features, tmp_path, run, script, name):
-    arguments = [f"features={features}", "seeds=2", "figures=no"]
-    outputs = {"alone": [], "named": ["representation=[paper, paper]"]}
-    for label, more in outputs.items():
-        code, _, errors = run(script.main, *arguments, f"name={label}", *more)
-        assert code == 0, errors
-    alone, named = (by_representation(tmp_path / f"outputs/{name}" / n) for n in outputs)
-    assert list(alone) == list(named) == ["paper"]
-    assert alone["paper"]["key"] == named["paper"]["key"]
-    assert alone["paper"]["scores"] == named["paper"]["scores"]
 
 
 def test_another_sharpness_adds_rows_and_replaces_none(features, tmp_path, run):
     arguments = [
-        f"features={features}",
-        "seeds=1",
-        "figures=no",
-        "representation=[paper,posterior]",
-    ]
+        f"features={features}", "seeds=1", "figures=no", "representation=[paper,posterior]"
+    ]  # fmt: skip
     folder = tmp_path / "outputs/clustering/run"
     kept = {}
-    for sharpness, rows in ((1, 2), (2, 3), (0.7, 4), (2, 4)):
+    for sharpness, count in ((1, 3), (2, 4), (0.7, 5), (2, 5)):
         code, _, errors = run(clustering.main, *arguments, f"sharpness={sharpness}")
         assert code == 0, errors
-        found = by_representation(folder)
-        assert len(found) == len(results(folder)) == rows
-        assert all(found[name]["scores"] == cell["scores"] for name, cell in kept.items())
-        kept = found
-    assert set(kept) == {"paper", "posterior", "posterior (2)", "posterior (0.7)"}
+        rows = by_method(folder)
+        assert len(rows) == len(results(folder)) == count
+        assert all(rows[method]["scores"] == row["scores"] for method, row in kept.items())
+        kept = rows
+    assert set(kept) == {"universal", "paper", "posterior", "posterior (2)", "posterior (0.7)"}
     code, _, _ = run(clustering.main, *arguments, "seeds=2")  # those of this run are replaced
-    assert code == 0 and len(results(folder)) == 4
+    assert code == 0 and len(results(folder)) == 5
 
 
 @pytest.fixture
 def moods(tmp_path, monkeypatch):
     """Arguments of a run on a data set of one's own, with a toy VLM and bases color and shape."""
-    monkeypatch.setattr(inputs, "load_vlm", lambda *_: ToyVLM())
+    monkeypatch.setattr(embedded, "load_vlm", lambda *_: ToyVLM())
     for name in ("blue", "sad"):
         make_images(tmp_path / "data/mood" / name, 6, first=10 * len(name))
     bases = {"mood": ["blue", "happy", "glad", "angry"], "size": ["large", "tiny", "wide"]}
@@ -244,8 +225,8 @@ def moods(tmp_path, monkeypatch):
 def test_names_says_how_many_classes_the_basis_names(moods, tmp_path, run):
     code, printed, errors = run(clustering.main, *moods)
     assert code == 0, errors
-    [cell] = results(tmp_path / "outputs/clustering/run")
-    assert cell["names"] == "1/2" and "  1/2  " in printed  # blue, and not sad
+    row = by_method(tmp_path / "outputs/clustering/run")["paper"]
+    assert row["names"] == "1/2" and "  1/2  " in printed  # blue, and not sad
 
 
 @pytest.mark.parametrize(("script", "name"), [(clustering, "clustering"), (few_shot, "few_shot")])
@@ -257,7 +238,7 @@ def test_the_null_space_of_the_own_basis_is_none(moods, tmp_path, run, script, n
         )
         assert code == 0 and "note: null_space" not in errors, errors
     a, b = (results(tmp_path / f"outputs/{name}" / label) for label in "ab")
-    assert [cell["scores"] for cell in a] == [cell["scores"] for cell in b]
+    assert [row["scores"] for row in a] == [row["scores"] for row in b]
 
 
 def test_the_null_space_of_another_basis(moods, tmp_path, run, monkeypatch):
@@ -265,7 +246,11 @@ def test_the_null_space_of_another_basis(moods, tmp_path, run, monkeypatch):
     monkeypatch.setattr(
         clustering, "kmeans", lambda x, *rest: clustered.append(x) or kmeans(x, *rest)
     )
-    more = ["representation=[paper,posterior]", "null_space=[mood.yaml,size.yaml]", "rank=1"]
+    more = [
+        "representation=[paper,posterior]",
+        "null_space=[mood.yaml,size.yaml]",
+        "null_space_size=1",
+    ]
     code, printed, errors = run(clustering.main, *moods, *more)
     assert code == 0, errors
     assert "paper, null space of 2" in printed
@@ -290,7 +275,7 @@ def test_the_null_space_of_another_basis(moods, tmp_path, run, monkeypatch):
 def test_an_overlap_of_criteria_is_a_note(moods, tmp_path, run):
     basis = TextBasis.load("mood.yaml")
     basis.first(3).save(tmp_path / "like.yaml")  # most of the same texts
-    code, _, errors = run(clustering.main, *moods, "null_space=like.yaml", "rank=2")
+    code, _, errors = run(clustering.main, *moods, "null_space=like.yaml", "null_space_size=2")
     assert code == 0, errors
     [line] = [line for line in errors.splitlines() if "null_space" in line]
     assert line.startswith("note: null_space: ") and "the basis for 'mood' says" in line
@@ -316,16 +301,20 @@ def demo(tmp_path_factory):
 
 
 def test_a_run_records_what_it_measured_and_on_what(demo):
-    cells = results(demo / "outputs/clustering/small")
-    assert [cell["criterion"] for cell in cells] == ["shape", "color"]
-    for cell in cells:
-        assert cell["images"] == 240 and cell["left_out"] == 0 and cell["classes"] == 10
-        assert cell["config"]["seeds"] == 2 and cell["config"]["data"] == "clevr4"
-        assert {"packages", "commit", "dirty", "gpu"} <= cell["environment"].keys()
-        assert cell["device"] == "cpu" and cell["precision"] == "fp32"
-        assert cell["basis"] == f"clevr4_{cell['criterion']}"
-        assert cell["basis_hash"] and cell["vlm_fingerprint"] and cell["seconds"] > 0
-        assert set(cell["scores"]) == {"universal", "conditional", "zero-shot"}
+    rows = results(demo / "outputs/clustering/small")
+    methods = ["universal", "paper", "zero-shot"]
+    assert [(row["about"]["criterion"], row["about"]["method"]) for row in rows] == [
+        (criterion, method) for criterion in ("shape", "color") for method in methods
+    ]
+    for row in rows:
+        about = row["about"]
+        assert row["images"] == 240 and row["left_out"] == 0 and row["classes"] == 10
+        assert row["config"]["seeds"] == 2 and row["config"]["data"] == "clevr4"
+        assert {"packages", "commit", "dirty", "gpu"} <= row["environment"].keys()
+        assert row["device"] == "cpu" and row["precision"] == "fp32"
+        assert about["vlm_fingerprint"] and about["content"]
+        basis = {"universal": "-", "paper": f"clevr4_{about['criterion']}"}
+        assert about["basis"] == basis.get(about["method"], "class names")
     drawn = sorted(file.name for file in (demo / "outputs/clustering/small").iterdir())
     kinds = ["clusters-demo-color", "clusters-demo-shape", "results.json", "tsne-demo-color"]
     kinds.append("tsne-demo-shape")
@@ -341,27 +330,35 @@ def test_running_again_computes_nothing_and_changes_nothing(demo, run):
 
 
 def test_one_more_criterion_keeps_what_is_there(demo, run):
-    before = {cell["key"]: cell for cell in results(demo / "outputs/clustering/small")}
+    before = results(demo / "outputs/clustering/small")
     arguments = ["--config", demo / "small.yaml", "criteria=count", "figures=false"]
     code, _, errors = run(clustering.main, *arguments)
     assert code == 0, errors
-    after = {cell["key"]: cell for cell in results(demo / "outputs/clustering/small")}
-    assert len(after) == 3 and before.items() <= after.items()
+    after = results(demo / "outputs/clustering/small")
+    assert len(after) == 9 and all(row in after for row in before)
 
 
-def test_other_bases_do_not_replace_each_other(demo, tmp_path, run):
-    arguments = ["data=clevr4", f"root={demo}/data", "criteria=color", "vlm=demo", "figures=false"]
-    for texts in (10, 20, 10):
-        code, _, errors = run(few_shot.main, *arguments, f"texts={texts}", "shots=1", "seeds=1")
+def test_images_that_changed_under_their_names_are_measured_again(moods, tmp_path, run):
+    content = set()
+    for first in (50, 60):
+        paths = make_images(tmp_path / "drawn", 6, first=first)
+        for number, path in enumerate(paths):
+            path.replace(tmp_path / f"data/mood/sad/{30 + number:03}.png")
+        code, _, errors = run(clustering.main, *moods)
         assert code == 0, errors
-    cells = results(tmp_path / "outputs/few_shot/run")
-    assert sorted(cell["texts"] for cell in cells) == [10, 20]
+        rows = results(tmp_path / "outputs/clustering/run")
+        assert len(rows) == 3  # the former ones are replaced
+        content |= {row["about"]["content"] for row in rows}
+    assert len(content) == 2
 
 
 def test_few_shot_on_cards_with_the_first_texts_only(demo, tmp_path, run):
     arguments = ["data=cards", f"root={demo}/data", "criteria=[number,suits]", "vlm=demo"]
-    code, printed, errors = run(few_shot.main, *arguments, "texts=20", "shots=1", "seeds=2")
-    assert code == 0, errors
-    cells = results(tmp_path / "outputs/few_shot/run")
-    assert [(cell["classes"], cell["texts"]) for cell in cells] == [(13, 20), (4, 20)]
-    assert "1-shot R" in printed and "cards_suits (20)" in printed
+    arguments += ["figures=no", "shots=1", "seeds=1"]
+    for texts in (10, 20, 10):
+        code, printed, errors = run(few_shot.main, *arguments, f"texts={texts}")
+        assert code == 0, errors
+    rows = [row for row in results(tmp_path / "outputs/few_shot/run") if "texts" in row["about"]]
+    found = sorted((row["classes"], row["about"]["texts"]) for row in rows)
+    assert found == [(4, 10), (4, 20), (13, 10), (13, 20)]
+    assert "1-shot" in printed and "cards_suits (10)" in printed

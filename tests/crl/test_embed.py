@@ -1,7 +1,6 @@
 """Embeddings: right rows, each image encoded once, and nothing lost or wrong after any fault."""
 
 import errno
-import hashlib
 import os
 import shutil
 import signal
@@ -12,6 +11,7 @@ import tempfile
 import time
 import warnings
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -22,33 +22,31 @@ from commands import REPOSITORY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from safetensors import safe_open
-from safetensors.numpy import load_file, save
 from toy_vlm import DIM, ToyVLM, direct, make_images
 
+from crl import embed as module
 from crl import images
-from crl.embed import _first_places, _read_ahead, embed_images, embed_texts
+from crl.basis import TextBasis
+from crl.embed import _first_places, _read_ahead, checked_basis, embed_basis
 from crl.images import Crop, open_image
-from crl.run import cache as shard_files
+from crl.projection import l2
+from crl.run import store as store_module
 from crl.run.errors import UserError
+from crl.run.store import ENTRY
 
-
-def shards(cache: Path) -> list[Path]:
-    return sorted(cache.rglob("*.safetensors"))
-
-
-def contents(cache: Path) -> dict[str, tuple]:
-    """Everything in the shards; their bytes differ in the order of the manifest."""
-    result = {}
-    for shard in shards(cache):
-        with safe_open(shard, "np") as file:
-            tensors = [file.get_tensor(key).tobytes() for key in ("ids", "embeddings")]
-            result[shard.name] = (file.metadata(), tensors)
-    return result
+# Whole numbers, as the toy gives them: they can be compared to the bit.
+embed_images = partial(module.embed_images, raw=True)
+embed_texts = partial(module.embed_texts, raw=True)
 
 
 def files(cache: Path) -> list[Path]:
-    return sorted(path for path in cache.rglob("*") if path.is_file())
+    return sorted(path for path in cache.rglob("*") if path.suffix in (".rows", ".entries"))
+
+
+def stored(cache: Path, kind: str = "image") -> int:
+    """Rows on disk."""
+    entries = cache.rglob(f"{kind}-*/*.entries")
+    return sum(file.stat().st_size for file in entries) // ENTRY.itemsize
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +59,27 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def small_shards(monkeypatch):
-    monkeypatch.setattr(shard_files, "BATCHES_PER_SHARD", 2)
+def few_batches(monkeypatch):
+    """Two batches reach the disk together."""
+    monkeypatch.setattr(store_module, "BATCHES", 2)
+
+
+def test_rows_have_unit_length_unless_raw(folder, tmp_path):
+    paths, vlm = sorted(folder.glob("0*.png")), ToyVLM(queries=2)
+    image = module.embed_images(vlm, paths, tmp_path).image
+    assert np.array_equal(image, l2(direct(vlm, paths))) and image.dtype == np.float32
+    assert np.array_equal(embed_images(vlm, paths, tmp_path).image, direct(vlm, paths))
+    text = module.embed_texts(vlm, ["red", "blue"], tmp_path)
+    assert np.array_equal(text, l2(embed_texts(vlm, ["red", "blue"], tmp_path)))
+
+
+def test_content_changes_with_an_image_and_with_the_order(folder):
+    paths = sorted(folder.glob("0*.png"))
+    lists = paths, paths[::-1], paths[1:], [folder / "copy.png", *paths[1:]]
+    assert len({embed_images(ToyVLM(), some, None).content for some in lists}) == 4
+    copy = [*paths[:2], folder / "copy.png", *paths[3:]]  # the same content
+    same = [embed_images(ToyVLM(), some, None, 2).content for some in (paths, copy)]
+    assert same[0] == same[1]
 
 
 # --- right rows, each image once ------------------------------------------------------------------
@@ -170,7 +187,7 @@ def test_several_vectors_where_one_is_needed(folder, tmp_path):
         assert vlm.images - before == (0 if stored else 2)  # one batch
 
 
-def test_workers_change_nothing(tmp_path, small_shards):
+def test_workers_change_nothing(tmp_path):
     paths = make_images(tmp_path / "images", 11)
     paths[4].write_text("no image")
     results = []
@@ -180,8 +197,8 @@ def test_workers_change_nothing(tmp_path, small_shards):
             results.append(embed_images(ToyVLM(), paths, cache, 2, workers, "skip"))
     assert np.array_equal(results[0].image, results[1].image)
     assert np.array_equal(results[0].kept, results[1].kept)
-    a, b = (contents(tmp_path / f"cache-{workers}") for workers in (1, 3))
-    assert a == b and len(a) == 3
+    a, b = ([file.read_bytes() for file in files(tmp_path / f"cache-{n}")] for n in (1, 3))
+    assert a == b
 
 
 @given(names=st.lists(st.sampled_from("abcde"), max_size=12), hashes=st.integers(1, 3))
@@ -247,14 +264,14 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("why", BROKEN)
-def test_unreadable_image_is_named_and_finished_shards_stay(tmp_path, small_shards, why):
+def test_unreadable_image_is_named_and_finished_batches_stay(tmp_path, few_batches, why):
     paths = make_images(tmp_path / "images", 11)
     BROKEN[why](paths[9])
     cache, vlm = tmp_path / "cache", ToyVLM()
     with pytest.raises(UserError, match=r"009\.png.*unreadable=skip") as caught:
         embed_images(vlm, paths, cache, batch_size=2, workers=1)
     assert "\n" not in str(caught.value)
-    assert len(shards(cache)) == 2 and files(cache) == shards(cache)  # images 0 to 7
+    assert stored(cache) == 8  # images 0 to 7
 
     make_images(tmp_path / "images", 1, first=9)
     vlm = ToyVLM()
@@ -336,28 +353,77 @@ def test_embeddings_that_are_not_finite_are_never_stored(folder, tmp_path, value
     assert files(tmp_path) == []
 
 
-def test_full_disk_keeps_former_shards_and_leaves_no_temporary_file(
-    tmp_path, small_shards, monkeypatch
-):
-    paths = make_images(tmp_path / "images", 10)
-    cache, calls, write = tmp_path / "cache", [], Path.write_bytes
+def test_an_interrupt_keeps_whole_batches(folder, tmp_path):
+    class Interrupted(ToyVLM):
+        def encode_images(self, batch):
+            if self.images == 4:
+                raise KeyboardInterrupt
+            return super().encode_images(batch)
 
-    def full(self, content):
-        calls.append(self)
-        if len(calls) == 3:
-            write(self, content[: len(content) // 2])
+    paths = sorted(folder.glob("0*.png"))
+    with pytest.raises(KeyboardInterrupt):
+        embed_images(Interrupted(), paths, tmp_path, 2)
+    vlm = ToyVLM()
+    assert np.array_equal(embed_images(vlm, paths, tmp_path, 2).image, direct(vlm, paths))
+    assert vlm.images == 2
+
+
+def test_full_disk_is_said_and_earlier_batches_stay(tmp_path, few_batches, monkeypatch):
+    paths = make_images(tmp_path / "images", 10)
+    cache, calls, sync = tmp_path / "cache", [], os.fsync
+
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) >= 5:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return write(self, content)
+        sync(descriptor)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", full)
+        patch.setattr(os, "fsync", full)
         with pytest.raises(OSError, match="No space left") as caught:
             embed_images(ToyVLM(), paths, cache, batch_size=2, workers=1)
     assert caught.value.errno == errno.ENOSPC  # so `command` makes one line of it
-    assert len(shards(cache)) == 2 and files(cache) == shards(cache)
     vlm = ToyVLM()
     assert np.array_equal(embed_images(vlm, paths, cache, 2, 0).image, direct(vlm, paths))
-    assert vlm.images == 2
+    assert vlm.images <= 2
+
+
+@pytest.mark.parametrize("order", ["F", "transposed", "expanded"])
+def test_a_vlm_whose_arrays_are_not_row_major(folder, tmp_path, order):
+    class Odd(ToyVLM):
+        def encode_images(self, batch):
+            x = super().encode_images(batch)
+            if order == "expanded":
+                return x[:1].expand(len(x), -1)
+            return x.T.contiguous().T if order == "transposed" else x.t().clone().t()
+
+    paths = sorted(folder.glob("0*.png"))
+    image = embed_images(Odd(), paths, tmp_path, 3).image
+    assert order == "expanded" or np.array_equal(image, direct(ToyVLM(), paths))
+
+
+def test_a_store_that_never_reads_back_ends_with_an_error(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module.Store, "gather", lambda *_: None)
+    vlm = ToyVLM()
+    with pytest.raises(UserError, match="cannot be read back"):
+        embed_images(vlm, sorted(folder.glob("0*.png")), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"), [(["red"], "needs 2 texts"), (["red", " red"], "all look the same")]
+)
+def test_a_basis_that_tells_nothing_apart_is_refused(texts, message):
+    class Deaf(ToyVLM):
+        def encode_texts(self, texts):
+            return super().encode_texts(["red"] * len(texts))
+
+    text = module.embed_texts(Deaf(), texts, None)
+    with pytest.raises(UserError, match=f"the basis for 'color'.*{message}"):
+        checked_basis("the basis for 'color'", text)
+    basis = TextBasis(criterion="color", vlm_prompt="{text}", texts=("red", "blue"))
+    with pytest.raises(UserError, match="all look the same"):
+        embed_basis(Deaf(), basis, None)
+    assert embed_basis(ToyVLM(), basis, None).shape == (2, DIM)
 
 
 # --- crops ----------------------------------------------------------------------------------------
@@ -415,15 +481,6 @@ def test_any_list_of_files_and_crops_gives_their_rows(folder, items, batch_size,
     assert np.array_equal(got.image, direct_crops(images))
     assert np.array_equal(got.kept, np.arange(len(images)))
     assert vlm.images == len(distinct)
-
-
-def test_whole_files_are_stored_under_the_digest_of_their_content(folder, tmp_path):
-    """Caches of former versions stay valid."""
-    file = folder / "000.png"
-    embed_images(ToyVLM(), [Crop(file, (0, 0, 7, 6)), file], tmp_path)
-    ids = load_file(shards(tmp_path)[0])["ids"]
-    assert len(ids) == 2 and ids[0].tobytes() != ids[1].tobytes()
-    assert ids[1].tobytes() == hashlib.blake2b(file.read_bytes(), digest_size=16).digest()
 
 
 def test_each_file_is_read_once_whatever_its_crops_and_whatever_is_stored(
@@ -494,13 +551,13 @@ def test_an_unreadable_crop_is_reported_like_an_unreadable_file(tmp_path, why):
     assert np.array_equal(got.image, direct_crops([images[0], images[2]]))
 
 
-def test_crops_go_on_from_the_last_shard(tmp_path, small_shards):
+def test_crops_go_on_where_they_stopped(tmp_path, few_batches):
     file = make_images(tmp_path / "images", 1)[0]
     crops = [Crop(file, (x, y, 7, 6)) for x in range(4) for y in range(3)]
     vlm, cache = ToyVLM(), tmp_path / "cache"
     with pytest.raises(UserError, match="no box"):
         embed_images(vlm, [*crops[:9], Crop(file, (0, 0, 9, 9)), *crops[9:]], cache, batch_size=2)
-    assert len(shards(cache)) == 2  # 8 crops
+    assert stored(cache) == 8
     resumed = ToyVLM()
     assert np.array_equal(embed_images(resumed, crops, cache, 2).image, direct_crops(crops))
     assert resumed.images == 4
@@ -508,81 +565,26 @@ def test_crops_go_on_from_the_last_shard(tmp_path, small_shards):
     assert resumed.images == 4
 
 
-# --- damaged shards -------------------------------------------------------------------------------
+# --- damage and kills ---------------------------------------------------------------------------
 
 
-def checksum_of(shard: Path) -> str:
-    with safe_open(shard, "np") as file:
-        return file.metadata()["checksum"]
-
-
-def rewritten(shard: Path, **manifest: str) -> bytes:
-    good = {
-        "format": shard_files.FORMAT,
-        "fingerprint": "toy-1",
-        "count": "4",
-        "dtype": "float32",
-        "checksum": checksum_of(shard),
-    }
-    return save(load_file(shard), {**good, **manifest})
-
-
-def flipped(shard):
-    """The sign of the first number."""
-    content = bytearray(shard.read_bytes())
-    header = int.from_bytes(content[:8], "little")
-    content[8 + header + 3] ^= 0x80
-    return bytes(content)
-
-
-DAMAGE = {
-    "a sign": flipped,
-    "no checksum": lambda shard: save(
-        load_file(shard),
-        {"format": shard_files.FORMAT, "fingerprint": "toy-1", "count": "4"},
-    ),
-    "truncated": lambda shard: shard.read_bytes()[:-3],
-    "half its header": lambda shard: shard.read_bytes()[:40],
-    "empty": lambda shard: b"",
-    "other format": lambda shard: rewritten(shard, format="crl-embeddings-0"),
-    "other fingerprint": lambda shard: rewritten(shard, fingerprint="toy-2"),
-    "wrong count": lambda shard: rewritten(shard, count="3"),
-    "fewer ids": lambda shard: save(
-        {**load_file(shard), "ids": load_file(shard)["ids"][:3]},
-        {"format": shard_files.FORMAT, "fingerprint": "toy-1", "count": "4"},
-    ),
-    "foreign": lambda shard: save({"weight": np.zeros((4, DIM), np.float32)}),
-    "no manifest": lambda shard: save(load_file(shard)),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGE)
-def test_damaged_shard_is_ignored_and_made_again(tmp_path, small_shards, damage):
+def test_a_damaged_row_is_computed_again(tmp_path):
     paths = make_images(tmp_path / "images", 8)
     cache = tmp_path / "cache"
-    embed_images(ToyVLM(), paths, cache, 2, 0)
-    before = contents(cache)
-    assert len(before) == 2
-    victim, vlm = shards(cache)[0], ToyVLM()
-    victim.write_bytes(rewritten(victim))  # as it was
-    embed_images(vlm, paths, cache, 2, 0)
-    assert vlm.images == 0
-
-    victim.write_bytes(DAMAGE[damage](victim))
-    with pytest.warns(UserWarning, match=f"cache file {victim} is damaged"):
-        got = embed_images(vlm, paths, cache, 2, 0)
-    assert np.array_equal(got.image, direct(vlm, paths))
-    assert vlm.images == 4
-    assert contents(cache) == before
-    aside = {victim.with_suffix(".damaged")}
-    assert set(files(cache)) == set(shards(cache)) | aside
+    embed_images(ToyVLM(), paths, cache, 2)
+    file = next(file for file in files(cache) if file.suffix == ".rows")
+    content = bytearray(file.read_bytes())
+    content[3] ^= 0x80  # the sign of the first number
+    file.write_bytes(content)
+    vlm = ToyVLM()
+    with pytest.warns(UserWarning, match=r"1 damaged row\(s\) in .* computed again"):
+        image = embed_images(vlm, paths, cache, 2).image
+    assert np.array_equal(image, direct(vlm, paths)) and vlm.images == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        embed_images(vlm, paths, cache, 2, 0)
-    assert vlm.images == 4
+        embed_images(vlm, paths, cache, 2)
+    assert vlm.images == 1
 
-
-# --- killed ---------------------------------------------------------------------------------------
 
 EMBED = """
 import sys, time
@@ -591,16 +593,17 @@ from toy_vlm import ToyVLM
 from crl.embed import embed_images
 
 images, cache, log, moment = sys.argv[1:]
-if moment == "writing":  # the third shard stays half written
-    write, calls = Path.write_bytes, []
-    def half(self, content):
-        calls.append(self)
-        if len(calls) < 3:
-            return write(self, content)
-        write(self, content[: len(content) // 2])
+if moment == "writing":  # the third time, half of the rows and no entries reach the disk
+    import os
+    sync, calls = os.fsync, []
+    def half(descriptor):
+        calls.append(descriptor)
+        if len(calls) < 5:
+            return sync(descriptor)
+        os.ftruncate(descriptor, os.fstat(descriptor).st_size - 100)
         Path(log).with_name("half").touch()
         time.sleep(3600)
-    Path.write_bytes = half
+    os.fsync = half
 stall_after = 40 if moment == "encoding" else None
 embed_images(ToyVLM(log=log, stall_after=stall_after), sorted(Path(images).glob("*.png")),
              Path(cache), batch_size=2, workers=1)
@@ -608,7 +611,7 @@ embed_images(ToyVLM(log=log, stall_after=stall_after), sorted(Path(images).glob(
 
 
 @pytest.mark.parametrize("moment", ["encoding", "writing"])
-def test_killed_run_goes_on_from_its_last_shard(tmp_path, moment):
+def test_killed_run_goes_on_from_its_last_batches(tmp_path, moment):
     paths = make_images(tmp_path / "images", 60)
     log, cache = tmp_path / "log", tmp_path / "cache"
     search = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests/helpers")])
@@ -629,7 +632,7 @@ def test_killed_run_goes_on_from_its_last_shard(tmp_path, moment):
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
     lost = 42 - 32 if moment == "encoding" else 16
-    assert len(shards(cache)) == 2 and log.stat().st_size == 32 + lost
+    assert stored(cache) == 32 and log.stat().st_size == 32 + lost
 
     vlm, undisturbed = ToyVLM(), tmp_path / "undisturbed"
     with warnings.catch_warnings():
@@ -638,7 +641,7 @@ def test_killed_run_goes_on_from_its_last_shard(tmp_path, moment):
     assert vlm.images == 60 - 32
     plain = embed_images(ToyVLM(), paths, undisturbed, batch_size=2, workers=1)
     assert resumed.image.tobytes() == plain.image.tobytes()
-    assert contents(cache) == contents(undisturbed)
+    assert [f.read_bytes() for f in files(cache)] == [f.read_bytes() for f in files(undisturbed)]
 
 
 # --- texts ----------------------------------------------------------------------------------------
@@ -657,13 +660,12 @@ def test_texts_keep_their_order_and_are_encoded_once(folder, tmp_path):
     assert vlm.texts[5:] == ["new"]
 
     embed_images(vlm, [folder / "000.png"], tmp_path)  # in the same cache, on its own
-    assert len(shards(tmp_path / "toy-1" / "image-2")) == 1
-    assert len(shards(tmp_path / "toy-1" / "text-2")) == 2
+    assert stored(tmp_path, "image") == 1 and stored(tmp_path, "text") == 6
 
 
-def test_shards_of_another_version_are_not_called_damaged(tmp_path, monkeypatch):
+def test_stores_of_another_version_are_not_called_damaged(tmp_path, monkeypatch):
     paths = make_images(tmp_path / "images", 2)
-    monkeypatch.setattr(shard_files, "VERSION", 1)
+    monkeypatch.setattr(store_module, "VERSION", 1)
     embed_images(ToyVLM(), paths, tmp_path / "cache")
     monkeypatch.undo()
     vlm = ToyVLM()

@@ -26,7 +26,6 @@ from similarity_retrieval.datasets import load as load_templates
 from similarity_retrieval.mining.captions import caption_files, read_captions
 from similarity_retrieval.mining.concreteness import read_ratings
 from similarity_retrieval.mining.records import read_graphs
-from similarity_retrieval.mining.scene_graphs import read_answer
 from similarity_retrieval.mining.triplets import read_triplets
 
 SECONDS = 5  # a second, on a machine that does other things too
@@ -213,12 +212,3 @@ def test_any_lines(folder, valid, read, data):
     file = folder / "any.txt"
     file.write_bytes(data.draw(changed(valid)))
     reads(lambda: read(file))
-
-
-ANSWER = b'{"captions": [{"number": 1, "relations": [' + GRAPH[27:-3] + b"]}]}"
-
-
-@settings(max_examples=100)
-@given(changed(ANSWER), st.integers(1, 3))
-def test_any_answer_about_captions(content, captions):
-    reads(lambda: read_answer(content.decode(errors="replace"), captions))

@@ -1,16 +1,18 @@
-"""Small files of captions, scene graphs and triplets."""
+"""Small files of captions, scene graphs and triplets, and a stand-in of spaCy."""
 
 import io
 import json
 import random
+import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from toy_vlm import make_images
 
 
-def graph(image: str, *relations: tuple[str, str, str], caption: str = "said") -> dict:
+def graph(image: str, *relations: tuple[str, str, str], caption: str = "a caption") -> dict:
     keys = ("subject", "relation", "object")
     return {
         "image": image,
@@ -56,6 +58,54 @@ def world(n: int = 400, seed: int = 0) -> list[dict]:
         )
         for _ in range(n)
     ]
+
+
+class Token:
+    """The part of spaCy's Token that is used."""
+
+    def __init__(self, i: int, text: str, lemma: str, pos: str, dep: str):
+        self.i, self.text, self.lemma_, self.pos_, self.dep_ = i, text, lemma, pos, dep
+        self.children = []
+
+
+class Doc(list):
+    """A stand-in for spaCy's Doc: tokens, with noun_chunks of single nouns.
+
+    Args:
+        sentence: of each token, word:lemma/part of speech/dependency/position of the head
+    """
+
+    def __init__(self, sentence: str):
+        cells = [cell.split("/") for cell in sentence.split()]
+        for i, (text, pos, dep, _) in enumerate(cells):
+            word, _, lemma = text.partition(":")
+            self.append(Token(i, word, lemma or word.lower(), pos, dep))
+        for token, cell in zip(self, cells, strict=True):
+            token.head = self[int(cell[3])]
+            if token.head is not token:
+                token.head.children.append(token)
+
+    @property
+    def noun_chunks(self):
+        for token in self:
+            if token.pos_ in {"NOUN", "PROPN", "PRON"}:
+                yield type("Span", (), {"root": token})
+
+
+def toy_spacy(monkeypatch, see: Callable[[str], None] = lambda text: None) -> None:
+    """`import spacy` gives a parser of `SUBJECT RELATION OBJECT`, which shows `see` each text."""
+
+    class Pipeline:
+        def pipe(self, texts, as_tuples, batch_size):
+            for text, context in texts:
+                see(text)
+                words = text.split()
+                tags = ("NOUN/ROOT/0", "ADP/prep/0", "NOUN/pobj/1")
+                tagged = zip(words, tags, strict=True) if len(words) == 3 else ()
+                yield Doc(" ".join("/".join(pair) for pair in tagged)), context
+
+    module = type("spacy", (), {"load": lambda name, exclude: Pipeline()})
+    monkeypatch.setitem(sys.modules, "spacy", module)
 
 
 def write_triplets(folder: Path, count: int = 60, images: int = 12) -> dict:

@@ -1,4 +1,4 @@
-"""Results files: what is in them, that no finished cell is lost, and the table made from them."""
+"""Results files: what is in them, that no finished row is lost, and which row replaces another."""
 
 import json
 import os
@@ -14,20 +14,15 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from crl.run import results
 from crl.run.errors import UserError
-from crl.run.results import Run, array_digest, digest, environment, read_cells, summary
+from crl.run.results import Results, digest, environment, over_seeds, read_rows, summary
 
 
-def cell(vlm: str, criterion: str, mean: float = 50.0) -> dict:
-    return {"vlm": vlm, "criterion": criterion, "scores": mean}
+def about(vlm: str = "clip", criterion: str = "color", **more) -> dict:
+    return {"data": "toy", "vlm": vlm, "criterion": criterion, "method": "paper", **more}
 
 
-def plain(kept: dict) -> dict:
-    """A recorded cell without what it was measured with."""
-    return {name: value for name, value in kept.items() if name not in {"config", "environment"}}
-
-
-def on_disk(folder: Path) -> set[str]:
-    return {cell["key"] for cell in read_cells(folder / "results.json")}
+def on_disk(folder: Path) -> list[dict]:
+    return [row["about"] for row in read_rows(folder / "results.json")]
 
 
 # --- numbers --------------------------------------------------------------------------------------
@@ -56,29 +51,37 @@ def test_digest_changes_with_every_part():
 
 
 @given(arrays(np.float32, array_shapes(max_dims=3, max_side=4), elements=st.floats(width=32)))
-def test_array_digest(array):
-    assert array_digest(array.copy()) == array_digest(array)
-    assert array_digest(np.asfortranarray(array)) == array_digest(array)
+def test_digest_of_arrays(array):
+    assert digest(array.copy()) == digest(array) == digest(np.asfortranarray(array))
     doubled = np.repeat(array, 2, axis=0)
-    assert array_digest(doubled[::2]) == array_digest(array)  # the same numbers, other strides
+    assert digest(doubled[::2]) == digest(array)  # the same numbers, other strides
     changed = array.copy()
     changed.flat[-1] = 1 if array.flat[-1] != 1 else 2
-    others = [array_digest(x) for x in (changed, array[None], array.view(np.int32), doubled)]
-    assert array_digest(array) not in others
+    others = [digest(x) for x in (changed, array[None], array.view(np.int32), doubled)]
+    assert digest(array) not in [*others, digest(array, array), digest(array.tolist())]
 
 
-# --- runs -----------------------------------------------------------------------------------------
+def test_over_seeds():
+    scores = over_seeds(lambda seed: {"nmi": seed, "acc": 2.0 * seed}, 3, "k-means")
+    assert scores == {"nmi": summary([0, 1, 2]), "acc": summary([0, 2, 4])}
+
+
+# --- rows -----------------------------------------------------------------------------------------
 
 
 def test_file_says_what_was_measured_and_with_what(tmp_path):
-    Run(tmp_path / "new", {"seeds": 3}).add("k", **cell("clip", "color"), seconds=1.5)
-    [kept] = json.loads((tmp_path / "new" / "results.json").read_text())["cells"]
-    assert kept["config"] == {"seeds": 3}
-    assert plain(kept) == {"key": "k", **cell("clip", "color"), "seconds": 1.5}
-    found = kept["environment"]
-    assert found.keys() == {"python", "packages", "commit", "dirty", "gpu", "machine"}
+    scores = {"nmi": summary([1, 2])}
+    Results(tmp_path / "new", {"seeds": 3}).add(about(), scores, images=7, seconds=1.5)
+    content = json.loads((tmp_path / "new" / "results.json").read_text())
+    [row] = content["rows"]
+    assert content["format"] == "crl-results-2"
+    environment = row.pop("environment")
+    assert row == {
+        "about": about(), "images": 7, "seconds": 1.5, "scores": scores, "config": {"seeds": 3}
+    }  # fmt: skip
+    assert environment.keys() == {"python", "packages", "commit", "dirty", "gpu", "machine"}
     for name in ("torch", "scikit-learn", "numpy", "open_clip_torch", "transformers"):
-        assert found["packages"][name] == metadata.version(name)
+        assert environment["packages"][name] == metadata.version(name)
     assert os.listdir(tmp_path / "new") == ["results.json"]
 
 
@@ -104,73 +107,78 @@ def test_commit_and_dirty_flag(tmp_path, monkeypatch):
 
 
 def test_interrupted_run_goes_on(tmp_path):
-    first = Run(tmp_path, {})
-    assert not first.finished("a")
-    first.add("a", **cell("clip", "color", 1))
+    first = Results(tmp_path, {})
+    assert first.find(about()) is None
+    first.add(about(), {"nmi": 1.0})
 
-    second = Run(tmp_path, {})  # the first was killed here
-    assert second.finished("a") and not second.finished("b")
-    assert [plain(c) for c in second.cells] == [{"key": "a", **cell("clip", "color", 1)}]
-    second.add("b", **cell("clip", "shape", 2))
-    assert [c["key"] for c in second.cells] == ["a", "b"]
-    assert on_disk(tmp_path) == {"a", "b"}
+    second = Results(tmp_path, {})  # the first was killed here
+    assert second.rows == []
+    assert second.find(about())["scores"] == {"nmi": 1.0}
+    assert second.find(about("align")) is None
+    second.add(about("align", shots=(1, 5)), {"nmi": 2.0})
+    assert second.find(about("align", shots=(1, 5)))  # as the file holds it: [1, 5]
+    assert [row["about"]["vlm"] for row in second.rows] == ["clip", "align"]
+    assert len(on_disk(tmp_path)) == 2
 
 
-def test_other_cells_stay_and_replaced_ones_go(tmp_path):
-    run = Run(tmp_path, {"seeds": 20})
+@pytest.mark.parametrize("change", [{"seeds": 5}, {"vlm_fingerprint": "g"}, {"content": "new"}, {}])
+def test_a_row_that_says_anything_else_is_not_the_same(tmp_path, change):
+    full = about(seeds=20, vlm_fingerprint="f", content="c")
+    Results(tmp_path, {}).add(full, {})
+    fewer = {key: value for key, value in full.items() if key != "content"}
+    assert Results(tmp_path, {}).find({**full, **change} if change else fewer) is None
+
+
+def test_other_rows_stay_and_those_that_a_table_cannot_tell_apart_are_replaced(tmp_path):
+    results = Results(tmp_path, {"seeds": 20})
     for vlm in ("clip", "align"):
         for criterion in ("color", "shape"):
-            run.add(f"{vlm} {criterion} 20", **cell(vlm, criterion))
-
-    run = Run(tmp_path, {"seeds": 5})  # other settings: other keys
-    assert not run.finished("clip color 5")
-    run.add("clip color 5", **cell("clip", "color"))
-    assert on_disk(tmp_path) == {
-        "clip color 5", "clip shape 20", "align color 20", "align shape 20",
-    }  # fmt: skip
-    assert [c["key"] for c in run.cells] == ["clip color 5"]  # the table shows what was asked
-    run.add("clip shape 5", **cell("clip", "shape"))
-    assert on_disk(tmp_path) == {
-        "clip color 5", "clip shape 5", "align color 20", "align shape 20",
-    }  # fmt: skip
-    seeds = {c["key"]: c["config"]["seeds"] for c in read_cells(run.file)}
-    assert seeds == {key: int(key.split()[-1]) for key in seeds}  # each with its own configuration
+            results.add(about(vlm, criterion, seeds=20), {})
+    results = Results(tmp_path, {"seeds": 5})
+    assert results.find(about("clip", "color", seeds=5)) is None
+    results.add(about("clip", "color", seeds=5), {})
+    assert [row["about"]["seeds"] for row in results.rows] == [5]  # the table shows what was asked
+    assert sorted(row["seeds"] for row in on_disk(tmp_path)) == [5, 20, 20, 20]
+    for key, value in {"basis": "theirs", "method": "posterior", "label": "clip*"}.items():
+        results.add(about("clip", "color", seeds=5) | {key: value}, {})
+    assert len(on_disk(tmp_path)) == 7
 
 
-def test_two_runs_side_by_side_keep_each_others_cells(tmp_path):
-    one, other = Run(tmp_path, {}), Run(tmp_path, {})
-    one.add("a", **cell("clip", "color"))
-    other.add("b", **cell("align", "color"))
-    one.add("c", **cell("clip", "shape"))
-    assert on_disk(tmp_path) == {"a", "b", "c"}
+def test_two_runs_side_by_side_keep_each_others_rows(tmp_path):
+    one, other = Results(tmp_path, {}), Results(tmp_path, {})
+    one.add(about("a"), {})
+    other.add(about("b"), {})
+    one.add(about("c"), {})
+    assert {row["vlm"] for row in on_disk(tmp_path)} == {"a", "b", "c"}
 
 
-def test_another_basis_is_another_result(tmp_path):
-    run = Run(tmp_path, {})
-    run.add("a", **cell("clip", "color"), basis_hash="ours")
-    run.add("b", **cell("clip", "color"), basis_hash="theirs")
-    assert on_disk(tmp_path) == {"a", "b"}
-
-
-@pytest.mark.parametrize("content", ["", '{"cells": [', "[]", "{}", "3", "\x00\xff"])
-def test_damaged_file_is_refused_and_left_alone(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        *((text, "is not a results file, or is damaged; remove it") for text in (
+            "", '{"rows": [', "[]", "{}", "3", "\x00\xff",
+            '{"format": "crl-results-2", "rows": [{}]}', '{"format": "crl-results-2", "rows": [3]}',
+        )),
+        ('{"cells": []}', "is of a former version of this repository; remove it and run"),
+    ],
+)  # fmt: skip
+def test_damaged_file_is_refused_and_left_alone(tmp_path, content, message):
     file = tmp_path / "results.json"
     file.write_bytes(content.encode("latin-1"))
-    for call in (lambda: Run(tmp_path, {}), lambda: read_cells(file)):
-        with pytest.raises(UserError, match=r"results\.json is not a results file"):
+    for call in (lambda: Results(tmp_path, {}), lambda: read_rows(file)):
+        with pytest.raises(UserError, match=rf"results\.json {message}"):
             call()
     assert file.read_bytes() == content.encode("latin-1")
 
 
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"there is no .*none\.json; run the task first"):
-        read_cells(tmp_path / "none.json")
+        read_rows(tmp_path / "none.json")
 
 
 def test_failed_write_keeps_the_former_file(tmp_path, monkeypatch):
-    Run(tmp_path, {}).add("a", **cell("clip", "color"))
+    Results(tmp_path, {}).add(about(), {})
     before = (tmp_path / "results.json").read_bytes()
-    run = Run(tmp_path, {})
 
     def full(self, text, encoding):
         self.write_bytes(text.encode()[:10])
@@ -178,9 +186,6 @@ def test_failed_write_keeps_the_former_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(OSError, match="full"):
-        run.add("b", **cell("clip", "shape"))
+        Results(tmp_path, {}).add(about("align"), {})
     assert os.listdir(tmp_path) == ["results.json"]
     assert (tmp_path / "results.json").read_bytes() == before
-
-
-# --- table ----------------------------------------------------------------------------------------

@@ -18,12 +18,10 @@ def test_text_is_aligned_names_left_and_numbers_right():
 
 
 def test_markdown_escapes_what_would_begin_a_column():
-    assert TABLE.markdown().splitlines()[2:] == [
-        "| name | NMI |",
-        "| :-- | --: |",
-        "| a\\|b & c_d | 1.5 ± 0.2 |",
-        "| x | 10.0 |",
-    ]
+    lines = [line.replace(" ", "") for line in TABLE.markdown().splitlines()]
+    assert lines[0] == "**50%ofa_b**" and lines[2] == "|name|NMI|"
+    assert lines[3].startswith("|:-") and lines[3].endswith("-:|")
+    assert lines[4:] == ["|a\\|b&c_d|1.5±0.2|", "|x|10.0|"]
 
 
 def test_latex_escapes_what_has_a_meaning_there():

@@ -1,4 +1,4 @@
-"""Scene graphs as arrays."""
+"""Graphs read as records, and what cannot be mined."""
 
 import json
 
@@ -6,6 +6,8 @@ import pytest
 from mining_files import graph, write_jsonl
 
 from similarity_retrieval.mining.records import read_graphs
+
+BEDS = "".join(json.dumps(graph(str(i), ("dog", "on", "bed"))) + "\n" for i in range(5))
 
 
 @pytest.mark.parametrize(
@@ -19,6 +21,7 @@ from similarity_retrieval.mining.records import read_graphs
         (json.dumps(graph("a", ("x", "on", " "))), "g.jsonl:1: relations.0.object"),
         (json.dumps(graph("a", ("x", "on", "y" * 61))), "g.jsonl:1: relations.0.object"),
         (json.dumps(graph("a", ("x", 3, "y"))), "g.jsonl:1: relations.0.relation"),
+        (BEDS, "5 images or more and with 2 objects or more (1 subjects)"),
     ],
 )
 def test_malformed_graphs_are_named(mine_refused, tmp_path, lines, message):
@@ -27,7 +30,6 @@ def test_malformed_graphs_are_named(mine_refused, tmp_path, lines, message):
 
 
 def test_words_are_folded(tmp_path):
-    graphs = [graph("a", ("Dog ", "On", "BED")), graph("b", ("dog", "on", "bed"))]
-    records = read_graphs(write_jsonl(tmp_path / "g.jsonl", graphs))
-    assert (records.words, records.relations) == (["dog", "bed"], ["on"])
-    assert records.subject.tolist() == [0, 0] and records.image.tolist() == [0, 1]
+    graphs = [graph("a", ("Dog ", "On", "BED")), graph("b"), graph("c", ("dog", "on", "bed"))]
+    records, captions = read_graphs(write_jsonl(tmp_path / "g.jsonl", graphs))
+    assert records == [("a", "dog", "on", "bed"), ("c", "dog", "on", "bed")] and captions == 3

@@ -1,15 +1,14 @@
-"""`parser=spacy` with spaCy's small English model, on captions as in COCO, worked out by hand.
+"""Parsing with spaCy's small English model, on captions as in COCO, worked out by hand.
 
 It is skipped where spaCy or the model is not installed. Any package may have brought the model:
 `python -m spacy download en_core_web_sm`, or one of PyPI with another name.
 """
 
-import json
 from pathlib import Path
 
 import pytest
-from mining_files import read_jsonl, write_jsonl
 
+from similarity_retrieval.mining.captions import Pair
 from similarity_retrieval.mining.scene_graphs import SPACY_MODEL, spacy_parser
 
 spacy = pytest.importorskip("spacy")
@@ -49,7 +48,13 @@ CAPTIONS = {
         "child | brushing | tooth",
         "child | in | bathroom",
     ],
+    # Here the model takes the preposition for a particle.
+    "A train traveling down tracks near a forest.": [
+        "train | traveling down | track",
+        "train | traveling near | forest",
+    ],
     "It is raining.": [],
+    "": [],
 }
 
 
@@ -61,33 +66,10 @@ def by_its_own_name(tmp_path, monkeypatch):
         Path(SPACY_MODEL).symlink_to(spacy.load(INSTALLED[0]).path)
 
 
-def test_captions_become_triplets(mine, tmp_path):
-    images = {caption: f"{number}.jpg" for number, caption in enumerate(CAPTIONS)}
-    captions = [{"image": image, "caption": caption} for caption, image in images.items()]
-    file = write_jsonl(tmp_path / "captions.jsonl", captions)
-    code, _, errors = mine(captions=file, parser="spacy", samples=40, min_images=2)
-    assert code == 0, errors
-
-    folder = tmp_path / "out/triplets/run"
-    graphs = read_jsonl(folder / "graphs.jsonl")
-    found = {g["caption"]: [" | ".join(r.values()) for r in g["relations"]] for g in graphs}
-    assert found == CAPTIONS
-    assert {g["caption"]: g["image"] for g in graphs} == images
-
-    # The one object of two subjects is a bench, and both subjects have two images.
-    on_bench, on_sofa, cat, cats = list(images.values())[:4]
-    dog = (on_sofa, on_bench, "sitting on bench", cat, "dog")
-    other = (cats, cat, "on bench", on_bench, "cat")
-    assert {tuple(triplet.values()) for triplet in read_jsonl(folder / "triplets.jsonl")} == {
-        dog,
-        other,
-    }
-    assert json.loads((folder / "summary.json").read_text())["subjects"]["kept"] == 3  # and man
-
-
-def test_a_preposition_that_the_model_takes_for_a_particle():
-    [found] = spacy_parser()(["A train traveling down tracks near a forest."])
-    assert [" | ".join(relation.model_dump().values()) for relation in found] == [
-        "train | traveling down | track",
-        "train | traveling near | forest",
-    ]
+def test_relations_of_captions():
+    pairs = [Pair(image="1.jpg", caption=caption) for caption in CAPTIONS]
+    graphs = list(spacy_parser()(pairs))
+    assert [graph.caption for graph in graphs] == list(CAPTIONS)
+    for graph in graphs:
+        relations = [" | ".join(dict(relation).values()) for relation in graph.relations]
+        assert relations == CAPTIONS[graph.caption]

@@ -3,13 +3,16 @@
 import numpy as np
 import pytest
 from demo_worlds import clevr4
+from safetensors.numpy import save_file
 from toy_vlm import ToyVLM, direct, make_images
 
 from classification_clustering import clustering, datasets, few_shot
+from classification_clustering.config import EvaluateConfig
 from classification_clustering.datasets import Labelled
-from classification_clustering.inputs import EvaluateConfig, load_inputs
+from classification_clustering.embedded import embedded
 from crl.basis import TextBasis
 from crl.embed import embed_texts
+from crl.projection import l2
 from crl.run.errors import UserError
 from crl.vlm import load_vlm
 
@@ -44,14 +47,13 @@ def test_features_that_do_not_fit(tmp_path, refusal, changes, says):
     assert not (tmp_path / "outputs").exists()
 
 
-@pytest.mark.parametrize("rule", ["mean", "max"])
-def test_features_with_several_vectors_per_image(rule):
+def test_features_of_several_files_and_with_several_vectors_per_image():
     image = np.random.default_rng(0).normal(size=(3, 4, 2))
-    np.savez("mine.npz", **EYE | {"image": image})
-    config = EvaluateConfig(features="mine.npz", image_vector=rule)
-    [inputs] = load_inputs(config)
-    assert inputs.image.shape == (3, 4, 2) and inputs.universal.shape == (3, 2)
-    assert inputs.about["image_vector"] == rule and inputs.class_names == ["0", "1", "2"]
+    np.savez("one.npz", image=image, labels=EYE["labels"])
+    save_file({"text": EYE["text"]}, "two.safetensors")
+    [data] = embedded(EvaluateConfig(features=["one.npz", "two.safetensors"]))
+    assert np.allclose(data.image, l2(image)) and data.data.classes == ["0", "1", "2"]
+    assert np.allclose(data.text, EYE["text"]) and data.class_text is None
 
 
 def test_too_few_images_for_the_shots(refusal):
@@ -70,7 +72,7 @@ def root(tmp_path_factory):
 def test_another_vlm_prompt_replaces_that_of_the_basis(root):
     settings = {"data": "clevr4", "root": root, "criteria": ["color"], "vlm": ["demo"], "texts": 3}
     own, other = (
-        next(load_inputs(EvaluateConfig(**settings, **more)))
+        next(embedded(EvaluateConfig(**settings, **more)))
         for more in ({}, {"vlm_prompt": "art with the {criterion} of {text}"})
     )
     texts = TextBasis.load("clevr4_color", 3).texts
@@ -78,11 +80,9 @@ def test_another_vlm_prompt_replaces_that_of_the_basis(root):
     expected = embed_texts(load_vlm("demo"), prompts, cache=None)
     np.testing.assert_allclose(other.text, expected, atol=1e-5)
     assert not np.allclose(own.text, expected, atol=1e-3)
-    assert (
-        own.about["basis"] == "clevr4_color"
-        and own.about["basis_hash"] != other.about["basis_hash"]
-    )
-    assert other.about["basis"] == "clevr4_color in 'art with the {criterion} of {text}'"
+    assert own.about_basis["basis"] == "clevr4_color"
+    assert own.about_basis["basis_digest"] != other.about_basis["basis_digest"]
+    assert other.about_basis["basis"] == "clevr4_color in 'art with the {criterion} of {text}'"
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_another_vlm_prompt_replaces_that_of_the_basis(root):
         ("seedz=3", "unknown key 'seedz'; did you mean 'seeds'?"),
         ("shots=[1]", "does not use 'shots'"),
         ("seeds=0", "seeds: must be above 0"),
-        ("data=clever4", "data: unknown data set 'clever4'; did you mean 'clevr4'?"),
+        ("data=clever4", "unknown data set 'clever4'; did you mean 'clevr4'?"),
         ("criteria=[]", "set data and criteria"),
         ("criteria=colour", "did you mean 'color'"),
         ("vlm=[]", "vlm: must have at least 1"),
@@ -103,7 +103,8 @@ def test_another_vlm_prompt_replaces_that_of_the_basis(root):
         ("texts=9999", f"has {TEXTS} texts, not 9999"),
         ("images=10531", "has 120 images, not 10531"),
         ("root=nowhere", "Clevr4 is not in"),
-        ("embeddings=nowhere", "nowhere holds no embeddings"),
+        ("representation=post", "unknown representation 'post'; did you mean 'posterior'?"),
+        ("null_space_size=2", "null_space_size needs null_space"),
         ("features=x.npz", "features replaces root; remove it"),
         ("device=cuda:9", "no device 'cuda:9'"),
         ("precision=fp8", "precision: must be 'fp32', 'bf16' or 'fp16'"),
@@ -135,15 +136,15 @@ def test_a_data_set_of_ones_own_is_one_entry(tmp_path, monkeypatch):
     paths = make_images(tmp_path / "mine", 6)
     made = Labelled(paths, np.array([0, 1, 0, 1, 1, 0]), ["calm", "wild"])
     monkeypatch.setitem(datasets.LOADERS, "mine", lambda root, criterion: made)
-    monkeypatch.setattr("classification_clustering.inputs.load_vlm", lambda *_: ToyVLM())
+    monkeypatch.setattr("classification_clustering.embedded.load_vlm", lambda *_: ToyVLM())
     config = {"data": "mine", "criteria": "mood", "bases": {"mood": "clevr4_color"}, "vlm": "toy"}
-    [inputs] = load_inputs(EvaluateConfig(**config))
-    assert np.array_equal(inputs.image, direct(ToyVLM(), paths))
-    assert inputs.labels.tolist() == [0, 1, 0, 1, 1, 0] and inputs.paths == paths
-    assert inputs.about["basis"] == "clevr4_color" and inputs.about["texts"] == TEXTS
-    assert inputs.class_text.shape == (2, 5)
+    [data] = embedded(EvaluateConfig(**config))
+    assert np.array_equal(data.image, l2(direct(ToyVLM(), paths)))
+    assert data.data.labels.tolist() == [0, 1, 0, 1, 1, 0] and data.data.paths == paths
+    assert data.about_basis["basis"] == "clevr4_color" and data.about_basis["texts"] == TEXTS
+    assert data.class_text.shape == (2, 5)
     with pytest.raises(UserError, match="class calm has 3 images; it needs 4 or more"):
-        list(load_inputs(EvaluateConfig(**config), at_least=4))
+        list(embedded(EvaluateConfig(**config), at_least=4))
 
 
 def test_an_unreadable_image_is_named_and_skipped_only_when_asked(tmp_path, run, refusal):

@@ -1,0 +1,72 @@
+"""Readers of JSONL and tables that name the line that is wrong."""
+
+import csv
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from crl.run.errors import UserError, explain
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def checked(validate: Callable[[Any], Model], value: Any, where: str) -> Model:
+    """`validate(value)`, a method of pydantic; a UserError that begins with `where` if it fails."""
+    try:
+        return validate(value)
+    except ValidationError as error:
+        raise UserError(f"{where}: {explain(error)}") from error
+
+
+def read_jsonl(kind: type[Model], file: Path) -> Iterator[Model]:
+    """Yield the object in each line of `file`; blank lines are skipped.
+
+    Raises:
+        UserError: a line that is not a `kind`; names the file and the line.
+    """
+    for number, line in enumerate(_lines(file), start=1):
+        if line.strip():
+            yield checked(kind.model_validate_json, line, f"{file}:{number}")
+
+
+def read_table(kind: type[Model], file: Path) -> Iterator[Model]:
+    """Yield the object in each row of a table whose first line names its columns (in any case).
+
+    A .csv has commas between its cells, others have tabs.
+
+    Raises:
+        UserError: a row that is not a `kind`; names the file and the line.
+    """
+    delimiter = "," if file.suffix == ".csv" else "\t"
+    rows = csv.DictReader(_lines(file), delimiter=delimiter, strict=True)
+    try:
+        rows.fieldnames = columns = [name.strip().lower() for name in rows.fieldnames or []]
+        for row in rows:
+            where = f"{file}:{rows.line_num}"
+            if None in row or None in row.values():
+                raise UserError(f"{where}: not {len(columns)} columns as in the first line")
+            yield checked(kind.model_validate, row, where)
+    except csv.Error as error:
+        raise UserError(f"{file}:{rows.reader.line_num}: {error}") from error
+
+
+def _lines(file: Path) -> Iterator[str]:
+    with file.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise UserError(f"{file}:{number}: not UTF-8") from error
+            yield text
+
+
+def file_digest(file: Path) -> str:
+    """SHA-256 of the content of `file`, in hex."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

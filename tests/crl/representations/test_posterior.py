@@ -1,0 +1,168 @@
+"""The posterior against the softmax written out, and what it must not depend on."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from crl.projection import ConditionalProjection, l2
+from crl.representations import posterior as module
+from crl.representations.posterior import Representation, posterior
+
+N, D, K = 7, 5, 4
+
+
+def vectors(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def spread(r: np.ndarray) -> float:
+    return module.spread(lambda rows: r[rows], len(r))
+
+
+SHARPNESS = st.floats(1e-3, 50)
+SEEDS = st.integers(0, 100)
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    return torch.softmax(torch.from_numpy(x), dim=1).numpy()
+
+
+@given(SEEDS, SHARPNESS)
+def test_posterior_is_the_root_of_the_softmax(seed, sharpness):
+    r = vectors(N, K, seed=seed)
+    expected = np.sqrt(softmax(sharpness * r / spread(r)))
+    found = posterior(r, spread(r), sharpness)
+    assert np.allclose(found, expected, rtol=0, atol=1e-12)
+    assert np.allclose(found, l2(np.exp(sharpness * r / (2 * spread(r)))), rtol=0, atol=1e-12)
+
+
+@given(SEEDS, SHARPNESS)
+def test_dot_products_of_posteriors_are_bhattacharyya_coefficients(seed, sharpness):
+    r = vectors(N, K, seed=seed)
+    found = posterior(r, spread(r), sharpness)
+    p = softmax(sharpness * r / spread(r))
+    slow = [[sum(np.sqrt(a[k] * b[k]) for k in range(K)) for b in p] for a in p]
+    assert np.allclose(found @ found.T, slow, rtol=0, atol=1e-12)
+    assert np.allclose((found**2).sum(1), 1)
+
+
+@given(SEEDS, SHARPNESS, st.floats(0.01, 100), st.floats(-100, 100))
+def test_posterior_ignores_scale_and_level(seed, sharpness, scale, level):
+    r = vectors(N, K, seed=seed)
+    other = scale * r + level
+    assert np.allclose(
+        posterior(r, spread(r), sharpness), posterior(other, spread(other), sharpness), atol=1e-8
+    )
+
+
+LEVELS = st.lists(st.floats(0.05, 0.3), min_size=N, max_size=N)  # SigLIP about 0.1, CLIP 0.25
+
+
+@given(SEEDS, SHARPNESS, st.floats(0.01, 0.1), LEVELS)
+def test_posterior_ignores_the_range_of_a_vlm_s_similarities(seed, sharpness, scale, levels):
+    """The same images and texts in a VLM whose embeddings share a large component: the similarities
+    of image i are scale * R + levels[i]."""
+    image, text = l2(vectors(N, D, seed=seed)), l2(vectors(K, D, seed=seed + 1000))
+    shared = np.array(levels)[:, None]
+    rest = np.sqrt(0.5 - scale**2 - shared**2)  # so that rows have unit length
+    other_image = np.hstack([scale * image, shared, rest]) * np.sqrt(2)
+    other_text = np.hstack([text, np.ones((K, 1)), np.zeros((K, 1))]) / np.sqrt(2)
+    expected = scale * image @ text.T + shared
+    assert np.allclose(l2(other_image) @ l2(other_text).T, expected, rtol=0, atol=1e-12)
+
+    def difference(kind, **options) -> float:
+        crl, other = kind(text, **options), kind(other_text, **options)
+        return abs(crl.fit_transform(image) - other.fit_transform(other_image)).max()
+
+    assert difference(Representation, sharpness=sharpness) < 1e-8
+    assert difference(ConditionalProjection) > 0.1
+
+
+@given(SEEDS)
+def test_a_blunt_posterior_is_r_with_centred_rows(seed):
+    r, sharpness = vectors(N, K, seed=seed), 1e-6
+    sigma = spread(r)
+    found = posterior(r, sigma, sharpness)
+    centred = (found - found.mean(1, keepdims=True)) * 2 * sigma * np.sqrt(K) / sharpness
+    assert np.allclose(centred, r - r.mean(1, keepdims=True), atol=1e-4)
+
+
+@given(SEEDS)
+def test_a_sharp_posterior_names_the_most_similar_text(seed):
+    r = vectors(N, K, seed=seed)
+    assert np.allclose(posterior(r, spread(r), 1e9), np.eye(K)[r.argmax(1)])
+
+
+@given(
+    hnp.arrays(
+        np.float32,
+        hnp.array_shapes(min_dims=2, max_dims=2, max_side=5),
+        elements=st.floats(allow_nan=False, allow_infinity=False, width=32),
+    ),
+    st.floats(1e-6, 1e6),
+    SHARPNESS,
+)
+def test_posterior_of_any_finite_float32_matrix(r, sigma, sharpness):
+    found = posterior(r, sigma, sharpness)
+    assert found.dtype == np.float32 and found.shape == r.shape
+    assert np.all(found >= 0)  # none is NaN
+    assert np.allclose((found**2).sum(1), 1, atol=1e-5)
+    best = np.take_along_axis(found, r.argmax(1)[:, None], 1)
+    assert np.all(best == found.max(1, keepdims=True))
+
+
+@given(SEEDS, st.sampled_from([np.float32, np.float64]))
+def test_spread_is_the_mean_deviation_of_the_rows(seed, dtype):
+    r = vectors(N, K, seed=seed).astype(dtype)
+    slow = [np.sqrt(sum((x - sum(row) / K) ** 2 for x in row) / K) for row in r.tolist()]
+    assert type(spread(r)) is float
+    assert np.isclose(spread(r), sum(slow) / N, rtol=1e-6 if dtype == np.float32 else 1e-12)
+
+
+@given(SEEDS, st.integers(1, N + 2))
+def test_spread_in_parts(seed, rows):
+    r = vectors(N, K, seed=seed)
+    whole = spread(r)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("crl.projection.ROWS_AT_ONCE", rows)
+        assert np.isclose(spread(r), whole, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("level", [0, 0.1, -0.3, 1])
+def test_rounding_is_no_spread(dtype, level):
+    r = np.full((N, K), level, dtype)
+    r[::2, 1] = np.nextafter(r[0, 0], dtype(2))  # the next number, in every second row
+    with pytest.raises(ValueError, match="all similarities of an image are equal"):
+        spread(r) if level else spread(np.zeros_like(r))
+    r[0, 1] += dtype(0.01)
+    assert spread(r) > 0
+
+
+def test_posterior_learns_its_spread_from_the_images_of_fit():
+    text, image, new = vectors(K, D), vectors(N, D, seed=1), vectors(2, D, seed=2)
+    crl = Representation(text, sharpness=0.7).fit(image)
+    sigma = np.mean([np.std(l2(i) @ l2(text).T) for i in image])
+    expected = np.sqrt(softmax(0.7 * (l2(new) @ l2(text).T) / sigma))
+    assert np.allclose(crl.transform(new), expected)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_any_finite_sharpness_in_float32():
+    r = vectors(N, K).astype(np.float32)
+    assert np.allclose(posterior(r, spread(r), 1e39), np.eye(K)[r.argmax(1)])
+
+
+@pytest.mark.parametrize("sharpness", [0, -1, np.nan, np.inf])
+def test_impossible_sharpness(sharpness):
+    with pytest.raises(ValueError, match="sharpness must be above 0 and finite"):
+        Representation(vectors(K, D), sharpness=sharpness).fit(vectors(N, D))
+
+
+def test_a_basis_that_tells_nothing_apart():
+    text = np.repeat(vectors(1, D), 3, axis=0)
+    with pytest.raises(ValueError, match="all similarities of an image are equal"):
+        Representation(text).fit(np.eye(D))

@@ -1,0 +1,69 @@
+"""A representation is identified by its file; its name is the same string everywhere."""
+
+import numpy as np
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+import crl.representations as module
+from crl.projection import ConditionalProjection, l2, single_vector
+from crl.representations import Representations, fit_representation, names, represent
+from crl.representations.posterior import Representation as Posterior
+
+IMAGE, TEXT = (
+    l2(np.random.default_rng(0).normal(size=(9, 6))),
+    l2(np.random.default_rng(1).normal(size=(4, 6))),
+)
+
+
+def test_the_names_are_paper_and_the_files():
+    assert names()[0] == "paper" and {"posterior"} <= set(names())
+    assert not {"null_space", "weighted"} & set(names())
+
+
+def test_represent_is_the_transformer_of_that_name():
+    assert np.array_equal(
+        represent("paper", IMAGE, TEXT), ConditionalProjection(TEXT).fit_transform(IMAGE)
+    )
+    sharp = Posterior(TEXT, sharpness=2).fit_transform(IMAGE)
+    assert np.array_equal(represent("posterior", IMAGE, TEXT, sharpness=2, of_another=1), sharp)
+    assert np.array_equal(represent("universal", IMAGE, TEXT), IMAGE)
+    queries = l2(np.random.default_rng(2).normal(size=(9, 3, 6)))
+    assert np.array_equal(represent("universal", queries, TEXT), single_vector(queries))
+
+
+def test_several_stand_side_by_side():
+    both = represent("paper+posterior", IMAGE, TEXT)
+    parts = [represent(name, IMAGE, TEXT) for name in ("paper", "posterior")]
+    assert np.allclose(both, np.concatenate(parts, axis=1) / np.sqrt(2))
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_representation_keeps_the_contract(name):
+    transformer = fit_representation(name, IMAGE, TEXT)
+    rows = transformer.transform(IMAGE)
+    assert len(rows) == len(IMAGE) and np.allclose(np.linalg.norm(rows, axis=1), 1)
+    assert np.allclose(transformer.transform(IMAGE[:2]), rows[:2])
+
+
+def test_a_new_representation_is_one_file_and_no_edit_elsewhere(tmp_path, monkeypatch):
+    (tmp_path / "mirrored.py").write_text(
+        "from crl.projection import ConditionalProjection\n"
+        "class Representation(ConditionalProjection):\n"
+        "    def _scaled(self, r):\n"
+        "        return -super()._scaled(r)\n"
+    )
+    (tmp_path / "empty.py").write_text("")
+    monkeypatch.setattr(module, "__path__", [*module.__path__, str(tmp_path)])
+    assert np.array_equal(represent("mirrored", IMAGE, TEXT), -represent("paper", IMAGE, TEXT))
+    assert TypeAdapter(Representations).validate_python("mirrored") == ["mirrored"]
+    with pytest.raises(ImportError, match=r"empty\.py defines no class Representation"):
+        represent("empty", IMAGE, TEXT)
+
+
+def test_the_key_of_configurations():
+    check = TypeAdapter(Representations).validate_python
+    assert check(["paper", "posterior", "paper"]) == ["paper", "posterior"]
+    assert check("paper+posterior") == ["paper+posterior"]
+    for wrong in ("papers", "paper+", "null_space", 3):
+        with pytest.raises(ValidationError, match=r"did you mean 'paper'|known: paper|string"):
+            check(wrong)

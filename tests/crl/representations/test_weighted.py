@@ -1,0 +1,128 @@
+"""Several criteria at once against sums written out."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crl.projection import l2
+from crl.representations.weighted import weighted, weighted_similarity
+
+N = 7
+SEEDS = st.integers(0, 100)
+
+
+def vectors(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+NAMES = ("color", "shape", "count")
+POSITIVE = st.dictionaries(
+    st.sampled_from(NAMES), st.floats(0, 1e6, allow_subnormal=False), min_size=1
+).filter(lambda weights: sum(weights.values()) > 0)
+SIGNED = st.dictionaries(
+    st.sampled_from(NAMES), st.floats(-1e6, 1e6, allow_subnormal=False), min_size=1
+).filter(lambda weights: any(weights.values()))
+
+
+def representations(n: int, seed: int) -> dict[str, np.ndarray]:
+    """criterion: R (n, K_c), unit rows; a different K_c each."""
+    return {name: l2(vectors(n, 2 + i, seed=seed + 1000 * i)) for i, name in enumerate(NAMES)}
+
+
+def mean_similarity(a, b, weights: dict[str, float]) -> list[list[float]]:
+    total = sum(abs(w) for w in weights.values())
+    share = {c: w / total for c, w in weights.items()}
+    rows, columns = len(a["color"]), len(b["color"])
+    return [
+        [sum(w * sum(a[c][i] * b[c][j]) for c, w in share.items()) for j in range(columns)]
+        for i in range(rows)
+    ]
+
+
+@given(SEEDS, POSITIVE)
+def test_products_of_weighted_rows_are_weighted_means(seed, weights):
+    parts = representations(N, seed)
+    found = weighted(parts, weights)
+    used = [c for c, w in weights.items() if w > 0]
+    assert found.shape == (N, sum(parts[c].shape[1] for c in used))
+    assert np.allclose(np.linalg.norm(found, axis=1), 1)
+    assert np.allclose(found @ found.T, mean_similarity(parts, parts, weights), rtol=0, atol=1e-12)
+
+
+@given(SEEDS, SIGNED)
+def test_weighted_similarity_written_out(seed, weights):
+    queries, candidates = representations(N, seed), representations(4, seed + 500)
+    found = weighted_similarity(queries, candidates, weights)
+    assert found.shape == (N, 4) and np.all(abs(found) <= 1 + 1e-12)
+    assert np.allclose(found, mean_similarity(queries, candidates, weights), rtol=0, atol=1e-12)
+
+
+@given(SEEDS, POSITIVE)
+def test_weighted_similarity_is_the_product_of_weighted_rows(seed, weights):
+    queries, candidates = representations(N, seed), representations(4, seed + 500)
+    expected = weighted(queries, weights) @ weighted(candidates, weights).T
+    found = weighted_similarity(queries, candidates, weights)
+    assert np.allclose(found, expected, rtol=0, atol=1e-12)
+
+
+@given(SEEDS, SIGNED, st.floats(1e-3, 1e3))
+def test_only_the_ratio_of_weights_counts(seed, weights, scale):
+    parts = representations(N, seed)
+    found = weighted_similarity(parts, parts, weights)
+    scaled = weighted_similarity(parts, parts, {c: w * scale for c, w in weights.items()})
+    opposite = weighted_similarity(parts, parts, {c: -w for c, w in weights.items()})
+    assert np.allclose(scaled, found, atol=1e-9) and np.allclose(opposite, -found)
+
+
+def test_one_criterion_is_itself():
+    parts = representations(N, 0)
+    assert np.allclose(weighted(parts, {"shape": 7, "color": 0}), parts["shape"])
+
+
+def test_unlike_in_color():
+    """Of two candidates of the same shape, the one of another color comes first."""
+    red, blue = np.eye(2)
+    candidates = {"shape": np.eye(2)[[0, 0, 1]], "color": np.stack([red, blue, blue])}
+    queries = {c: r[:1] for c, r in candidates.items()}
+    found = weighted_similarity(queries, candidates, {"shape": 1, "color": -1})
+    assert found.tolist() == [[0, 0.5, 0]]
+
+
+def weighted_products(parts, weights):
+    return weighted_similarity(parts, parts, weights)
+
+
+@pytest.mark.parametrize("function", [weighted, weighted_products])
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"colour": 1}, "unknown criterion 'colour'; known: color, shape, count"),
+        ({"color": 1, "size": 0}, "unknown criterion 'size'"),
+        ({"color": np.nan}, "weight of 'color' must be finite, not nan"),
+        ({"shape": 1, "color": np.inf}, "weight of 'color' must be finite, not inf"),
+        ({"shape": -np.inf, "color": 1}, "weight of 'shape' must be finite, not -inf"),
+        ({"color": 0, "shape": 0.0}, "all weights are 0"),
+        ({}, "all weights are 0"),
+    ],
+)
+def test_impossible_weights(function, weights, message):
+    with pytest.raises(ValueError, match=message):
+        function(representations(N, 0), weights)
+
+
+def test_a_criterion_that_only_the_queries_have():
+    queries = representations(N, 0)
+    with pytest.raises(ValueError, match="unknown criterion 'color'"):
+        weighted_similarity(queries, {"shape": queries["shape"]}, {"color": 1})
+
+
+def test_large_weights():
+    found = weighted(representations(N, 0), {"color": 1e308, "shape": 1e308})
+    assert np.allclose(np.linalg.norm(found, axis=1), 1)
+
+
+@pytest.mark.parametrize("weights", [{"color": -1}, {"color": 2, "shape": -0.1}])
+def test_a_negative_weight_cannot_be_clustered(weights):
+    with pytest.raises(ValueError, match="use weighted_similarity"):
+        weighted(representations(N, 0), weights)

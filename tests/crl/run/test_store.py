@@ -1,0 +1,297 @@
+"""The store against a dict: after kills, after damage, with several writers, or not writable."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import REPOSITORY
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crl.run import store as module
+from crl.run.errors import UserError
+from crl.run.store import DIGEST, ENTRY, Store, digest_array
+
+ABOUT = {"fingerprint": "f", "vlm": "toy", "precision": "fp32"}
+KILLED = 86
+
+
+def digest(number: int) -> bytes:
+    return number.to_bytes(16, "little")  # most end with zeros
+
+
+def row(number: int) -> np.ndarray:
+    return np.random.default_rng(number).standard_normal(3).astype(np.float32)
+
+
+def batch(*numbers: int) -> tuple[list[bytes], np.ndarray]:
+    return [digest(n) for n in numbers], np.stack([row(n) for n in numbers])
+
+
+def gathered(store: Store, numbers) -> np.ndarray | None:
+    return store.gather(digest_array(digest(n) for n in numbers))
+
+
+def expected(numbers) -> np.ndarray:
+    return np.stack([row(n) for n in numbers])
+
+
+def stored(folder: Path, *batches: list[int]) -> Store:
+    """A closed store with these batches."""
+    store = Store(folder, ABOUT)
+    for numbers in batches:
+        store.append(*batch(*numbers))
+    store.close()
+    return store
+
+
+@settings(max_examples=40)
+@given(
+    batches=st.lists(st.lists(st.integers(0, 30), min_size=1, max_size=9, unique=True), max_size=9),
+    reopened=st.integers(1, 4),
+    asked=st.lists(st.integers(0, 30), min_size=1),
+    rows_at_once=st.integers(1, 4),
+)
+def test_a_store_is_a_dict_on_disk(batches, reopened, asked, rows_at_once):
+    present = {number for numbers in batches for number in numbers}
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "ROWS_AT_ONCE", rows_at_once)
+        patch.setattr(module, "BATCHES", 2)
+        for start in range(0, len(batches), reopened):
+            store = stored(Path(folder), *batches[start : start + reopened])
+        for opened in (Store(Path(folder), ABOUT), *([store] if batches else [])):
+            assert [digest(n) in opened for n in asked] == [n in present for n in asked]
+            missing = opened.missing(digest(number) for number in asked)
+            assert missing == [digest(n) for n in dict.fromkeys(asked) if n not in present]
+            rows = gathered(opened, asked)
+            assert np.array_equal(rows, expected(asked)) if not missing else rows is None
+        assert len(list(Path(folder).glob("*.rows"))) == (1 if batches else 0)
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", "f4"), ("bf16", "f2"), ("fp16", "f2")])
+def test_the_files_are_raw_rows_and_fixed_entries(tmp_path, precision, dtype):
+    store = Store(tmp_path, ABOUT | {"precision": precision})
+    content = np.arange(12, dtype=np.float32).reshape(2, 2, 3)  # two vectors per image
+    store.append([digest(1), digest(2)], content)
+    store.close()
+    (rows,) = tmp_path.glob("*.rows")
+    assert np.array_equal(np.fromfile(rows, dtype).reshape(2, 2, 3), content)
+    entries = np.fromfile(rows.with_suffix(".entries"), np.uint8).reshape(2, 20)
+    assert entries[:, :16].tobytes() == digest(1) + digest(2)
+    again = Store(tmp_path, ABOUT | {"precision": precision}).gather(digest_array([digest(2)]))
+    assert again.dtype == np.float32 and np.array_equal(again[0], content[1])
+
+
+def test_rows_that_are_not_row_major_are_stored_right(tmp_path):
+    content = expected(range(6))
+    store = Store(tmp_path, ABOUT)
+    store.append([digest(n) for n in range(3)], np.asfortranarray(content[:3]))
+    store.append([digest(n) for n in range(3, 6)], np.ascontiguousarray(content[3:].T).T)
+    store.close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.array_equal(gathered(Store(tmp_path, ABOUT), range(6)), content)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 70_000])
+def test_what_is_not_finite_is_refused(tmp_path, value):
+    store = Store(tmp_path, ABOUT | {"precision": "fp16"})  # 70,000 is infinity there
+    with pytest.raises(UserError, match="NaN or infinite"):
+        store.append([digest(1)], np.array([[1.0, value]], np.float32))
+    store.close()
+    assert not list(tmp_path.glob("*.rows"))
+
+
+def test_another_shape_is_refused(tmp_path):
+    stored(tmp_path, [1])
+    with pytest.raises(UserError, match=r"toy gave embeddings of shape \(7,\); .* have \(3,\)"):
+        Store(tmp_path, ABOUT).append([digest(2)], np.ones((1, 7), np.float32))
+
+
+# ---- damage
+
+
+def flip(file: Path, place: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[place] ^= 0x10
+    file.write_bytes(content)
+
+
+@settings(max_examples=60)
+@given(kind=st.sampled_from(["rows", "entries"]), place=st.floats(0, 1, exclude_max=True))
+def test_any_flipped_bit_costs_one_row(kind, place):
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        stored(folder, range(10))
+        (file,) = folder.glob(f"*.{kind}")
+        flip(file, int(place * file.stat().st_size))
+        hurt = int(place * file.stat().st_size) // (12 if kind == "rows" else ENTRY.itemsize)
+        store = Store(folder, ABOUT)
+        if digest(hurt) in store:  # its digest is right
+            with pytest.warns(UserWarning, match=r"1 damaged row\(s\) .* computed again"):
+                assert gathered(store, range(10)) is None
+        assert store.missing(map(digest, range(10))) == [digest(hurt)]
+        store.append(*batch(hurt))
+        store.close()
+        for opened in (store, Store(folder, ABOUT)):
+            with warnings.catch_warnings():  # the damaged row has a good copy now
+                warnings.simplefilter("error")
+                assert np.array_equal(gathered(opened, range(10)), expected(range(10)))
+
+
+@pytest.mark.parametrize("kind", ["rows", "entries"])
+@pytest.mark.parametrize("cut", range(1, 45, 3))
+def test_what_a_kill_leaves_at_the_end_is_cut_off(tmp_path, kind, cut):
+    stored(tmp_path, range(10))
+    (file,) = tmp_path.glob(f"*.{kind}")
+    os.truncate(file, file.stat().st_size - cut)
+    store = Store(tmp_path, ABOUT)
+    left = 10 - -(-cut // (12 if kind == "rows" else ENTRY.itemsize))
+    assert store.missing(map(digest, range(10))) == [digest(n) for n in range(left, 10)]
+    store.append(*batch(*range(left, 12)))
+    store.close()
+    assert np.array_equal(gathered(Store(tmp_path, ABOUT), range(12)), expected(range(12)))
+    assert len(list(tmp_path.glob("*.rows"))) == 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", "null", '{"shape": [3]}', '{"shape": "abc"}', "a page of the web", "gone"],
+)
+def test_a_damaged_meta_file_loses_no_row(tmp_path, content):
+    stored(tmp_path, range(10))
+    meta = tmp_path / "meta.json"
+    before = meta.read_text()
+    for damaged in (content, before.replace("3\n", "4\n"), before.replace('"f"', '"g"')):
+        meta.unlink() if content == "gone" else meta.write_text(damaged)
+        store = Store(tmp_path, ABOUT)
+        assert gathered(store, [1]) is None
+        store.append(*batch(1))  # the first batch writes it anew
+        assert np.array_equal(gathered(store, range(10)), expected(range(10)))
+        store.close()
+        assert meta.read_text() == before
+
+
+def test_rows_of_another_vlm_or_version_are_never_read(tmp_path):
+    stored(tmp_path, range(3))
+    for about in (ABOUT | {"fingerprint": "g"}, ABOUT | {"precision": "fp16"}):
+        assert gathered(Store(tmp_path, about), [1]) is None
+
+
+# ---- several writers
+
+ADD = """
+import sys
+from pathlib import Path
+import numpy as np
+from crl.run.store import Store
+from test_store import ABOUT, batch, expected, gathered
+folder, first, step = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+numbers = list(range(first, first + 300))
+store = Store(folder, ABOUT)
+for start in range(0, 300, step):
+    store.append(*batch(*numbers[start : start + step]))
+    some = numbers[: start + step][::7]
+    assert np.array_equal(gathered(store, some), expected(some)), start
+store.close()
+"""
+
+
+def python(*arguments: str) -> subprocess.Popen:
+    search = [REPOSITORY, REPOSITORY / "tests/helpers", Path(__file__).parent]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, search))}
+    line = [sys.executable, "-W", "error::UserWarning", "-c", *arguments]
+    return subprocess.Popen(line, env=environment)
+
+
+def test_several_commands_in_one_cache_all_end_well(tmp_path):
+    firsts = ["0", "200", "200"]  # rows in common
+    running = [python(ADD, str(tmp_path), first, "7") for first in firsts]
+    assert [process.wait() for process in running] == [0, 0, 0]
+    every = range(500)
+    assert np.array_equal(gathered(Store(tmp_path, ABOUT), every), expected(every))
+    assert 1 <= len(list(tmp_path.glob("*.rows"))) <= 3
+
+
+def test_two_open_stores_see_each_others_rows(tmp_path):
+    one, other = Store(tmp_path, ABOUT), Store(tmp_path, ABOUT)
+    one.append(*batch(1))
+    one.flush()
+    other.append(*batch(2))
+    assert np.array_equal(gathered(other, [2, 1]), expected([2, 1]))
+    assert np.array_equal(gathered(one, [1, 2]), expected([1, 2]))
+    assert len(list(tmp_path.glob("*.rows"))) == 2
+    one.close(), other.close()
+    stored(tmp_path, [3])
+    assert len(list(tmp_path.glob("*.rows"))) == 2  # files of those that ended are continued
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_killed_at_any_write_nothing_finished_is_lost(tmp_path, monkeypatch):
+    """A process that ends before its n-th write, sync or truncation, as a kill would end it."""
+    monkeypatch.setattr(module, "BATCHES", 2)
+    for operations in range(100):
+        folder = tmp_path / str(operations)
+        finished = tmp_path / f"finished-{operations}"
+        if child := os.fork():
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        else:
+            left = [operations]
+            sync = os.fsync
+
+            def counted(descriptor, left=left, sync=sync):
+                if not left[0]:
+                    os.ftruncate(descriptor, max(0, os.fstat(descriptor).st_size - 5))
+                    os._exit(KILLED)
+                left[0] -= 1
+                sync(descriptor)
+
+            os.fsync = counted
+            store = Store(folder, ABOUT)
+            for n in range(0, 12, 2):
+                store.append(*batch(n, n + 1))
+                if not store._waiting:  # it is on the disk
+                    finished.write_text(str(n + 2))
+            store.close()
+            os._exit(0)
+        assert code in (0, KILLED)
+        before = Store(folder, ABOUT)
+        count = int(finished.read_text()) if finished.exists() else 0
+        assert not before.missing(map(digest, range(count)))
+        stored(folder, *[[n] for n in range(12) if digest(n) not in before])
+        assert np.array_equal(gathered(Store(folder, ABOUT), range(12)), expected(range(12)))
+        if code == 0:
+            break
+    assert operations > 5
+
+
+def test_a_full_disk_loses_no_earlier_row(tmp_path, monkeypatch):
+    store = Store(tmp_path, ABOUT)
+    store.append(*batch(1))
+    store.flush()
+    store.append(*batch(2))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left")))
+        with pytest.raises(OSError, match="No space"):
+            store.flush()
+    store.close()  # there is room again
+    assert np.array_equal(gathered(Store(tmp_path, ABOUT), [1, 2]), expected([1, 2]))
+
+
+def test_a_store_where_nothing_can_be_written_is_read(tmp_path, monkeypatch):
+    stored(tmp_path, range(5))
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(module, "FileLock", None)  # a writer would need it
+    assert np.array_equal(gathered(Store(tmp_path, ABOUT), [4, 0]), expected([4, 0]))
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_digests_keep_their_zeros_at_the_end():
+    assert digest_array([digest(1), digest(256)]).dtype == DIGEST
+    assert digest_array([b"a" + bytes(15)]).tobytes() == b"a" + bytes(15)
