@@ -33,7 +33,7 @@ from paper_tables import formats, page
 from paper_tables.formats import Document
 from paper_tables.numbers import compare, published
 from paper_tables.places import TASKS, Score
-from paper_tables.plan import TABLES, PaperTable
+from paper_tables.plan import PaperTable, paper_tables
 from paper_tables.runs import Run, Settings
 
 from crl.basis import TextBasis, basis_label
@@ -57,7 +57,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add, official = parser.add_argument, Path("configs/official_bases")
-    tables = [*map(str, TABLES), "all"]
+    tables = [*map(str, range(1, 14)), "all"]
     add("--table", nargs="+", choices=tables, default=[], metavar="N", help="1 to 13, or all")
     add("--demo", action="store_true", help="the demo's drawn data and its VLM")
     add("--dry-run", action="store_true", help="print what would be run")
@@ -88,8 +88,9 @@ def reproduce(arguments: argparse.Namespace) -> int:
     """Run what the tables need and write them; -> the exit code."""
     names = ("data", "outputs", "official", "vlm", "demo", "quick")
     settings = Settings(*(getattr(arguments, name) for name in names))
-    numbers = TABLES if "all" in arguments.table else map(int, dict.fromkeys(arguments.table))
-    tables = {number: TABLES[number](settings) for number in numbers}
+    every = paper_tables(settings)
+    numbers = every if "all" in arguments.table else map(int, dict.fromkeys(arguments.table))
+    tables = {number: every[number] for number in numbers}
     if arguments.dry_run:
         return 2 if execute(tables, dry=True)["wrong"] else 0
     folder = settings.outputs / "tables"
@@ -122,19 +123,16 @@ def execute(tables: dict[int, PaperTable], dry: bool = False) -> Counter[str]:
         print(f"Table {number}. {table.title}")
         for row, runs in table.runs.items():
             for run in in_order(runs):
-                print(f"  {row:11} {run.name:50}", end=" ", flush=True)
+                print(f"  {row:11} {run.name:50}", end=" " if dry else "\n", flush=True)
                 if run in states:
                     print("as above")
                     continue
-                states[run] = run.do(dry)
-                new = run.reason and run.reason not in reasons
-                place = reasons.setdefault(run.reason, len(reasons) + 1) if run.reason else ""
-                print(
-                    states[run]
-                    + (f" [{place}]" if place else "")
-                    + (f": {run.reason}" if new else "")
-                )
-                if states[run] == "wrong" and not dry:
+                states[run] = state = run.do(dry)
+                if run.reason:
+                    new = "" if run.reason in reasons else f": {run.reason}"
+                    state += f" [{reasons.setdefault(run.reason, len(reasons) + 1)}]{new}"
+                print(state)
+                if states[run] == "wrong":
                     complain(run.reason)
     counts = Counter(states.values())
     print(f"{len(states)} runs: {', '.join(f'{n} {state}' for state, n in counts.items())}")
@@ -182,10 +180,8 @@ def row_of(score: Score, row: str, run: Run, table: PaperTable, settings: Settin
 
 def bases_in_use(settings: Settings) -> Table:
     """The text bases of all tables."""
-    tables = [table(settings) for table in TABLES.values()]
-    runs = [run for table in tables for runs in table.runs.values() for run in runs]
     rows = []
-    for file in dict.fromkeys(file for run in runs for file in run.bases.values()):
+    for file in dict.fromkeys(f for run in settings.runs.values() for f in run.bases.values()):
         basis = TextBasis.load(file)
         source = basis.provenance.get("model") or basis.provenance.get("repository", "-")
         rows.append([basis_label(file), str(len(basis.texts)), basis.vlm_prompt])
@@ -199,7 +195,9 @@ def about(rows: list[dict[str, Any]], settings: Settings) -> list[str]:
     abouts, configs = [row["about"] for row in rows], [row.get("config", {}) for row in rows]
     commits = [row.get("environment", {}) for row in rows]
     values = {
-        "VLM (fingerprint)": [f"{a['vlm']} ({a.get('vlm_fingerprint', '-')})" for a in abouts],
+        "VLM (fingerprint)": [
+            f"{a['vlm']} ({a['vlm_fingerprint']})" for a in abouts if "vlm_fingerprint" in a
+        ],
         "Text bases (digest)": [
             f"{a['basis']} ({a['texts']} texts, {a['basis_digest']})"
             for a in abouts
@@ -251,7 +249,7 @@ def show_runs(arguments: argparse.Namespace) -> int:
                 raise UserError(
                     f"{folder} is no run of {' or '.join(TASKS)}: outputs/<task>/<name>"
                 )
-            rows.setdefault(task, []).extend(read_rows(folder / "results.json"))
+            rows[task] = rows.get(task, []) + read_rows(folder / "results.json")
         except UserError as error:
             wrong = complain(str(error))
     parts = []

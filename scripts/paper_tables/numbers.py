@@ -95,7 +95,7 @@ def compare(
                     fixed=TRAINING if trained else FIXED,
                     std=numbers.get("std"),
                 )
-    return parts
+    return {part: rows for part, rows in parts.items() if rows}
 
 
 def _mean_by_seed(values: Sequence[Sequence[float]]) -> list[float]:

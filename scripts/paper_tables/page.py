@@ -82,7 +82,6 @@ def _task(name: str, rows: list[dict], figures: list[Path], outputs: Path) -> di
     return {
         "id": name,
         "title": task.title,
-        "about": task.about,
         "parts": [_cells(table._replace(title=""))],
         "notes": notes,
         "commands": list(dict.fromkeys(_command(name, row.get("config", {})) for row in rows)),

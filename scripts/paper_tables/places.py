@@ -58,20 +58,18 @@ def classification(rows: Rows) -> Iterator[Score]:
 
 
 def similarity(rows: Rows) -> Iterator[Score]:
-    """Table 3, its object tasks. `*` marks GeneCIS's training. Comparable are GeneCIS's two complete
-    tasks with CLIP ViT-B/16 and the paper's weight."""
+    """Table 3, its object tasks; `*` marks GeneCIS's training. Comparable are GeneCIS's two
+    complete object tasks with CLIP ViT-B/16 and the paper's weight."""
     for row in rows:
         about = row["about"]
-        label = about.get("label") or about["vlm"]
-        star, label = "*" * label.endswith("*"), label.removesuffix("*")
+        star, label = "*" * about["label"].endswith("*"), about["label"].removesuffix("*")
         vlm, method = "CLIP" if label == "clip-b16" else label, about["method"]
+        name = f"{vlm} {method}{star}"
         if method == "chance":
             name = method
         elif method == "combiner" and vlm == "CLIP":
             name = f"Combiner{star}"
-        elif method in ("image", "text", "image+text", "combiner"):
-            name = f"{vlm} {method}{star}"
-        else:
+        elif "texts" in about:
             name = _crl(vlm, method, star)
         whole = (about["data"], row["templates"], row["images"]) in TEMPLATES
         comparable = whole and vlm == "CLIP" and about.get("weight", 10) == 10
@@ -81,26 +79,26 @@ def similarity(rows: Rows) -> Iterator[Score]:
 
 
 def fashion(rows: Rows) -> Iterator[Score]:
-    """Table 4; `mean` is not among the columns. Comparable are results on ASEN's complete test split
-    of DeepFashion with the paper's tower: CLIP ViT-B/16, and for rivals the ResNet-50 of ASEN's
-    authors. The split is recognised by its attributes, their numbers of values, and its number of
-    images in thousands, because we know no more about it. Random is the exact expectation."""
+    """Table 4; `mean` is not among the columns. Comparable are results on ASEN's complete test
+    split of DeepFashion with the paper's tower: CLIP ViT-B/16, and for rivals the ResNet-50 of
+    ASEN's authors. The split is recognised by its attributes, their numbers of values, and its
+    number of images in thousands, because we know no more about it."""
     for row in rows:
         about = row["about"]
-        label, method = about.get("label") or about["vlm"], about["method"]
-        images = f"{row['images'] / 1000:.0f}k"
-        whole = (about["data"], row["values"]) == ("DeepFashion", OFFICIAL_VALUES)
-        vlm = "CLIP" if label == "clip-b16" else label
+        vlm, method = about["vlm"], about["method"]
+        shown = "CLIP" if vlm == "clip-b16" else vlm
         name = FASHION.get(method) or _crl("CLIP", method, " (no training)")
-        tower = "clip-b16" if name.startswith("CLIP") else "resnet50"
-        name = name.replace("CLIP", vlm)
-        if tower == "resnet50" != label and not method.startswith("random"):
-            name += f" ({vlm})"
-        official = whole and images == OFFICIAL_IMAGES["test"]
-        comparable = official and (label == tower or method.startswith("random"))
+        usual = vlm == ("clip-b16" if name.startswith("CLIP") else "resnet50")
+        if method.startswith("random"):  # the exact expectation, and one draw
+            usual = True
+        elif not name.startswith("CLIP") and not usual:
+            name += f" ({shown})"
+        data = about["data"], row["values"], f"{row['images'] / 1000:.0f}k"
+        official = data == ("DeepFashion", OFFICIAL_VALUES, OFFICIAL_IMAGES["test"])
         for attribute, value in row["scores"].items():
             if attribute not in ("mean", "overall"):
-                yield Score(name, attribute, [value], _basis(about), comparable)
+                name = name.replace("CLIP", shown)
+                yield Score(name, attribute, [value], _basis(about), official and usual)
 
 
 def _crl(vlm: str, method: str, mark: str = "") -> str:
@@ -121,14 +119,12 @@ class Task(NamedTuple):
     Attributes:
         package: its module `tables` has `table` and `notes`.
         paper: its table in configs/paper_tables.json.
-        places: rows -> scores.
     """
 
+    title: str
     package: str
     paper: str
     places: Callable[[Rows], Iterator[Score]]
-    title: str
-    about: str
 
     def table(self, rows: Rows) -> tuple[Table, list[str], list[Score]]:
         """Its table, notes, and scores.
@@ -149,35 +145,18 @@ class Task(NamedTuple):
 
 TASKS = {  # folder in outputs/
     "clustering": Task(
-        "classification_clustering",
-        "table2_clustering",
-        classification,
-        "Clustering",
-        "k-means on the universal embedding I and on R, in percent. The texts of a criterion group "
-        "the same images by that criterion (paper, Table 2).",
+        "Clustering", "classification_clustering", "table2_clustering", classification
     ),
     "few_shot": Task(
+        "Few-shot classification",
         "classification_clustering",
         "table1_few_shot_accuracy",
         classification,
-        "Few-shot classification",
-        "Logistic regression on I and on R from a few labelled images per class: accuracy in "
-        "percent (paper, Table 1).",
     ),
     "similarity_retrieval": Task(
-        "similarity_retrieval",
-        "table3_similarity_recall",
-        similarity,
-        "Similarity retrieval",
-        "Find the image that is like the reference, but for a condition: Recall@k in percent "
-        "(GeneCIS; paper, Table 3).",
+        "Similarity retrieval", "similarity_retrieval", "table3_similarity_recall", similarity
     ),
     "fashion_retrieval": Task(
-        "fashion_retrieval",
-        "table4_fashion_map",
-        fashion,
-        "Fashion retrieval",
-        "Find clothes of the same texture, fabric, shape, part or style: mean average precision "
-        "in percent (DeepFashion; paper, Table 4).",
+        "Fashion retrieval", "fashion_retrieval", "table4_fashion_map", fashion
     ),
 }

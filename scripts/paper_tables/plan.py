@@ -1,18 +1,30 @@
 """The paper's thirteen tables: what each shows, and the runs of the task scripts that it needs."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from crl.run.files import read_yaml, slug
 from paper_tables.runs import CONFIGS, Run, Settings, Texts, make, texts
+from similarity_retrieval.datasets import WEIGHTS
 
 VLMS = ["clip", "align", "metaclip", "blip2"]
 TOWER = ["clip-b16"]  # of GeneCIS and of fashion retrieval
 CRITERIA = {"clevr4": ["texture", "shape", "color", "count"], "cards": ["number", "suits"]}
 ATTRIBUTES = ["texture", "fabric", "shape", "part", "style"]
+DEMO_IMAGES, QUICK_IMAGES = 3000, 600  # as scripts/demo.sh draws
 NUMBERS = [10, 20, 50, 100, 200, 300, 400, 500]  # of texts
 BEYOND = {"representation": ["paper", "posterior"]}  # the second is beyond the paper
+# Rows of ablations: the end of the names of their lists. Those of Tables 1 and 2 have none.
+LLMS = {"GPT-4o": "", "Deepseek-v3": "deepseek", "Gemini 2.5": "gemini", "Claude 4": "claude"}
+TEMPERATURES = {"0": "temperature0", "0.5": "temperature0.5", "1": "", "1.5": "temperature1.5"}
+LLM_PROMPTS = {"1": "", **{row: f"llm_prompt{row}" for row in "2345"}}
+VLM_PROMPTS: dict[str, dict[str, str]] = {
+    "1": {},  # that of each basis
+    "2": {"vlm_prompt": "a photo with the {criterion} of {text}"},
+    "3": {"vlm_prompt": "itap with the {criterion} of {text}"},
+    "4": {"vlm_prompt": "art with the {criterion} of {text}"},
+    "5": {"vlm_prompt": "a cartoon with the {criterion} of {text}"},
+}
 
 
 class PaperTable(NamedTuple):
@@ -34,110 +46,85 @@ class PaperTable(NamedTuple):
     method: str = "CLIP+CRL"
 
 
-def table_1(s: Settings) -> PaperTable:
-    title = "Few-shot classification, accuracy in percent, with 1, 5 and 10 images per class"
-    runs = labelled(s, "few_shot", VLMS, **BEYOND)
-    return PaperTable(title, "table1_few_shot_accuracy", {"": runs})
+def paper_tables(s: Settings) -> dict[int, PaperTable]:
+    """The tables by their numbers."""
+    both_balances = {**BEYOND, "balance": ["paper", "standard"]}
+    by_number, vlms = {"varied": "number of texts"}, s.vlms(TOWER)
+    return {
+        1: PaperTable(
+            "Few-shot classification, accuracy in percent, with 1, 5 and 10 images per class",
+            "table1_few_shot_accuracy",
+            {"": labelled(s, "few_shot", VLMS, **BEYOND)},
+        ),
+        2: PaperTable(
+            "Clustering, NMI, ACC and ARI in percent",
+            "table2_clustering",
+            {"": labelled(s, "clustering", VLMS, **BEYOND)},
+            quoted=("CC", "SCAN", "Multi-Map"),
+        ),
+        3: PaperTable(
+            "Similarity retrieval (GeneCIS), Recall@1, 2 and 3 in percent",
+            "table3_similarity_recall",
+            {"": genecis(s, **both_balances) + genecis(s, trained=True, **both_balances)},
+            quoted=("Pic2Word", "SEARLE", "LinCIR", "CIG"),
+        ),
+        4: PaperTable(
+            "Fashion retrieval (DeepFashion), mAP in percent",
+            "table4_fashion_map",
+            {
+                "": [
+                    fashion(s, vlm, training, **BEYOND)
+                    for vlm in vlms
+                    for training in (None, heads(s, vlm), backbone(s, vlm), *rivals(s))
+                ]
+            },
+            quoted=("ASEN++", "RPF"),
+            trained=("Triplet", "CSN", "ASEN", "CLIP+CRL"),
+        ),
+        5: PaperTable(
+            "Few-shot classification by number of texts",
+            "table5_few_shot_by_number_of_texts",
+            {str(n): labelled(s, "few_shot", number=n, lists="long") for n in NUMBERS},
+            **by_number,
+        ),
+        6: PaperTable(
+            "Clustering by number of texts",
+            "table6_clustering_by_number_of_texts",
+            {str(n): labelled(s, "clustering", number=n, lists="long") for n in NUMBERS},
+            **by_number,
+        ),
+        7: PaperTable(
+            "Similarity retrieval by number of texts, after GeneCIS's training",
+            "table7_similarity_by_number_of_texts",
+            {str(n): genecis(s, trained=True, number=n) for n in NUMBERS},
+            **by_number,
+            method="CLIP+CRL*",  # the paper's numbers are near those of this row of Table 3
+        ),
+        8: PaperTable("The text bases of these tables (the paper's holds no scores)", "", {}),
+        9: PaperTable(
+            "Fashion retrieval by number of texts, both stages trained",
+            "table9_fashion_by_number_of_texts",
+            {
+                str(n): [fashion(s, vlm, backbone(s, vlm, n), n) for vlm in vlms]
+                for n in ([10, 50, 200, 500] if s.demo else NUMBERS)  # two trainings each
+            },
+            **by_number,
+            trained=("CLIP+CRL",),
+        ),
+        10: by_lists(s, "LLM", "table10_llm", LLMS),
+        11: by_lists(s, "temperature of the LLM", "table11_temperature", TEMPERATURES),
+        12: by_lists(s, "LLM prompt", "table12_llm_prompt", LLM_PROMPTS),
+        13: PaperTable(
+            "Clustering and few-shot classification by VLM prompt",
+            "table13_vlm_prompt",
+            {row: both(s, **prompt) for row, prompt in VLM_PROMPTS.items()},
+            varied="VLM prompt",
+        ),
+    }
 
 
-def table_2(s: Settings) -> PaperTable:
-    title = "Clustering, NMI, ACC and ARI in percent"
-    runs = labelled(s, "clustering", VLMS, **BEYOND)
-    return PaperTable(title, "table2_clustering", {"": runs}, quoted=("CC", "SCAN", "Multi-Map"))
-
-
-def table_3(s: Settings) -> PaperTable:
-    title = "Similarity retrieval (GeneCIS), Recall@1, 2 and 3 in percent"
-    keys = {**BEYOND, "balance": ["paper", "standard"]}
-    runs = ([] if s.demo else genecis(s, **keys)) + genecis(s, trained=True, **keys)
-    quoted = ("Pic2Word", "SEARLE", "LinCIR", "CIG")
-    return PaperTable(title, "table3_similarity_recall", {"": runs}, quoted)
-
-
-def table_4(s: Settings) -> PaperTable:
-    runs = []
-    for vlm in s.vlms(TOWER):
-        for training in (None, heads(s, vlm), backbone(s, vlm), *rivals(s)):
-            runs.append(fashion(s, vlm, training, **BEYOND))
-    return PaperTable(
-        "Fashion retrieval (DeepFashion), mAP in percent",
-        "table4_fashion_map",
-        {"": runs},
-        quoted=("ASEN++", "RPF"),
-        trained=("Triplet", "CSN", "ASEN", "CLIP+CRL"),
-    )
-
-
-def table_5(s: Settings) -> PaperTable:
-    title, varied = "Few-shot classification by number of texts", "number of texts"
-    rows = {str(n): labelled(s, "few_shot", number=n, lists="long") for n in NUMBERS}
-    return PaperTable(title, "table5_few_shot_by_number_of_texts", rows, varied=varied)
-
-
-def table_6(s: Settings) -> PaperTable:
-    title, varied = "Clustering by number of texts", "number of texts"
-    rows = {str(n): labelled(s, "clustering", number=n, lists="long") for n in NUMBERS}
-    return PaperTable(title, "table6_clustering_by_number_of_texts", rows, varied=varied)
-
-
-def table_7(s: Settings) -> PaperTable:
-    return PaperTable(
-        "Similarity retrieval by number of texts, after GeneCIS's training",
-        "table7_similarity_by_number_of_texts",
-        {str(n): genecis(s, trained=True, number=n) for n in NUMBERS},
-        varied="number of texts",
-        method="CLIP+CRL*",  # the paper's numbers are near those of this row of Table 3
-    )
-
-
-def table_8(s: Settings) -> PaperTable:
-    return PaperTable("The text bases of these tables (the paper's holds no scores)", "", {})
-
-
-def table_9(s: Settings) -> PaperTable:
-    numbers = [10, 50, 200, 500] if s.demo else NUMBERS  # each takes two trainings
-    vlms = s.vlms(TOWER)
-    return PaperTable(
-        "Fashion retrieval by number of texts, both stages trained",
-        "table9_fashion_by_number_of_texts",
-        {str(n): [fashion(s, v, backbone(s, v, n), n) for v in vlms] for n in numbers},
-        varied="number of texts",
-        trained=("CLIP+CRL",),
-    )
-
-
-def table_10(s: Settings) -> PaperTable:
-    llms = {"GPT-4o": "", "Deepseek-v3": "deepseek", "Gemini 2.5": "gemini", "Claude 4": "claude"}
-    return by_lists(s, "table10_llm", "LLM", llms)
-
-
-def table_11(s: Settings) -> PaperTable:
-    lists = {t: "" if t == "1" else f"temperature{t}" for t in ("0", "0.5", "1", "1.5")}
-    return by_lists(s, "table11_temperature", "temperature of the LLM", lists)
-
-
-def table_12(s: Settings) -> PaperTable:
-    lists = {number: "" if number == "1" else f"llm_prompt{number}" for number in "12345"}
-    return by_lists(s, "table12_llm_prompt", "LLM prompt", lists)
-
-
-def table_13(s: Settings) -> PaperTable:
-    title, rows = "Clustering and few-shot classification by VLM prompt", {"1": both(s)}
-    for number, kind in {"2": "a photo", "3": "itap", "4": "art", "5": "a cartoon"}.items():
-        rows[number] = both(s, vlm_prompt=f"{kind} with the {{criterion}} of {{text}}")
-    return PaperTable(title, "table13_vlm_prompt", rows, varied="VLM prompt")
-
-
-TABLES: dict[int, Callable[[Settings], PaperTable]] = {
-    int(name.removeprefix("table_")): function
-    for name, function in list(globals().items())
-    if name.startswith("table_")
-}
-
-
-def by_lists(s: Settings, paper: str, varied: str, lists: dict[str, str]) -> PaperTable:
-    """A table about other lists of the authors; row: the end of their names. The rows that end in
-    nothing have the lists of Tables 1 and 2."""
+def by_lists(s: Settings, varied: str, paper: str, lists: dict[str, str]) -> PaperTable:
+    """A table about other lists of the authors; `lists`: row: the end of their names."""
     rows = {row: both(s, lists=end, only_authors=True) for row, end in lists.items()}
     title = f"Clustering and few-shot classification by {varied}, mean of all settings"
     return PaperTable(title, paper, rows, varied=varied)
@@ -167,7 +154,7 @@ def labelled(
     """
     keys |= {"root": s.data, "ablation": not vlms}
     if s.demo:
-        keys["images"] = 600 if s.quick else 3000  # as scripts/demo.sh draws
+        keys["images"] = QUICK_IMAGES if s.quick else DEMO_IMAGES
     if s.demo and not vlms:
         keys |= {"seeds": 5, "representation": "paper"}
     runs = []
@@ -184,16 +171,14 @@ def genecis(
     s: Settings, trained: bool = False, number: int | None = None, **keys: Any
 ) -> list[Run]:
     """evaluate.py on GeneCIS's object tasks: the paper's CLIP; or `trained`, with the weights that
-    GeneCIS published (* in the paper), in the demo with a Combiner that is trained before."""
+    GeneCIS published (* in the paper). In the demo a Combiner is trained before."""
     root = s.data / "genecis"
     keys |= {"root": root, "ablation": bool(number)}
-    if trained and s.demo:
+    if s.demo:
         keys["before"] = demo_combiner(s)
         keys["trained"] = [keys["before"][-1].folder]
     elif trained:
-        vlm, combiner = root / "vitb16_backbone.pt", root / "vitb16_combiner_head.pt"
-        keys |= {"needs": (vlm, combiner), "finetuned_combiner": combiner}
-        keys["finetuned"] = f"open_clip:ViT-B-16-quickgelu/{vlm}"
+        keys |= {"trained": [root], "needs": [root / name for name in WEIGHTS]}
     if s.demo and number:
         keys |= {"representation": "paper", "balance": "paper"}
     ours = {"focus_object": "genecis_scene", "change_object": "genecis_scene"}
@@ -205,10 +190,10 @@ def demo_combiner(s: Settings) -> list[Run]:
     """Triplets from drawn captions, and a Combiner from the triplets."""
     coco = s.data / "genecis" / "coco"
     graphs = coco / "annotations" / "relations_train2017.jsonl"
-    mine = make(s, "triplets", "demo/mine.yaml", graphs=graphs, needs=(graphs,))
-    keys = {"triplets": mine.folder / "triplets.jsonl", "images": coco}
-    needs = (coco / "train2017",)
-    return [mine, make(s, "combiner", "demo/combiner.yaml", needs=needs, **keys)]
+    mine = make(s, "triplets", "demo/mine.yaml", graphs=graphs, needs=[graphs])
+    keys: dict[str, Any] = {"triplets": mine.folder / "triplets.jsonl", "images": coco}
+    keys["needs"] = [coco / "train2017"]
+    return [mine, make(s, "combiner", "demo/combiner.yaml", **keys)]
 
 
 def fashion(
@@ -225,7 +210,7 @@ def fashion(
 
 
 def heads(s: Settings, vlm: str, number: int | None = None) -> Run:
-    """CRL's training, stage 1. With other texts or VLMs it has another name: deepfashion-texts10."""
+    """CRL's training, stage 1. With other texts or VLMs it has another name."""
     bases, file = clothes_texts(s, number), config(s, "deepfashion_mlp", "garments_mlp")
     parts = [read_yaml(CONFIGS / file)["name"], "official" if "bases" in bases.keys else ""]
     parts += [slug(vlm) if vlm not in ("", *TOWER) else "", f"texts{number}" if number else ""]

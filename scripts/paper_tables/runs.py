@@ -1,15 +1,17 @@
 """A run: a task script with a configuration, what it lacks, and the rows that it gave."""
 
+from crl.run.command import advice, one_line
+
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from crl.basis import TextBasis, basis_label
-from crl.run.command import advice, one_line
 from crl.run.config import as_yaml, load_config
 from crl.run.errors import Missing
 from crl.run.files import read_yaml
@@ -29,8 +31,8 @@ SCRIPTS = {  # folder in outputs/: module and function
     "fashion_retrieval": "fashion_retrieval.evaluate:evaluate",
 }
 QUICK = {  # what --quick replaces: this is no protocol of the paper, so there are no verdicts
-    "few_shot": {"seeds": 3},
-    "clustering": {"seeds": 3},
+    "few_shot": {"seeds": 3, "figures": False},
+    "clustering": {"seeds": 3, "figures": False},
     "combiner": {"epochs": 1},
     "fashion_mlp": {"epochs": 1},
     "fashion_backbone": {"epochs": 1, "triplets": 480},
@@ -44,7 +46,7 @@ OF_TEXTS = {"bases", "texts", "vlm_prompt", "null_space", "null_space_size", "sh
 
 
 def script_of(task: str) -> tuple[str, Callable, type]:
-    """Script, function and class of the configuration; imported only now, since it takes seconds."""
+    """Script, function, and class of its configuration."""
     module, _, name = SCRIPTS[task].partition(":")
     function = getattr(import_module(module), name)
     return module.replace(".", "/") + ".py", function, get_type_hints(function)["config"]
@@ -79,7 +81,7 @@ class Run:
 
     Attributes:
         task: its folder in outputs/.
-        bases: criterion: name or file of its text basis.
+        bases: criterion: name or file of its text basis; none if they are lacking.
         before: the runs that it needs.
         lacking: why it cannot be run; partly: why not all of it can.
         rows: its results, once it has run; reason: why there are none.
@@ -157,7 +159,7 @@ class Run:
     def kept(self) -> list[dict[str, Any]]:
         """The rows that these settings left in its folder, maybe on another machine."""
         file = self.folder / "results.json"
-        rows = read_rows(file) if self.measures and file.exists() else []
+        rows = read_rows(file) if self.measures and self.bases and file.exists() else []
         return [row for row in rows if self._would_make(row)]
 
     def _would_make(self, row: dict[str, Any]) -> bool:
@@ -209,14 +211,20 @@ def texts(
     bases = {c: str(settings.official / f"{name}{end}.yaml") for c, name in ours.items()}
     official = all(Path(file).exists() for file in bases.values())
     if only_authors and not official:
-        return Texts(lacking=f"the authors' lists are not in {settings.official}; {IMPORT}")
+        lacking = f"the authors' lists are not in {settings.official}; {IMPORT}"
+        return Texts(keys={"bases": bases}, lacking=lacking)
     bases = bases if official else ours
-    length = {name: len(TextBasis.load(name).texts) for name in bases.values()} if number else {}
+    length = {name: texts_in(name) for name in bases.values()} if number else {}
     short = [f"{basis_label(name)} has {n} texts" for name, n in length.items() if n < number]
     partly = f"{' and '.join(short)}, not {number}" if short else ""
     bases = {c: name for c, name in bases.items() if not number or length[name] >= number}
     keys = ({"bases": bases} if official else {}) | ({"texts": number} if number else {})
     return Texts(bases, keys, partly=partly)
+
+
+@cache
+def texts_in(basis: str) -> int:
+    return len(TextBasis.load(basis).texts)
 
 
 def make(
@@ -226,7 +234,7 @@ def make(
     texts: Texts = NO_TEXTS,
     vlm: str = "",
     before: list[Run] | None = None,
-    needs: tuple[Path, ...] = (),
+    needs: Sequence[Path] = (),
     ablation: bool = False,
     **keys: Any,
 ) -> Run:
@@ -245,17 +253,17 @@ def make(
     keys |= QUICK.get(task, {}) if settings.quick else {}
     keys = json.loads(json.dumps(keys, default=str))  # paths as texts
     overrides = [f"{key}={as_yaml(value)}" for key, value in keys.items()]
+    # A run with `criteria` can do without a basis that is too short.
+    no_texts = "" if "criteria" in keys else texts.lacking or texts.partly
     lacking = [f"{path} is not there" for path in needs if not path.exists()]
-    if "criteria" not in keys:  # it cannot do without a basis that is too short
-        lacking += filter(None, [texts.lacking, texts.partly])
     run = Run(
         task=task,
         command=shlex.join(["python", script, "--config", f"configs/{config}", *overrides]),
         config=load_config(kind, ["--config", str(file), *overrides], ""),
         vlm=vlm,
-        bases=texts.bases,
+        bases={} if no_texts else texts.bases,
         before=before or [],
-        lacking="; ".join(lacking),
+        lacking="; ".join(filter(None, [*lacking, no_texts])),
         partly=texts.partly,
     )
     return settings.runs.setdefault((run.command, run.lacking), run)
