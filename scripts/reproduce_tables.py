@@ -24,7 +24,6 @@ from crl.run.command import command, one_line
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -110,30 +109,24 @@ def reproduce(arguments: argparse.Namespace) -> int:
     return 1 if counts["differs"] or missed else 0
 
 
-def in_order(runs: Iterable[Run]) -> list[Run]:
-    """Each run once, after those that it needs."""
-    return list(dict.fromkeys(one for run in runs for one in [*run.before, run]))
-
-
 def execute(tables: dict[int, PaperTable], dry: bool = False) -> Counter[str]:
     """Do all runs, or if `dry` say what would be done; -> how many have which state."""
     states: dict[Run, str] = {}
     reasons: dict[str, int] = {}  # why something cannot be run: its number
     for number, table in tables.items():
         print(f"Table {number}. {table.title}")
-        for row, runs in table.runs.items():
-            for run in in_order(runs):
-                print(f"  {row:11} {run.name:50}", end=" " if dry else "\n", flush=True)
-                if run in states:
-                    print("as above")
-                    continue
-                states[run] = state = run.do(dry)
-                if run.reason:
-                    new = "" if run.reason in reasons else f": {run.reason}"
-                    state += f" [{reasons.setdefault(run.reason, len(reasons) + 1)}]{new}"
-                print(state)
-                if states[run] == "wrong":
-                    complain(run.reason)
+        for row, run in table.in_order:
+            print(f"  {row:11} {run.name:50}", end=" " if dry else "\n", flush=True)
+            if run in states:
+                print("as above")
+                continue
+            states[run] = state = run.do(dry)
+            if run.reason:
+                new = "" if run.reason in reasons else f": {run.reason}"
+                state += f" [{reasons.setdefault(run.reason, len(reasons) + 1)}]{new}"
+            print(state)
+            if states[run] == "wrong":
+                complain(run.reason)
     counts = Counter(states.values())
     print(f"{len(states)} runs: {', '.join(f'{n} {state}' for state, n in counts.items())}")
     if counts["lacks"]:
@@ -160,7 +153,7 @@ def make(number: int, table: PaperTable, settings: Settings) -> Document:
                 if name := row_of(score, row, run, table, settings):
                     placed.append((name, run.task, score))
     document.parts = compare(table, paper, placed, settings.demo, settings.quick)
-    every = in_order(run for runs in table.runs.values() for run in runs)
+    every = list(dict.fromkeys(run for _, run in table.in_order))
     document.about = about([row for run in every for row in run.rows], settings)
     document.about += [f"Not run: {why} ({', '.join(names)})" for why, names in not_run.items()]
     document.commands = [run.command for run in every]

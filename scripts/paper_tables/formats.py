@@ -1,10 +1,10 @@
 """A table of the paper as Markdown, CSV, LaTeX, and the figure of an ablation."""
 
-import csv
-import io
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
 import matplotlib
 
@@ -103,22 +103,22 @@ def write(document: Document, folder: Path) -> None:
     comment = [f"% {line}" for line in [*notes, *document.about]]
     tables = [t._replace(title=f"{heading}: {t.title}").latex() for t in document.tables]
     write_text(stem.with_suffix(".tex"), "\n".join([*comment, *tables]) + "\n")
-    write_text(stem.with_suffix(".csv"), _csv(document))
+    write_text(stem.with_suffix(".csv"), _csv(document).csv() + "\n")
 
 
-def _csv(document: Document) -> str:
+def _csv(document: Document) -> Table:
     """A line for each number, with all that is known of it."""
-    if document.texts:
-        return document.texts.csv() + "\n"
-    stream = io.StringIO()
-    lines = csv.writer(stream, lineterminator="\n")
-    lines.writerow(["table", "part", "row", "column", *Number._fields])
-    for part, rows in document.parts.items():
-        for row, numbers in rows.items():
-            for column, number in numbers.items():
-                values = [f"{v:.4f}" if isinstance(v, float) else v for v in number]
-                lines.writerow([document.number, part, row, column, *values])
-    return stream.getvalue()
+    lines = [
+        [str(document.number), part, row, column, *map(_plain, number)]
+        for part, rows in document.parts.items()
+        for row, numbers in rows.items()
+        for column, number in numbers.items()
+    ]
+    return document.texts or Table("", ["table", "part", "row", "column", *Number._fields], lines)
+
+
+def _plain(value: object) -> str:
+    return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def draw(document: Document, file: Path) -> None:
@@ -127,26 +127,20 @@ def draw(document: Document, file: Path) -> None:
     parts = document.parts
     figure, axes = plt.subplots(1, len(parts), figsize=(5.2 * len(parts), 3.8), squeeze=False)
     for axis, (part, rows) in zip(axes[0], parts.items(), strict=True):
-        lines: dict[str, list[list[Number]]] = {}  # criterion: its numbers in each row
-        for row in rows.values():
-            for criterion in dict.fromkeys(column.partition("/")[0] for column in row):
-                of_row = [n for column, n in row.items() if column.partition("/")[0] == criterion]
-                lines.setdefault(criterion, []).append(of_row)
-        for criterion, numbers in lines.items():
-            drawn = [
-                i for i, of_row in enumerate(numbers) if all(n.ours is not None for n in of_row)
-            ]
-            height = [sum(n.ours for n in numbers[i]) / len(numbers[i]) for i in drawn]
-            style = {"linewidth": 1}
+        columns = list(next(iter(rows.values())))
+        for criterion in dict.fromkeys(column.partition("/")[0] for column in columns):
+            names = [column for column in columns if column.partition("/")[0] == criterion]
+            ours = [[row[name].ours for name in names] for row in rows.values()]
+            drawn = [place for place, values in enumerate(ours) if None not in values]
+            style: dict[str, Any] = {"linewidth": 1}
             if criterion == "mean":
-                style = {
-                    "color": "black",
-                    "linewidth": 2,
-                    "yerr": [numbers[i][0].std or 0 for i in drawn],
-                }
-                paper = [of_row[0].paper for of_row in numbers]
-                if None not in paper:
+                numbers = [row["mean"] for row in rows.values()]
+                spread = [numbers[place].std or 0 for place in drawn]
+                style = {"linewidth": 2, "color": "black", "yerr": spread}
+                if all(number.paper is not None for number in numbers):
+                    paper = [number.paper for number in numbers]
                     axis.plot(paper, "k--", label="mean, paper")
+            height = [fmean(ours[place]) for place in drawn]
             axis.errorbar(drawn, height, marker="o", label=criterion, **style)
         axis.set_xticks(range(len(rows)), list(rows))
         axis.set(xlabel=document.varied, ylabel="percent", title=part.replace("_", " "))

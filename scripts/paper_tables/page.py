@@ -44,7 +44,7 @@ def write(outputs: Path) -> tuple[Path, list[str]]:
             problems.append(str(error))
             return []
 
-    files = (outputs / "tables").glob("table*.md")
+    files = sorted(outputs.glob("tables/table*.md"))
     tables = [table for file in files for table in readable(_table, file, outputs)]
     tables.sort(key=lambda table: table["number"])
     tasks = []
@@ -59,12 +59,11 @@ def write(outputs: Path) -> tuple[Path, list[str]]:
         for file in sorted(outputs.glob("explore/*/report.html"))
     ]
     pages = Environment(loader=FileSystemLoader([WEB, BASE]), autoescape=True, trim_blocks=True)
+    pages.globals["number"] = _number
     pages.globals["asset"] = lambda name: Markup(pages.loader.get_source(pages, name)[0])
     page = pages.get_template("results.html").render(
         title="Conditional representations: results",
-        idea=_picture(
-            IDEA, "The same pictures under three criteria; every number is an entry of R"
-        ),
+        idea=_picture(IDEA, "The same pictures under three criteria; numbers are entries of R"),
         demo=any("demo" in task["vlms"] for task in tasks),
         tasks=tasks,
         tables=tables,
@@ -82,7 +81,7 @@ def _task(name: str, rows: list[dict], figures: list[Path], outputs: Path) -> di
     return {
         "id": name,
         "title": task.title,
-        "parts": [_cells(table._replace(title=""))],
+        "parts": [table._replace(title="")],
         "notes": notes,
         "commands": list(dict.fromkeys(_command(name, row.get("config", {})) for row in rows)),
         "figures": [_picture(file, _caption(file), outputs) for file in figures],
@@ -108,9 +107,9 @@ def _table(file: Path, outputs: Path) -> dict[str, Any]:
     try:
         heading, *blocks = file.read_text(encoding="utf-8").strip().split("\n\n")
         number, _, title = heading.removeprefix("# Table ").partition(". ")
-        *blocks, about, commands = blocks
+        *blocks, bullets, commands = blocks
         parts = [_part(*pair) for pair in pairwise(blocks) if pair[1].startswith("|")]
-        *about, verdicts = about.removeprefix("- ").split("\n- ")
+        *about, verdicts = bullets.removeprefix("- ").split("\n- ")
         section = {"number": int(number), "title": title, "verdicts": verdicts}
     except (ValueError, LookupError) as error:
         raise UserError(f"{file} is damaged; remove it and make the table again") from error
@@ -126,40 +125,22 @@ def _table(file: Path, outputs: Path) -> dict[str, Any]:
     }
 
 
-def _part(title: str, table: str) -> dict[str, Any]:
-    """A table in Markdown."""
+def _part(title: str, table: str) -> Table:
+    """A table from Markdown."""
     header, _, *rows = [
         [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
         for line in table.splitlines()
     ]
     left = len(header) if title == "**Text bases**" else 1
-    return _cells(Table(title.strip("*"), header, rows, left))
+    return Table(title.strip("*"), header, rows, left)
 
 
-def _cells(table: Table) -> dict[str, Any]:
-    """A table as the page shows it: of `88.67 / 88.40 (-0.27) ✓`, the paper's number is below."""
-
-    def cell(text: str) -> dict[str, Any]:
-        paper, _, ours = text.rpartition(" / ")
-        number = re.match(r"-?\d+(\.\d+)?", ours)
-        kind = {"✓": "reproduced", "≠": "differs", "n": "missing"}.get(
-            ours[-1:] if number else "n", ""
-        )
-        return {
-            "text": ours,
-            "small": paper and f"paper {paper}",
-            "kind": kind,
-            "value": number[0] if number else "",
-        }
-
-    rows = [
-        [
-            *({"text": name, "value": name} for name in row[: table.left]),
-            *map(cell, row[table.left :]),
-        ]
-        for row in table.rows
-    ]
-    return {"title": table.title, "header": table.header, "rows": rows, "left": table.left}
+def _number(text: str) -> dict[str, str]:
+    """`88.67 / 88.40 (-0.27) ✓`: the paper's number stands below ours, which sorts the column."""
+    paper, _, ours = text.rpartition(" / ")
+    value = re.match(r"-?\d+(\.\d+)?", ours)
+    kind = {"✓": "reproduced", "≠": "differs"}.get(ours[-1:], "" if value else "missing")
+    return {"text": ours, "paper": paper, "kind": kind, "value": value[0] if value else ""}
 
 
 def _picture(file: Path, about: str, outputs: Path | None = None) -> dict[str, Any]:

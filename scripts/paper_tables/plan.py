@@ -13,7 +13,9 @@ CRITERIA = {"clevr4": ["texture", "shape", "color", "count"], "cards": ["number"
 ATTRIBUTES = ["texture", "fabric", "shape", "part", "style"]
 DEMO_IMAGES, QUICK_IMAGES = 3000, 600  # as scripts/demo.sh draws
 NUMBERS = [10, 20, 50, 100, 200, 300, 400, 500]  # of texts
-BEYOND = {"representation": ["paper", "posterior"]}  # the second is beyond the paper
+BEYOND: dict[str, Any] = {
+    "representation": ["paper", "posterior"]
+}  # the second is beyond the paper
 # Rows of ablations: the end of the names of their lists. Those of Tables 1 and 2 have none.
 LLMS = {"GPT-4o": "", "Deepseek-v3": "deepseek", "Gemini 2.5": "gemini", "Claude 4": "claude"}
 TEMPERATURES = {"0": "temperature0", "0.5": "temperature0.5", "1": "", "1.5": "temperature1.5"}
@@ -45,11 +47,18 @@ class PaperTable(NamedTuple):
     varied: str = ""
     method: str = "CLIP+CRL"
 
+    @property
+    def in_order(self) -> list[tuple[str, Run]]:
+        """Each run with its row, after those that it needs."""
+        pairs = [(row, run) for row, runs in self.runs.items() for run in runs]
+        return list(dict.fromkeys((row, one) for row, run in pairs for one in [*run.before, run]))
+
 
 def paper_tables(s: Settings) -> dict[int, PaperTable]:
     """The tables by their numbers."""
-    both_balances = {**BEYOND, "balance": ["paper", "standard"]}
-    by_number, vlms = {"varied": "number of texts"}, s.vlms(TOWER)
+    both_balances: dict[str, Any] = {**BEYOND, "balance": ["paper", "standard"]}
+    by_number: dict[str, Any] = {"varied": "number of texts"}
+    vlms = s.vlms(TOWER)
     return {
         1: PaperTable(
             "Few-shot classification, accuracy in percent, with 1, 5 and 10 images per class",
@@ -161,9 +170,9 @@ def labelled(
     for data, criteria in CRITERIA.items():
         ours = {criterion: f"{data}_{criterion}" for criterion in criteria}
         bases = texts(s, ours, number, lists, only_authors)
-        some = {"criteria": list(bases.bases)} if bases.bases and bases.partly else {}
+        long = {"criteria": list(bases.bases)} if bases.bases and bases.partly else {}
         for vlm in s.vlms(vlms or ["clip"]):
-            runs.append(make(s, task, config(s, data, data), bases, vlm, **keys, **some))
+            runs.append(make(s, task, config(s, data, data), bases, vlm, **(keys | long)))
     return runs
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from crl.basis import TextBasis, basis_label
-from crl.run.config import as_yaml, load_config
+from crl.run.config import Config, as_yaml, load_config
 from crl.run.errors import Missing
 from crl.run.files import read_yaml
 from crl.run.results import read_rows
@@ -45,7 +45,7 @@ NO_SETTINGS = {  # keys that change no row, or only say how many rows there are
 OF_TEXTS = {"bases", "texts", "vlm_prompt", "null_space", "null_space_size", "sharpness"}
 
 
-def script_of(task: str) -> tuple[str, Callable, type]:
+def script_of(task: str) -> tuple[str, Callable, type[Config]]:
     """Script, function, and class of its configuration."""
     module, _, name = SCRIPTS[task].partition(":")
     function = getattr(import_module(module), name)
