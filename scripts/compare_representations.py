@@ -212,11 +212,11 @@ def robustness(bases: Bases, seeds: int, images: int) -> str:
             about = {"data": data, "root": root, "criteria": [criterion], "vlm": ["demo"]}
             about |= {"bases": {criterion: name}, "seeds": seeds, "images": images}
             about |= {"outputs": root / "outputs", "name": title.replace(" ", "-")}
-            for keys in [
-                {"representation": ["paper", "posterior"]},
-                {"representation": ["posterior"], "sharpness": 0.7},
-                *([{"representation": ["posterior"], "null_space": null_space}] if others else []),
-            ]:
+            tried: list[dict[str, Any]] = [{"representation": ["paper", "posterior"]}]
+            tried.append({"representation": ["posterior"], "sharpness": 0.7})
+            if others:
+                tried.append({"representation": ["posterior"], "null_space": null_space})
+            for keys in tried:
                 config = ClassificationConfig.model_validate({**about, **keys, "figures": False})
                 for row in clustering.evaluate(config).rows:
                     method = re.sub(r" of \d+", "", row["about"]["method"])
@@ -277,10 +277,10 @@ def main(argv: list[str]) -> None:
     kinds: dict[str, list[Cell]] = {}
     for bases in sets:
         cells = measure(arguments.root, bases, arguments.seeds, arguments.shots, arguments.out)
-        kind = kinds.setdefault(bases.name.partition("_")[0], [])
-        kind += [cell for cell in cells if cell not in kind]  # some lists are in several sets
-    for kind, of_kind in kinds.items():
-        print(table(of_kind, f"{kind} bases, percent"), end="\n\n")
+        of_kind = kinds.setdefault(bases.name.partition("_")[0], [])
+        of_kind += [cell for cell in cells if cell not in of_kind]  # some lists are in several sets
+    for kind, cells in kinds.items():
+        print(table(cells, f"{kind} bases, percent"), end="\n\n")
     print(chosen(kinds), end="\n\n")
     if arguments.robustness:
         for bases in sets[:2]:
