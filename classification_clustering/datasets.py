@@ -166,7 +166,7 @@ def _check_criterion(criterion: str, known: dict) -> None:
 def _missing(name: str, root: Path, page: str, tree: str) -> Missing:
     return Missing(
         f"{name} is not in {root.resolve()}; get it from {page} and unpack it to "
-        f"{root}/{tree}, or set root=; a drawn stand-in comes from scripts/make_demo_data.py"
+        f"{root}/{tree}, or set root=; a drawn stand-in comes from scripts/demo/make_data.py"
     )
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ PACKAGE = Path(__file__).resolve().parent
 PLACES = (PACKAGE / "bases", PACKAGE.parent / "configs" / "bases")
 BASES = next(folder for folder in PLACES if folder.is_dir())
 
-NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+NO_TEXT = {"Cc", "Cs", "Zl", "Zp"}  # Unicode categories: control characters, line breaks, ...
+WORDS = "zero one two three four five six seven eight nine ten".split()
+NUMBERS = {str(number): word for number, word in enumerate(WORDS)}
 
 
 class TextBasis(BaseModel):
@@ -26,9 +29,8 @@ class TextBasis(BaseModel):
     Attributes:
         criterion: what the texts describe, e.g. `color`.
         vlm_prompt: template with `{text}`, e.g. `objects with the color of {text}` (Table 13).
+        allow_repeats: the same text may occur twice, as in some lists of the paper's authors.
         texts: K texts, in order; distinct after folding case and white space.
-        allow_repeats: the same text may occur twice. Some of the paper's lists have such texts, and
-            only the same list gives the same numbers; set by `scripts/import_official_bases.py`.
         provenance: who or what wrote them and how (LLM, prompt, temperature, seed, date).
     """
 
@@ -49,20 +51,14 @@ class TextBasis(BaseModel):
 
     @field_validator("texts")
     @classmethod
-    def _distinct_and_not_empty(
-        cls, texts: tuple[str, ...], info: ValidationInfo
-    ) -> tuple[str, ...]:
-        if not texts:
-            raise ValueError("texts is empty")
-        seen: dict[str, str] = {}
-        for text in texts:
-            if not text.strip():
-                raise ValueError("texts holds an empty text")
-            if any(unicodedata.category(c) in {"Cc", "Cs", "Zl", "Zp"} for c in text):
-                raise ValueError(f"{text!r} holds a line break or control character")
-            if fold(text) in seen and not info.data.get("allow_repeats"):
-                raise ValueError(f"texts holds {text!r} twice")
-            seen[fold(text)] = text
+    def _distinct_lines(cls, texts: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if not texts or not all(text.strip() for text in texts):
+            raise ValueError("texts is empty, or holds an empty text")
+        if odd := [t for t in texts if {unicodedata.category(char) for char in t} & NO_TEXT]:
+            raise ValueError(f"{odd[0]!r} holds a line break or control character")
+        twice = [text for text, count in Counter(map(fold, texts)).items() if count > 1]
+        if twice and not info.data.get("allow_repeats"):
+            raise ValueError(f"texts holds {twice[0]!r} twice")
         return texts
 
     @property
@@ -86,9 +82,7 @@ class TextBasis(BaseModel):
     def first(self, k: int) -> "TextBasis":
         """The basis of the first `k` texts (the paper's Tables 5 to 9)."""
         if not 1 <= k <= len(self.texts):
-            raise UserError(
-                f"the basis for {self.criterion!r} has {len(self.texts)} texts, not {k}"
-            )
+            raise UserError(f"the basis of {self.criterion!r} has {len(self.texts)} texts, not {k}")
         return self.model_copy(update={"texts": self.texts[:k]})
 
     @classmethod
@@ -96,7 +90,7 @@ class TextBasis(BaseModel):
         """Read a YAML file, or a basis in `configs/bases/` by its name (`clevr4_color`).
 
         Args:
-            first: how many texts to keep, from the beginning; None keeps all.
+            first: number of texts to keep, from the beginning; None keeps all.
 
         Raises:
             UserError: no such basis, a file of another form, or fewer texts than `first`.
@@ -105,8 +99,8 @@ class TextBasis(BaseModel):
         if path.suffix not in {".yaml", ".yml"}:
             path = BASES / f"{name}.yaml"
             if not path.exists():
-                known = sorted(file.stem for file in BASES.glob("*.yaml"))
-                raise UserError(f"unknown text basis {str(name)!r}; {nearest(str(name), known)}")
+                shipped = sorted(file.stem for file in BASES.glob("*.yaml"))
+                raise UserError(f"unknown text basis {str(name)!r}; {nearest(str(name), shipped)}")
         try:
             basis = cls.model_validate(read_yaml(path))
         except ValidationError as error:
@@ -127,8 +121,7 @@ def fold(text: str) -> str:
 
 def _spelled(text: str) -> str:
     """Folded, with a number of one digit, or ten, as a word."""
-    folded = fold(text)
-    return NUMBERS[int(folded)] if folded in map(str, range(len(NUMBERS))) else folded
+    return NUMBERS.get(fold(text), fold(text))
 
 
 def basis_label(name: str | Path) -> str:

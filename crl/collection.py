@@ -11,7 +11,6 @@ A thin layer: each step is a function of another module.
 """
 
 import os
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,14 +24,14 @@ from crl.basis import TextBasis, basis_label
 from crl.clusters import Clusters, Name, find_clusters, name_clusters, principal
 from crl.criteria import rank_criteria
 from crl.embed import embed_basis, embed_images, embed_texts
-from crl.images import EXTENSIONS, Listing, Thumbnail, list_images, shown
+from crl.images import EXTENSIONS, Listing, list_images, shown
 from crl.labels import Guesses, guess_labels
 from crl.projection import ConditionalProjection, l2, project
 from crl.run.cache import memory_map
 from crl.run.errors import UserError, nearest
 from crl.run.maps import map_points
 from crl.run.parquet import read_digests, read_manifest, read_rows, read_sizes
-from crl.run.thumbnails import gray, thumbnails
+from crl.run.thumbnails import Thumbnail, gray, thumbnails
 from crl.search import Criterion, search
 from crl.vlm import VLM, load_vlm
 from crl.words import most, probabilities, standing
@@ -116,7 +115,7 @@ class Collection:
         # What the first and the last name in order begin with, all do.
         ends = min(files, key=str), max(files, key=str)
         above = Path(os.path.commonpath([file.parent for file in ends]))
-        listing = Listing(above, files, Counter(), Counter(), 0, [])
+        listing = Listing(above, files)
         sizes = np.concatenate([read_sizes(file) for file in manifest.files])
         return cls(above, files, image, digests, vlm, listing, {}, sizes)
 

@@ -20,7 +20,7 @@ from crl.run.files import atomic_path
 
 MOST_ON_PAGE = 5_000  # images; a page with more is slow to open
 NEIGHBOURS, TYPICAL, UNCERTAIN = 8, 12, 6
-DRAWN = ".drawn.json"  # in the folders of scripts/make_demo_data.py
+DRAWN = ".drawn.json"  # in the folders of scripts/demo/make_data.py
 BANNER = (
     "Made with the demo VLM, which has seen nothing but its own drawings. On these pictures its "
     "words mean nothing; use another one (--vlm, see the README)."

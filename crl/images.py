@@ -1,15 +1,15 @@
 """Image files and parts of them -> pictures. What is embedded, by one rule for all:
 
-- formats: JPEG, PNG, PPM, BMP, TIFF, WebP, GIF, AVIF, and HEIC if pillow-heif is installed; told by
-  content, not by name; of an animation the first frame; regular files of at most 178,956,970
-  pixels, which is Pillow's limit; complete files, since half a picture would mislead;
+- formats: JPEG, PNG, PPM, BMP, TIFF, WebP, GIF, AVIF, and HEIC if pillow-heif is installed;
+  identified by content, not by name; of an animation the first frame; regular files of at most
+  178,956,970 pixels, which is Pillow's limit; complete files, since half a picture would mislead;
 - orientation: as the camera's EXIF entry says. Not so a crop: its box counts stored pixels;
 - transparency: on white;
 - 16 bits per value: 0 is black, 65,535 white; 32-bit integers likewise, others are refused;
 - floats: 0 is black, 1 white; if a value is above 1, 255 is white; others are refused;
 - CMYK: by Pillow's formula; color profiles are not applied.
 
-Which files of a folder are images is told by the endings of their names, see `list_images`.
+Which files of a folder are images is identified by the endings of their names, see `list_images`.
 """
 
 import errno
@@ -19,49 +19,36 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from crl.run.errors import UserError
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
-# Not all that Pillow knows: for EPS it would start Ghostscript. JPEG covers the MPO of some phones.
+# Not all that Pillow reads: for EPS it would start Ghostscript. JPEG covers the MPO of some phones.
 FORMATS = ["JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF"]
 EXTENSIONS = ".jpg .jpeg .jfif .png .apng .ppm .pgm .bmp .tif .tiff .webp .gif".split()
 NEED = {}  # ending -> the package that would read such files
-TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
-
-
-def _more_formats() -> None:
-    """What phones and the web write, where a package for it is installed."""
-    try:
-        import pillow_heif
-    except ImportError:
-        heif = False
-    else:
-        pillow_heif.register_heif_opener()
-        heif = True
-    avif = "avif" in features.modules and features.check("avif")  # older ones warn if asked
-    formats = [
-        ("HEIF", (".heic", ".heif"), heif, "pillow-heif"),
-        ("AVIF", (".avif",), avif, "pillow>=11.3"),
-    ]
-    for name, endings, readable, package in formats:
-        if readable:
-            FORMATS.append(name)
-            EXTENSIONS.extend(endings)
-        else:
-            NEED.update(dict.fromkeys(endings, package))
-
-
-_more_formats()
+try:
+    import pillow_heif
+except ImportError:
+    NEED.update({".heic": "pillow-heif", ".heif": "pillow-heif"})
+else:
+    pillow_heif.register_heif_opener()
+    FORMATS.append("HEIF")
+    EXTENSIONS += [".heic", ".heif"]
+if "avif" in features.modules and features.check("avif"):  # older ones warn if asked
+    FORMATS.append("AVIF")
+    EXTENSIONS.append(".avif")
+else:
+    NEED[".avif"] = "pillow>=11.3"
 
 
 class UnreadableImage(Exception):
@@ -122,37 +109,37 @@ class Listing:
     Attributes:
         folder: where the images are.
         files: images, by their endings, sorted by folder, then by name.
-        unsupported: ending -> number of images that need another package, see `NEED`.
-        others: ending, or "without an ending" -> number of files that are no images.
-        hidden: number of files and folders whose name begins with a dot.
+        others: ending, or "without an ending" -> number of files that are no images, or that need
+            another package, see `NEED`. Hidden ones are not counted.
         closed: folders that could not be read.
     """
 
     folder: Path
-    files: list[Path]
-    unsupported: Counter[str]
-    others: Counter[str]
-    hidden: int
-    closed: list[Path]
+    files: list[Path] = field(default_factory=list)
+    others: Counter[str] = field(default_factory=Counter)
+    closed: list[Path] = field(default_factory=list)
 
     def remarks(self) -> list[str]:
-        """What is left out and why, one text each; hidden files are not worth a word."""
-        found = [
-            f"{count} {ending} left out: pip install '{NEED[ending]}' to read them"
-            for ending, count in self.unsupported.most_common()
-        ]
+        """What is left out and why, one text each."""
+        remarks, counts = [], []
+        for ending, count in self.others.most_common():
+            if ending in NEED:
+                remarks.append(
+                    f"{count} {ending} left out: pip install '{NEED[ending]}' to read them"
+                )
+            else:
+                counts.append(f"{count} {ending}")
         if self.closed:
             first = ", ".join(shown(folder) for folder in self.closed[:3])
             more = " ..." if len(self.closed) > 3 else ""
-            found.append(f"{len(self.closed)} folder(s) could not be read: {first}{more}")
-        if self.others:
-            counts = ", ".join(f"{n} {ending}" for ending, n in self.others.most_common(5))
-            found.append(f"left out, since they are no images: {counts}")
-        return found
+            remarks.append(f"{len(self.closed)} folder(s) could not be read: {first}{more}")
+        if counts:
+            remarks.append(f"left out, since they are no images: {', '.join(counts[:5])}")
+        return remarks
 
 
 def list_images(folder: Path | str) -> Listing:
-    """What there is below `folder`, told by the endings of names.
+    """What there is below `folder`, identified by the endings of names.
 
     Links to folders are followed, but none that leads back to a folder above it. A link to nothing
     counts as a file; to open it fails. Hidden files and folders are passed over (macOS puts a
@@ -166,40 +153,31 @@ def list_images(folder: Path | str) -> Listing:
         if os.path.exists(folder):
             raise UserError(f"{shown(folder)} is a file, not a folder")
         raise UserError(f"there is no folder {shown(folder)}")
-    found = Listing(folder, [], Counter(), Counter(), 0, [])
-    files, hidden = found.files, 0
+    listing = Listing(folder)
     pending: list[tuple[Path, frozenset]] = [(folder, frozenset())]
     while pending:
         directory, above = pending.pop()
         try:
             status, entries = directory.stat(), list(os.scandir(directory))
         except OSError:
-            found.closed.append(directory)
+            listing.closed.append(directory)
             continue
-        here = (status.st_dev, status.st_ino)
-        if here in above:
+        identity = (status.st_dev, status.st_ino)
+        if identity in above:
             continue
         for entry in entries:
             path, ending = directory / entry.name, shown(Path(entry.name).suffix.lower())
             if entry.name.startswith("."):
-                hidden += 1
-            elif _is_folder(entry):
-                pending.append((path, above | {here}))
+                continue
+            # a link to itself makes entry.is_dir() fail
+            if os.path.isdir(path) if entry.is_symlink() else entry.is_dir():
+                pending.append((path, above | {identity}))
             elif ending in EXTENSIONS:
-                files.append(path)
-            elif ending in NEED:
-                found.unsupported[ending] += 1
+                listing.files.append(path)
             else:
-                found.others[ending or "without an ending"] += 1
-    files.sort(key=lambda file: (str(file.parent), file.name))
-    return replace(found, hidden=hidden)
-
-
-def _is_folder(entry: os.DirEntry) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
+                listing.others[ending or "without an ending"] += 1
+    listing.files.sort(key=lambda file: (str(file.parent), file.name))
+    return listing
 
 
 def image_files(folder: Path | str) -> list[Path]:
@@ -208,13 +186,13 @@ def image_files(folder: Path | str) -> list[Path]:
     Raises:
         UserError: there is no such folder, or no image in it.
     """
-    found = list_images(folder)
-    where, remarks = shown(found.folder), found.remarks()
-    if not found.files:
+    listing = list_images(folder)
+    where, remarks = shown(listing.folder), listing.remarks()
+    if not listing.files:
         raise UserError("; ".join([f"there are no images in {where}", *remarks]))
     if remarks:
         warnings.warn(f"{where}: {'; '.join(remarks)}", stacklevel=2)
-    return found.files
+    return listing.files
 
 
 def shown(path: Path | str) -> str:
@@ -257,40 +235,6 @@ def open_image(image: Path | RemoteFile | Crop, content: bytes | None = None) ->
     return square
 
 
-class Thumbnail(NamedTuple):
-    """A small WebP picture, and the width and height of the image that it shows, in pixels."""
-
-    webp: bytes
-    width: int
-    height: int
-
-
-def thumbnail(
-    file: Path, content: bytes | None = None, side: int = 96, quality: int = 70
-) -> Thumbnail:
-    """A picture of an image file whose longer side is `side` pixels or less; about 2 KB.
-
-    Args:
-        content: the bytes of the file, if they have been read already.
-        quality: of WebP, 0 to 100.
-
-    Raises:
-        UnreadableImage: as in `open_image`.
-    """
-    with readable(file, content) as opened:
-        width, height = opened.size
-        reduced = opened.draft("RGB", (2 * side, 2 * side))  # a JPEG is not decoded in full
-        picture = to_rgb(ImageOps.exif_transpose(opened))
-        if not reduced:  # a TIFF is turned while it is decoded, so its size counts afterwards
-            width, height = picture.size
-        elif opened.getexif().get(ExifTags.Base.Orientation) in TURNED:
-            width, height = height, width
-        picture.thumbnail((side, side))
-        webp = io.BytesIO()
-        picture.save(webp, "WEBP", quality=quality)
-    return Thumbnail(webp.getvalue(), width, height)
-
-
 @contextmanager
 def readable(file: Path, content: bytes | None = None) -> Iterator[Image.Image]:
     """The opened file, or its `content`; whatever goes wrong with it is an `UnreadableImage`."""
@@ -304,12 +248,11 @@ def readable(file: Path, content: bytes | None = None) -> Iterator[Image.Image]:
         raise
     except UnidentifiedImageError as error:  # its own text may name bytes in memory
         raise UnreadableImage("not an image that Pillow knows") from error
-    except OSError as error:
-        raise UnreadableImage(error.strerror or str(error)) from error
     except MemoryError as error:
         raise UnreadableImage("not enough memory for its pixels") from error
     except Exception as error:  # a damaged file makes Pillow raise nearly anything
-        raise UnreadableImage(" ".join(str(error).split()) or type(error).__name__) from error
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UnreadableImage(" ".join(reason.split()) or type(error).__name__) from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -76,7 +76,7 @@ def main(argv: list[str]) -> None:
                 print(f"{name}: skipped, it needs --genecis FOLDER")
                 continue
             if name == "ray" and not scale.RAY:
-                print("ray: skipped, it needs pip install -r requirements-ray.txt")
+                print("ray: skipped, it needs pip install -e '.[ray]'")
                 continue
             print(f"measuring {name} ...", flush=True)
             rows.append(measure(bench))

@@ -1,6 +1,6 @@
 """Several criteria on the demo's pictures: together, ranked; names of clusters, a few labels.
 
-    python scripts/make_demo_data.py --out data/demo
+    python scripts/demo/make_data.py --out data/demo
     python scripts/compare_criteria.py
 
 First table: retrieval and clustering of Clevr4's pictures under two criteria at once, the same

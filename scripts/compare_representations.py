@@ -1,6 +1,6 @@
 """Compare representations on the demo's tasks: the paper's R, the posterior, the null space, both.
 
-    python scripts/make_demo_data.py --out data/demo
+    python scripts/demo/make_data.py --out data/demo
     python scripts/compare_representations.py
 
 Prints the results with the text bases of this repository, and with `--official FOLDER` also those
@@ -16,13 +16,14 @@ from crl.run.command import command
 
 import argparse
 import re
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from make_demo_data import make
 from PIL import Image, ImageEnhance, ImageFilter
 
 from classification_clustering import clustering, few_shot
@@ -36,6 +37,7 @@ from fashion_retrieval.config import EvaluateConfig as FashionConfig
 from similarity_retrieval import evaluate as similarity
 from similarity_retrieval.config import EvaluateConfig as SimilarityConfig
 
+MAKE_DATA = Path(__file__).resolve().parent / "demo/make_data.py"
 CRITERIA = {"clevr4": ["texture", "shape", "color", "count"], "cards": ["number", "suits"]}
 ATTRIBUTES = ["texture", "fabric", "shape", "part", "style"]
 TUNING = "clevr4"  # the sharpness is chosen on these cells, and judged on all others
@@ -227,8 +229,9 @@ def robustness(bases: Bases, seeds: int, images: int) -> str:
 
     with tempfile.TemporaryDirectory() as folder:
         root, rng = Path(folder), np.random.default_rng(0)
-        for world in CRITERIA:
-            make(world, root, images, seed=1, workers=0)
+        draw = [sys.executable, str(MAKE_DATA), "--out", folder, "--worlds", *CRITERIA]
+        draw += ["--images", str(images), "--seed", "1"]
+        subprocess.run(draw, check=True, stdout=subprocess.DEVNULL)
         drawn = {file: open_image(file) for file in sorted(root.rglob("*.*g")) if file.is_file()}
         for title, change in list(CHANGES.items())[::-1]:  # at last they are as drawn
             for file, image in drawn.items():

@@ -15,7 +15,7 @@ esac
 run() { $python "$1" --config "configs/demo/$2.yaml" "outputs=$out" "${@:3}" >/dev/null; }
 
 echo "1/8  Drawing the demo data"
-$python scripts/make_demo_data.py --out $data --images $images
+$python scripts/demo/make_data.py --out $data --images $images
 # A training refuses to continue with other data or another VLM, and new results would be added to
 # the old ones. So if the data or the VLM changed, the old outputs are removed.
 inputs=$(cat $data/*/.drawn.json crl/assets/demo_vlm/*.safetensors | cksum)

@@ -6,9 +6,9 @@
     python scripts/download.py deepfashion
 
 What is complete is not fetched again. An interrupted command goes on where it stopped if it is
-given again: half a file is kept as FILE.part. Sizes and checksums are compared with the known ones.
-An archive is removed after it is unpacked. An archive that you got by hand is used if it is in the
-place that --list shows. DeepFashion needs an agreement: its command says what to do.
+given again: half an archive is kept as FILE.part. Sizes and checksums are compared with the known
+ones. An archive is removed after it is unpacked. An archive that you got by hand is used if it is
+in the place that --list shows. DeepFashion needs an agreement: its command says what to do.
 """
 
 from crl.run.command import command
@@ -16,38 +16,44 @@ from crl.run.command import command
 import argparse
 import hashlib
 import http.client
-import json
 import os
 import re
-import shutil
+import ssl
 import stat
 import time
 import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from email.message import Message
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from check_data import SETS, DataSet, File, in_bytes, look
+from check_data import DATA_SETS, DataSet, Download, state
+from tqdm import tqdm
 
 from crl.run.errors import ArgumentParser, UserError, nearest
-from crl.run.files import alone_in, write_text
+from crl.run.files import alone_in, atomic_path
 from crl.run.progress import progress
 
 PAUSES = (0.0, 1.0, 3.0, 10.0)  # seconds before each attempt
 SILENCE = 60.0  # seconds without a byte before an attempt ends
 CHUNK = 1 << 18  # bytes
 BUSY = {408, 425, 429, 500, 502, 503, 504}  # answers that may be another one a little later
+NETWORK = (  # errors that may pass; those of the disk are others
+    urllib.error.URLError,
+    http.client.HTTPException,
+    ssl.SSLError,
+    ConnectionError,
+    TimeoutError,
+)
+GROWTH = 20  # most bytes that a byte of an archive unpacks to; images hardly grow
 FORM = f"""\
 DeepFashion's images need an agreement, which only you can sign:
   1. Ask for access to "Category and Attribute Prediction", as its page says:
-     {SETS["deepfashion-images"].page}
+     {DATA_SETS["deepfashion-images"].page}
      The images are for non-commercial research only.
   2. Unpack Img/img.zip into the folder named below.
   3. Get ASEN's split files, as the README of its repository says:
-     {SETS["deepfashion"].page}
+     {DATA_SETS["deepfashion"].page}
      Put meta.json and the text files for DeepFashion into the same folder.
   4. See what is there and what is missing:
      python scripts/check_data.py
@@ -56,28 +62,6 @@ The folder is"""
 
 @command
 def main(argv: list[str]) -> None:
-    args = parse(argv)
-    fetched = [name for name, of in SETS.items() if of.files]
-    if args.list:
-        print("\n".join(_listed(name, args.data) for name in fetched))
-        return
-    if not args.names:
-        raise UserError(f"give one or more of {', '.join(fetched)}; --list shows them")
-    for name in args.names:
-        if name.startswith("deepfashion"):
-            print(f"{FORM} {args.data / SETS['deepfashion'].place}")
-            raise UserError(
-                "DeepFashion needs an agreement, so no script can fetch it; do the steps above"
-            )
-        if name not in fetched:
-            raise UserError(
-                f"unknown data set {name!r}; {nearest(name, [*fetched, 'deepfashion'])}"
-            )
-    for name in dict.fromkeys(args.names):
-        get(name, args.data)
-
-
-def parse(argv: list[str]) -> argparse.Namespace:
     parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -85,287 +69,209 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("names", nargs="*", metavar="NAME", help="data sets, e.g. coco; --list shows their names")
     add("--data", type=Path, default=Path("data"), help="the data folder (default: %(default)s)")
     add("--list", action="store_true", help="show names, sizes, licences, addresses and places")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    offered = [name for name, data_set in DATA_SETS.items() if data_set.downloads]
+    if args.list:
+        for name in offered:
+            _print_downloads(name, args.data)
+    elif not args.names:
+        raise UserError(f"give one or more of {', '.join(offered)}; --list shows them")
+    for name in args.names:
+        if name.startswith("deepfashion"):
+            print(f"{FORM} {args.data / DATA_SETS['deepfashion'].folder}")
+            raise UserError(
+                "DeepFashion needs an agreement, so no script can fetch it; do the steps above"
+            )
+        if name not in offered:
+            raise UserError(
+                f"unknown data set {name!r}; {nearest(name, [*offered, 'deepfashion'])}"
+            )
+    for name in dict.fromkeys(args.names):
+        get(name, args.data)
 
 
-def _listed(name: str, data: Path) -> str:
-    of = SETS[name]
-    lines = [f"{name}: {of.title}; licence: {of.licence}"]
-    for file in of.files:
-        size = in_bytes(file.size) if file.size else "size not known"
-        lines.append(f"  {file.url} ({size}) -> {data / of.place / file.name}")
-    return "\n".join(lines)
+def _print_downloads(name: str, data: Path) -> None:
+    data_set = DATA_SETS[name]
+    print(f"{name}: {data_set.title}; licence: {data_set.licence}")
+    for file in data_set.downloads:
+        size = tqdm.format_sizeof(file.size, "B") if file.size else "size not known"
+        print(f"  {file.url} ({size}) -> {data / data_set.folder / file.name}")
 
 
 def get(name: str, data: Path) -> None:
-    """Fetch and unpack what is missing of one data set, and print what is there then.
+    """Fetch and unpack what is missing of one data set.
 
     Raises:
         UserError: something stopped it; the message has the page and the place to do it by hand.
     """
-    of = SETS[name]
-    found = look(name, data)
-    if found.state == "complete":
-        print(f"{name}: already complete in {data / of.place}; nothing is fetched")
+    data_set = DATA_SETS[name]
+    folder = data / data_set.folder
+    if state(name, data)[0] == "complete":
+        print(f"{name}: already complete in {folder}; nothing is fetched")
         return
-    with alone_in(data / of.place):
+    with alone_in(folder):
         # If everything is there and yet something is wrong, all is fetched again.
-        for file in [f for f in of.files if not _is_there(f, data / of.place)] or of.files:
-            _get_file(file, of, data / of.place)
-    found = look(name, data)
-    state, images, size = found.cells()
-    if found.state != "complete":
+        for file in [f for f in data_set.downloads if _is_missing(f, folder)] or data_set.downloads:
+            try:
+                _get_file(file, folder)
+            except UserError as error:
+                raise UserError(f"{error}; or {_by_hand(data_set, folder, file)}") from error
+    reason, files = state(name, data)
+    if reason != "complete":
         raise UserError(
-            f"{name} is still {state}; give the command again to fetch all of it; or "
-            f"{_by_hand(of, data / of.place, *of.files)}"
+            f"{name} is still {reason}; give the command again to fetch all of it; or "
+            f"{_by_hand(data_set, folder, *data_set.downloads)}"
         )
-    print(f"{name}: {state} in {data / of.place}; images: {images}; {size}")
+    print(f"{name}: complete in {folder}; {len(files):,} files")
 
 
-def _is_there(file: File, place: Path) -> bool:
-    return all((place / name).exists() for name in file.holds or (file.name,))
+def _is_missing(file: Download, folder: Path) -> bool:
+    """Whether it must be fetched; or unpacked, which ends with the archive's removal."""
+    if file.unpacked and (folder / file.name).exists():
+        return True
+    return not all((folder / name).exists() for name in file.unpacked or [file.name])
 
 
-def _get_file(file: File, of: DataSet, place: Path) -> None:
-    target = place / file.name
-    try:
-        if not (file.holds and target.is_file()):
-            fetch(file, target)
-        elif wrong := _wrong(target, file):
-            raise UserError(f"{target} {wrong}; delete it and give the command again")
-        if file.holds:
-            unpack(target, file.holds, place)
-            target.unlink()
-    except UserError as error:
-        raise UserError(f"{error}; or {_by_hand(of, place, file)}") from error
-
-
-def _by_hand(of: DataSet, place: Path, *files: File) -> str:
+def _by_hand(data_set: DataSet, folder: Path, *files: Download) -> str:
     names = ", ".join(file.name for file in files)
-    return f"get {names} by hand from {of.page}, put it in {place}, and give the command again"
+    return (
+        f"get {names} by hand from {data_set.page}, put it in {folder}, and give the command again"
+    )
 
 
-# --- fetching -------------------------------------------------------------------------------------
+def _get_file(file: Download, folder: Path) -> None:
+    target = folder / file.name
+    if not (file.unpacked and target.is_file()):
+        fetch(file, target)
+    elif fault := _fault(target, file):
+        raise UserError(f"{target} {fault}; delete it and give the command again")
+    if file.unpacked:
+        unpack(target, file.unpacked, folder)
+        target.unlink()
 
 
-class Broken(Exception):
-    """Says why a transfer ended that may well succeed if it is tried again."""
-
-
-def fetch(file: File, target: Path) -> None:
-    """Download `file` to `target`; half of it stays in `<target>.part` for the next time.
+def fetch(file: Download, target: Path) -> None:
+    """Download `file` to `target`; half an archive stays in `<target>.part` for the next time.
 
     Raises:
         UserError: the server does not give it, or gives something else.
     """
     part = target.with_name(f"{target.name}.part")
+    if not file.unpacked:  # small; and nothing would notice if the halves were of two versions
+        part.unlink(missing_ok=True)
     for pause in PAUSES:
         time.sleep(pause)
-        try:
-            _transfer(file, part)
+        if not (reason := _transfer(file, part)):
             break
-        except Broken as error:
-            why = error
     else:
         raise UserError(
-            f"{file.url}: {why}, {len(PAUSES)} times; give the command again later, it goes on "
-            f"after the {in_bytes(_length(part))} that are here"
+            f"{file.url}: {reason}, {len(PAUSES)} times; give the command again later, it goes on"
         )
-    wrong = _wrong(part, file)
-    if wrong:  # nothing to go on from
-        part.unlink()
-    else:
-        os.replace(part, target)
-    _version(part).unlink(missing_ok=True)
-    if wrong:
-        raise UserError(f"{file.url}: what came {wrong}")
+    if fault := _fault(part, file):
+        part.unlink()  # nothing to go on from
+        raise UserError(f"{file.url}: what came {fault}")
+    os.replace(part, target)
 
 
-def _transfer(file: File, part: Path) -> None:
-    """Download what `part` lacks, or all of it, if the server has another version now."""
-    # Without a version, half a file is not used: the rest might be of another one.
-    version = _version(part).read_text(encoding="utf-8") if _version(part).is_file() else ""
-    start = _length(part) if version else 0
+def _transfer(file: Download, part: Path) -> str:
+    """Download what `part` lacks. Says why it ended too early, if another attempt may help."""
+    start = part.stat().st_size if part.is_file() else 0
     if start and start == file.size:
-        return
-    with _answer(file.url, start, version) as answer:
-        if answer.status not in (206, 416):
-            start = 0
-        elif not _goes_on(answer, start, version):
-            part.unlink()
-            raise Broken("the server does not go on with half a file")
-        elif answer.status == 416:  # nothing follows
-            return
-        if answer.headers.get_content_type() == "text/html":
-            raise UserError(f"{file.url} answers with a web page instead of {file.name}")
-        total = None if answer.length is None else start + answer.length
-        if file.size and total is not None and total != file.size:
-            raise UserError(f"{file.url} has {total:,} bytes now, not {file.size:,}")
-        _save(answer, part, start, total)
-
-
-def _answer(url: str, start: int, version: str) -> Any:
-    """The server's answer: the whole file, or what follows after the first `start` bytes."""
-    headers = {"User-Agent": "crl", "Accept-Encoding": "identity"}
-    if start:
-        headers |= {"Range": f"bytes={start}-", "If-Range": version}
+        return ""
+    headers = {"User-Agent": "crl"} | ({"Range": f"bytes={start}-"} if start else {})
+    request = urllib.request.Request(file.url, headers=headers)
     try:
-        request = urllib.request.Request(url, headers=headers)
-        return urllib.request.urlopen(request, timeout=SILENCE)
+        with urllib.request.urlopen(request, timeout=SILENCE) as answer:
+            start = start if answer.status == 206 else 0
+            total = None if answer.length is None else start + answer.length
+            if file.size and total not in (None, file.size):
+                raise UserError(f"{file.url} has {total:,} bytes now, not {file.size:,}")
+            bar = progress(label=file.name, unit="B", total=total, done=start)
+            with part.open("ab" if start else "wb") as sink, bar:
+                bar.unit_scale = True
+                while chunk := answer.read(CHUNK):
+                    sink.write(chunk)
+                    bar.update(len(chunk))
     except urllib.error.HTTPError as error:
-        if error.code == 416:
-            return error
-        if error.code in BUSY:
-            raise Broken(f"the server answers {error.code} {error.reason}") from error
-        raise UserError(f"{url}: the server answers {error.code} {error.reason}") from error
-    except (OSError, http.client.HTTPException) as error:
-        why = getattr(error, "reason", error)
-        raise Broken(f"no answer ({getattr(why, 'strerror', None) or why})") from error
+        if error.code == 416:  # nothing follows what is here
+            part.unlink()
+        elif error.code not in BUSY:
+            raise UserError(f"{file.url}: the server answers {error.code} {error.reason}") from None
+        return f"the server answers {error.code} {error.reason}"
+    except NETWORK as error:
+        reason = getattr(error, "reason", error)
+        return f"no answer ({getattr(reason, 'strerror', None) or reason})"
+    size = part.stat().st_size
+    return f"it broke off after {size:,} of {total:,} bytes" if total and size < total else ""
 
 
-def _goes_on(answer: Any, start: int, version: str) -> bool:
-    """Whether the answer is what follows after the first `start` bytes of the same version."""
-    place = f"bytes */{start}" if answer.status == 416 else f"bytes {start}-"
-    same = _version_of(answer.headers) in ("", version)
-    return same and answer.headers.get("Content-Range", "").startswith(place)
-
-
-def _save(answer: Any, part: Path, start: int, total: int | None) -> None:
-    with (
-        part.open("ab" if start else "wb") as sink,
-        progress(label=part.stem, unit="B", total=total, done=start) as bar,
-    ):
-        bar.unit_scale = True
-        if not start:  # after the old bytes are gone, so that they never have the new version
-            write_text(_version(part), _version_of(answer.headers))
-        while chunk := _read(answer):
-            sink.write(chunk)
-            bar.update(len(chunk))
-    if total is not None and _length(part) < total:
-        raise Broken(f"it broke off after {_length(part):,} of {total:,} bytes")
-
-
-def _read(answer: Any) -> bytes:
-    try:
-        return answer.read(CHUNK)
-    except (OSError, http.client.HTTPException) as error:
-        raise Broken(f"it broke off ({error})") from error
-
-
-def _version(part: Path) -> Path:
-    """The file that says which version of the server's file `part` is the beginning of."""
-    return part.with_name(f"{part.name}.version")
-
-
-def _version_of(headers: Message) -> str:
-    """What HTTP accepts for If-Range, which is no weak tag; empty if there is nothing."""
-    tag = headers.get("ETag", "")
-    return tag if tag and not tag.startswith("W/") else headers.get("Last-Modified", "")
-
-
-def _length(part: Path) -> int:
-    return part.stat().st_size if part.is_file() else 0
-
-
-def _wrong(path: Path, file: File) -> str:
+def _fault(path: Path, file: Download) -> str:
     """How `path` differs from what is known about `file`, after the words "what came"."""
     size = path.stat().st_size
-    if not size:
-        return "is empty"
     if file.size and size != file.size:
         return f"has {size:,} bytes, not {file.size:,}"
-    if file.checksum and (found := _checksum(path, file)) != file.checksum:
-        return f"has the checksum {found}, not {file.checksum}"
+    if file.checksum:
+        digest = hashlib.new(file.checksum.partition(":")[0], usedforsecurity=False)
+        with path.open("rb") as stream:
+            while chunk := stream.read(CHUNK):
+                digest.update(chunk)
+        if f"{digest.name}:{digest.hexdigest()}" != file.checksum:
+            return f"has the checksum {digest.hexdigest()}, not {file.checksum}"
     with path.open("rb") as stream:
-        if stream.read(CHUNK).lstrip()[:1] == b"<":
-            return "is a web page"
-    if file.holds and not zipfile.is_zipfile(path):
+        if stream.read(CHUNK).lstrip()[:1] in (b"", b"<"):
+            return "is empty or a web page"
+    if file.unpacked and not zipfile.is_zipfile(path):
         return "is not a whole zip archive"
-    if file.name.endswith(".json"):
-        try:
-            json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            return f"is not valid JSON: {error}"
     return ""
 
 
-def _checksum(path: Path, file: File) -> str:
-    kind = file.checksum.partition(":")[0]
-    digest = hashlib.new(kind, usedforsecurity=False)
-    with path.open("rb") as stream, progress(label=kind, unit="B", total=file.size) as bar:
-        bar.unit_scale = True
-        while chunk := stream.read(CHUNK):
-            digest.update(chunk)
-            bar.update(len(chunk))
-    return f"{kind}:{digest.hexdigest()}"
+def unpack(archive: Path, names: tuple[str, ...], folder: Path) -> None:
+    """Bring the files and folders `names` from a zip archive to `folder`, each file completely.
 
-
-# --- unpacking ------------------------------------------------------------------------------------
-
-
-def unpack(archive: Path, holds: tuple[str, ...], place: Path) -> None:
-    """Bring the files and folders `holds` from a zip archive to `place`.
-
-    They are unpacked beside their place, and renamed when all of them are whole. What is there
-    already is kept, except files of the same name.
+    What is there already is kept, except files of the same name.
 
     Raises:
-        UserError: a damaged archive, or one without them; one with names that lead elsewhere.
+        UserError: a damaged archive, or one without them; names that lead elsewhere; an archive
+            that unpacks to far more than its size.
     """
-    temporary = place / f".{archive.name}.unpacking"
-    shutil.rmtree(temporary, ignore_errors=True)  # of a killed command
     try:
         with zipfile.ZipFile(archive) as zipped:
-            members = _members(archive, zipped, holds)
-            for target, member in progress(members.items(), label="unpacking", unit="files"):
-                (temporary / target).parent.mkdir(parents=True, exist_ok=True)
-                with zipped.open(member) as source, (temporary / target).open("wb") as sink:
-                    shutil.copyfileobj(source, sink)  # compares the checksum of the file
-        for name in holds:
-            _move(temporary / name, place / name)
+            members = _members(archive, zipped, names)
+            for path, member in progress(members.items(), label="unpacking", unit="files"):
+                with atomic_path(folder / path) as temporary:
+                    temporary.write_bytes(zipped.read(member))  # compares the file's checksum
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise UserError(
             f"{archive} is damaged: {error}; delete it and give the command again"
         ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _members(
-    archive: Path, zipped: zipfile.ZipFile, holds: tuple[str, ...]
+    archive: Path, zipped: zipfile.ZipFile, names: tuple[str, ...]
 ) -> dict[PurePosixPath, zipfile.ZipInfo]:
     """Where each wanted file goes -> its entry in the archive."""
-    entries = [e for e in zipped.infolist() if not e.is_dir() and "__MACOSX" not in e.filename]
-    for entry in entries:
-        name = entry.filename
-        if re.match(r"/|\w:", name) or "\\" in name or ".." in name.split("/") or _is_link(entry):
+    paths = {}
+    for entry in zipped.infolist():
+        name, link = entry.filename, stat.S_ISLNK(entry.external_attr >> 16)
+        if link or re.match(r"/|\w:", name) or "\\" in name or ".." in name.split("/"):
             raise UserError(f"{archive} is not safe to unpack: {name!r} leads elsewhere")
-    paths = {PurePosixPath(entry.filename): entry for entry in entries}
+        if not entry.is_dir() and "__MACOSX" not in name:
+            paths[PurePosixPath(name)] = entry
+    if sum(entry.file_size for entry in paths.values()) > GROWTH * archive.stat().st_size:
+        raise UserError(f"{archive} is not safe to unpack: it grows more than {GROWTH} times")
     above = [
-        {PurePosixPath(*p.parts[:i]) for p in paths for i, part in enumerate(p.parts) if part == n}
-        for n in holds
+        {place.parent for path in paths for place in (path, *path.parents) if place.name == name}
+        for name in names
     ]
     roots = set.intersection(*above)
     if len(roots) != 1:
         where = ", ".join(sorted(map(str, roots))) or "nowhere"
         raise UserError(
-            f"{archive} must hold {' and '.join(holds)} side by side in one place; found: {where}"
+            f"{archive} must hold {' and '.join(names)} side by side in one place; found: {where}"
         )
     (root,) = roots
     inside = {p.relative_to(root): e for p, e in paths.items() if p.is_relative_to(root)}
-    return {path: entry for path, entry in inside.items() if path.parts[0] in holds}
-
-
-def _is_link(entry: zipfile.ZipInfo) -> bool:
-    return stat.S_ISLNK(entry.external_attr >> 16)
-
-
-def _move(source: Path, target: Path) -> None:
-    if source.is_dir() and target.is_dir():
-        for entry in sorted(source.iterdir()):
-            _move(entry, target / entry.name)
-    else:
-        os.replace(source, target)
+    return {path: entry for path, entry in inside.items() if path.parts[0] in names}
 
 
 if __name__ == "__main__":

@@ -27,14 +27,14 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
+from crl.run.cache import content_digest
+from crl.run.parquet import is_embeddings
 
 from crl.basis import BASES, PACKAGE, TextBasis
 from crl.collection import Collection, Representation, View
 from crl.labels import Guesses
-from crl.run.cache import content_digest
 from crl.run.errors import ArgumentParser, UserError
 from crl.run.files import alone_in, atomic_path, slug, write_text
-from crl.run.parquet import is_embeddings
 from crl.run.tables import aligned
 
 # crl.llm, crl.propose and crl.export are imported where they are used: each takes a second.

@@ -20,8 +20,8 @@ import sys
 from pathlib import Path
 
 from crl.llm import LLM_PROMPTS, OPENAI, generate_basis
-from crl.run.cache import LLM_ANSWERS
 from crl.run.errors import ArgumentParser, UserError
+from crl.run.files import CACHE
 
 
 @command
@@ -31,42 +31,27 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--out must end in .yaml, not {args.out.name!r}")
     if args.out.exists() and not args.overwrite:
         raise UserError(f"{args.out} exists; give another --out, or --overwrite")
-    try:
-        basis = generate_basis(
-            args.criterion,
-            args.vlm_prompt,
-            model=args.model,
-            base_url=args.base_url,
-            llm_prompt=args.llm_prompt,
-            temperature=args.temperature,
-            seed=args.seed,
-            number=args.number,
-            examples=args.examples,
-            cache_dir=args.cache_dir,
-            timeout=args.timeout,
-        )
-        basis.save(args.out)
-    except OSError as error:
-        raise UserError(f"cannot write {error.filename or args.out}: {error.strerror}") from error
-    made, count = basis.provenance, len(basis.texts)
-    print(f"{args.out}: {count} texts for {basis.criterion!r}", end=" ")
-    print(f"by {made['llm']} in {made['rounds']} rounds ({made['date']})")
+    options = {key: value for key, value in vars(args).items() if key not in {"out", "overwrite"}}
+    basis = generate_basis(**options)
+    basis.save(args.out)
+    count, rounds = len(basis.texts), basis.provenance["rounds"]
+    print(f"{args.out}: {count} texts for {basis.criterion!r} by {args.model} in {rounds} rounds")
     print(f"  first: {', '.join(basis.texts[:8])}")
     print(f"  the VLM will read: {basis.prompts[0]!r}")
     if args.number and count < args.number:
         print(
-            f"warning: {args.number - count} of {args.number} texts are missing: {made['llm']} gave"
-            f" only {count} distinct ones in {made['rounds']} rounds; these are saved",
+            f"warning: {args.number - count} of {args.number} texts are missing: {args.model} gave "
+            f"only {count} distinct ones in {rounds} rounds; these are saved",
             file=sys.stderr,
         )
         sys.exit(3)
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    listed = "\n".join(f"  {i}  {text}" for i, text in enumerate(LLM_PROMPTS, start=1))
+    prompts = "\n".join(f"  {i}  {text}" for i, text in enumerate(LLM_PROMPTS, start=1))
     parser = ArgumentParser(
         description=__doc__,
-        epilog=f"LLM prompts (paper, Table 12):\n{listed}",
+        epilog=f"LLM prompts (paper, Table 12):\n{prompts}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
@@ -79,13 +64,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         default=os.environ.get("OPENAI_BASE_URL") or OPENAI,
         help=f"any OpenAI-compatible server (default: OPENAI_BASE_URL, or {OPENAI})",
     )
-    add(
-        "--llm-prompt",
-        type=int,
-        default=1,
-        choices=range(1, len(LLM_PROMPTS) + 1),
-        help="which of the paper's prompts, see below (default: %(default)s)",
-    )
+    add("--llm-prompt", type=int, default=1, help="one of the paper's prompts, see below")
     add("--temperature", type=float, default=1.0, help="default: %(default)s, as in the paper")
     add("--seed", type=int, default=0, help="default: %(default)s; servers may ignore it")
     add("--number", type=int, help="how many texts (default: as many as possible)")
@@ -96,13 +75,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
         metavar="A,B",
         help="two or three texts that show what is meant, e.g. crimson,navy",
     )
-    add("--cache-dir", type=Path, default=LLM_ANSWERS, help="default: %(default)s")
-    add(
-        "--timeout",
-        type=float,
-        default=120.0,
-        help="seconds for a whole request (default: %(default)s)",
-    )
+    add("--cache-dir", type=Path, default=CACHE / "llm", help="default: %(default)s")
+    add("--timeout", type=float, default=120.0, help="seconds per answer (default: %(default)s)")
     add("--overwrite", action="store_true", help="replace --out if it exists")
     return parser.parse_args(argv)
 

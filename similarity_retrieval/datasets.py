@@ -50,7 +50,6 @@ class Templates:
     """The B templates of one task that are evaluated.
 
     Attributes:
-        task: one of `TASKS`.
         reference: (B,) int64, index into `GeneCIS.ids`.
         gallery: (B, G) int64, index into `GeneCIS.ids`; column 0 is the target.
         condition: (B,) int64, index into `GeneCIS.conditions`.
@@ -60,7 +59,6 @@ class Templates:
             GeneCIS (the official change_object has one).
     """
 
-    task: str
     reference: np.ndarray
     gallery: np.ndarray
     condition: np.ndarray
@@ -68,13 +66,9 @@ class Templates:
     repeated: int
 
     def some(self, rows: np.ndarray) -> "Templates":
-        """Those at `rows` (B',)."""
-        return replace(
-            self,
-            reference=self.reference[rows],
-            gallery=self.gallery[rows],
-            condition=self.condition[rows],
-        )
+        """The templates at `rows` (B',)."""
+        reference, condition = self.reference[rows], self.condition[rows]
+        return replace(self, reference=reference, gallery=self.gallery[rows], condition=condition)
 
 
 @dataclass(frozen=True)
@@ -158,7 +152,6 @@ def _load(task: str, folder: Path, ids: dict[str, int], conditions: dict[str, in
     condition, reference, *_ = columns = np.array(rows, np.int64).T
     gallery = np.ascontiguousarray(columns[2:].T)  # (B, G)
     return Templates(
-        task=task,
         reference=reference,
         gallery=gallery,
         condition=condition,

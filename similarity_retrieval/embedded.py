@@ -64,7 +64,7 @@ def embedded(config: EvaluateConfig) -> Iterator[Embedded]:
     embedded.
 
     Raises:
-        UserError: as in `load`, `images`, `TextBasis.load`, `models`, `Model.load`, `embed_images`.
+        UserError: as in `load`, `images`, `TextBasis.load`, `models` and `embed_images`.
     """
     data = load(config.tasks, config.root)
     if config.features:
@@ -72,18 +72,18 @@ def embedded(config: EvaluateConfig) -> Iterator[Embedded]:
         return
     named = {task: _bases(config, data, task) for task in config.tasks}
     others = [TextBasis.load(name) for name in config.null_space]
-    chosen = models(config)
-    coco = config.coco or config.root / "coco"
-    files = images(data, coco, config.visual_genome or config.root / "visual_genome")
-    loaded = [(model.label, *model.load(config)) for model in chosen]
+    coco, genome = config.coco or config.root / "coco", config.visual_genome
+    files = images(data, coco, genome or config.root / "visual_genome")
+    loaded = models(config)
     if "posterior" in config.representation and "paper" in config.balance:
         warnings.warn(
             "balance=paper was made for the paper's R, whose similarities differ little; with the "
             "posterior the scene may drown the condition; balance=standard suits both",
             stacklevel=2,
         )
-    for label, vlm, combiner in loaded:
-        size, cache = config.null_space_size, config.cache
+    size, cache = config.null_space_size, config.cache
+    removed = digest(size, *(other.digest for other in others)) if others else None
+    for label, (vlm, combiner) in loaded.items():
         bases = {
             task: [
                 Basis(
@@ -100,16 +100,16 @@ def embedded(config: EvaluateConfig) -> Iterator[Embedded]:
         image = np.asarray(result.image)  # (M, D), each distinct image once
         plain = embed_texts(vlm, data.conditions, cache, raw=True)  # (C, D)
         for task in config.tasks:
-            prompts, texts = config.prompts[task], [basis for *_, basis in named[task]]
+            templates, prompts = data.tasks[task], config.prompts[task]
             asked = [p.replace("{condition}", c) for c in data.conditions for p in prompts]
-            prompted = embed_texts(vlm, asked, cache) if asked else np.zeros(0, np.float32)
-            templates = data.tasks[task]
+            prompted = embed_texts(vlm, asked, cache) if asked else plain[:0]
+            features = Features(image, plain, prompted.reshape(len(plain), -1, plain.shape[1]))
             used = [data.conditions[c] for c in np.unique(templates.condition)]
-            removed = [b.directions for b in bases[task] if b.directions is not None]
+            texts = [basis for *_, basis in named[task]]
             yield Embedded(
                 data=data,
                 templates=templates,
-                features=Features(image, plain, prompted.reshape(len(plain), len(prompts), -1)),
+                features=features,
                 bases=bases[task],
                 combiner=combiner,
                 files=files,
@@ -128,10 +128,10 @@ def embedded(config: EvaluateConfig) -> Iterator[Embedded]:
                     "basis_digest": digest(*(basis.digest for basis in texts)),
                     "prompts": prompts,
                     "weight": config.weight,
-                    "null_space": digest(*removed) if removed else None,
+                    "null_space": removed,
                 },
-                counts=_counts(templates)
-                | {
+                counts={
+                    **_counts(templates),
                     "names": " + ".join(f"{basis.names(used)}/{len(used)}" for basis in texts),
                     "precision": config.precision,
                     "device": str(vlm.device),
@@ -143,7 +143,7 @@ def _bases(
     config: EvaluateConfig, data: GeneCIS, task: Task
 ) -> list[tuple[np.ndarray, str, TextBasis]]:
     """Triples for a task: templates (B',), the name of their basis, the basis."""
-    names, conditions = config.bases[task], np.array(data.conditions)[data.tasks[task].condition]
+    names, conditions = config.bases[task], [data.conditions[c] for c in data.tasks[task].condition]
     if isinstance(names, str):
         return [(np.arange(len(conditions)), names, TextBasis.load(names, config.texts))]
     unknown = sorted(set(conditions) - names.keys())

@@ -99,6 +99,7 @@ class CombinerTrainer(Trainer):
         self.config = config
         self.folder = config.outputs / "combiner" / config.name
         self.weights = self.folder / "combiner.safetensors"
+        self.vlm_folder = self.folder / "vlm"
         self.data = read_triplets(config.triplets, config.images)
         # The first triplets, as published. Other triplets with their images are used in training.
         self.held = int(config.validation * len(self.data))
@@ -126,8 +127,8 @@ class CombinerTrainer(Trainer):
         if config.train_vlm:
             self.models["vlm"] = vlm.model
             self.features: Any = FineTunedFeatures(vlm, self.data, config.seed, config.workers)
-            if self._vlm_folder.is_dir():  # a resumed training: the best VLM so far
-                best = load_vlm(str(self._vlm_folder), "cpu", config.precision)
+            if self.vlm_folder.is_dir():  # a resumed training: the best VLM so far
+                best = load_vlm(str(self.vlm_folder), "cpu", config.precision)
                 fingerprint = best.fingerprint
         else:
             self.features = FrozenFeatures(vlm, self.data, config.cache, config.workers)
@@ -183,16 +184,12 @@ class CombinerTrainer(Trainer):
 
     def keep(self) -> None:
         if self.config.train_vlm:
-            save_vlm(self._vlm_folder, self.vlm, find_vlm(self.config.vlm))
+            save_vlm(self.vlm_folder, self.vlm, find_vlm(self.config.vlm))
             self.record["vlm_fingerprint"] = self.vlm.fingerprint
         save_tensors(self.weights, self.combiner)
 
     def rate(self, step: int) -> float:
         return learning_rate(step, self.steps * self.config.epochs, self.config)
-
-    @property
-    def _vlm_folder(self) -> Path:
-        return self.folder / "vlm"
 
 
 def learning_rate(step: int, steps: int, config: TrainConfig) -> float:

@@ -1,12 +1,12 @@
-"""Trainings to evaluate: folders of train_combiner.py, or of GeneCIS's published weights."""
+"""The VLMs and Combiners to evaluate: by name, and from the folders of trainings."""
 
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from pydantic import BaseModel, ValidationError
 
 from crl.run.errors import UserError, explain
-from crl.vlm import VLM, find_vlm, load_vlm
+from crl.vlm import VLM, load_vlm
 from similarity_retrieval.combiner import Combiner, load_combiner
 from similarity_retrieval.config import EvaluateConfig
 from similarity_retrieval.datasets import WEIGHTS
@@ -21,62 +21,49 @@ class Training(BaseModel):
     precision: Literal["fp32", "bf16", "fp16"]
 
 
-class Model(NamedTuple):
-    """A VLM by its name, its label in tables, the file of its Combiner, and their training."""
-
-    vlm: str
-    label: str
-    combiner: Path | None = None
-    training: Training | None = None
-
-    def load(self, config: EvaluateConfig) -> tuple[VLM, Combiner | None]:
-        """The VLM and its Combiner.
-
-        Raises:
-            UserError: as in `load_vlm` and `load_combiner`; the VLM is not the one of the training.
-        """
-        from_file = self.vlm != config.vlm
-        vlm = load_vlm(self.vlm, config.device, config.precision, from_file)
-        if self.training:
-            then, same = self.training.precision, vlm  # the fingerprint depends on the precision
-            if then != config.precision:
-                same = load_vlm(self.vlm, config.device, then, from_file)
-            if same.fingerprint != self.training.vlm_fingerprint:
-                raise UserError(
-                    f"{self.combiner.parent} was trained with another VLM than {self.vlm!r} is "
-                    "now: its weights, preprocessing or tokenizer changed; run that training again"
-                )
-        return vlm, load_combiner(self.combiner, vlm.dim) if self.combiner else None
+Source = tuple[str, Path | None, Training | None]  # VLM, file of its Combiner, their training
 
 
-def models(config: EvaluateConfig) -> list[Model]:
-    """The VLM of the configuration, and those of its trainings. A Combiner that was trained with
-    this VLM, frozen, is not a model of its own. Loads nothing.
+def models(config: EvaluateConfig) -> dict[str, tuple[VLM, Combiner | None]]:
+    """{label in tables: VLM and Combiner}: `vlm`, and each folder of `trained`. A Combiner that was
+    trained with `vlm`, frozen, comes with `vlm`.
 
     Raises:
-        UserError: no such VLM or training; a VLM from a file that would run code.
+        UserError: as in `load_vlm` and `load_combiner`; no such training; its VLM has changed, or
+            its name would run code.
     """
     if config.combiner and (config.combiner.parent / "results.json").exists():
         raise UserError(f"{config.combiner} belongs to a training; give its folder: "
                         f"trained=[{config.combiner.parent}]")  # fmt: skip
-    chosen = [Model(config.vlm, config.vlm, config.combiner)]
+    sources: dict[str, Source] = {config.vlm: (config.vlm, config.combiner, None)}
     for folder in config.trained:
-        model = _read(folder)
-        if model.label == config.vlm and chosen[0].combiner is None:
-            chosen[0] = model
-            continue
-        if model.label in [other.label for other in chosen]:
-            model = model._replace(label=f"{model.label} ({folder})")
-        chosen.append(model)
-    for model in chosen:
-        find_vlm(model.vlm, from_file=model.vlm != config.vlm)
-    return chosen
+        label, source = _read(folder)
+        if label in sources and (label != config.vlm or sources[label][1]):
+            label += f" ({folder})"
+        sources[label] = source
+    return {label: _load(*source, config) for label, source in sources.items()}
 
 
-def _read(folder: Path) -> Model:
+def _load(
+    name: str, file: Path | None, training: Training | None, config: EvaluateConfig
+) -> tuple[VLM, Combiner | None]:
+    from_file = name != config.vlm
+    vlm = same = load_vlm(name, config.device, config.precision, from_file)
+    if training and training.precision != config.precision:  # which the fingerprint depends on
+        same = load_vlm(name, config.device, training.precision, from_file)
+    if training and same.fingerprint != training.vlm_fingerprint:
+        raise UserError(
+            f"{file.parent} was trained with another VLM than {name!r} is now: its weights, "
+            "preprocessing or tokenizer have changed; run that training again"
+        )
+    return vlm, load_combiner(file, vlm.dim) if file else None
+
+
+def _read(folder: Path) -> tuple[str, Source]:
+    """The label and source of a training: GeneCIS's published one, or of train_combiner.py."""
     backbone, head = (folder / name for name in WEIGHTS)
     if backbone.is_file() and head.is_file():
-        return Model(f"open_clip:ViT-B-16-quickgelu/{backbone}", "clip-b16*", head)
+        return "clip-b16*", (f"open_clip:ViT-B-16-quickgelu/{backbone}", head, None)
     file, combiner = folder / "results.json", folder / "combiner.safetensors"
     try:
         training = Training.model_validate_json(file.read_bytes())
@@ -88,5 +75,5 @@ def _read(folder: Path) -> Model:
     except ValidationError as error:
         raise UserError(f"{file} is not of train_combiner.py: {explain(error)}") from error
     if training.vlm_trained:
-        return Model(str(folder / "vlm"), training.vlm + "*", combiner, training)
-    return Model(training.vlm, training.vlm, combiner, training)
+        return f"{training.vlm}*", (str(folder / "vlm"), combiner, training)
+    return training.vlm, (training.vlm, combiner, training)

@@ -11,18 +11,18 @@ import shutil
 from pathlib import Path
 
 import compare_representations
-import make_demo_data
+import make_data
 import numpy as np
 import pytest
 from commands import REPOSITORY
-from demo_worlds import WORLDS
 from llm_server import gives
 from published import CONFIGS, PUBLISHED, python_blocks
+from worlds import WORLDS
 
 from similarity_retrieval.datasets import TASKS, load
 
 SMALL = {  # script, in the order in which they are run -> what is added to each of its commands
-    "scripts/make_demo_data.py": ["--images", "150"],
+    "scripts/demo/make_data.py": ["--images", "150"],
     "similarity_retrieval/datasets.py": [],
     "fashion_retrieval/datasets.py": [],
     "similarity_retrieval/mine_triplets.py": ["samples=100", "min_images=1"],
@@ -71,7 +71,7 @@ def workspace(tmp_path_factory) -> Path:
     data, drawn = folder / "data", folder / "data/demo"
     drawn.mkdir(parents=True)
     for world in WORLDS:
-        make_demo_data.make(world, drawn, images=150, seed=0, workers=0)
+        make_data.make(world, drawn, images=150, seed=0, workers=0)
     for name in ("clevr_4_10k_v1", "cards", "genecis"):
         (data / name).symlink_to(drawn / name)
     shutil.copytree(drawn / "garments", data / "deepfashion")

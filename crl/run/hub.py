@@ -1,7 +1,6 @@
 """Turns the errors of libraries that fetch or load models into one line of advice."""
 
 import errno
-import logging
 import pickle
 import re
 import socket
@@ -21,66 +20,44 @@ REFUSED = (
     "there is no such repository, or its page there asks you to accept its terms: do so, and log "
     f"in with `hf auth login`; {INSTEAD}"
 )
-ABSENT = f"the repository, or a file of it, is not there; name other weights, {INSTEAD}"
+ABSENT = (  # open_clip reports a broken connection as the 404 of the next name that it tries
+    "the repository, or a file of it, is not there, or the connection broke; try again, name other "
+    f"weights, {INSTEAD}"
+)
 ADVICE = {401: REFUSED, 403: REFUSED, 404: ABSENT}  # by what the hub answers
 TRY_AGAIN = (
     "try again; without a network use vlm=demo, a local folder, or fill the Hugging Face cache "
     "(HF_HOME) on a machine that has one"
 )
-
-
-class _Failure(logging.Handler):
-    """Keeps what the hub's client said when it gave up, and forgets what it tries again.
-
-    open_clip and transformers may swallow the error itself, and raise another one later.
-    """
-
-    said = ""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage()
-        if re.search(r"\[Retry \d|Trying to resume", message):
-            self.said = ""
-        elif re.search("Error while downloading|thrown while requesting", message):
-            self.said = message
+LOADING: tuple[type[Exception], ...] = (
+    *(OSError, RuntimeError, ValueError, TypeError, AttributeError, LookupError),
+    *(SafetensorError, EOFError, pickle.UnpicklingError),  # damaged files
+)
 
 
 @contextmanager
 def explained(source: str, remote: bool) -> Iterator[None]:
     """Turn the errors of libraries that fetch or load `source` into one line of advice."""
-    of_fetching: tuple[type[Exception], ...] = ()
+    fetching: tuple[type[Exception], ...] = ()
     if remote:
         from huggingface_hub.errors import HTTPError  # of its HTTP client; no OSError
 
-        of_fetching = (OSError, HTTPError)
+        fetching = (OSError, HTTPError)
         _offline_without_a_network()
-    of_loading = (OSError, RuntimeError, ValueError, TypeError, AttributeError, LookupError)
-    client, failure = logging.getLogger("huggingface_hub"), _Failure()
-    client.addHandler(failure)
+    expected = LOADING + fetching
     try:
         yield
-    except (SafetensorError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(f"{source}: a file is damaged ({_brief(error)}); fetch it again") from error
-    except of_fetching + of_loading as error:
-        if "loading state_dict" in str(error):
-            lines = [shorten(line, 120) for line in str(error).splitlines()[1:4]]
-            raise UserError(f"the weights do not fit {source}: {'; '.join(lines)}") from error
+    except expected as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise  # a full disk has a message of its own
-        if isinstance(error, of_fetching):
-            why = _why_not_fetched(error, failure.said)
-            # without the library's many chained errors, which say nothing more
-            raise Missing(f"cannot fetch {source}: {why}") from None
-        raise UserError(f"cannot load {source}: {_brief(error)}") from error
-    finally:
-        client.removeHandler(failure)
+        if isinstance(error, fetching):  # without the many chained errors, which say nothing more
+            raise Missing(f"cannot fetch {source}: {_advice(error)}") from None
+        what = "the weights do not fit" if "state_dict" in str(error) else "cannot load"
+        raise UserError(f"{what} {source}: {_brief(error)}") from error
 
 
-def _why_not_fetched(error: Exception, said: str) -> str:
-    """What the hub's client `said`, else what the hub answered, else the error; and some advice."""
-    if said:
-        said = re.sub(r"https?://([^/\s]+)\S*", r"\1", said)  # an address can be very long
-        return f"{shorten(said, 160)}; {TRY_AGAIN}"
+def _advice(error: BaseException) -> str:
+    """What the hub answered, else the error; and what to do."""
     cause: BaseException | None = error
     while cause is not None:
         answer = getattr(cause, "response", None)
@@ -109,5 +86,8 @@ def _offline_without_a_network() -> None:
         constants.HF_HUB_OFFLINE = True
 
 
-def _brief(error: Exception) -> str:
-    return shorten(str(error) or type(error).__name__, 160)
+def _brief(error: BaseException) -> str:
+    # Of an address only the host: all of it can be very long.
+    message = re.sub(r"https?://([^/\s]+)[^\s'\",]*", r"\1", str(error))
+    lines = [shorten(line, 160) for line in message.splitlines()[:4]]
+    return " ".join(lines) or type(error).__name__

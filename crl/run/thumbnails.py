@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
-from crl.images import Thumbnail, UnreadableImage, shown, thumbnail
+from crl.images import UnreadableImage, readable, shown, to_rgb
 from crl.run.cache import THUMBNAILS
 from crl.run.errors import UserError
 from crl.run.files import atomic_path
@@ -22,6 +23,41 @@ from crl.run.progress import progress
 
 PART = 2_000  # the most that a kill can cost
 VERSION = 2
+TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+
+
+class Thumbnail(NamedTuple):
+    """A small WebP picture, and the width and height of the image that it shows, in pixels."""
+
+    webp: bytes
+    width: int
+    height: int
+
+
+def thumbnail(
+    file: Path, content: bytes | None = None, side: int = 96, quality: int = 70
+) -> Thumbnail:
+    """A picture of an image file whose longer side is `side` pixels or less; about 2 KB.
+
+    Args:
+        content: the bytes of the file, if they have been read already.
+        quality: of WebP, 0 to 100.
+
+    Raises:
+        UnreadableImage: as in `crl.images.open_image`.
+    """
+    with readable(file, content) as opened:
+        width, height = opened.size
+        reduced = opened.draft("RGB", (2 * side, 2 * side))  # a JPEG is not decoded in full
+        picture = to_rgb(ImageOps.exif_transpose(opened))
+        if not reduced:  # a TIFF is turned while it is decoded, so its size counts afterwards
+            width, height = picture.size
+        elif opened.getexif().get(ExifTags.Base.Orientation) in TURNED:
+            width, height = height, width
+        picture.thumbnail((side, side))
+        webp = io.BytesIO()
+        picture.save(webp, "WEBP", quality=quality)
+    return Thumbnail(webp.getvalue(), width, height)
 
 
 def thumbnails(

@@ -1,7 +1,10 @@
 """Weights on disk: read without running code, written completely or not at all."""
 
-import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
+from textwrap import shorten
 
 import torch
 from safetensors import safe_open
@@ -10,31 +13,16 @@ from torch import Tensor, nn
 
 from crl.run.errors import UserError
 from crl.run.files import atomic_path
-from crl.run.results import digest
 
 
 def stored_shapes(checkpoint: Path) -> dict[str, tuple[int, ...]]:
     """Name -> shape of each tensor in a checkpoint. A file that is damaged or holds code is refused
     before any other library opens it."""
-    try:
+    with _refusing(checkpoint):
         if checkpoint.suffix == ".safetensors":
             with safe_open(checkpoint, "pt") as file:
                 return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-        state = _without_wrapping(torch.load(checkpoint, map_location="cpu", weights_only=True))
-        return {key: tuple(tensor.shape) for key, tensor in state.items()}
-    except Exception as error:  # for a broken file the readers can raise almost any error
-        if "TorchScript" in str(error):
-            why = "is a TorchScript archive, that is code; OpenAI's weights come by the tag openai"
-        elif "GLOBAL" in str(error):
-            why = "is refused: it holds Python objects beside tensors, and loading runs their code"
-        elif "Weights only load failed" in str(error):
-            why = (
-                "is damaged, incomplete or no checkpoint; or it holds Python objects beside "
-                "tensors, which are never loaded, since that runs their code"
-            )
-        else:
-            why = f"is damaged, incomplete or no checkpoint ({_brief(error)}); fetch it again"
-        raise UserError(f"{checkpoint} {why}") from error
+        return {key: tuple(tensor.shape) for key, tensor in _read(checkpoint).items()}
 
 
 def load_tensors(checkpoint: Path) -> dict[str, Tensor]:
@@ -49,36 +37,56 @@ def load_tensors(checkpoint: Path) -> dict[str, Tensor]:
     """
     if not checkpoint.is_file():
         raise UserError(f"there is no file {checkpoint}")
-    stored_shapes(checkpoint)  # says in one line what is wrong with a file
-    if checkpoint.suffix == ".safetensors":
-        tensors = _without_wrapping(load_file(checkpoint))
-    else:
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        tensors = _without_wrapping(content)
-    for key, tensor in tensors.items():
-        if not tensor.isfinite().all():
-            raise UserError(f"{checkpoint} is of no use: {key} holds NaN or infinity; train again")
+    with _refusing(checkpoint):
+        tensors = _read(checkpoint)
+        broken = [key for key, tensor in tensors.items() if not tensor.isfinite().all()]
+    if broken:
+        raise UserError(
+            f"{checkpoint} is of no use: {broken[0]} holds NaN or infinity; train again"
+        )
     return tensors
 
 
 def save_tensors(file: Path, model: nn.Module) -> None:
     """Write the state of `model` as safetensors, atomically."""
-    state = {key: tensor.cpu().contiguous() for key, tensor in model.state_dict().items()}
     with atomic_path(file) as temporary:
-        temporary.write_bytes(save(state))
+        temporary.write_bytes(_as_bytes(model))
 
 
 def weights_digest(model: nn.Module) -> str:
     """Changes whenever a weight of `model` does."""
-    return digest(*(tensor.cpu().numpy() for tensor in model.state_dict().values()))
+    return sha256(_as_bytes(model)).hexdigest()[:16]
 
 
-def _without_wrapping(state: dict) -> dict[str, Tensor]:
+def _as_bytes(model: nn.Module) -> bytes:
+    return save({key: tensor.cpu().contiguous() for key, tensor in model.state_dict().items()})
+
+
+def _read(checkpoint: Path) -> dict[str, Tensor]:
+    if checkpoint.suffix == ".safetensors":
+        state = load_file(checkpoint)
+    else:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     for key in ("state_dict", "model"):
         if isinstance(state.get(key), dict):
             state = state[key]
     return {str(key).removeprefix("module."): tensor for key, tensor in state.items()}
 
 
-def _brief(error: Exception) -> str:
-    return textwrap.shorten(str(error) or type(error).__name__, 160)
+@contextmanager
+def _refusing(checkpoint: Path) -> Iterator[None]:
+    """Say in one line what is wrong with a file."""
+    try:
+        yield
+    except Exception as error:  # for a broken file the readers can raise almost any error
+        message = str(error)
+        if "TorchScript" in message:
+            reason = "is a TorchScript archive, that is code; take OpenAI's weights by their tag"
+        elif "GLOBAL" in message:
+            reason = "is refused: it holds Python objects beside tensors, which may run code"
+        else:
+            brief = shorten(message, 160) or type(error).__name__
+            if "Weights only load failed" in message:  # torch's advice is to switch the check off
+                brief = "no file of plain tensors"
+            reason = f"is damaged, incomplete or no checkpoint ({brief}); fetch it again"
+        raise UserError(f"{checkpoint} {reason}") from error

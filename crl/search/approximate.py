@@ -193,5 +193,5 @@ def _faiss() -> Any:
     try:
         import faiss
     except ImportError:
-        raise UserError("approximate search needs: pip install -r requirements-faiss.txt") from None
+        raise UserError("approximate search needs: pip install faiss-cpu") from None
     return faiss

@@ -4,7 +4,7 @@
     I = vlm.encode_images(batch)    # (B, D), or (B, Q, D) if an image has Q vectors
     T = vlm.encode_texts(prompts)   # (K, D)
 
-The embeddings are not L2-normalised; the caller does that.
+These are as the model gives them; `crl.embed` makes unit rows.
 """
 
 import json
@@ -68,7 +68,8 @@ def load_vlm(
             a folder: open_clip's (open_clip_config.json) or transformers' ALIGN or BLIP-2;
             or `<module>:<class>`, a VLM of your own: see crl/README.md.
         device: None: CUDA if there is a GPU, else the CPU.
-        precision: of the forward pass. `bf16` and `fp16` use autocast; the weights stay float32.
+        precision: precision of the forward pass: `fp32`, or `bf16` or `fp16` by autocast; the
+            weights stay float32.
         from_file: the name comes from a file, not from the person: `<module>:<class>` is refused,
             since code from a file is never run.
 
@@ -80,9 +81,81 @@ def load_vlm(
         raise UserError(f"unknown precision {precision!r}; {nearest(precision, PRECISIONS)}")
     source = find_vlm(name, from_file)
     device = available_device(device)
-    if _is_own(source):
-        return _own(source, device, precision)
+    if _is_code(source):
+        return _import_vlm(source, device, precision)
     return LoadedVLM(name, source, partial(_load, name, source), device, precision)
+
+
+def find_vlm(name: str, from_file: bool = False) -> str:
+    """Where the VLM `name` comes from: `open_clip:...`, a Hugging Face name or a folder.
+
+    Loads nothing.
+
+    Args:
+        from_file: as in `load_vlm`.
+
+    Raises:
+        UserError: no such name or folder; `<module>:<class>` from a file.
+    """
+    if from_file and _is_code(name):
+        raise UserError(
+            f"the VLM {name!r} comes from a file, and code from a file is never run; give the VLM "
+            f"yourself: vlm={name} (explore.py: --vlm {name})"
+        )
+    if name == "demo" and not DEMO.is_dir():
+        raise UserError(f"the demo VLM is missing from {DEMO}; restore it from the repository")
+    source = {"demo": str(DEMO), **ALIASES, **HUB}.get(name, name)
+    if source.startswith("open_clip:") or name in HUB or _is_code(source) or Path(source).is_dir():
+        return source
+    raise UserError(
+        f"unknown VLM {name!r}; {nearest(name, ['demo', *ALIASES, *HUB])}; "
+        "or write open_clip:<model>/<tag or file>, a folder that exists, or <module>:<class>"
+    )
+
+
+def load_trainable(
+    name: str, device: str | torch.device | None, precision: str = "fp32"
+) -> LoadedVLM:
+    """Load an open_clip VLM for training; `open_clip.save_vlm` saves it.
+
+    Raises:
+        UserError: as in `load_vlm`; a VLM of another library.
+    """
+    check_trainable(name)
+    vlm = load_vlm(name, device, precision)
+    assert isinstance(vlm, LoadedVLM)
+    return vlm
+
+
+def check_trainable(name: str) -> None:
+    """Check that a VLM can be trained here. Loads nothing.
+
+    Raises:
+        UserError: no such VLM, or a VLM of another library than open_clip.
+    """
+    source = find_vlm(name)
+    is_folder = (Path(source) / open_clip.CONFIG).is_file() and not _is_code(source)
+    if not (source.startswith("open_clip:") or is_folder):
+        raise UserError(f"only an open_clip VLM can be trained here, and {name!r} is none")
+
+
+def weights_here(name: str) -> bool:
+    """Are the weights of `name` on this machine? If not, `load_vlm` downloads them.
+
+    Raises:
+        UserError: no such name or folder.
+    """
+    source = find_vlm(name)
+    repository = source if name in HUB else ""
+    if source.startswith("open_clip:"):
+        repository = open_clip.repository(source.removeprefix("open_clip:"))
+    if not repository:
+        return True  # a file, a folder or a VLM of one's own
+    from huggingface_hub import constants
+
+    folder = "models--" + repository.strip("/").replace("/", "--")
+    files = Path(constants.HF_HUB_CACHE, folder, "snapshots").glob("*/*")
+    return any(file.suffix in (".safetensors", ".bin", ".pt") for file in files)
 
 
 def _load(name: str, source: str) -> Parts:
@@ -113,20 +186,20 @@ def _kind_of_folder(folder: Path) -> str:
     return kind
 
 
-def _is_own(source: str) -> bool:
+def _is_code(source: str) -> bool:
     """Is it `<module>:<class>`?"""
     return re.fullmatch(r"(?!open_clip:)[\w.]+:\w+", source) is not None
 
 
-def _own(source: str, device: torch.device, precision: str) -> VLM:
+def _import_vlm(source: str, device: torch.device, precision: str) -> VLM:
     """A user's VLM, `<module>:<class>`, from the working directory or an installed package."""
     module, _, name = source.partition(":")
     if "" not in sys.path:  # a script's own folder is there, the working directory is not
         sys.path.append("")
     package = module.partition(".")[0]
     try:
-        found = find_spec(package)
-        if found and found.origin is None:  # outputs.evil would be outputs/evil.py: a data folder
+        spec = find_spec(package)
+        if spec and spec.origin is None:  # outputs.evil would be outputs/evil.py: a data folder
             raise ImportError(f"{package} is a folder without __init__.py, not a package")
         kind = getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
@@ -139,85 +212,3 @@ def _own(source: str, device: torch.device, precision: str) -> VLM:
     if missing:
         raise UserError(f"{source} is no VLM, it has no {', '.join(missing)}; see crl/README.md")
     return vlm
-
-
-def find_vlm(name: str, from_file: bool = False) -> str:
-    """Where the VLM `name` comes from: `open_clip:...`, a Hugging Face name or a folder.
-
-    Loads nothing.
-
-    Args:
-        from_file: as in `load_vlm`.
-
-    Raises:
-        UserError: no such name or folder; `<module>:<class>` from a file.
-    """
-    if from_file and _is_own(name):
-        raise UserError(
-            f"the VLM {name!r} comes from a file, and code from a file is never run; give the VLM "
-            f"yourself: vlm={name} (explore.py: --vlm {name})"
-        )
-    if name == "demo" and not DEMO.is_dir():
-        raise UserError(
-            f"the demo VLM is missing: it should be in {DEMO}; restore it from the repository "
-            "or train it with scripts/train_demo_vlm.py"
-        )
-    source = {"demo": str(DEMO), **ALIASES, **HUB}.get(name, name)
-    known = source.startswith("open_clip:") or name in HUB or Path(source).is_dir()
-    if known or _is_own(source):
-        return source
-    raise UserError(
-        f"unknown VLM {name!r}; {nearest(name, ['demo', *ALIASES, *HUB])}; "
-        "or write open_clip:<model>/<tag or file>, a folder that exists, or <module>:<class>"
-    )
-
-
-def weights_here(name: str) -> bool:
-    """Are the weights of `name` on this machine? If not, `load_vlm` downloads them.
-
-    Raises:
-        UserError: no such name or folder.
-    """
-    source = find_vlm(name)
-    repository = source if name in HUB else ""
-    if source.startswith("open_clip:"):
-        import_torchvision()
-        import open_clip
-
-        model, _, tag = source.removeprefix("open_clip:").partition("/")
-        if open_clip.is_pretrained_cfg(model, tag):
-            repository = open_clip.get_pretrained_cfg(model, tag).get("hf_hub", "")
-    if not repository:
-        return True  # a file, a folder or a VLM of one's own
-    from huggingface_hub import constants
-
-    folder = "models--" + repository.strip("/").replace("/", "--")
-    files = Path(constants.HF_HUB_CACHE, folder, "snapshots").glob("*/*")
-    return any(file.suffix in (".safetensors", ".bin", ".pt") for file in files)
-
-
-def load_trainable(
-    name: str, device: str | torch.device | None, precision: str = "fp32"
-) -> LoadedVLM:
-    """Load an open_clip VLM for training; `open_clip.save_vlm` saves it.
-
-    Raises:
-        UserError: as in `load_vlm`; a VLM of another library.
-    """
-    check_trainable(name)
-    vlm = load_vlm(name, device, precision)
-    assert isinstance(vlm, LoadedVLM)
-    return vlm
-
-
-def check_trainable(name: str) -> None:
-    """Check that a VLM can be trained here. Loads nothing.
-
-    Raises:
-        UserError: no such VLM, or a VLM of another library than open_clip.
-    """
-    source = find_vlm(name)
-    if _is_own(source) or not (
-        source.startswith("open_clip:") or (Path(source) / open_clip.CONFIG).is_file()
-    ):
-        raise UserError(f"only an open_clip VLM can be trained here, and {name!r} is none")

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple, Protocol
@@ -14,13 +15,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 from crl.images import to_rgb
-from crl.vlm.fingerprints import Known, recall, remember
+from crl.run.files import CACHE, write_text
+from crl.run.results import digest
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+FINGERPRINTS = CACHE / "fingerprints"
+LIBRARIES = ("torch", "open_clip_torch", "transformers")  # other versions may embed differently
 
 
 class VLM(Protocol):
-    """A vision-language model. Its embeddings are not L2-normalised; the caller does that.
+    """A vision-language model. Its embeddings are not L2-normalised; `crl.embed` does that.
 
     Attributes:
         name: the name it was loaded by.
@@ -89,12 +93,15 @@ class LoadedVLM:
         precision: str,
     ) -> None:
         self.name, self.device, self.precision = name, device, precision
-        self._source, self._load, self._lock = source, load, Lock()
-        self._known = recall(source, precision)
+        self._load, self._lock = load, Lock()
         self._loaded: Parts | None = None
-        self._hashed: tuple[int, str] | None = None  # changes to the weights, and their fingerprint
-        if self._known is None:
-            self._parts()  # so that errors in the weights are reported now
+        record = _record_of(source, precision)
+        summary = _recall(record)
+        if summary is None:
+            parts = self._parts()
+            summary = _hash(parts, precision), parts.dim
+            _remember(record, parts.files, *summary)
+        self._fingerprint, self.dim = summary
 
     def _parts(self) -> Parts:
         with self._lock:  # `preprocess` is called from several threads
@@ -103,18 +110,18 @@ class LoadedVLM:
                     parts = self._load()
                     parts.model.eval().to(self.device)
                 self._changes_when_loaded = _changes(parts.model)
-                if self._known:
-                    self._hashed = self._changes_when_loaded, self._known.fingerprint
                 self._loaded = parts
             return self._loaded
 
     @property
-    def model(self) -> nn.Module:
-        return self._parts().model
+    def fingerprint(self) -> str:
+        if self._loaded is None or _changes(self.model) == self._changes_when_loaded:
+            return self._fingerprint
+        return _hash(self._loaded, self.precision)
 
     @property
-    def dim(self) -> int:
-        return self._known.dim if self._known else self._parts().dim
+    def model(self) -> nn.Module:
+        return self._parts().model
 
     @property
     def preprocess(self) -> Preprocess:
@@ -123,6 +130,11 @@ class LoadedVLM:
     @property
     def tokenize(self) -> Callable[[list[str]], Any]:
         return self._parts().tokenize
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """Everything except the weights that affects an embedding, as plain data."""
+        return self._parts().recipe
 
     def encode_images(self, batch: Tensor) -> Tensor:
         with torch.inference_mode(), self._autocast():
@@ -138,35 +150,22 @@ class LoadedVLM:
 
     def text_features(self, texts: list[str]) -> Tensor:
         """`encode_texts` with gradients, for training; the caller sets autocast."""
-        return self._parts().text_features(self._parts().tokenize(texts).to(self.device))
-
-    @property
-    def recipe(self) -> dict[str, Any]:
-        """Everything except the weights that affects an embedding, as plain data."""
-        return self._parts().recipe
-
-    @property
-    def fingerprint(self) -> str:
-        if self._known and self._loaded is None:
-            return self._known.fingerprint
-        parts = self._parts()
-        changes = _changes(parts.model)
-        if self._hashed is None or self._hashed[0] != changes:
-            self._hashed = changes, _hash(parts, self.precision)
-            if changes == self._changes_when_loaded:
-                known = Known(self._hashed[1], parts.dim)
-                remember(self._source, self.precision, parts.files, known)
-        return self._hashed[1]
+        return self._parts().text_features(self.tokenize(texts).to(self.device))
 
     def _autocast(self):
         dtype = PRECISIONS[self.precision]
         return torch.autocast(self.device.type, dtype) if dtype else nullcontext()
 
 
-def _changes(model: nn.Module) -> int:
-    """How often the weights have changed, by torch's own counters (changes through .data are not
-    counted). So a model that an optimizer changes does not keep its old fingerprint."""
-    return sum(tensor._version for tensor in model.state_dict().values())
+# --- fingerprints ---------------------------------------------------------------------------------
+
+
+def describe_tokenizer(tokenizer: Any, tokenize: Callable[[list[str]], Any]) -> dict[str, Any]:
+    """A tokenizer's vocabulary, and its tokens for a long text with accents, capitals and signs."""
+    vocabulary = tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else tokenizer.encoder
+    tokens = tokenize(["A photo of  3 café's, unBELIEVABLY small! " * 20])
+    ids = tokens if isinstance(tokens, Tensor) else tokens["input_ids"]
+    return {"vocabulary": vocabulary, "probe": ids.tolist()}
 
 
 def _hash(parts: Parts, precision: str) -> str:
@@ -176,3 +175,38 @@ def _hash(parts: Parts, precision: str) -> str:
         hasher.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         hasher.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
     return hasher.hexdigest()[:16]
+
+
+def _changes(model: nn.Module) -> int:
+    """How often the weights have changed, by torch's own counters (changes through .data are not
+    counted). So a model that an optimizer changes does not keep its old fingerprint."""
+    return sum(tensor._version for tensor in model.state_dict().values())
+
+
+def _record_of(source: str, precision: str) -> Path:
+    """The file that keeps a VLM's fingerprint for later runs."""
+    versions = [metadata.version(library) for library in LIBRARIES]
+    place = str(Path(source).resolve()) if Path(source).is_dir() else source
+    return FINGERPRINTS / f"{digest(place, precision, versions)}.json"
+
+
+def _recall(record: Path) -> tuple[str, int] | None:
+    """Fingerprint and D, if none of the VLM's files has changed since; else None."""
+    try:
+        content = json.loads(record.read_text(encoding="utf-8"))
+        unchanged = content["files"] == _stamps(map(Path, content["files"]))
+        return (content["fingerprint"], content["dim"]) if unchanged else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # no record, or a damaged one: the model must be loaded
+
+
+def _remember(record: Path, files: list[Path], fingerprint: str, dim: int) -> None:
+    content = {"fingerprint": fingerprint, "dim": dim, "files": _stamps(files)}
+    with suppress(OSError):  # without the record the next run only takes some seconds longer
+        write_text(record, json.dumps(content, indent=1) + "\n")
+
+
+def _stamps(files: Iterable[Path]) -> dict[str, list[int]]:
+    """Size, and time of the last change in nanoseconds, of each file."""
+    stats = {str(file.resolve()): file.stat() for file in files}
+    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}

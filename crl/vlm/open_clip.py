@@ -10,9 +10,9 @@ import numpy as np
 from crl.run.errors import UserError, nearest
 from crl.run.files import atomic_path, write_text
 from crl.run.hub import explained
+from crl.run.torchvision_fix import import_torchvision
 from crl.run.weights import save_tensors, stored_shapes
-from crl.vlm.contract import LoadedVLM, Parts, Preprocess
-from crl.vlm.tokenizers import describe_tokenizer
+from crl.vlm.contract import LoadedVLM, Parts, Preprocess, describe_tokenizer
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = (  # in an open_clip folder, in open_clip's own order of preference
@@ -37,36 +37,28 @@ def load_tag_or_file(spec: str) -> Parts:
         with explained(f"open_clip:{spec}", remote=True):
             checkpoint = Path(open_clip.download_pretrained(tag))
         return _build(model, checkpoint, _preprocessing(tag))
-    checkpoint = Path(weights)
+    checkpoint, tags = Path(weights), open_clip.list_pretrained_tags_by_model(model)
     if not checkpoint.is_file():
-        tags = open_clip.list_pretrained_tags_by_model(model)
         raise UserError(
             f"open_clip has no weights {weights!r} for {model}, nor is this a file "
             f"(absolute path: open_clip:{model}//path); {nearest(weights, tags)}"
         )
-    # The file does not say how images are prepared. So take this from the model's known weights, if
-    # they all agree.
-    known = [
-        _preprocessing(open_clip.get_pretrained_cfg(model, tag))
-        for tag in open_clip.list_pretrained_tags_by_model(model)
-    ]
-    if not known or any(other != known[0] for other in known):
+    # A file does not say how images are prepared, nor the activation that it was trained with. So
+    # take both from the model's known weights, if they all agree.
+    settings = [open_clip.get_pretrained_cfg(model, tag) for tag in tags]
+    preprocessings = [_preprocessing(tag) for tag in settings]
+    if not preprocessings or any(other != preprocessings[0] for other in preprocessings):
         raise UserError(
             f"{checkpoint} does not say how {model}'s images are to be prepared, and its known "
-            "weights do not agree; use a folder with open_clip_config.json and its preprocess_cfg"
+            f"weights do not agree; use a folder with {CONFIG} and its preprocess_cfg"
         )
-    # The file does not say which activation it was trained with either.
-    activations = {
-        open_clip.get_pretrained_cfg(model, tag).get("quick_gelu", False)
-        for tag in open_clip.list_pretrained_tags_by_model(model)
-    }
+    activations = {tag.get("quick_gelu", False) for tag in settings}
     if len(activations) > 1 and f"{model}-quickgelu" in open_clip.list_models():
         raise UserError(
             f"{checkpoint} does not say whether it was trained with QuickGELU; if it was (OpenAI, "
-            f"MetaCLIP, DFN) use open_clip:{model}-quickgelu/<file>, else a folder with "
-            "open_clip_config.json"
+            f"MetaCLIP, DFN) use open_clip:{model}-quickgelu/<file>, else a folder with {CONFIG}"
         )
-    return _build(model, checkpoint, known[0])
+    return _build(model, checkpoint, preprocessings[0])
 
 
 def load_folder(folder: Path) -> Parts:
@@ -74,17 +66,14 @@ def load_folder(folder: Path) -> Parts:
     file = folder / CONFIG
     with explained(str(file), remote=False):
         config = json.loads(file.read_text(encoding="utf-8"))
-        model_cfg, preprocess_cfg = (
-            config.get("model_cfg") or {},
-            config.get("preprocess_cfg") or {},
-        )
-    if not {"embed_dim", "vision_cfg", "text_cfg"} <= model_cfg.keys():
+        model, preprocessing = (config.get(key) or {} for key in ("model_cfg", "preprocess_cfg"))
+    if not {"embed_dim", "vision_cfg", "text_cfg"} <= model.keys():
         raise UserError(f"{file} does not describe a model: no model_cfg, or one with gaps")
-    if not {"mean", "std"} <= preprocess_cfg.keys():
+    if not {"mean", "std"} <= preprocessing.keys():
         raise UserError(f"{file} does not say how images are prepared: no preprocess_cfg mean, std")
     # open_clip would silently resize to the model's size and ignore the size in preprocess_cfg.
-    takes = model_cfg["vision_cfg"].get("image_size", 224)
-    prepared = preprocess_cfg.get("size", takes)
+    takes = model["vision_cfg"].get("image_size", 224)
+    prepared = preprocessing.get("size", takes)
     if np.any(np.not_equal(prepared, takes)):
         raise UserError(f"{file}: images are prepared at {prepared} but the model takes {takes}")
     for name in WEIGHTS:
@@ -155,6 +144,17 @@ def _check_quick_gelu(model: str, tag: str) -> None:
             f"the weights {tag!r} were trained {'with' if trained_with else 'without'} QuickGELU; "
             f"use open_clip:{right}/{tag}"
         )
+
+
+def repository(spec: str) -> str:
+    """The repository of the weights of `<model>/<tag>` on the Hugging Face Hub; "" if none."""
+    import_torchvision()
+    import open_clip
+
+    model, _, tag = spec.partition("/")
+    if not open_clip.is_pretrained_cfg(model, tag):
+        return ""
+    return open_clip.get_pretrained_cfg(model, tag).get("hf_hub", "")
 
 
 def save_vlm(folder: Path, vlm: LoadedVLM, source: str) -> None:

@@ -11,8 +11,7 @@ from torch import Tensor
 from crl.run.errors import UserError
 from crl.run.hub import explained
 from crl.run.weights import stored_shapes
-from crl.vlm.contract import Parts, Preprocess
-from crl.vlm.tokenizers import describe_tokenizer
+from crl.vlm.contract import Parts, Preprocess, describe_tokenizer
 
 
 def load_align(source: str) -> Parts:
@@ -21,7 +20,7 @@ def load_align(source: str) -> Parts:
     from transformers import AlignModel
 
     # Always 64 tokens, as in its training.
-    model, common = _from_transformers(AlignModel, source, padding="max_length", max_length=64)
+    model, common = _load(AlignModel, source, padding="max_length", max_length=64)
     return Parts(
         model=model,
         dim=model.config.projection_dim,
@@ -39,26 +38,22 @@ def load_blip2(source: str) -> Parts:
     """
     from transformers import Blip2ForImageTextRetrieval
 
-    model, common = _from_transformers(
-        Blip2ForImageTextRetrieval, source, padding=True, max_length=512
-    )
-    prepared = common["preprocess"](Image.new("RGB", (64, 48))).shape[1:]
+    model, common = _load(Blip2ForImageTextRetrieval, source, padding=True, max_length=512)
+    prepared = [*common["preprocess"](Image.new("RGB", (64, 48))).shape[1:]]
     takes = model.config.vision_config.image_size
-    if tuple(prepared) != (takes, takes):
-        raise UserError(
-            f"{source}: images are prepared at {[*prepared]} but the model takes {takes}"
-        )
+    if prepared != [takes, takes]:
+        raise UserError(f"{source}: images are prepared at {prepared} but the model takes {takes}")
 
     def image_features(batch: Tensor) -> Tensor:
-        patches = model.vision_model(batch).last_hidden_state
-        queries = model.query_tokens.expand(len(batch), -1, -1)
+        patches = model.vision_model(batch).last_hidden_state  # (B, patches, width)
+        queries = model.query_tokens.expand(len(batch), -1, -1)  # (B, Q, width)
         queries = model.qformer(queries, encoder_hidden_states=patches).last_hidden_state
-        return model.vision_projection(queries)
+        return model.vision_projection(queries)  # (B, Q, D)
 
     def text_features(tokens: dict[str, Tensor]) -> Tensor:
-        words = model.embeddings(tokens["input_ids"])
+        words = model.embeddings(tokens["input_ids"])  # (K, tokens, width)
         states = model.qformer(words, query_length=0, attention_mask=tokens["attention_mask"])
-        return model.text_projection(states.last_hidden_state[:, 0])
+        return model.text_projection(states.last_hidden_state[:, 0])  # (K, D)
 
     return Parts(
         model=model,
@@ -69,9 +64,10 @@ def load_blip2(source: str) -> Parts:
     )
 
 
-def _from_transformers(model_class: Any, source: str, **padding: Any) -> tuple[Any, dict[str, Any]]:
+def _load(model_class: Any, source: str, **padding: Any) -> tuple[Any, dict[str, Any]]:
     """Load from a folder or a Hugging Face name: the model in float32, and those `Parts` that do
     not depend on its architecture."""
+    from huggingface_hub import snapshot_download
     from transformers import AutoImageProcessor, AutoTokenizer
 
     local = Path(source).is_dir()
@@ -105,6 +101,7 @@ def _from_transformers(model_class: Any, source: str, **padding: Any) -> tuple[A
     for key in ("transformers_version", "_name_or_path"):  # do not change an embedding
         config.pop(key, None)
     tokenize = partial(tokenizer, truncation=True, return_tensors="pt", **padding)
+    folder = Path(source if local else snapshot_download(source, local_files_only=True))
     return model, {
         "preprocess": Preprocess(partial(_pixels, processor)),
         "tokenize": tokenize,
@@ -113,18 +110,9 @@ def _from_transformers(model_class: Any, source: str, **padding: Any) -> tuple[A
             "preprocess": processor.to_dict(),
             "tokenizer": describe_tokenizer(tokenizer, tokenize),
         },
-        "files": [file for file in sorted(_folder(source).iterdir()) if file.is_file()],
+        "files": [file for file in sorted(folder.iterdir()) if file.is_file()],
     }
 
 
 def _pixels(processor: Any, image: Image.Image) -> Tensor:
     return processor(image, return_tensors="pt")["pixel_values"][0]
-
-
-def _folder(source: str) -> Path:
-    """The folder with the files of `source`, after they have been fetched."""
-    from huggingface_hub import snapshot_download
-
-    if Path(source).is_dir():
-        return Path(source)
-    return Path(snapshot_download(source, local_files_only=True))

@@ -23,6 +23,7 @@ from crl.run.errors import UserError
 from crl.run.torchvision_fix import import_torchvision
 
 BENCHMARK = Path(__file__).resolve().parent.parent / "benchmark.py"
+MAKE_DATA = BENCHMARK.parent / "demo/make_data.py"
 TINY = {  # pixels and embeddings have the usual size, because they fill the memory
     "embed_dim": 512,
     "vision_cfg": {
@@ -198,3 +199,9 @@ def draw(folder: Path, names: Any, size: tuple[int, int]) -> list[Path]:
             cell //= 2
         Image.fromarray(total.clip(0, 255).astype(np.uint8)).save(file, quality=90)
     return files
+
+
+def draw_worlds(folder: Path, images: int, *worlds: str) -> None:
+    """Draw demo data into `folder`."""
+    command = [sys.executable, str(MAKE_DATA), "--out", str(folder), "--images", str(images)]
+    subprocess.run([*command, "--worlds", *worlds], check=True, stdout=subprocess.DEVNULL)

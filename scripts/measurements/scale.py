@@ -15,17 +15,17 @@ from typing import Any
 import embed_ray
 import numpy as np
 import pyarrow.parquet as pq
-from demo_worlds import clevr4
+from crl.run.cache import SHARD, content_digest, open_store
 
 from crl.embed import embed_images
 from crl.projection import ConditionalProjection, l2, project
-from crl.run.cache import SHARD, content_digest, open_store
 from crl.run.tables import aligned
 from crl.search import Criterion, Index, build_faiss, build_index, sample, stream_clusters
 from crl.search import search as find_rows
 from crl.vlm import load_vlm
 from measurements.common import (
     Bench,
+    draw_worlds,
     in_own_process,
     in_turn,
     memory,
@@ -271,7 +271,7 @@ def cluster_rows(folder: str) -> list[float]:
 
 def ray(bench: Bench) -> list[str]:
     folder, vlm = bench.work / "clevr", load_vlm("demo")
-    clevr4.write(folder, bench.sizes.drawn, seed=0, workers=0)
+    draw_worlds(folder, bench.sizes.drawn, "clevr4")
     images, batch = embed_ray.find_images(str(folder)), bench.sizes.batch
     files = [Path(images.root, name) for name in images.names]
     found = []

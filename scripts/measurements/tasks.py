@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import make_demo_data
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -28,6 +27,7 @@ from measurements.common import (
     BENCHMARK,
     Bench,
     draw,
+    draw_worlds,
     in_own_process,
     in_turn,
     must_agree,
@@ -260,8 +260,7 @@ STAGES = (  # configuration in configs/demo, its class, what runs it, its folder
 def trainings(bench: Bench) -> list[str]:
     data = bench.work / "worlds"
     data.mkdir()
-    for world in ("scenes", "garments"):
-        make_demo_data.make(world, data, bench.sizes.trained, seed=0, workers=0)
+    draw_worlds(data, bench.sizes.trained, "scenes", "garments")
     full, half = (an_epoch_of_each(data, bench.work, p) for p in ("fp32", "bf16"))
     each = [
         f"{name} {full[name][0]:.1f}, {half[name][0]:.1f} s, loss {full[name][1]:.4f}, "

@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from demo_worlds import cards, clevr4
 from PIL import Image
+from worlds import cards, clevr4
 
 from classification_clustering import datasets
 from classification_clustering.datasets import load

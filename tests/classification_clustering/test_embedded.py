@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from demo_worlds import clevr4
 from safetensors.numpy import save_file
 from toy_vlm import ToyVLM, direct, make_images
+from worlds import clevr4
 
 from classification_clustering import clustering, datasets, few_shot
 from classification_clustering.config import EvaluateConfig

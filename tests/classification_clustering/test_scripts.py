@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 from commands import REPOSITORY, run_python
-from demo_worlds import cards, clevr4
 from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from toy_vlm import ToyVLM, direct, make_images
+from worlds import cards, clevr4
 
 from classification_clustering import clustering, embedded, few_shot
 from classification_clustering.method import kmeans

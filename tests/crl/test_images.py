@@ -1,10 +1,8 @@
 """Which files are images, and what they show: one rule for orientation, transparency, depth."""
 
-import io
 import os
 import struct
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +19,6 @@ from crl.images import (
     list_images,
     open_image,
     shown,
-    thumbnail,
     to_rgb,
 )
 from crl.run.errors import UserError
@@ -49,15 +46,59 @@ def png(width, height, depth, color_type, pixels=b""):
     return start + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
 
 
-def test_orientation_is_honoured_but_a_crop_counts_stored_pixels(tmp_path):
-    stored = Image.fromarray(np.stack([RAMP] * 3, axis=-1))
+# --- what a file shows ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", "jpg png webp tif avif heic".split())
+@pytest.mark.parametrize("orientation", [*range(1, 9), 99])
+def test_all_orientations_are_applied_once(tmp_path, orientation, ending):
+    """Some formats are turned while they are decoded (TIFF, HEIC); the others are not."""
+    file = tmp_path / f"a.{ending}"
+    stored = Image.fromarray(np.kron(RAMP, np.ones((30, 30), np.uint8))).convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    save(stored, file, exif=exif.tobytes(), quality=95)
+    flips = [(0, 0), (1, 0), (0, 2), (1, 2), (1, 1), (0, -1), (1, -1), (0, 1)]
+    flip, turns = flips[orientation - 1] if orientation < 9 else (0, 0)
+    expected = np.rot90(np.fliplr(stored.convert("L")) if flip else stored.convert("L"), turns)
+    picture = np.asarray(open_image(file).convert("L"), int)
+    assert np.abs(picture - expected).mean() < 3
+
+
+def test_a_crop_counts_stored_pixels(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter, clockwise
-    stored.save(tmp_path / "turned.png", exif=exif)
-    shown = np.asarray(open_image(tmp_path / "turned.png"))[..., 0]
-    assert np.array_equal(shown, np.rot90(RAMP, -1))
-    part = open_image(Crop(tmp_path / "turned.png", (0, 0, 2, 2)))
+    Image.fromarray(RAMP).convert("RGB").save(tmp_path / "a.png", exif=exif)
+    part = open_image(Crop(tmp_path / "a.png", (0, 0, 2, 2)))
     assert np.array_equal(np.asarray(part)[..., 0], RAMP[:2, :2])
+
+
+def test_every_mode_becomes_rgb():
+    ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    grey = Image.fromarray(ramp)
+    colour = Image.fromarray(np.stack([ramp, ramp.T, 255 - ramp], axis=-1))
+    opaque = colour.copy()
+    opaque.putalpha(Image.fromarray(ramp))
+    share = ramp[..., None] / 255
+    on_white = (np.asarray(colour) * share + 255 * (1 - share)).round().astype(np.uint8)
+    palette = colour.quantize(7)
+    cases = {
+        "1": (grey.convert("1"), grey.convert("1").convert("RGB")),
+        "L": (grey, grey.convert("RGB")),
+        "LA": (grey.convert("LA"), grey.convert("RGB")),
+        "P": (palette, palette.convert("RGB")),
+        "RGB": (colour, colour),
+        "RGBA": (opaque, on_white),
+        "CMYK": (colour.convert("CMYK"), colour),
+        "YCbCr": (colour.convert("YCbCr"), colour.convert("YCbCr").convert("RGB")),
+        "I;16": (Image.fromarray(ramp.astype(np.uint16) * 257), grey.convert("RGB")),
+        "I": (Image.fromarray(ramp.astype(np.int32) * 257), grey.convert("RGB")),
+        "F": (Image.fromarray(ramp.astype(np.float32)), grey.convert("RGB")),
+    }
+    for mode, (image, expected) in cases.items():
+        assert image.mode == mode
+        difference = np.asarray(to_rgb(image), int) - np.asarray(expected, int)
+        assert np.abs(difference).max() <= (mode == "RGBA"), mode  # Pillow rounds its own way
 
 
 def test_transparency_shows_white_not_what_lies_under_it(tmp_path):
@@ -65,10 +106,12 @@ def test_transparency_shows_white_not_what_lies_under_it(tmp_path):
     picture.putpixel((1, 0), (200, 0, 0, 255))
     picture.save(tmp_path / "a.png")
     assert np.asarray(open_image(tmp_path / "a.png")).tolist() == [[[255] * 3, [200, 0, 0]]]
-    palette = Image.new("P", (1, 1))
-    palette.putpalette([10, 20, 30])
-    palette.save(tmp_path / "p.png", transparency=0)
-    assert np.asarray(open_image(tmp_path / "p.png")).tolist() == [[[255] * 3]]
+    for name, image, settings in (
+        ("p.png", Image.new("P", (1, 1)), {"transparency": 0}),
+        ("la.png", Image.new("LA", (1, 1), (0, 0)), {}),
+    ):
+        image.save(tmp_path / name, **settings)
+        assert np.asarray(open_image(tmp_path / name)).tolist() == [[[255] * 3]]
 
 
 @pytest.mark.parametrize(
@@ -83,6 +126,13 @@ def test_transparency_shows_white_not_what_lies_under_it(tmp_path):
 def test_depth(tmp_path, values, expected):
     Image.fromarray(values).save(tmp_path / "deep.tiff")
     assert np.asarray(open_image(tmp_path / "deep.tiff"))[0, :, 0].tolist() == expected
+
+
+@pytest.mark.parametrize("color_type", [0, 2])  # gray, RGB
+def test_png_of_16_bits(tmp_path, color_type):
+    values = np.repeat([0, 257 * 7, 65535], color_type + 1).astype(">u2")
+    (tmp_path / "deep.png").write_bytes(png(3, 1, 16, color_type, b"\0" + values.tobytes()))
+    assert np.asarray(open_image(tmp_path / "deep.png")).tolist() == [[[0] * 3, [7] * 3, [255] * 3]]
 
 
 @pytest.mark.parametrize(
@@ -100,31 +150,60 @@ def test_values_that_no_rule_covers_are_refused(values):
         to_rgb(Image.fromarray(values))
 
 
-def test_a_pipe_and_a_postscript_file_are_not_opened(tmp_path):
+@pytest.mark.parametrize("ending", ["gif", "png", "webp", "avif"])
+def test_of_an_animation_the_first_frame(tmp_path, ending):
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
+    save(frames[0], tmp_path / f"a.{ending}", save_all=True, append_images=frames[1:])
+    assert image_files(tmp_path)
+    red, _, blue = np.asarray(open_image(tmp_path / f"a.{ending}"))[4, 4]
+    assert red > 200 and blue < 50
+
+
+def test_ycck_as_photoshop_writes_it(tmp_path):
+    ink, black = (150, 110, 160), 30  # the ink as YCbCr
+    bands = [*(255 - band for band in ink), black]  # Pillow writes them inverted, as Adobe does
+    file = tmp_path / "a.jpg"
+    Image.merge("CMYK", [Image.new("L", (16, 16), band) for band in bands]).save(file, quality=100)
+    kind = (content := bytearray(file.read_bytes())).index(b"Adobe") + 11
+    assert content[kind] == 0  # CMYK
+    content[kind] = 2  # YCCK
+    file.write_bytes(content)
+    cmy = Image.new("YCbCr", (1, 1), ink).convert("RGB").getpixel((0, 0))
+    expected = [(255 - band) * (255 - black) / 255 for band in cmy]
+    assert np.abs(np.asarray(open_image(file))[8, 8] - expected).max() < 4
+
+
+# --- files that show nothing ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("share", [0, 0.5, 0.95])
+def test_empty_and_truncated_files(tmp_path, ending, share):
+    file = tmp_path / f"a.{ending}"
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    save(Image.fromarray(noise), file)
+    content = file.read_bytes()
+    file.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(UnreadableImage) as error:
+        open_image(file)
+    assert str(error.value) and "\n" not in str(error.value)
+
+
+def test_what_is_not_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
-    with pytest.raises(UnreadableImage, match="not a regular file"):
-        open_image(tmp_path / "pipe.png")
     (tmp_path / "z.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
-    with pytest.raises(UnreadableImage, match="not an image that Pillow knows"):
-        open_image(tmp_path / "z.jpg")
-
-
-@pytest.mark.parametrize("color_type", [0, 2])  # gray, RGB
-def test_png_of_16_bits(tmp_path, color_type):
-    values = np.repeat([0, 257 * 7, 65535], color_type + 1).astype(">u2")
-    (tmp_path / "deep.png").write_bytes(png(3, 1, 16, color_type, b"\0" + values.tobytes()))
-    assert np.asarray(open_image(tmp_path / "deep.png")).tolist() == [[[0] * 3, [7] * 3, [255] * 3]]
-
-
-def test_a_name_that_is_too_long_is_an_unreadable_image():
-    with pytest.raises(UnreadableImage, match="File name too long"):
-        open_image(Path("x" * 300))
-
-
-def test_a_bomb_is_an_unreadable_image(tmp_path):
     (tmp_path / "bomb.png").write_bytes(png(20_000, 20_000, 1, 0))
-    with pytest.raises(UnreadableImage, match="exceeds limit"):
-        open_image(tmp_path / "bomb.png")
+    for name, reason in (
+        ("pipe.png", "not a regular file"),
+        ("z.jpg", "not an image that Pillow knows"),
+        ("bomb.png", "exceeds limit"),
+        ("x" * 300, "File name too long"),
+    ):
+        with pytest.raises(UnreadableImage, match=reason):
+            open_image(tmp_path / name)
+
+
+# --- which files of a folder are images -----------------------------------------------------------
 
 
 def test_a_link_that_leads_back_is_not_followed(tmp_path):
@@ -142,9 +221,8 @@ def test_a_link_that_leads_back_is_not_followed(tmp_path):
 def test_a_link_to_itself_or_to_nothing_is_listed_but_unreadable(tmp_path, target):
     (tmp_path / "a.png").symlink_to(target)
     assert image_files(tmp_path) == [tmp_path / "a.png"]
-    for read in (open_image, thumbnail):
-        with pytest.raises(UnreadableImage, match=r"Too many levels|Symlink loop|No such"):
-            read(tmp_path / "a.png")
+    with pytest.raises(UnreadableImage, match=r"Too many levels|Symlink loop|No such"):
+        open_image(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("ending", "jpg jpeg jfif png apng gif webp bmp tif tiff ppm pgm".split())
@@ -160,15 +238,14 @@ def test_what_is_left_out_is_counted(tmp_path, monkeypatch):
         (tmp_path / name).touch()
     (tmp_path / ".thumbnails").mkdir()
     (tmp_path / ".thumbnails/a.png").touch()
-    found = list_images(tmp_path)
-    assert [file.name for file in found.files] == ["a.png"]
-    assert found.hidden == 3
-    assert found.remarks() == [
+    listing = list_images(tmp_path)
+    assert [file.name for file in listing.files] == ["a.png"]
+    assert listing.remarks() == [
         "2 .heic left out: pip install 'pillow-heif' to read them",
         "left out, since they are no images: 2 .txt, 1 without an ending",
     ]
     with pytest.warns(UserWarning, match=r"pillow-heif.*2 \.txt, 1 without an ending$"):
-        assert image_files(tmp_path) == found.files
+        assert image_files(tmp_path) == listing.files
 
 
 def test_no_folder_a_file_and_a_folder_without_images(tmp_path):
@@ -194,65 +271,11 @@ def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(images.os, "scandir", refuse)
-    found = list_images(tmp_path)
-    assert len(found.files) == 1
-    assert len(found.closed) == 4
-    (remark,) = found.remarks()
+    listing = list_images(tmp_path)
+    assert len(listing.files) == 1 and len(listing.closed) == 4
+    (remark,) = listing.remarks()
     assert remark.startswith(f"4 folder(s) could not be read: {tmp_path}/")
     assert remark.endswith(" ...") and remark.count(str(tmp_path)) == 3
-
-
-@pytest.mark.parametrize("ending", "jpg png webp tif avif heic".split())
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_all_orientations_are_applied_once(tmp_path, orientation, ending):
-    """Some formats are turned while they are decoded (TIFF, HEIC); the others are not."""
-    file = tmp_path / f"a.{ending}"
-    stored = Image.fromarray(np.kron(RAMP, np.ones((100, 100), np.uint8))).convert("RGB")
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    save(stored, file, exif=exif.tobytes(), quality=95)
-    shown = open_image(file)
-    flip, turns = [(0, 0), (1, 0), (0, 2), (1, 2), (1, 1), (0, -1), (1, -1), (0, 1)][
-        orientation - 1
-    ]
-    expected = np.rot90(np.fliplr(stored.convert("L")) if flip else stored.convert("L"), turns)
-    assert np.abs(np.asarray(shown.convert("L"), int) - expected).mean() < 3
-    small = thumbnail(file)
-    assert (small.width, small.height) == shown.size
-    picture = Image.open(io.BytesIO(small.webp))
-    assert max(picture.size) == 96 and picture.width * shown.height == picture.height * shown.width
-    difference = np.asarray(picture.convert("L"), int) - shown.convert("L").resize(picture.size)
-    assert np.abs(difference).mean() < 8
-
-
-def test_an_orientation_that_does_not_exist_is_none(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 99
-    Image.new("RGB", (6, 4)).save(tmp_path / "a.jpg", exif=exif)
-    assert open_image(tmp_path / "a.jpg").size == thumbnail(tmp_path / "a.jpg")[1:] == (6, 4)
-
-
-@pytest.mark.parametrize("ending", ENDINGS)
-@pytest.mark.parametrize("share", [0, 0.5, 0.95])
-def test_empty_and_truncated_files(tmp_path, ending, share):
-    file = tmp_path / f"a.{ending}"
-    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    save(Image.fromarray(noise), file)
-    content = file.read_bytes()
-    file.write_bytes(content[: int(share * len(content))])
-    for read in (open_image, thumbnail):
-        with pytest.raises(UnreadableImage) as error:
-            read(file)
-        assert str(error.value) and "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("ending", ["gif", "png", "webp", "avif"])
-def test_of_an_animation_the_first_frame(tmp_path, ending):
-    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
-    save(frames[0], tmp_path / f"a.{ending}", save_all=True, append_images=frames[1:])
-    assert image_files(tmp_path)
-    red, _, blue = np.asarray(open_image(tmp_path / f"a.{ending}"))[4, 4]
-    assert red > 200 and blue < 50
 
 
 def test_without_pillow_heif(tmp_path):
@@ -268,30 +291,7 @@ def test_without_pillow_heif(tmp_path):
     assert done.returncode == 0 and "1 .heic left out: pip install 'pillow-heif'" in done.stderr
 
 
-def test_cmyk_as_photo_programs_write_it(tmp_path):
-    color = (200, 100, 50)
-    Image.new("RGB", (16, 16), color).convert("CMYK").save(tmp_path / "a.jpg", quality=100)
-    assert np.abs(np.asarray(open_image(tmp_path / "a.jpg"))[8, 8].astype(int) - color).max() < 6
-
-
-def test_ycck_as_photoshop_writes_it(tmp_path):
-    ink, black = (150, 110, 160), 30  # the ink as YCbCr
-    bands = [*(255 - band for band in ink), black]  # Pillow writes them inverted, as Adobe does
-    file = tmp_path / "a.jpg"
-    Image.merge("CMYK", [Image.new("L", (16, 16), band) for band in bands]).save(file, quality=100)
-    kind = (content := bytearray(file.read_bytes())).index(b"Adobe") + 11
-    assert content[kind] == 0  # CMYK
-    content[kind] = 2  # YCCK
-    file.write_bytes(content)
-    cmy = Image.new("YCbCr", (1, 1), ink).convert("RGB").getpixel((0, 0))
-    expected = [(255 - band) * (255 - black) / 255 for band in cmy]
-    assert np.abs(np.asarray(open_image(file))[8, 8] - expected).max() < 4
-
-
-def test_gray_with_transparency_is_put_on_white(tmp_path):
-    Image.new("LA", (1, 1), (0, 0)).save(tmp_path / "a.png")
-    assert np.asarray(open_image(tmp_path / "a.png")).tolist() == [[[255] * 3]]
-
+# --- names ----------------------------------------------------------------------------------------
 
 NAMES = ["a b.png", 'it\'s "it".png', "a\nb.png", "<script>alert(1)</script>.png", "\N{CAT}.png"]
 
@@ -300,15 +300,9 @@ NAMES = ["a b.png", 'it\'s "it".png', "a\nb.png", "<script>alert(1)</script>.png
 def test_names_of_all_kinds(tmp_path, name):
     file = tmp_path / name.replace("/", "_")
     Image.new("RGB", (4, 2)).save(file)
-    assert image_files(tmp_path) == [file]
-    assert open_image(file).size == (4, 2)
-    assert thumbnail(file)[1:] == (4, 2)
-
-
-def test_an_ending_that_is_no_text_can_be_written(tmp_path):
     (tmp_path / os.fsdecode(b"a.\xff")).touch()
-    (remark,) = list_images(tmp_path).remarks()
-    assert remark.endswith(r"1 .\xff")
+    assert list_images(tmp_path).files == [file] and open_image(file).size == (4, 2)
+    assert list_images(tmp_path).remarks()[0].endswith(r"1 .\xff")
 
 
 @given(st.binary())
@@ -319,17 +313,3 @@ def test_every_name_can_be_shown_and_text_stays_as_it_is(name):
         assert text == name.decode()
     except UnicodeDecodeError:
         assert r"\x" in text
-
-
-def test_bytes_that_are_no_text_are_shown_as_numbers():
-    assert shown(os.fsdecode(b"\xff.png")) == r"\xff.png"
-    assert shown("\N{CAT}.png") == "\N{CAT}.png"
-
-
-def test_a_thumbnail_shows_the_picture_and_is_never_larger(tmp_path):
-    Image.new("RGBA", (30, 10), (0, 0, 0, 0)).save(tmp_path / "a.png")
-    small = thumbnail(tmp_path / "a.png")
-    assert small == thumbnail(tmp_path / "elsewhere", (tmp_path / "a.png").read_bytes())
-    picture = Image.open(io.BytesIO(small.webp))
-    assert picture.size == (30, 10) == small[1:]
-    assert picture.convert("RGB").getpixel((5, 5)) == (255, 255, 255)

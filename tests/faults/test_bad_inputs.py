@@ -16,7 +16,7 @@ import bad_files
 import benchmark
 import generate_texts
 import import_official_bases
-import make_demo_data
+import make_data
 import pytest
 import reproduce_tables
 from annotated_types import Ge, Gt, Le, Lt
@@ -84,7 +84,7 @@ COMMANDS: dict[str, tuple[Callable[[], None], str]] = {  # -> main, first argume
     ),
     "import_official_bases": (import_official_bases.main, "--out official"),
     "reproduce_tables": (reproduce_tables.main, ""),
-    "make_demo_data": (make_demo_data.main, "--out data --images 2 --workers 1"),
+    "make_data": (make_data.main, "--out data --images 2 --workers 1"),
     "benchmark": (benchmark.main, "--quick"),
 }
 SCRIPTS = {  # those with keys -> their script
@@ -966,50 +966,44 @@ cases(
     "bad/clones/{}",
     {
         "nothing": f"bad/clones/{{}} holds no {CLONE}, so it is not a clone of the authors'",
-        "latin1": "more_data.py is not a text file; restore it with: git checkout -- ",
-        "syntax": f"{CLONE} is not valid Python (",
-        "nul": f"{CLONE} is not valid Python (",
+        **dict.fromkeys(
+            ["latin1", "syntax", "nul", "indented", "no_dict", "a_list", "of_lists", "unpacked"],
+            f"{CLONE} is damaged (",
+        ),
+        **dict.fromkeys(["inner_unpacked", "code", "numbers"], f"{CLONE} is damaged ("),
         "deep": f"{CLONE}",
-        "indented": f"{CLONE} is not valid Python (",
-        "no_dict": f"{CLONE} assigns no dataset_gptLabel_dict that can be read; restore it with",
-        "a_list": f"{CLONE} assigns no dataset_gptLabel_dict that can be read; restore it with",
-        "of_lists": f"{CLONE}, line 1: not a plain dict; restore it with: git checkout -- ",
-        "unpacked": f"{CLONE}, line 1: not a plain dict; restore it with: git checkout -- ",
-        "inner_unpacked": f"{CLONE}, line 1: not a plain dict; restore it with: git checkout -- ",
-        "code": f"{CLONE}, line 1: not a plain list of texts; restore it with: git checkout -- ",
-        "numbers": f"{CLONE}, line 1: not a list of texts; restore it with: git checkout -- ",
-        "no_texts": f"{CLONE}, line 1: an empty list; restore it with: git checkout -- ",
-        "two_lines": f"{CLONE}, line 1: texts: 'a\\nb' holds a line break or control character",
-        "no_scenes": "text_embedding.py' assigns no scenes that can be read; restore it with",
+        "no_texts": f"{CLONE} is damaged (texts: texts is empty, or holds an empty text); restore",
+        "two_lines": f"{CLONE} is damaged (texts: 'a\\nb' holds a line break or control character",
+        "no_scenes": "text_embedding.py' is damaged (it assigns no scenes); restore it with",
     },
 )
 CASES += [
     ("import_official_bases", "bad/file", "bad/file holds no "),
     ("import_official_bases", "", "the following arguments are required: clone"),
-    ("make_demo_data", "--images 0", "--images must be at least 1 and at most 1000000, not 0"),
-    ("make_demo_data", "--images -5", "--images must be at least 1 and at most 1000000, not -5"),
-    ("make_demo_data", "--images x", "argument --images: invalid int value: 'x'"),
+    ("make_data", "--images 0", "--images must be at least 1 and at most 1000000, not 0"),
+    ("make_data", "--images -5", "--images must be at least 1 and at most 1000000, not -5"),
+    ("make_data", "--images x", "argument --images: invalid int value: 'x'"),
     (
-        "make_demo_data",
+        "make_data",
         f"--images {10**29}",
         "--images must be at least 1 and at most 1000000, not 1",
     ),
-    ("make_demo_data", f"--workers {10**9}", "--workers must be at least 0 and at most 256, not 1"),
-    ("make_demo_data", "--seed -1", "--seed must be at least 0 and at most "),
-    ("make_demo_data", "--workers -1", "--workers must be at least 0 and at most 256, not -1"),
-    ("make_demo_data", "--worlds clever4", "unknown world 'clever4'; did you mean 'clevr4'?"),
-    ("make_demo_data", "--out bad/file", "bad/file: File exists"),
-    ("make_demo_data", "--out bad/cards/jokers --worlds cards", "was not made by this script"),
+    ("make_data", f"--workers {10**9}", "--workers must be at least 0 and at most 256, not 1"),
+    ("make_data", "--seed -1", "--seed must be at least 0 and at most "),
+    ("make_data", "--workers -1", "--workers must be at least 0 and at most 256, not -1"),
+    ("make_data", "--worlds clever4", "unknown world 'clever4'; did you mean 'clevr4'?"),
+    ("make_data", "--out bad/file", "bad/file: File exists"),
+    ("make_data", "--out bad/cards/jokers --worlds cards", "was not made by this script"),
     ("generate_texts", "--out x.txt", "--out must end in .yaml, not 'x.txt'"),
     ("generate_texts", "--out bad/twice.yaml", "exists; give another --out, or --overwrite"),
     ("generate_texts", "--vlm-prompt a", "the VLM prompt must contain {text} exactly once, not"),
     ("generate_texts", "--criterion ' '", "the criterion is empty; name what the texts describe"),
-    ("generate_texts", "--llm-prompt 9", "argument --llm-prompt: invalid choice: 9"),
+    ("generate_texts", "--llm-prompt 9", "there are LLM prompts 1 to 5, not 9"),
     ("generate_texts", "--temperature nan", "the temperature must be 0 or above, not nan"),
     ("generate_texts", "--temperature x", "argument --temperature: invalid float value: 'x'"),
     ("generate_texts", "--temperature -1", "the temperature must be 0 or above, not -1.0"),
-    ("generate_texts", "--number 0", "the number of texts must be at most 5000 and at least 1"),
-    ("generate_texts", "--number 9999999", "the number of texts must be at most 5000"),
+    ("generate_texts", "--number 0", "the number of texts must be 1 to 5000, not 0"),
+    ("generate_texts", "--number 9999999", "the number of texts must be 1 to 5000, not 9999999"),
     ("generate_texts", "--seed -1", "the seed must be 0 to "),
     ("generate_texts", f"--seed {10**29}", "the seed must be 0 to "),
     ("generate_texts", "--timeout 0", "the timeout must be above 0 and at most "),

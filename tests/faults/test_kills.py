@@ -7,7 +7,7 @@ leaves that ends after the one before, and a temporary file more.
 import shutil
 from pathlib import Path
 
-import make_demo_data
+import make_data
 import pytest
 from killing import KILLED, Forks, contents
 
@@ -82,7 +82,7 @@ def world(tmp_path_factory, finish) -> Path:
     folder = tmp_path_factory.mktemp("world")
     (folder / "data").mkdir()
     for drawn in ("clevr4", "cards", "scenes", "garments"):
-        make_demo_data.make(drawn, folder / "data", images=24, seed=0, workers=1)
+        make_data.make(drawn, folder / "data", images=24, seed=0, workers=1)
     assert finish(folder, COMMANDS["mine_triplets"]) == 0
     shutil.move(folder / "outputs/triplets/run/triplets.jsonl", folder)
     for command in set(FIRST.values()):

@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
-import make_demo_data
+import make_data
 import numpy as np
 import torch
 import yaml
 from clothes import write_clip
-from demo_worlds import WORLDS
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from worlds import WORLDS
 
 from fashion_retrieval import train_backbone, train_mlp, train_rival
 from similarity_retrieval import mine_triplets, train_combiner
@@ -77,7 +77,7 @@ def make(folder: Path) -> None:
     """Fill `folder`, the working directory."""
     (folder / "data").mkdir()
     for world in WORLDS:
-        make_demo_data.make(world, folder / "data", images=40, seed=0, workers=1)
+        make_data.make(world, folder / "data", images=40, seed=0, workers=1)
     write_clip(folder / "vlm")
     np.savez(folder / "good.npz", **features())
     for main, arguments in TRAININGS.values():

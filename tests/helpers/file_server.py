@@ -1,6 +1,5 @@
-"""A small local web server for files, which misbehaves as told."""
+"""A small local web server for files, which misbehaves on request."""
 
-import hashlib
 import re
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -8,26 +7,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Reply:
-    """How one request is answered; as it is: properly.
+    """How one request is answered; by default properly.
 
     Attributes:
         status: an answer other than the file, with `body`.
-        kind: the content type.
         cut: how many bytes are sent before the connection ends.
         length: the content length that is claimed.
         ranges: whether a wish for a part of the file is followed.
-        careless: a part is sent even if the file has changed since.
-        version: whether the version of the file is told.
     """
 
     status: int | None = None
     body: bytes = b"no"
-    kind: str = "application/octet-stream"
     cut: int | None = None
     length: int | None = None
     ranges: bool = True
-    careless: bool = False
-    version: bool = True
 
 
 class FileServer(ThreadingHTTPServer):
@@ -46,34 +39,17 @@ class FileServer(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
-        server, name = self.server, self.path.lstrip("/")
-        wish = self.headers["range"]
-        server.requests.append((name, wish))
-        reply = server.replies.pop(0) if server.replies else Reply()
-        if reply.status is not None:
-            self.answer(reply.status, reply.body, reply)
-            return
-        content = server.files[name]
-        version = '"' + hashlib.md5(content).hexdigest() + '"'
-        headers = {"etag": version} if reply.version else {}
-        same = reply.careless or self.headers["if-range"] in (None, version)
-        if not (wish and reply.ranges and same):
-            self.answer(200, content, reply, headers)
-            return
-        start = int(re.fullmatch(r"bytes=(\d+)-", wish)[1])
-        if start >= len(content):
-            headers["content-range"] = f"bytes */{len(content)}"
-            self.answer(416, b"", reply, headers)
-        else:
-            headers["content-range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-            self.answer(206, content[start:], reply, headers)
-
-    def answer(self, status, body, reply, headers=None):
+        name, wish = self.path.lstrip("/"), self.headers["range"]
+        self.server.requests.append((name, wish))
+        reply = self.server.replies.pop(0) if self.server.replies else Reply()
+        status, body = reply.status or 200, reply.body
+        if reply.status is None:
+            body = self.server.files[name]
+            if wish and reply.ranges:
+                start = int(re.fullmatch(r"bytes=(\d+)-", wish)[1])
+                status, body = (206 if start < len(body) else 416), body[start:]
         self.send_response(status)
-        self.send_header("content-type", reply.kind)
         self.send_header("content-length", str(reply.length or len(body)))
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body[: reply.cut])
 

@@ -6,7 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
-import make_demo_data
+import make_data
 import numpy as np
 import pytest
 import reproduce_tables
@@ -79,7 +79,7 @@ def drawn(tmp_path_factory) -> Path:
     """Drawn data as the demo has it, but 60 images."""
     data = tmp_path_factory.mktemp("data")
     for world in ("clevr4", "cards"):
-        make_demo_data.make(world, data, images=60, seed=0, workers=1)
+        make_data.make(world, data, images=60, seed=0, workers=1)
     return data
 
 

@@ -66,7 +66,6 @@ def toy(monkeypatch):
         return loaded[name]
 
     monkeypatch.setattr(trained, "load_vlm", load)
-    monkeypatch.setattr(trained, "find_vlm", lambda name, from_file: name)
     return loaded
 
 

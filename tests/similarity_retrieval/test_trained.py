@@ -45,7 +45,7 @@ def test_a_frozen_vlm_gets_its_combiner_and_a_trained_one_rows_of_its_own(
 
 def test_trainings_of_one_vlm_are_rows_of_their_own(tmp_path, row_of, evaluated, toy):
     folders = [training(tmp_path / str(seed), seed=seed)[0] for seed in (0, 1)]
-    other, _ = training(tmp_path / "other", vlm="another")
+    other, _ = training(tmp_path / "other", vlm="another", seed=2)
     code, printed, errors = evaluated(f"trained=[{folders[0]}, {folders[1]}, {other}]", *SMALL)
     assert code == 0, errors
     labels = [line.split("  ")[0] for line in printed.splitlines() if " combiner " in line]

@@ -1,12 +1,14 @@
 import io
 
+import numpy as np
 import pytest
 from PIL import Image
 from toy_vlm import make_images
 
+from crl.images import NEED, UnreadableImage, open_image
 from crl.run import thumbnails as module
 from crl.run.errors import UserError
-from crl.run.thumbnails import thumbnails
+from crl.run.thumbnails import thumbnail, thumbnails
 
 
 def test_each_content_is_made_once_and_kept(tmp_path, monkeypatch):
@@ -35,3 +37,33 @@ def test_a_file_that_changed_meanwhile_is_named(tmp_path):
     files[0].write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"000\.png has changed meanwhile: not an image.*try again"):
         thumbnails(files, [b"0" * 16], tmp_path, None)
+
+
+@pytest.mark.parametrize("ending", "jpg png webp tif avif heic".split())
+@pytest.mark.parametrize("orientation", [*range(1, 9), 99])
+def test_a_thumbnail_shows_the_picture_and_its_size(tmp_path, orientation, ending):
+    file = tmp_path / f"a.{ending}"
+    if file.suffix in NEED:
+        pytest.skip(f"needs {NEED[file.suffix]}")
+    ramp = np.kron(np.arange(24).reshape(4, 6) * 10, np.ones((100, 100))).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(ramp).convert("RGB").save(file, exif=exif.tobytes(), quality=95)
+    small, picture = thumbnail(file), open_image(file)
+    assert small == thumbnail(tmp_path / "elsewhere", file.read_bytes())
+    assert (small.width, small.height) == picture.size
+    webp = Image.open(io.BytesIO(small.webp))
+    assert max(webp.size) == 96 and webp.width * picture.height == picture.width * webp.height
+    difference = np.asarray(webp.convert("L"), int) - picture.convert("L").resize(webp.size)
+    assert np.abs(difference).mean() < 8
+
+
+def test_a_thumbnail_is_never_larger_and_a_damaged_file_has_none(tmp_path):
+    Image.new("RGBA", (30, 10), (0, 0, 0, 0)).save(tmp_path / "a.png")
+    small = thumbnail(tmp_path / "a.png")
+    picture = Image.open(io.BytesIO(small.webp))
+    assert picture.size == (30, 10) == small[1:]
+    assert picture.convert("RGB").getpixel((5, 5)) == (255, 255, 255)
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:50])
+    with pytest.raises(UnreadableImage):
+        thumbnail(tmp_path / "a.png")

@@ -4,10 +4,9 @@ import importlib
 
 import numpy as np
 import pytest
-import torch
-from demo_worlds import WORLDS
 from sklearn.cluster import KMeans
 from sklearn.metrics import normalized_mutual_info_score
+from worlds import WORLDS
 
 from crl.basis import TextBasis
 from crl.embed import embed_images, embed_texts
@@ -15,7 +14,7 @@ from crl.projection import l2, project
 from crl.vlm import DEMO, load_vlm
 
 IMAGES = 400  # a world; of a seed that neither training, tuning nor the demo uses
-worlds = {name: importlib.import_module(f"demo_worlds.{name}") for name in WORLDS}
+drawn = {name: importlib.import_module(f"worlds.{name}") for name in WORLDS}
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +26,7 @@ def vlm():
 def seen(vlm, tmp_path_factory):
     """World -> (I, {attribute: labels}) on freshly drawn pictures."""
     embedded = {}
-    for name, world in worlds.items():
+    for name, world in drawn.items():
         folder, paths, labels = tmp_path_factory.mktemp(name), [], {a: [] for a in world.PHRASES}
         for i in range(IMAGES):
             rng = np.random.default_rng([77, i])
@@ -52,7 +51,7 @@ def conditional(vlm, image, basis):
 
 CRITERIA = [  # what has several names; an object of a scene is there or not
     (name, attribute)
-    for name, world in worlds.items()
+    for name, world in drawn.items()
     for attribute, classes in world.PHRASES.items()
     if sum(map(bool, classes.values())) > 1
 ]
@@ -74,7 +73,7 @@ def test_it_names_what_it_sees(vlm, seen, name, attribute):
     image, labels = seen[name]
     prompt = TextBasis.load(BASES[name, attribute]).vlm_prompt
     classes = [
-        prompt.replace("{text}", said[0]) for said in worlds[name].PHRASES[attribute].values()
+        prompt.replace("{text}", said[0]) for said in drawn[name].PHRASES[attribute].values()
     ]
     guess = project(image, l2(embed_texts(vlm, classes, cache=None))).argmax(1)
     # a part of a garment is a few pixels: the model's weakest attribute, as its card says
@@ -88,7 +87,7 @@ def test_the_basis_brings_out_its_criterion(vlm, seen, name, attribute):
     image, labels = seen[name]
     universal = nmi(image, labels[attribute])
     chosen = nmi(conditional(vlm, image, BASES[name, attribute]), labels[attribute])
-    if attribute in worlds[name].DOMINANT:
+    if attribute in drawn[name].DOMINANT:
         assert universal > 80 and chosen > 80
     elif attribute == "part":  # too weak to make clusters
         assert universal < chosen < 30
@@ -102,10 +101,3 @@ def test_another_criterion_does_not_bring_it_out(vlm, seen):
     image, labels = seen["clevr4"]
     assert nmi(conditional(vlm, image, "clevr4_count"), labels["color"]) < 25
     assert nmi(conditional(vlm, image, "clevr4_color"), labels["count"]) < 25
-
-
-def test_texts_may_be_what_loads_a_model_whose_fingerprint_is_known(vlm):
-    assert vlm.fingerprint  # now remembered
-    lazy = load_vlm("demo", device="cpu")
-    assert torch.equal(lazy.encode_texts(["a red cube"]), vlm.encode_texts(["a red cube"]))
-    assert lazy.fingerprint == vlm.fingerprint

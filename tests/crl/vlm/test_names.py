@@ -1,12 +1,15 @@
-"""The short names: the weights that each asks for, and the open_clip model that takes them."""
+"""Names: the weights that each asks for, the open_clip model that takes them, VLMs of one's own."""
+
+import sys
 
 import pytest
 import torch
 from huggingface_hub import constants
+from toy_vlm import ToyVLM
 
 from crl.run.errors import UserError
 from crl.run.torchvision_fix import import_torchvision
-from crl.vlm import ALIASES, HUB, fingerprints, load_vlm, weights_here
+from crl.vlm import ALIASES, HUB, check_trainable, contract, load_vlm, weights_here
 from crl.vlm import open_clip as backend
 
 import_torchvision()
@@ -37,7 +40,7 @@ def nothing_loaded(tmp_path, monkeypatch):
         raise AskedFor(*arguments)
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(fingerprints, "FOLDER", tmp_path)
+    monkeypatch.setattr(contract, "FINGERPRINTS", tmp_path)
     monkeypatch.setattr(open_clip, "download_pretrained", lambda tag: tag["hf_hub"])
     monkeypatch.setattr(open_clip.factory, "download_pretrained", lambda tag, **_: tag["hf_hub"])
     monkeypatch.setattr(backend, "_build", stop)
@@ -102,3 +105,44 @@ def test_weights_here_without_loading_or_fetching(tmp_path, monkeypatch):
         assert weights_here(name)
     with pytest.raises(UserError, match="unknown VLM"):
         weights_here("clpi")
+
+
+# --- of one's own ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A working directory with mine.py."""
+    (tmp_path / "mine.py").write_text(
+        "from toy_vlm import ToyVLM\n\n\n"
+        "class Mine(ToyVLM):\n"
+        "    def __init__(self, device, precision):\n"
+        "        super().__init__()\n"
+        "        self.device, self.precision, self.name = device, precision, 'mine'\n\n\n"
+        "def half(device, precision):\n    return object()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    yield tmp_path
+    sys.modules.pop("mine", None)
+
+
+def test_a_vlm_of_ones_own(own):
+    vlm = load_vlm("mine:Mine", "cpu", "bf16")
+    assert isinstance(vlm, ToyVLM) and (vlm.name, vlm.precision) == ("mine", "bf16")
+    assert vlm.device == torch.device("cpu")
+    with pytest.raises(UserError, match="only an open_clip VLM can be trained here"):
+        check_trainable("mine:Mine")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gone:Mine", r"cannot import the VLM gone:Mine: No module named 'gone'; start in"),
+        ("mine:Gone", r"cannot import the VLM mine:Gone: .*no attribute 'Gone'"),
+        ("mine:half", r"mine:half is no VLM, it has no name, dim, device, fingerprint, preproc"),
+    ],
+)
+def test_what_is_no_vlm(own, name, message):
+    with pytest.raises(UserError, match=message):
+        load_vlm(name)

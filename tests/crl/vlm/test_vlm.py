@@ -1,10 +1,10 @@
 """Each VLM against an independent forward pass of its library's own full model, on tiny random
 checkpoints in the real file formats; every refusal with its message."""
 
+import functools
 import json
 import os
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from crl import vlm as vlm_module
 from crl.images import to_rgb
 from crl.run.errors import UserError
 from crl.run.torchvision_fix import import_torchvision
-from crl.vlm import fingerprints, load_vlm
+from crl.vlm import contract, load_vlm
 
 import_torchvision()
 import open_clip  # noqa: E402
@@ -64,18 +64,6 @@ def pictures():
     return [Image.fromarray(pixels.astype(np.uint8)) for pixels in noise]
 
 
-def edited(folder, tmp_path, file, edit):
-    """A copy of `folder` whose JSON `file` went through `edit`."""
-    copy = tmp_path / "copy"
-    copy.mkdir()
-    for original in folder.iterdir():
-        (copy / original.name).write_bytes(original.read_bytes())
-    config = json.loads((copy / file).read_text())
-    edit(config)
-    (copy / file).write_text(json.dumps(config))
-    return copy
-
-
 def unit(vectors):
     return vectors / vectors.norm(dim=-1, keepdim=True)
 
@@ -107,6 +95,9 @@ def test_preprocess_equals_pillow_and_numpy(vlms, pictures, backend):
         ours = vlms[backend].preprocess(picture)
         assert ours.dtype == torch.float32
         torch.testing.assert_close(ours, by_hand(picture, backend), atol=1e-5, rtol=0)
+    picture = pictures[0].copy()
+    picture.putalpha(100)
+    assert torch.equal(vlms[backend].preprocess(picture), vlms[backend].preprocess(to_rgb(picture)))
 
 
 def embed(vlm, pictures, texts=TEXTS):
@@ -201,106 +192,13 @@ def test_low_precision_is_close_and_comes_out_as_float32(
         assert torch.cosine_similarity(a, b, dim=-1).min() > 0.995
 
 
-# --- images ---------------------------------------------------------------------------------------
-
-
-def test_every_image_mode_becomes_rgb(vlms):
-    ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    grey = Image.fromarray(ramp)
-    colour = Image.fromarray(np.stack([ramp, ramp.T, 255 - ramp], axis=-1))
-    opaque = colour.copy()
-    opaque.putalpha(Image.fromarray(ramp))
-    share = ramp[..., None] / 255
-    on_white = (np.asarray(colour) * share + 255 * (1 - share)).round().astype(np.uint8)
-    palette = colour.quantize(7)
-    cases = {
-        "1": (grey.convert("1"), grey.convert("1").convert("RGB")),
-        "L": (grey, np.stack([ramp] * 3, axis=-1)),
-        "LA": (grey.convert("LA"), np.stack([ramp] * 3, axis=-1)),
-        "P": (palette, palette.convert("RGB")),
-        "RGB": (colour, colour),
-        "RGBA": (opaque, on_white),
-        "CMYK": (colour.convert("CMYK"), colour),
-        "YCbCr": (colour.convert("YCbCr"), colour.convert("YCbCr").convert("RGB")),
-        "I;16": (Image.fromarray(ramp.astype(np.uint16) * 257), np.stack([ramp] * 3, axis=-1)),
-        "I": (Image.fromarray(ramp.astype(np.int32) * 257), np.stack([ramp] * 3, axis=-1)),
-        "F": (Image.fromarray(ramp.astype(np.float32)), np.stack([ramp] * 3, axis=-1)),
-    }
-    for mode, (image, expected) in cases.items():
-        assert image.mode == mode
-        difference = np.asarray(to_rgb(image), int) - np.asarray(expected, int)
-        assert np.abs(difference).max() <= (mode == "RGBA"), mode  # Pillow rounds its own way
-        for vlm in vlms.values():
-            shown = to_rgb(image)
-            assert torch.equal(vlm.preprocess(image), vlm.preprocess(shown)), mode
-
-
-def test_sixteen_bit_png_from_disk(tmp_path):
-    ramp = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
-    Image.fromarray(ramp).save(tmp_path / "deep.png")
-    with Image.open(tmp_path / "deep.png") as image:
-        seen = np.asarray(to_rgb(image))[..., 0]
-    assert np.abs(seen - ramp / 257).max() <= 0.5
-
-
-# --- fingerprint ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("backend", SAVE)
-def test_fingerprint_is_stable_and_follows_the_weights(folders, vlms, backend):
-    vlm = load_vlm(str(folders[backend]), device="cpu")
-    before = vlm.fingerprint
-    assert before == vlms[backend].fingerprint
-    weight = next(iter(vlm.model.parameters()))
-    with torch.no_grad():
-        weight.view(-1)[-1] += 1e-3
-    assert vlm.fingerprint != before
-    assert load_vlm(str(folders[backend]), device="cpu", precision="bf16").fingerprint != before
-
-
-def test_fingerprint_is_the_same_in_another_process(folders, vlms):
-    code = (
-        "import sys; from crl.vlm import load_vlm\n"
-        "for folder in sys.argv[1:]: print(load_vlm(folder, device='cpu').fingerprint)"
-    )
-    there = run_python(code, *map(str, folders.values())).stdout.split()
-    assert there == [vlms[backend].fingerprint for backend in folders]
-
-
-@pytest.mark.parametrize(
-    ("backend", "file", "edit"),
-    [
-        (
-            "open_clip",
-            "open_clip_config.json",
-            lambda c: c["preprocess_cfg"].update(mean=[0.5] * 3),
-        ),
-        ("open_clip", "open_clip_config.json", lambda c: c["model_cfg"].update(quick_gelu=False)),
-        (
-            "open_clip",
-            "open_clip_config.json",
-            lambda c: c["model_cfg"]["text_cfg"].update(tokenizer_kwargs={"clean": "whitespace"}),
-        ),
-        ("align", "preprocessor_config.json", lambda c: c.update(rescale_offset=False)),
-        ("align", "config.json", lambda c: c["text_config"].update(hidden_act="relu")),
-        ("blip2", "preprocessor_config.json", lambda c: c.update(image_std=[0.5] * 3)),
-        ("blip2", "tokenizer_config.json", lambda c: c.update(do_lower_case=False)),
-    ],
-)
-def test_fingerprint_follows_preprocessing_activation_and_tokenizer(
-    folders, vlms, tmp_path, backend, file, edit
-):
-    changed = load_vlm(str(edited(folders[backend], tmp_path, file, edit)), device="cpu")
-    assert changed.fingerprint != vlms[backend].fingerprint
-
-
 # --- open_clip names ------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def registry(tmp_path, monkeypatch):
     """open_clip with small models of ours; -> their tags: {model: {tag: settings}}."""
-    monkeypatch.setattr(fingerprints, "FOLDER", tmp_path / "fingerprints")
+    monkeypatch.setattr(contract, "FINGERPRINTS", tmp_path / "fingerprints")
     monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIG_PATHS", [tmp_path])
     monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIGS", dict(open_clip.factory._MODEL_CONFIGS))
     (tmp_path / "tiny.json").write_text(json.dumps({**CLIP, "quick_gelu": False}))
@@ -370,10 +268,8 @@ def test_plain_file_needs_weights_that_agree_on_preprocessing(registry, tmp_path
     [
         (("metaclipp",), r"unknown VLM 'metaclipp'; did you mean 'metaclip'\?"),
         (("no/such/folder",), r"unknown VLM .* a folder that exists"),
-        (
-            ("open_clip:ViT-B32/openai",),
-            r"unknown open_clip model 'ViT-B32'; did you mean 'ViT-B-32'",
-        ),
+        (("open_clip:ViT-B32/openai",), r"unknown open_clip model 'ViT-B32'; did .* 'ViT-B-32'"),
+        (("open_clip:ViT",), r"unknown open_clip model 'ViT'"),
         (("open_clip:ViT-B-32/opnai",), r"no weights 'opnai' for ViT-B-32.*did you mean 'openai'"),
         (("clip", "cpu", "fp8"), r"unknown precision 'fp8'; known: fp32, bf16, fp16"),
         (("clip", "graphics"), r"no device 'graphics' here .* use device=cpu"),
@@ -387,118 +283,108 @@ def test_unknown_names_and_devices(arguments, message):
 
 def test_missing_demo_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(vlm_module, "DEMO", tmp_path / "demo_vlm")
-    with pytest.raises(UserError, match=r"demo VLM is missing: .*demo_vlm; restore it"):
+    with pytest.raises(UserError, match=r"demo VLM is missing from .*demo_vlm; restore it"):
         load_vlm("demo")
     save_clip(tmp_path / "demo_vlm")
     assert load_vlm("demo").dim == 16
 
 
+GONE = object()
+OPEN_CLIP = "open_clip_config.json"
+
+
 @pytest.mark.parametrize(
-    ("backend", "file", "edit", "message"),
+    ("backend", "file", "changes", "message"),
     [
-        ("open_clip", "open_clip_config.json", lambda c: c.pop("model_cfg"), "no model_cfg"),
-        ("open_clip", "open_clip_config.json", lambda c: c.pop("preprocess_cfg"), "how images are"),
-        ("open_clip", "open_clip_config.json", lambda c: c["preprocess_cfg"].pop("std"), "how ima"),
+        ("open_clip", OPEN_CLIP, {"model_cfg": GONE}, "no model_cfg"),
+        ("open_clip", OPEN_CLIP, {"preprocess_cfg": GONE}, "how images are"),
+        ("open_clip", OPEN_CLIP, {"preprocess_cfg.std": GONE}, "how images are"),
         (
             "open_clip",
-            "open_clip_config.json",
-            lambda c: c["preprocess_cfg"].update(size=[48, 48]),
+            OPEN_CLIP,
+            {"preprocess_cfg.size": [48, 48]},
             r"prepared at \[48, 48\] but the model takes 32",
         ),
-        (
-            "open_clip",
-            "open_clip_config.json",
-            lambda c: c["model_cfg"].update(colour="red"),
-            "cannot load local-dir.*colour",
-        ),
+        ("open_clip", OPEN_CLIP, {"model_cfg.colour": "red"}, "cannot load local-dir.*colour"),
         (
             "open_clip",  # open_clip would interpolate the position embedding
-            "open_clip_config.json",
-            lambda c: (
-                c["preprocess_cfg"].pop("size"),
-                c["model_cfg"]["vision_cfg"].update(image_size=64),
-            ),
+            OPEN_CLIP,
+            {"preprocess_cfg.size": GONE, "model_cfg.vision_cfg.image_size": 64},
             r"visual.positional_embedding is \(5, 32\) in the file, \(17, 32\) in the model",
         ),
         (
             "open_clip",
-            "open_clip_config.json",
-            lambda c: c["model_cfg"]["text_cfg"].update(layers=3),
+            OPEN_CLIP,
+            {"model_cfg.text_cfg.layers": 3},
             r"do not fit .* Missing key.*transformer.resblocks.2",
         ),
         (
             "open_clip",
-            "open_clip_config.json",
-            lambda c: c["model_cfg"]["text_cfg"].update(layers=1),
+            OPEN_CLIP,
+            {"model_cfg.text_cfg.layers": 1},
             r"do not fit .* Unexpected key.*transformer.resblocks.1",
         ),
         (
             "open_clip",
-            "open_clip_config.json",
-            lambda c: c["model_cfg"].update(embed_dim=24),
+            OPEN_CLIP,
+            {"model_cfg.embed_dim": 24},
             r"do not fit .* size mismatch for text_projection",
         ),
+        ("align", "config.json", {"model_type": "clip"}, r"a 'clip' model; .*'align'"),
+        ("align", "config.json", {"model_type": GONE}, "config.json.*model_type"),
         (
             "align",
             "config.json",
-            lambda c: c.update(model_type="clip"),
-            r"a 'clip' model; .*'align'",
-        ),
-        ("align", "config.json", lambda c: c.pop("model_type"), "config.json.*model_type"),
-        (
-            "align",
-            "config.json",
-            lambda c: c["text_config"].update(num_hidden_layers=3),
+            {"text_config.num_hidden_layers": 3},
             r"do not fit AlignModel: .*missing.*text_model.encoder.layer.2",
         ),
         (
             "align",
             "config.json",
-            lambda c: c["text_config"].update(num_hidden_layers=1),
+            {"text_config.num_hidden_layers": 1},
             r"do not fit AlignModel: .*unexpected.*text_model.encoder.layer.1",
         ),
         (
             "align",
             "config.json",
-            lambda c: c.update(projection_dim=48),
+            {"projection_dim": 48},
             r"do not fit AlignModel: .*of another shape.*text_projection",
         ),
         (
             "blip2",
             "preprocessor_config.json",
-            lambda c: c.update(size={"height": 48, "width": 48}),
+            {"size": {"height": 48, "width": 48}},
             r"prepared at \[48, 48\] but the model takes 32",
         ),
     ],
 )
-def test_folders_that_do_not_match(folders, tmp_path, backend, file, edit, message):
+def test_folders_that_do_not_match(folders, tmp_path, backend, file, changes, message):
+    folder = shutil.copytree(folders[backend], tmp_path / "copy")
+    config = json.loads((folder / file).read_text())
+    for place, value in changes.items():
+        *above, key = place.split(".")
+        part = functools.reduce(dict.__getitem__, above, config)
+        if value is GONE:
+            part.pop(key)
+        else:
+            part[key] = value
+    (folder / file).write_text(json.dumps(config))
     with pytest.raises(UserError, match=message):
-        load_vlm(str(edited(folders[backend], tmp_path, file, edit)), device="cpu")
+        load_vlm(str(folder), device="cpu")
 
 
 @pytest.mark.parametrize(
     ("backend", "file", "message"),
     [
         ("open_clip", "open_clip_model.safetensors", "open_clip_model.safetensors is missing"),
-        ("open_clip", "open_clip_config.json", "no open_clip_config.json.*config.json"),
+        ("open_clip", OPEN_CLIP, "no open_clip_config.json.*config.json"),
         ("align", "preprocessor_config.json", "preprocessor_config.json is missing"),
         ("blip2", "preprocessor_config.json", "preprocessor_config.json is missing"),
         ("align", "model.safetensors", "cannot load .*model.safetensors"),
     ],
 )
 def test_folders_with_a_file_missing(folders, tmp_path, backend, file, message):
-    folder = (
-        edited(folders[backend], tmp_path, file, lambda c: None)
-        if file.endswith("json")
-        else (
-            edited(
-                folders[backend],
-                tmp_path,
-                next(folders[backend].glob("*.json")).name,
-                lambda c: None,
-            )
-        )
-    )
+    folder = shutil.copytree(folders[backend], tmp_path / "copy")
     (folder / file).unlink()
     with pytest.raises(UserError, match=message):
         load_vlm(str(folder), device="cpu")
@@ -507,7 +393,7 @@ def test_folders_with_a_file_missing(folders, tmp_path, backend, file, message):
 def test_tokenizer_with_more_tokens_than_the_model(tmp_path):
     small = {**CLIP, "text_cfg": {**CLIP["text_cfg"], "vocab_size": 100}}
     config = {"model_cfg": small, "preprocess_cfg": {"mean": MEAN, "std": STD}}
-    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    (tmp_path / OPEN_CLIP).write_text(json.dumps(config))
     save_file(open_clip.CLIP(**small).state_dict(), tmp_path / "open_clip_model.safetensors")
     with pytest.raises(UserError, match="tokenizer has 49408 tokens, the model fewer"):
         load_vlm(str(tmp_path), device="cpu")
@@ -518,13 +404,14 @@ class Evil:
         return os.mkdir, ("pwned",)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 @pytest.mark.parametrize("backend", ["open_clip", "align"])
-def test_pickled_code_never_runs(registry, folders, tmp_path, monkeypatch, backend):
+def test_code_in_a_checkpoint_never_runs(registry, folders, tmp_path, monkeypatch, backend):
     monkeypatch.chdir(tmp_path)
     if backend == "open_clip":
         name, file = f"open_clip:tiny-quickgelu/{tmp_path}/evil.pt", tmp_path / "evil.pt"
     else:
-        folder = edited(folders["align"], tmp_path, "config.json", lambda c: None)
+        folder = shutil.copytree(folders["align"], tmp_path / "copy")
         (folder / "model.safetensors").unlink()
         name, file = str(folder), folder / "pytorch_model.bin"
     for payload in (Evil(), {"state_dict": {"a": torch.ones(1)}, "args": Evil()}):
@@ -532,88 +419,24 @@ def test_pickled_code_never_runs(registry, folders, tmp_path, monkeypatch, backe
         with pytest.raises(UserError, match="refused: it holds Python objects"):
             load_vlm(name, device="cpu")
     assert not Path("pwned").exists()
-
-
-@pytest.mark.filterwarnings("ignore:.*torch.jit")
-def test_torchscript_archive_is_refused(registry, tmp_path):
-    torch.jit.script(torch.nn.Linear(2, 2)).save(str(tmp_path / "script.pt"))
+    torch.jit.script(torch.nn.Linear(2, 2)).save(str(file))
     with pytest.raises(UserError, match="TorchScript archive, that is code"):
-        load_vlm(f"open_clip:tiny-quickgelu/{tmp_path}/script.pt", device="cpu")
+        load_vlm(name, device="cpu")
 
 
 def test_damaged_files(registry, folders, tmp_path):
-    whole = (tmp_path / "weights.pt").read_bytes()
-    damaged = tmp_path / "damaged.pt"
-    for content in (whole[: len(whole) // 2], b"", b"<html>not found</html>", os.urandom(999)):
+    whole, damaged = (tmp_path / "weights.pt").read_bytes(), tmp_path / "damaged.pt"
+    contents = [whole[: len(whole) // 2], b"", b"<html>not found</html>", os.urandom(999)]
+    for value in ([1, 2], {"epoch": 3}):
+        torch.save(value, damaged)
+        contents.append(damaged.read_bytes())
+    for content in contents:
         damaged.write_bytes(content)
         with pytest.raises(UserError, match=r"damaged.pt is damaged, incomplete or no checkpoint"):
             load_vlm(f"open_clip:tiny-quickgelu/{damaged}", device="cpu")
-    for content in ([1, 2], {"epoch": 3}):
-        torch.save(content, damaged)
-        with pytest.raises(UserError, match=r"damaged.pt is damaged, incomplete or no checkpoint"):
-            load_vlm(f"open_clip:tiny-quickgelu/{damaged}", device="cpu")
-    for backend, file in (
-        ("open_clip", "open_clip_model.safetensors"),
-        ("align", "model.safetensors"),
-    ):
-        weights = (folders[backend] / file).read_bytes()
-        (tmp_path / backend).mkdir()
-        folder = edited(folders[backend], tmp_path / backend, *next_json(folders[backend]))
-        (folder / file).write_bytes(weights[: len(weights) // 2])
-        with pytest.raises(UserError, match=rf"{file} is damaged, incomplete or no checkpoint"):
+    for backend in ("open_clip", "align"):
+        folder = shutil.copytree(folders[backend], tmp_path / backend)
+        (file,) = folder.glob("*.safetensors")
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+        with pytest.raises(UserError, match=r"model.safetensors is damaged, incomplete or no"):
             load_vlm(str(folder), device="cpu")
-
-
-def next_json(folder):
-    return next(folder.glob("*config.json")).name, lambda config: None
-
-
-# --- the world around -----------------------------------------------------------------------------
-
-
-def run_python(code, *arguments, **environment):
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        cwd=Path(__file__).parent.parent,
-    )
-
-
-def test_importing_the_module_stays_quick():
-    code = (
-        "import sys, crl.vlm; print({'open_clip', 'transformers', 'torchvision'} & {*sys.modules})"
-    )
-    assert run_python(code).stdout.strip() == "set()"
-
-
-def test_torch_and_torchvision_that_do_not_match(monkeypatch):
-    monkeypatch.setattr(
-        "importlib.metadata.requires", lambda name: ["numpy", "torch (==1.2.3)", "pillow (>=5)"]
-    )
-    with pytest.raises(UserError, match=r"torchvision .* wants torch 1\.2\.3 but .* is installed"):
-        load_vlm("clip")
-
-
-def test_torchvision_whose_operators_do_not_load(tmp_path):
-    """A stand-in that fails as the CUDA wheel does beside a CPU-only torch: half-way."""
-    package = tmp_path / "torchvision"
-    package.mkdir()
-    (package / "early.py").write_text("")
-    (package / "late.py").write_text(
-        "import torch, torchvision.early\n"
-        "torchvision.early\n"  # an attribute that a half-imported package does not get again
-        "torch.library.register_fake('torchvision::nms')(lambda *_: None)\n"
-        "torch.library.register_fake('torchvision::qnms')(lambda *_: None)\n"
-    )
-    (package / "__init__.py").write_text("from torchvision import early, late\nwhole = True\n")
-    code = (
-        "from crl.run.torchvision_fix import import_torchvision\n"
-        "import_torchvision(); import_torchvision()\n"
-        "import torchvision; print(torchvision.whole, torchvision.__file__)"
-    )
-    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parent.parent)])
-    answer = run_python(code, PYTHONPATH=path).stdout.split()
-    assert answer == ["True", str(package / "__init__.py")]

@@ -1,6 +1,6 @@
 """Draw figures/idea.png: the same pictures, seen under three criteria.
 
-    python scripts/draw_idea.py
+    python scripts/demo/draw_idea.py
 
 It uses pictures of the Clevr4 demo world, the text bases in configs/bases/ and the demo VLM. Every
 number in the heat maps is an entry of R = I Tᵀ.
@@ -17,7 +17,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-from demo_worlds import clevr4
+from worlds import clevr4
 
 from crl.basis import TextBasis
 from crl.embed import embed_images, embed_texts
@@ -26,7 +26,7 @@ from crl.run.errors import ArgumentParser
 from crl.run.files import atomic_path
 from crl.vlm import load_vlm
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 SHOWN = [
     {"texture": "rubber", "shape": "cube", "color": "red", "count": "3"},

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib import get_data_path
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from demo_worlds import draw_many, sample_facts
+from worlds import draw_many, sample_facts
 
 SIZE = 128  # pixels, width and height of a picture
 CARD = (84, 116)  # pixels, the card before it is turned

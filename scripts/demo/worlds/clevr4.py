@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from demo_worlds import draw_many, sample_facts
+from worlds import draw_many, sample_facts
 
 SIZE = 128  # pixels, width and height of a picture
 SPRITE = 72  # pixels, the object is drawn once at this size and pasted smaller

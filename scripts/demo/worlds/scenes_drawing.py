@@ -9,7 +9,7 @@ import colorsys
 import numpy as np
 from PIL import Image, ImageDraw
 
-from demo_worlds.clevr4 import RGB
+from worlds.clevr4 import RGB
 
 SIZE = 128  # units, width and height of a picture
 FINE = 2  # pictures are drawn so many times larger and averaged down: smooth edges

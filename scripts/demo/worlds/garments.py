@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from demo_worlds import draw_many, sample_facts
-from demo_worlds.garments_drawing import picture
+from worlds import draw_many, sample_facts
+from worlds.garments_drawing import picture
 
 DATASET = "garments"
 DOMINANT = ("shape",)

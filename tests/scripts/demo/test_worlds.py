@@ -7,14 +7,14 @@ import re
 import shutil
 from pathlib import Path
 
-import make_demo_data
+import make_data
 import numpy as np
 import pytest
-from demo_worlds import WORLDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from worlds import WORLDS
 
-worlds = {name: importlib.import_module(f"demo_worlds.{name}") for name in WORLDS}
+worlds = {name: importlib.import_module(f"worlds.{name}") for name in WORLDS}
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -97,28 +97,35 @@ def test_size_says_nothing_of_the_count():
 def test_drawing_again_does_nothing_and_another_seed_replaces(tmp_path, run):
     out = tmp_path / "demo"
     arguments = ["--out", out, "--images", 8, "--workers", 2, "--worlds", "clevr4"]
-    assert run(make_demo_data.main, *arguments)[0] == 0
+    assert run(make_data.main, *arguments)[0] == 0
     before = tree(out)
-    _, printed, _ = run(make_demo_data.main, *arguments)
+    _, printed, _ = run(make_data.main, *arguments)
     assert "already" in printed and tree(out) == before
     shutil.rmtree(out / "clevr_4_10k_v1")
-    _, printed, _ = run(make_demo_data.main, *arguments)
+    _, printed, _ = run(make_data.main, *arguments)
     assert "drew 8 images" in printed and tree(out) == before
-    run(make_demo_data.main, *arguments, "--seed", 1)
+    run(make_data.main, *arguments, "--seed", 1)
     after = tree(out)
     assert len(after) == len(before) and after != before
 
 
-def test_bad_arguments_are_one_line(tmp_path, refusal):
-    for extra, says in ((["--worlds", "clever4"], "did you mean 'clevr4'"), (["--images", 0], "1")):
-        assert says in refusal(make_demo_data.main, "--out", tmp_path / "x", *extra)
-        assert not (tmp_path / "x").exists()
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ("--worlds clever4", "unknown world 'clever4'; did you mean 'clevr4'?"),
+        ("--images 0", "--images must be at least 1 and at most 1000000, not 0"),
+        ("--workers 257", "--workers must be at least 0 and at most 256, not 257"),
+    ],
+)
+def test_bad_arguments_are_one_line(tmp_path, refusal, arguments, reason):
+    assert reason in refusal(make_data.main, "--out", tmp_path / "x", *arguments.split())
+    assert not (tmp_path / "x").exists()
 
 
 def test_a_data_set_that_it_did_not_draw_is_left_alone(tmp_path, refusal):
     real = tmp_path / "clevr_4_10k_v1" / "images" / "real.png"
     real.parent.mkdir(parents=True)
     real.write_text("somebody's data")
-    line = refusal(make_demo_data.main, "--out", tmp_path, "--images", 4)
+    line = refusal(make_data.main, "--out", tmp_path, "--images", 4)
     assert "was not made by this script" in line
     assert real.read_text() == "somebody's data"

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from demo_worlds import draw_many
-from demo_worlds.clevr4 import RGB
-from demo_worlds.scenes_drawing import painted, picture
+from worlds import draw_many
+from worlds.clevr4 import RGB
+from worlds.scenes_drawing import painted, picture
 
 DATASET = "genecis"
 TEMPLATES = 1960  # in each of GeneCIS's object tasks

@@ -1,6 +1,6 @@
 """Draw the demo data sets, in the official file formats of the real data sets.
 
-    python scripts/make_demo_data.py --out data/demo --images 3000
+    python scripts/demo/make_data.py --out data/demo --images 3000
 
 The same seed gives the same pictures, with any number of workers. A data set that already exists
 with this size and seed is not drawn again.
@@ -15,7 +15,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from demo_worlds import WORLDS
+from worlds import WORLDS
 
 from crl.run.config import LARGEST
 from crl.run.errors import ArgumentParser, UserError, nearest
@@ -28,7 +28,7 @@ DRAWING = 2  # increase this number when a world writes other files than before
 def make(world: str, out: Path, images: int, seed: int, workers: int) -> None:
     """Draw one world into `out`, completely or not at all."""
     label = {"images": images, "seed": seed, "drawing": DRAWING}
-    module = importlib.import_module(f"demo_worlds.{world}")
+    module = importlib.import_module(f"worlds.{world}")
     target = out / module.DATASET
     done = target / LABEL
     if target.exists() and done.exists() and json.loads(done.read_text()) == label:

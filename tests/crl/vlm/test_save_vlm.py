@@ -1,0 +1,85 @@
+"""VLMs to be trained: saved as a folder that loads; only those of open_clip."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from checkpoints import CLIP, MEAN, STD, save_clip
+
+from crl.run.errors import UserError
+from crl.vlm import DEMO, check_trainable, contract, find_vlm, load_trainable, load_vlm
+from crl.vlm.open_clip import save_vlm
+
+
+@pytest.fixture
+def clip(tmp_path, monkeypatch):
+    monkeypatch.setattr(contract, "FINGERPRINTS", tmp_path / "fingerprints")
+    folder = save_clip(tmp_path / "clip")
+    (folder / "README.md").write_text("not about the trained one")
+    (folder / "merges.txt").write_text("of a tokenizer")
+    return folder
+
+
+@pytest.fixture
+def named(clip, monkeypatch):
+    """The same CLIP by an open_clip name."""
+    import open_clip
+
+    monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIGS", {"tiny-quickgelu": CLIP})
+    tag = open_clip.pretrained._pcfg(
+        file=f"{clip}/open_clip_model.safetensors", quick_gelu=True, mean=MEAN, std=STD
+    )
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "tiny-quickgelu", {"shiny": tag})
+    return "open_clip:tiny-quickgelu/shiny"
+
+
+@pytest.mark.parametrize("kind", ["clip", "named"])
+def test_a_saved_vlm_is_a_folder_that_loads(tmp_path, request, kind):
+    given, folder = str(request.getfixturevalue(kind)), tmp_path / "run/vlm"
+    vlm = load_trainable(given, "cpu")
+    with torch.no_grad():
+        for parameter in vlm.model.parameters():
+            parameter += 0.1
+    save_vlm(folder, vlm, find_vlm(given))
+    trained = load_vlm(str(folder), "cpu")
+    for key, tensor in vlm.model.state_dict().items():
+        assert torch.equal(trained.model.state_dict()[key], tensor)
+    texts = ["a cat", "red"]
+    assert torch.equal(trained.encode_texts(texts), vlm.encode_texts(texts))
+    files = ["open_clip_config.json", "open_clip_model.safetensors"]
+    if kind == "clip":  # all but the model card
+        files.insert(0, "merges.txt")
+    assert sorted(file.name for file in folder.iterdir()) == files
+    assert trained.recipe == vlm.recipe and trained.fingerprint == vlm.fingerprint
+    check_trainable(str(folder))  # and once more
+
+
+def test_a_saved_vlm_takes_its_tokenizer_along(tmp_path, monkeypatch):
+    """SigLIP 2 and others have a tokenizer on the hub; here it is a folder that is gone later."""
+    import open_clip as library
+
+    hub = tmp_path / "hub"
+    shutil.copytree(DEMO, hub)
+    config = json.loads((hub / "open_clip_config.json").read_text())
+    model = {**config["model_cfg"]}
+    model["text_cfg"] = {**model["text_cfg"], "hf_tokenizer_name": str(hub)}
+    monkeypatch.setattr(library.factory, "_MODEL_CONFIGS", {"tiny": model})
+    cfg = {key: config["preprocess_cfg"][key] for key in ("mean", "std")}
+    tag = library.pretrained._pcfg(file=str(hub / "open_clip_model.safetensors"), **cfg)
+    monkeypatch.setitem(library.pretrained._PRETRAINED, "tiny", {"shiny": tag})
+    vlm = load_trainable("open_clip:tiny/shiny", "cpu")
+    texts = ["a red thing", "three of them"]
+    expected = vlm.encode_texts(texts)
+    save_vlm(tmp_path / "vlm", vlm, "open_clip:tiny/shiny")
+    shutil.rmtree(hub)
+    assert torch.equal(load_vlm(str(tmp_path / "vlm"), "cpu").encode_texts(texts), expected)
+
+
+def test_only_open_clip_is_trained(tmp_path):
+    (tmp_path / "other").mkdir()
+    for name in ("align", "blip2", str(tmp_path / "other")):
+        with pytest.raises(UserError, match=r"only an open_clip VLM can be trained here, and '.*'"):
+            check_trainable(name)
+    with pytest.raises(UserError, match="unknown VLM 'clipp'"):
+        check_trainable("clipp")
