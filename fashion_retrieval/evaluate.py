@@ -40,6 +40,8 @@ from fashion_retrieval.method import (
 from fashion_retrieval.networks import represent_tables
 from fashion_retrieval.tables import notes, table
 
+CORES = os.cpu_count() or 1
+
 
 def evaluate(config: EvaluateConfig) -> Results:
     """Measure and draw what is missing in <outputs>/fashion_retrieval/<name>."""
@@ -81,8 +83,8 @@ def representations(model: Model, split: Split, config: EvaluateConfig) -> dict[
 
         @cache  # all images go through it once, if it is used
         def network() -> Represent:
-            tables, workers = [split.query, split.candidate], config.workers or os.cpu_count() or 1
-            how = config.precision, min(8, workers), config.batch_size
+            tables, workers = [split.query, split.candidate], config.workers or min(8, CORES)
+            how = config.precision, workers, config.batch_size
             return represent_tables(rival, split.files, tables, *how)
 
         return {model.method: lambda images, attribute: network()(images, attribute)}
@@ -93,7 +95,8 @@ def representations(model: Model, split: Split, config: EvaluateConfig) -> dict[
         return l2(r)
 
     def beyond(name: str, images: np.ndarray, attribute: int) -> np.ndarray:
-        rest = without(image, model.directions[attribute])  # (N, D)
+        directions = model.directions[attribute] if model.directions else None
+        rest = without(image, directions)  # (N, D)
         return represent(name, rest, texts[attribute], sharpness=config.sharpness)[images]
 
     if model.heads is not None:
@@ -109,7 +112,7 @@ def draw(
     split: Split,
     about: dict[str, Any],
     universal: Represent,
-    represent: Represent,
+    conditional: Represent,
     seed: int,
     file: Path,
 ) -> None:
@@ -120,7 +123,7 @@ def draw(
         candidates = split.candidate[c]
         possible = np.isin(split.query[q, 2], candidates[:, 2])
         image, _, value = split.query[rng.choice(q[possible] if possible.any() else q)]
-        for method, x in (("universal", universal), (about["method"], represent)):
+        for method, x in (("universal", universal), (about["method"], conditional)):
             similarity = x(candidates[:, 0], a) @ x(np.array([image]), a)[0]  # (C,)
             top = candidates[np.argsort(-similarity, kind="stable")[:5]]
             text, files = f"{split.attributes[a]}\n{method}", [split.files[n] for n in top[:, 0]]

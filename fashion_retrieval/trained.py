@@ -72,7 +72,7 @@ class _OfCRL(_Record):
     bases: dict[str, TextBasis]
 
 
-KINDS: dict[str, type[_Record]] = {
+KINDS: dict[str, type[_OfCRL | TrainedRival]] = {
     **dict.fromkeys(("crl-mlp", "crl"), _OfCRL),
     **dict.fromkeys(("triplet", "csn", "asen"), TrainedRival),
 }
@@ -125,5 +125,5 @@ def _crl(record: _OfCRL, vlm: str) -> CRL:
         fingerprint=None if stage2 else record.vlm_fingerprint,
         precision=record.precision,
         bases=bases,
-        heads=load_heads(folder / "heads.safetensors", len(bases.of), bases.width),
+        heads=load_heads(folder / "heads.safetensors", len(bases.by_attribute), bases.width),
     )
