@@ -103,7 +103,7 @@ class Collection:
         folder = Path(folder).expanduser()
         manifest = read_manifest(folder)
         if vlm is None or isinstance(vlm, str):
-            vlm = load_vlm(vlm or manifest.vlm, precision=manifest.precision)
+            vlm = load_vlm(vlm or manifest.vlm, None, manifest.precision, from_file=not vlm)
         manifest.must_be_of(vlm.fingerprint, folder)
         digests = np.concatenate([read_digests(file) for file in manifest.files])
         if not len(digests):

@@ -146,7 +146,9 @@ def load_inputs(config: EvaluateConfig) -> Iterator[Inputs]:
     split = _split(config, fashion)
     records = {folder: read_record(folder, split.attributes) for folder in config.trained}
     rivals = [folder for folder, record in records.items() if record["method"] in RIVALS]
-    stages = {f: Stage.of(f, record) for f, record in records.items() if f not in rivals}
+    stages = {
+        f: Stage.of(f, record, config.vlm) for f, record in records.items() if f not in rivals
+    }
     heads = load_heads(config.heads, len(split.attributes), bases.width) if config.heads else None
     find_vlm(config.vlm)
     device = available_device(config.device)
@@ -154,7 +156,7 @@ def load_inputs(config: EvaluateConfig) -> Iterator[Inputs]:
 
     @cache  # a folder of stage 1 usually has the VLM of the configuration
     def vlm_of(name: str, precision: str) -> VLM:
-        return load_vlm(name, config.device, precision)
+        return load_vlm(name, config.device, precision, from_file=name != config.vlm)
 
     @cache
     def image_of(name: str, precision: str) -> np.ndarray:

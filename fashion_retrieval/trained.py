@@ -179,14 +179,18 @@ class Stage:
     heads: Heads
 
     @classmethod
-    def of(cls, folder: Path, record: dict[str, Any]) -> "Stage":
-        """Raises:
-        UserError: the folder is damaged, or its VLM is gone.
+    def of(cls, folder: Path, record: dict[str, Any], given: str = "") -> "Stage":
+        """
+        Args:
+            given: the VLM's name that the person gave; another one comes from a file.
+
+        Raises:
+            UserError: the folder is damaged, or its VLM is gone or would run code from a file.
         """
         bases = Bases.from_record(record)
         own = record["method"] == "crl"  # stage 2 has a VLM of its own
         vlm = str(folder / "vlm") if own else record["vlm"]
-        find_vlm(vlm)
+        find_vlm(vlm, from_file=vlm != given)
         return cls(
             folder=folder,
             method=record["method"],

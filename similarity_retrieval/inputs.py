@@ -169,7 +169,7 @@ def load_inputs(config: EvaluateConfig) -> Iterator[Inputs]:
     others = [TextBasis.load(name) for name in config.null_space]
     models = _models(config)
     for model in models:
-        find_vlm(model.vlm)
+        find_vlm(model.vlm, model.from_file)
     coco = config.coco or config.root / "coco"
     files = images(data, coco, config.visual_genome or config.root / "visual_genome")
     loaded = [(model.label, *_loaded(model, config)) for model in models]
@@ -288,12 +288,14 @@ class _Model:
 
     Attributes:
         training: the results.json of train_combiner.py that the Combiner comes from.
+        from_file: its name comes from there, and the person did not give it too.
     """
 
     vlm: str
     label: str
     combiner: Path | None
     training: dict[str, Any] | None = None
+    from_file: bool = False
 
 
 def _models(config: EvaluateConfig) -> list[_Model]:
@@ -307,7 +309,8 @@ def _models(config: EvaluateConfig) -> list[_Model]:
         if training["vlm_trained"]:
             others.append(_Model(str(folder / "vlm"), training["vlm"] + "*", combiner, training))
             continue
-        model = _Model(training["vlm"], training["vlm"], combiner, training)
+        name = training["vlm"]
+        model = _Model(name, name, combiner, training, from_file=name != config.vlm)
         if model.vlm == plain.vlm and plain.combiner is None:
             plain = model
         else:
@@ -347,7 +350,7 @@ def _read_training(folder: Path) -> dict[str, Any]:
 
 
 def _loaded(model: _Model, config: EvaluateConfig) -> tuple[VLM, Combiner | None]:
-    vlm = load_vlm(model.vlm, config.device, config.precision)
+    vlm = load_vlm(model.vlm, config.device, config.precision, model.from_file)
     if model.training:
         _check_fingerprint(model, vlm, config)
     return vlm, load_combiner(model.combiner, vlm.dim) if model.combiner else None
@@ -357,7 +360,7 @@ def _check_fingerprint(model: _Model, vlm: VLM, config: EvaluateConfig) -> None:
     """Check that a Combiner's VLM is the one of its training; the precision may differ."""
     then = model.training["precision"]  # the fingerprint depends on it
     if then != config.precision:
-        vlm = load_vlm(model.vlm, config.device, then)
+        vlm = load_vlm(model.vlm, config.device, then, model.from_file)
     if vlm.fingerprint != model.training["vlm_fingerprint"]:
         raise UserError(
             f"{model.combiner.parent} was trained with another VLM than {model.vlm!r} is now (its "

@@ -12,6 +12,7 @@ import re
 import sys
 from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -55,6 +56,7 @@ def load_vlm(
     name: str,
     device: str | torch.device | None = None,
     precision: str = "fp32",
+    from_file: bool = False,
 ) -> VLM:
     """Load a VLM in eval mode.
 
@@ -67,14 +69,16 @@ def load_vlm(
             or `<module>:<class>`, a VLM of your own: see crl/README.md.
         device: None: CUDA if there is a GPU, else the CPU.
         precision: of the forward pass. `bf16` and `fp16` use autocast; the weights stay float32.
+        from_file: the name comes from a file, not from the person: `<module>:<class>` is refused,
+            since code from a file is never run.
 
     Raises:
-        UserError: unknown name; no weights; weights, preprocessing and model that do not match; a
-            damaged checkpoint or one that holds code; no such device.
+        UserError: unknown name, or one of code from a file; no weights; weights, preprocessing and
+            model that do not match; a damaged checkpoint or one that holds code; no such device.
     """
     if precision not in PRECISIONS:
         raise UserError(f"unknown precision {precision!r}; {nearest(precision, PRECISIONS)}")
-    source = find_vlm(name)
+    source = find_vlm(name, from_file)
     device = available_device(device)
     if _is_own(source):
         return _own(source, device, precision)
@@ -111,7 +115,7 @@ def _kind_of_folder(folder: Path) -> str:
 
 def _is_own(source: str) -> bool:
     """Is it `<module>:<class>`?"""
-    return re.fullmatch(r"[\w.]+:\w+", source) is not None
+    return re.fullmatch(r"(?!open_clip:)[\w.]+:\w+", source) is not None
 
 
 def _own(source: str, device: torch.device, precision: str) -> VLM:
@@ -119,9 +123,13 @@ def _own(source: str, device: torch.device, precision: str) -> VLM:
     module, _, name = source.partition(":")
     if "" not in sys.path:  # a script's own folder is there, the working directory is not
         sys.path.append("")
+    package = module.partition(".")[0]
     try:
+        found = find_spec(package)
+        if found and found.origin is None:  # outputs.evil would be outputs/evil.py: a data folder
+            raise ImportError(f"{package} is a folder without __init__.py, not a package")
         kind = getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise UserError(
             f"cannot import the VLM {source}: {error}; start in the folder that holds {module}.py, "
             "or set PYTHONPATH"
@@ -133,14 +141,22 @@ def _own(source: str, device: torch.device, precision: str) -> VLM:
     return vlm
 
 
-def find_vlm(name: str) -> str:
+def find_vlm(name: str, from_file: bool = False) -> str:
     """Where the VLM `name` comes from: `open_clip:...`, a Hugging Face name or a folder.
 
     Loads nothing.
 
+    Args:
+        from_file: as in `load_vlm`.
+
     Raises:
-        UserError: no such name or folder.
+        UserError: no such name or folder; `<module>:<class>` from a file.
     """
+    if from_file and _is_own(name):
+        raise UserError(
+            f"the VLM {name!r} comes from a file, and code from a file is never run; give the VLM "
+            f"yourself: vlm={name} (explore.py: --vlm {name})"
+        )
     if name == "demo" and not DEMO.is_dir():
         raise UserError(
             f"the demo VLM is missing: it should be in {DEMO}; restore it from the repository "
@@ -201,5 +217,7 @@ def check_trainable(name: str) -> None:
         UserError: no such VLM, or a VLM of another library than open_clip.
     """
     source = find_vlm(name)
-    if not (source.startswith("open_clip:") or (Path(source) / open_clip.CONFIG).is_file()):
+    if _is_own(source) or not (
+        source.startswith("open_clip:") or (Path(source) / open_clip.CONFIG).is_file()
+    ):
         raise UserError(f"only an open_clip VLM can be trained here, and {name!r} is none")

@@ -57,13 +57,13 @@ def toy(monkeypatch):
     """Every VLM name loads a toy; gives those that were loaded, by name."""
     loaded = {}
 
-    def load(name, device, precision):
+    def load(name, device, precision, from_file=False):
         loaded[name] = ToyVLM(fingerprint=f"toy-{name}", queries=2 if name == "many" else None)
         return loaded[name]
 
     monkeypatch.setattr(inputs, "load_vlm", load)
     for module in (inputs, trained):
-        monkeypatch.setattr(module, "find_vlm", lambda name: name)
+        monkeypatch.setattr(module, "find_vlm", lambda name, from_file=False: name)
     return loaded
 
 

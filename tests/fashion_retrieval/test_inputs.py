@@ -43,7 +43,7 @@ def words(keys):
 
 @pytest.fixture
 def nothing_loaded(monkeypatch):
-    monkeypatch.setattr(inputs, "load_vlm", lambda *_: pytest.fail("a VLM was loaded"))
+    monkeypatch.setattr(inputs, "load_vlm", lambda *_, **__: pytest.fail("a VLM was loaded"))
 
 
 # --- wrong input ----------------------------------------------------------------------------------
@@ -101,7 +101,7 @@ def test_bad_input_is_seen_before_a_model_is_loaded(
 @pytest.fixture
 def vlm(monkeypatch):
     vlm = Clothes("clothes-1")
-    monkeypatch.setattr(inputs, "load_vlm", lambda *_: vlm)
+    monkeypatch.setattr(inputs, "load_vlm", lambda *_, **__: vlm)
     return vlm
 
 

@@ -59,13 +59,13 @@ def toy(monkeypatch):
     """Every VLM name loads a toy; gives those that were loaded, by name."""
     loaded = {}
 
-    def load(name, device, precision):
+    def load(name, device, precision, from_file=False):
         loaded[name] = (Tuned if name == "tuned" else ToyVLM)(fingerprint=f"toy-{name}")
         loaded[name].name = name
         return loaded[name]
 
     monkeypatch.setattr(inputs, "load_vlm", load)
-    monkeypatch.setattr(inputs, "find_vlm", lambda name: name)
+    monkeypatch.setattr(inputs, "find_vlm", lambda name, from_file: name)
     return loaded
 
 

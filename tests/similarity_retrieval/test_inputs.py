@@ -198,7 +198,7 @@ def test_the_vlm_must_be_the_one_of_the_training_at_any_precision(
 ):
     plain = inputs.load_vlm
 
-    def load(name, device, precision):
+    def load(name, device, precision, from_file):
         vlm = plain(name, device, precision)
         vlm.fingerprint = f"{precision}-{name}"  # as of the VLMs of crl, the precision is part
         return vlm
