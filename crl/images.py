@@ -22,10 +22,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from crl.run.errors import UserError
 
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 FORMATS = ["JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF"]
 EXTENSIONS = ".jpg .jpeg .jfif .png .apng .ppm .pgm .bmp .tif .tiff .webp .gif".split()
 NEED = {}  # ending -> the package that would read such files
-TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 
 
 def _more_formats() -> None:
@@ -255,40 +254,6 @@ def open_image(image: Path | RemoteFile | Crop, content: bytes | None = None) ->
     square = Image.new("RGB", (side, side))  # black
     square.paste(part, ((side - part.width) // 2, (side - part.height) // 2))
     return square
-
-
-class Thumbnail(NamedTuple):
-    """A small WebP picture, and the width and height of the image that it shows, in pixels."""
-
-    webp: bytes
-    width: int
-    height: int
-
-
-def thumbnail(
-    file: Path, content: bytes | None = None, side: int = 96, quality: int = 70
-) -> Thumbnail:
-    """A picture of an image file whose longer side is `side` pixels or less; about 2 KB.
-
-    Args:
-        content: the bytes of the file, if they have been read already.
-        quality: of WebP, 0 to 100.
-
-    Raises:
-        UnreadableImage: as in `open_image`.
-    """
-    with readable(file, content) as opened:
-        width, height = opened.size
-        reduced = opened.draft("RGB", (2 * side, 2 * side))  # a JPEG is not decoded in full
-        picture = to_rgb(ImageOps.exif_transpose(opened))
-        if not reduced:  # a TIFF is turned while it is decoded, so its size counts afterwards
-            width, height = picture.size
-        elif opened.getexif().get(ExifTags.Base.Orientation) in TURNED:
-            width, height = height, width
-        picture.thumbnail((side, side))
-        webp = io.BytesIO()
-        picture.save(webp, "WEBP", quality=quality)
-    return Thumbnail(webp.getvalue(), width, height)
 
 
 @contextmanager

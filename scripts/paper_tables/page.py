@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 from pydantic import ValidationError
 
-from crl.report import render
+from crl.explore.page import render
 from crl.run.config import as_yaml
 from crl.run.errors import UserError
 from crl.run.files import write_text

@@ -1,6 +1,6 @@
 """One HTML page to look at a collection: no network, no server. The maps are Bokeh's.
 
-`write_report` fills report.html, which extends page.html; report.js makes the page answer.
+`write_page` fills web/report.html, which extends page.html; report.js makes the page answer.
 """
 
 import base64
@@ -32,7 +32,7 @@ from matplotlib.colors import CSS4_COLORS, XKCD_COLORS
 
 from crl.run.files import write_text
 
-ASSETS = Path(__file__).resolve().parent / "assets" / "report"
+WEB = Path(__file__).resolve().parent / "web"
 PALETTE = [*Category20_20[::2], *Category20_20[1::2]]  # the strong ones first
 COLORS = {**{name.removeprefix("xkcd:"): c for name, c in XKCD_COLORS.items()}, **CSS4_COLORS}
 # Bytes of all standing together: above it, only the texts that are most often among an image's best
@@ -91,7 +91,7 @@ class Panel:
     confidence: np.ndarray | None = None
 
 
-def write_report(
+def write_page(
     file: Path,
     title: str,
     facts: dict[str, str],
@@ -138,10 +138,10 @@ def write_report(
 
 
 def render(template: str, **values: Any) -> str:
-    """A page from a template of `assets/report`; all values are escaped."""
-    pages = Environment(loader=FileSystemLoader(ASSETS), autoescape=True, trim_blocks=True)
+    """A page from a template of `crl/explore/web`; all values are escaped."""
+    pages = Environment(loader=FileSystemLoader(WEB), autoescape=True, trim_blocks=True)
     pages.policies["json.dumps_kwargs"] = {"sort_keys": False}
-    pages.globals["asset"] = lambda name: Markup((ASSETS / name).read_text(encoding="utf-8"))
+    pages.globals["asset"] = lambda name: Markup((WEB / name).read_text(encoding="utf-8"))
     return pages.get_template(template).render(**values)
 
 
@@ -222,9 +222,9 @@ def _plain(panel: Panel, room: int) -> dict[str, Any]:
         steps = (panel.standing[:, texts] * PER_DEVIATION).round().clip(-125, 125)
         slider = _base64(steps.T, "i1")  # text after text
     colors = [PALETTE[i % len(PALETTE)] for i in range(len(panel.clusters))]
-    found = [color_in(cluster.name) for cluster in panel.clusters]
-    if panel.words and sum(color is not None for color in found) > len(found) / 2:
-        colors = [own or "gray" for own in found]
+    named = [color_in(cluster.name) for cluster in panel.clusters]
+    if panel.words and sum(color is not None for color in named) > len(named) / 2:
+        colors = [color or "gray" for color in named]
     return {
         "name": panel.name,
         "note": panel.note,
