@@ -12,17 +12,7 @@ from typing import Any
 
 import numpy as np
 from bokeh.embed import components
-from bokeh.models import (
-    BoxSelectTool,
-    ColumnDataSource,
-    HoverTool,
-    LassoSelectTool,
-    PanTool,
-    Range1d,
-    ResetTool,
-    TapTool,
-    WheelZoomTool,
-)
+from bokeh.models import ColumnDataSource, HoverTool, LassoSelectTool
 from bokeh.palettes import Category20_20
 from bokeh.plotting import figure
 from bokeh.resources import Resources
@@ -38,6 +28,7 @@ COLORS = {**{name.removeprefix("xkcd:"): c for name, c in XKCD_COLORS.items()}, 
 # Bytes of all standing together: above it, only the texts that are most often among an image's best
 # get a slider.
 MOST_STANDING = 12_000_000
+WHOLE = ("cluster", "neighbours", "best", "shared")  # arrays of numbers of images or texts
 PER_DEVIATION = 25  # standing is kept in steps of 1/25 standard deviation, up to 5
 
 
@@ -113,7 +104,7 @@ def write_page(
         panels: the universal embedding first, then the criteria.
         banner: a warning above all. sample: says that these are not all images.
     """
-    script, maps = components({f"map{i}": plot for i, plot in enumerate(_maps(panels))})
+    script, maps = components(_maps(panels))
     data = {
         "names": names,
         "places": places,
@@ -129,7 +120,7 @@ def write_page(
         sample=sample,
         count=len(names),
         panels=panels,
-        maps=[Markup(maps[f"map{i}"]) for i in range(len(panels))],
+        maps=[Markup(plot) for plot in maps.values()],
         data=data,
         bokeh=Markup(Resources("inline", components=["bokeh"]).render()),
         maps_script=Markup(script),
@@ -145,7 +136,16 @@ def render(template: str, **values: Any) -> str:
     return pages.get_template(template).render(**values)
 
 
-def _maps(panels: Sequence[Panel]) -> list[figure]:
+# The page's style does not reach into Bokeh's tooltips.
+TOOLTIP = """<div style="display: flex; gap: .6rem; width: 340px; color: #23262b">
+<img src="@picture" alt="" style="max-width: 96px; max-height: 96px; align-self: flex-start">
+<div style="white-space: pre-line; overflow-wrap: anywhere; font: 12px/1.45 system-ui">@about</div>
+</div>"""
+INVISIBLE = {"background_fill_alpha": 0, "border_fill_alpha": 0, "outline_line_alpha": 0}
+FADED = {"nonselection_fill_alpha": 0.07, "nonselection_line_alpha": 0.05}
+
+
+def _maps(panels: Sequence[Panel]) -> dict[str, figure]:
     """One Bokeh figure per panel. They share one source: what is selected in one is so in all."""
     count = len(panels[0].points)
     empty = [""] * count  # filled by report.js, which has the words and pictures already
@@ -153,8 +153,9 @@ def _maps(panels: Sequence[Panel]) -> list[figure]:
     for number, panel in enumerate(panels):
         columns[f"x{number}"], columns[f"y{number}"] = panel.points.T.astype(np.float32)
     source = ColumnDataSource(columns, name="images")
-    plots = []
+    plots = {}
     for number, panel in enumerate(panels):
+        lasso = LassoSelectTool(continuous=False)
         plot = figure(
             height=340,
             sizing_mode="stretch_width",
@@ -162,11 +163,11 @@ def _maps(panels: Sequence[Panel]) -> list[figure]:
             y_range=_range(panel.points[:, 1]),
             x_axis_type=None,
             y_axis_type=None,
-            background_fill_alpha=0,
-            border_fill_alpha=0,
-            outline_line_alpha=0,
             toolbar_location="above",
-            tools=[],
+            tools=[lasso, "box_select,pan,wheel_zoom,reset,tap"],
+            active_drag=lasso,
+            active_scroll=None,
+            **INVISIBLE,
         )
         points = plot.scatter(
             f"x{number}",
@@ -178,33 +179,20 @@ def _maps(panels: Sequence[Panel]) -> list[figure]:
             line_width=0.4,
             fill_alpha=0.9,
             line_alpha=0.9,
-            nonselection_fill_alpha=0.07,
-            nonselection_line_alpha=0.05,
+            **FADED,
         )
-        lasso = LassoSelectTool(continuous=False)
-        hover = HoverTool(
-            renderers=[points], limit=1, tooltips=_TOOLTIP, point_policy="snap_to_data"
-        )
-        tools = [lasso, BoxSelectTool(), PanTool(), WheelZoomTool(), ResetTool(), TapTool(), hover]
-        plot.add_tools(*tools)
-        plot.toolbar.active_drag, plot.toolbar.active_scroll = lasso, None
+        shows = {"renderers": [points], "limit": 1, "point_policy": "snap_to_data"}
+        plot.add_tools(HoverTool(tooltips=TOOLTIP, **shows))
         plot.toolbar.logo = None
-        plots.append(plot)
+        plots[f"map{number}"] = plot
     return plots
 
 
-# The page's style does not reach into Bokeh's tooltips.
-_TOOLTIP = """<div style="display: flex; gap: .6rem; width: 340px; color: #23262b">
-<img src="@picture" alt="" style="max-width: 96px; max-height: 96px; align-self: flex-start">
-<div style="white-space: pre-line; overflow-wrap: anywhere; font: 12px/1.45 system-ui">@about</div>
-</div>"""
-
-
-def _range(values: np.ndarray) -> Range1d:
+def _range(values: np.ndarray) -> tuple[float, float]:
     """Fixed, so that a selection does not move the map."""
     low, high = float(values.min()), float(values.max())
     margin = 0.05 * (high - low) or 1.0
-    return Range1d(start=low - margin, end=high + margin)
+    return low - margin, high + margin
 
 
 def _plain(panel: Panel, room: int) -> dict[str, Any]:
@@ -229,20 +217,16 @@ def _plain(panel: Panel, room: int) -> dict[str, Any]:
         "name": panel.name,
         "note": panel.note,
         "origin": panel.origin,
-        "cluster": _base64(panel.cluster, "<u2"),
         "clusters": [
             {**vars(cluster), "color": color}
             for cluster, color in zip(panel.clusters, colors, strict=True)
         ],
-        "neighbours": _base64(panel.neighbours, "<u2"),
         "words": panel.words,
         "slider_texts": _base64(texts, "<u2"),
         "standing": slider,
-        "best": _base64(panel.best, "<u2"),
-        "probability": _base64(panel.probability, "<f4"),
-        "shared": _base64(panel.shared, "<u2"),
         "label": panel.label,
-        "confidence": _base64(panel.confidence, "<f4"),
+        **{key: _base64(vars(panel)[key], "<u2") for key in WHOLE},
+        **{key: _base64(vars(panel)[key], "<f4") for key in ("probability", "confidence")},
     }
 
 

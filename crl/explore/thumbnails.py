@@ -18,6 +18,7 @@ from crl.images import UnreadableImage, readable, shown, to_rgb
 from crl.run.errors import UserError
 from crl.run.files import CACHE, atomic_path
 from crl.run.progress import progress
+from crl.run.results import digest
 from crl.run.store import content_digest
 
 THUMBNAILS = CACHE / "thumbnails"
@@ -35,16 +36,13 @@ class Thumbnail(NamedTuple):
     height: int
 
 
-def thumbnail(file: Path, content: bytes | None = None) -> Thumbnail:
+def thumbnail(file: Path) -> Thumbnail:
     """A picture of an image file whose longer side is `SIDE` pixels or less.
-
-    Args:
-        content: the bytes of the file, if they have been read already.
 
     Raises:
         UnreadableImage: as in `crl.images.open_image`.
     """
-    with readable(file, content) as opened:
+    with readable(file) as opened:
         width, height = opened.size
         reduced = opened.draft("RGB", (2 * SIDE, 2 * SIDE))  # a JPEG is not decoded in full
         picture = to_rgb(ImageOps.exif_transpose(opened))
@@ -79,21 +77,18 @@ def thumbnails(
     Raises:
         UserError: a file changed since it was embedded, and is no image now.
     """
-    folder = (
-        cache
-        and cache / f"{content_digest(str(collection.resolve()).encode()).hex()[:16]}-{VERSION}"
-    )
+    folder = cache and cache / f"{digest(str(collection.resolve()))}-{VERSION}"
     small = _read(folder) if folder else {}
     missing = {d: file for file, d in zip(files, digests, strict=True) if d not in small}
     todo = iter(progress(missing.items(), label="thumbnails", unit="images", total=len(missing)))
     with ThreadPoolExecutor() as pool:
         while part := list(islice(todo, PART)):
             made = pool.map(lambda item: _thumbnail(item[1]), part)
-            new = {digest: picture for (digest, _), picture in zip(part, made, strict=True)}
+            new = {key: picture for (key, _), picture in zip(part, made, strict=True)}
             small |= new
             if folder:
                 _write(folder, new)
-    return [small[digest] for digest in digests]
+    return [small[key] for key in digests]
 
 
 def _thumbnail(file: Path) -> Thumbnail:

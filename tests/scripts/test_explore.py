@@ -93,9 +93,9 @@ def test_a_second_run_embeds_nothing_and_gives_the_same(look, place, monkeypatch
     look(*BASES, "--clusters", "4")
     first = (place / "outputs/explore/pictures/images.csv").read_bytes()
     monkeypatch.setattr("color_vlm.ColorVLM.encode_images", lambda *_: pytest.fail("again"))
-    monkeypatch.setattr("crl.run.maps._tsne", lambda *_: pytest.fail("again"))
+    monkeypatch.setattr("crl.explore.maps._tsne", lambda *_: pytest.fail("again"))
     (place / "outputs/explore/pictures/.made").unlink()
-    monkeypatch.setattr("crl.run.thumbnails.thumbnail", lambda *_: pytest.fail("again"))
+    monkeypatch.setattr("crl.explore.thumbnails.thumbnail", lambda *_: pytest.fail("again"))
     code, printed, errors = look(*BASES, "--clusters", "4")
     assert code == 0, errors
     assert "side: 4 groups, as asked" in printed

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score
 
-from crl.clusters import NUMBERS, WEAK, find_clusters, name_clusters, principal
+from crl.explore.clusters import NUMBERS, WEAK, find_clusters, name_clusters, principal
 from crl.run.errors import UserError
 
 

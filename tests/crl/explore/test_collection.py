@@ -9,11 +9,11 @@ from PIL import Image
 from toy_vlm import ToyVLM
 
 from crl.basis import TextBasis
-from crl.collection import Collection, neighbours, shared_words
+from crl.explore.collection import Collection, neighbours, shared_words
 from crl.embed import embed_texts
 from crl.projection import ConditionalProjection, l2, weighted_similarity
 from crl.run.errors import UserError
-from crl.words import most
+from crl.explore.words import most
 
 
 @pytest.fixture(scope="module")

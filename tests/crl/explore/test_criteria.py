@@ -11,7 +11,7 @@ from toy_vlm import ToyVLM
 
 from crl import criteria
 from crl.basis import TextBasis
-from crl.criteria import directions_of_others, rank_criteria
+from crl.explore.criteria import directions_of_others, rank_criteria
 from crl.embed import embed_basis
 from crl.projection import l2, null_space, overlap, posterior, project, spread
 from crl.run.errors import UserError

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from crl.labels import guess_labels
+from crl.explore.labels import guess_labels
 from crl.run.errors import UserError
 
 

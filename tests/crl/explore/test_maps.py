@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from crl.run import maps
-from crl.run.maps import map_points
+from crl.explore import maps
+from crl.explore.maps import map_points
 
 
 def blobs():

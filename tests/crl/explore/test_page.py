@@ -11,8 +11,8 @@ from browser import Opened, chromium, open_page
 from PIL import Image
 from playwright.sync_api import Browser, expect
 
-from crl import report
-from crl.report import Cluster, Panel, color_in, write_report
+from crl.explore import page as report
+from crl.explore.page import Cluster, Panel, color_in, write_report
 
 COUNT = 60
 COLORS = ["red", "white", "blue", "black"]

@@ -16,7 +16,7 @@ from PIL import Image
 
 from crl import llm
 from crl.basis import fold
-from crl.propose import (
+from crl.explore.propose import (
     MAX_CHARACTERS,
     SIDE,
     contact_sheet,

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from crl import export
-from crl.collection import Collection
+from crl.explore.collection import Collection
 from crl.export import facts, panel, write_page, write_tables
 
 

@@ -4,9 +4,9 @@ import pytest
 from PIL import Image
 from toy_vlm import make_images
 
-from crl.run import thumbnails as module
+from crl.explore import thumbnails as module
 from crl.run.errors import UserError
-from crl.run.thumbnails import thumbnails
+from crl.explore.thumbnails import thumbnails
 
 
 def test_each_content_is_made_once_and_kept(tmp_path, monkeypatch):

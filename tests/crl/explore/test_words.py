@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from crl.words import SHARPNESS, most, probabilities, standing
+from crl.explore.words import SHARPNESS, most, probabilities, standing
 
 R = np.array([[0.9, 0.1, 0.5], [0.9, 0.5, 0.1]])  # the first text is near to every image
 
