@@ -1,22 +1,24 @@
 """images.parquet: the images whose embeddings a folder holds, as scripts/embed_ray.py writes it.
 
 A row per image, in order: path, digest (16 bytes of the content), width and height in pixels. The
-metadata names the VLM. The embeddings lie beside the file, in a store (`crl.run.store`), identified
-by the digests. Damage is noticed: each page has a checksum.
+metadata names the VLM and holds a checksum of all. The embeddings lie beside the file, in a store
+(`crl.run.store`), identified by the digests.
 """
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from crl.run.errors import UserError
 from crl.run.files import atomic_path
+from crl.run.results import digest
 from crl.run.store import digest_array
 
 NAME = "images.parquet"
@@ -56,18 +58,22 @@ def write_listing(
         sizes: (N, 2) widths and heights in pixels.
         about: the fields of `About`; others are kept but not read.
     """
-    width, height = np.asarray(sizes, np.int32).reshape(-1, 2).T
-    content = pa.array(np.asarray(digests).view("V16").tolist(), pa.binary(16))
-    columns = [pa.array(paths, pa.string()), content, pa.array(width), pa.array(height)]
-    table = pa.table(dict(zip(COLUMNS, columns, strict=True)), metadata={"crl": json.dumps(about)})
+    digests, sizes = np.asarray(digests).view("V16"), np.asarray(sizes, np.int64).reshape(-1, 2)
+    content = pa.array(digests.tolist(), pa.binary(16))
+    columns = [pa.array(paths, pa.string()), content, *map(pa.array, sizes.T)]
+    metadata = {"crl": json.dumps(about), "checksum": _checksum(paths, digests, sizes, about)}
     with atomic_path(file) as temporary:
-        pq.write_table(table, temporary, write_page_checksum=True)
+        pq.write_table(pa.table(columns, COLUMNS, metadata=metadata), temporary)
+
+
+def _checksum(paths: Sequence[str], digests: np.ndarray, sizes: np.ndarray, about: Any) -> str:
+    return digest(list(paths), digests.view(np.uint8), sizes, about)
 
 
 def is_listing(file: Path) -> bool:
-    """Is it a listing, or a damaged file of that name? explore.py writes an images.parquet too."""
+    """Is it a listing, maybe a damaged one? The images.parquet of explore.py is none."""
     try:
-        return file.is_file() and b"crl" in (pq.read_schema(file).metadata or {})
+        return file.is_file() and b"pandas" not in (pq.read_schema(file).metadata or {})
     except (OSError, pa.ArrowException):
         return True
 
@@ -78,16 +84,17 @@ def read_listing(file: Path) -> ListedImages:
         UserError: no such file, a damaged one, or no listing.
     """
     try:
-        table = pq.read_table(file, columns=list(COLUMNS), page_checksum_verification=True)
-        about = About.model_validate_json(table.schema.metadata[b"crl"])
+        table = pq.read_table(file, columns=list(COLUMNS))
+        about = json.loads(table.schema.metadata[b"crl"])
         paths, digests = table["path"].to_pylist(), digest_array(table["digest"].to_pylist())
         sizes = np.column_stack([table["width"].to_numpy(), table["height"].to_numpy()])
-        if not 0 < len(paths) == len(digests):
-            raise ValueError("it lists no images")
+        checksum = _checksum(paths, digests, sizes, about)
+        if not paths or table.schema.metadata[b"checksum"] != checksum.encode():
+            raise ValueError("it is empty, or its checksum is wrong")
+        return ListedImages(paths, digests, sizes, About.model_validate(about))
     except FileNotFoundError:
         raise UserError(f"there is no {file}; scripts/embed_ray.py writes it") from None
-    except (OSError, pa.ArrowException, ValidationError, ValueError, LookupError, TypeError) as e:
-        reason = " ".join(str(e).split())[:200]
+    except Exception as error:  # of a damaged file the reader raises nearly anything
+        reason = shorten(str(error), 200)
         raise UserError(f"{file} is no complete listing of images ({reason}); remove it and run "
-                        "scripts/embed_ray.py again") from e  # fmt: skip
-    return ListedImages(paths, digests, sizes, about)
+                        "scripts/embed_ray.py again") from error  # fmt: skip

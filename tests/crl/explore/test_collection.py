@@ -9,11 +9,13 @@ from PIL import Image
 from toy_vlm import ToyVLM
 
 from crl.basis import TextBasis
-from crl.explore.collection import Collection, neighbours, shared_words
+from crl.explore.collection import Collection
+from crl.explore.listing import write_listing
 from crl.embed import embed_texts
-from crl.projection import ConditionalProjection, l2, weighted_similarity
+from crl.projection import l2
+from crl.representations import represent
+from crl.representations.weighted import weighted_similarity
 from crl.run.errors import UserError
-from crl.explore.words import most
 
 
 @pytest.fixture(scope="module")
@@ -95,19 +97,22 @@ def test_an_image_is_found_by_name_and_by_path(photos, folder, monkeypatch):
 def test_r_is_the_product_of_images_and_texts(photos, folder):
     basis = TextBasis.load(folder.parent / "bases/color.yaml")
     text = embed_texts(photos.vlm, basis.prompts)
-    r = l2(np.asarray(photos.image)) @ l2(text).T  # R = I Tᵀ
-    paper = photos.under(basis, "paper")
-    np.testing.assert_allclose(paper.x, l2(r), rtol=1e-5)
-    posterior = ConditionalProjection(text, normalise="posterior").fit_transform(photos.image)
-    np.testing.assert_allclose(photos.under(basis).x, posterior, rtol=1e-5)
+    r = photos.image @ text.T  # R = I Tᵀ
+    np.testing.assert_allclose(photos.under(basis, "paper").x, l2(r), rtol=1e-5)
+    posterior = represent("posterior", photos.image, text)
+    np.testing.assert_array_equal(photos.under(basis).x, posterior)
     assert photos.under(basis).name == "color" and photos.under(basis, name="hue").name == "hue"
+    with pytest.raises(UserError, match="unknown representation 'papr'; did you mean 'paper'"):
+        photos.under(basis, "papr")
+    with pytest.raises(UserError, match="name a basis"):
+        photos.under()
 
 
 def test_which_criterion(photos, folder):
     bases = {n: TextBasis.load(folder.parent / f"bases/{n}.yaml") for n in ("color", "side")}
     fabric = TextBasis(criterion="fabric", vlm_prompt="{text}", texts=("silk", "wool of a left"))
-    found = photos.rank({**bases, "fabric": fabric})
-    assert found["color"] > found["fabric"] and found["side"] > found["fabric"]
+    table = photos.rank({**bases, "fabric": fabric})
+    assert table["color"] > table["fabric"] and table["side"] > table["fabric"]
 
 
 def test_a_vlm_with_several_vectors_per_image(folder):
@@ -115,10 +120,10 @@ def test_a_vlm_with_several_vectors_per_image(folder):
     basis = TextBasis(criterion="x", vlm_prompt="{text}", texts=tuple("abcde"))
     view = photos.under(basis)
     assert photos.universal.x.shape == (24, 5) and view.x.shape == (24, 5)
-    found = view.nearest(photos.names[0], 3)
+    table = view.nearest(photos.names[0], 3)
     similarity = view.x @ view.x[0]
     best = [i for i in np.argsort(-similarity, kind="stable") if i != 0][:3]
-    np.testing.assert_allclose(found["similarity"], similarity[best], rtol=1e-5)
+    np.testing.assert_allclose(table["similarity"], similarity[best], rtol=1e-5)
     assert len(photos.universal.nearest(photos.names[0], 30)) == 23
     assert len(view.clusters(2)) == 24
 
@@ -128,18 +133,18 @@ def test_a_vlm_with_several_vectors_per_image(folder):
 
 def test_clusters_have_the_names_of_what_they_show(color, side):
     for view, place, number in ((color, 0, 4), (side, 1, 2)):
-        found = view.clusters(number)
-        assert list(found.columns) == ["file", "cluster", "name", "words"]
-        assert (found["name"] == [value(file, place) for file in found["file"]]).all()
-        assert (found["words"].str.split("; ").str[0] == found["name"]).all()
-    assert set(color.clusters()["name"]) == set(COLORS)  # their number is found, too
+        table = view.clusters(number)
+        assert list(table.columns) == ["file", "cluster", "name", "words"]
+        assert (table["name"] == [value(file, place) for file in table["file"]]).all()
+        assert (table["words"].str.split("; ").str[0] == table["name"]).all()
+    assert set(color.clusters()["name"]) == set(COLORS)  # their number is table, too
     assert color.groups().clusters.number == 4
 
 
 def test_the_universal_embedding_has_groups_without_names(photos):
-    found = photos.universal.clusters(8)
-    assert set(found["name"]) == {f"group {n}" for n in range(1, 9)}
-    assert found.groupby("cluster")["file"].agg(lambda f: len({x[:-6] for x in f})).max() == 1
+    table = photos.universal.clusters(8)
+    assert set(table["name"]) == {f"group {n}" for n in range(1, 9)}
+    assert table.groupby("cluster")["file"].agg(lambda f: len({x[:-6] for x in f})).max() == 1
 
 
 def test_maps_are_those_of_the_view(color, side):
@@ -170,21 +175,21 @@ def test_images_that_are_all_the_same(tmp_path, folder):
 
 
 def test_the_nearest_are_alike_under_the_criterion(color, side):
-    found = color.nearest("red-left-0.png", 5)
-    assert list(found.columns) == ["file", "similarity", "words"]
-    assert {value(file, 0) for file in found["file"]} == {"red"}
-    assert "red-left-0.png" not in set(found["file"])
-    assert (found["words"].str.split("; ").str[0] == "red").all()
-    assert (np.diff(found["similarity"]) <= 0).all()
-    found = side.nearest("red-left-0.png", 11)
-    assert {value(file, 1) for file in found["file"]} == {"left"}
+    table = color.nearest("red-left-0.png", 5)
+    assert list(table.columns) == ["file", "similarity", "words"]
+    assert {value(file, 0) for file in table["file"]} == {"red"}
+    assert "red-left-0.png" not in set(table["file"])
+    assert (table["words"].str.split("; ").str[0] == "red").all()
+    assert (np.diff(table["similarity"]) <= 0).all()
+    table = side.nearest("red-left-0.png", 11)
+    assert {value(file, 1) for file in table["file"]} == {"left"}
 
 
 def test_an_image_from_elsewhere(color, tmp_path):
     Image.new("RGB", (9, 9), "blue").save(tmp_path / "b.png")
-    found = color.nearest(tmp_path / "b.png", 6)
-    assert {value(file, 0) for file in found["file"]} == {"blue"}
-    assert (found["words"].str.split("; ").str[0] == "blue").all()
+    table = color.nearest(tmp_path / "b.png", 6)
+    assert {value(file, 0) for file in table["file"]} == {"blue"}
+    assert (table["words"].str.split("; ").str[0] == "blue").all()
 
 
 @pytest.mark.parametrize("representation", ["posterior", "paper"])
@@ -199,24 +204,24 @@ def test_a_text_in_the_basis_or_not(photos, folder, representation):
 
 def test_a_text_is_one_more_word_of_the_criterion(color):
     text = embed_texts(color.collection.vlm, ["a thing that is dark", *color.basis.prompts])
-    more = ConditionalProjection(text, normalise="posterior").fit_transform(color.collection.image)
-    found = color.nearest("dark", 24)
+    more = represent("posterior", color.collection.image, text)
+    table = color.nearest("dark", 24)
     expected = np.sort(more[:, 0])[::-1]
-    np.testing.assert_allclose(found["similarity"], expected, rtol=1e-4)
+    np.testing.assert_allclose(table["similarity"], expected, rtol=1e-4)
 
 
 def test_like_and_unlike(color, side, folder):
     other = str(folder.parent / "bases/side.yaml")
-    found = color.nearest("red-left-0.png", 5, like={other: 1})
-    assert {file[:8] for file in found["file"][:2]} == {"red-left"}
-    found = color.nearest("red-left-0.png", 3, unlike={other: 0.3})
-    assert {file[:9] for file in found["file"]} == {"red-right"}
+    table = color.nearest("red-left-0.png", 5, like={other: 1})
+    assert {file[:8] for file in table["file"][:2]} == {"red-left"}
+    table = color.nearest("red-left-0.png", 3, unlike={other: 0.3})
+    assert {file[:9] for file in table["file"]} == {"red-right"}
     weights = {"color": 1.0, "side": -0.3}
     first = {"color": color.x[:1], "side": side.x[:1]}
     expected = weighted_similarity(first, {"color": color.x, "side": side.x}, weights)[0]
-    found = color.nearest(color.collection.names[0], 23, unlike={other: 0.3})
-    places = [color.collection.place(file) for file in found["file"]]
-    np.testing.assert_allclose(found["similarity"], expected[places], rtol=1e-5)
+    table = color.nearest(color.collection.names[0], 23, unlike={other: 0.3})
+    places = [color.collection.place(file) for file in table["file"]]
+    np.testing.assert_allclose(table["similarity"], expected[places], rtol=1e-5)
 
 
 def test_queries_that_make_no_sense(color, folder):
@@ -232,29 +237,84 @@ def test_queries_that_make_no_sense(color, folder):
     assert len(color.nearest("x" * 5000, 2)) == 2  # no file name, but a text
 
 
-def test_neighbours_and_shared_words_against_a_slow_loop():
-    rng = np.random.default_rng(0)
-    x, standing = rng.normal(size=(250, 6)), rng.normal(size=(250, 9))
-    near = neighbours(x, 4)
-    found = shared_words(standing, near)
-    for i in range(250):
-        order = [j for j in np.argsort(-(x @ x[i]), kind="stable") if j != i]
-        assert near[i].tolist() == order[:4]
-        for m, j in enumerate(near[i]):
-            both = np.minimum(standing[i], standing[j])
-            np.testing.assert_array_equal(found[i, m], most(both[None], 3)[0])
-    assert neighbours(x[:1], 4).shape == (1, 0)
-    assert shared_words(standing[:1], neighbours(x[:1], 4)).shape == (1, 0, 3)
-
-
 # ---- labels
 
 
 def test_a_handful_of_labels(color, side):
     labels = {f"{c}-left-0.png": f"it is {c}" for c in COLORS}
-    found = color.classify(labels)
-    assert list(found.columns) == ["file", "label", "confidence"]
-    assert (found["label"] == ["it is " + value(file, 0) for file in found["file"]]).all()
-    assert found["confidence"].between(0, 1).all()
+    table = color.classify(labels)
+    assert list(table.columns) == ["file", "label", "confidence"]
+    assert (table["label"] == ["it is " + value(file, 0) for file in table["file"]]).all()
+    assert table["confidence"].between(0, 1).all()
     with pytest.raises(UserError, match="is no image of"):
         color.classify({"nothing.png": "a", "red-left-0.png": "b"})
+
+
+# ---- embeddings that were made before
+
+
+def stored(folder, photos, **about):
+    """What scripts/embed_ray.py leaves."""
+    Collection.embed(photos.folder, photos.vlm, cache=folder)
+    names = [file.name for file in photos.files]
+    about = {"fingerprint": "colors-1", "vlm": "colors", "root": str(photos.folder), **about}
+    sizes = np.full((len(names), 2), 32)
+    write_listing(folder / "images.parquet", names, photos.digests, sizes, about)
+    return folder
+
+
+def test_what_many_machines_embedded(photos, color, folder, tmp_path, monkeypatch):
+    out = stored(tmp_path, photos)
+    monkeypatch.setattr(ColorVLM, "encode_images", lambda *_: pytest.fail("embedded again"))
+    monkeypatch.setattr("crl.explore.collection.list_images", lambda *_: pytest.fail("listed"))
+    loaded = Collection.load(out, ColorVLM())
+    np.testing.assert_array_equal(loaded.image, photos.image)
+    assert loaded.names == photos.names and loaded.folder == folder
+    view = loaded.under(folder.parent / "bases/color.yaml")
+    assert view.clusters(4).equals(color.clusters(4))
+    assert {small[1:] for small in loaded.thumbnails} == {(32, 32)}
+    with pytest.raises(UserError, match=r"are of colors in fp32, fingerprint colors-1.*has toy-1"):
+        Collection.load(out, ToyVLM())
+
+
+def test_a_vlm_that_the_listing_names_never_runs_code(photos, tmp_path):
+    out = stored(tmp_path, photos, vlm="color_vlm:ColorVLM")
+    with pytest.raises(UserError, match="code from a file is never run"):
+        Collection.load(out)
+    with pytest.raises(UserError, match="no complete listing of images"):
+        Collection.load(stored(tmp_path, photos, fingerprint="../elsewhere"))
+
+
+def test_embeddings_that_are_missing_or_damaged(photos, tmp_path):
+    out = stored(tmp_path, photos)
+    (rows,) = out.glob("colors-1/image-3/*.rows")
+    content = rows.read_bytes()
+    rows.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    message = "lacks some of its embeddings; run scripts/embed_ray.py again"
+    with pytest.warns(UserWarning, match="1 damaged"), pytest.raises(UserError, match=message):
+        Collection.load(out, ColorVLM())
+    rows.unlink()
+    with pytest.raises(UserError, match=message):
+        Collection.load(out, ColorVLM())
+
+
+def test_embeddings_made_elsewhere(photos, color, folder, tmp_path):
+    """The file: ids (names of the image files) and image; text and texts for one criterion."""
+    texts = np.array(color.basis.texts)
+    file = tmp_path / "mine.npz"
+    np.savez(file, ids=photos.names, image=7 * photos.image, text=3 * color.text, texts=texts)
+    given = Collection.given(file, folder=folder)
+    view = given.under(name="color")
+    np.testing.assert_allclose(view.x, color.x, atol=1e-6)
+    assert (view.clusters(4)["name"] == color.clusters(4)["name"]).all()
+    assert view.nearest(photos.names[0], 5).equals(color.nearest(photos.names[0], 5))
+    assert {small[1:] for small in given.thumbnails} == {(32, 32)}
+    for needs_a_vlm in (lambda: view.nearest("green"), lambda: given.under("clevr4_color")):
+        with pytest.raises(UserError, match="name the VLM that made the embeddings"):
+            needs_a_vlm()
+    with_vlm = Collection.given(file, ColorVLM())  # and the pictures are not here
+    assert with_vlm.under(color.basis).nearest("green", 6)["file"].str.startswith("green").all()
+    assert {small[1:] for small in with_vlm.thumbnails} == {(0, 0)}
+    np.savez(file, ids=photos.names[1:], image=photos.image)
+    with pytest.raises(UserError, match=r"must hold image .*ids \(23,\)"):
+        Collection.given(file)
