@@ -9,9 +9,9 @@ from PIL import Image
 from toy_vlm import ToyVLM
 
 from crl.basis import TextBasis
+from crl.embed import embed_texts
 from crl.explore.collection import Collection
 from crl.explore.listing import write_listing
-from crl.embed import embed_texts
 from crl.projection import l2
 from crl.representations import represent
 from crl.representations.weighted import weighted_similarity

@@ -60,5 +60,5 @@ def test_no_damage_goes_unnoticed(tmp_path):
             assert listed.paths == expected.paths and (listed.sizes == expected.sizes).all()
             assert listed.digests.tobytes() == expected.digests.tobytes()
     file.write_bytes(content[:-9])
-    with pytest.raises(UserError, match="run scripts/embed_ray.py again"):
+    with pytest.raises(UserError, match=r"run scripts/embed_ray\.py again"):
         read_listing(file)

@@ -1,4 +1,4 @@
-"""What is written of a collection, read back by other programs' readers."""
+"""What is written of a collection: tables, read back by other programs, and the page's data."""
 
 import io
 import json
@@ -12,9 +12,9 @@ from color_vlm import ColorVLM, draw, write_bases
 from PIL import Image
 from safetensors import safe_open
 
-from crl import export
-from crl.explore.collection import Collection
-from crl.export import facts, panel, write_page, write_tables
+from crl.explore import collection
+from crl.explore.collection import Collection, _link
+from crl.explore.tables import write_tables
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +43,11 @@ def test_tables(photos, views, guesses, tmp_path):
     assert list(csv["path"]) == photos.names
     assert set(csv["width"]) == set(csv["height"]) == {32}
     for view in views:
-        found = view.clusters()
+        expected = view.clusters()
         for table in (csv, parquet):
-            np.testing.assert_array_equal(table[f"{view.name}_cluster"], found["cluster"])
-            assert list(table[f"{view.name}_name"]) == list(found["name"])
-            assert list(table[f"{view.name}_words"]) == list(found["words"])
+            np.testing.assert_array_equal(table[f"{view.name}_cluster"], expected["cluster"])
+            assert list(table[f"{view.name}_name"]) == list(expected["name"])
+            assert list(table[f"{view.name}_words"]) == list(expected["words"])
             np.testing.assert_allclose(
                 table[[f"{view.name}_x", f"{view.name}_y"]], view.map, atol=1e-3
             )
@@ -73,23 +73,23 @@ def test_embeddings(photos, views, tmp_path):
 
 
 def test_a_panel_has_what_the_view_has(views):
-    found = panel(views[0], np.arange(24), None, None)
-    assert [c.name for c in found.clusters] == views[0].groups().titles
-    for number, cluster in enumerate(found.clusters):
-        assert {found.cluster[i] for i in (*cluster.typical, *cluster.uncertain)} == {number}
+    panel = views[0].panel(np.arange(24), None, None)
+    assert [c.name for c in panel.clusters] == views[0].groups().titles
+    for number, cluster in enumerate(panel.clusters):
+        assert {panel.cluster[i] for i in (*cluster.typical, *cluster.uncertain)} == {number}
         assert cluster.words[0][0] == cluster.name and not cluster.weak
-    np.testing.assert_allclose(found.standing.std(axis=0), 1, rtol=1e-4)
-    assert found.neighbours.shape == (24, 8) and found.shared.shape == (24, 8, 3)
+    np.testing.assert_allclose(panel.standing.std(axis=0), 1, rtol=1e-4)
+    assert panel.neighbours.shape == (24, 8) and panel.shared.shape == (24, 8, 3)
 
 
 def test_a_page_with_a_sample_numbers_its_own_images(photos, views, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "MOST_ON_PAGE", 10)
-    write_page(tmp_path / "report.html", photos, views)
+    monkeypatch.setattr(collection, "MOST_ON_PAGE", 10)
+    photos.report(tmp_path / "report.html", views)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
     assert len(data["names"]) == 10 and "10 of 24 pictures, a random sample" in page
-    for shown in data["panels"]:
-        numbers = [i for c in shown["clusters"] for i in (*c["typical"], *c["uncertain"])]
+    for view in data["panels"]:
+        numbers = [i for c in view["clusters"] for i in (*c["typical"], *c["uncertain"])]
         assert numbers and set(numbers) <= set(range(10))
     colors = data["panels"][1]["clusters"]
     for cluster in colors:
@@ -97,10 +97,10 @@ def test_a_page_with_a_sample_numbers_its_own_images(photos, views, tmp_path, mo
 
 
 def test_facts(photos, views):
-    found = facts(photos, views, "python scripts/explore.py here")
-    assert found["Pictures"] == "24" and found["VLM"] == "colors (colors-1)"
-    assert found["Texts: side"] == "2 texts from a file; the VLM reads 'a thing that is left'"
-    assert found["Command"].startswith("python") and "Remarks" not in found
+    facts = photos.facts(views, "python scripts/explore.py here")
+    assert facts["Pictures"] == "24" and facts["VLM"] == "colors (colors-1)"
+    assert facts["Texts: side"] == "2 texts from a file; the VLM reads 'a thing that is left'"
+    assert facts["Command"].startswith("python") and "Remarks" not in facts
 
 
 def test_the_demo_vlm_on_other_pictures_gets_a_banner(tmp_path):
@@ -118,5 +118,4 @@ def test_links_lead_from_the_page_to_the_files(tmp_path):
     (tmp_path / "pictures").mkdir()
     Image.new("RGB", (4, 4)).save(tmp_path / "pictures" / name)
     page = tmp_path / "out/report.html"
-    found = export._link(tmp_path / "pictures" / name, page)
-    assert found == "../pictures/a%20b%23%3F%25%27%0A.png"
+    assert _link(tmp_path / "pictures" / name, page) == "../pictures/a%20b%23%3F%25%27%0A.png"
