@@ -48,15 +48,17 @@ class Clusters:
     def number(self) -> int:
         return int(self.label.max()) + 1
 
-    def typical(self, cluster: int, count: int) -> np.ndarray:
-        """The images nearest to the centre of a cluster, the nearest first."""
-        members = np.flatnonzero(self.label == cluster)
-        return members[np.argsort(self.distance[members], kind="stable")[:count]]
+    def typical(self, cluster: int) -> np.ndarray:
+        """The images of a cluster, the nearest to its centre first."""
+        return self._members(cluster, self.distance)
 
-    def uncertain(self, cluster: int, count: int) -> np.ndarray:
-        """The images of a cluster that are nearly as near to another, the least certain first."""
+    def uncertain(self, cluster: int) -> np.ndarray:
+        """The images of a cluster, those first that are nearly as near to another."""
+        return self._members(cluster, self.certainty)
+
+    def _members(self, cluster: int, order: np.ndarray) -> np.ndarray:
         members = np.flatnonzero(self.label == cluster)
-        return members[np.argsort(self.certainty[members], kind="stable")[:count]]
+        return members[np.argsort(order[members], kind="stable")]
 
 
 def principal(x: np.ndarray) -> np.ndarray:
@@ -67,7 +69,7 @@ def principal(x: np.ndarray) -> np.ndarray:
     return PCA(components, svd_solver="randomized", random_state=0).fit_transform(x)
 
 
-def find_clusters(points: np.ndarray, number: int | None = None, seed: int = 0) -> Clusters:
+def find_clusters(points: np.ndarray, number: int | None = None) -> Clusters:
     """k-means; every image gets a cluster.
 
     Args:
@@ -84,14 +86,14 @@ def find_clusters(points: np.ndarray, number: int | None = None, seed: int = 0) 
     different = len(np.unique((points / scale).round(4), axis=0))  # k-means tells no more apart
     silhouettes: dict[int, float] = {}
     if number is None:
-        silhouettes = _silhouettes(points, different, seed)
+        silhouettes = _silhouettes(points, different)
         number = next(iter(silhouettes), min(2, different))
         note = _how_clear(silhouettes, number)
     else:
         note = f"{number} groups, as asked"
         if number > different:
             note = f"{different} groups: there are no more different images"
-    model = _kmeans(points, min(number, different), 5, seed)
+    model = _kmeans(points, min(number, different), 5)
     used, sizes = np.unique(model.labels_, return_counts=True)  # of nearly equal images, fewer
     by_size = used[np.argsort(-sizes, kind="stable")]
     away = model.transform(points)[:, by_size]  # (N, k) distances
@@ -103,25 +105,25 @@ def find_clusters(points: np.ndarray, number: int | None = None, seed: int = 0) 
     return Clusters(label, certainty, nearest[:, 0], silhouettes, note)
 
 
-def _kmeans(points: np.ndarray, number: int, starts: int, seed: int) -> KMeans:
+def _kmeans(points: np.ndarray, number: int, starts: int) -> KMeans:
     """With one thread: more gain nothing at this size, and beside other work they cost much."""
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # nearly equal images share a cluster
-        return KMeans(number, n_init=starts, random_state=seed).fit(points)
+        return KMeans(number, n_init=starts, random_state=0).fit(points)
 
 
-def _silhouettes(points: np.ndarray, different: int, seed: int) -> dict[int, float]:
+def _silhouettes(points: np.ndarray, different: int) -> dict[int, float]:
     """Number of clusters -> mean silhouette of a sample, the best first."""
-    some = points[np.random.default_rng(seed).permutation(len(points))[:SAMPLE]]
+    some = points[np.random.default_rng(0).permutation(len(points))[:SAMPLE]]
     numbers = [number for number in NUMBERS if number <= min(different, len(some) - 1)]
 
     def compute() -> np.ndarray:
         away = pairwise_distances(some)
         np.fill_diagonal(away, 0)  # rounding
-        labels = [_kmeans(some, number, 3, seed).labels_ for number in numbers]
+        labels = [_kmeans(some, number, 3).labels_ for number in numbers]
         return np.array([silhouette_score(away, label, metric="precomputed") for label in labels])
 
-    values = kept_array(f"silhouettes-{VERSION}-{seed}-{len(numbers)}", some, compute, COMPUTED)
+    values = kept_array(f"silhouettes-{VERSION}-{len(numbers)}", some, compute, COMPUTED)
     silhouettes = zip(numbers, values.tolist(), strict=True)
     return dict(sorted(silhouettes, key=lambda item: -item[1]))
 

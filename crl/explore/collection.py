@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+from pydantic import ValidationError
 
 from crl.basis import TextBasis, basis_label
 from crl.embed import checked_basis, embed_basis, embed_images
@@ -31,7 +32,7 @@ from crl.explore.view import View
 from crl.images import list_images, shown
 from crl.projection import l2, parts, single_vector
 from crl.representations import fit_representation, names
-from crl.run.errors import UserError, nearest
+from crl.run.errors import UserError, explain, nearest
 from crl.run.given import checked, read_given
 from crl.run.store import VERSION, Store, content_digest, digest_array
 from crl.vlm import VLM, load_vlm
@@ -158,17 +159,13 @@ class Collection:
         )
         texts = None
         if "text" in arrays:
-            basis = TextBasis(
-                criterion=file.stem,
-                vlm_prompt="{text}",
-                texts=tuple(map(str, arrays["texts"].tolist())),
-                allow_repeats=True,
-                provenance={"source": str(file)},
-            )
-            texts = basis, checked_basis(str(file), l2(arrays["text"]))
+            texts = _basis(file, arrays["texts"]), checked_basis(str(file), l2(arrays["text"]))
+        vlm = load_vlm(vlm) if isinstance(vlm, str) else vlm
+        if vlm is not None and vlm.dim != image.shape[-1]:
+            raise UserError(f"{vlm.name} gives {vlm.dim} numbers and {file} holds "
+                            f"{image.shape[-1]}: another VLM made them")  # fmt: skip
         files = [Path(folder, name).expanduser().absolute() for name in ids]
         sizes = np.zeros((len(files), 2), int)
-        vlm = load_vlm(vlm) if isinstance(vlm, str) else vlm
         return cls(_above(files), files, image, digests, vlm, sizes=sizes, texts=texts)
 
     @property
@@ -327,6 +324,16 @@ class Collection:
             **{f"Texts: {view.name}": view.origin for view in views},
         }
         return {name: value for name, value in facts.items() if value}
+
+
+def _basis(file: Path, texts: np.ndarray) -> TextBasis:
+    """The basis of texts (K,) that came with embeddings."""
+    source = {"source": str(file)}
+    try:
+        return TextBasis(criterion=file.stem, vlm_prompt="{text}", allow_repeats=True,
+                         texts=tuple(map(str, texts.tolist())), provenance=source)  # fmt: skip
+    except ValidationError as error:
+        raise UserError(f"{file}: {explain(error)}") from error
 
 
 def _above(files: Iterable[Path]) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from bokeh.embed import components
-from bokeh.models import ColumnDataSource, HoverTool, LassoSelectTool
+from bokeh.models import ColumnDataSource, HoverTool, LassoSelectTool, Model, Range1d
 from bokeh.palettes import Category20_20
 from bokeh.plotting import figure
 from bokeh.resources import Resources
@@ -141,11 +141,9 @@ TOOLTIP = """<div style="display: flex; gap: .6rem; width: 340px; color: #23262b
 <img src="@picture" alt="" style="max-width: 96px; max-height: 96px; align-self: flex-start">
 <div style="white-space: pre-line; overflow-wrap: anywhere; font: 12px/1.45 system-ui">@about</div>
 </div>"""
-INVISIBLE = {"background_fill_alpha": 0, "border_fill_alpha": 0, "outline_line_alpha": 0}
-FADED = {"nonselection_fill_alpha": 0.07, "nonselection_line_alpha": 0.05}
 
 
-def _maps(panels: Sequence[Panel]) -> dict[str, figure]:
+def _maps(panels: Sequence[Panel]) -> dict[str, Model]:
     """One Bokeh figure per panel. They share one source: what is selected in one is so in all."""
     count = len(panels[0].points)
     empty = [""] * count  # filled by report.js, which has the words and pictures already
@@ -153,7 +151,7 @@ def _maps(panels: Sequence[Panel]) -> dict[str, figure]:
     for number, panel in enumerate(panels):
         columns[f"x{number}"], columns[f"y{number}"] = panel.points.T.astype(np.float32)
     source = ColumnDataSource(columns, name="images")
-    plots = {}
+    plots: dict[str, Model] = {}
     for number, panel in enumerate(panels):
         lasso = LassoSelectTool(continuous=False)
         plot = figure(
@@ -167,7 +165,9 @@ def _maps(panels: Sequence[Panel]) -> dict[str, figure]:
             tools=[lasso, "box_select,pan,wheel_zoom,reset,tap"],
             active_drag=lasso,
             active_scroll=None,
-            **INVISIBLE,
+            background_fill_alpha=0,
+            border_fill_alpha=0,
+            outline_line_alpha=0,
         )
         points = plot.scatter(
             f"x{number}",
@@ -179,20 +179,23 @@ def _maps(panels: Sequence[Panel]) -> dict[str, figure]:
             line_width=0.4,
             fill_alpha=0.9,
             line_alpha=0.9,
-            **FADED,
+            nonselection_fill_alpha=0.07,
+            nonselection_line_alpha=0.05,
         )
-        shows = {"renderers": [points], "limit": 1, "point_policy": "snap_to_data"}
-        plot.add_tools(HoverTool(tooltips=TOOLTIP, **shows))
+        hover = HoverTool(
+            tooltips=TOOLTIP, renderers=[points], limit=1, point_policy="snap_to_data"
+        )
+        plot.add_tools(hover)
         plot.toolbar.logo = None
         plots[f"map{number}"] = plot
     return plots
 
 
-def _range(values: np.ndarray) -> tuple[float, float]:
+def _range(values: np.ndarray) -> Range1d:
     """Fixed, so that a selection does not move the map."""
     low, high = float(values.min()), float(values.max())
     margin = 0.05 * (high - low) or 1.0
-    return low - margin, high + margin
+    return Range1d(start=low - margin, end=high + margin)
 
 
 def _plain(panel: Panel, room: int) -> dict[str, Any]:

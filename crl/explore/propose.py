@@ -120,8 +120,9 @@ def propose_criteria(
         except UserError as error:  # perhaps an excuse
             raise UserError(f"{error}; the model must be one that sees images") from None
 
-    sampling = {"model": model, "temperature": 1.0, "seed": 0}
-    names, _ = Server(base_url).answer(PROMPT, read, **sampling, cache_dir=cache, pictures=sheets)
+    names, _ = Server(base_url).answer(
+        PROMPT, read, model=model, temperature=1.0, seed=0, cache_dir=cache, pictures=sheets
+    )
     return names
 
 

@@ -162,11 +162,12 @@ class View:
             UserError: no such image; a text with `like` or `unlike`; a weight that is not above 0.
         """
         place, image = self._find(str(query))
-        others = {**(like or {}), **{name: -weight for name, weight in (unlike or {}).items()}}
-        if image is None and others:
+        like, unlike = like or {}, unlike or {}
+        if image is None and (like or unlike):
             raise UserError("like and unlike compare images, and the query is a text")
-        if min([*(like or {}).values(), *(unlike or {}).values(), 1]) <= 0:
-            raise UserError("the weights of like and unlike must be above 0")
+        if not all(0 < weight < np.inf for weight in [*like.values(), *unlike.values()]):
+            raise UserError("the weights of like and unlike must be above 0 and finite")
+        others = {**like, **{name: -weight for name, weight in unlike.items()}}
         if image is None:
             criteria = [self._of_text(str(query))]
         else:
@@ -247,15 +248,15 @@ class View:
         places[some] = np.arange(len(some))
 
         def on_page(images: np.ndarray, count: int) -> list[int]:
-            return [int(place) for place in places[images] if place >= 0][:count]
+            return [place for place in places[images].tolist() if place >= 0][:count]
 
         cards = [
             Cluster(
                 name=title,
                 words=list(zip(self.words[name.words], name.strength, strict=True)),
                 weak=name.weak and self.basis is not None,
-                typical=on_page(clusters.typical(cluster, len(self.x)), TYPICAL),
-                uncertain=on_page(clusters.uncertain(cluster, len(self.x)), UNCERTAIN),
+                typical=on_page(clusters.typical(cluster), TYPICAL),
+                uncertain=on_page(clusters.uncertain(cluster), UNCERTAIN),
             )
             for cluster, (title, name) in enumerate(zip(titles, names, strict=True))
         ]

@@ -51,10 +51,10 @@ def test_typical_images_are_near_the_centre_and_uncertain_ones_between_two():
     x[5] = x[:30].mean(axis=0)  # the centre of its cluster
     found = find_clusters(principal(x), 2)
     mine = found.label[7]
-    assert found.uncertain(mine, 3)[0] == 7
-    assert found.typical(found.label[5], 3)[0] == 5
+    assert found.uncertain(mine)[0] == 7
+    assert found.typical(found.label[5])[0] == 5
     assert found.certainty.argmin() == 7 and found.certainty[7] < 0.1 < found.certainty[5]
-    assert set(found.typical(0, 99)) == set(np.flatnonzero(found.label == 0))
+    assert set(found.typical(0)) == set(np.flatnonzero(found.label == 0))
 
 
 @pytest.mark.parametrize(

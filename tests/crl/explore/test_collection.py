@@ -228,8 +228,9 @@ def test_queries_that_make_no_sense(color, folder):
     other = str(folder.parent / "bases/side.yaml")
     with pytest.raises(UserError, match="the query is a text"):
         color.nearest("red", like={other: 1})
-    with pytest.raises(UserError, match="must be above 0"):
-        color.nearest("red-left-0.png", unlike={other: -1})
+    for weight in (-1, 0, np.nan, np.inf):
+        with pytest.raises(UserError, match="must be above 0 and finite"):
+            color.nearest("red-left-0.png", unlike={other: weight})
     with pytest.raises(UserError, match="is no image of"):
         color.nearest("nothing.jpg")
     with pytest.raises(UserError, match="unknown text basis"):
