@@ -48,11 +48,6 @@ def value(file: str, place: int) -> str:
 # ---- the collection
 
 
-def test_files_and_embeddings_are_in_one_order(photos, folder):
-    assert len(photos.files) == len(photos.image) == len(photos.digests) == 24
-    assert photos.names == sorted(os.listdir(folder))
-
-
 def test_what_cannot_be_read_is_left_out_and_said(tmp_path):
     draw(tmp_path, each=1)
     (tmp_path / "copy.png").write_bytes((tmp_path / "red-left-0.png").read_bytes())
@@ -66,10 +61,8 @@ def test_what_cannot_be_read_is_left_out_and_said(tmp_path):
         "1 could not be read: broken.png (not an image that Pillow knows)",
         "copies of other images: 1",
     ]
-
-
-def test_a_folder_without_images(tmp_path):
-    (tmp_path / "notes.txt").touch()
+    for file in tmp_path.glob("*.png"):
+        file.unlink()
     with pytest.raises(UserError, match=r"no images in .*; left out.*1 \.txt"):
         Collection.embed(tmp_path, ColorVLM())
 
@@ -89,6 +82,7 @@ def test_an_image_is_found_by_name_and_by_path(photos, folder, monkeypatch):
     name = photos.names[5]
     monkeypatch.chdir(folder.parent)
     relative = f"{folder.name}/{name}"
+    assert photos.names == sorted(os.listdir(folder)) and len(photos.image) == 24
     assert photos.place(name) == photos.place(folder / name) == photos.place(relative) == 5
     with pytest.raises(UserError, match=r"left-9\.png is no image of .*did you mean 'red-left-"):
         photos.place("red-left-9.png")
@@ -137,12 +131,9 @@ def test_clusters_have_the_names_of_what_they_show(color, side):
         assert list(table.columns) == ["file", "cluster", "name", "words"]
         assert (table["name"] == [value(file, place) for file in table["file"]]).all()
         assert (table["words"].str.split("; ").str[0] == table["name"]).all()
-    assert set(color.clusters()["name"]) == set(COLORS)  # their number is table, too
+    assert set(color.clusters()["name"]) == set(COLORS)  # their number is chosen, too
     assert color.groups().clusters.number == 4
-
-
-def test_the_universal_embedding_has_groups_without_names(photos):
-    table = photos.universal.clusters(8)
+    table = color.collection.universal.clusters(8)
     assert set(table["name"]) == {f"group {n}" for n in range(1, 9)}
     assert table.groupby("cluster")["file"].agg(lambda f: len({x[:-6] for x in f})).max() == 1
 
@@ -155,18 +146,15 @@ def test_maps_are_those_of_the_view(color, side):
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_few_images(tmp_path, folder, count):
+def test_few_images_and_equal_ones(tmp_path, folder, count):
     for number in range(count):
         Image.new("RGB", (8, 8), (50 * number + 5, 0, 200)).save(tmp_path / f"{number}.png")
     view = Collection.embed(tmp_path, ColorVLM()).under(folder.parent / "bases/color.yaml")
     assert len(view.clusters()) == count
     assert np.isfinite(view.map).all() and view.groups().clusters.note
     assert len(view.nearest("0.png", 10)) == count - 1
-
-
-def test_images_that_are_all_the_same(tmp_path, folder):
-    for number in range(6):
-        Image.new("RGB", (8, 8), "red").save(tmp_path / f"{number}.png")
+    for file in tmp_path.glob("*.png"):
+        Image.new("RGB", (8, 8), "red").save(file)
     view = Collection.embed(tmp_path, ColorVLM()).under(folder.parent / "bases/color.yaml")
     assert set(view.clusters()["cluster"]) == {0} and np.isfinite(view.map).all()
 
@@ -174,7 +162,7 @@ def test_images_that_are_all_the_same(tmp_path, folder):
 # ---- search
 
 
-def test_the_nearest_are_alike_under_the_criterion(color, side):
+def test_the_nearest_are_alike_under_the_criterion(color, side, tmp_path):
     table = color.nearest("red-left-0.png", 5)
     assert list(table.columns) == ["file", "similarity", "words"]
     assert {value(file, 0) for file in table["file"]} == {"red"}
@@ -183,10 +171,7 @@ def test_the_nearest_are_alike_under_the_criterion(color, side):
     assert (np.diff(table["similarity"]) <= 0).all()
     table = side.nearest("red-left-0.png", 11)
     assert {value(file, 1) for file in table["file"]} == {"left"}
-
-
-def test_an_image_from_elsewhere(color, tmp_path):
-    Image.new("RGB", (9, 9), "blue").save(tmp_path / "b.png")
+    Image.new("RGB", (9, 9), "blue").save(tmp_path / "b.png")  # an image from elsewhere
     table = color.nearest(tmp_path / "b.png", 6)
     assert {value(file, 0) for file in table["file"]} == {"blue"}
     assert (table["words"].str.split("; ").str[0] == "blue").all()
@@ -197,9 +182,8 @@ def test_a_text_in_the_basis_or_not(photos, folder, representation):
     color = photos.under(folder.parent / "bases/color.yaml", representation)
     for text in ("green", "very green"):
         assert {value(file, 0) for file in color.nearest(text, 6)["file"]} == {"green"}
-    assert {value(file, 1) for file in photos.universal.nearest("on the left", 12)["file"]} == {
-        "left"
-    }
+    files = photos.universal.nearest("on the left", 12)["file"]
+    assert {value(file, 1) for file in files} == {"left"}
 
 
 def test_a_text_is_one_more_word_of_the_criterion(color):

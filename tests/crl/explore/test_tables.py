@@ -6,14 +6,13 @@ import re
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 from color_vlm import ColorVLM, draw, write_bases
 from PIL import Image
 from safetensors import safe_open
 
 from crl.explore import collection
-from crl.explore.collection import Collection, _link
+from crl.explore.collection import Collection
 from crl.explore.tables import write_tables
 
 
@@ -31,40 +30,35 @@ def views(photos):
     return [photos.under(bases / "color.yaml"), photos.under(bases / "side.yaml")]
 
 
-@pytest.fixture(scope="module")
-def guesses(views):
-    return {v.name: v.guesses({"red-left-0.png": "warm", "blue-left-0.png": "cold"}) for v in views}
+def data_of(page) -> dict:
+    text = page.read_text(encoding="utf-8")
+    return json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
 
 
-def test_tables(photos, views, guesses, tmp_path):
+def test_tables(photos, views, tmp_path):
+    labels = {"red-left-0.png": "warm", "blue-left-0.png": "cold"}
+    guesses = {view.name: view.guesses(labels) for view in views}
     write_tables(tmp_path, photos, views, None, guesses)
     csv = pd.read_csv(tmp_path / "images.csv")
     parquet = pd.read_parquet(tmp_path / "images.parquet")
     assert list(csv["path"]) == photos.names
     assert set(csv["width"]) == set(csv["height"]) == {32}
     for view in views:
-        expected = view.clusters()
+        expected, guess = view.clusters(), guesses[view.name]
         for table in (csv, parquet):
-            np.testing.assert_array_equal(table[f"{view.name}_cluster"], expected["cluster"])
-            assert list(table[f"{view.name}_name"]) == list(expected["name"])
-            assert list(table[f"{view.name}_words"]) == list(expected["words"])
-            np.testing.assert_allclose(
-                table[[f"{view.name}_x", f"{view.name}_y"]], view.map, atol=1e-3
-            )
-            assert list(table[f"{view.name}_label"]) == list(guesses[view.name].label)
+            for column in ("cluster", "name", "words"):
+                assert list(table[f"{view.name}_{column}"]) == list(expected[column])
+            places = table[[f"{view.name}_x", f"{view.name}_y"]]
+            np.testing.assert_allclose(places, view.map, atol=1e-3)
+            assert list(table[f"{view.name}_label"]) == list(guess.label)
             ask = table[f"{view.name}_ask"].dropna().astype(int).sort_values()
-            assert list(ask.index) == list(guesses[view.name].ask)
+            assert list(ask.index) == list(guess.ask)
     first = [float(row.split("; ")[0]) for row in csv["color_probabilities"]]
     np.testing.assert_allclose(first, views[0].best[1][:, 0], atol=0.006)
     assert "universal_name" not in csv and "universal_x" in csv
     assert set(parquet.columns) - set(csv.columns) == {"image"}
     picture = Image.open(io.BytesIO(parquet["image"][0]["bytes"]))
     assert picture.size == (32, 32) and parquet["image"][0]["path"] == photos.names[0]
-    assert len(pq.read_table(tmp_path / "images.parquet")) == 24
-
-
-def test_embeddings(photos, views, tmp_path):
-    write_tables(tmp_path, photos, views)
     with safe_open(tmp_path / "embeddings.safetensors", "np") as file:
         assert set(file.keys()) == {"image", "text/color", "text/side"}
         np.testing.assert_array_equal(file.get_tensor("image"), photos.image)
@@ -74,7 +68,7 @@ def test_embeddings(photos, views, tmp_path):
 
 def test_a_panel_has_what_the_view_has(views):
     panel = views[0].panel(np.arange(24), None, None)
-    assert [c.name for c in panel.clusters] == views[0].groups().titles
+    assert [cluster.name for cluster in panel.clusters] == views[0].groups().titles
     for number, cluster in enumerate(panel.clusters):
         assert {panel.cluster[i] for i in (*cluster.typical, *cluster.uncertain)} == {number}
         assert cluster.words[0][0] == cluster.name and not cluster.weak
@@ -85,14 +79,13 @@ def test_a_panel_has_what_the_view_has(views):
 def test_a_page_with_a_sample_numbers_its_own_images(photos, views, tmp_path, monkeypatch):
     monkeypatch.setattr(collection, "MOST_ON_PAGE", 10)
     photos.report(tmp_path / "report.html", views)
-    page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
-    assert len(data["names"]) == 10 and "10 of 24 pictures, a random sample" in page
-    for view in data["panels"]:
-        numbers = [i for c in view["clusters"] for i in (*c["typical"], *c["uncertain"])]
+    data = data_of(tmp_path / "report.html")
+    assert len(data["names"]) == 10
+    assert "10 of 24 pictures, a random sample" in (tmp_path / "report.html").read_text("utf-8")
+    for panel in data["panels"]:
+        numbers = [i for c in panel["clusters"] for i in (*c["typical"], *c["uncertain"])]
         assert numbers and set(numbers) <= set(range(10))
-    colors = data["panels"][1]["clusters"]
-    for cluster in colors:
+    for cluster in data["panels"][1]["clusters"]:
         assert all(data["names"][i].startswith(cluster["name"]) for i in cluster["typical"])
 
 
@@ -103,19 +96,12 @@ def test_facts(photos, views):
     assert facts["Command"].startswith("python") and "Remarks" not in facts
 
 
-def test_the_demo_vlm_on_other_pictures_gets_a_banner(tmp_path):
+def test_the_demo_vlm_on_other_pictures_gets_a_banner_and_links_lead_to_the_files(tmp_path):
     draw(tmp_path / "a/b", each=1)
-    for drawn in (False, True):
-        photos = Collection.embed(tmp_path / "a/b", "demo")
-        photos.universal.report(tmp_path / "report.html")
-        page = (tmp_path / "report.html").read_text(encoding="utf-8")
-        assert ('class="banner"' in page) != drawn
-        (tmp_path / "a/.drawn.json").touch()
-
-
-def test_links_lead_from_the_page_to_the_files(tmp_path):
-    name = "a b#?%'\n.png"
-    (tmp_path / "pictures").mkdir()
-    Image.new("RGB", (4, 4)).save(tmp_path / "pictures" / name)
+    Image.new("RGB", (4, 4)).save(tmp_path / "a/b/a b#?%'\n.png")
     page = tmp_path / "out/report.html"
-    assert _link(tmp_path / "pictures" / name, page) == "../pictures/a%20b%23%3F%25%27%0A.png"
+    for drawn in (False, True):
+        Collection.embed(tmp_path / "a/b", "demo").universal.report(page)
+        assert ('class="banner"' in page.read_text(encoding="utf-8")) != drawn
+        (tmp_path / "a/.drawn.json").touch()
+    assert data_of(page)["places"][0] == "../a/b/a%20b%23%3F%25%27%0A.png"
