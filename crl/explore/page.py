@@ -28,7 +28,6 @@ COLORS = {**{name.removeprefix("xkcd:"): c for name, c in XKCD_COLORS.items()}, 
 # Bytes of all standing together: above it, only the texts that are most often among an image's best
 # get a slider.
 MOST_STANDING = 12_000_000
-WHOLE = ("cluster", "neighbours", "best", "shared")  # arrays of numbers of images or texts
 PER_DEVIATION = 25  # standing is kept in steps of 1/25 standard deviation, up to 5
 
 
@@ -199,42 +198,36 @@ def _range(values: np.ndarray) -> Range1d:
 
 
 def _plain(panel: Panel, room: int) -> dict[str, Any]:
-    """A panel as JSON; long arrays as base64 of little-endian numbers.
+    """A panel as JSON.
 
     Args:
         room: for standing, in bytes.
     """
-    texts = np.arange(len(panel.words))
-    slider = ""
+    texts, steps = np.arange(len(panel.words)), None
     if panel.standing is not None and len(texts):
         room = max(1, room // len(panel.standing))
         often = np.bincount(np.ravel(panel.best).astype(int), minlength=len(texts))
         texts = np.sort(np.argsort(-often, kind="stable")[:room])
         steps = (panel.standing[:, texts] * PER_DEVIATION).round().clip(-125, 125)
-        slider = _base64(steps.T, "i1")  # text after text
+        steps = steps.T.astype(np.int8)  # text after text
     colors = [PALETTE[i % len(PALETTE)] for i in range(len(panel.clusters))]
     named = [color_in(cluster.name) for cluster in panel.clusters]
     if panel.words and sum(color is not None for color in named) > len(named) / 2:
         colors = [color or "gray" for color in named]
-    return {
-        "name": panel.name,
-        "note": panel.note,
-        "origin": panel.origin,
-        "clusters": [
-            {**vars(cluster), "color": color}
-            for cluster, color in zip(panel.clusters, colors, strict=True)
-        ],
-        "words": panel.words,
-        "slider_texts": _base64(texts, "<u2"),
-        "standing": slider,
-        "label": panel.label,
-        **{key: _base64(vars(panel)[key], "<u2") for key in WHOLE},
-        **{key: _base64(vars(panel)[key], "<f4") for key in ("probability", "confidence")},
-    }
+    pairs = zip(panel.clusters, colors, strict=True)
+    clusters = [{**vars(cluster), "color": color} for cluster, color in pairs]
+    encoded = {"clusters": clusters, "slider_texts": texts, "standing": steps, "points": None}
+    return {key: _encoded(value) for key, value in {**vars(panel), **encoded}.items()}
 
 
-def _base64(values: np.ndarray | None, kind: str) -> str:
-    return "" if values is None else base64.b64encode(np.asarray(values, kind).tobytes()).decode()
+def _encoded(value: Any) -> Any:
+    """Arrays as base64: bytes, numbers of images and texts (uint16), or float32; None as ""."""
+    if value is None:
+        return ""
+    if not isinstance(value, np.ndarray):
+        return value
+    kind = {"f": "<f4"}.get(value.dtype.kind, "i1" if value.dtype.itemsize == 1 else "<u2")
+    return base64.b64encode(value.astype(kind).tobytes()).decode()
 
 
 def color_in(text: str) -> str | None:

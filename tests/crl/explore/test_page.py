@@ -56,10 +56,10 @@ def panel(name: str, cluster: np.ndarray, words: list[str], **more) -> Panel:
         }
     clusters = []
     for i in range(number):
-        mine = np.flatnonzero(cluster == i).tolist()
-        shown = [(words[i], 0.9), ("</script>", 0.3)] if words else []
+        members = np.flatnonzero(cluster == i).tolist()
+        bars = [(words[i], 0.9), ("</script>", 0.3)] if words else []
         title = words[i] if words else f"group {i + 1}"
-        clusters.append(Cluster(title, shown, i == 1 and bool(words), mine[:12], mine[-6:]))
+        clusters.append(Cluster(title, bars, i == 1 and bool(words), members[:12], members[-6:]))
     points = np.stack([cluster, np.arange(COUNT) // number], axis=1).astype(float)
     return Panel(name, points, cluster, clusters, others, "so many clusters", **more)
 
@@ -118,7 +118,7 @@ def page(wide):
     if wide.page.locator("#clear").is_enabled():
         wide.page.locator("#clear").click()
     yield wide.page
-    assert [said for said in wide.errors if "ERR_FILE_NOT_FOUND" not in said] == []
+    assert [error for error in wide.errors if "ERR_FILE_NOT_FOUND" not in error] == []
     assert [url for url in wide.requests if not url.endswith(".png")] == []
 
 
@@ -334,7 +334,7 @@ def test_a_collection_without_criteria(browser, tmp_path):
     opened.page.locator("#gallery .picture").click()
     expect(opened.page.locator("#detail")).to_contain_text("64 × 48 pixels")
     expect(opened.page.locator("#cross")).to_be_hidden()
-    assert [said for said in opened.errors if "ERR_FILE_NOT_FOUND" not in said] == []
+    assert [error for error in opened.errors if "ERR_FILE_NOT_FOUND" not in error] == []
     opened.page.context.close()
 
 
@@ -375,8 +375,8 @@ def test_the_color_that_a_text_names(text, color):
 
 
 def test_colors_are_used_only_if_most_names_are_colors():
-    own = [cluster["color"] for cluster in module._plain(PANELS[1], 10**6)["clusters"]]
-    assert own == ["#FF0000", "#FFFFFF", "#0000FF", "#000000"]
+    colors = [cluster["color"] for cluster in module._plain(PANELS[1], 10**6)["clusters"]]
+    assert colors == ["#FF0000", "#FFFFFF", "#0000FF", "#000000"]
     palette = [cluster["color"] for cluster in module._plain(PANELS[2], 10**6)["clusters"]]
     assert palette == module.PALETTE[:3]
 
