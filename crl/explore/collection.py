@@ -34,7 +34,7 @@ from crl.projection import l2, parts, single_vector
 from crl.representations import fit_representation, names
 from crl.run.errors import UserError, explain, nearest
 from crl.run.given import checked, read_given
-from crl.run.store import VERSION, Store, content_digest, digest_array
+from crl.run.store import content_digest, digest_array, open_store
 from crl.vlm import VLM, load_vlm
 
 LISTED = 5  # names of files in a message
@@ -120,8 +120,8 @@ class Collection:
                 f"the embeddings in {folder} are of {about.vlm} in {about.precision}, fingerprint "
                 f"{about.fingerprint}; the VLM in use has {vlm.fingerprint}: use the same VLM"
             )
-        made_by = about.model_dump(include={"fingerprint", "vlm", "precision"})
-        image = Store(folder / about.fingerprint / f"image-{VERSION}", made_by).gather(digests)
+        with open_store(vlm, "image", folder) as store:
+            image = store.gather(digests)
         if image is None:
             raise UserError(
                 f"{folder} lacks some of its embeddings; run scripts/embed_ray.py again"

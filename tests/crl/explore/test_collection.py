@@ -249,7 +249,7 @@ def stored(folder, photos, **about):
 
 
 def test_what_many_machines_embedded(photos, color, folder, tmp_path, monkeypatch):
-    out = stored(tmp_path, photos)
+    out = stored(tmp_path, photos, vlm="color_vlm:ColorVLM")  # a name by which it is loaded
     monkeypatch.setattr(ColorVLM, "encode_images", lambda *_: pytest.fail("embedded again"))
     monkeypatch.setattr("crl.explore.collection.list_images", lambda *_: pytest.fail("listed"))
     loaded = Collection.load(out, ColorVLM())
@@ -258,7 +258,9 @@ def test_what_many_machines_embedded(photos, color, folder, tmp_path, monkeypatc
     view = loaded.under(folder.parent / "bases/color.yaml")
     assert view.clusters(4).equals(color.clusters(4))
     assert {small[1:] for small in loaded.thumbnails} == {(32, 32)}
-    with pytest.raises(UserError, match=r"are of colors in fp32, fingerprint colors-1.*has toy-1"):
+    with pytest.raises(
+        UserError, match=r"are of color_vlm.* in fp32, fingerprint colors-1.*has toy-1"
+    ):
         Collection.load(out, ToyVLM())
 
 
