@@ -217,18 +217,20 @@ class Store:
         try:
             meta = json.loads((self.folder / "meta.json").read_text(encoding="utf-8"))
             shape = tuple(map(int, meta["shape"]))
-            return shape if meta == self._meta(shape) else None
+            named = {**self.about, "vlm": meta["vlm"]}  # one VLM may have several names
+            return shape if meta == self._meta(shape, named) else None
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None  # `append` writes it anew
 
     def _write_meta(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_text(self.folder / "meta.json", json.dumps(self._meta(self.shape), indent=1) + "\n")
+        meta = json.dumps(self._meta(self.shape, self.about), indent=1)
+        write_text(self.folder / "meta.json", meta + "\n")
         self.refresh()  # rows of before, if meta.json was lost
 
-    def _meta(self, shape: tuple[int, ...]) -> dict[str, Any]:
+    def _meta(self, shape: tuple[int, ...], about: dict[str, str]) -> dict[str, Any]:
         form = {"format": f"crl-embeddings-{VERSION}", "dtype": self.dtype.name}
-        meta = {**form, "shape": list(shape), **self.about}
+        meta = {**form, "shape": list(shape), **about}
         return {**meta, "checksum": crc32(json.dumps(meta).encode())}
 
 
