@@ -29,6 +29,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+
 from crl.basis import BASES, PACKAGE, TextBasis
 from crl.explore import listing
 from crl.explore.collection import Collection

@@ -66,8 +66,8 @@ def test_what_many_machines_embedded_with_and_without_the_pictures(look, run, pl
     expected = pd.read_csv(place / "outputs/explore/pictures/images.csv")
     embedded = embed_images(vlm, files, place / "parts")
     about = {"fingerprint": vlm.fingerprint, "vlm": vlm.name, "root": str(place / "pictures")}
-    names, sizes = [file.name for file in files], np.full((24, 2), 32)
-    write_listing(place / "parts/images.parquet", names, embedded.digests, sizes, about)
+    names = [file.name for file in files]
+    write_listing(place / "parts/images.parquet", names, embedded.digests.tolist(), about)
     line = ["parts", "--vlm", "color_vlm:ColorVLM", *BASES]
     for gone in (False, True):
         if gone:

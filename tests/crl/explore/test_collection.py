@@ -243,8 +243,7 @@ def stored(folder, photos, **about):
     Collection.embed(photos.folder, photos.vlm, cache=folder)
     names = [file.name for file in photos.files]
     about = {"fingerprint": "colors-1", "vlm": "colors", "root": str(photos.folder), **about}
-    sizes = np.full((len(names), 2), 32)
-    write_listing(folder / "images.parquet", names, photos.digests, sizes, about)
+    write_listing(folder / "images.parquet", names, photos.digests.tolist(), about)
     return folder
 
 
