@@ -12,7 +12,7 @@ CONFIGS = {  # script -> its configuration
     "similarity_retrieval/evaluate.py": "similarity_retrieval.inputs:EvaluateConfig",
     "similarity_retrieval/mine_triplets.py": "similarity_retrieval.mine_triplets:MineConfig",
     "similarity_retrieval/train_combiner.py": "similarity_retrieval.train_combiner:TrainConfig",
-    "fashion_retrieval/evaluate.py": "fashion_retrieval.inputs:EvaluateConfig",
+    "fashion_retrieval/evaluate.py": "fashion_retrieval.config:EvaluateConfig",
     "fashion_retrieval/train_mlp.py": "fashion_retrieval.train_mlp:MlpConfig",
     "fashion_retrieval/train_backbone.py": "fashion_retrieval.train_backbone:BackboneConfig",
     "fashion_retrieval/train_rival.py": "fashion_retrieval.train_rival:RivalConfig",
