@@ -167,7 +167,7 @@ class Run:
         ignored = NO_SETTINGS | (OF_TEXTS if about.get("basis") == "-" else set())
         if isinstance(config["vlm"], list):  # a row is of one of them
             ignored |= {"vlm"}
-            if about["vlm"] not in config["vlm"]:
+            if about.get("vlm") not in config["vlm"]:
                 return False
         made_with = row.get("config", {})
         return all(made_with.get(key) == config[key] for key in config.keys() - ignored)
