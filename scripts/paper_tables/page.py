@@ -24,7 +24,7 @@ from paper_tables.places import TASKS
 from paper_tables.runs import script_of
 
 WEB = Path(__file__).resolve().parent / "web"
-BASE = Path(crl.__file__).parent / "assets" / "report"  # page.html and style.css
+BASE = Path(crl.__file__).parent / "explore" / "web"  # page.html and style.css
 IDEA = Path(__file__).resolve().parent.parent.parent / "figures" / "idea.png"
 WIDEST = 1500  # pixels of a figure in the page; the file beside it is as it was drawn
 

@@ -1,56 +1,11 @@
-"""Several criteria on the same images: what the others explain; which one the images vary in."""
+"""Which criterion do the images of a collection vary in?"""
 
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from scipy.special import softmax, xlogy
 
-from crl.basis import TextBasis
-from crl.embed import embed_basis
-from crl.projection import l2, null_space, overlap, parts, project
-from crl.run.cache import EMBEDDINGS
-from crl.run.errors import UserError
-from crl.vlm import VLM
-
-MOST_OVERLAP = 0.5  # above it, most of what a basis says would be removed
-
-
-def directions_of_others(
-    vlm: VLM,
-    own: TextBasis,
-    others: Sequence[TextBasis],
-    rank: int | None = None,
-    cache: Path | None = EMBEDDINGS,
-) -> np.ndarray | None:
-    """The directions that `null_space` finds in other criteria: (d, D), or None without others.
-
-    Warns if the own basis varies mostly in these directions: then their removal hurts.
-
-    Args:
-        others: bases of other criteria; the own basis may be among them, and is left out.
-
-    Raises:
-        UserError: the other texts are all the same, or fill all dimensions.
-    """
-    texts = [l2(embed_basis(vlm, b, cache)) for b in others if b.hash != own.hash]
-    if not texts:
-        return None
-    try:
-        directions = null_space(texts, rank)
-    except ValueError as error:
-        raise UserError(f"null_space: {error}") from error
-    if len(directions) == directions.shape[1]:
-        raise UserError("null_space leaves nothing of the images; name fewer bases or a lower rank")
-    share = overlap(l2(embed_basis(vlm, own, cache)), directions)
-    if share > MOST_OVERLAP:
-        warnings.warn(
-            f"null_space: {share:.0%} of what the basis for {own.criterion!r} says is said by the "
-            "other criteria too; removing it will probably hurt",
-            stacklevel=2,
-        )
-    return directions
+from crl.projection import l2, parts, project
 
 
 def rank_criteria(
@@ -59,8 +14,8 @@ def rank_criteria(
     """Which criterion do these images vary in? Label-free scores, the highest first.
 
     Beyond the paper. Take all words of all criteria together, each criterion with the same share
-    of the prior, and the posterior p of an image over them, as in `crl.projection.posterior`. The
-    mutual information between image and word is a sum over words w,
+    of the prior, and the posterior p of an image over them, as in `crl.representations.posterior`.
+    The mutual information between image and word is a sum over words w,
 
         I = mean over images of  sum over w of  p(w | image) log(p(w | image) / p(w)),
 
@@ -73,8 +28,8 @@ def rank_criteria(
     Args:
         image: (N, D) or (N, Q, D), of any length.
         text: criterion: its embedded texts, (K_c, D), of any length.
-        sharpness: of the posterior, see `posterior`. Chosen on two of the demo's collections and
-            verified on two others (scripts/compare_criteria.py).
+        sharpness: of the posterior. Chosen on two of the demo's collections and verified on two
+            others.
 
     Returns:
         criterion: score, in nats.

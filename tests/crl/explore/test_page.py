@@ -11,8 +11,8 @@ from browser import Opened, chromium, open_page
 from PIL import Image
 from playwright.sync_api import Browser, expect
 
-from crl import report
-from crl.report import Cluster, Panel, color_in, write_report
+from crl.explore import page as module
+from crl.explore.page import Cluster, Panel, color_in, write_page
 
 COUNT = 60
 COLORS = ["red", "white", "blue", "black"]
@@ -56,10 +56,10 @@ def panel(name: str, cluster: np.ndarray, words: list[str], **more) -> Panel:
         }
     clusters = []
     for i in range(number):
-        mine = np.flatnonzero(cluster == i).tolist()
-        shown = [(words[i], 0.9), ("</script>", 0.3)] if words else []
+        members = np.flatnonzero(cluster == i).tolist()
+        bars = [(words[i], 0.9), ("</script>", 0.3)] if words else []
         title = words[i] if words else f"group {i + 1}"
-        clusters.append(Cluster(title, shown, i == 1 and bool(words), mine[:12], mine[-6:]))
+        clusters.append(Cluster(title, bars, i == 1 and bool(words), members[:12], members[-6:]))
     points = np.stack([cluster, np.arange(COUNT) // number], axis=1).astype(float)
     return Panel(name, points, cluster, clusters, others, "so many clusters", **more)
 
@@ -83,7 +83,7 @@ def file(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     for image in range(COUNT):
         (folder / f"{image}.png").write_bytes(drawing(image, "PNG"))
-    write_report(
+    write_page(
         folder / "report.html",
         TITLE,
         {"Folder": "a <b>", "Command": "explore.py 'x'"},
@@ -118,7 +118,7 @@ def page(wide):
     if wide.page.locator("#clear").is_enabled():
         wide.page.locator("#clear").click()
     yield wide.page
-    assert [said for said in wide.errors if "ERR_FILE_NOT_FOUND" not in said] == []
+    assert [error for error in wide.errors if "ERR_FILE_NOT_FOUND" not in error] == []
     assert [url for url in wide.requests if not url.endswith(".png")] == []
 
 
@@ -176,20 +176,15 @@ def test_the_start_shows_all_pictures_and_every_text_as_text(page):
     assert page.locator("#gallery img").first.evaluate("image => image.naturalWidth") == 64
 
 
-@pytest.mark.parametrize("image", [0, 1, 4, 30])
-def test_a_point_of_a_map_shows_its_picture_and_words(page, image):
-    page.mouse.move(*place(page, 1, image))
-    tooltip = page.locator(".bk-Tooltip:visible")
-    expect(tooltip).to_contain_text(NAMES[image])
-    expect(tooltip.locator("img")).to_have_count(1)
-    expect(tooltip).to_contain_text(f"color: {COLORS[COLOR[image]]} 50\u00a0%")
-    shown = tooltip.locator("img").evaluate("image => image.src")
-    assert base64.b64decode(shown.partition(",")[2]) == drawing(image, "WEBP")
-    page.mouse.move(0, 0)
-
-
-def test_of_two_pictures_at_one_place_only_one_is_shown(page):
-    page.mouse.move(*place(page, 1, 55))
+def test_a_point_of_a_map_shows_one_picture_and_its_words(page):
+    for image in (4, 30):
+        page.mouse.move(*place(page, 1, image))
+        tooltip = page.locator(".bk-Tooltip:visible")
+        expect(tooltip).to_contain_text(NAMES[image])
+        expect(tooltip).to_contain_text(f"color: {COLORS[COLOR[image]]} 50\u00a0%")
+        source = tooltip.locator("img").evaluate("image => image.src")
+        assert base64.b64decode(source.partition(",")[2]) == drawing(image, "WEBP")
+    page.mouse.move(*place(page, 1, 55))  # where two pictures lie
     expect(page.locator(".bk-Tooltip:visible img")).to_have_count(1)
     page.mouse.move(0, 0)
 
@@ -208,33 +203,26 @@ def test_a_lasso_selects_the_same_pictures_in_all_maps(page):
     assert lit(page) == []
 
 
-def test_a_box_selects_too(page):
+def test_a_box_selects_too_and_the_wheel_scrolls_the_page(page):
     page.locator(".maps figure").nth(2).get_by_title("Box Select").click()
     corners = around(page, 2, 1, 58)  # the column of two
     drag(page, [corners[0], corners[2]])
     page.locator(".maps figure").nth(2).get_by_title("Lasso Select").click()
     assert lit(page) == np.flatnonzero(NUMBER == 1).tolist()
-
-
-def test_the_wheel_scrolls_the_page_and_not_the_map(page):
     page.evaluate("scrollTo(0, 0)")
     page.mouse.move(*place(page, 0, 5))
     page.mouse.wheel(0, 200)
     page.wait_for_function("scrollY > 0")
 
 
-def test_filters_by_name(page):
+def test_filters_by_name_and_by_what_a_text_says(page):
     page.locator("#filters summary").click()
     page.locator("#name").fill("SCRIPT")
     assert chosen(page) == [NASTY[1]]
     page.locator("#name").fill("in no name")
     expect(page.locator("#chosen")).to_have_text("0 of 60 pictures chosen")
     assert lit(page) == [-1]  # no point lights up; [] would be all
-    page.locator("#filters summary").click()
-
-
-def test_the_slider_chooses_and_sorts_by_a_text(page):
-    page.locator("#filters summary").click()
+    page.locator("#name").fill("")
     page.locator("#text").fill("blue")
     blue = np.flatnonzero(COLOR == 2)
     assert chosen(page) == [NAMES[i] for i in blue[::-1]]  # later ones have more of it
@@ -242,13 +230,12 @@ def test_the_slider_chooses_and_sorts_by_a_text(page):
     assert chosen(page) == [NAMES[i] for i in blue[::-1] if i / COUNT >= 0.6]
     page.locator("#text-view").select_option(label="count")
     expect(page.locator("#chosen")).to_have_text("all 60 pictures")
-    assert page.locator("#texts option").evaluate_all("all => all.map(o => o.value)") == [
-        *NUMBERS, "</script>", "<i>odd</i>"
-    ]  # fmt: skip
+    texts = page.locator("#texts option").evaluate_all("all => all.map(o => o.value)")
+    assert texts == [*NUMBERS, "</script>", "<i>odd</i>"]
     page.locator("#filters summary").click()
 
 
-def test_a_card_chooses_its_cluster(page):
+def test_cards_legend_and_cross_table_choose(page):
     cards = page.locator(".card")
     assert cards.count() == 4 + 3 + 2
     expect(cards.nth(1).locator(".weak")).to_have_count(1)
@@ -257,9 +244,6 @@ def test_a_card_chooses_its_cluster(page):
     expect(cards.nth(2).locator(".bars")).to_contain_text("</script>")
     cards.nth(2).locator(".title").click()
     assert lit(page) == np.flatnonzero(COLOR == 2).tolist()
-
-
-def test_the_legend_shows_the_colors_of_a_view_and_chooses(page):
     legend = page.locator("#legend button")
     assert legend.all_inner_texts() == COLORS
     assert page.evaluate("source.data.color[1]") == "#FFFFFF"  # white is white
@@ -268,9 +252,6 @@ def test_the_legend_shows_the_colors_of_a_view_and_chooses(page):
     legend.nth(1).click()
     assert lit(page) == np.flatnonzero(NUMBER == 1).tolist()
     page.locator("#color-by").select_option(label="color")
-
-
-def test_the_cross_table_counts_and_chooses(page):
     cells = page.locator("#cross-table button")
     assert [int(text) for text in cells.all_inner_texts()] == [5] * 12
     cells.nth(2 * 3 + 1).click()  # blue, two things
@@ -289,15 +270,11 @@ def test_the_dialog_by_keyboard(page):
     page.locator("#gallery .picture").first.focus()
     page.keyboard.press("Enter")
     detail = page.locator("#detail")
-    name = detail.locator("h3").first
-    assert name.evaluate("element => element.textContent") == NAMES[0]
-    for image in (1, 2, 3):  # an arrow must work more than once
-        page.keyboard.press("ArrowRight")
-        assert name.evaluate("element => element.textContent") == NAMES[image]
-    page.keyboard.press("ArrowLeft")
-    assert name.evaluate("element => element.textContent") == NAMES[2]
+    for key, image in [("ArrowRight", 1), ("ArrowRight", 2), ("ArrowLeft", 1)]:
+        page.keyboard.press(key)
+        assert detail.locator("h3").first.evaluate("e => e.textContent") == NAMES[image]
     page.keyboard.press("Enter")  # the button that the arrow stands for
-    assert name.evaluate("element => element.textContent") == NAMES[1]
+    assert detail.locator("h3").first.evaluate("e => e.textContent") == NAMES[0]
     page.keyboard.press("Escape")
     expect(detail).to_be_hidden()
 
@@ -321,13 +298,11 @@ def test_the_dialog_shows_words_labels_and_neighbours(page):
     assert large.evaluate("image => image.naturalWidth") == 64
 
 
-def test_an_image_that_was_moved_is_shown_small(page):
-    page.locator("#gallery .picture").last.click()
+def test_a_moved_image_and_the_doubtful_labels_first(page):
+    page.locator("#gallery .picture").last.click()  # its file was moved: it stays small
     page.wait_for_timeout(200)
     assert page.locator("img.large").get_attribute("src").startswith("data:image/webp")
-
-
-def test_the_doubtful_labels_first(page):
+    page.keyboard.press("Escape")
     page.locator("#doubtful").check()
     assert chosen(page) == NAMES[::-1]
     expect(page.locator(".labelled").first).to_contain_text("few <b> 40\u00a0%")
@@ -354,12 +329,12 @@ def test_a_collection_without_criteria(browser, tmp_path):
     group = Cluster("group 1", [], False, [0], [])
     bare = Panel("universal", np.zeros((1, 2)), np.zeros(1, int), [group], np.zeros((1, 0), int))
     one = (["a.png"], ["a.png"], np.array([[64, 48]]), [drawing(0, "WEBP")])
-    write_report(tmp_path / "one.html", "one", {}, *one, [bare])
+    write_page(tmp_path / "one.html", "one", {}, *one, [bare])
     opened = open_page(browser, tmp_path / "one.html")
     opened.page.locator("#gallery .picture").click()
     expect(opened.page.locator("#detail")).to_contain_text("64 × 48 pixels")
     expect(opened.page.locator("#cross")).to_be_hidden()
-    assert [said for said in opened.errors if "ERR_FILE_NOT_FOUND" not in said] == []
+    assert [error for error in opened.errors if "ERR_FILE_NOT_FOUND" not in error] == []
     opened.page.context.close()
 
 
@@ -367,7 +342,7 @@ def test_a_collection_without_criteria(browser, tmp_path):
 
 
 def test_standing_takes_a_byte_per_number():
-    plain = report._plain(PANELS[1], 10**6)
+    plain = module._plain(PANELS[1], 10**6)
     steps = np.frombuffer(base64.b64decode(plain["standing"]), "i1").reshape(-1, COUNT).T
     np.testing.assert_allclose(steps / 25, PANELS[1].standing, atol=0.5 / 25 + 1e-6)
 
@@ -378,7 +353,7 @@ def test_many_texts_keep_a_bound_and_the_texts_that_are_often_the_best():
     best = np.zeros((COUNT, 1), int) + 4
     best[: COUNT // 3] = 1
     many = replace(PANELS[1], words=list("abcde"), standing=standing, best=best)
-    plain = report._plain(many, 2 * COUNT)
+    plain = module._plain(many, 2 * COUNT)
     assert np.frombuffer(base64.b64decode(plain["slider_texts"]), "<u2").tolist() == [1, 4]
     steps = np.frombuffer(base64.b64decode(plain["standing"]), "i1").reshape(2, COUNT)
     assert steps[:, 7].tolist() == [75, -125]  # cut off at 5 deviations
@@ -400,10 +375,10 @@ def test_the_color_that_a_text_names(text, color):
 
 
 def test_colors_are_used_only_if_most_names_are_colors():
-    own = [cluster["color"] for cluster in report._plain(PANELS[1], 10**6)["clusters"]]
-    assert own == ["#FF0000", "#FFFFFF", "#0000FF", "#000000"]
-    palette = [cluster["color"] for cluster in report._plain(PANELS[2], 10**6)["clusters"]]
-    assert palette == report.PALETTE[:3]
+    colors = [cluster["color"] for cluster in module._plain(PANELS[1], 10**6)["clusters"]]
+    assert colors == ["#FF0000", "#FFFFFF", "#0000FF", "#000000"]
+    palette = [cluster["color"] for cluster in module._plain(PANELS[2], 10**6)["clusters"]]
+    assert palette == module.PALETTE[:3]
 
 
 def test_a_failed_write_leaves_the_old_page(file, tmp_path, monkeypatch):
@@ -411,6 +386,6 @@ def test_a_failed_write_leaves_the_old_page(file, tmp_path, monkeypatch):
     monkeypatch.setattr("os.replace", lambda *names: (_ for _ in ()).throw(OSError("full")))
     with pytest.raises(OSError):
         images = (NAMES, NAMES, np.zeros((COUNT, 2)), [b""] * COUNT)
-        write_report(tmp_path / "page.html", "title", {}, *images, PANELS)
+        write_page(tmp_path / "page.html", "title", {}, *images, PANELS)
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
     assert (tmp_path / "page.html").read_text() == "old"

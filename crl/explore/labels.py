@@ -37,8 +37,7 @@ def guess_labels(x: np.ndarray, given: dict[int, str], ask: int = 20) -> Guesses
 
     x is centred and scaled to rows with a mean square length of 1, and C = 100. So the confidence
     fits the share of right guesses: on six criteria of the demo, with two labels per class, 92
-    percent are right at a mean confidence of 82 percent (unit rows and C = 1: 80 and 13; see
-    scripts/compare_criteria.py).
+    percent are right at a mean confidence of 82 percent (unit rows and C = 1: 80 and 13).
 
     Args:
         given: image -> its label.

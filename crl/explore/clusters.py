@@ -14,12 +14,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import pairwise_distances, silhouette_score
 from threadpoolctl import threadpool_limits
 
-from crl.run.cache import COMPUTED, kept_array
+from crl.explore.maps import COMPUTED, kept_array
 from crl.run.errors import UserError
 
-COMPONENTS = (
-    50  # with more, no silhouette of the demo changes by 0.002, and all takes 5 times as long
-)
+COMPONENTS = 50  # more change no silhouette of the demo by 0.002, and take 5 times as long
 NUMBERS = range(3, 21)  # tried by `auto`; of 2 the silhouette is nearly always among the highest
 SAMPLE = 2_000  # images whose silhouette is computed: its cost grows with their square
 VERSION = 1  # of all that the silhouettes depend on
@@ -50,15 +48,17 @@ class Clusters:
     def number(self) -> int:
         return int(self.label.max()) + 1
 
-    def typical(self, cluster: int, count: int) -> np.ndarray:
-        """The images nearest to the centre of a cluster, the nearest first."""
-        mine = np.flatnonzero(self.label == cluster)
-        return mine[np.argsort(self.distance[mine], kind="stable")[:count]]
+    def typical(self, cluster: int) -> np.ndarray:
+        """The images of a cluster, the nearest to its centre first."""
+        return self._members(cluster, self.distance)
 
-    def uncertain(self, cluster: int, count: int) -> np.ndarray:
-        """The images of a cluster that are nearly as near to another, the least certain first."""
-        mine = np.flatnonzero(self.label == cluster)
-        return mine[np.argsort(self.certainty[mine], kind="stable")[:count]]
+    def uncertain(self, cluster: int) -> np.ndarray:
+        """The images of a cluster, those first that are nearly as near to another."""
+        return self._members(cluster, self.certainty)
+
+    def _members(self, cluster: int, order: np.ndarray) -> np.ndarray:
+        members = np.flatnonzero(self.label == cluster)
+        return members[np.argsort(order[members], kind="stable")]
 
 
 def principal(x: np.ndarray) -> np.ndarray:
@@ -69,7 +69,7 @@ def principal(x: np.ndarray) -> np.ndarray:
     return PCA(components, svd_solver="randomized", random_state=0).fit_transform(x)
 
 
-def find_clusters(points: np.ndarray, number: int | None = None, seed: int = 0) -> Clusters:
+def find_clusters(points: np.ndarray, number: int | None = None) -> Clusters:
     """k-means; every image gets a cluster.
 
     Args:
@@ -86,18 +86,18 @@ def find_clusters(points: np.ndarray, number: int | None = None, seed: int = 0) 
     different = len(np.unique((points / scale).round(4), axis=0))  # k-means tells no more apart
     silhouettes: dict[int, float] = {}
     if number is None:
-        silhouettes = _silhouettes(points, different, seed)
+        silhouettes = _silhouettes(points, different)
         number = next(iter(silhouettes), min(2, different))
         note = _how_clear(silhouettes, number)
     else:
         note = f"{number} groups, as asked"
         if number > different:
             note = f"{different} groups: there are no more different images"
-    model = _kmeans(points, min(number, different), 5, seed)
-    found, sizes = np.unique(model.labels_, return_counts=True)  # of nearly equal images, fewer
-    by_size = found[np.argsort(-sizes, kind="stable")]
+    model = _kmeans(points, min(number, different), 5)
+    used, sizes = np.unique(model.labels_, return_counts=True)  # of nearly equal images, fewer
+    by_size = used[np.argsort(-sizes, kind="stable")]
     away = model.transform(points)[:, by_size]  # (N, k) distances
-    label = np.argsort(by_size)[np.searchsorted(found, model.labels_)]
+    label = np.argsort(by_size)[np.searchsorted(used, model.labels_)]
     nearest = np.sort(away, axis=1)[:, :2]
     certainty = np.ones(len(points))
     if away.shape[1] > 1:
@@ -105,27 +105,27 @@ def find_clusters(points: np.ndarray, number: int | None = None, seed: int = 0) 
     return Clusters(label, certainty, nearest[:, 0], silhouettes, note)
 
 
-def _kmeans(points: np.ndarray, number: int, starts: int, seed: int) -> KMeans:
+def _kmeans(points: np.ndarray, number: int, starts: int) -> KMeans:
     """With one thread: more gain nothing at this size, and beside other work they cost much."""
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # nearly equal images share a cluster
-        return KMeans(number, n_init=starts, random_state=seed).fit(points)
+        return KMeans(number, n_init=starts, random_state=0).fit(points)
 
 
-def _silhouettes(points: np.ndarray, different: int, seed: int) -> dict[int, float]:
+def _silhouettes(points: np.ndarray, different: int) -> dict[int, float]:
     """Number of clusters -> mean silhouette of a sample, the best first."""
-    some = points[np.random.default_rng(seed).permutation(len(points))[:SAMPLE]]
+    some = points[np.random.default_rng(0).permutation(len(points))[:SAMPLE]]
     numbers = [number for number in NUMBERS if number <= min(different, len(some) - 1)]
 
     def compute() -> np.ndarray:
         away = pairwise_distances(some)
         np.fill_diagonal(away, 0)  # rounding
-        labels = [_kmeans(some, number, 3, seed).labels_ for number in numbers]
+        labels = [_kmeans(some, number, 3).labels_ for number in numbers]
         return np.array([silhouette_score(away, label, metric="precomputed") for label in labels])
 
-    values = kept_array(f"silhouettes-{VERSION}-{seed}-{len(numbers)}", some, compute, COMPUTED)
-    found = dict(zip(numbers, values.tolist(), strict=True))
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
+    values = kept_array(f"silhouettes-{VERSION}-{len(numbers)}", some, compute, COMPUTED)
+    silhouettes = zip(numbers, values.tolist(), strict=True)
+    return dict(sorted(silhouettes, key=lambda item: -item[1]))
 
 
 def _how_clear(silhouettes: dict[int, float], number: int) -> str:
@@ -170,7 +170,7 @@ def name_clusters(standing: np.ndarray, label: np.ndarray, words: int = 3) -> li
     cluster are texts that fit it more than any other cluster.
 
     Args:
-        standing: (N, K), see `crl.words.standing`.
+        standing: (N, K), see `crl.explore.words`.
         label: (N,) clusters, 0 to k - 1, none of them empty.
         words: per cluster, at most; fewer if a cluster does not stand out on as many.
 
@@ -178,27 +178,25 @@ def name_clusters(standing: np.ndarray, label: np.ndarray, words: int = 3) -> li
         One `Name` per cluster; clusters for which no text is left have no words.
     """
     number = int(label.max()) + 1
-    mean = np.stack(
-        [standing[label == cluster].mean(axis=0) for cluster in range(number)]
-    )  # (k, K)
+    mean = np.stack([standing[label == c].mean(axis=0) for c in range(number)])  # (k, K)
     within = np.sqrt(np.mean((standing - mean[label]) ** 2, axis=0))  # (K,)
     clusters, texts = linear_sum_assignment(-mean)
     name = dict(zip(clusters.tolist(), texts.tolist(), strict=True))
     best, most = mean.argmax(axis=0), mean.max()
-    found = []
+    names = []
     for cluster in range(number):
         if cluster not in name:
-            found.append(Name([], [], 0.0))
+            names.append(Name([], [], 0.0))
             continue
         first = name[cluster]
-        mine = [
+        others = [
             text
             for text in np.argsort(-mean[cluster], kind="stable").tolist()
             if best[text] == cluster and text not in name.values() and mean[cluster, text] > 0
         ]
-        chosen = [first, *mine[: words - 1]]
+        chosen = [first, *others[: words - 1]]
         strength = (mean[cluster, chosen] / most).clip(0, 1) if most > 0 else np.zeros(len(chosen))
-        others = np.delete(mean[:, first], cluster)
-        gap = mean[cluster, first] - others.max() if len(others) else 0.0
-        found.append(Name(chosen, strength.tolist(), float(gap / max(within[first], 1e-12))))
-    return found
+        elsewhere = np.delete(mean[:, first], cluster)
+        gap = mean[cluster, first] - elsewhere.max() if len(elsewhere) else 0.0
+        names.append(Name(chosen, strength.tolist(), float(gap / max(within[first], 1e-12))))
+    return names

@@ -1,12 +1,17 @@
 """Two-dimensional maps of a representation: images that are alike lie together."""
 
+import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from crl.run.cache import COMPUTED, kept_array
+from crl.run.files import CACHE, atomic_path
 from crl.run.progress import progress
+from crl.run.results import digest
+from crl.run.store import content_digest
 
+COMPUTED = CACHE / "computed"
 MOST_TSNE = 5_000  # images; of more, t-SNE takes minutes
 # Steps; openTSNE's defaults are 250 and 500. On 5,000 images of the demo, 64 of 100 nearest
 # neighbours stay neighbours in the map with either, and these take less than a third of the time.
@@ -51,3 +56,27 @@ def _tsne(points: np.ndarray, label: str) -> np.ndarray:
             random_state=0,
         )
         return np.asarray(model.fit(points), np.float32)
+
+
+def kept_array(
+    name: str, points: np.ndarray, compute: Callable[[], np.ndarray], cache: Path | None
+) -> np.ndarray:
+    """What `compute` makes of `points`, which takes long: made once and kept on disk, after a
+    checksum. A damaged file is made again.
+
+    Args:
+        name: of the computation, with its version: other settings need another name.
+        points: all that the result depends on.
+        cache: the folder; None keeps nothing.
+    """
+    if cache is None:
+        return compute()
+    file = cache / f"{name}-{digest(points)}.array"
+    content = file.read_bytes() if file.is_file() else b""
+    if content and content_digest(content[16:]) == content[:16]:
+        return np.load(io.BytesIO(content[16:]), allow_pickle=False)
+    array, stream = compute(), io.BytesIO()
+    np.save(stream, array, allow_pickle=False)
+    with atomic_path(file) as temporary:
+        temporary.write_bytes(content_digest(stream.getvalue()) + stream.getvalue())
+    return array

@@ -44,3 +44,19 @@ def most(values: np.ndarray, count: int) -> np.ndarray:
     some = np.argpartition(-values, count - 1, axis=1)[:, :count]  # not sorted yet
     order = np.argsort(-np.take_along_axis(values, some, axis=1), axis=1, kind="stable")
     return np.take_along_axis(some, order, axis=1)
+
+
+def shared_words(standing: np.ndarray, others: np.ndarray, count: int = 3) -> np.ndarray:
+    """The texts by which an image and others both stand out: (N, M, count) numbers of texts.
+
+    Args:
+        standing: (N, K); others: (N, M) numbers of other images.
+    """
+    count = min(count, standing.shape[1])
+    shared = np.empty((*others.shape, count), int)
+    for start in range(0, len(others) if count else 0, 100):
+        near = others[start : start + 100]
+        both = np.minimum(standing[start : start + len(near), None], standing[near])  # (100, M, K)
+        best = most(both.reshape(-1, both.shape[-1]), count)
+        shared[start : start + 100] = best.reshape((*near.shape, count))
+    return shared

@@ -1,6 +1,6 @@
 """One HTML page to look at a collection: no network, no server. The maps are Bokeh's.
 
-`write_report` fills report.html, which extends page.html; report.js makes the page answer.
+`write_page` fills web/report.html, which extends page.html; report.js makes the page answer.
 """
 
 import base64
@@ -12,17 +12,7 @@ from typing import Any
 
 import numpy as np
 from bokeh.embed import components
-from bokeh.models import (
-    BoxSelectTool,
-    ColumnDataSource,
-    HoverTool,
-    LassoSelectTool,
-    PanTool,
-    Range1d,
-    ResetTool,
-    TapTool,
-    WheelZoomTool,
-)
+from bokeh.models import ColumnDataSource, HoverTool, LassoSelectTool, Model, Range1d
 from bokeh.palettes import Category20_20
 from bokeh.plotting import figure
 from bokeh.resources import Resources
@@ -32,7 +22,7 @@ from matplotlib.colors import CSS4_COLORS, XKCD_COLORS
 
 from crl.run.files import write_text
 
-ASSETS = Path(__file__).resolve().parent / "assets" / "report"
+WEB = Path(__file__).resolve().parent / "web"
 PALETTE = [*Category20_20[::2], *Category20_20[1::2]]  # the strong ones first
 COLORS = {**{name.removeprefix("xkcd:"): c for name, c in XKCD_COLORS.items()}, **CSS4_COLORS}
 # Bytes of all standing together: above it, only the texts that are most often among an image's best
@@ -91,7 +81,7 @@ class Panel:
     confidence: np.ndarray | None = None
 
 
-def write_report(
+def write_page(
     file: Path,
     title: str,
     facts: dict[str, str],
@@ -113,7 +103,7 @@ def write_report(
         panels: the universal embedding first, then the criteria.
         banner: a warning above all. sample: says that these are not all images.
     """
-    script, maps = components({f"map{i}": plot for i, plot in enumerate(_maps(panels))})
+    script, maps = components(_maps(panels))
     data = {
         "names": names,
         "places": places,
@@ -129,7 +119,7 @@ def write_report(
         sample=sample,
         count=len(names),
         panels=panels,
-        maps=[Markup(maps[f"map{i}"]) for i in range(len(panels))],
+        maps=[Markup(plot) for plot in maps.values()],
         data=data,
         bokeh=Markup(Resources("inline", components=["bokeh"]).render()),
         maps_script=Markup(script),
@@ -138,14 +128,21 @@ def write_report(
 
 
 def render(template: str, **values: Any) -> str:
-    """A page from a template of `assets/report`; all values are escaped."""
-    pages = Environment(loader=FileSystemLoader(ASSETS), autoescape=True, trim_blocks=True)
+    """A page from a template of `crl/explore/web`; all values are escaped."""
+    pages = Environment(loader=FileSystemLoader(WEB), autoescape=True, trim_blocks=True)
     pages.policies["json.dumps_kwargs"] = {"sort_keys": False}
-    pages.globals["asset"] = lambda name: Markup((ASSETS / name).read_text(encoding="utf-8"))
+    pages.globals["asset"] = lambda name: Markup((WEB / name).read_text(encoding="utf-8"))
     return pages.get_template(template).render(**values)
 
 
-def _maps(panels: Sequence[Panel]) -> list[figure]:
+# The page's style does not reach into Bokeh's tooltips.
+TOOLTIP = """<div style="display: flex; gap: .6rem; width: 340px; color: #23262b">
+<img src="@picture" alt="" style="max-width: 96px; max-height: 96px; align-self: flex-start">
+<div style="white-space: pre-line; overflow-wrap: anywhere; font: 12px/1.45 system-ui">@about</div>
+</div>"""
+
+
+def _maps(panels: Sequence[Panel]) -> dict[str, Model]:
     """One Bokeh figure per panel. They share one source: what is selected in one is so in all."""
     count = len(panels[0].points)
     empty = [""] * count  # filled by report.js, which has the words and pictures already
@@ -153,8 +150,9 @@ def _maps(panels: Sequence[Panel]) -> list[figure]:
     for number, panel in enumerate(panels):
         columns[f"x{number}"], columns[f"y{number}"] = panel.points.T.astype(np.float32)
     source = ColumnDataSource(columns, name="images")
-    plots = []
+    plots: dict[str, Model] = {}
     for number, panel in enumerate(panels):
+        lasso = LassoSelectTool(continuous=False)
         plot = figure(
             height=340,
             sizing_mode="stretch_width",
@@ -162,11 +160,13 @@ def _maps(panels: Sequence[Panel]) -> list[figure]:
             y_range=_range(panel.points[:, 1]),
             x_axis_type=None,
             y_axis_type=None,
+            toolbar_location="above",
+            tools=[lasso, "box_select,pan,wheel_zoom,reset,tap"],
+            active_drag=lasso,
+            active_scroll=None,
             background_fill_alpha=0,
             border_fill_alpha=0,
             outline_line_alpha=0,
-            toolbar_location="above",
-            tools=[],
         )
         points = plot.scatter(
             f"x{number}",
@@ -181,23 +181,13 @@ def _maps(panels: Sequence[Panel]) -> list[figure]:
             nonselection_fill_alpha=0.07,
             nonselection_line_alpha=0.05,
         )
-        lasso = LassoSelectTool(continuous=False)
         hover = HoverTool(
-            renderers=[points], limit=1, tooltips=_TOOLTIP, point_policy="snap_to_data"
+            tooltips=TOOLTIP, renderers=[points], limit=1, point_policy="snap_to_data"
         )
-        tools = [lasso, BoxSelectTool(), PanTool(), WheelZoomTool(), ResetTool(), TapTool(), hover]
-        plot.add_tools(*tools)
-        plot.toolbar.active_drag, plot.toolbar.active_scroll = lasso, None
+        plot.add_tools(hover)
         plot.toolbar.logo = None
-        plots.append(plot)
+        plots[f"map{number}"] = plot
     return plots
-
-
-# The page's style does not reach into Bokeh's tooltips.
-_TOOLTIP = """<div style="display: flex; gap: .6rem; width: 340px; color: #23262b">
-<img src="@picture" alt="" style="max-width: 96px; max-height: 96px; align-self: flex-start">
-<div style="white-space: pre-line; overflow-wrap: anywhere; font: 12px/1.45 system-ui">@about</div>
-</div>"""
 
 
 def _range(values: np.ndarray) -> Range1d:
@@ -208,46 +198,36 @@ def _range(values: np.ndarray) -> Range1d:
 
 
 def _plain(panel: Panel, room: int) -> dict[str, Any]:
-    """A panel as JSON; long arrays as base64 of little-endian numbers.
+    """A panel as JSON.
 
     Args:
         room: for standing, in bytes.
     """
-    texts = np.arange(len(panel.words))
-    slider = ""
+    texts, steps = np.arange(len(panel.words)), None
     if panel.standing is not None and len(texts):
         room = max(1, room // len(panel.standing))
         often = np.bincount(np.ravel(panel.best).astype(int), minlength=len(texts))
         texts = np.sort(np.argsort(-often, kind="stable")[:room])
         steps = (panel.standing[:, texts] * PER_DEVIATION).round().clip(-125, 125)
-        slider = _base64(steps.T, "i1")  # text after text
+        steps = steps.T.astype(np.int8)  # text after text
     colors = [PALETTE[i % len(PALETTE)] for i in range(len(panel.clusters))]
-    found = [color_in(cluster.name) for cluster in panel.clusters]
-    if panel.words and sum(color is not None for color in found) > len(found) / 2:
-        colors = [own or "gray" for own in found]
-    return {
-        "name": panel.name,
-        "note": panel.note,
-        "origin": panel.origin,
-        "cluster": _base64(panel.cluster, "<u2"),
-        "clusters": [
-            {**vars(cluster), "color": color}
-            for cluster, color in zip(panel.clusters, colors, strict=True)
-        ],
-        "neighbours": _base64(panel.neighbours, "<u2"),
-        "words": panel.words,
-        "slider_texts": _base64(texts, "<u2"),
-        "standing": slider,
-        "best": _base64(panel.best, "<u2"),
-        "probability": _base64(panel.probability, "<f4"),
-        "shared": _base64(panel.shared, "<u2"),
-        "label": panel.label,
-        "confidence": _base64(panel.confidence, "<f4"),
-    }
+    named = [color_in(cluster.name) for cluster in panel.clusters]
+    if panel.words and sum(color is not None for color in named) > len(named) / 2:
+        colors = [color or "gray" for color in named]
+    pairs = zip(panel.clusters, colors, strict=True)
+    clusters = [{**vars(cluster), "color": color} for cluster, color in pairs]
+    encoded = {"clusters": clusters, "slider_texts": texts, "standing": steps, "points": None}
+    return {key: _encoded(value) for key, value in {**vars(panel), **encoded}.items()}
 
 
-def _base64(values: np.ndarray | None, kind: str) -> str:
-    return "" if values is None else base64.b64encode(np.asarray(values, kind).tobytes()).decode()
+def _encoded(value: Any) -> Any:
+    """Arrays as base64: bytes, numbers of images and texts (uint16), or float32; None as ""."""
+    if value is None:
+        return ""
+    if not isinstance(value, np.ndarray):
+        return value
+    kind = {"f": "<f4"}.get(value.dtype.kind, "i1" if value.dtype.itemsize == 1 else "<u2")
+    return base64.b64encode(value.astype(kind).tobytes()).decode()
 
 
 def color_in(text: str) -> str | None:

@@ -10,22 +10,24 @@ import unicodedata
 import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from crl.images import UnreadableImage, open_image
-from crl.llm import OPENAI, Server, check_sampling, parse_texts
-from crl.run.cache import LLM_ANSWERS
+from crl.llm import OPENAI, Server, parse_texts
 from crl.run.errors import UserError
-from crl.run.files import slug
+from crl.run.files import CACHE, slug
 
 COLUMNS, ROWS, SIDE = 6, 5, 160  # of a sheet, in pictures and in pixels
+SHEETS = 3  # at most
+NUMBER = 8  # of criteria, at most
 MAX_CHARACTERS = 40  # of the name of a criterion
 MARKS = " -'’&"  # that a name may have beside letters and digits
-PROMPT = """\
-Each picture shows a random sample from one collection of images. Name up to {number} different \
+PROMPT = f"""\
+Each picture shows a random sample from one collection of images. Name up to {NUMBER} different \
 criteria by which a person could sort this collection: properties in which these images differ, \
 and whose values can be described in a few words each, for example color, mood, season, kind of \
 place, or number of people. Do not only name the main object.
@@ -36,7 +38,7 @@ Answer with only a list of strings, as JSON."""
 # ---- the sheets ---------------------------------------------------------------------------------
 
 
-def contact_sheet(files: Iterable[Path], columns: int = COLUMNS) -> bytes:
+def contact_sheet(files: Iterable[Path]) -> bytes:
     """A JPEG with small pictures of the files, row by row, without names or metadata.
 
     Files that cannot be read are left out.
@@ -44,40 +46,36 @@ def contact_sheet(files: Iterable[Path], columns: int = COLUMNS) -> bytes:
     Raises:
         UserError: none can be read.
     """
-    return _sheet(_cells(files), columns)
+    return _sheet(_cells(files))
 
 
-def contact_sheets(files: Sequence[Path], seed: int = 0, sheets: int = 3) -> list[bytes]:
-    """Contact sheets of a random sample of the files that can be read.
-
-    Args:
-        sheets: how many at most, of `COLUMNS` x `ROWS` pictures each; fewer pictures make fewer
-            and smaller sheets.
+def contact_sheets(files: Sequence[Path]) -> list[bytes]:
+    """At most `SHEETS` contact sheets of a random sample of the files that can be read, with
+    `COLUMNS` x `ROWS` pictures each; fewer pictures make fewer and smaller sheets.
 
     Raises:
         UserError: none can be read.
     """
     each = COLUMNS * ROWS
-    order = np.random.default_rng(seed).permutation(len(files))
-    cells = _cells((files[i] for i in order), most=sheets * each)
-    return [_sheet(cells[start : start + each], COLUMNS) for start in range(0, len(cells), each)]
+    order = np.random.default_rng(0).permutation(len(files))
+    cells = _cells((files[i] for i in order), SHEETS * each)
+    return [_sheet(cells[start : start + each]) for start in range(0, len(cells), each)]
 
 
 def _cells(files: Iterable[Path], most: int | None = None) -> list[Image.Image]:
-    """The first `most` pictures that can be read, as in `_cell`."""
-    cells: list[Image.Image] = []
-    for file in files:
-        if len(cells) == most:
-            break
-        with suppress(UnreadableImage):
-            cells.append(_cell(open_image(file)))
-    if not cells:
+    """The first `most` pictures that can be read, each in a white square of `SIDE` pixels."""
+
+    def readable() -> Iterable[Image.Image]:
+        for file in files:
+            with suppress(UnreadableImage):
+                yield _cell(open_image(file))
+
+    if not (cells := list(islice(readable(), most))):
         raise UserError("none of the images can be read")
     return cells
 
 
 def _cell(picture: Image.Image) -> Image.Image:
-    """A picture in the middle of a white square of `SIDE` pixels."""
     # ImageOps.pad would leave no row of a very long strip.
     width, height = (max(1, round(n * SIDE / max(picture.size))) for n in picture.size)
     cell = Image.new("RGB", (SIDE, SIDE), "white")
@@ -85,67 +83,45 @@ def _cell(picture: Image.Image) -> Image.Image:
     return cell
 
 
-def _sheet(cells: list[Image.Image], columns: int) -> bytes:
-    columns = min(columns, len(cells))
+def _sheet(cells: list[Image.Image]) -> bytes:
+    columns = min(COLUMNS, len(cells))
     size = SIDE * columns, SIDE * math.ceil(len(cells) / columns)
     sheet = Image.new("RGB", size, "white")
     for place, cell in enumerate(cells):
         sheet.paste(cell, (SIDE * (place % columns), SIDE * (place // columns)))
-    content = io.BytesIO()
-    sheet.save(content, "JPEG", quality=80)
-    return content.getvalue()
+    stream = io.BytesIO()
+    sheet.save(stream, "JPEG", quality=80)
+    return stream.getvalue()
 
 
 # ---- the proposals ------------------------------------------------------------------------------
 
 
 def propose_criteria(
-    sheets: Sequence[bytes],
-    *,
-    model: str,
-    base_url: str = OPENAI,
-    number: int = 8,
-    temperature: float = 1.0,
-    seed: int = 0,
-    timeout: float = 120.0,
-    max_retries: int = 4,
-    cache_dir: Path = LLM_ANSWERS,
+    sheets: Sequence[bytes], model: str, base_url: str = OPENAI, cache: Path = CACHE / "llm"
 ) -> tuple[str, ...]:
     """Ask a model that sees images for criteria; the sheets are sent to `base_url`.
 
     Args:
         sheets: JPEG files of `contact_sheets`.
-        number: how many criteria, at most. The other arguments are those of
-            `crl.llm.generate_basis`.
+        cache: folder in which the answer is kept.
 
     Returns:
-        Names of criteria, 1 to `number`, as in `usable_names`; a warning says what is left out.
+        Names of criteria, 1 to `NUMBER`, as in `usable_names`; a warning says what is left out.
 
     Raises:
-        UserError: an invalid argument; what `crl.llm.Server.answer` raises; an answer without a
-            list, or without a usable name.
+        UserError: what `crl.llm.Server.answer` raises; an answer without a list, or without a
+            usable name.
     """
-    if not sheets:
-        raise UserError("there are no contact sheets; the model must see some pictures")
-    if number < 1:
-        raise UserError(f"the number of criteria must be at least 1, not {number}")
-    check_sampling(temperature, seed)
 
     def read(answer: str) -> tuple[str, ...]:
         try:
-            names = usable_names(parse_texts(answer))
+            return usable_names(parse_texts(answer))[:NUMBER]
         except UserError as error:  # perhaps an excuse
             raise UserError(f"{error}; the model must be one that sees images") from None
-        return names[:number]
 
-    names, _ = Server(base_url, timeout, max_retries).answer(
-        PROMPT.format(number=number),
-        read,
-        model=model,
-        temperature=temperature,
-        seed=seed,
-        cache_dir=cache_dir,
-        pictures=sheets,
+    names, _ = Server(base_url).answer(
+        PROMPT, read, model=model, temperature=1.0, seed=0, cache_dir=cache, pictures=sheets
     )
     return names
 
@@ -161,12 +137,9 @@ def usable_names(texts: Sequence[str]) -> tuple[str, ...]:
         UserError: no text is left.
     """
     names: dict[str, str] = {}  # name of the file -> criterion
-    others = []
-    for text in texts:
-        if _is_name(text):
-            names.setdefault(slug(text), text)
-        else:
-            others.append(text)
+    for text in filter(_is_name, texts):
+        names.setdefault(slug(text), text)
+    others = [text for text in texts if not _is_name(text)]
     if not names:
         raise UserError(f"the LLM gave no name of a criterion; it said: {list(texts[:2])}")
     if others:
