@@ -10,19 +10,19 @@ content of the image or text. The content of a crop is that of its file, and the
 import os
 import warnings
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from crl.basis import TextBasis
-from crl.images import Crop, RemoteFile, UnreadableImage, file_of, open_image
+from crl.images import Crop, File, UnreadableImage, file_of, open_image
 from crl.projection import l2, parts
 from crl.run.errors import UserError
 from crl.run.progress import progress
@@ -30,7 +30,7 @@ from crl.run.results import digest
 from crl.run.store import EMBEDDINGS, Store, content_digest, digest_array, open_store
 from crl.vlm import VLM
 
-Embeddable = Path | RemoteFile | Crop
+Embeddable = File | Crop
 AHEAD = 128  # images that are read and decoded in advance
 
 
@@ -96,70 +96,65 @@ def embed_images(
     """
     if len(images) == 0:
         raise UserError("there are no images to embed")
-    # An image is identified by its place in `images`, the first one if it is named twice. So a
-    # million images take a few arrays, not a million objects.
-    first = _first_places(lambda i: _name(images[i]), len(images))
-    distinct = np.flatnonzero(first == np.arange(len(images)))
-    readable = np.ones(len(images), bool)
-    failures: dict[Embeddable, str] = {}
-    for i in map(int, distinct):
-        if reason := _no_file(file_of(_image(images[i]))):
-            failures[_image(images[i])], readable[i] = reason, False
-    if failures and unreadable == "error":
-        raise _unreadable(failures)
+    # An image is identified by its place in `images`. So a million take a few arrays.
     digests = np.zeros(len(images), "V16")
+    failures: dict[int, str] = {}  # place -> reason
+    for place, image in enumerate(images):
+        if reason := _no_file(file_of(_image(image))):
+            failures[place] = reason
+    if failures and unreadable == "error":
+        raise _unreadable(images, failures)
 
     with open_store(vlm, "image", cache) as store:
-        in_batch: set[bytes] = set()  # digests of the batch that is being filled
 
-        def new_pixels() -> Iterator[tuple[bytes, Tensor]]:
-            """Digest and pixels (3, H, W) of each image that is not stored, once."""
-            todo = distinct[readable[distinct]]
-            with progress(label=f"images, {vlm.name}", unit="images", total=len(todo)) as bar:
-                for i, content, pixels in _read_ahead(vlm, images, todo, store, workers):
-                    bar.update()
-                    if isinstance(pixels, str):
-                        failures[_image(images[i])], readable[i] = pixels, False
-                        if unreadable == "error":
-                            raise _unreadable(failures)
-                        continue
-                    digests[i] = content
-                    if pixels is not None and content not in in_batch and content not in store:
-                        in_batch.add(content)
-                        yield content, pixels
-
-        def encode_missing() -> None:
-            new = new_pixels()
-            while batch := list(islice(new, batch_size)):
-                pixels = torch.stack([pixels for _, pixels in batch])  # (B, 3, H, W)
-                rows = vlm.encode_images(pixels).float().cpu().numpy()  # (B, D) or (B, Q, D)
-                one_vector(rows)
-                store.append([content for content, _ in batch], rows)
-                in_batch.clear()
-
-        def one_vector(rows: np.ndarray) -> np.ndarray:
+        def check(rows: np.ndarray) -> None:
             if single and rows.ndim != 2:
                 raise UserError(
                     f"{vlm.name} gives {rows.shape[1]} vectors per image and one is needed; use a "
                     "VLM of the CLIP kind"
                 )
-            return rows
+
+        def encode(batch: dict[bytes, Tensor]) -> None:
+            pixels = torch.stack(list(batch.values()))  # (B, 3, H, W)
+            rows = vlm.encode_images(pixels).float().cpu().numpy()  # (B, D) or (B, Q, D)
+            check(rows)
+            store.append(list(batch), rows)
+
+        def encode_missing() -> None:
+            places = _without(failures, len(images))
+            batch: dict[bytes, Tensor] = {}  # digest -> pixels
+            with progress(label=f"images, {vlm.name}", unit="images", total=len(places)) as bar:
+                for read in _read_ahead(vlm, images, places, store, workers):
+                    bar.update()
+                    digests[read.place] = read.digest
+                    if read.reason:
+                        failures[read.place] = read.reason
+                        if unreadable == "error":
+                            raise _unreadable(images, failures)
+                    elif read.pixels is not None and read.digest not in store:
+                        batch[read.digest] = read.pixels
+                    if len(batch) == batch_size:
+                        encode(batch)
+                        batch = {}
+            if batch:
+                encode(batch)
 
         def rows() -> np.ndarray | None:
             encode_missing()
-            if not readable.any():
-                raise NoneReadable(failures, len(images))
-            return store.gather(digests[first[readable[first]]])
+            if len(failures) == len(images):
+                raise NoneReadable(_by_image(images, failures), len(images))
+            return store.gather(digests[_without(failures, len(images))])
 
-        image = one_vector(_complete(rows))
-        kept = np.flatnonzero(readable[first])
-        if len(kept) < len(images):
-            warnings.warn(
-                f"{len(images) - len(kept)} of {len(images)} images could not be read and were "
-                f"left out, the first: {file_of(next(iter(failures)))}",
-                stacklevel=2,
-            )
-        return ImageEmbeddings(_unit(image, raw), kept, digests[first[kept]], failures)
+        image = _complete(rows)
+        check(image)
+    kept, skipped = _without(failures, len(images)), _by_image(images, failures)
+    if skipped:
+        warnings.warn(
+            f"{len(failures)} of {len(images)} images could not be read and were left out, the "
+            f"first: {file_of(next(iter(skipped)))}",
+            stacklevel=2,
+        )
+    return ImageEmbeddings(_unit(image, raw), kept, digests[kept], skipped)
 
 
 def embed_texts(
@@ -237,40 +232,24 @@ def _image(image: Embeddable | str) -> Embeddable:
     return Path(image) if isinstance(image, str) else image
 
 
-def _name(image: Embeddable | str) -> Hashable:
-    """Equal for equal images."""
-    image = _image(image)
-    return (str(image.path), image.box) if isinstance(image, Crop) else str(image)
-
-
-def _first_places(name: Callable[[int], Hashable], count: int) -> np.ndarray:
-    """(count,): the first number whose name is that of each number.
-
-    Like a dict from names to numbers, which would take 100 bytes per name; this takes 24.
-    """
-    first = np.arange(count)
-    hashes = np.fromiter((hash(name(i)) for i in range(count)), np.int64, count)
-    order = np.argsort(hashes, kind="stable")
-    same = np.diff(hashes[order]) == 0
-    shared = np.zeros(count, bool)
-    shared[1:] |= same
-    shared[:-1] |= same
-    for _, numbers in groupby(order[shared], hashes.__getitem__):
-        earliest: dict[Hashable, int] = {}  # different names may have the same hash
-        for i in numbers:
-            first[i] = earliest.setdefault(name(i), i)
-    return first
-
-
-def _no_file(file: Path | RemoteFile) -> str:
+def _no_file(file: File) -> str:
     """Why there is nothing to read, or nothing; a remote file is asked when it is read."""
-    if isinstance(file, RemoteFile) or file.is_file():
+    if not isinstance(file, Path) or file.is_file():
         return ""
     return "not a regular file" if file.exists() else "No such file"
 
 
-def _unreadable(failures: dict[Embeddable, str]) -> UserError:
-    (image, reason), *others = failures.items()
+def _without(failures: dict[int, str], count: int) -> np.ndarray:
+    """The places below `count` that did not fail, in order."""
+    return np.delete(np.arange(count), list(failures))
+
+
+def _by_image(images: Sequence[Embeddable | str], failures: dict[int, str]) -> dict:
+    return {_image(images[place]): reason for place, reason in failures.items()}
+
+
+def _unreadable(images: Sequence[Embeddable | str], failures: dict[int, str]) -> UserError:
+    (image, reason), *others = _by_image(images, failures).items()
     more = f" ({len(others)} more like it)" if others else ""
     return UserError(
         f"cannot read the image {file_of(image)}: {reason}{more}; mend or remove it, or set "
@@ -278,36 +257,45 @@ def _unreadable(failures: dict[Embeddable, str]) -> UserError:
     )
 
 
-# Place of the image, digest of its content, and its pixels (3, H, W); in their place None if it is
-# stored, or a text that says why it cannot be read.
-Read = tuple[int, bytes, Tensor | str | None]
+class _Read(NamedTuple):
+    place: int  # of the image
+    digest: bytes = b""  # of its content
+    pixels: Tensor | None = None  # (3, H, W); None if it is stored already
+    reason: str = ""  # why it cannot be read
 
 
 def _read_ahead(
     vlm: VLM,
     images: Sequence[Embeddable | str],
-    todo: np.ndarray,
+    places: np.ndarray,
     store: Store,
     workers: int | None,
-) -> Iterator[Read]:
-    """Read the images at the places `todo`, each file once for all its crops, files in order of
-    first appearance.
+) -> Iterator[_Read]:
+    """Read the images at `places`, each file once for all its crops, files in order of first
+    appearance.
 
     Uses threads, because Pillow releases Python's lock while it decodes and resizes. Processes
     would start more slowly and need several times the memory.
     """
-    first = _first_places(lambda i: str(file_of(_image(images[todo[i]]))), len(todo))
-    workers = workers or min(8, os.cpu_count() or 1)
+
+    def file_at(place: int) -> File:
+        return file_of(_image(images[place]))
+
+    hashes = np.fromiter((hash(file_at(i)) for i in places), np.int64, len(places))
+    _, first, number = np.unique(hashes, return_index=True, return_inverse=True)
+    order = places[np.argsort(first[number], kind="stable")]
     threads = torch.get_num_threads()
-    pending: deque[Future[list[Read]]] = deque()
+    pending: deque[Future[list[_Read]]] = deque()
     waiting = 0  # images in `pending`
     # Each decoding thread uses one core. Torch's setting is per thread, but later threads inherit
     # it; so it is restored.
+    workers = workers or min(8, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
-            for _, group in groupby(np.argsort(first, kind="stable"), first.__getitem__):
-                of_file = [(int(i), _image(images[i])) for i in todo[list(group)]]
-                pending.append(pool.submit(_read, vlm, of_file, store))
+            # Also by the file itself: two files may have the same hash.
+            for file, group in groupby(map(int, order), file_at):
+                of_file = [(place, _image(images[place])) for place in group]
+                pending.append(pool.submit(_read, vlm, file, of_file, store))
                 torch.set_num_threads(threads)
                 waiting += len(of_file)
                 while waiting > AHEAD:
@@ -321,24 +309,22 @@ def _read_ahead(
             torch.set_num_threads(threads)
 
 
-def _read(vlm: VLM, of_file: list[tuple[int, Embeddable]], store: Store) -> list[Read]:
-    """Read the images, at their places, that one file holds."""
+def _read(vlm: VLM, file: File, images: list[tuple[int, Embeddable]], store: Store) -> list[_Read]:
+    """Read a file and the images in it, each with its place."""
     try:
-        content = file_of(of_file[0][1]).read_bytes()
+        content = file.read_bytes()
     except OSError as error:
-        return [(i, b"", str(error.strerror or error)) for i, _ in of_file]
-    results: list[Read] = []
-    for i, image in of_file:
+        return [_Read(place, reason=str(error.strerror or error)) for place, _ in images]
+    results = []
+    for place, image in images:
         identity = content_digest(content)
         if isinstance(image, Crop):
             identity = content_digest(identity + np.array(image.box, "<i8").tobytes())
         if identity in store:
-            results.append((i, identity, None))
+            results.append(_Read(place, identity))
             continue
         try:
-            picture = open_image(image, content)
+            results.append(_Read(place, identity, vlm.preprocess(open_image(image, content))))
         except UnreadableImage as error:
-            results.append((i, identity, str(error)))
-        else:
-            results.append((i, identity, vlm.preprocess(picture)))
+            results.append(_Read(place, identity, reason=str(error)))
     return results

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
+from crl.run.npz import checked, read_npz
 from pydantic import Field, field_validator
 
+from crl.backends.weights import weights_digest
 from crl.basis import TextBasis
 from crl.criteria import directions_of_others
 from crl.embed import checked_basis, embed_images
@@ -18,9 +20,7 @@ from crl.run.config import EvaluationConfig, OneOrMore, Representations
 from crl.run.distributed import available_device
 from crl.run.errors import UserError
 from crl.run.files import slug
-from crl.run.npz import checked, read_npz
 from crl.run.results import array_digest, digest
-from crl.run.weights import weights_digest
 from crl.vlm import VLM, find_vlm, load_vlm
 from fashion_retrieval.datasets import Fashion, Retrieval, check_images, keep_used, load
 from fashion_retrieval.heads import Heads

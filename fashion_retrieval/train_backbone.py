@@ -20,12 +20,13 @@ from pathlib import Path
 import torch
 from pydantic import Field
 
+from crl.backends.loaded import LoadedVLM
+from crl.backends.open_clip import WEIGHTS, save_vlm
+from crl.backends.weights import save_tensors, weights_digest
 from crl.run.config import load_config
 from crl.run.distributed import print_rank0, process_group
 from crl.run.errors import UserError
-from crl.run.weights import save_tensors, weights_digest
-from crl.vlm import LoadedVLM, check_trainable, find_vlm, load_trainable
-from crl.vlm.open_clip import WEIGHTS, save_vlm
+from crl.vlm import check_trainable, load_trainable
 from fashion_retrieval.networks import ConditionalNetwork
 from fashion_retrieval.trained import Stage, read_record
 from fashion_retrieval.trainers import NetworkConfig, NetworkTrainer, TrainingData
@@ -88,7 +89,7 @@ class BackboneTrainer(NetworkTrainer):
 
     def keep(self) -> None:
         save_tensors(self.folder / "heads.safetensors", self.stage.heads)
-        save_vlm(self.folder / "vlm", self.vlm, find_vlm(self.stage.vlm))
+        save_vlm(self.folder / "vlm", self.vlm)
 
 
 def trainable_tower(vlm: LoadedVLM, checkpointing: bool) -> torch.nn.Module:

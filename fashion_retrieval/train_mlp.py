@@ -19,9 +19,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from crl.backends.weights import save_tensors
 from crl.embed import embed_images
 from crl.run.config import EmbeddingConfig, Width, load_config
-from crl.run.weights import save_tensors
 from crl.vlm import find_vlm, load_vlm
 from fashion_retrieval.heads import Heads, through
 from fashion_retrieval.method import conditional, triplet_loss

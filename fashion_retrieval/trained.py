@@ -16,14 +16,14 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
+from crl.backends.hub import explained
+from crl.backends.weights import load_tensors
 from crl.basis import TextBasis, basis_label
 from crl.embed import embed_basis
 from crl.projection import l2
 from crl.run.config import Width
 from crl.run.errors import UserError, explain, nearest
-from crl.run.hub import explained
 from crl.run.results import digest
-from crl.run.weights import load_tensors
 from crl.vlm import VLM, find_vlm
 from fashion_retrieval.heads import Heads
 from fashion_retrieval.method import align

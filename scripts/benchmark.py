@@ -24,9 +24,9 @@ import torch
 from measurements import embedding, scale, tasks
 from measurements.common import QUICK, Bench, Sizes
 
+from crl.backends.loaded import PRECISIONS
 from crl.run.errors import ArgumentParser, UserError, nearest
 from crl.run.tables import aligned
-from crl.vlm.contract import PRECISIONS
 
 MEASUREMENTS: dict[str, Callable[[Bench], list[str]]] = {
     measure.__name__: measure

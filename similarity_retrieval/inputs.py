@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
+from crl.run.npz import checked, read_npz
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
+from crl.backends.weights import weights_digest
 from crl.basis import TextBasis, basis_label
 from crl.criteria import directions_of_others
 from crl.embed import checked_basis, embed_basis, embed_images, embed_texts
@@ -17,9 +19,7 @@ from crl.images import Crop
 from crl.run.config import Distinct, EvaluationConfig, OneOrMore, Representations
 from crl.run.errors import UserError, explain, nearest
 from crl.run.files import slug
-from crl.run.npz import checked, read_npz
 from crl.run.results import array_digest, digest
-from crl.run.weights import weights_digest
 from crl.vlm import VLM, find_vlm, load_vlm
 from similarity_retrieval.combiner import Combiner, load_combiner
 from similarity_retrieval.datasets import TASKS, GeneCIS, Task, Templates, images, load

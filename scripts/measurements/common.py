@@ -19,8 +19,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from crl.backends.torchvision_fix import import_torchvision
 from crl.run.errors import UserError
-from crl.run.torchvision_fix import import_torchvision
 
 BENCHMARK = Path(__file__).resolve().parent.parent / "benchmark.py"
 MAKE_DATA = BENCHMARK.parent / "demo/make_data.py"

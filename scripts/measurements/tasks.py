@@ -14,9 +14,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from crl.backends.loaded import LoadedVLM
 from crl.projection import l2, project
 from crl.run.config import as_yaml, load_config
-from crl.vlm import LoadedVLM, load_trainable
+from crl.vlm import load_trainable
 from fashion_retrieval import train_backbone, train_mlp, train_rival
 from fashion_retrieval.heads import Heads
 from fashion_retrieval.method import TripletSampler, retrieval_precision, triplet_loss

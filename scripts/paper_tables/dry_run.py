@@ -3,7 +3,6 @@
 from collections import Counter
 
 from crl.run.errors import Missing, UserError
-from crl.vlm import weights_here
 from paper_tables.plan import Plan, Run, Settings
 from paper_tables.tasks import SCRIPTS
 
@@ -60,8 +59,7 @@ class DryRun:
             return "no more images"
         images = min(run.images, self.settings.images) if self.settings.demo else run.images
         self.encoded[place] = images
-        fetched = "" if weights_here(vlm) else ", weights to be fetched"
-        return f"{images:,} images, {self._time(place)}{fetched}"
+        return f"{images:,} images, {self._time(place)}"
 
     def _time(self, *places: tuple[str, str]) -> str:
         seconds = [self.encoded[vlm, of] / self.plan.speed.get(vlm, 1.0) for vlm, of in places]

@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
+from crl.backends.weights import save_tensors
 from crl.run.errors import UserError
-from crl.run.weights import save_tensors
 from fashion_retrieval.heads import Heads
 from fashion_retrieval.trained import load_heads
 

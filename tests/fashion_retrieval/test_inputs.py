@@ -10,8 +10,8 @@ from clothes import ATTRIBUTES, TEXTS, Clothes, bases_of, write_clothes
 from PIL import Image
 from sklearn.decomposition import PCA
 
+from crl.backends.weights import save_tensors
 from crl.projection import l2
-from crl.run.weights import save_tensors
 from fashion_retrieval import evaluate, inputs
 from fashion_retrieval.heads import Heads
 from fashion_retrieval.trained import Bases, Stage, aligned, read_record

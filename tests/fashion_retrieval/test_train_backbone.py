@@ -17,10 +17,10 @@ from PIL import Image
 from safetensors.torch import load_file
 from toy_network import literal
 
+from crl.backends.weights import save_tensors
 from crl.embed import embed_images
 from crl.run.config import load_config
 from crl.run.errors import UserError
-from crl.run.weights import save_tensors
 from crl.vlm import load_vlm
 from fashion_retrieval import evaluate, trainers
 from fashion_retrieval import train_backbone as module

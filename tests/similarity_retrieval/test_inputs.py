@@ -10,9 +10,9 @@ from mining_files import write_triplets
 from safetensors.torch import load_file, save_file
 from toy_vlm import ToyVLM, direct
 
+from crl.backends.weights import save_tensors, weights_digest
 from crl.basis import TextBasis
 from crl.projection import l2
-from crl.run.weights import save_tensors, weights_digest
 from similarity_retrieval import inputs, train_combiner
 from similarity_retrieval.combiner import Combiner
 from similarity_retrieval.inputs import ON_PLACES
