@@ -38,9 +38,9 @@ class NoneReadable(UserError):
     """None of the images can be read; `unreadable`: image -> reason."""
 
     def __init__(self, unreadable: dict[Embeddable, str], images: int) -> None:
-        first, reason = next(iter(unreadable.items()))
+        image, reason = next(iter(unreadable.items()))
         super().__init__(
-            f"none of {images} images can be read, the first: {file_of(first)}: {reason}"
+            f"none of {images} images can be read, the first: {file_of(image)}: {reason}"
         )
         self.unreadable = unreadable
 
@@ -98,21 +98,26 @@ def embed_images(
         raise UserError("there are no images to embed")
     # An image is identified by its place in `images`. So a million take a few arrays.
     digests = np.zeros(len(images), "V16")
-    failures: dict[int, str] = {}  # place -> reason
-    for place, image in enumerate(images):
-        if reason := _no_file(file_of(_image(image))):
-            failures[place] = reason
-    if failures and unreadable == "error":
-        raise _unreadable(images, failures)
+    reasons = np.array([_no_file(image) for image in images], object)  # why it cannot be read
 
+    def failures() -> dict[Embeddable, str]:
+        """Image -> why it cannot be read, if the rest of them can be used without."""
+        failed = {_image(images[place]): reasons[place] for place in np.flatnonzero(reasons)}
+        if failed and unreadable == "error":
+            raise _unreadable(failed)
+        if reasons.all():
+            raise NoneReadable(failed, len(images))
+        return failed
+
+    def check(rows: np.ndarray) -> None:
+        if single and rows.ndim != 2:
+            raise UserError(
+                f"{vlm.name} gives {rows.shape[1]} vectors per image and one is needed; use a VLM "
+                "of the CLIP kind"
+            )
+
+    failures()
     with open_store(vlm, "image", cache) as store:
-
-        def check(rows: np.ndarray) -> None:
-            if single and rows.ndim != 2:
-                raise UserError(
-                    f"{vlm.name} gives {rows.shape[1]} vectors per image and one is needed; use a "
-                    "VLM of the CLIP kind"
-                )
 
         def encode(batch: dict[bytes, Tensor]) -> None:
             pixels = torch.stack(list(batch.values()))  # (B, 3, H, W)
@@ -120,41 +125,35 @@ def embed_images(
             check(rows)
             store.append(list(batch), rows)
 
-        def encode_missing() -> None:
-            places = _without(failures, len(images))
+        def rows() -> np.ndarray | None:
+            places = np.flatnonzero(reasons == "")
             batch: dict[bytes, Tensor] = {}  # digest -> pixels
             with progress(label=f"images, {vlm.name}", unit="images", total=len(places)) as bar:
                 for read in _read_ahead(vlm, images, places, store, workers):
                     bar.update()
-                    digests[read.place] = read.digest
-                    if read.reason:
-                        failures[read.place] = read.reason
-                        if unreadable == "error":
-                            raise _unreadable(images, failures)
-                    elif read.pixels is not None and read.digest not in store:
+                    digests[read.place], reasons[read.place] = read.digest, read.reason
+                    if read.reason and unreadable == "error":
+                        failures()
+                    if read.pixels is not None and read.digest not in store:
                         batch[read.digest] = read.pixels
                     if len(batch) == batch_size:
                         encode(batch)
                         batch = {}
             if batch:
                 encode(batch)
-
-        def rows() -> np.ndarray | None:
-            encode_missing()
-            if len(failures) == len(images):
-                raise NoneReadable(_by_image(images, failures), len(images))
-            return store.gather(digests[_without(failures, len(images))])
+            failures()
+            return store.gather(digests[reasons == ""])
 
         image = _complete(rows)
-        check(image)
-    kept, skipped = _without(failures, len(images)), _by_image(images, failures)
-    if skipped:
+    check(image)
+    kept = np.flatnonzero(reasons == "")
+    if failed := failures():
         warnings.warn(
-            f"{len(failures)} of {len(images)} images could not be read and were left out, the "
-            f"first: {file_of(next(iter(skipped)))}",
+            f"{len(images) - len(kept)} of {len(images)} images could not be read and were left "
+            f"out, the first: {file_of(next(iter(failed)))}",
             stacklevel=2,
         )
-    return ImageEmbeddings(_unit(image, raw), kept, digests[kept], skipped)
+    return ImageEmbeddings(_unit(image, raw), kept, digests[kept], failed)
 
 
 def embed_texts(
@@ -232,24 +231,16 @@ def _image(image: Embeddable | str) -> Embeddable:
     return Path(image) if isinstance(image, str) else image
 
 
-def _no_file(file: File) -> str:
-    """Why there is nothing to read, or nothing; a remote file is asked when it is read."""
+def _no_file(image: Embeddable | str) -> str:
+    """Why there is nothing to read, or ""; a remote file is asked when it is read."""
+    file = file_of(_image(image))
     if not isinstance(file, Path) or file.is_file():
         return ""
     return "not a regular file" if file.exists() else "No such file"
 
 
-def _without(failures: dict[int, str], count: int) -> np.ndarray:
-    """The places below `count` that did not fail, in order."""
-    return np.delete(np.arange(count), list(failures))
-
-
-def _by_image(images: Sequence[Embeddable | str], failures: dict[int, str]) -> dict:
-    return {_image(images[place]): reason for place, reason in failures.items()}
-
-
-def _unreadable(images: Sequence[Embeddable | str], failures: dict[int, str]) -> UserError:
-    (image, reason), *others = _by_image(images, failures).items()
+def _unreadable(failed: dict[Embeddable, str]) -> UserError:
+    (image, reason), *others = failed.items()
     more = f" ({len(others)} more like it)" if others else ""
     return UserError(
         f"cannot read the image {file_of(image)}: {reason}{more}; mend or remove it, or set "
@@ -278,26 +269,18 @@ def _read_ahead(
     would start more slowly and need several times the memory.
     """
 
-    def file_at(place: int) -> File:
-        return file_of(_image(images[place]))
-
-    hashes = np.fromiter((hash(file_at(i)) for i in places), np.int64, len(places))
-    _, first, number = np.unique(hashes, return_index=True, return_inverse=True)
-    order = places[np.argsort(first[number], kind="stable")]
+    workers = workers or min(8, os.cpu_count() or 1)
     threads = torch.get_num_threads()
     pending: deque[Future[list[_Read]]] = deque()
     waiting = 0  # images in `pending`
     # Each decoding thread uses one core. Torch's setting is per thread, but later threads inherit
     # it; so it is restored.
-    workers = workers or min(8, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
-            # Also by the file itself: two files may have the same hash.
-            for file, group in groupby(map(int, order), file_at):
-                of_file = [(place, _image(images[place])) for place in group]
-                pending.append(pool.submit(_read, vlm, file, of_file, store))
+            for file, group in _by_file(images, places):
+                pending.append(pool.submit(_read, vlm, file, group, store))
                 torch.set_num_threads(threads)
-                waiting += len(of_file)
+                waiting += len(group)
                 while waiting > AHEAD:
                     results = pending.popleft().result()
                     waiting -= len(results)
@@ -309,8 +292,23 @@ def _read_ahead(
             torch.set_num_threads(threads)
 
 
+def _by_file(
+    images: Sequence[Embeddable | str], places: np.ndarray
+) -> Iterator[tuple[File, list[tuple[int, Embeddable]]]]:
+    """Each file, in order of first appearance, and the images in it with their places."""
+
+    def file_at(place: int) -> File:
+        return file_of(_image(images[place]))
+
+    # A dict from files to places would take 100 bytes per file.
+    hashes = np.fromiter((hash(file_at(place)) for place in places), np.int64, len(places))
+    _, first, number = np.unique(hashes, return_index=True, return_inverse=True)
+    order = places[np.argsort(first[number], kind="stable")]
+    for file, group in groupby(map(int, order), file_at):  # two files may have the same hash
+        yield file, [(place, _image(images[place])) for place in group]
+
+
 def _read(vlm: VLM, file: File, images: list[tuple[int, Embeddable]], store: Store) -> list[_Read]:
-    """Read a file and the images in it, each with its place."""
     try:
         content = file.read_bytes()
     except OSError as error:
@@ -320,11 +318,11 @@ def _read(vlm: VLM, file: File, images: list[tuple[int, Embeddable]], store: Sto
         identity = content_digest(content)
         if isinstance(image, Crop):
             identity = content_digest(identity + np.array(image.box, "<i8").tobytes())
-        if identity in store:
-            results.append(_Read(place, identity))
-            continue
-        try:
-            results.append(_Read(place, identity, vlm.preprocess(open_image(image, content))))
-        except UnreadableImage as error:
-            results.append(_Read(place, identity, reason=str(error)))
+        pixels, reason = None, ""
+        if identity not in store:
+            try:
+                pixels = vlm.preprocess(open_image(image, content))
+            except UnreadableImage as error:
+                reason = str(error)
+        results.append(_Read(place, identity, pixels, reason))
     return results

@@ -22,12 +22,13 @@ from similarity_retrieval.datasets import Templates
 
 TiePolicy = Literal["fair", "paper"]
 Balance = Literal["paper", "standard"]
+CUTOFFS = (1, 2, 3)  # of Recall@k
 BATCH = 256  # queries of the Combiner at a time; its queries are all different
 
 
 @dataclass(frozen=True)
 class Features:
-    """Embeddings of all images and conditions, float32 or float64, not normalised.
+    """Embeddings of all images and conditions, float32 or float64, of any length.
 
     Attributes:
         image: (M, D), the distinct images.
@@ -40,26 +41,18 @@ class Features:
     prompted: np.ndarray
 
     @cached_property
-    def unit_image(self) -> np.ndarray:
-        """`image` with unit rows, (M, D)."""
-        return self.image / _not_zero(self.image_length)[:, None]
-
-    @cached_property
     def image_length(self) -> np.ndarray:
         """Length of each row of `image`, (M,)."""
         return _length(self.image)
 
     @cached_property
-    def prompt(self) -> np.ndarray:
-        """Mean of the P unit-length prompts of each condition: (C, D). The similarity to it is the
-        mean of the similarities to the P prompts."""
-        return l2(self.prompted).mean(axis=1)
+    def unit_image(self) -> np.ndarray:
+        """`image` with unit rows, (M, D)."""
+        return self.image / self.image_length[:, None]
 
     @cached_property
     def first_alike(self) -> np.ndarray:
         """Index of the first image with the same embedding (mostly the image itself), (M,)."""
-        if len(np.unique(self.image[:, 0])) == len(self.image):
-            return np.arange(len(self.image))  # the usual case, and the fast one
         rows = np.ascontiguousarray(self.image)
         whole = rows.view(np.dtype((np.void, rows.itemsize * rows.shape[1])))[:, 0]
         _, first, place = np.unique(whole, return_index=True, return_inverse=True)
@@ -83,14 +76,14 @@ def baseline_scores(
     rc = _similarities(*asked[0], features.plain, templates.condition[:, None])  # r·c: (B, 1)
     both = np.sqrt((r**2 + c**2 + 2 * rc).clip(0))  # |r + c|
     scores = {
-        "image": image / _not_zero(r),
-        "text": text / _not_zero(c),
+        "image": image / r,
+        "text": text / c,
         # GeneCIS adds half of each, not normalised: the longer one weighs more. (The 1/2 cancels.)
-        "image+text": (image + text) / _not_zero(both),
+        "image+text": (image + text) / np.where(both > 0, both, 1),
     }
     if combiner is not None:
         scores["combiner"] = _combiner_scores(combiner, features, templates)
-    return {name: _as_target(score, features, templates) for name, score in scores.items()}
+    return {method: _as_target(score, features, templates) for method, score in scores.items()}
 
 
 def crl_scores(
@@ -103,7 +96,7 @@ def crl_scores(
     """CRL for "the same scene, with the condition" (paper, Table 3).
 
     scene: similarity of candidate and reference in R.
-    condition: similarity of the candidate to the condition's prompts; omitted without prompts
+    condition: mean similarity of the candidate to the condition's prompts; omitted without prompts
     (P = 0).
 
     Args:
@@ -119,9 +112,9 @@ def crl_scores(
     scene = _similarities(r, templates.reference, r, templates.gallery)  # (B, G)
     scores = weight * l2(scene) if balance == "paper" else _standardised(scene)
     if features.prompted.shape[1]:
-        images = features.unit_image
-        found = _similarities(features.prompt, templates.condition, images, templates.gallery)
-        scores += l2(found) if balance == "paper" else _standardised(found)
+        prompt = l2(features.prompted).mean(axis=1)  # (C, D): u·mean(v) is the mean of u·v
+        fit = _similarities(prompt, templates.condition, features.unit_image, templates.gallery)
+        scores += l2(fit) if balance == "paper" else _standardised(fit)
     return _as_target(scores, features, templates)
 
 
@@ -138,21 +131,18 @@ def target_ranks(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         better and tied, both (B,) int64.
 
     Raises:
-        ValueError: a score is NaN.
+        ValueError: a score is NaN or infinite.
     """
-    if np.isnan(scores).any():
-        broken = np.isnan(scores).any(axis=1)
-        raise ValueError(f"{broken.sum()} templates have NaN scores, the first: {broken.argmax()}")
+    broken = ~np.isfinite(scores).all(axis=1)
+    if broken.any():
+        raise ValueError(
+            f"the scores of {broken.sum()} templates are not finite, the first: {broken.argmax()}"
+        )
     target, others = scores[:, :1], scores[:, 1:]
     return (others > target).sum(axis=1), (others == target).sum(axis=1)
 
 
-def recall(
-    better: np.ndarray,
-    tied: np.ndarray,
-    k: int,
-    tie_policy: TiePolicy = "fair",
-) -> float:
+def recall(better: np.ndarray, tied: np.ndarray, k: int, tie_policy: TiePolicy = "fair") -> float:
     """Recall@k in percent: how often the target is among the k best candidates.
 
     >>> recall(np.array([0]), np.array([14]), k=3)  # 15 candidates, all with the same score
@@ -183,18 +173,18 @@ def _similarities(
     return (images @ queries[distinct].T)[gallery, place[:, None]]  # from (M, distinct)
 
 
+@torch.inference_mode()
 def _combiner_scores(combiner: Combiner, features: Features, templates: Templates) -> np.ndarray:
     """Scores (B, G) by the Combiner, whose inputs are embeddings that are not normalised."""
     weight, scores = combiner.output_layer.weight, []
-    with torch.inference_mode():
-        for start in range(0, len(templates.reference), BATCH):
-            chunk = slice(start, start + BATCH)
-            reference = features.image[templates.reference[chunk]]  # (b, D)
-            condition = features.plain[templates.condition[chunk]]  # (b, D)
-            pair = (torch.from_numpy(x).to(weight) for x in (reference, condition))
-            query = combiner(*pair).cpu().numpy().astype(reference.dtype)  # (b, D), unit rows
-            candidates = features.unit_image[templates.gallery[chunk]]  # (b, G, D)
-            scores.append((candidates @ query[:, :, None])[:, :, 0])
+    for start in range(0, len(templates.reference), BATCH):
+        chunk = slice(start, start + BATCH)
+        reference = features.image[templates.reference[chunk]]  # (b, D)
+        condition = features.plain[templates.condition[chunk]]  # (b, D)
+        pair = (torch.from_numpy(x).to(weight) for x in (reference, condition))
+        query = combiner(*pair).cpu().numpy().astype(reference.dtype)  # (b, D), unit rows
+        candidates = features.unit_image[templates.gallery[chunk]]  # (b, G, D)
+        scores.append((candidates @ query[:, :, None])[:, :, 0])
     return np.concatenate(scores)
 
 
@@ -206,12 +196,10 @@ def _standardised(scores: np.ndarray) -> np.ndarray:
     """(B, G) with mean 0 and standard deviation 1 over the candidates; equal scores become 0."""
     deviation = scores.std(axis=1, keepdims=True)
     rounding = 100 * np.finfo(scores.dtype).eps * abs(scores).max(axis=1, keepdims=True)
-    centred = scores - scores.mean(axis=1, keepdims=True)
-    return np.where(deviation > rounding, centred / _not_zero(deviation), 0)
-
-
-def _not_zero(length: np.ndarray) -> np.ndarray:
-    return np.where(length > 0, length, 1)
+    equal = deviation <= rounding
+    return np.where(
+        equal, 0, (scores - scores.mean(axis=1, keepdims=True)) / np.where(equal, 1, deviation)
+    )
 
 
 def _as_target(scores: np.ndarray, features: Features, templates: Templates) -> np.ndarray:

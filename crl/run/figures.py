@@ -18,27 +18,27 @@ MOST_POINTS = 1000  # t-SNE of more costs minutes and shows no more
 
 
 def tsne_maps(
-    shown: dict[str, np.ndarray], labels: np.ndarray, names: list[str], title: str, file: Path
+    representations: dict[str, np.ndarray], labels: np.ndarray, names: list[str], title: str, file: Path
 ) -> None:
     """Write a PNG: t-SNE of each representation, points colored by label (N,).
 
     At most `MOST_POINTS` images, the same in all maps, drawn with a fixed seed.
 
     Args:
-        shown: name: representation, (N, any width); the universal one, I, comes first.
+        representations: name: (N, any width).
     """
     rng = np.random.default_rng(0)
     some = np.sort(rng.permutation(len(labels))[:MOST_POINTS])
-    width = 4.5 * len(shown) + 1
-    figure, axes = plt.subplots(1, len(shown), figsize=(width, 4.6), layout="constrained")
+    width = 4.5 * len(representations) + 1
+    figure, axes = plt.subplots(1, len(representations), figsize=(width, 4.6), layout="constrained")
     colors = plt.get_cmap("tab10" if len(names) <= 10 else "tab20")
-    for axis, (name, x) in zip(axes, shown.items(), strict=True):
+    for axis, (name, x) in zip(axes, representations.items(), strict=True):
         perplexity = min(30, (len(some) - 1) / 3)
         points = TSNE(random_state=0, init="pca", perplexity=perplexity).fit_transform(x[some])
         for label, class_name in enumerate(names):
-            mine = points[labels[some] == label]
+            of_class = points[labels[some] == label]
             axis.scatter(
-                *mine.T, color=colors(label % colors.N), s=7, linewidths=0, label=class_name
+                *of_class.T, color=colors(label % colors.N), s=7, linewidths=0, label=class_name
             )
         axis.set(title=_representation(name), xticks=[], yticks=[])
     if len(names) <= colors.N:
@@ -53,9 +53,9 @@ def cluster_sheet(
     """Write a PNG: one row per cluster, with random members; the representations side by side.
 
     Args:
-        paths: N image files. clusters: representation: (N,) cluster numbers; I comes first.
+        paths: N image files. clusters: representation: (N,) cluster numbers.
     """
-    rows = int(max(found.max() for found in clusters.values())) + 1
+    rows = int(max(labels.max() for labels in clusters.values())) + 1
     across = len(clusters) * (columns + 1) - 1
     figure, axes = plt.subplots(
         rows, across, figsize=(0.5 * across, 0.5 * rows + 0.5), squeeze=False
@@ -63,9 +63,9 @@ def cluster_sheet(
     rng = np.random.default_rng(0)
     for axis in axes.flat:
         axis.axis("off")
-    for place, found in enumerate(clusters.values()):
+    for place, labels in enumerate(clusters.values()):
         for row in range(rows):
-            members = rng.permutation(np.flatnonzero(found == row))[:columns]
+            members = rng.permutation(np.flatnonzero(labels == row))[:columns]
             for column, member in enumerate(members):
                 axis = axes[row, place * (columns + 1) + column]
                 axis.imshow(open_image(paths[member]).resize((96, 96)))
@@ -84,14 +84,14 @@ def retrieval_sheet(
         rows: query image, text above it, images found, and which of them are right (green frame;
             the others red). Pictures that are not square are padded, not cut.
     """
-    columns = max(len(found) for _, _, found, _ in rows)
+    columns = max(len(images) for _, _, images, _ in rows)
     figure, axes = plt.subplots(
         len(rows), columns + 1, figsize=(1.7 * (columns + 1), 2.0 * len(rows) + 0.4), squeeze=False
     )
     for axis in axes.flat:
         axis.axis("off")
-    for line, (query, text, found, right) in zip(axes, rows, strict=True):
-        for axis, image in zip(line, [query, *found], strict=False):
+    for line, (query, text, images, right) in zip(axes, rows, strict=True):
+        for axis, image in zip(line, [query, *images], strict=False):
             axis.imshow(ImageOps.pad(open_image(image), (192, 192), color="white"))
             axis.set(xticks=[], yticks=[])
         line[0].set_title(text, fontsize=9)
@@ -106,7 +106,7 @@ def retrieval_sheet(
 
 def _representation(name: str) -> str:
     """The heading of a representation, as `tables.py` names it."""
-    return {"I": "universal: I", "paper": "conditional: R = I Tᵀ"}.get(name, f"R, {name}")
+    return {"universal": "universal: I", "paper": "conditional: R = I Tᵀ"}.get(name, f"R, {name}")
 
 
 def _save(figure: plt.Figure, file: Path) -> None:

@@ -27,12 +27,12 @@ from toy_vlm import DIM, ToyVLM, direct, make_images
 from crl import embed as module
 from crl import images
 from crl.basis import TextBasis
-from crl.embed import _first_places, _read_ahead, checked_basis, embed_basis
+from crl.embed import _read_ahead, checked_basis, embed_basis
 from crl.images import Crop, open_image
 from crl.projection import l2
 from crl.run import store as store_module
 from crl.run.errors import UserError
-from crl.run.store import ENTRY
+from crl.run.store import ENTRY, content_digest
 
 # Whole numbers, as the toy gives them: they can be compared to the bit.
 embed_images = partial(module.embed_images, raw=True)
@@ -201,41 +201,46 @@ def test_workers_change_nothing(tmp_path):
     assert a == b
 
 
-@given(names=st.lists(st.sampled_from("abcde"), max_size=12), hashes=st.integers(1, 3))
-def test_first_places_are_those_of_a_dict_also_if_hashes_are_equal(names, hashes):
-    class Name(str):
-        def __hash__(self):
-            return ord(self) % hashes
-
-    found = _first_places(lambda i: Name(names[i]), len(names))
-    assert found.tolist() == [names.index(name) for name in names]
-
-
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 2)), min_size=1, max_size=20))
-def test_files_are_read_once_in_order_of_first_appearance(named):
+@given(
+    named=st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 2)), min_size=1, max_size=20),
+    hashes=st.sampled_from([1, 2, 2**60]),
+)
+def test_files_are_read_once_in_order_of_first_appearance(named, hashes):
     class Known:
         def __contains__(self, digest):
             return True
 
-    images = [Crop(Name(name), (0, 0, 1, part)) for name, part in named]
-    todo = np.arange(len(images))
+    images = [Crop(Name(name, hashes), (0, 0, 1, part)) for name, part in named]
     Name.read.clear()
-    found = [i for i, _, _ in _read_ahead(None, images, todo, Known(), 1)]
+    read = list(_read_ahead(None, images, np.arange(len(images)), Known(), 1))
     by_file: dict[str, list[int]] = {}
     for i, (name, _) in enumerate(named):
         by_file.setdefault(name, []).append(i)
-    assert found == [i for part in by_file.values() for i in part]
-    assert Name.read == list(by_file)
+    digests = {one.place: one.digest for one in read}
+    for i, (name, part) in enumerate(named):  # of the right file, even if hashes are equal
+        box = np.array((0, 0, 1, part), "<i8").tobytes()
+        assert digests[i] == content_digest(content_digest(name.encode()) + box)
+    if hashes > 2:
+        assert [one.place for one in read] == [i for part in by_file.values() for i in part]
+        assert Name.read == list(by_file)
 
 
 class Name(str):
-    """A file of no content; says that it was read."""
+    """A file whose content is its name; says that it was read."""
 
     read: ClassVar[list[str]] = []
 
+    def __new__(cls, name, hashes):
+        self = super().__new__(cls, name)
+        self.hashes = hashes
+        return self
+
+    def __hash__(self):
+        return hash(str(self)) % self.hashes
+
     def read_bytes(self):
         self.read.append(str(self))
-        return b""
+        return self.encode()
 
 
 # --- what goes wrong ------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ TASKS = ("classification_clustering", "similarity_retrieval", "fashion_retrieval
 CONFIGS = {  # script -> its configuration
     "classification_clustering/clustering.py": "classification_clustering.inputs:EvaluateConfig",
     "classification_clustering/few_shot.py": "classification_clustering.inputs:EvaluateConfig",
-    "similarity_retrieval/evaluate.py": "similarity_retrieval.inputs:EvaluateConfig",
+    "similarity_retrieval/evaluate.py": "similarity_retrieval.config:EvaluateConfig",
     "similarity_retrieval/mine_triplets.py": "similarity_retrieval.mine_triplets:MineConfig",
     "similarity_retrieval/train_combiner.py": "similarity_retrieval.train_combiner:TrainConfig",
     "fashion_retrieval/evaluate.py": "fashion_retrieval.inputs:EvaluateConfig",

@@ -56,7 +56,7 @@ def test_tsne_maps(tmp_path, points):
     rng = np.random.default_rng(0)
     x, labels = rng.normal(size=(points, 6)).astype(np.float32), np.arange(points) % 2
     file = tmp_path / "figures" / "tsne.png"
-    tsne_maps({"I": x, "paper": x[:, :3]}, labels, ["circle", "square"], "clip, shape", file)
+    tsne_maps({"universal": x, "paper": x[:, :3]}, labels, ["circle", "square"], "clip, shape", file)
     pixels = opened(file)
     for color in ((31, 119, 180), (255, 127, 14)):  # tab10: both classes in both maps
         columns = where(pixels, color)[:, 1] / pixels.shape[1]
@@ -71,7 +71,7 @@ def saved(monkeypatch) -> list:
     return saved
 
 
-SHOWN = ["I", "paper", "posterior (2)"]
+SHOWN = ["universal", "paper", "posterior (2)"]
 HEADINGS = ["universal: I", "conditional: R = I Tᵀ", "R, posterior (2)"]
 
 
@@ -93,7 +93,7 @@ def test_tsne_of_many_classes(tmp_path, fake_tsne, saved, classes, legend):
     x, labels = rng.normal(size=(3 * classes, 4)), np.repeat(np.arange(classes), 3)
     names = [f"class {i}" for i in range(classes)]
     file = tmp_path / "figures" / "tsne.png"
-    tsne_maps({"I": x, "paper": x}, labels, names, "title", file)
+    tsne_maps({"universal": x, "paper": x}, labels, names, "title", file)
     opened(file)
     listed = [[text.get_text() for text in legend.get_texts()] for legend in saved[0].legends]
     assert listed == ([names] if legend else [])  # colors repeat after 20
@@ -106,7 +106,7 @@ def test_tsne_shows_the_same_images_in_all_maps(tmp_path, fake_tsne, monkeypatch
     monkeypatch.setattr(figures, "MOST_POINTS", 20)
     x = np.arange(100.0)[:, None] * [1, 1]
     for _ in range(2):
-        shown, file = {"I": x, "paper": -x}, tmp_path / "f" / "tsne.png"
+        shown, file = {"universal": x, "paper": -x}, tmp_path / "f" / "tsne.png"
         tsne_maps(shown, np.arange(100) % 3, list("abc"), "title", file)
     shown = [x[:, 0] for _, x in fake_tsne]
     assert len(shown) == 4 and len(set(shown[0])) == 20
@@ -121,7 +121,7 @@ def test_cluster_sheet_puts_each_cluster_in_its_row(tmp_path):
         paths.append(tmp_path / f"{i}.png")
         Image.new("RGB", (9, 5), color).save(paths[-1])
     # of I, cluster 1 is empty
-    clusters = {"I": np.array([0, 0, 2, 2]), "paper": np.array([1, 1, 0, 0])}
+    clusters = {"universal": np.array([0, 0, 2, 2]), "paper": np.array([1, 1, 0, 0])}
     file = tmp_path / "figures" / "clusters.png"
     cluster_sheet(paths, clusters, "title", file, columns=3)
     pixels = opened(file)
@@ -160,7 +160,7 @@ def test_cluster_sheet_shows_no_more_than_its_columns(tmp_path):
     paths = [tmp_path / "grey.png"] * 30 + [tmp_path / "blue.png"]
     clusters = np.array([0] * 30 + [1])
     file = tmp_path / "figures" / "clusters.png"
-    cluster_sheet(paths, {"I": clusters, "paper": clusters}, "title", file, columns=2)
+    cluster_sheet(paths, {"universal": clusters, "paper": clusters}, "title", file, columns=2)
     pixels = opened(file)
     grey, blue = len(where(pixels, (90, 90, 90))), len(where(pixels, BLUE))
     assert grey == pytest.approx(2 * blue, rel=0.1)  # 2 + 2 against 1 + 1
