@@ -7,15 +7,13 @@ Embeddings are kept in a store (`crl.run.store`), identified by the VLM's finger
 content of the image or text. The content of a crop is that of its file, and the box.
 """
 
-import os
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import torch
@@ -24,6 +22,7 @@ from torch import Tensor
 from crl.basis import TextBasis
 from crl.images import Crop, File, UnreadableImage, file_of, open_image
 from crl.projection import l2, parts
+from crl.run.ahead import ahead
 from crl.run.errors import UserError
 from crl.run.progress import progress
 from crl.run.results import digest
@@ -31,7 +30,6 @@ from crl.run.store import EMBEDDINGS, Store, content_digest, digest_array, open_
 from crl.vlm import VLM
 
 Embeddable = File | Crop
-AHEAD = 128  # images that are read and decoded in advance
 
 
 class NoneReadable(UserError):
@@ -100,14 +98,14 @@ def embed_images(
     digests = np.zeros(len(images), "V16")
     reasons = np.array([_no_file(image) for image in images], object)  # why it cannot be read
 
-    def failures() -> dict[Embeddable, str]:
-        """Image -> why it cannot be read, if the rest of them can be used without."""
-        failed = {_image(images[place]): reasons[place] for place in np.flatnonzero(reasons)}
-        if failed and unreadable == "error":
-            raise _unreadable(failed)
+    def skipped() -> dict[Embeddable, str]:
+        """Image -> why it cannot be read; an error if it may not be left out."""
+        failures = {_image(images[place]): reasons[place] for place in np.flatnonzero(reasons)}
+        if failures and unreadable == "error":
+            raise _unreadable(failures)
         if reasons.all():
-            raise NoneReadable(failed, len(images))
-        return failed
+            raise NoneReadable(failures, len(images))
+        return failures
 
     def check(rows: np.ndarray) -> None:
         if single and rows.ndim != 2:
@@ -116,7 +114,7 @@ def embed_images(
                 "of the CLIP kind"
             )
 
-    failures()
+    skipped()
     with open_store(vlm, "image", cache) as store:
 
         def encode(batch: dict[bytes, Tensor]) -> None:
@@ -127,33 +125,34 @@ def embed_images(
 
         def rows() -> np.ndarray | None:
             places = np.flatnonzero(reasons == "")
+            read, groups = partial(_read, vlm, store, images), _by_file(images, places)
             batch: dict[bytes, Tensor] = {}  # digest -> pixels
             with progress(label=f"images, {vlm.name}", unit="images", total=len(places)) as bar:
-                for read in _read_ahead(vlm, images, places, store, workers):
+                for place, digest, pixels, reason in ahead(read, groups, workers):
                     bar.update()
-                    digests[read.place], reasons[read.place] = read.digest, read.reason
-                    if read.reason and unreadable == "error":
-                        failures()
-                    if read.pixels is not None and read.digest not in store:
-                        batch[read.digest] = read.pixels
+                    digests[place], reasons[place] = digest, reason
+                    if reason and unreadable == "error":
+                        skipped()
+                    if pixels is not None and digest not in store:
+                        batch[digest] = pixels
                     if len(batch) == batch_size:
                         encode(batch)
                         batch = {}
             if batch:
                 encode(batch)
-            failures()
+            skipped()
             return store.gather(digests[reasons == ""])
 
         image = _complete(rows)
     check(image)
     kept = np.flatnonzero(reasons == "")
-    if failed := failures():
+    if failures := skipped():
         warnings.warn(
             f"{len(images) - len(kept)} of {len(images)} images could not be read and were left "
-            f"out, the first: {file_of(next(iter(failed)))}",
+            f"out, the first: {file_of(next(iter(failures)))}",
             stacklevel=2,
         )
-    return ImageEmbeddings(_unit(image, raw), kept, digests[kept], failed)
+    return ImageEmbeddings(_unit(image, raw), kept, digests[kept], failures)
 
 
 def embed_texts(
@@ -239,8 +238,8 @@ def _no_file(image: Embeddable | str) -> str:
     return "not a regular file" if file.exists() else "No such file"
 
 
-def _unreadable(failed: dict[Embeddable, str]) -> UserError:
-    (image, reason), *others = failed.items()
+def _unreadable(failures: dict[Embeddable, str]) -> UserError:
+    (image, reason), *others = failures.items()
     more = f" ({len(others)} more like it)" if others else ""
     return UserError(
         f"cannot read the image {file_of(image)}: {reason}{more}; mend or remove it, or set "
@@ -248,54 +247,8 @@ def _unreadable(failed: dict[Embeddable, str]) -> UserError:
     )
 
 
-class _Read(NamedTuple):
-    place: int  # of the image
-    digest: bytes = b""  # of its content
-    pixels: Tensor | None = None  # (3, H, W); None if it is stored already
-    reason: str = ""  # why it cannot be read
-
-
-def _read_ahead(
-    vlm: VLM,
-    images: Sequence[Embeddable | str],
-    places: np.ndarray,
-    store: Store,
-    workers: int | None,
-) -> Iterator[_Read]:
-    """Read the images at `places`, each file once for all its crops, files in order of first
-    appearance.
-
-    Uses threads, because Pillow releases Python's lock while it decodes and resizes. Processes
-    would start more slowly and need several times the memory.
-    """
-
-    workers = workers or min(8, os.cpu_count() or 1)
-    threads = torch.get_num_threads()
-    pending: deque[Future[list[_Read]]] = deque()
-    waiting = 0  # images in `pending`
-    # Each decoding thread uses one core. Torch's setting is per thread, but later threads inherit
-    # it; so it is restored.
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        try:
-            for file, group in _by_file(images, places):
-                pending.append(pool.submit(_read, vlm, file, group, store))
-                torch.set_num_threads(threads)
-                waiting += len(group)
-                while waiting > AHEAD:
-                    results = pending.popleft().result()
-                    waiting -= len(results)
-                    yield from results
-            while pending:
-                yield from pending.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-            torch.set_num_threads(threads)
-
-
-def _by_file(
-    images: Sequence[Embeddable | str], places: np.ndarray
-) -> Iterator[tuple[File, list[tuple[int, Embeddable]]]]:
-    """Each file, in order of first appearance, and the images in it with their places."""
+def _by_file(images: Sequence[Embeddable | str], places: np.ndarray) -> Iterator[list[int]]:
+    """`places` grouped by file, files in order of first appearance."""
 
     def file_at(place: int) -> File:
         return file_of(_image(images[place]))
@@ -304,25 +257,32 @@ def _by_file(
     hashes = np.fromiter((hash(file_at(place)) for place in places), np.int64, len(places))
     _, first, number = np.unique(hashes, return_index=True, return_inverse=True)
     order = places[np.argsort(first[number], kind="stable")]
-    for file, group in groupby(map(int, order), file_at):  # two files may have the same hash
-        yield file, [(place, _image(images[place])) for place in group]
+    for _, group in groupby(map(int, order), file_at):  # two files may have the same hash
+        yield list(group)
 
 
-def _read(vlm: VLM, file: File, images: list[tuple[int, Embeddable]], store: Store) -> list[_Read]:
+# Place of an image, digest of its content, its pixels (3, H, W) unless they are stored already, and
+# why it cannot be read, or "".
+Read = tuple[int, bytes, Tensor | None, str]
+
+
+def _read(
+    vlm: VLM, store: Store, images: Sequence[Embeddable | str], group: list[int]
+) -> list[Read]:
+    """Read the images at the places `group`, which share a file."""
     try:
-        content = file.read_bytes()
+        content = file_of(_image(images[group[0]])).read_bytes()
     except OSError as error:
-        return [_Read(place, reason=str(error.strerror or error)) for place, _ in images]
+        return [(place, b"", None, str(error.strerror or error)) for place in group]
     results = []
-    for place, image in images:
-        identity = content_digest(content)
+    for place in group:
+        image, digest, pixels, reason = _image(images[place]), content_digest(content), None, ""
         if isinstance(image, Crop):
-            identity = content_digest(identity + np.array(image.box, "<i8").tobytes())
-        pixels, reason = None, ""
-        if identity not in store:
+            digest = content_digest(digest + np.array(image.box, "<i8").tobytes())
+        if digest not in store:
             try:
                 pixels = vlm.preprocess(open_image(image, content))
             except UnreadableImage as error:
                 reason = str(error)
-        results.append(_Read(place, identity, pixels, reason))
+        results.append((place, digest, pixels, reason))
     return results

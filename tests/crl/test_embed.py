@@ -27,10 +27,11 @@ from toy_vlm import DIM, ToyVLM, direct, make_images
 from crl import embed as module
 from crl import images
 from crl.basis import TextBasis
-from crl.embed import _read_ahead, checked_basis, embed_basis
+from crl.embed import _by_file, _read, checked_basis, embed_basis
 from crl.images import Crop, open_image
 from crl.projection import l2
 from crl.run import store as store_module
+from crl.run.ahead import ahead
 from crl.run.errors import UserError
 from crl.run.store import ENTRY, content_digest
 
@@ -212,16 +213,17 @@ def test_files_are_read_once_in_order_of_first_appearance(named, hashes):
 
     images = [Crop(Name(name, hashes), (0, 0, 1, part)) for name, part in named]
     Name.read.clear()
-    read = list(_read_ahead(None, images, np.arange(len(images)), Known(), 1))
+    groups = _by_file(images, np.arange(len(images)))
+    read = list(ahead(partial(_read, None, Known(), images), groups, 1))
     by_file: dict[str, list[int]] = {}
     for i, (name, _) in enumerate(named):
         by_file.setdefault(name, []).append(i)
-    digests = {one.place: one.digest for one in read}
+    digests = {place: digest for place, digest, _, _ in read}
     for i, (name, part) in enumerate(named):  # of the right file, even if hashes are equal
         box = np.array((0, 0, 1, part), "<i8").tobytes()
         assert digests[i] == content_digest(content_digest(name.encode()) + box)
     if hashes > 2:
-        assert [one.place for one in read] == [i for part in by_file.values() for i in part]
+        assert [place for place, *_ in read] == [i for part in by_file.values() for i in part]
         assert Name.read == list(by_file)
 
 
