@@ -100,7 +100,7 @@ def embed_images(
 
     def skipped() -> dict[Embeddable, str]:
         """Image -> why it cannot be read; an error if it may not be left out."""
-        failures = {_image(images[place]): reasons[place] for place in np.flatnonzero(reasons)}
+        failures = {_image(images[int(i)]): reasons[i] for i in np.flatnonzero(reasons)}
         if failures and unreadable == "error":
             raise _unreadable(failures)
         if reasons.all():
@@ -274,15 +274,19 @@ def _read(
         content = file_of(_image(images[group[0]])).read_bytes()
     except OSError as error:
         return [(place, b"", None, str(error.strerror or error)) for place in group]
-    results = []
+    results: list[Read] = []
+    file_digest = content_digest(content)
+    decoded: dict[bytes, tuple[Tensor | None, str]] = {}  # once, if an image is named twice
     for place in group:
-        image, digest, pixels, reason = _image(images[place]), content_digest(content), None, ""
+        image, digest = _image(images[place]), file_digest
         if isinstance(image, Crop):
             digest = content_digest(digest + np.array(image.box, "<i8").tobytes())
-        if digest not in store:
+        if digest not in decoded:
             try:
-                pixels = vlm.preprocess(open_image(image, content))
+                stored = digest in store
+                pixels = None if stored else vlm.preprocess(open_image(image, content))
+                decoded[digest] = pixels, ""
             except UnreadableImage as error:
-                reason = str(error)
-        results.append((place, digest, pixels, reason))
+                decoded[digest] = None, str(error)
+        results.append((place, digest, *decoded[digest]))
     return results

@@ -499,12 +499,19 @@ def test_each_file_is_read_once_whatever_its_crops_and_whatever_is_stored(
         read.append(path)
         return whole(path)
 
+    class Decoding(ToyVLM):
+        decoded = 0
+
+        def preprocess(self, image):
+            self.decoded += 1
+            return super().preprocess(image)
+
     monkeypatch.setattr(Path, "read_bytes", counting)
     images = [file, *(Crop(file, (i, 0, 7, 6)) for i in range(5)), folder / "001.png"]
     for count in (7, 0):
-        vlm = ToyVLM()
-        embed_images(vlm, images, tmp_path)
-        assert vlm.images == count and sorted(read) == [file, folder / "001.png"]
+        vlm = Decoding()
+        embed_images(vlm, [*images, *images[::-1]], tmp_path, workers=1)  # each is named twice
+        assert vlm.images == vlm.decoded == count and sorted(read) == [file, folder / "001.png"]
         read.clear()
 
 
