@@ -17,7 +17,8 @@ from crl.run.errors import UserError
 
 def load_folder(folder: Path) -> Parts:
     """A local folder of ALIGN or BLIP-2."""
-    with explained(f"{folder}: it has no open_clip_config.json, and as to config.json", False):
+    place = f"{folder}: it has no open_clip_config.json, and as to config.json"
+    with explained(place, remote=False):
         kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
     if kind not in ("align", "blip-2"):
         raise UserError(
