@@ -7,10 +7,8 @@ Images go through the tower, x = l2(I @ T_a.T), and the frozen heads of stage 1.
 are those of stage 1. VLM, text bases and heads come from the folder that train_mlp.py wrote. The
 text tower is frozen, so the text embeddings do not change. Any open_clip VLM can be trained.
 
-Writes <outputs>/fashion_backbone/<name>/: vlm/, the VLM of the validation with the best overall
-mAP; heads.safetensors, those of stage 1; results.json, which says what they belong to; config.yaml;
-and state.pt, from which a killed run continues, and also a finished run if `epochs` is larger.
-evaluate.py takes the folder.
+Writes <outputs>/fashion_backbone/<name>/ (see crl/run/training.py) with vlm/, the VLM of the
+validation with the best overall mAP, and the heads of stage 1. evaluate.py takes the folder.
 """
 
 from crl.run.command import command
@@ -24,11 +22,12 @@ from crl.backends.loaded import LoadedVLM
 from crl.backends.open_clip import WEIGHTS, save_vlm
 from crl.backends.weights import save_tensors, weights_digest
 from crl.run.config import load_config
-from crl.run.distributed import print_rank0, process_group
+from crl.run.distributed import process_group
 from crl.run.errors import UserError
-from crl.vlm import check_trainable, load_trainable
+from crl.vlm import load_trainable
+from fashion_retrieval.bases import aligned
 from fashion_retrieval.networks import ConditionalNetwork
-from fashion_retrieval.trained import Stage, read_record
+from fashion_retrieval.trained import CRL, read_training
 from fashion_retrieval.trainers import NetworkConfig, NetworkTrainer, TrainingData
 
 
@@ -48,6 +47,7 @@ class BackboneTrainer(NetworkTrainer):
     """The visual tower under T_a and frozen heads."""
 
     config: BackboneConfig
+    task, file = "fashion_backbone", f"vlm/{WEIGHTS[0]}"
 
     def __init__(self, config: BackboneConfig, device: str | None) -> None:
         """Raises:
@@ -55,40 +55,31 @@ class BackboneTrainer(NetworkTrainer):
             the VLM is loaded.
         """
         data = TrainingData.load(config)
-        record = read_record(config.heads, data.attributes)
-        if record["method"] != "crl-mlp":
+        stage1 = read_training(config.heads, data.attributes)
+        if not isinstance(stage1, CRL) or stage1.method != "crl-mlp":
             raise UserError(f"{config.heads} is no folder of train_mlp.py; heads must be one")
-        self.stage = stage = Stage.of(config.heads, record)
-        check_trainable(stage.vlm)
-        self.vlm = load_trainable(stage.vlm, device, stage.precision)
-        stage.check(self.vlm)
-        fingerprint = self.vlm.fingerprint
-        super().__init__(
-            config,
-            data,
-            "fashion_backbone",
-            "crl",
-            f"vlm/{WEIGHTS[0]}",
-            vlm=fingerprint,
-            basis=stage.bases.about["basis_hash"],
-            heads=weights_digest(stage.heads),
-        )
+        self.stage1 = stage1
+        self.vlm = load_trainable(stage1.vlm, device, stage1.precision)
+        stage1.check(self.vlm)
+        basis, heads = stage1.bases.about["basis_digest"], weights_digest(stage1.heads)
+        contents = {"vlm": self.vlm.fingerprint, "basis": basis, "heads": heads}
+        super().__init__(config, data, "crl", **contents)
         self.record |= {
-            "vlm": stage.vlm,
-            "vlm_fingerprint": fingerprint,
-            "precision": stage.precision,
-            **stage.bases.record,
+            "vlm": stage1.vlm,
+            "vlm_fingerprint": self.vlm.fingerprint,
+            "precision": stage1.precision,
+            **stage1.bases.record,
         }
 
     def prepare(self) -> None:
-        stage, vlm = self.stage, self.vlm
-        text = torch.from_numpy(stage.bases.embed(vlm, None))  # T_a, (A, K, D)
-        tower = trainable_tower(vlm, self.config.checkpointing)
-        network = ConditionalNetwork(tower, vlm.preprocess, text, stage.heads)
-        self.train_network(network.to(vlm.device))
+        text = aligned(self.stage1.bases.embed(self.vlm, None))  # T_a, (A, K, D)
+        tower = trainable_tower(self.vlm, self.config.checkpointing)
+        preprocess, heads = self.vlm.preprocess, self.stage1.heads
+        network = ConditionalNetwork(tower, preprocess, torch.from_numpy(text), heads)
+        self.train_network(network.to(self.vlm.device))
 
     def keep(self) -> None:
-        save_tensors(self.folder / "heads.safetensors", self.stage.heads)
+        save_tensors(self.folder / "heads.safetensors", self.stage1.heads)
         save_vlm(self.folder / "vlm", self.vlm)
 
 
@@ -112,9 +103,7 @@ def trainable_tower(vlm: LoadedVLM, checkpointing: bool) -> torch.nn.Module:
 
 def train(config: BackboneConfig) -> None:
     with process_group(config.device) as device:
-        trainer = BackboneTrainer(config, device)
-        trainer.run()
-        print_rank0(f"evaluate.py takes it as trained=[{trainer.folder}]")
+        BackboneTrainer(config, device).run()
 
 
 @command

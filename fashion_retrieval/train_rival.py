@@ -5,10 +5,8 @@
 Images go through the tower, which is trained too, and the rival's layers; the triplets, the loss
 and the schedule are those of CRL (train_mlp.py). ASEN++ and RPF are not implemented.
 
-Writes <outputs>/fashion_rivals/<name>/: rival.safetensors, the weights with the tower, of the
-validation with the best overall mAP; results.json, which says what they belong to; config.yaml; and
-state.pt, from which a killed run continues, and also a finished run if `epochs` is larger.
-evaluate.py takes the folder.
+Writes <outputs>/fashion_rivals/<name>/ (see crl/run/training.py) with rival.safetensors: the rival
+and its tower at the validation with the best overall mAP. evaluate.py takes the folder.
 """
 
 from crl.run.command import command
@@ -20,10 +18,10 @@ from pydantic import Field
 
 from crl.backends.weights import save_tensors
 from crl.run.config import Width, load_config
-from crl.run.distributed import print_rank0, process_group, world
+from crl.run.distributed import process_group, world
 from crl.run.errors import UserError
 from fashion_retrieval.rivals import RIVALS
-from fashion_retrieval.rivals.towers import check_tower, open_tower
+from fashion_retrieval.rivals.towers import open_tower
 from fashion_retrieval.trainers import NetworkConfig, NetworkTrainer, TrainingData
 
 
@@ -35,31 +33,30 @@ class RivalConfig(NetworkConfig):
         "resnet50",
         description="torchvision's resnet50, resnet50:FILE of its weights, or an open_clip VLM",
     )
-    width: Width = Field(1024, description="of a representation")
+    width: Width = Field(1024, description="width of a representation")
 
 
 class RivalTrainer(NetworkTrainer):
     """A rival, with its tower."""
 
     config: RivalConfig
+    task, file = "fashion_rivals", "rival.safetensors"
 
     def __init__(self, config: RivalConfig, device: str | None) -> None:
         """Raises:
-        UserError: several processes; wrong files, images or tower names (checked before the tower
-            is loaded); weights of the tower that are missing or wrong.
+        UserError: several processes; wrong files, images or tower names; weights of the tower that
+            are missing or wrong.
         """
         if world() > 1:
             raise UserError(
                 "rivals are trained by one process, since CSN's norms are of whole batches"
             )
         data = TrainingData.load(config)
-        check_tower(config.tower)
         self.tower = open_tower(config.tower, RIVALS[config.method].spatial, device)
-        weights, fingerprint = "rival.safetensors", self.tower.fingerprint
-        super().__init__(config, data, "fashion_rivals", config.method, weights, tower=fingerprint)
+        super().__init__(config, data, config.method, tower=self.tower.fingerprint)
         self.record |= {
             "tower": self.tower.name,
-            "tower_fingerprint": fingerprint,
+            "tower_fingerprint": self.tower.fingerprint,
             "width": config.width,
         }
 
@@ -75,9 +72,7 @@ class RivalTrainer(NetworkTrainer):
 
 def train(config: RivalConfig) -> None:
     with process_group(config.device) as device:
-        trainer = RivalTrainer(config, device)
-        trainer.run()
-        print_rank0(f"evaluate.py takes it as trained=[{trainer.folder}]")
+        RivalTrainer(config, device).run()
 
 
 @command

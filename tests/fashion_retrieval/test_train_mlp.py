@@ -1,9 +1,7 @@
-"""Stage 1: a step against a literal one, a problem that it learns, killed and resumed against
+"""Stage 1: a step against a literal one, a problem that it learns, interrupted and resumed against
 undisturbed; every message."""
 
-import errno
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,13 +12,13 @@ from commands import REPOSITORY
 from PIL import Image
 
 from crl.projection import l2
-from crl.run import loop
 from crl.run.config import load_config
 from crl.run.errors import UserError
 from fashion_retrieval import train_mlp as module
-from fashion_retrieval.inputs import EvaluateConfig
+from fashion_retrieval.bases import Bases, aligned
+from fashion_retrieval.config import EvaluateConfig
 from fashion_retrieval.train_mlp import MlpConfig, MlpTrainer
-from fashion_retrieval.trained import Bases, Stage, read_record
+from fashion_retrieval.trained import read_training
 
 
 @pytest.fixture
@@ -43,12 +41,8 @@ def train(keys, **more):
     return trainer.folder, json.loads((trainer.folder / "results.json").read_text())
 
 
-def state_of(folder):
-    return torch.load(folder / "state.pt", weights_only=True)
-
-
-def files_of(folder, but=()):
-    return {file: file.read_bytes() for file in folder.iterdir() if file.name not in but}
+def files_of(folder):
+    return {file: file.read_bytes() for file in folder.iterdir()}
 
 
 # --- what is trained ------------------------------------------------------------------------------
@@ -56,7 +50,7 @@ def files_of(folder, but=()):
 
 def text_of(keys, vlm):
     bases = Bases.load("Clothes", list(ATTRIBUTES), keys["bases"], None)
-    return bases.embed(vlm, None)
+    return aligned(bases.embed(vlm, None))
 
 
 def test_one_step_against_a_literal_one(keys, vlm):
@@ -80,10 +74,10 @@ def test_one_step_against_a_literal_one(keys, vlm):
     expected = torch.clamp(0.3 - (a * p).sum(1) + (a * n).sum(1), min=0).mean()
     expected.backward()
     assert loss == pytest.approx(expected.item(), abs=1e-6) and loss > 0.1
-    for (key, found), wanted in zip(
+    for (key, actual), wanted in zip(
         trainer.heads.named_parameters(), model.parameters(), strict=True
     ):
-        assert torch.allclose(found.grad, wanted.grad, atol=1e-5), key
+        assert torch.allclose(actual.grad, wanted.grad, atol=1e-5), key
     for key, tensor in model.state_dict().items():  # the running statistics: three updates
         assert torch.allclose(trainer.heads.state_dict()[key], tensor, atol=1e-5), key
 
@@ -92,7 +86,7 @@ def test_learns_and_keeps_the_best(tmp_path, keys, vlm):
     folder, results = train(keys, epochs=10, triplets=1000, lr=1e-2)
     assert len(results["losses"]) == 10 and results["step"] == 160
     assert results["losses"][-1] < 0.75 * results["losses"][0]
-    curve = [found["overall"] for found in results["validation"]]
+    curve = [scores["overall"] for scores in results["validation"]]
     assert max(curve) > curve[0] + 3 and results["best"]["overall"] == max(curve)
     assert results["best"]["mean"] == pytest.approx(
         np.mean([results["best"][name] for name in ATTRIBUTES])
@@ -105,112 +99,46 @@ def test_learns_and_keeps_the_best(tmp_path, keys, vlm):
         "results.json",
         "state.pt",
     ]
-    # The folder says with what it was trained, and the weights are those of the best epoch,
-    # measured here query by query.
-    stage = Stage.of(folder, read_record(folder, list(ATTRIBUTES)))
+    stage = read_training(folder, list(ATTRIBUTES))
     assert (stage.vlm, stage.fingerprint, stage.precision) == ("demo", "clothes-1", "fp32")
+    assert (stage.method, stage.source) == ("crl-mlp", "demo")
     assert stage.bases == Bases.load("Clothes", list(ATTRIBUTES), keys["bases"], None)
-    assert literal_map(tmp_path, stage.heads, vlm, keys) == pytest.approx(max(curve), abs=1e-3)
-
-
-def literal_map(folder, heads, vlm, keys):
-    """The mean average precision of all queries, one at a time."""
-    names = (folder / "filenames_valid.txt").read_text().split()
-    pixels = torch.stack([vlm.preprocess(Image.open(folder / name)) for name in names])
-    image, text = l2(vlm.encode_images(pixels).numpy()), text_of(keys, vlm)
-
-    def embed(row):
-        r = torch.from_numpy(l2(image[row[0]] @ text[row[1]].T)).float()
-        with torch.no_grad():
-            return heads(r[None], torch.tensor([row[1]]))[0]
-
-    query, candidate = (
-        [tuple(map(int, line.split())) for line in (folder / name).read_text().splitlines()]
-        for name in ("query_valid.txt", "candidate_valid.txt")
-    )
-    precision = []
-    for q in query:
-        own = [c for c in candidate if c[1] == q[1]]
-        own.sort(key=lambda c: -float(embed(q) @ embed(c)))
-        ranks = [rank for rank, c in enumerate(own, 1) if c[2] == q[2]]
-        precision.append(np.mean([(n + 1) / rank for n, rank in enumerate(ranks)]))
-    return 100 * np.mean(precision)
 
 
 def test_texts_takes_the_first_of_each_basis(keys, vlm):
     folder, results = train(keys, epochs=1, texts=4)
     assert results["texts"] == 4 and len(vlm.texts) == 2 * 4
-    stage = Stage.of(folder, read_record(folder, list(ATTRIBUTES)))
+    stage = read_training(folder, list(ATTRIBUTES))
     assert stage.heads.width == 4 and stage.bases.width == 4
 
 
-def test_same_seed_same_training(keys, vlm):
-    _, one = train(keys, name="one")
-    _, two = train(keys, name="two")
-    _, other = train(keys, name="other", seed=1)
-    for key in ("losses", "validation"):
-        assert one[key] == two[key] != other[key]
-    assert [found["epoch"] for found in one["validation"]] == [1, 2, 3, 4]
+def test_seed_decides_and_interruptions_do_not(keys, vlm, monkeypatch):
+    keys |= {"checkpoint_every": 3}  # 8 steps an epoch
+    loss, calls = module.triplet_loss, []
 
-
-def test_rate_falls_every_three_epochs(keys, vlm, monkeypatch):
-    rates = []
-
-    class Recorded(torch.optim.Adam):
-        def step(self):
-            rates.append(self.param_groups[0]["lr"])
-            super().step()
-
-    monkeypatch.setattr(torch.optim, "Adam", Recorded)
-    _, results = train(keys, epochs=7, lr=1.0, triplets=65, validate_every=3)
-    assert rates == pytest.approx([1.0] * 6 + [0.9] * 6 + [0.81] * 2)  # two steps per epoch
-    assert [found["epoch"] for found in results["validation"]] == [3, 6, 7]
-
-
-def test_the_vlm_is_untouched(keys, vlm):
-    vlm.model = torch.nn.Linear(16, 16)  # whatever takes part in the embedding
-    encode = vlm.encode_images
-    vlm.encode_images = lambda batch: vlm.model(encode(batch)).detach()
-    before = {key: tensor.clone() for key, tensor in vlm.model.state_dict().items()}
-    train(keys)
-    assert all(torch.equal(vlm.model.state_dict()[key], before[key]) for key in before)
-    assert all(parameter.grad is None for parameter in vlm.model.parameters())
-
-
-def test_finished_training_is_not_done_again_but_can_be_prolonged(keys, vlm, capsys):
-    folder, _ = train(keys, epochs=2)
-    before = files_of(folder)
-    train(keys, epochs=2)
-    assert "this training is finished; nothing to do" in capsys.readouterr().out
-    assert files_of(folder) == before
-    _, prolonged = train(keys, epochs=4)
-    _, whole = train(keys, epochs=4, name="whole")
-    assert prolonged["losses"] == whole["losses"]
-
-
-def test_no_training_ends_without_a_validation(keys, vlm, monkeypatch):
-    write = loop.Trainer._write_state
-
-    def killed(trainer):
-        write(trainer)
-        if len(trainer.progress.losses) == 3:
+    def interrupted(*arguments):
+        calls.append(None)
+        if len(calls) == 15:  # the checkpoint is of step 12
             raise KeyboardInterrupt
+        return loss(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop.Trainer, "_write_state", killed)
+        patched.setattr(module, "triplet_loss", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            train(keys, epochs=9, validate_every=5)
-    folder, results = train(keys, epochs=3, validate_every=5)
-    assert [found["epoch"] for found in results["validation"]] == [3] and len(vlm.texts) == 15
-    assert results["best"]["epoch"] == 3 and (folder / "heads.safetensors").exists()
+            train(keys, name="parts")
+    folder, parts = train(keys, name="parts")
+    whole_folder, whole = train(keys, name="whole")
+    _, other = train(keys, name="other", seed=1)
+    for key in ("losses", "validation"):
+        assert parts[key] == whole[key] != other[key]
+    heads = [(place / "heads.safetensors").read_bytes() for place in (folder, whole_folder)]
+    assert heads[0] == heads[1]
 
 
-def test_stops_when_the_map_does_not_rise(keys, vlm, monkeypatch, capsys):
-    monkeypatch.setattr(MlpTrainer, "mean_precision", lambda *_: {"overall": 5.0})
-    _, results = train(keys, epochs=9, patience=2, triplets=64)
-    assert len(results["losses"]) == 3 and results["best"]["epoch"] == 1
-    train(keys, epochs=9, patience=2, triplets=64)
-    assert "finished" in capsys.readouterr().out
+def test_rate_falls_every_three_epochs(keys, vlm):
+    trainer = MlpTrainer(MlpConfig(**{**keys, "lr": 1.0, "triplets": 65}))
+    rates = [trainer.rate(step) for step in range(14)]  # two steps per epoch
+    assert rates == pytest.approx([1.0] * 6 + [0.9] * 6 + [0.81] * 2)
 
 
 # --- messages -------------------------------------------------------------------------------------
@@ -227,76 +155,20 @@ def test_another_training_in_the_folder(tmp_path, keys, vlm):
     before = files_of(folder)
     refused(r"holds another training \(lr 0.003, not 0.5\); choose another name=", keys, lr=0.5)
     refused(r"holds another training \(basis '\w+', not '\w+'\)", keys, texts=5)
-    vlm.fingerprint = "clothes-2"
-    refused("another training .vlm 'clothes-1', not 'clothes-2'", keys)
-    vlm.fingerprint = "clothes-1"
-    labels = tmp_path / "label_train.txt"
-    text = labels.read_text()
+    labels, picture = tmp_path / "label_train.txt", tmp_path / "img/000.png"
+    text, pixels = labels.read_text(), picture.read_bytes()
     labels.write_text("".join(text.splitlines(keepends=True)[:-1]))
     refused("another training .data ", keys)
     labels.write_text(text)
-    train(keys, epochs=1)  # and now it is the same again
-    picture = tmp_path / "img/000.png"
     Image.open(picture).resize((2, 2)).save(picture)
     refused("another training .data ", keys)
+    picture.write_bytes(pixels)
+    vlm.fingerprint = "clothes-2"
+    refused("another training .vlm 'clothes-1', not 'clothes-2'", keys)
     assert files_of(folder) == before
 
 
-def test_loss_that_is_not_finite(keys, vlm, monkeypatch):
-    folder, _ = train(keys, epochs=1)
-    before = files_of(folder, but=["config.yaml"])
-    loss = module.triplet_loss
-    monkeypatch.setattr(module, "triplet_loss", lambda *given: loss(*given) * torch.nan)
-    refused("the loss of step 9 is not finite; the best weights and the last checkpoint are", keys)
-    assert files_of(folder, but=["config.yaml"]) == before
-
-
-@pytest.mark.parametrize("checkpoint_every", [3, 2000])
-def test_weights_that_are_not_finite(keys, vlm, monkeypatch, checkpoint_every):
-    """A finite loss can have gradients that are not."""
-    folder, _ = train(keys, epochs=1, checkpoint_every=checkpoint_every)
-    before = files_of(folder, but=["config.yaml"])
-
-    class Steep(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, loss):
-            return loss.clone()
-
-        @staticmethod
-        def backward(ctx, gradient):
-            return gradient * torch.inf
-
-    loss = module.triplet_loss
-    monkeypatch.setattr(module, "triplet_loss", lambda *given: Steep.apply(loss(*given)))
-    monkeypatch.setattr(loop.math, "isfinite", lambda _: True)  # the next loss would show it
-    step = 9 if checkpoint_every == 3 else 16
-    says = f"the weights after step {step} are not finite; the best weights and the last checkpoint"
-    refused(says, keys, checkpoint_every=checkpoint_every)
-    assert files_of(folder, but=["config.yaml"]) == before
-
-
-def test_full_disk_leaves_the_former_checkpoint(keys, vlm, monkeypatch):
-    folder, _ = train(keys, epochs=1)
-    before = (folder / "state.pt").read_bytes()
-    write = Path.write_bytes
-
-    def full(path, data):
-        write(path, bytes(data)[:100])
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Path, "write_bytes", full)
-        with pytest.raises(OSError, match="No space left"):
-            train(keys, epochs=2)
-    assert (folder / "state.pt").read_bytes() == before
-    assert not list(folder.glob(".*.tmp"))
-    _, resumed = train(keys, epochs=2)
-    _, whole = train(keys, epochs=2, name="whole")
-    assert resumed["losses"] == whole["losses"]
-
-
-def test_wrong_input_before_the_vlm_is_loaded(tmp_path, keys, monkeypatch):
-    monkeypatch.setattr(module, "load_vlm", lambda *_: pytest.fail("a VLM was loaded"))
+def test_wrong_input_is_seen_before_the_vlm_is_used(tmp_path, keys):
     refused("unknown VLM 'nothing'", keys, vlm="nothing")
     refused("no data set 'Cloths'; did you mean 'Clothes'", keys, dataset="Cloths")
     refused("unknown attribute 'colour'", keys, bases={"colour": "x"})
@@ -312,10 +184,6 @@ def test_vlm_of_several_vectors_per_image(keys, vlm):
     refused("toy gives 2 vectors per image", keys)
 
 
-def test_embeddings_that_are_not_there(keys, vlm):
-    refused("nowhere holds no embeddings", keys, embeddings="nowhere")
-
-
 @pytest.mark.parametrize("name", ["deepfashion", "demo/garments"])
 def test_configurations_of_the_repository(name):
     def read(kind, file):
@@ -324,6 +192,6 @@ def test_configurations_of_the_repository(name):
     config = read(MlpConfig, f"{name}_mlp")
     assert config.margin == 0.3
     names = ["texture", "fabric", "shape", "part", "style"]
-    assert len(Bases.load(config.dataset, names, config.bases, None).of) == 5
+    assert len(Bases.load(config.dataset, names, config.bases, None).by_attribute) == 5
     used = read(EvaluateConfig, name)
     assert (used.dataset, used.bases, used.vlm) == (config.dataset, config.bases, config.vlm)

@@ -7,14 +7,14 @@ person gave it. Afterwards only the folder names it.
 import json
 import sys
 
-import numpy as np
 import pytest
 from checkpoints import save_clip
 from clothes import bases_of, write_clothes, write_noise
 from mining_files import write_triplets
-from parquet_files import write_parts
-from toy_vlm import make_images
+from toy_vlm import ToyVLM, make_images
 
+from crl.embed import embed_images
+from crl.explore.listing import write_listing
 from crl.run.errors import UserError
 from crl.vlm import find_vlm, load_vlm
 from fashion_retrieval import evaluate as fashion
@@ -116,8 +116,10 @@ def test_the_folder_of_a_rival(sent, clothes):
 
 def test_a_folder_of_embeddings(sent):
     files = make_images(sent.folder / "images", 4)
-    image = np.eye(4, 5, dtype=np.float32)
-    write_parts(sent.folder / "parts", files, image, vlm=NAME)
+    embedded = embed_images(ToyVLM(), files, sent.folder / "parts")
+    about = {"fingerprint": "toy-1", "vlm": NAME}
+    names = list(map(str, files))
+    write_listing(sent.folder / "parts/images.parquet", names, embedded.digests.tolist(), about)
     arguments = ["parts", "--criterion", "clevr4_color", "--out", "page"]
     check_refused(sent.run(explore.main, *arguments))
     check_goes(sent.run(explore.main, *arguments, "--vlm", NAME))

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from crl.run.npz import checked, read_npz
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from crl.basis import TextBasis
 from crl.run.errors import UserError
 from crl.run.files import parse_yaml, read_yaml
-from crl.run.npz import checked, read_npz
 from crl.run.results import read_cells
 from fashion_retrieval import datasets as fashion
 from similarity_retrieval.datasets import load as load_templates
