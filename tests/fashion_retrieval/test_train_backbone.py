@@ -24,7 +24,6 @@ from PIL import Image
 from safetensors.torch import load_file
 from toy_network import literal
 
-from crl.backends.weights import save_tensors
 from crl.embed import embed_images
 from crl.run.config import load_config
 from crl.run.errors import UserError
