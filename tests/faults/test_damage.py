@@ -12,12 +12,12 @@ import torch
 from torch import nn
 from toy_vlm import ToyVLM, direct, make_images
 
+from crl.backends.weights import save_tensors
 from crl.embed import embed_images, embed_texts
 from crl.run import loop
 from crl.run.errors import UserError
 from crl.run.results import read_cells
 from crl.run.training import Trainer, TrainingConfig
-from crl.run.weights import save_tensors
 
 
 class Line(Trainer):

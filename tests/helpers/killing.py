@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from commands import REPOSITORY
 
-from crl.run.torchvision_fix import import_torchvision
+from crl.backends.torchvision_fix import import_torchvision
 
 KILLED = 86
 
