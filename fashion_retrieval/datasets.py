@@ -20,11 +20,12 @@ import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
-from crl.run.errors import ArgumentParser, Missing, UserError, nearest
+from crl.run.errors import ArgumentParser, Missing, UserError, explain, nearest
 
 SPLITS = ("train", "valid", "test")
 SPLIT_PAGE = "https://github.com/Maryeon/asen"
@@ -106,7 +107,8 @@ def load(
     meta = root / "meta.json"
     if not meta.is_file() and (root.parent / meta.name).is_file():  # as ASEN's archive has it
         meta = root.parent / meta.name
-    attributes, values, value_names = _meta(meta, dataset)
+    data = _meta(meta, dataset)
+    attributes, values = [name.removesuffix("-related") for name in data.names], data.numbers
     loaded: dict[str, Any] = {}
     for split in splits:
         files = _files(root / f"filenames_{split}.txt", images)
@@ -120,7 +122,7 @@ def load(
         else:
             kinds = ("query", "candidate")
             loaded[split] = Retrieval(files, *(rows(f"{kind}_{split}.txt") for kind in kinds))
-    return Fashion(attributes, values, value_names, **loaded)
+    return Fashion(attributes, values, data.value_names, **loaded)
 
 
 def check_images(files: Sequence[Path]) -> None:
@@ -162,34 +164,47 @@ def _read(file: Path) -> bytes:
     return file.read_bytes()
 
 
-def _meta(file: Path, dataset: str) -> tuple[list[str], list[int], list[list[str]] | None]:
-    """Short names of the attributes, how many values each has, and the names of these."""
-    try:
-        known = json.loads(_read(file))
-        if not isinstance(known, dict):
-            raise ValueError("it holds no names of data sets")
-        if dataset not in known:
-            raise UserError(f"{file} has no data set {dataset!r}; {nearest(dataset, known)}")
-        names, numbers = known[dataset]["ATTRIBUTES"], known[dataset]["ATTRIBUTES_NUM"]
+class _DataSet(BaseModel):
+    """An entry of meta.json; `numbers`: how many values each attribute has."""
+
+    model_config = ConfigDict(strict=True)
+
+    names: list[Annotated[str, Field(min_length=1)]] = Field(alias="ATTRIBUTES", min_length=1)
+    numbers: list[PositiveInt] = Field(alias="ATTRIBUTES_NUM")
+    value_names: list[list[str]] | None = Field(None, alias="VALUE_NAMES")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _number_of_each(cls, entry: Any) -> Any:
+        numbers = entry["ATTRIBUTES_NUM"]
         if isinstance(numbers, dict):  # {name: number}, in ASEN's own file
-            numbers = [numbers[name] for name in names]
-        good = len(names) == len(numbers) == len(set(names)) > 0
-        good = good and all(type(name) is str and name for name in names)
-        if not good or not all(type(number) is int and number > 0 for number in numbers):
-            raise ValueError("not one positive number for each of some different names")
-        value_names = known[dataset].get("VALUE_NAMES")
-        if value_names is not None:
-            lists = type(value_names) is list and all(type(v) is list for v in value_names)
-            if not lists or list(map(len, value_names)) != numbers:
-                raise ValueError("VALUE_NAMES must hold a list of names for each attribute")
-            if not all(type(name) is str for names in value_names for name in names):
-                raise ValueError("VALUE_NAMES must hold names, no numbers")
+            numbers = [numbers[name] for name in entry["ATTRIBUTES"]]
+        return {**entry, "ATTRIBUTES_NUM": numbers}
+
+    @model_validator(mode="after")
+    def _fits(self) -> "_DataSet":
+        if not len(set(self.names)) == len(self.names) == len(self.numbers):
+            raise ValueError("needs one number for each of some different names")
+        if self.value_names is not None and list(map(len, self.value_names)) != self.numbers:
+            raise ValueError("VALUE_NAMES must hold the names of the values of each attribute")
+        return self
+
+
+def _meta(file: Path, dataset: str) -> _DataSet:
+    """Raises:
+    UserError: the file is not of this form, or has no such data set.
+    """
+    try:
+        content = json.loads(_read(file))
+        if isinstance(content, dict) and dataset not in content:
+            raise UserError(f"{file} has no data set {dataset!r}; {nearest(dataset, content)}")
+        return _DataSet.model_validate(content[dataset])
     except (ValueError, TypeError, KeyError, RecursionError) as error:
+        reason = explain(error) if isinstance(error, ValidationError) else type(error).__name__
         raise UserError(
             f"{file} must hold {{{dataset}: {{ATTRIBUTES: [names], ATTRIBUTES_NUM: [numbers]}}}}: "
-            f"{type(error).__name__} {error}"
+            f"{reason}"
         ) from error
-    return [name.removesuffix("-related") for name in names], numbers, value_names
 
 
 def _files(file: Path, images: Path) -> list[Path]:
@@ -208,62 +223,38 @@ def _rows(file: Path, files: int, attributes: list[str], values: list[int]) -> n
     """Records -> (L, 3) int64: file index, attribute, value; a training record may hold several
     pairs of attribute and value."""
     several = file.name.startswith("label")
-    lines = _read(file).rstrip().split(b"\n")
-    fields = [line.split() for line in lines]
-    count = np.array([len(f) for f in fields])  # (lines,)
-    wrong = (count % 2 == 0) | (count < 3) if several else count != 3
-    if wrong.any():
-        first = int(wrong.argmax())
-        form = "file_index attribute value" + " [attribute value ...]" * several
-        raise UserError(f"{file}, line {first + 1}: {count[first]} fields; expected: {form}")
-    try:
-        numbers = np.array([int(field) for record in fields for field in record], np.int64)
-    except (ValueError, OverflowError) as error:
-        raise UserError(f"{file}, line {_first_odd(fields)}: not whole numbers") from error
-    pairs = (count - 1) // 2  # (lines,)
-    line = np.repeat(np.arange(len(lines)), pairs)  # (L,) the line of each row
-    start = np.cumsum(count) - count  # (lines,) where a line's numbers start
-    within = np.arange(len(line)) - np.repeat(np.cumsum(pairs) - pairs, pairs)
-    place = start[line] + 1 + 2 * within
-    rows = np.stack([numbers[start[line]], numbers[place], numbers[place + 1]], axis=1)
-    limits = [("file index", files), ("attribute", len(attributes))]
-    for column, (what, limit) in enumerate(limits):
-        _check_range(file, what, rows[:, column], np.full(len(rows), limit), line)
-    _check_range(file, "value", rows[:, 2], np.array(values)[rows[:, 1]], line)
-    for attribute in np.flatnonzero(np.bincount(rows[:, 1], minlength=len(attributes)) == 0):
-        raise UserError(f"{file} says nothing about attribute {attributes[attribute]}")
-    return rows
-
-
-def _first_odd(fields: list[list[bytes]]) -> int:
-    """The first line, from 1, with a field that is not a whole number that fits int64."""
-    for line, record in enumerate(fields, 1):
+    form = "file_index attribute value" + " [attribute value ...]" * several
+    rows: list[tuple[int, int, int]] = []
+    for number, line in enumerate(_read(file).rstrip().split(b"\n"), 1):
+        where, fields = f"{file}, line {number}", line.split()
+        if len(fields) < 3 or len(fields) % 2 == 0 or (len(fields) > 3 and not several):
+            raise UserError(f"{where}: {len(fields)} fields; expected: {form}")
         try:
-            np.array([int(field) for field in record], np.int64)
-        except (ValueError, OverflowError):
-            return line
-    raise AssertionError("all fields are whole numbers")
+            index, *pairs = map(int, fields)
+        except ValueError as error:
+            raise UserError(f"{where}: not whole numbers") from error
+        for attribute, value in zip(pairs[::2], pairs[1::2], strict=True):
+            _check_range(where, "file index", index, files)
+            _check_range(where, "attribute", attribute, len(attributes))
+            _check_range(where, "value", value, values[attribute])
+            rows.append((index, attribute, value))
+    for attribute in set(range(len(attributes))) - {attribute for _, attribute, _ in rows}:
+        raise UserError(f"{file} says nothing about attribute {attributes[attribute]}")
+    return np.array(rows, np.int64)
 
 
-def _check_range(
-    file: Path, what: str, given: np.ndarray, limit: np.ndarray, line: np.ndarray
-) -> None:
-    outside = (given < 0) | (given >= limit)
-    if outside.any():
-        row = int(outside.argmax())
-        raise UserError(
-            f"{file}, line {line[row] + 1}: {what} {given[row]} is not in 0..{limit[row] - 1}"
-        )
+def _check_range(where: str, what: str, number: int, limit: int) -> None:
+    if not 0 <= number < limit:
+        raise UserError(f"{where}: {what} {number} is not in 0..{limit - 1}")
 
 
 def _check_triplets(file: Path, labels: np.ndarray, attributes: list[str]) -> None:
     """Check that each attribute has triplets: two images of one value and one of another value."""
-    files, values = labels[:, 0].max() + 1, labels[:, 2].max() + 1
-    kind = labels[:, 1] * values + labels[:, 2]
-    kind = np.unique(kind * files + labels[:, 0]) // files  # each image of each kind once
-    images = np.bincount(kind, minlength=len(attributes) * values).reshape(-1, values)
-    for name, count in zip(attributes, images, strict=True):
-        if (count > 0).sum() < 2 or count.max() < 2:
+    for attribute, name in enumerate(attributes):
+        of_attribute = labels[labels[:, 1] == attribute]
+        distinct = np.unique(of_attribute[:, [0, 2]], axis=0)  # an image with a value, once
+        _, images = np.unique(distinct[:, 1], return_counts=True)  # of each value
+        if len(images) < 2 or images.max() < 2:
             raise UserError(
                 f"{file}: attribute {name} makes no triplet: it needs a value with two images and "
                 "another value with one"
@@ -273,27 +264,28 @@ def _check_triplets(file: Path, labels: np.ndarray, attributes: list[str]) -> No
 # --- the check command ----------------------------------------------------------------------------
 
 
-def _checked(split: str, arguments: argparse.Namespace) -> bool:
-    """Print which files of one split are there; return whether all of them are."""
+def _is_complete(split: str, root: Path, dataset: str, images: Path | None) -> bool:
+    """Print what one split holds; are its files and images all there?"""
+    official = dataset == "DeepFashion"
     try:
-        data = load(arguments.root, arguments.dataset, arguments.images, [split])
-    except UserError as error:
-        print(f"{split}: {error}")
-        return False
-    official = arguments.dataset == "DeepFashion"
-    part = getattr(data, split)
-    about = f" (official: {OFFICIAL_IMAGES[split]})" if official else ""
-    print(f"{split}: {len(part.files)} images{about}")
-    tables = {"labels": part.labels} if split == "train" else {}
-    tables = tables or {"queries": part.query, "candidates": part.candidate}
-    for attribute, name in enumerate(data.attributes):
-        counts = ", ".join(f"{(t[:, 1] == attribute).sum()} {k}" for k, t in tables.items())
-        known = f" (official: {OFFICIAL_VALUES[attribute]})" if official and attribute < 5 else ""
-        print(f"  {name}: {data.values[attribute]} values{known}, {counts}")
-    try:
+        data = load(root, dataset, images, [split])
+        part = getattr(data, split)
+        note = f" (official: {OFFICIAL_IMAGES[split]})" if official else ""
+        print(f"{split}: {len(part.files)} images{note}")
+        tables = (
+            {"labels": part.labels}
+            if split == "train"
+            else {"queries": part.query, "candidates": part.candidate}
+        )
+        for attribute, name in enumerate(data.attributes):
+            counts = ", ".join(f"{(t[:, 1] == attribute).sum()} {k}" for k, t in tables.items())
+            note = (
+                f" (official: {OFFICIAL_VALUES[attribute]})" if official and attribute < 5 else ""
+            )
+            print(f"  {name}: {data.values[attribute]} values{note}, {counts}")
         check_images(part.files)
     except UserError as error:
-        print(f"  {error}")
+        print(f"{split}: {error}")
         return False
     return True
 
@@ -306,9 +298,10 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--root", type=Path, default=Path("data/deepfashion"), help=f"holds {TREE}")
     parser.add_argument("--images", type=Path, help="folder of the images (default: the root)")
     parser.add_argument("--dataset", default="DeepFashion", help="its name in meta.json")
-    arguments = parser.parse_args(argv)
-    if not all([_checked(split, arguments) for split in SPLITS]):
-        raise UserError(f"{arguments.dataset} is not complete in {arguments.root}; see above")
+    given = parser.parse_args(argv)
+    complete = [_is_complete(split, given.root, given.dataset, given.images) for split in SPLITS]
+    if not all(complete):
+        raise UserError(f"{given.dataset} is not complete in {given.root}; see above")
 
 
 if __name__ == "__main__":

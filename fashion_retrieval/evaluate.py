@@ -3,7 +3,7 @@
     python fashion_retrieval/evaluate.py --config configs/deepfashion.yaml
 
 For each attribute, each query ranks all candidates of that attribute; those with the query's value
-are relevant. Rows: random ranking, the universal representation I, CRL without training (one per
+are relevant. Rows: random rankings, the universal representation I, CRL without training (one per
 `representation`), and one row per training in `trained`: CRL's heads, its backbone, or a rival.
 """
 
@@ -11,129 +11,133 @@ from crl.run.command import command
 
 import os
 import time
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from crl.projection import l2
+from crl.projection import l2, project
+from crl.representations import represent
+from crl.representations.null_space import without
 from crl.run.config import load_config
 from crl.run.figures import retrieval_sheet
-from crl.run.files import alone_in
-from crl.run.results import Run, digest
+from crl.run.files import alone_in, slug
+from crl.run.results import Results, digest
+from fashion_retrieval.bases import aligned
+from fashion_retrieval.config import EvaluateConfig
+from fashion_retrieval.embedded import Model, Split, embedded
 from fashion_retrieval.heads import through
-from fashion_retrieval.inputs import EvaluateConfig, Inputs, load_inputs
 from fashion_retrieval.method import (
     Represent,
     by_attribute,
-    conditional,
     mean_scores,
     random_draw,
     random_expectation,
     retrieval_precision,
-    without_relevant,
 )
 from fashion_retrieval.networks import represent_tables
-from fashion_retrieval.tables import METHODS, notes, row_name, table
+from fashion_retrieval.tables import notes, table
+
+CORES = os.cpu_count() or 1
 
 
-def representation(inputs: Inputs, config: EvaluateConfig) -> Represent:
-    """Images (n,) and an attribute -> (n, W) float32, unit rows."""
-    if inputs.rival is not None:  # all images go through it now, once each
-        split, workers = inputs.split, config.workers or min(8, os.cpu_count() or 1)
-        tables, precision = [split.query, split.candidate], config.precision
-        return represent_tables(
-            inputs.rival, split.files, tables, precision, config.embed_batch, workers
-        )
-    if inputs.projections is not None:  # beyond the paper: R' = I T_aᵀ, sharpened
-        crl = [projection.fit(inputs.image) for projection in inputs.projections]
-        return lambda images, attribute: crl[attribute].transform(inputs.image[images])
-    if inputs.text is None:
-        return lambda images, attribute: l2(inputs.image[images])  # I, for every attribute
-    x = conditional(inputs.image, inputs.text)  # x = l2(R), R = I T_aᵀ
-    return x if inputs.heads is None else through(inputs.heads, x)
-
-
-def measure(inputs: Inputs, represent: Represent, seed: int) -> dict[str, dict[str, float]]:
-    """{method: {attribute: mAP in percent, ..., "overall": ..., "mean": ...}}.
-
-    Random rankings need no representation; their scores are given with `universal`.
-    """
-    split = inputs.split
-    query, candidate = split.query, split.candidate
-    precision = {}
-    if inputs.method == "universal":
-        precision["random"] = random_expectation(query, candidate)
-        precision["random draw"] = random_draw(query, candidate, seed)
-    precision[inputs.method] = retrieval_precision(represent, query, candidate)
-    return {m: mean_scores(p, query, split.attributes) for m, p in precision.items()}
-
-
-def draw(inputs: Inputs, universal: Represent, represent: Represent, seed: int, file: Path) -> None:
-    """Draw a random query per attribute with its 5 best candidates, first by the universal
-    representation and below by this one."""
-    rng = np.random.default_rng(seed)
-    split, rows = inputs.split, []
-    for mine, others in by_attribute(split.query, split.candidate):
-        possible = np.isin(split.query[mine, 2], split.candidate[others, 2])
-        asked = mine[possible] if possible.any() else mine
-        image, attribute, value = split.query[rng.choice(asked)]
-        candidates = split.candidate[others]
-        for method, x in (("universal", universal), (inputs.method, represent)):
-            near = x(np.array([image]), attribute)  # (1, W)
-            similarity = (near @ x(candidates[:, 0], attribute).T)[0]
-            top = candidates[np.argsort(-similarity, kind="stable")[:5]]
-            name = METHODS[method].partition(",")[0] if x is universal else row_name(inputs.about)
-            text = f"{split.attributes[attribute]}\n{name.partition(' (')[0]}"
-            shown = [split.files[n] for n in top[:, 0]]
-            rows.append((split.files[image], text, shown, (top[:, 2] == value).tolist()))
-    about = f"{inputs.about['label'][-40:]}, {split.about['data']}"
-    title = f"{about}: {row_name(inputs.about)} below universal (green: right)"
-    retrieval_sheet(rows, title, file)
-
-
-def evaluate(config: EvaluateConfig) -> Run:
+def evaluate(config: EvaluateConfig) -> Results:
     """Measure and draw what is missing in <outputs>/fashion_retrieval/<name>."""
     folder = config.outputs / "fashion_retrieval" / config.name
     with alone_in(folder):
-        run = Run(folder, config.model_dump(mode="json"))
-        for inputs in load_inputs(config):
-            split = inputs.split
-            key = digest("fashion retrieval", inputs.digest, config.seed)
-            figure = folder / f"top-5-{inputs.file_name}-{key[:6]}.png"
-            measured = run.finished(key)
-            wanted = config.figures and split.files is not None and inputs.method != "universal"
-            drawn = not wanted or figure.exists()
-            if inputs.method == "universal":
-                universal = representation(inputs, config)
-            if measured and drawn:
-                continue
-            represent = representation(inputs, config)
-            if not measured:
+        results = Results(folder, config.model_dump(mode="json"))
+        split, models = embedded(config)  # I (N, D) and T_a (K, D) of the VLM, of each training
+        query, candidate = split.query, split.candidate  # (Q, 3), (C, 3): image, attribute, value
+
+        def add(about: dict[str, Any], precision: Callable[[], np.ndarray], counts: dict) -> None:
+            if not results.find(about):
                 start = time.perf_counter()
-                scores = measure(inputs, represent, config.seed)
-                run.add(
-                    key,
-                    **split.about,
-                    **inputs.about,
-                    criterion="all",
-                    queries=len(split.query),
-                    candidates=len(split.candidate),
-                    without_relevant=without_relevant(split.query, split.candidate),
-                    scores=scores,
-                    seconds=time.perf_counter() - start,
-                )
-            if not drawn:
-                draw(inputs, universal, represent, config.seed, figure)
-    return run
+                scores = mean_scores(precision(), query, split.attributes)
+                counts = {**split.counts, **counts, "seconds": time.perf_counter() - start}
+                results.add(about, scores, **counts)
+
+        about = {**split.about, "vlm": "-", "basis": "-", "method": "random"}
+        add(about, lambda: random_expectation(query, candidate), {})
+        about |= {"method": "random draw", "seed": config.seed}
+        add(about, lambda: random_draw(query, candidate, config.seed), {})
+        universal = None
+        for model in models:
+            for method, x in representations(model, split, config).items():
+                basis = {"basis": "-"} if method == "universal" else model.about_basis
+                about = {**split.about, **model.about, **basis, "method": method}
+                add(about, partial(retrieval_precision, x, query, candidate), model.counts)
+                universal = universal or x
+                name = f"{slug(method)}-{slug(about['label'])}-{digest(about, config.seed)[:6]}"
+                figure = folder / f"top-5-{name}.png"
+                if config.figures and split.files and x is not universal and not figure.exists():
+                    draw(split, about, universal, x, config.seed, figure)
+    return results
+
+
+def representations(model: Model, split: Split, config: EvaluateConfig) -> dict[str, Represent]:
+    """{method: its `Represent`: images (n,) and an attribute -> (n, W), unit rows}."""
+    image, texts, rival = model.image, model.texts, model.rival
+    if rival is not None:
+
+        @cache  # all images go through it once, if it is used
+        def network() -> Represent:
+            tables, workers = [split.query, split.candidate], config.workers or min(8, CORES)
+            how = config.precision, workers, config.batch_size
+            return represent_tables(rival, split.files, tables, *how)
+
+        return {model.method: lambda images, attribute: network()(images, attribute)}
+    text = aligned(texts)  # (A, K, D)
+
+    def crl(images: np.ndarray, attribute: int) -> np.ndarray:
+        r = project(image[images], text[attribute])  # R = I T_aᵀ, (n, K)
+        return l2(r)
+
+    def beyond(name: str, images: np.ndarray, attribute: int) -> np.ndarray:
+        rest = without(image, model.directions[attribute])  # (N, D)
+        return represent(name, rest, texts[attribute], sharpness=config.sharpness)[images]
+
+    if model.heads is not None:
+        return {model.method: through(model.heads, crl)}
+    x: dict[str, Represent] = {"universal": lambda images, _: image[images]}
+    for name in config.representation:
+        as_published = name == "paper" and not config.null_space
+        x[config.method(name)] = crl if as_published else partial(beyond, name)
+    return x
+
+
+def draw(
+    split: Split,
+    about: dict[str, Any],
+    universal: Represent,
+    represent: Represent,
+    seed: int,
+    file: Path,
+) -> None:
+    """Draw a random query per attribute with its 5 best candidates, first by the universal
+    representation and below by this one."""
+    rng, rows = np.random.default_rng(seed), []
+    for a, q, c in by_attribute(split.query, split.candidate):
+        candidates = split.candidate[c]
+        possible = np.isin(split.query[q, 2], candidates[:, 2])
+        image, _, value = split.query[rng.choice(q[possible] if possible.any() else q)]
+        for method, x in (("universal", universal), (about["method"], represent)):
+            similarity = x(candidates[:, 0], a) @ x(np.array([image]), a)[0]  # (C,)
+            top = candidates[np.argsort(-similarity, kind="stable")[:5]]
+            text, files = f"{split.attributes[a]}\n{method}", [split.files[n] for n in top[:, 0]]
+            rows.append((split.files[image], text, files, (top[:, 2] == value).tolist()))
+    where = f"{about['label'][-40:]}, {about['data']}"
+    retrieval_sheet(rows, f"{where}: {about['method']} below universal (green: right)", file)
 
 
 @command
 def main(argv: list[str]) -> None:
-    run = evaluate(load_config(EvaluateConfig, argv, __doc__))
-    print(table(run.cells, "Fashion retrieval, mAP in percent").text())
-    for note in notes(run.cells):
+    results = evaluate(load_config(EvaluateConfig, argv, __doc__))
+    print(table(results.rows, "Fashion retrieval, mAP in percent").text())
+    for note in notes(results.rows):
         print(f"note: {note}")
-    print(f"results and figures: {run.folder}")
+    print(f"results and figures: {results.folder}")
 
 
 if __name__ == "__main__":

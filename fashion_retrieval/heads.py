@@ -4,12 +4,19 @@ Stage 1 trains them on frozen embeddings (paper, Table 4); stage 2 freezes them 
 Their weights have the names of the authors' checkpoints: `projection_heads.<a>.fc.*`.
 """
 
+from pathlib import Path
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fashion_retrieval.method import IMAGES_AT_ONCE, Represent
+from crl.run.errors import UserError
+from crl.run.hub import explained
+from crl.run.weights import load_tensors
+from fashion_retrieval.method import Represent
+
+IMAGES_AT_ONCE = 4096
 
 
 class Head(nn.Module):
@@ -58,9 +65,31 @@ class Heads(nn.Module):
         """
         result = x.new_empty(len(x), self.out)
         for a in attribute.unique().tolist():
-            mine = attribute == a
-            result[mine] = self.projection_heads[a](x[mine])
+            rows = attribute == a
+            result[rows] = self.projection_heads[a](x[rows])
         return F.normalize(result, dim=1)
+
+
+def load_heads(file: Path, attributes: int, width: int) -> Heads:
+    """Heads from a file, in eval mode, on the CPU, in float32.
+
+    Args:
+        file: heads.safetensors of train_mlp.py, or a .pth of the authors' code.
+        attributes: A, the number of heads that the file must have.
+        width: K, the width of the text bases that the heads must take.
+
+    Raises:
+        UserError: no such file; a damaged file or one that holds code; no heads, or heads of other
+            sizes.
+    """
+    state = load_tensors(file)
+    last = state.get("projection_heads.0.fc.3.weight")
+    if last is None or last.ndim != 2:
+        raise UserError(f"{file} holds no heads: it has no projection_heads.0.fc.3.weight (2-D)")
+    heads = Heads(attributes, width, len(last))
+    with explained(f"heads of {attributes} attributes over {width} texts: {file}", remote=False):
+        heads.load_state_dict(state)
+    return heads.eval()
 
 
 def through(heads: Heads, represent: Represent) -> Represent:

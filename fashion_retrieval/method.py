@@ -1,4 +1,4 @@
-"""CRL's fashion retrieval (paper, Table 4): representation, triplets, loss, mean average precision.
+"""CRL's fashion retrieval (paper, Table 4): aligned bases, triplets, loss, mean average precision.
 
 Shapes: I (N, D) images; T_a (K, D) the text basis of attribute a; Q queries; C candidates. Queries
 and candidates are tables of three columns: index of an image, attribute, value.
@@ -11,33 +11,11 @@ import torch.nn.functional as F
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from crl.projection import l2, project
-
 Represent = Callable[[np.ndarray, int], np.ndarray]  # images (n,), attribute -> (n, W) unit rows
 
-IMAGES_AT_ONCE = 4096
 SIMILARITIES_AT_ONCE = 2**23
 
-# --- representation -------------------------------------------------------------------------------
-
-
-def conditional(image: np.ndarray, text: np.ndarray) -> Represent:
-    """x = l2(I @ T_a.T) of images (n,) and an attribute a: (n, K) float32, unit rows.
-
-    `crl.projection.ConditionalProjection` is not used: it makes the rows of T unit vectors, which
-    aligned bases are not.
-
-    Args:
-        image: I, (N, D), not normalised.
-        text: T_a of each attribute, aligned, (A, K, D).
-    """
-
-    def represent(images: np.ndarray, attribute: int) -> np.ndarray:
-        parts = np.array_split(images, len(images) // IMAGES_AT_ONCE + 1)
-        r = [project(l2(image[part]), text[attribute]) for part in parts]  # R = I Tᵀ
-        return l2(np.concatenate(r))
-
-    return represent
+# --- text bases -----------------------------------------------------------------------------------
 
 
 def align(text: np.ndarray, width: int) -> np.ndarray:
@@ -53,16 +31,11 @@ def align(text: np.ndarray, width: int) -> np.ndarray:
     D samples have no more than D components with any variance; further rows are zeros.
 
     Args:
-        text: T, (K, D) L2-normalised rows.
+        text: T, (K, D), unit rows.
         width: at most K.
-
-    Raises:
-        ValueError: `width` is larger than K.
     """
     if width == len(text):
         return text
-    if width > len(text):
-        raise ValueError(f"{len(text)} texts cannot be reduced to {width}")
     components = min(width, text.shape[1])
     # float64, so that rounding does not decide a sign
     samples = text.T.astype(np.float64)  # (D, K)
@@ -87,13 +60,11 @@ class TripletSampler:
     too. A label that is in the data twice counts once, so that no image is its own positive.
 
     Args:
-        labels: (L, 3) int64; rows: index of an image, attribute, value.
+        labels: (L, 3) int64; rows: index of an image, attribute, value. Each attribute makes
+            triplets, see `datasets.load`.
 
     Attributes:
         labels: (L', 3), the distinct rows, sorted by attribute, value and image.
-
-    Raises:
-        ValueError: an attribute, from 0 to the largest one, makes no triplet.
     """
 
     def __init__(self, labels: np.ndarray) -> None:
@@ -108,12 +79,6 @@ class TripletSampler:
         # _first[a] to _first[a + 1] - 1.
         self._group = np.searchsorted(groups[:, 0], attributes)
         self._first = np.searchsorted(groups[self._firsts, 0], attributes)
-        bad = np.flatnonzero((np.diff(self._group) < 2) | (np.diff(self._first) < 1))
-        if len(bad):
-            raise ValueError(
-                f"attribute {bad[0]} makes no triplet: it needs a value with two images and "
-                "another value with one"
-            )
 
     def draw(self, count: int, *seed: int) -> np.ndarray:
         """(count, 3) rows of `labels`: anchor, positive, negative.
@@ -174,19 +139,19 @@ def average_precision(
     relevant = {value: candidate_value == value for value in np.unique(query_value)}
     precision = np.zeros(len(query_value))
     for query, (row, value) in enumerate(zip(similarity, query_value, strict=True)):
-        found = np.sort(row[relevant[value]])  # (m,) scores of the relevant ones
-        if not len(found):
+        scores = np.sort(row[relevant[value]])  # (m,) of the relevant candidates
+        if not len(scores):
             continue
         # For each relevant candidate: how many candidates, and how many relevant candidates, are
         # above it and tied with it (itself included).
-        above, tied = _above_and_tied(np.sort(row), found)  # (m,) each
-        found_above, found_tied = _above_and_tied(found, found)
+        above, tied = _above_and_tied(np.sort(row), scores)  # (m,) each
+        relevant_above, relevant_tied = _above_and_tied(scores, scores)
         # Over all orders its rank is above + i, i = 1..tied, equally often. Down to this rank there
-        # are on average found_above + 1 + (i - 1) * others relevant candidates.
-        others = (found_tied - 1) / np.maximum(tied - 1, 1)
+        # are on average relevant_above + 1 + (i - 1) * others relevant candidates.
+        others = (relevant_tied - 1) / np.maximum(tied - 1, 1)
         inverse = harmonic[above + tied] - harmonic[above]  # sum over i of 1 / (above + i)
         rest = tied - (above + 1) * inverse  # sum over i of (i - 1) / (above + i)
-        precision[query] = np.mean(((found_above + 1) * inverse + others * rest) / tied)
+        precision[query] = np.mean(((relevant_above + 1) * inverse + others * rest) / tied)
     return precision
 
 
@@ -201,13 +166,11 @@ def retrieval_precision(
 ) -> np.ndarray:
     """Average precision (Q,) of each query (Q, 3) among the candidates (C, 3) of its attribute."""
     precision = np.zeros(len(query))
-    for mine, others in by_attribute(query, candidate):
-        attribute = query[mine[0], 1]
-        near = represent(query[mine, 0], attribute)  # (q, W)
-        far = represent(candidate[others, 0], attribute)  # (c, W)
-        for part in _parts(len(mine), len(others)):
-            precision[mine[part]] = average_precision(
-                near[part] @ far.T, query[mine[part], 2], candidate[others, 2]
+    for a, q, c in by_attribute(query, candidate):
+        near, far = represent(query[q, 0], a), represent(candidate[c, 0], a)  # (q, W), (c, W)
+        for part in _parts(len(q), len(c)):
+            precision[q[part]] = average_precision(
+                near[part] @ far.T, query[q[part], 2], candidate[c, 2]
             )
     return precision
 
@@ -216,13 +179,11 @@ def random_draw(query: np.ndarray, candidate: np.ndarray, seed: int) -> np.ndarr
     """Average precision (Q,) of one random ranking per query."""
     rng = np.random.default_rng(seed)
     precision = np.zeros(len(query))
-    for mine, others in by_attribute(query, candidate):
-        mine = mine[np.argsort(query[mine, 2], kind="stable")]  # the order of the random draws
-        for part in _parts(len(mine), len(others)):
-            similarity = rng.random((len(part), len(others)), np.float32)
-            precision[mine[part]] = average_precision(
-                similarity, query[mine[part], 2], candidate[others, 2]
-            )
+    for _, q, c in by_attribute(query, candidate):
+        q = q[np.argsort(query[q, 2], kind="stable")]  # the order of the random draws
+        for part in _parts(len(q), len(c)):
+            similarity = rng.random((len(part), len(c)), np.float32)
+            precision[q[part]] = average_precision(similarity, query[q[part], 2], candidate[c, 2])
     return precision
 
 
@@ -232,20 +193,17 @@ def random_expectation(query: np.ndarray, candidate: np.ndarray) -> np.ndarray:
     With R of C candidates relevant and H = 1/1 + ... + 1/C it is
     (H + (R - 1) / (C - 1) * (C - H)) / C.
     """
-    precision = np.zeros(len(query))
-    for mine, others in by_attribute(query, candidate):
-        distinct, inverse = np.unique(query[mine, 2], return_inverse=True)
-        tied = np.zeros((len(distinct), len(others)), np.float32)
-        precision[mine] = average_precision(tied, distinct, candidate[others, 2])[inverse]
-    return precision
+    return retrieval_precision(
+        lambda images, _: np.zeros((len(images), 1), np.float32), query, candidate
+    )
 
 
 def by_attribute(
     query: np.ndarray, candidate: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the rows of the queries and of the candidates of each attribute."""
-    for attribute in np.unique(query[:, 1]):
-        yield np.flatnonzero(query[:, 1] == attribute), np.flatnonzero(candidate[:, 1] == attribute)
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Yield each attribute, and the rows of its queries and of its candidates."""
+    for a in np.unique(query[:, 1]).tolist():
+        yield a, np.flatnonzero(query[:, 1] == a), np.flatnonzero(candidate[:, 1] == a)
 
 
 def _parts(queries: int, candidates: int) -> list[np.ndarray]:
@@ -266,5 +224,5 @@ def mean_scores(
 
 def without_relevant(query: np.ndarray, candidate: np.ndarray) -> int:
     """How many queries have no candidate of their attribute and value."""
-    there = set(map(tuple, candidate[:, 1:].tolist()))
-    return sum(asked not in there for asked in map(tuple, query[:, 1:].tolist()))
+    kinds = set(map(tuple, candidate[:, 1:].tolist()))
+    return sum(kind not in kinds for kind in map(tuple, query[:, 1:].tolist()))

@@ -1,6 +1,5 @@
 """Networks over images: a visual tower, and layers that turn its features into the representation
-for an attribute. For stage 2 of CRL and the rivals, trainers.py trains them and this module uses
-them."""
+for an attribute. trainers.py trains them; stage 2 of CRL and the rivals are such networks."""
 
 import math
 import os
@@ -130,59 +129,45 @@ def _collate(items: list[Tensor | str]) -> Tensor | str:
 # --- use ------------------------------------------------------------------------------------------
 
 
+@torch.inference_mode()
 def represent_tables(
     network: Network,
     files: list[Path],
     tables: list[np.ndarray],
     precision: str,
-    batch_size: int,
     workers: int,
+    batch_size: int = 64,
 ) -> Represent:
-    """The representations of all rows (image, attribute, value) of `tables`, as a `Represent`."""
-    rows = np.unique(np.concatenate([table[:, :2] for table in tables]), axis=0)
-    vectors = represent_rows(network, files, rows, precision, batch_size, workers)
-    attributes = rows[:, 1].max() + 1
-    key = rows[:, 0] * attributes + rows[:, 1]  # ascending
-    return lambda images, attribute: vectors[np.searchsorted(key, images * attributes + attribute)]
-
-
-@torch.inference_mode()
-def represent_rows(
-    network: Network,
-    files: list[Path],
-    rows: np.ndarray,
-    precision: str,
-    batch_size: int,
-    workers: int,
-) -> np.ndarray:
-    """The representation of each (image, attribute) in rows (n, 2): (n, width) float32, unit rows.
+    """The representations of all rows (image, attribute, value) of `tables`, as a `Represent`.
 
     Each image goes through the tower once for all its attributes. Several processes share the
     images, and all of them get all rows.
 
     Args:
-        precision: of the tower.
-        batch_size: images per batch.
+        precision: precision of the tower.
         workers: processes that decode images; 0: no extra processes.
+        batch_size: images per batch.
 
     Raises:
         UserError: an image cannot be read; a representation is not finite.
     """
     network.eval()
     device = next(network.parameters()).device
+    rows = np.unique(np.concatenate([table[:, :2] for table in tables]), axis=0)  # (n, 2)
     images = np.unique(rows[:, 0])
     batches = np.array_split(images, math.ceil(len(images) / batch_size))[rank() :: world()]
     attribute = torch.from_numpy(rows[:, 1]).to(device)
-    result = torch.zeros(len(rows), network.width, device=device)
+    vectors = torch.zeros(len(rows), network.width, device=device)
     decoded = read_batches(Pixels(files, network.preprocess), batches, workers, device)
-    for part, pixels in zip(batches, decoded, strict=True):
-        here = np.flatnonzero(np.isin(rows[:, 0], part))
-        place = torch.from_numpy(np.searchsorted(part, rows[here, 0])).to(device)
-        mine = torch.from_numpy(here).to(device)
-        features = network.features(pixels, precision)
-        result[mine] = network.embed(features[place], attribute[mine])
+    for batch, pixels in zip(batches, decoded, strict=True):
+        of_batch = np.flatnonzero(np.isin(rows[:, 0], batch))
+        place = torch.from_numpy(np.searchsorted(batch, rows[of_batch, 0])).to(device)
+        n = torch.from_numpy(of_batch).to(device)
+        vectors[n] = network.embed(network.features(pixels, precision)[place], attribute[n])
     if world() > 1:
-        dist.all_reduce(result)  # each process has zeros in the rows of the other processes
-    if not result.isfinite().all():
+        dist.all_reduce(vectors)  # each process has zeros in the rows of the other processes
+    if not vectors.isfinite().all():
         raise UserError("the network gave NaN or infinite vectors; try precision=fp32")
-    return result.cpu().numpy()
+    result, attributes = vectors.cpu().numpy(), rows[:, 1].max() + 1
+    key = rows[:, 0] * attributes + rows[:, 1]  # ascending
+    return lambda images, attribute: result[np.searchsorted(key, images * attributes + attribute)]

@@ -21,13 +21,14 @@ import torch
 from pydantic import Field
 
 from crl.run.config import load_config
-from crl.run.distributed import print_rank0, process_group
+from crl.run.distributed import process_group
 from crl.run.errors import UserError
 from crl.run.weights import save_tensors, weights_digest
-from crl.vlm import LoadedVLM, check_trainable, find_vlm, load_trainable
+from crl.vlm import LoadedVLM, find_vlm, load_trainable
 from crl.vlm.open_clip import WEIGHTS, save_vlm
+from fashion_retrieval.bases import aligned
 from fashion_retrieval.networks import ConditionalNetwork
-from fashion_retrieval.trained import Stage, read_record
+from fashion_retrieval.trained import CRL, read_training
 from fashion_retrieval.trainers import NetworkConfig, NetworkTrainer, TrainingData
 
 
@@ -47,6 +48,7 @@ class BackboneTrainer(NetworkTrainer):
     """The visual tower under T_a and frozen heads."""
 
     config: BackboneConfig
+    task, file = "fashion_backbone", f"vlm/{WEIGHTS[0]}"
 
     def __init__(self, config: BackboneConfig, device: str | None) -> None:
         """Raises:
@@ -54,41 +56,32 @@ class BackboneTrainer(NetworkTrainer):
             the VLM is loaded.
         """
         data = TrainingData.load(config)
-        record = read_record(config.heads, data.attributes)
-        if record["method"] != "crl-mlp":
+        stage1 = read_training(config.heads, data.attributes)
+        if not isinstance(stage1, CRL) or stage1.method != "crl-mlp":
             raise UserError(f"{config.heads} is no folder of train_mlp.py; heads must be one")
-        self.stage = stage = Stage.of(config.heads, record)
-        check_trainable(stage.vlm)
-        self.vlm = load_trainable(stage.vlm, device, stage.precision)
-        stage.check(self.vlm)
-        fingerprint = self.vlm.fingerprint
-        super().__init__(
-            config,
-            data,
-            "fashion_backbone",
-            "crl",
-            f"vlm/{WEIGHTS[0]}",
-            vlm=fingerprint,
-            basis=stage.bases.about["basis_hash"],
-            heads=weights_digest(stage.heads),
-        )
+        self.stage1 = stage1
+        self.vlm = load_trainable(stage1.vlm, device, stage1.precision)
+        stage1.check(self.vlm)
+        basis, heads = stage1.bases.about["basis_digest"], weights_digest(stage1.heads)
+        contents = {"vlm": self.vlm.fingerprint, "basis": basis, "heads": heads}
+        super().__init__(config, data, "crl", **contents)
         self.record |= {
-            "vlm": stage.vlm,
-            "vlm_fingerprint": fingerprint,
-            "precision": stage.precision,
-            **stage.bases.record,
+            "vlm": stage1.vlm,
+            "vlm_fingerprint": self.vlm.fingerprint,
+            "precision": stage1.precision,
+            **stage1.bases.record,
         }
 
     def prepare(self) -> None:
-        stage, vlm = self.stage, self.vlm
-        text = torch.from_numpy(stage.bases.embed(vlm, None))  # T_a, (A, K, D)
-        tower = trainable_tower(vlm, self.config.checkpointing)
-        network = ConditionalNetwork(tower, vlm.preprocess, text, stage.heads)
-        self.train_network(network.to(vlm.device))
+        text = aligned(self.stage1.bases.embed(self.vlm, None))  # T_a, (A, K, D)
+        tower = trainable_tower(self.vlm, self.config.checkpointing)
+        preprocess, heads = self.vlm.preprocess, self.stage1.heads
+        network = ConditionalNetwork(tower, preprocess, torch.from_numpy(text), heads)
+        self.train_network(network.to(self.vlm.device))
 
     def keep(self) -> None:
-        save_tensors(self.folder / "heads.safetensors", self.stage.heads)
-        save_vlm(self.folder / "vlm", self.vlm, find_vlm(self.stage.vlm))
+        save_tensors(self.folder / "heads.safetensors", self.stage1.heads)
+        save_vlm(self.folder / "vlm", self.vlm, find_vlm(self.stage1.vlm))
 
 
 def trainable_tower(vlm: LoadedVLM, checkpointing: bool) -> torch.nn.Module:
@@ -111,9 +104,7 @@ def trainable_tower(vlm: LoadedVLM, checkpointing: bool) -> torch.nn.Module:
 
 def train(config: BackboneConfig) -> None:
     with process_group(config.device) as device:
-        trainer = BackboneTrainer(config, device)
-        trainer.run()
-        print_rank0(f"evaluate.py takes it as trained=[{trainer.folder}]")
+        BackboneTrainer(config, device).run()
 
 
 @command

@@ -20,12 +20,13 @@ from pydantic import Field
 from torch import Tensor
 
 from crl.embed import embed_images
+from crl.projection import l2, project
 from crl.run.config import EmbeddingConfig, Width, load_config
 from crl.run.weights import save_tensors
-from crl.vlm import find_vlm, load_vlm
+from crl.vlm import load_vlm
+from fashion_retrieval.bases import Bases, aligned
 from fashion_retrieval.heads import Heads, through
-from fashion_retrieval.method import conditional, triplet_loss
-from fashion_retrieval.trained import Bases
+from fashion_retrieval.method import triplet_loss
 from fashion_retrieval.trainers import FashionTrainer, FashionTrainingConfig, TrainingData
 
 
@@ -37,7 +38,7 @@ class MlpConfig(FashionTrainingConfig, EmbeddingConfig):
         {}, description="attribute: text basis (name or YAML file); none: <dataset>_<attribute>"
     )
     texts: int | None = Field(None, gt=1, description="use the first N texts of each basis")
-    epochs: int = Field(1000, gt=0, description="of `triplets` triplets each")
+    epochs: int = Field(1000, gt=0, description="passes of `triplets` triplets each")
     out: Width = Field(1024, description="width of the heads' results")
 
 
@@ -45,6 +46,7 @@ class MlpTrainer(FashionTrainer):
     """Heads over x = l2(I @ T_a.T)."""
 
     config: MlpConfig
+    task, file = "fashion_mlp", "heads.safetensors"
 
     def __init__(self, config: MlpConfig) -> None:
         """Raises:
@@ -52,10 +54,9 @@ class MlpTrainer(FashionTrainer):
         """
         data = TrainingData.load(config)
         self.bases = Bases.load(config.dataset, data.attributes, config.bases, config.texts)
-        find_vlm(config.vlm)
         self.vlm = load_vlm(config.vlm, config.device, config.precision)
-        contents = {"vlm": self.vlm.fingerprint, "basis": self.bases.about["basis_hash"]}
-        super().__init__(config, data, "fashion_mlp", "crl-mlp", "heads.safetensors", **contents)
+        contents = {"vlm": self.vlm.fingerprint, "basis": self.bases.about["basis_digest"]}
+        super().__init__(config, data, "crl-mlp", **contents)
         self.record |= {
             "vlm": config.vlm,
             "vlm_fingerprint": self.vlm.fingerprint,
@@ -66,22 +67,20 @@ class MlpTrainer(FashionTrainer):
 
     def prepare(self) -> None:
         config, data, device = self.config, self.data, self.vlm.device
-        embedded = embed_images(
-            self.vlm,
-            data.files,
-            config.cache,
-            config.embed_batch,
-            config.workers,
-            single=True,
-            embeddings=config.embeddings,
-        )
-        text = self.bases.embed(self.vlm, config.cache)  # T_a, (A, K, D)
-        self.represent = conditional(embedded.image, text)  # x = l2(R), R = I T_aᵀ
+        image = embed_images(
+            self.vlm, data.files, config.cache, workers=config.workers, single=True
+        ).image  # I, (N, D)
+        text = aligned(self.bases.embed(self.vlm, config.cache))  # T_a, (A, K, D)
+
+        def represent(images: np.ndarray, attribute: int) -> np.ndarray:
+            return l2(project(image[images], text[attribute]))  # x = l2(R), R = I T_aᵀ, (n, K)
+
+        self.represent = represent
         labels = data.sampler.labels
         x = np.empty((len(labels), text.shape[1]), np.float32)  # (L, K)
         for attribute in range(len(text)):
-            mine = labels[:, 1] == attribute
-            x[mine] = self.represent(labels[mine, 0], attribute)
+            rows = labels[:, 1] == attribute
+            x[rows] = represent(labels[rows, 0], attribute)
         self.x = torch.from_numpy(x).to(device)
         self.attribute = torch.from_numpy(labels[:, 1]).to(device)  # (L,)
         torch.manual_seed(config.seed)
@@ -111,9 +110,7 @@ class MlpTrainer(FashionTrainer):
 
 
 def train(config: MlpConfig) -> None:
-    trainer = MlpTrainer(config)
-    trainer.run()
-    print(f"evaluate.py takes it as trained=[{trainer.folder}]")
+    MlpTrainer(config).run()
 
 
 @command

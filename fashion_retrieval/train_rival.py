@@ -19,11 +19,11 @@ import torch
 from pydantic import Field
 
 from crl.run.config import Width, load_config
-from crl.run.distributed import print_rank0, process_group, world
+from crl.run.distributed import process_group, world
 from crl.run.errors import UserError
 from crl.run.weights import save_tensors
 from fashion_retrieval.rivals import RIVALS
-from fashion_retrieval.rivals.towers import check_tower, open_tower
+from fashion_retrieval.rivals.towers import open_tower
 from fashion_retrieval.trainers import NetworkConfig, NetworkTrainer, TrainingData
 
 
@@ -35,31 +35,30 @@ class RivalConfig(NetworkConfig):
         "resnet50",
         description="torchvision's resnet50, resnet50:FILE of its weights, or an open_clip VLM",
     )
-    width: Width = Field(1024, description="of a representation")
+    width: Width = Field(1024, description="width of a representation")
 
 
 class RivalTrainer(NetworkTrainer):
     """A rival, with its tower."""
 
     config: RivalConfig
+    task, file = "fashion_rivals", "rival.safetensors"
 
     def __init__(self, config: RivalConfig, device: str | None) -> None:
         """Raises:
-        UserError: several processes; wrong files, images or tower names (checked before the tower
-            is loaded); weights of the tower that are missing or wrong.
+        UserError: several processes; wrong files, images or tower names; weights of the tower that
+            are missing or wrong.
         """
         if world() > 1:
             raise UserError(
                 "rivals are trained by one process, since CSN's norms are of whole batches"
             )
         data = TrainingData.load(config)
-        check_tower(config.tower)
         self.tower = open_tower(config.tower, RIVALS[config.method].spatial, device)
-        weights, fingerprint = "rival.safetensors", self.tower.fingerprint
-        super().__init__(config, data, "fashion_rivals", config.method, weights, tower=fingerprint)
+        super().__init__(config, data, config.method, tower=self.tower.fingerprint)
         self.record |= {
             "tower": self.tower.name,
-            "tower_fingerprint": fingerprint,
+            "tower_fingerprint": self.tower.fingerprint,
             "width": config.width,
         }
 
@@ -75,9 +74,7 @@ class RivalTrainer(NetworkTrainer):
 
 def train(config: RivalConfig) -> None:
     with process_group(config.device) as device:
-        trainer = RivalTrainer(config, device)
-        trainer.run()
-        print_rank0(f"evaluate.py takes it as trained=[{trainer.folder}]")
+        RivalTrainer(config, device).run()
 
 
 @command

@@ -1,11 +1,11 @@
-"""The code that all trainings of fashion retrieval share: data, triplets, schedule, validation; and
-the training of a network from pixels, which stage 2 of CRL and the rivals share."""
+"""What the trainings of fashion retrieval share: data, triplets, schedule, validation; and the
+training of a network from pixels, which stage 2 of CRL and the rivals share."""
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,10 +13,10 @@ import torch.distributed as dist
 from pydantic import Field
 from torch import Tensor
 
-from crl.run.distributed import rank, sum_gradients, world
+from crl.run.distributed import print_rank0, rank, sum_gradients, world
 from crl.run.errors import UserError
+from crl.run.results import digest
 from crl.run.training import Trainer, TrainingConfig
-from crl.run.results import array_digest, digest
 from fashion_retrieval.datasets import check_images, keep_used, load
 from fashion_retrieval.method import (
     Represent,
@@ -30,7 +30,7 @@ from fashion_retrieval.networks import Network, Pixels, read_batches, represent_
 DECAY, DECAY_EPOCHS = 0.9, 3  # every three epochs the learning rate is multiplied by 0.9
 # Keys that change no number, or whose content is in the settings as a digest.
 NO_SETTINGS = {"name", "outputs", "device", "root", "images", "epochs", "patience", "workers"}
-NO_SETTINGS |= {"checkpoint_every", "embed_batch", "cache", "checkpointing"}
+NO_SETTINGS |= {"checkpoint_every", "cache", "checkpointing"}
 NO_SETTINGS |= {"vlm", "bases", "texts", "heads", "tower"}
 
 
@@ -40,10 +40,10 @@ class FashionTrainingConfig(TrainingConfig):
     root: Path = Field(Path("data/deepfashion"), description="folder of ASEN's split files")
     dataset: str = Field("DeepFashion", description="its name in meta.json")
     images: Path | None = Field(None, description="folder of the images; none: root")
-    epochs: int = Field(50, gt=0, description="of `triplets` triplets each")
+    epochs: int = Field(50, gt=0, description="passes of `triplets` triplets each")
     triplets: int = Field(100_000, gt=0, description="triplets per epoch")
     batch_size: int = Field(256, gt=0, description="triplets per step, of all processes together")
-    margin: float = Field(0.3, ge=0, description="of the loss, in cosine similarity")
+    margin: float = Field(0.3, ge=0, description="margin of the loss, in cosine similarity")
 
 
 @dataclass(frozen=True)
@@ -84,45 +84,49 @@ class TrainingData:
         tables = self.sampler.labels, self.query, self.candidate
         # File sizes distinguish pictures of the same name, and no file is read.
         files = [(file.name, file.stat().st_size) for file in self.files]
-        return digest(files, *map(array_digest, tables))
-
-    @property
-    def record(self) -> dict[str, Any]:
-        """Attributes and counts, for results.json."""
-        counts = {"images": len(self.files), "labels": len(self.sampler.labels)}
-        counts |= {"queries": len(self.query), "candidates": len(self.candidate)}
-        return {"attributes": self.attributes, **counts}
+        return digest(files, *tables)
 
 
 class FashionTrainer(Trainer):
-    """Triplets, learning rate and validation of every training here."""
+    """Triplets, learning rate and validation of every training here.
+
+    Attributes:
+        task: the <task> of the folder <outputs>/<task>/<name>.
+        file: the file in that folder whose existence shows that there are weights.
+    """
 
     config: FashionTrainingConfig
     metric = "overall"
+    task: str
+    file: str
 
     def __init__(
-        self,
-        config: FashionTrainingConfig,
-        data: TrainingData,
-        task: str,
-        method: str,
-        weights: str,
-        **contents: str,
+        self, config: FashionTrainingConfig, data: TrainingData, method: str, **contents: str
     ) -> None:
         """
         Args:
-            task: the <task> of the folder <outputs>/<task>/<name>.
-            method: a key of `tables.METHODS`.
-            weights: the file in that folder whose existence shows that there are weights.
+            method: a key of `trained.KINDS`.
             contents: fingerprints and digests of the content of files.
         """
         self.config, self.data = config, data
-        self.folder = config.outputs / task / config.name
-        self.weights = self.folder / weights
+        self.folder = config.outputs / self.task / config.name
+        self.weights = self.folder / self.file
         self.steps = math.ceil(config.triplets / config.batch_size)
         plain = config.model_dump(mode="json", exclude=NO_SETTINGS)
         self.settings = {**plain, "data": data.digest, **contents}
-        self.record = {"method": method, "weights": weights, **data.record}
+        self.record = {
+            "method": method,
+            "weights": self.file,
+            "attributes": data.attributes,
+            "images": len(data.files),
+            "labels": len(data.sampler.labels),
+            "queries": len(data.query),
+            "candidates": len(data.candidate),
+        }
+
+    def run(self) -> None:
+        super().run()
+        print_rank0(f"evaluate.py takes it as trained=[{self.folder}]")
 
     def triplets(self, epoch: int) -> np.ndarray:
         """(n, 3) rows of the labels; they depend only on seed and epoch."""
@@ -145,9 +149,8 @@ class NetworkConfig(FashionTrainingConfig):
     """Keys of train_backbone.py and train_rival.py."""
 
     batch_size: int = Field(32, gt=0, description="triplets per step, of all processes together")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="of the forward pass")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="precision of the forward pass")
     workers: int = Field(4, ge=0, description="processes that decode images; 0: no extra ones")
-    embed_batch: int = Field(64, gt=0, description="images per batch in validation")
 
 
 class NetworkTrainer(FashionTrainer):
@@ -163,8 +166,10 @@ class NetworkTrainer(FashionTrainer):
     config: NetworkConfig
     network: Network
 
-    def __init__(self, config: NetworkConfig, *arguments: Any, **contents: Any) -> None:
-        super().__init__(config, *arguments, **contents)
+    def __init__(
+        self, config: NetworkConfig, data: TrainingData, method: str, **contents: str
+    ) -> None:
+        super().__init__(config, data, method, **contents)
         last = config.triplets % config.batch_size or config.batch_size
         if min(last, config.batch_size) < world():
             raise UserError(
@@ -211,6 +216,5 @@ class NetworkTrainer(FashionTrainer):
 
     def validate(self) -> dict[str, float]:
         data, config = self.data, self.config
-        tables, how = [data.query, data.candidate], (config.precision, config.embed_batch)
-        represent = represent_tables(self.network, data.files, tables, *how, config.workers)
-        return self.mean_precision(represent)
+        tables, how = [data.query, data.candidate], (config.precision, config.workers)
+        return self.mean_precision(represent_tables(self.network, data.files, tables, *how))

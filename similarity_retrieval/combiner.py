@@ -4,6 +4,7 @@ Baldrati et al., Effective Conditioned and Composed Image Retrieval Combining CL
 (CVPR 2022). GeneCIS trains it on mined triplets and publishes one for CLIP ViT-B/16.
 """
 
+import textwrap
 from pathlib import Path
 
 import torch
@@ -67,26 +68,22 @@ def load_combiner(path: Path, dim: int) -> Combiner:
         UserError: no such file; a damaged file or one that holds code; not the layers of a
             Combiner; a Combiner for embeddings of another width.
     """
-    state = load_tensors(path)
-    stored = {key: tuple(tensor.shape) for key, tensor in state.items()}
-    with torch.device("meta"):  # shapes only: the weights come from the file
-        missing = Combiner(1, 1, 1).state_dict().keys() - stored.keys()
-        if missing:
-            raise UserError(f"{path} holds no Combiner: {min(missing)} is missing")
-        projection, width = (*stored["text_projection_layer.weight"], 0, 0)[:2]
-        if width != dim:
-            raise UserError(
-                f"the Combiner in {path} takes embeddings of width {width}, the VLM's are {dim} "
-                "wide; use the VLM that it was trained with"
-            )
-        combiner = Combiner(dim, projection, hidden=(*stored["combiner_layer.bias"], 0)[0])
-    expected = {key: tuple(tensor.shape) for key, tensor in combiner.state_dict().items()}
-    if stored != expected:
-        key = min(key for key in stored if stored[key] != expected.get(key))
+    state = {key: tensor.float() for key, tensor in load_tensors(path).items()}
+    try:
+        projection, width = state["text_projection_layer.weight"].shape
+        hidden = len(state["combiner_layer.bias"])
+    except (KeyError, ValueError, TypeError) as error:
+        raise UserError(f"{path} holds no Combiner") from error
+    if width != dim:
         raise UserError(
-            f"{path} does not fit the Combiner: {key} is {stored[key]}, "
-            f"expected {expected.get(key, 'nothing of that name')}"
+            f"the Combiner in {path} takes embeddings of width {width}, the VLM's are {dim} wide; "
+            "use the VLM that it was trained with"
         )
-    state = {key: tensor.float() for key, tensor in state.items()}
-    combiner.load_state_dict(state, assign=True)
+    with torch.device("meta"):  # shapes only: the weights come from the file
+        combiner = Combiner(dim, projection, hidden)
+    try:
+        combiner.load_state_dict(state, assign=True)
+    except RuntimeError as error:  # names the layers
+        reason = textwrap.shorten(str(error).partition(":")[2], 200)
+        raise UserError(f"{path} does not fit the Combiner: {reason}") from error
     return combiner.eval()

@@ -14,7 +14,6 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from crl.embed import embed_images, embed_texts
 from crl.images import UnreadableImage, open_image
-from crl.run.config import EmbeddingConfig
 from crl.run.distributed import rank, world
 from crl.run.errors import UserError
 from crl.vlm import VLM, LoadedVLM, Preprocess
@@ -29,49 +28,41 @@ def derived_seed(*key: int) -> int:
 
 
 def embed(
-    vlm: VLM, data: MinedTriplets, config: EmbeddingConfig, cache: Path | None
+    vlm: VLM, data: MinedTriplets, cache: Path | None, workers: int = 0
 ) -> tuple[Tensor, Tensor]:
     """Raw embeddings of all images and conditions: (M, D) and (C, D), float32, on the CPU.
 
     Raises:
         UserError: an unreadable image, several vectors per image, embeddings that are not finite.
     """
-    workers = config.workers or None
     image = embed_images(
-        vlm,
-        data.images,
-        cache,
-        config.embed_batch,
-        workers,
-        single=True,
-        embeddings=config.embeddings,
+        vlm, data.images, cache, workers=workers or None, single=True, raw=True
     ).image
-    text = embed_texts(vlm, data.conditions, cache)
+    text = embed_texts(vlm, data.conditions, cache, raw=True)
     return torch.from_numpy(image), torch.from_numpy(text)
 
 
 class FrozenFeatures:
-    """Features of a frozen VLM: embedded once, then looked up. A part of a batch holds the features
-    of b triplets."""
+    """Features of a frozen VLM: embedded once, then looked up. A part of a batch: rows (b,)."""
 
-    def __init__(self, vlm: VLM, data: MinedTriplets, config: EmbeddingConfig) -> None:
+    def __init__(self, vlm: VLM, data: MinedTriplets, cache: Path, workers: int) -> None:
         if rank():  # the first process embeds, the others find the embeddings in the cache
             dist.barrier()
-        self.image, self.text = embed(vlm, data, config, config.cache)
+        self.image, self.text = embed(vlm, data, cache, workers)
         if world() > 1 and not rank():
             dist.barrier()
         self.data, self.device = data, vlm.device
 
-    def parts(self, epoch: int, slices: np.ndarray) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Rows of triplets (P, b) -> P parts: reference, condition and target, each (b, D)."""
-        for rows in slices:
-            reference, target = self.image[self.data.reference[rows]], self.data.target[rows]
-            part = reference, self.text[self.data.condition[rows]], self.image[target]
-            yield tuple(features.to(self.device) for features in part)
+    def parts(self, epoch: int, slices: np.ndarray) -> Iterator[np.ndarray]:
+        """Rows of triplets (P, b) -> P parts."""
+        return iter(slices)
 
-    def features(self, part: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """The part unchanged: reference, condition and target, each (b, D)."""
-        return part
+    def features(self, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        """Reference, condition and target, each (b, D)."""
+        data, device = self.data, self.device
+        reference, target = self.image[data.reference[rows]], self.image[data.target[rows]]
+        text = self.text[data.condition[rows]]
+        return reference.to(device), text.to(device), target.to(device)
 
     def validation(self, held_out: MinedTriplets) -> tuple[Tensor, Tensor]:
         """Embeddings of images and conditions; those of `held_out` come first."""
@@ -82,17 +73,15 @@ class FineTunedFeatures:
     """Features from pixels, with gradients. A part of a batch holds pixels (b, 2, 3, H, W) and the
     rows (b,) of the triplets."""
 
-    def __init__(
-        self, vlm: LoadedVLM, data: MinedTriplets, config: EmbeddingConfig, seed: int
-    ) -> None:
-        self.vlm, self.data, self.config = vlm, data, config
+    def __init__(self, vlm: LoadedVLM, data: MinedTriplets, seed: int, workers: int) -> None:
+        self.vlm, self.data, self.workers = vlm, data, workers
         self.pixels = Pixels(data, augmentation(vlm.preprocess), seed)
 
     def parts(self, epoch: int, slices: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
         """Rows of triplets (P, b) -> P parts: pixels (b, 2, 3, H, W) and rows (b,)."""
         batches = [[(epoch, int(row)) for row in rows] for rows in slices]
         loader = DataLoader(
-            self.pixels, batch_sampler=batches, num_workers=self.config.workers, collate_fn=_collate
+            self.pixels, batch_sampler=batches, num_workers=self.workers, collate_fn=_collate
         )
         for part in loader:
             if isinstance(part, str):
@@ -110,7 +99,7 @@ class FineTunedFeatures:
     def validation(self, held_out: MinedTriplets) -> tuple[Tensor, Tensor]:
         """Embeddings of the images and conditions of `held_out` by the VLM as it is now."""
         # Not into the cache: the embeddings of these weights are not needed again.
-        return embed(self.vlm, held_out, self.config, None)
+        return embed(self.vlm, held_out, None, self.workers)
 
 
 class Pixels(Dataset):
@@ -127,10 +116,9 @@ class Pixels(Dataset):
             path = self.data.images[index]
             torch.manual_seed(derived_seed(self.seed, AUGMENTATION, epoch, row, which))
             try:
-                picture = open_image(path)
+                pictures.append(self.transform(open_image(path)))
             except UnreadableImage as error:
                 return f"cannot read the image {path}: {error}; repair it or leave out its triplets"
-            pictures.append(self.transform(picture))
         return torch.stack(pictures), row
 
 

@@ -2,7 +2,7 @@
 
     python similarity_retrieval/datasets.py --root data/genecis
 
-counts the files that are there, and names those that are missing.
+counts the templates, and names what is missing.
 
 A template is a reference image, a condition, and a gallery of candidates, one of which, the target,
 is like the reference under that condition. Images of the object tasks are COCO's (val2017), those
@@ -13,15 +13,14 @@ from crl.run.command import command
 
 import argparse
 import json
-import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
+from typing import Annotated, Generic, Literal, TypeVar, get_args
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
 from crl.images import Crop, UnreadableImage, readable
 from crl.run.errors import ArgumentParser, Missing, UserError, explain, nearest
@@ -51,7 +50,6 @@ class Templates:
     """The B templates of one task that are evaluated.
 
     Attributes:
-        task: one of `TASKS`.
         reference: (B,) int64, index into `GeneCIS.ids`.
         gallery: (B, G) int64, index into `GeneCIS.ids`; column 0 is the target.
         condition: (B,) int64, index into `GeneCIS.conditions`.
@@ -61,12 +59,16 @@ class Templates:
             GeneCIS (the official change_object has one).
     """
 
-    task: str
     reference: np.ndarray
     gallery: np.ndarray
     condition: np.ndarray
     left_out: int
     repeated: int
+
+    def some(self, rows: np.ndarray) -> "Templates":
+        """The templates at `rows` (B',)."""
+        reference, condition = self.reference[rows], self.condition[rows]
+        return replace(self, reference=reference, gallery=self.gallery[rows], condition=condition)
 
 
 @dataclass(frozen=True)
@@ -88,34 +90,20 @@ class GeneCIS:
 # --- templates ------------------------------------------------------------------------------------
 
 
-def _whole_number(value: Any) -> int:
-    if type(value) is int or (isinstance(value, str) and value.isascii() and value.isdecimal()):
-        return int(value)
-    raise ValueError(f"{value!r} is not a whole number")
-
-
-def _finite(value: Any) -> float:
-    if type(value) in (int, float) and abs(value) <= sys.float_info.max:  # NaN is not
-        return float(value)
-    raise ValueError(f"{value!r} is not a finite number")
-
-
-_Id = Annotated[int, Field(ge=0), BeforeValidator(_whole_number)]
-_Place = Annotated[float, BeforeValidator(_finite)]
-_Length = Annotated[float, Field(gt=0), BeforeValidator(_finite)]
-
-
 class _CocoImage(BaseModel):
-    val_image_id: _Id
+    val_image_id: Annotated[int, Field(ge=0)]
 
     @property
     def id(self) -> str:
         return str(self.val_image_id)
 
 
+_Length = Annotated[FiniteFloat, Field(gt=0)]
+
+
 class _Region(BaseModel):
-    image_id: _Id
-    instance_bbox: tuple[_Place, _Place, _Length, _Length]  # x, y, w, h
+    image_id: Annotated[int, Field(ge=0)]
+    instance_bbox: tuple[FiniteFloat, FiniteFloat, _Length, _Length]  # x, y, w, h
 
     @property
     def id(self) -> str:
@@ -130,14 +118,11 @@ class _Template(BaseModel, Generic[_Image]):
     reference: _Image
     target: _Image
     gallery: list[_Image] = Field(min_length=1)
-    condition: str
+    condition: str = Field(pattern=r"\S")
 
-    @field_validator("condition")
-    @classmethod
-    def _said(cls, condition: str) -> str:
-        if not condition.strip():
-            raise ValueError("is empty")
-        return condition
+
+class _Content(BaseModel, Generic[_Image]):
+    templates: list[_Template[_Image]] = Field(min_length=1)
 
 
 def load(tasks: Sequence[str], folder: Path) -> GeneCIS:
@@ -159,21 +144,19 @@ def _load(task: str, folder: Path, ids: dict[str, int], conditions: dict[str, in
     lengths = Counter(len(template.gallery) for template in templates)
     usual = min(lengths, key=lambda length: (-lengths[length], length))  # a tie: the shortest
     kept = [template for template in templates if len(template.gallery) == usual]
-    reference, gallery, condition = [], [], []
+    rows = []
     for template in kept:
         images = [template.reference, template.target, *template.gallery]
-        first, *others = (ids.setdefault(image.id, len(ids)) for image in images)
-        reference.append(first)
-        gallery.append(others)
-        condition.append(conditions.setdefault(template.condition, len(conditions)))
-    candidates = np.array(gallery, np.int64)  # (B, G)
+        numbers = [ids.setdefault(image.id, len(ids)) for image in images]
+        rows.append([conditions.setdefault(template.condition, len(conditions)), *numbers])
+    condition, reference, *_ = columns = np.array(rows, np.int64).T
+    gallery = np.ascontiguousarray(columns[2:].T)  # (B, G)
     return Templates(
-        task=task,
-        reference=np.array(reference, np.int64),
-        gallery=candidates,
-        condition=np.array(condition, np.int64),
+        reference=reference,
+        gallery=gallery,
+        condition=condition,
         left_out=len(templates) - len(kept),
-        repeated=int((candidates[:, 1:] == candidates[:, :1]).any(axis=1).sum()),
+        repeated=int((gallery[:, 1:] == gallery[:, :1]).any(axis=1).sum()),
     )
 
 
@@ -186,21 +169,14 @@ def _read(task: str, folder: Path) -> list[_Template]:
             f"{file.name}, GeneCIS's templates, is not in {folder.resolve()}; get it from "
             f"{GENECIS_PAGE}; expected there: {TREE}"
         )
+    kind = _Content[_Region] if task.endswith("attribute") else _Content[_CocoImage]
     try:
         items = json.loads(file.read_text(encoding="utf-8"))
+        return kind.model_validate({"templates": items}).templates
+    except ValidationError as error:
+        raise UserError(f"{file}: {explain(error)}; get it again") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{file} is not valid JSON: {error}; get it again") from error
-    if not isinstance(items, list) or not items:
-        raise UserError(f"{file} must hold a list of templates, and at least one; get it again")
-    attribute = task.endswith("attribute")
-    kind = _Template[_Region] if attribute else _Template[_CocoImage]
-    templates = []
-    for number, item in enumerate(items):
-        try:
-            templates.append(kind.model_validate(item))
-        except ValidationError as error:
-            raise UserError(f"{file.name}: template {number}: {explain(error)}") from error
-    return templates
 
 
 # --- images ---------------------------------------------------------------------------------------
@@ -217,22 +193,24 @@ def images(data: GeneCIS, coco: Path, visual_genome: Path) -> list[Path | Crop]:
         UserError: missing images (all are counted before any image is opened); a Visual Genome
             image that cannot be read; a box outside its picture.
     """
-    files = _files(data.ids, Path(coco), Path(visual_genome))
-    sources = _sources(files, Path(coco), Path(visual_genome))
-    gaps = [
-        f"{len(missing)} of {len(source.files)} images of {source.name} are not in "
-        f"{source.folder} ({_few(missing)}); get them from {source.page}"
-        for source in sources
-        if (missing := source.missing())
-    ]
+    files = {name: _file(name, Path(coco), Path(visual_genome)) for name in data.ids}
+    regions = {name: file for name, file in files.items() if ":" in name}
+    whole = [file for name, file in files.items() if name not in regions]
+    gaps, begun = [], False
+    for title, folder, page, wanted in (
+        ("COCO val2017", Path(coco, "val2017"), COCO_PAGE, dict.fromkeys(whole)),
+        ("Visual Genome", visual_genome, VISUAL_GENOME_PAGE, dict.fromkeys(regions.values())),
+    ):
+        begun |= bool(wanted) and Path(folder).is_dir()
+        if missing := [file.name for file in wanted if not file.is_file()]:
+            first = ", ".join(missing[:3]) + (", ..." if missing[3:] else "")
+            gaps.append(f"{len(missing)} of {len(wanted)} images of {title} are not in {folder} "
+                        f"({first}); get them from {page}")  # fmt: skip
     if gaps:
-        begun = any(source.folder.is_dir() for source in sources)
         raise (UserError if begun else Missing)("; ".join(gaps))
-    regions = [name for name in data.ids if ":" in name]
-    distinct = dict.fromkeys(files[name] for name in regions)
-    bar = progress(distinct, label="picture sizes", unit="images")
-    sizes = {file: _size(file) for file in bar}
-    crops = {name: Crop(files[name], _crop_box(data, name, sizes[files[name]])) for name in regions}
+    distinct = progress(dict.fromkeys(regions.values()), label="picture sizes", unit="images")
+    sizes = {file: _size(file) for file in distinct}
+    crops = {name: Crop(file, _crop_box(name, sizes[file])) for name, file in regions.items()}
     return [crops.get(name, files[name]) for name in data.ids]
 
 
@@ -256,7 +234,7 @@ def dilated(box: Sequence[float], size: tuple[int, int]) -> tuple[int, int, int,
     return round(left), round(top), round(right), round(bottom)  # as PIL's crop rounds
 
 
-def _crop_box(data: GeneCIS, name: str, size: tuple[int, int]) -> tuple[int, int, int, int]:
+def _crop_box(name: str, size: tuple[int, int]) -> tuple[int, int, int, int]:
     """The dilated box of one region; a UserError if the box is outside its picture."""
     image, _, box = name.partition(":")
     x, y, w, h = map(float, box.split(","))
@@ -264,20 +242,10 @@ def _crop_box(data: GeneCIS, name: str, size: tuple[int, int]) -> tuple[int, int
     inside = x < size[0] and y < size[1] and x + w > 0 and y + h > 0
     if not inside or left >= right or top >= bottom:
         raise UserError(
-            f"{_first_template(data, name)}: the box [{box}] has no pixel in image {image}, which "
-            f"is {size[0]} x {size[1]}; is it the right image?"
+            f"the box [{box}] has no pixel in Visual Genome's image {image}, which is {size[0]} x "
+            f"{size[1]}; is it the right image?"
         )
     return left, top, right, bottom
-
-
-def _first_template(data: GeneCIS, name: str) -> str:
-    index = data.ids.index(name)
-    task, row = next(
-        (task, row)
-        for task, t in data.tasks.items()
-        for row in np.flatnonzero((t.reference == index) | (t.gallery == index).any(axis=1))
-    )
-    return f"{task}.json: template {row}{' of those kept' if data.tasks[task].left_out else ''}"
 
 
 def _size(file: Path) -> tuple[int, int]:
@@ -289,90 +257,13 @@ def _size(file: Path) -> tuple[int, int]:
         raise UserError(f"cannot read the image {file}: {error}; get it again") from error
 
 
-def _files(ids: list[str], coco: Path, visual_genome: Path) -> dict[str, Path]:
-    """The image file of each id; if it does not exist, the path where it should be."""
-
-    def file(name: str) -> Path:
-        image, _, box = name.partition(":")
-        if not box:
-            return coco / "val2017" / f"{int(image):012d}.jpg"
-        places = [visual_genome / part / f"{image}.jpg" for part in VISUAL_GENOME_FOLDERS]
-        return next((place for place in places if place.is_file()), places[0])
-
-    return {name: file(name) for name in ids}
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A collection of images.
-
-    Attributes:
-        official: how many files the complete collection has.
-        files: the files that templates name, each once.
-    """
-
-    name: str
-    page: str
-    official: int
-    folder: Path
-    files: list[Path]
-
-    def missing(self) -> list[Path]:
-        return [file for file in self.files if not file.is_file()]
-
-
-def _sources(files: dict[str, Path], coco: Path, visual_genome: Path) -> list[_Source]:
-    """The collections whose images templates name."""
-    whole = dict.fromkeys(file for name, file in files.items() if ":" not in name)
-    parts = dict.fromkeys(file for name, file in files.items() if ":" in name)
-    sources = [
-        _Source("COCO val2017", COCO_PAGE, COCO_FILES, coco / "val2017", list(whole)),
-        _Source(
-            "Visual Genome", VISUAL_GENOME_PAGE, VISUAL_GENOME_FILES, visual_genome, list(parts)
-        ),
-    ]
-    return [source for source in sources if source.files]
-
-
-def _few(files: list[Path]) -> str:
-    return ", ".join(file.name for file in files[:3]) + (", ..." if len(files) > 3 else "")
-
-
-# --- the check command ----------------------------------------------------------------------------
-
-
-def _checked_task(task: str, root: Path) -> bool:
-    """Print what is in one task's file; return whether it exists and is valid."""
-    try:
-        data = load([task], root)
-    except UserError as error:
-        print(f"{task}: {error}")
-        return False
-    t = data.tasks[task]
-    official = f" (official: {OFFICIAL_TEMPLATES[task]})" if task in OFFICIAL_TEMPLATES else ""
-    print(
-        f"{task}: {len(t.reference)} templates{official}, {t.gallery.shape[1]} candidates each, "
-        f"{len(data.conditions)} conditions, {len(data.ids)} images; {t.left_out} left out for "
-        f"another number of candidates, {t.repeated} with the target twice"
-    )
-    return True
-
-
-def _checked_images(data: GeneCIS, root: Path) -> bool:
-    """Print how many images are there and missing; return whether all are there."""
-    folders = root / "coco", root / "visual_genome"
-    complete = True
-    for source in _sources(_files(data.ids, *folders), *folders):
-        missing = source.missing()
-        there = len({file.name for file in source.folder.rglob("*.jpg")})
-        print(
-            f"{source.name}: {len(source.files)} images named, "
-            f"{len(source.files) - len(missing)} there, {len(missing)} missing"
-            + (f" ({_few(missing)}); get them from {source.page}" if missing else "")
-            + f"; {source.folder} holds {there} (official: {source.official})"
-        )
-        complete = complete and not missing
-    return complete
+def _file(name: str, coco: Path, visual_genome: Path) -> Path:
+    """The image file of an id; if it does not exist, where it should be."""
+    image, _, box = name.partition(":")
+    if not box:
+        return coco / "val2017" / f"{int(image):012d}.jpg"
+    places = [visual_genome / part / f"{image}.jpg" for part in VISUAL_GENOME_FOLDERS]
+    return next((place for place in places if place.is_file()), places[0])
 
 
 @command
@@ -386,14 +277,16 @@ def main(argv: list[str]) -> None:
     )
     arguments = parser.parse_args(argv)
     root = arguments.root
-    good = [task for task in arguments.tasks if _checked_task(task, root)]
-    data = load(good, root)
-    complete = _checked_images(data, root)
     for name in WEIGHTS:
         print(f"{name}: {'there' if (root / name).is_file() else 'not there (optional)'}")
-    if not complete or len(good) < len(arguments.tasks):
-        raise UserError(f"GeneCIS is not complete in {root}; see above")
-    images(data, root / "coco", root / "visual_genome")  # do boxes and pictures fit?
+    data = load(arguments.tasks, root)
+    for task, t in data.tasks.items():
+        official = f" (official: {OFFICIAL_TEMPLATES[task]})" if task in OFFICIAL_TEMPLATES else ""
+        print(f"{task}: {len(t.reference)} templates{official}, {t.gallery.shape[1]} candidates "
+              f"each; {t.left_out} left out for another number of candidates, {t.repeated} with "
+              "the target twice")  # fmt: skip
+    count = len(images(data, root / "coco", root / "visual_genome"))
+    print(f"{len(data.conditions)} conditions, {count} images: all are there")
 
 
 if __name__ == "__main__":

@@ -2,158 +2,148 @@
 
     python similarity_retrieval/evaluate.py --config configs/genecis.yaml
 
-Prints Recall@1, 2, 3 in percent for each task: of chance, the image alone, the text alone, image +
-text, the Combiner and CRL (a row for each `representation` and `balance`). Saves the rank of each
-template's target, and draws the templates that CRL answers best and worst.
+Prints and saves Recall@1, 2, 3 in percent for each task: of chance, of the image alone, the text
+alone, image + text and the Combiner, and of CRL (a row for each `representation` and `balance`).
+Saves the rank of each template's target, and draws CRL's best and worst templates.
 """
 
 from crl.run.command import command
 
-import time
-from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from crl.projection import ConditionalProjection
+from crl.projection import l2, project
+from crl.representations import represent
+from crl.representations.null_space import without
 from crl.run.config import load_config
 from crl.run.errors import UserError
 from crl.run.figures import retrieval_sheet
-from crl.run.files import alone_in, atomic_path
-from crl.run.results import Run, digest
-from similarity_retrieval.inputs import EvaluateConfig, Inputs, load_inputs
+from crl.run.files import alone_in, atomic_path, slug
+from crl.run.results import Results, digest
+from crl.run.weights import weights_digest
+from similarity_retrieval.config import EvaluateConfig
+from similarity_retrieval.embedded import Embedded, embedded
 from similarity_retrieval.method import (
-    TiePolicy,
+    CUTOFFS,
     baseline_scores,
     chance,
     crl_scores,
     recall,
     target_ranks,
 )
-from similarity_retrieval.tables import CUTOFFS, notes, table
+from similarity_retrieval.tables import notes, table
 
 Ranks = tuple[np.ndarray, np.ndarray]  # (B,) candidates above the target, (B,) tied with it
 
 
-def evaluate(config: EvaluateConfig) -> Run:
+def evaluate(config: EvaluateConfig) -> Results:
     """Measure and draw what is missing in <outputs>/similarity_retrieval/<name>."""
     folder = config.outputs / "similarity_retrieval" / config.name
     with alone_in(folder):
-        run = Run(folder, config.model_dump(mode="json"))
-        for inputs in load_inputs(config):
-            how = config.representation, config.sharpness, config.balance
-            key = digest("similarity retrieval", inputs.digest, *how)
-            ranks_file = folder / f"ranks-{inputs.file_name}-{key[:6]}.npz"
-            figure = folder / f"best-and-worst-{inputs.file_name}-{key[:6]}.png"
-            drawn = figure.exists() or not config.figures or inputs.files is None
-            done = run.finished(key)
-            if done and ranks_file.exists() and drawn:
+        results = Results(folder, config.model_dump(mode="json"))
+        for data in embedded(config):  # one task, embedded by one VLM
+            features, templates = data.features, data.templates
+            about = about_rows(config, data)
+            name = f"{slug(data.about['data'])}-{slug(data.about['label'])}-{digest(about)[:6]}"
+            ranks_file, figure = folder / f"ranks-{name}.npz", folder / f"best-and-worst-{name}.png"
+            drawn = figure.exists() or not config.figures or data.files is None
+            done = [results.find(row) for row in about.values()]
+            if all(done) and ranks_file.exists() and drawn:
                 continue
-            start = time.perf_counter()
-            scores = all_scores(inputs, config)
-            ranks = {method: target_ranks(found) for method, found in scores.items()}
+
+            scores = baseline_scores(features, templates, data.combiner)  # {method: (B, G)}
+            for method, (representation, balance) in config.variants().items():
+                scores[method] = np.empty(templates.gallery.shape, features.image.dtype)
+                for basis in data.bases:  # one for all templates, or one per kind of condition
+                    image = without(features.unit_image, basis.directions)  # I, (M, D)
+                    r = project(image, basis.text)  # R = I Tᵀ, (M, K)
+                    x = l2(r) if representation == "paper" else represent(
+                        representation, image, basis.text, sharpness=config.sharpness
+                    )  # fmt: skip
+                    part = templates.some(basis.rows)
+                    scores[method][basis.rows] = crl_scores(
+                        features, part, x, config.weight, balance
+                    )
+            ranks = {method: ranks_of(data, method, scores[method]) for method in scores}
+
+            recalls = {method: recall_by_policy(*ranks[method]) for method in ranks}
+            expected = {f"R@{k}": chance(templates.gallery.shape[1], k) for k in CUTOFFS}
+            recalls["chance"] = {"fair": expected, "paper": expected}
+            other = "paper" if config.tie_policy == "fair" else "fair"
+            for method, row in about.items():
+                if not results.find(row):
+                    more = {"other_ties": recalls[method][other], "ranks": ranks_file.name}
+                    results.add(row, recalls[method][config.tie_policy], **data.counts, **more)
             save_ranks(ranks, ranks_file)
             if not drawn:
-                drawn_method = [method for method in scores if method.startswith("crl")][-1]
-                draw(inputs, drawn_method, ranks[drawn_method], scores[drawn_method], figure)
-            if not done:
-                tables = {policy: measure(ranks, inputs, policy) for policy in ("fair", "paper")}
-                mine = tables.pop(config.tie_policy)
-                (other,) = tables.values()
-                run.add(
-                    key,
-                    **inputs.about,
-                    scores=mine,
-                    ranks=ranks_file.name,
-                    other_tie_policy={m: other[m] for m in mine if other[m] != mine[m]},
-                    seconds=time.perf_counter() - start,
-                )
-    return run
+                last = list(scores)[-1]  # of CRL
+                draw(data, last, ranks[last], scores[last], figure)
+    return results
 
 
-def all_scores(inputs: Inputs, config: EvaluateConfig) -> dict[str, np.ndarray]:
-    """Scores (B, G) of the candidates by each method; the target is in column 0. CRL's methods
-    (`crl`, `crl posterior`, `crl, standard` ...) stand last.
-
-    Raises:
-        UserError: NaN or infinity among the scores.
-    """
-    features, t = inputs.features, inputs.templates
-    scores = baseline_scores(features, t, inputs.combiner)
-    for representation, balance in product(config.representation, config.balance):
-        normalise = "l2" if representation == "paper" else representation
-        crl = np.empty(t.gallery.shape, features.image.dtype)
-        for basis in inputs.bases:
-            rows = basis.rows
-            r = ConditionalProjection(
-                basis.text,
-                normalise=normalise,
-                sharpness=config.sharpness,
-                removed=basis.removed,
-            ).fit_transform(features.image)  # R = I Tᵀ, (M, K), unit rows
-            part = replace(
-                t, reference=t.reference[rows], gallery=t.gallery[rows], condition=t.condition[rows]
-            )
-            crl[rows] = crl_scores(features, part, r, config.weight, balance)
-        label = config.about(representation)["representation"]
-        method = "crl" if label == "paper" else f"crl {label}"
-        scores[method if balance == "paper" else f"{method}, {balance}"] = crl
-    for method, found in scores.items():
-        if not np.isfinite(found).all():
-            raise UserError(
-                f"{inputs.about['label']}, {inputs.about['data']}: scores of {method} are not "
-                "finite; the embeddings or the Combiner's weights hold NaN or infinity"
-            )
-    return scores
+def about_rows(config: EvaluateConfig, data: Embedded) -> dict[str, dict[str, Any]]:
+    """{method: what its result says of itself}, in the order of the table."""
+    about = {m: {"basis": "-"} for m in ("chance", "image", "text", "image+text")}
+    if data.combiner:
+        about["combiner"] = {"basis": "-", "combiner": weights_digest(data.combiner)}
+    about |= dict.fromkeys(config.variants(), data.about_basis)
+    return {method: {**data.about, **more, "method": method} for method, more in about.items()}
 
 
-def measure(ranks: dict[str, Ranks], inputs: Inputs, tie_policy: TiePolicy) -> dict[str, dict]:
-    """Recall in percent, {method: {"R@k": ...}}, from the ranks of the targets; chance is exact."""
-    found = {"chance": {f"R@{k}": chance(inputs.about["candidates"], k) for k in CUTOFFS}}
-    for method, (better, tied) in ranks.items():
-        found[method] = {f"R@{k}": recall(better, tied, k, tie_policy) for k in CUTOFFS}
-    return found
+def ranks_of(data: Embedded, method: str, scores: np.ndarray) -> Ranks:
+    try:
+        return target_ranks(scores)
+    except ValueError as error:
+        raise UserError(
+            f"{data.about['label']}, {data.about['data']}, {method}: {error}; the embeddings or "
+            "the Combiner's weights are of no use"
+        ) from error
+
+
+def recall_by_policy(better: np.ndarray, tied: np.ndarray) -> dict[str, dict[str, float]]:
+    """Recall in percent under both tie policies: {policy: {"R@k": ...}}."""
+    return {
+        policy: {f"R@{k}": recall(better, tied, k, policy) for k in CUTOFFS}
+        for policy in ("fair", "paper")
+    }
 
 
 def save_ranks(ranks: dict[str, Ranks], file: Path) -> None:
     """An NPZ with `<method>/better` and `<method>/tied`, (B,) each, in the templates' order."""
-    arrays: dict[str, Any] = {}
-    for method, (better, tied) in ranks.items():
-        arrays |= {f"{method}/better": better, f"{method}/tied": tied}
+    arrays: dict[str, Any] = {f"{m}/better": better for m, (better, _) in ranks.items()}
+    arrays |= {f"{m}/tied": tied for m, (_, tied) in ranks.items()}
     with atomic_path(file) as temporary, open(temporary, "wb") as stream:
         np.savez_compressed(stream, **arrays)
 
 
-def draw(inputs: Inputs, method: str, ranks: Ranks, scores: np.ndarray, file: Path) -> None:
+def draw(data: Embedded, method: str, ranks: Ranks, scores: np.ndarray, file: Path) -> None:
     """Draw the three templates that a method answers best, and the three that it answers worst."""
-    t, (better, tied) = inputs.templates, ranks
+    t, (better, tied), files = data.templates, ranks, data.files
     margin = scores[:, 0] - scores[:, 1:].max(1)  # of the target over the best other candidate
     order = np.lexsort((-margin, better + tied))
     few = min(3, len(order) // 2) or 1
     rows = []
     for b in [*order[:few], *order[-few:]]:
-        ranked = np.argsort(-scores[b], kind="stable")[:3]
-        title = f"{inputs.data.conditions[t.condition[b]]}\ntarget is no. {better[b] + 1}"
-        shown = [inputs.files[t.gallery[b, g]] for g in ranked]
-        right = [bool(t.gallery[b, g] == t.gallery[b, 0]) for g in ranked]
-        if not any(right):  # then the target is shown after the best three
-            shown, right = [*shown, inputs.files[t.gallery[b, 0]]], [*right, True]
-        rows.append((inputs.files[t.reference[b]], title, shown, right))
-    about = f"{inputs.about['label']}, {inputs.about['data'].replace('_', ' ')}"
-    retrieval_sheet(
-        rows, f"{about}: best and worst of {method.replace('crl', 'CRL')} (green: the target)", file
-    )
+        ids = t.gallery[b, np.argsort(-scores[b], kind="stable")[:3]].tolist()
+        if t.gallery[b, 0] not in ids:  # then the target is shown after the best three
+            ids.append(t.gallery[b, 0])
+        title = f"{data.data.conditions[t.condition[b]]}\ntarget is no. {better[b] + 1}"
+        right = [bool(image == t.gallery[b, 0]) for image in ids]
+        rows.append((files[t.reference[b]], title, [files[image] for image in ids], right))
+    about = f"{data.about['label']}, {data.about['data'].replace('_', ' ')}"
+    title = f"{about}: best and worst of CRL, {method} (green: the target)"
+    retrieval_sheet(rows, title, file)
 
 
 @command
 def main(argv: list[str]) -> None:
-    run = evaluate(load_config(EvaluateConfig, argv, __doc__))
-    print(table(run.cells, "Similarity retrieval, Recall@k in percent").text())
-    for note in notes(run.cells):
+    results = evaluate(load_config(EvaluateConfig, argv, __doc__))
+    print(table(results.rows, "Similarity retrieval, Recall@k in percent").text())
+    for note in notes(results.rows):
         print(f"note: {note}")
-    print(f"results, ranks and figures: {run.folder}")
+    print(f"results, ranks and figures: {results.folder}")
 
 
 if __name__ == "__main__":

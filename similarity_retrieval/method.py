@@ -1,12 +1,8 @@
 """Scores of GeneCIS's candidates by the baselines and by CRL, and Recall@k from the scores (paper,
 Table 3; the baselines are GeneCIS's, Vaze et al., CVPR 2023).
 
-All templates of a task are scored together. They share few distinct references and conditions (218
-and 111 in the 3,920 templates of the object tasks). So each distinct one is compared with all
-images in one matrix product, and each template looks up the scores of its candidates.
-
-Shapes: M images, C conditions with P prompts each, D embedding width, K texts of the basis, B
-templates, G candidates each, the target first.
+Shapes: M images, C conditions with P prompts each, D embedding width, B templates, G candidates
+each, the target first.
 """
 
 from dataclasses import dataclass
@@ -22,12 +18,13 @@ from similarity_retrieval.datasets import Templates
 
 TiePolicy = Literal["fair", "paper"]
 Balance = Literal["paper", "standard"]
-BATCH = 256  # queries of the Combiner at a time; its queries are all different
+CUTOFFS = (1, 2, 3)  # of Recall@k
+BATCH = 256  # templates at a time: (BATCH, G, D) candidates are in memory
 
 
 @dataclass(frozen=True)
 class Features:
-    """Embeddings of all images and conditions, float32 or float64, not normalised.
+    """Embeddings of all images and conditions, float32 or float64, of any length.
 
     Attributes:
         image: (M, D), the distinct images.
@@ -41,25 +38,12 @@ class Features:
 
     @cached_property
     def unit_image(self) -> np.ndarray:
-        """`image` with unit rows, (M, D)."""
-        return self.image / _not_zero(self.image_length)[:, None]
-
-    @cached_property
-    def image_length(self) -> np.ndarray:
-        """Length of each row of `image`, (M,)."""
-        return _length(self.image)
-
-    @cached_property
-    def prompt(self) -> np.ndarray:
-        """Mean of the P unit-length prompts of each condition: (C, D). The similarity to it is the
-        mean of the similarities to the P prompts."""
-        return l2(self.prompted).mean(axis=1)
+        """I, (M, D): `image` with unit rows."""
+        return l2(self.image)
 
     @cached_property
     def first_alike(self) -> np.ndarray:
         """Index of the first image with the same embedding (mostly the image itself), (M,)."""
-        if len(np.unique(self.image[:, 0])) == len(self.image):
-            return np.arange(len(self.image))  # the usual case, and the fast one
         rows = np.ascontiguousarray(self.image)
         whole = rows.view(np.dtype((np.void, rows.itemsize * rows.shape[1])))[:, 0]
         _, first, place = np.unique(whole, return_index=True, return_inverse=True)
@@ -72,25 +56,21 @@ def baseline_scores(
     """Cosine similarity of each template's candidates to its query, for GeneCIS's baselines.
 
     Returns:
-        `image`, `text`, `image+text` and, if there is one, `combiner`: (B, G) each. Candidates
-        with the target's embedding score exactly what the target does.
+        `image`, `text`, `image+text` and, if there is one, `combiner`: (B, G) each.
     """
-    images, gallery = features.unit_image, templates.gallery  # (M, D), (B, G)
-    asked = (features.image, templates.reference), (features.plain, templates.condition)
-    image, text = (_similarities(*query, images, gallery) for query in asked)  # r·g, c·g: (B, G)
-    r = features.image_length[templates.reference, None]  # |r|: (B, 1)
-    c = _length(features.plain)[templates.condition, None]  # |c|: (B, 1)
-    rc = _similarities(*asked[0], features.plain, templates.condition[:, None])  # r·c: (B, 1)
-    both = np.sqrt((r**2 + c**2 + 2 * rc).clip(0))  # |r + c|
-    scores = {
-        "image": image / _not_zero(r),
-        "text": text / _not_zero(c),
+    reference, condition = features.image[templates.reference], features.plain[templates.condition]
+    query = {
+        "image": l2(reference),
+        "text": l2(condition),
         # GeneCIS adds half of each, not normalised: the longer one weighs more. (The 1/2 cancels.)
-        "image+text": (image + text) / _not_zero(both),
+        "image+text": l2(reference + condition),
     }
     if combiner is not None:
-        scores["combiner"] = _combiner_scores(combiner, features, templates)
-    return {name: _as_target(score, features, templates) for name, score in scores.items()}
+        query["combiner"] = _combined(combiner, reference, condition)
+    return {
+        method: _cosines(rows, features.unit_image, features, templates)
+        for method, rows in query.items()
+    }
 
 
 def crl_scores(
@@ -103,7 +83,7 @@ def crl_scores(
     """CRL for "the same scene, with the condition" (paper, Table 3).
 
     scene: similarity of candidate and reference in R.
-    condition: similarity of the candidate to the condition's prompts; omitted without prompts
+    condition: mean similarity of the candidate to the condition's prompts; omitted without prompts
     (P = 0).
 
     Args:
@@ -114,15 +94,15 @@ def crl_scores(
             the candidates, so that neither drowns the other, however far its scores are spread.
 
     Returns:
-        (B, G). Candidates with the target's embedding score exactly what the target does.
+        (B, G).
     """
-    scene = _similarities(r, templates.reference, r, templates.gallery)  # (B, G)
+    scene = _cosines(r[templates.reference], r, features, templates)  # (B, G)
     scores = weight * l2(scene) if balance == "paper" else _standardised(scene)
     if features.prompted.shape[1]:
-        images = features.unit_image
-        found = _similarities(features.prompt, templates.condition, images, templates.gallery)
-        scores += l2(found) if balance == "paper" else _standardised(found)
-    return _as_target(scores, features, templates)
+        prompt = l2(features.prompted).mean(axis=1)  # (C, D): u·mean(v) is the mean of u·v
+        fit = _cosines(prompt[templates.condition], features.unit_image, features, templates)
+        scores += l2(fit) if balance == "paper" else _standardised(fit)
+    return scores
 
 
 def target_ranks(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -138,21 +118,18 @@ def target_ranks(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         better and tied, both (B,) int64.
 
     Raises:
-        ValueError: a score is NaN.
+        ValueError: a score is NaN or infinite.
     """
-    if np.isnan(scores).any():
-        broken = np.isnan(scores).any(axis=1)
-        raise ValueError(f"{broken.sum()} templates have NaN scores, the first: {broken.argmax()}")
+    broken = ~np.isfinite(scores).all(axis=1)
+    if broken.any():
+        raise ValueError(
+            f"the scores of {broken.sum()} templates are not finite, the first: {broken.argmax()}"
+        )
     target, others = scores[:, :1], scores[:, 1:]
     return (others > target).sum(axis=1), (others == target).sum(axis=1)
 
 
-def recall(
-    better: np.ndarray,
-    tied: np.ndarray,
-    k: int,
-    tie_policy: TiePolicy = "fair",
-) -> float:
+def recall(better: np.ndarray, tied: np.ndarray, k: int, tie_policy: TiePolicy = "fair") -> float:
     """Recall@k in percent: how often the target is among the k best candidates.
 
     >>> recall(np.array([0]), np.array([14]), k=3)  # 15 candidates, all with the same score
@@ -174,48 +151,36 @@ def chance(candidates: int, k: int) -> float:
     return 100 * min(k / candidates, 1)
 
 
-def _similarities(
-    queries: np.ndarray, asked: np.ndarray, images: np.ndarray, gallery: np.ndarray
+def _cosines(
+    query: np.ndarray, rows: np.ndarray, features: Features, templates: Templates
 ) -> np.ndarray:
-    """queries (Q, D), index of each template's query (B,), images (M, D), gallery (B, G) -> dot
-    products (B, G)."""
-    distinct, place = np.unique(asked, return_inverse=True)
-    return (images @ queries[distinct].T)[gallery, place[:, None]]  # from (M, distinct)
+    """Dot products (B, G) of each query (B, F) and its candidates among `rows` (M, F).
+
+    Matrix products may round equal rows differently. So candidates with the target's embedding (the
+    same image, or a copy) get the target's score.
+    """
+    gallery = templates.gallery  # (B, G)
+    scores = np.empty(gallery.shape, rows.dtype)
+    for start in range(0, len(gallery), BATCH):
+        some = slice(start, start + BATCH)
+        scores[some] = (rows[gallery[some]] @ query[some, :, None])[:, :, 0]
+    alike = features.first_alike[gallery]
+    return np.where(alike == alike[:, :1], scores[:, :1], scores)
 
 
-def _combiner_scores(combiner: Combiner, features: Features, templates: Templates) -> np.ndarray:
-    """Scores (B, G) by the Combiner, whose inputs are embeddings that are not normalised."""
-    weight, scores = combiner.output_layer.weight, []
-    with torch.inference_mode():
-        for start in range(0, len(templates.reference), BATCH):
-            chunk = slice(start, start + BATCH)
-            reference = features.image[templates.reference[chunk]]  # (b, D)
-            condition = features.plain[templates.condition[chunk]]  # (b, D)
-            pair = (torch.from_numpy(x).to(weight) for x in (reference, condition))
-            query = combiner(*pair).cpu().numpy().astype(reference.dtype)  # (b, D), unit rows
-            candidates = features.unit_image[templates.gallery[chunk]]  # (b, G, D)
-            scores.append((candidates @ query[:, :, None])[:, :, 0])
-    return np.concatenate(scores)
-
-
-def _length(rows: np.ndarray) -> np.ndarray:
-    return np.sqrt(np.einsum("nd,nd->n", rows, rows))
+@torch.inference_mode()
+def _combined(combiner: Combiner, image: np.ndarray, text: np.ndarray) -> np.ndarray:
+    """The Combiner's queries of images and texts, (B, D) each, of any length: (B, D), unit rows."""
+    weight = combiner.output_layer.weight
+    pairs = zip(*(torch.from_numpy(x).to(weight).split(BATCH) for x in (image, text)), strict=True)
+    return torch.cat([combiner(*pair) for pair in pairs]).cpu().numpy().astype(image.dtype)
 
 
 def _standardised(scores: np.ndarray) -> np.ndarray:
     """(B, G) with mean 0 and standard deviation 1 over the candidates; equal scores become 0."""
     deviation = scores.std(axis=1, keepdims=True)
     rounding = 100 * np.finfo(scores.dtype).eps * abs(scores).max(axis=1, keepdims=True)
-    centred = scores - scores.mean(axis=1, keepdims=True)
-    return np.where(deviation > rounding, centred / _not_zero(deviation), 0)
-
-
-def _not_zero(length: np.ndarray) -> np.ndarray:
-    return np.where(length > 0, length, 1)
-
-
-def _as_target(scores: np.ndarray, features: Features, templates: Templates) -> np.ndarray:
-    """Scores (B, G), in which candidates with the target's embedding (the same image, or a copy)
-    get the target's score: matrix products may round equal rows differently."""
-    alike = features.first_alike[templates.gallery]
-    return np.where(alike == alike[:, :1], scores[:, :1], scores)
+    equal = deviation <= rounding
+    return np.where(
+        equal, 0, (scores - scores.mean(axis=1, keepdims=True)) / np.where(equal, 1, deviation)
+    )

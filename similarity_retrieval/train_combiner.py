@@ -6,8 +6,7 @@
 A triplet is a reference image, a condition and a target image (triplets.jsonl of
 mine_triplets.py). The Combiner turns reference and condition into a query, which must find its
 target among the targets of the whole batch. The loss is the cross entropy of 100 times the cosines,
-from queries to targets only, as published. Like the published loss, it does not use the mined
-distractor.
+from queries to targets only, as published.
 
   train_vlm: false   the VLM is frozen. Images and conditions are embedded once and then looked up:
                      minutes on a CPU.
@@ -15,13 +14,8 @@ distractor.
 
 Writes <outputs>/combiner/<name>/: combiner.safetensors, and vlm/ if the VLM was trained, both from
 the epoch with the best held-out recall@1; results.json, config.yaml and state.pt (see
-crl/run/training.py). Measure it with evaluate.py trained=[<outputs>/combiner/<name>].
-
-Where this differs from the published code, and why:
-  - The learning rate falls at each step, not at each epoch: otherwise the last of six epochs would
-    still use a fifteenth of the first rate.
-  - bf16 instead of fp16. It needs no loss scaling, so the VLM's gradients are clipped unscaled.
-  - The VLM runs in eval mode. For a ViT this makes no difference; a ResNet keeps its running means.
+crl/run/training.py). Measure it with evaluate.py trained=[<outputs>/combiner/<name>]. README.md
+says where it differs from the published code, and why.
 """
 
 from crl.run.command import command
@@ -61,7 +55,7 @@ from similarity_retrieval.mining.triplets import MinedTriplets, read_triplets
 CLIP_NORM = 1.0  # of the VLM's gradients
 VALIDATED = 2000  # the most held-out triplets that a validation measures
 LAST_RATE = 1e-3  # the rate at the end, as a share of `lr`
-NEUTRAL = {"name", "outputs", "device", "workers", "cache", "embed_batch", "checkpoint_every"}
+NEUTRAL = {"name", "outputs", "device", "workers", "cache", "checkpoint_every"}
 
 
 class TrainConfig(TrainingConfig, EmbeddingConfig):
@@ -73,14 +67,14 @@ class TrainConfig(TrainingConfig, EmbeddingConfig):
     train_vlm: bool = Field(False, description="train the VLM too (open_clip only)")
     projection: Width = Field(2560, description="width of the Combiner's projections")
     hidden: Width = Field(5120, description="width of the Combiner's hidden layers")
-    dropout: float = Field(0.5, ge=0, lt=1, description="in the Combiner")
+    dropout: float = Field(0.5, ge=0, lt=1, description="dropout of the Combiner")
     batch_size: int = Field(256, gt=1, description="triplets per step, of all processes together")
     accumulate: int = Field(1, gt=0, description="parts that a process's share is computed in")
     epochs: int = Field(6, gt=0, description="passes over the triplets")
     lr: float = Field(1e-6, gt=0, allow_inf_nan=False, description="highest learning rate (AdamW)")
-    weight_decay: float = Field(0.0, ge=0, description="of AdamW")
+    weight_decay: float = Field(0.0, ge=0, description="weight decay of AdamW")
     warmup: int = Field(0, ge=0, description="steps in which the rate rises to lr")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="of the forward pass")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="precision of the forward pass")
     validation: float = Field(0.1, ge=0, lt=1, description="share of triplets held out: the first")
     workers: int = Field(4, ge=0, description="threads (train_vlm: processes) that decode images")
 
@@ -105,14 +99,16 @@ class CombinerTrainer(Trainer):
         self.config = config
         self.folder = config.outputs / "combiner" / config.name
         self.weights = self.folder / "combiner.safetensors"
+        self.vlm_folder = self.folder / "vlm"
         self.data = read_triplets(config.triplets, config.images)
         # The first triplets, as published. Other triplets with their images are used in training.
         self.held = int(config.validation * len(self.data))
-        self.steps = (len(self.data) - self.held) // config.batch_size
+        rest = len(self.data) - self.held
+        self.steps = rest // config.batch_size
         if not self.steps:
             raise UserError(
-                f"{len(self.data) - self.held} triplets to train on (and {self.held} held out) do "
-                f"not fill a batch of {config.batch_size}; mine more or set batch_size"
+                f"{rest} triplets to train on (and {self.held} held out) do not fill a batch of "
+                f"{config.batch_size}; mine more or set batch_size"
             )
         load = load_trainable if config.train_vlm else load_vlm
         self.vlm: Any = load(config.vlm, device, config.precision)  # trained: a LoadedVLM
@@ -130,12 +126,12 @@ class CombinerTrainer(Trainer):
         fingerprint = vlm.fingerprint
         if config.train_vlm:
             self.models["vlm"] = vlm.model
-            self.features: Any = FineTunedFeatures(vlm, self.data, config, config.seed)
-            if self._vlm_folder.is_dir():  # a resumed training: the best VLM so far
-                best = load_vlm(str(self._vlm_folder), "cpu", config.precision)
+            self.features: Any = FineTunedFeatures(vlm, self.data, config.seed, config.workers)
+            if self.vlm_folder.is_dir():  # a resumed training: the best VLM so far
+                best = load_vlm(str(self.vlm_folder), "cpu", config.precision)
                 fingerprint = best.fingerprint
         else:
-            self.features = FrozenFeatures(vlm, self.data, config)
+            self.features = FrozenFeatures(vlm, self.data, config.cache, config.workers)
         self.parameters = [p for model in self.models.values() for p in model.parameters()]
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=config.lr, weight_decay=config.weight_decay
@@ -154,7 +150,7 @@ class CombinerTrainer(Trainer):
         }
 
     def batches(self, epoch: int, done: int) -> Iterator[list]:
-        """Yield this process's parts of each batch, see `FrozenFeatures.parts`."""
+        """Yield this process's parts of each batch, see `combiner_features`."""
         rows = plan(len(self.data), self.held, epoch, self.config)[done:, rank()]
         parts = self.features.parts(epoch, rows.reshape(-1, rows.shape[-1]))
         for _ in rows:
@@ -188,16 +184,12 @@ class CombinerTrainer(Trainer):
 
     def keep(self) -> None:
         if self.config.train_vlm:
-            save_vlm(self._vlm_folder, self.vlm, find_vlm(self.config.vlm))
+            save_vlm(self.vlm_folder, self.vlm, find_vlm(self.config.vlm))
             self.record["vlm_fingerprint"] = self.vlm.fingerprint
         save_tensors(self.weights, self.combiner)
 
     def rate(self, step: int) -> float:
         return learning_rate(step, self.steps * self.config.epochs, self.config)
-
-    @property
-    def _vlm_folder(self) -> Path:
-        return self.folder / "vlm"
 
 
 def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
@@ -233,18 +225,16 @@ def recalls(
     device = next(combiner.parameters()).device
     targets, column = np.unique(data.target, return_inverse=True)
     candidates = F.normalize(image[targets].to(device), dim=1)  # (G, D)
-    ranks = []
+    not_below = []  # candidates that do not score below the target; itself among them
     for rows in np.array_split(np.arange(len(data)), math.ceil(len(data) / 512)):
-        query = combiner(
-            image[data.reference[rows]].to(device), text[data.condition[rows]].to(device)
-        )
-        scores = query @ candidates.T  # (b, G)
-        own = scores[torch.arange(len(rows)), column[rows]]
+        pair = image[data.reference[rows]], text[data.condition[rows]]
+        scores = combiner(*(x.to(device) for x in pair)) @ candidates.T  # (b, G)
+        target = scores[torch.arange(len(rows)), column[rows]]
         # Ties and NaN count against the target, so that constant scores find nothing.
-        ranks.append((~(scores < own[:, None])).sum(1))
-    rank = torch.cat(ranks)
-    found = {f"recall@{k}": 100 * (rank <= k).double().mean().item() for k in (1, 5, 10)}
-    return {**found, "triplets": len(data), "candidates": len(targets)}
+        not_below.append((~(scores < target[:, None])).sum(1))
+    place = torch.cat(not_below)
+    shares = {f"recall@{k}": 100 * (place <= k).double().mean().item() for k in (1, 5, 10)}
+    return {**shares, "triplets": len(data), "candidates": len(targets)}
 
 
 def train(config: TrainConfig) -> None:

@@ -5,9 +5,6 @@ CRL, in cosine similarity. The README lists the differences from the authors' tr
 RPF are not implemented: their numbers are quoted from the paper.
 """
 
-from pathlib import Path
-from typing import Any
-
 import torch
 
 from crl.run.errors import UserError
@@ -16,32 +13,29 @@ from crl.run.weights import load_tensors
 from fashion_retrieval.rivals.asen import ASEN
 from fashion_retrieval.rivals.csn import CSN
 from fashion_retrieval.rivals.rival import Rival
-from fashion_retrieval.rivals.towers import check_tower, open_tower
+from fashion_retrieval.rivals.towers import open_tower
 from fashion_retrieval.rivals.triplet import Triplet
+from fashion_retrieval.trained import TrainedRival
 
-RIVALS: dict[str, type[Rival]] = {kind.method: kind for kind in (Triplet, CSN, ASEN)}
+RIVALS: dict[str, type[Rival]] = {"triplet": Triplet, "csn": CSN, "asen": ASEN}
 
 
-def load_rival(folder: Path, record: dict[str, Any], device: str | torch.device | None) -> Rival:
-    """The rival in a folder of train_rival.py, in eval mode.
+def load_rival(training: TrainedRival, device: str | torch.device | None) -> Rival:
+    """The rival of a training, in eval mode.
 
     Its weights include the trained tower: a VLM is loaded only for the tower's layers and the
     preprocessing.
 
-    Args:
-        record: the content of the folder's results.json.
-
     Raises:
         UserError: the tower is missing; weights that are damaged or do not fit it.
     """
-    kind, tower = RIVALS[record["method"]], record["tower"]
+    kind, name = RIVALS[training.method], training.tower
     try:
-        check_tower(tower)
+        tower = open_tower(name, kind.spatial, device, weights=False)
     except UserError as error:
-        raise UserError(f"the tower of {folder} is not here: {error}") from error
-    opened = open_tower(tower, kind.spatial, device, weights=False)
-    rival = kind(opened, len(record["attributes"]), record["width"])
-    file = folder / record["weights"]
-    with explained(f"{kind.method} on {tower}: {file}", remote=False):
+        raise UserError(f"the tower of {training.folder} is not here: {error}") from error
+    rival = kind(tower, len(training.attributes), training.width)
+    file = training.folder / training.weights
+    with explained(f"{training.method} on {name}: {file}", remote=False):
         rival.load_state_dict(load_tensors(file))
-    return rival.to(next(opened.module.parameters()).device).eval()
+    return rival.to(next(tower.module.parameters()).device).eval()

@@ -20,7 +20,6 @@ class ASEN(Rival):
     through the tower together.
     """
 
-    method = "asen"
     spatial = True
     HIDDEN = 512
 

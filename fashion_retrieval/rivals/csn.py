@@ -19,7 +19,6 @@ class CSN(Rival):
     norms shrink until a mask has few dimensions left.
     """
 
-    method = "csn"
     MASK_NORM, EMBEDDING_NORM = 5e-4, 5e-3
 
     def __init__(self, tower: Tower, attributes: int, width: int) -> None:

@@ -8,15 +8,12 @@ class Rival(Network):
     """A network on a tower.
 
     Attributes:
-        method: its name, a key of `RIVALS`.
         spatial: True if it takes the tower's feature map, False for its vector.
     """
 
-    method: str
     spatial = False
 
     def __init__(self, tower: Tower, attributes: int, width: int) -> None:
         """width: width of the representation."""
         super().__init__()
-        self.tower, self.tower_name = tower.module, tower.name
-        self.preprocess, self.width = tower.preprocess, width
+        self.tower, self.preprocess, self.width = tower.module, tower.preprocess, width

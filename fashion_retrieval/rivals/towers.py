@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from crl.run.distributed import available_device
 from crl.run.errors import UserError
 from crl.run.hub import explained
-from crl.run.results import array_digest, digest
+from crl.run.results import digest
 from crl.run.torchvision_fix import import_torchvision
 from crl.run.weights import load_tensors
-from crl.vlm import Preprocess, check_trainable, load_trainable
+from crl.vlm import Preprocess, load_trainable
 
 RESNET = "resnet50"
 
@@ -47,7 +47,7 @@ class Visual(nn.Module):
         if not self.spatial:
             vector = self.visual(pixels)
             return vector[0] if isinstance(vector, tuple) else vector  # CoCa also returns tokens
-        found = self.visual.forward_intermediates(
+        maps = self.visual.forward_intermediates(
             pixels,
             indices=1,  # the last
             intermediates_only=True,
@@ -55,23 +55,7 @@ class Visual(nn.Module):
             # A ViT's last norm balances its tokens; CoCa's comes after pooling and has its width.
             normalize_intermediates=getattr(self.visual, "attn_pool", None) is None,
         )
-        return found["image_intermediates"][-1]
-
-
-def check_tower(name: str) -> None:
-    """Check that there is such a tower. Loads nothing.
-
-    Raises:
-        UserError: no such VLM or file; a VLM of another library than open_clip.
-    """
-    kind, separator, file = name.partition(":")
-    if kind != RESNET:
-        try:
-            check_trainable(name)
-        except UserError as error:
-            raise UserError(f"{error}; or take {RESNET}") from error
-    elif separator and not Path(file).expanduser().is_file():
-        raise UserError(f"there is no file {file!r} with the weights of a ResNet-50")
+        return maps["image_intermediates"][-1]
 
 
 def open_tower(
@@ -88,17 +72,16 @@ def open_tower(
         weights: False for a ResNet-50 without its weights.
 
     Raises:
-        UserError: as in `check_tower`; weights that cannot be fetched, are damaged or do not fit; a
-            tower without a feature map.
+        UserError: no such VLM, or one of another library than open_clip; weights that are missing,
+            cannot be fetched, are damaged or do not fit; a tower without a feature map.
     """
-    check_tower(name)
     device = available_device(device)
     kind, _, file = name.partition(":")
     if kind == RESNET:
         name = RESNET
         module, preprocess = _resnet(file, spatial, weights)
         state = module.state_dict().values()
-        fingerprint = digest(repr(preprocess), *(array_digest(tensor.numpy()) for tensor in state))
+        fingerprint = digest(repr(preprocess), *(tensor.numpy() for tensor in state))
     else:
         vlm = load_trainable(name, device)
         preprocess, fingerprint = vlm.preprocess, vlm.fingerprint
@@ -121,11 +104,9 @@ def _resnet(file: str, spatial: bool, weights: bool) -> tuple[nn.Module, Preproc
 
     published = ResNet50_Weights.IMAGENET1K_V1
     transforms = published.transforms(resize_size=224)  # as in ASEN: only a border is cut off
-    state = None
+    resnet = resnet50(weights=None)
     if weights:
         state = load_tensors(Path(file).expanduser()) if file else _fetch(published)
-    resnet = resnet50(weights=None)
-    if state is not None:
         with explained(f"a ResNet-50: {file or published}", remote=False):
             resnet.load_state_dict(state)
     parts = list(resnet.children())  # 4 of the stem, 4 stages, mean, classifier

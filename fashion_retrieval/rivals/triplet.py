@@ -10,8 +10,6 @@ from fashion_retrieval.rivals.towers import Tower
 class Triplet(Rival):
     """One linear embedding of the tower's vector, the same for all attributes."""
 
-    method = "triplet"
-
     def __init__(self, tower: Tower, attributes: int, width: int) -> None:
         super().__init__(tower, attributes, width)
         self.embedding = nn.Linear(tower.channels, width)

@@ -6,13 +6,11 @@ import pytest
 import torch
 from authors_heads import AuthorsHeads
 from safetensors.torch import save_file
-from torch import nn
 from torch.nn import functional as F
 
 from crl.run.errors import UserError
 from crl.run.weights import save_tensors
-from fashion_retrieval.heads import Heads
-from fashion_retrieval.trained import load_heads
+from fashion_retrieval.heads import Heads, load_heads
 
 A, K, OUT = 3, 5, 9
 
@@ -130,53 +128,40 @@ def refused(match, path, attributes=A, width=K):
     assert "\n" not in str(caught.value)
 
 
-def test_own_file_without_its_folder(tmp_path):
-    """VLM and bases are in the folder's results.json."""
-    save_tensors(tmp_path / "heads.safetensors", Heads(A, K, OUT))
-    (tmp_path / "results.json").write_text("{}")
-    says = rf"give its folder: trained=\[{tmp_path}\]"
-    refused(says, tmp_path / "heads.safetensors")
-    refused(says, tmp_path)
-    load_heads(tmp_path / "heads.safetensors", A, K, own=True)
-
-
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            lambda state: state.pop("projection_heads.2.fc.1.running_mean"),
+            "Missing key.*2.fc.1.run",
+        ),
+        (lambda state: state.pop("projection_heads.0.fc.3.weight"), "holds no heads"),
+        (
+            lambda state: state.update({"projection_heads.0.fc.3.bias": torch.ones(2)}),
+            "0.fc.3.bias",
+        ),
+        (
+            lambda state: state.update({"projection_heads.0.fc.4.bias": torch.ones(2)}),
+            "0.fc.4.bias",
+        ),
+    ],
+)
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
-def test_heads_of_another_kind(tmp_path, suffix):
+def test_what_is_no_file_of_heads(tmp_path, change, says, suffix):
     path = tmp_path / f"heads.{suffix}"
-    if suffix == "pth":
-        write_authors(path, AuthorsHeads(A, K, OUT))
-    else:
-        save_tensors(path, Heads(A, K, OUT))
-    refused("holds heads for 3 attributes, the data has 5", path, attributes=5)
-    refused("take representations of width 5, these are 97 wide", path, width=97)
-
-
-def test_what_is_no_file_of_heads(tmp_path):
-    path = tmp_path / "heads.pth"
-    refused("there is no file .*heads.pth", path)
-    deep = AuthorsHeads(A, K, OUT)
-    for head in deep.projection_heads:
-        head.fc.append(nn.Linear(OUT, OUT))  # another layer
-    refused("the weights do not fit 3 heads: .*fc.4.weight", write_authors(path, deep))
-    short = AuthorsHeads(A, K, OUT)
-    del short.projection_heads[1].fc[1]  # heads of different layers
-    refused("the weights do not fit 3 heads: .*1.fc.1.weight", write_authors(path, short))
+    refused("there is no file .*heads", path)
+    path.write_bytes(b"\x80\x02")
+    refused("is damaged, incomplete or no checkpoint", path)
     state = AuthorsHeads(A, K, OUT).state_dict()
-    wrong = {**state, "projection_heads.0.fc.3.bias": torch.ones(2)}
-    torch.save({"model": wrong}, path)
-    refused("the weights do not fit 3 heads: .*size mismatch for .*0.fc.3.bias", path)
-    torch.save({"model": {"projection_heads.0.fc.0.weight": torch.ones(3, 3)}}, path)
-    refused("holds no heads", path)
-    torch.save(torch.ones(3), path)
-    refused("is damaged, incomplete or no checkpoint", path)
-    path.write_bytes(b"\x80\x02")  # a pickle that breaks off
-    refused("is damaged, incomplete or no checkpoint", path)
-    own = tmp_path / "heads.safetensors"
-    own.write_bytes(b"nonsense")
-    refused("is damaged, incomplete or no checkpoint", own)
-    del state["projection_heads.2.fc.1.running_mean"]
-    save_file(state, own)
-    refused("Missing key.*projection_heads.2.fc.1.running_mean", own)
+    change(state)
+    save_file(state, path) if suffix == "safetensors" else torch.save({"model": state}, path)
+    refused(says, path)
+
+
+def test_heads_of_other_sizes(tmp_path):
+    path = write_authors(tmp_path / "heads.pth", AuthorsHeads(A, K, OUT))
+    refused("the weights do not fit heads of 5 attributes over 5 texts: .*Missing", path, 5)
+    refused("the weights do not fit heads of 3 attributes over 97 texts: .*size", path, width=97)
 
 
 def test_code_in_a_checkpoint_never_runs(tmp_path):

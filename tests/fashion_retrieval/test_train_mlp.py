@@ -1,9 +1,7 @@
-"""Stage 1: a step against a literal one, a problem that it learns, killed and resumed against
+"""Stage 1: a step against a literal one, a problem that it learns, interrupted and resumed against
 undisturbed; every message."""
 
-import errno
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,13 +12,13 @@ from commands import REPOSITORY
 from PIL import Image
 
 from crl.projection import l2
-from crl.run import loop
 from crl.run.config import load_config
 from crl.run.errors import UserError
 from fashion_retrieval import train_mlp as module
-from fashion_retrieval.inputs import EvaluateConfig
+from fashion_retrieval.bases import Bases, aligned
+from fashion_retrieval.config import EvaluateConfig
 from fashion_retrieval.train_mlp import MlpConfig, MlpTrainer
-from fashion_retrieval.trained import Bases, Stage, read_record
+from fashion_retrieval.trained import read_training
 
 
 @pytest.fixture
@@ -43,12 +41,8 @@ def train(keys, **more):
     return trainer.folder, json.loads((trainer.folder / "results.json").read_text())
 
 
-def state_of(folder):
-    return torch.load(folder / "state.pt", weights_only=True)
-
-
-def files_of(folder, but=()):
-    return {file: file.read_bytes() for file in folder.iterdir() if file.name not in but}
+def files_of(folder):
+    return {file: file.read_bytes() for file in folder.iterdir()}
 
 
 # --- what is trained ------------------------------------------------------------------------------
@@ -56,7 +50,7 @@ def files_of(folder, but=()):
 
 def text_of(keys, vlm):
     bases = Bases.load("Clothes", list(ATTRIBUTES), keys["bases"], None)
-    return bases.embed(vlm, None)
+    return aligned(bases.embed(vlm, None))
 
 
 def test_one_step_against_a_literal_one(keys, vlm):
@@ -107,8 +101,9 @@ def test_learns_and_keeps_the_best(tmp_path, keys, vlm):
     ]
     # The folder says with what it was trained, and the weights are those of the best epoch,
     # measured here query by query.
-    stage = Stage.of(folder, read_record(folder, list(ATTRIBUTES)))
+    stage = read_training(folder, list(ATTRIBUTES))
     assert (stage.vlm, stage.fingerprint, stage.precision) == ("demo", "clothes-1", "fp32")
+    assert (stage.method, stage.source) == ("crl-mlp", "demo")
     assert stage.bases == Bases.load("Clothes", list(ATTRIBUTES), keys["bases"], None)
     assert literal_map(tmp_path, stage.heads, vlm, keys) == pytest.approx(max(curve), abs=1e-3)
 
@@ -140,17 +135,31 @@ def literal_map(folder, heads, vlm, keys):
 def test_texts_takes_the_first_of_each_basis(keys, vlm):
     folder, results = train(keys, epochs=1, texts=4)
     assert results["texts"] == 4 and len(vlm.texts) == 2 * 4
-    stage = Stage.of(folder, read_record(folder, list(ATTRIBUTES)))
+    stage = read_training(folder, list(ATTRIBUTES))
     assert stage.heads.width == 4 and stage.bases.width == 4
 
 
-def test_same_seed_same_training(keys, vlm):
-    _, one = train(keys, name="one")
-    _, two = train(keys, name="two")
+def test_seed_decides_and_interruptions_do_not(keys, vlm, monkeypatch):
+    keys |= {"checkpoint_every": 3}  # 8 steps an epoch
+    loss, calls = module.triplet_loss, []
+
+    def interrupted(*arguments):
+        calls.append(None)
+        if len(calls) == 15:  # the checkpoint is of step 12
+            raise KeyboardInterrupt
+        return loss(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "triplet_loss", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(keys, name="parts")
+    folder, parts = train(keys, name="parts")
+    whole_folder, whole = train(keys, name="whole")
     _, other = train(keys, name="other", seed=1)
     for key in ("losses", "validation"):
-        assert one[key] == two[key] != other[key]
-    assert [found["epoch"] for found in one["validation"]] == [1, 2, 3, 4]
+        assert parts[key] == whole[key] != other[key]
+    heads = [(place / "heads.safetensors").read_bytes() for place in (folder, whole_folder)]
+    assert heads[0] == heads[1]
 
 
 def test_rate_falls_every_three_epochs(keys, vlm, monkeypatch):
@@ -167,16 +176,6 @@ def test_rate_falls_every_three_epochs(keys, vlm, monkeypatch):
     assert [found["epoch"] for found in results["validation"]] == [3, 6, 7]
 
 
-def test_the_vlm_is_untouched(keys, vlm):
-    vlm.model = torch.nn.Linear(16, 16)  # whatever takes part in the embedding
-    encode = vlm.encode_images
-    vlm.encode_images = lambda batch: vlm.model(encode(batch)).detach()
-    before = {key: tensor.clone() for key, tensor in vlm.model.state_dict().items()}
-    train(keys)
-    assert all(torch.equal(vlm.model.state_dict()[key], before[key]) for key in before)
-    assert all(parameter.grad is None for parameter in vlm.model.parameters())
-
-
 def test_finished_training_is_not_done_again_but_can_be_prolonged(keys, vlm, capsys):
     folder, _ = train(keys, epochs=2)
     before = files_of(folder)
@@ -186,31 +185,6 @@ def test_finished_training_is_not_done_again_but_can_be_prolonged(keys, vlm, cap
     _, prolonged = train(keys, epochs=4)
     _, whole = train(keys, epochs=4, name="whole")
     assert prolonged["losses"] == whole["losses"]
-
-
-def test_no_training_ends_without_a_validation(keys, vlm, monkeypatch):
-    write = loop.Trainer._write_state
-
-    def killed(trainer):
-        write(trainer)
-        if len(trainer.progress.losses) == 3:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(loop.Trainer, "_write_state", killed)
-        with pytest.raises(KeyboardInterrupt):
-            train(keys, epochs=9, validate_every=5)
-    folder, results = train(keys, epochs=3, validate_every=5)
-    assert [found["epoch"] for found in results["validation"]] == [3] and len(vlm.texts) == 15
-    assert results["best"]["epoch"] == 3 and (folder / "heads.safetensors").exists()
-
-
-def test_stops_when_the_map_does_not_rise(keys, vlm, monkeypatch, capsys):
-    monkeypatch.setattr(MlpTrainer, "mean_precision", lambda *_: {"overall": 5.0})
-    _, results = train(keys, epochs=9, patience=2, triplets=64)
-    assert len(results["losses"]) == 3 and results["best"]["epoch"] == 1
-    train(keys, epochs=9, patience=2, triplets=64)
-    assert "finished" in capsys.readouterr().out
 
 
 # --- messages -------------------------------------------------------------------------------------
@@ -242,61 +216,7 @@ def test_another_training_in_the_folder(tmp_path, keys, vlm):
     assert files_of(folder) == before
 
 
-def test_loss_that_is_not_finite(keys, vlm, monkeypatch):
-    folder, _ = train(keys, epochs=1)
-    before = files_of(folder, but=["config.yaml"])
-    loss = module.triplet_loss
-    monkeypatch.setattr(module, "triplet_loss", lambda *given: loss(*given) * torch.nan)
-    refused("the loss of step 9 is not finite; the best weights and the last checkpoint are", keys)
-    assert files_of(folder, but=["config.yaml"]) == before
-
-
-@pytest.mark.parametrize("checkpoint_every", [3, 2000])
-def test_weights_that_are_not_finite(keys, vlm, monkeypatch, checkpoint_every):
-    """A finite loss can have gradients that are not."""
-    folder, _ = train(keys, epochs=1, checkpoint_every=checkpoint_every)
-    before = files_of(folder, but=["config.yaml"])
-
-    class Steep(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, loss):
-            return loss.clone()
-
-        @staticmethod
-        def backward(ctx, gradient):
-            return gradient * torch.inf
-
-    loss = module.triplet_loss
-    monkeypatch.setattr(module, "triplet_loss", lambda *given: Steep.apply(loss(*given)))
-    monkeypatch.setattr(loop.math, "isfinite", lambda _: True)  # the next loss would show it
-    step = 9 if checkpoint_every == 3 else 16
-    says = f"the weights after step {step} are not finite; the best weights and the last checkpoint"
-    refused(says, keys, checkpoint_every=checkpoint_every)
-    assert files_of(folder, but=["config.yaml"]) == before
-
-
-def test_full_disk_leaves_the_former_checkpoint(keys, vlm, monkeypatch):
-    folder, _ = train(keys, epochs=1)
-    before = (folder / "state.pt").read_bytes()
-    write = Path.write_bytes
-
-    def full(path, data):
-        write(path, bytes(data)[:100])
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Path, "write_bytes", full)
-        with pytest.raises(OSError, match="No space left"):
-            train(keys, epochs=2)
-    assert (folder / "state.pt").read_bytes() == before
-    assert not list(folder.glob(".*.tmp"))
-    _, resumed = train(keys, epochs=2)
-    _, whole = train(keys, epochs=2, name="whole")
-    assert resumed["losses"] == whole["losses"]
-
-
-def test_wrong_input_before_the_vlm_is_loaded(tmp_path, keys, monkeypatch):
-    monkeypatch.setattr(module, "load_vlm", lambda *_: pytest.fail("a VLM was loaded"))
+def test_wrong_input_is_seen_before_the_vlm_is_used(tmp_path, keys):
     refused("unknown VLM 'nothing'", keys, vlm="nothing")
     refused("no data set 'Cloths'; did you mean 'Clothes'", keys, dataset="Cloths")
     refused("unknown attribute 'colour'", keys, bases={"colour": "x"})
@@ -310,10 +230,6 @@ def test_vlm_of_several_vectors_per_image(keys, vlm):
     encode = vlm.encode_images
     vlm.encode_images = lambda batch: torch.stack([encode(batch)] * 2, 1)
     refused("toy gives 2 vectors per image", keys)
-
-
-def test_embeddings_that_are_not_there(keys, vlm):
-    refused("nowhere holds no embeddings", keys, embeddings="nowhere")
 
 
 @pytest.mark.parametrize("name", ["deepfashion", "demo/garments"])

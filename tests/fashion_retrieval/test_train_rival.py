@@ -22,7 +22,7 @@ from fashion_retrieval.networks import represent_tables
 from fashion_retrieval.rivals import ASEN, RIVALS, load_rival
 from fashion_retrieval.rivals.towers import open_tower
 from fashion_retrieval.train_rival import RivalConfig, RivalTrainer
-from fashion_retrieval.trained import read_record
+from fashion_retrieval.trained import TrainedRival, read_training
 from fashion_retrieval.trainers import TrainingData
 
 
@@ -45,7 +45,7 @@ def train(keys, **more):
 
 
 def read_back(folder):
-    return load_rival(folder, read_record(folder, list(ATTRIBUTES)), "cpu")
+    return load_rival(read_training(folder, list(ATTRIBUTES)), "cpu")
 
 
 @pytest.mark.parametrize("method", RIVALS)
@@ -60,11 +60,14 @@ def test_trains_and_can_be_read_back(keys, method):
     assert files == {"config.yaml", "rival.safetensors", "results.json", "state.pt"}
 
     rival = read_back(folder)
-    assert (rival.method, rival.tower_name, rival.width) == (method, keys["tower"], 16)
-    assert type(rival) is RIVALS[method] and not any(m.training for m in rival.modules())
+    assert (
+        rival.width == 16
+        and type(rival) is RIVALS[method]
+        and not any(m.training for m in rival.modules())
+    )
     data = TrainingData.load(RivalConfig(**keys))
     tables = [data.query, data.candidate]
-    represent = represent_tables(rival, data.files, tables, "fp32", 64, 0)
+    represent = represent_tables(rival, data.files, tables, "fp32", 0)
     scores = mean_scores(retrieval_precision(represent, *tables), data.query, data.attributes)
     assert scores["overall"] == pytest.approx(results["best"]["overall"], abs=1e-9)
     # The tower was trained too, and stands in the file as it is now.
@@ -89,14 +92,13 @@ def test_step_of_a_resnet_and_its_file(resnet, tmp_path):
     assert not any("running" in key for key in changed if key.startswith("tower."))  # in eval mode
     save_tensors(tmp_path / "rival.safetensors", rival)
     record = {"method": "asen", "tower": tower.name, "width": 8, "attributes": ["a", "b"]}
-    record["weights"] = "rival.safetensors"
+    training = TrainedRival(folder=tmp_path, weights="rival.safetensors", **record)
     with torch.no_grad():
         features = rival.eval().features(pixels, "fp32")
-        read = load_rival(tmp_path, record, "cpu")  # no file of the tower, and no network
+        read = load_rival(training, "cpu")  # no file of the tower, and no network
         again = read.features(pixels, "fp32")
         found = read.embed(again, attribute.repeat(3))
         assert torch.equal(found, rival.embed(features, attribute.repeat(3)))
-    assert read.tower_name == "resnet50"
 
 
 @pytest.mark.parametrize("method", RIVALS)
@@ -147,12 +149,10 @@ def refused(match, keys, **more):
     assert "\n" not in str(caught.value)
 
 
-def test_wrong_input_before_the_tower_is_loaded(keys, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "open_tower", lambda *_: pytest.fail("a tower was loaded"))
-    refused("unknown VLM 'nothing'.* or <module>:<class>; or take resnet50", keys, tower="nothing")
-    refused("only an open_clip VLM .* 'align' is none; or take resnet50", keys, tower="align")
-    refused("there is no file 'a/b.pth' with the weights of a", keys, tower="resnet50:a/b.pth")
-    refused("there is no file '' with", keys, tower="resnet50:")
+def test_wrong_input(keys, monkeypatch):
+    refused("unknown VLM 'nothing'", keys, tower="nothing")
+    refused("only an open_clip VLM .* 'align' is none", keys, tower="align")
+    refused("there is no file a/b.pth", keys, tower="resnet50:a/b.pth")
     refused("no data set 'Cloths'", keys, dataset="Cloths")
     monkeypatch.setattr(module, "world", lambda: 2)
     refused("rivals are trained by one process", keys)
@@ -191,13 +191,13 @@ def test_folders_that_are_no_rival(tmp_path, keys):
     write(tower=str(DEMO))
     no_rival("weights do not fit csn on .*demo_vlm", folder)
     write()
-    assert read_back(folder).method == "csn"
+    assert read_back(folder).width == 16
     file.write_bytes(whole[:1000])
     no_rival("rival.safetensors is damaged, incomplete or no checkpoint", folder)
     file.unlink()
     no_rival("has no rival.safetensors; train to the first validation", folder)
     file.write_bytes(whole)
-    assert read_back(folder).method == "csn"
+    assert read_back(folder).width == 16
 
 
 def test_configurations_of_the_repository():

@@ -16,7 +16,7 @@ from crl.run import distributed
 from crl.run.errors import UserError
 from fashion_retrieval import trainers
 from fashion_retrieval.method import mean_scores
-from fashion_retrieval.networks import represent_rows
+from fashion_retrieval.networks import represent_tables
 
 
 def train(folder, data, network=None, **more):
@@ -158,11 +158,16 @@ def one_of_two(rank, folder):
         trainer = ToyTrainer(settings(folder), data)
         trainer.run()
         network = trainer.network
-        rows = data.sampler.labels[:5, :2]  # 5 rows, of few images: one batch for one process
-        vectors = represent_rows(network, data.files, rows, "fp32", 100, 0)
+        vectors = vectors_of(network, data, 100)  # one batch, for one process
     found = {"network": network.state_dict(), "gradients": torch.stack(Recorded.given)}
     found |= {"vectors": torch.from_numpy(vectors), "kept": trainer.kept}
     torch.save(found, folder / f"{rank}.pt")
+
+
+def vectors_of(network, data, batch_size):
+    rows = data.sampler.labels[:5]  # of one attribute, 0
+    represent = represent_tables(network, data.files, [rows], "fp32", 0, batch_size)
+    return represent(rows[:, 0], 0)
 
 
 def test_two_processes_are_one(tmp_path, monkeypatch):
@@ -177,8 +182,7 @@ def test_two_processes_are_one(tmp_path, monkeypatch):
     network, one = train(tmp_path, data, name="one")
     assert two["losses"] == pytest.approx(one["losses"], abs=1e-12)
     assert two["validation"] == [pytest.approx(found, abs=1e-6) for found in one["validation"]]
-    rows = data.sampler.labels[:5, :2]
-    expected = represent_rows(network, data.files, rows, "fp32", 4, 0)
+    expected = vectors_of(network, data, 4)
     for rank in (0, 1):
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         gradients = torch.stack(Recorded.given)

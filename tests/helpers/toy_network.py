@@ -68,15 +68,17 @@ def write_data(folder):
 
 def settings(folder, **more):
     keys = {"name": "toy", "outputs": folder / "outputs", "epochs": 2, "triplets": 22}
-    keys |= {"batch_size": 6, "lr": 1e-2, "embed_batch": 4, "workers": 0, "device": "cpu"}
+    keys |= {"batch_size": 6, "lr": 1e-2, "workers": 0, "device": "cpu"}
     return NetworkConfig(**{**keys, **more})
 
 
 class ToyTrainer(NetworkTrainer):
     """Counts how often weights are kept."""
 
+    task, file = "toys", "toy.bin"
+
     def __init__(self, config, data, network=None):
-        super().__init__(config, data, "toys", "toy", "toy.bin")
+        super().__init__(config, data, "toy")
         self.network, self.kept = network or Toy(), 0
 
     def prepare(self):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from toy_vlm import ToyVLM, make_images
 
-from similarity_retrieval import evaluate, inputs, mine_triplets
+from crl.run.results import read_rows
+from similarity_retrieval import evaluate, mine_triplets, trained
 from similarity_retrieval.datasets import TASKS
 
 IMAGES, CANDIDATES = 24, 5
@@ -48,7 +49,7 @@ def genecis(tmp_path):
 
 
 class Tuned(ToyVLM):
-    """Another VLM: its images' embeddings are the toy's back to front."""
+    """Another VLM: the embeddings of its images are the toy's back to front."""
 
     def encode_images(self, batch):
         return super().encode_images(batch).flip(1)
@@ -60,12 +61,11 @@ def toy(monkeypatch):
     loaded = {}
 
     def load(name, device, precision, from_file=False):
-        loaded[name] = (Tuned if name == "tuned" else ToyVLM)(fingerprint=f"toy-{name}")
+        loaded[name] = (Tuned if "backbone" in name else ToyVLM)(fingerprint=f"toy-{name}")
         loaded[name].name = name
         return loaded[name]
 
-    monkeypatch.setattr(inputs, "load_vlm", load)
-    monkeypatch.setattr(inputs, "find_vlm", lambda name, from_file: name)
+    monkeypatch.setattr(trained, "load_vlm", load)
     return loaded
 
 
@@ -93,15 +93,15 @@ def evaluation_refused(refusal, evaluate_arguments) -> Callable[..., str]:
 
 
 @pytest.fixture
-def cells(genecis) -> Callable[[], dict[tuple[str, str], dict]]:
-    """What evaluate.py has written, by label and task."""
+def row_of(genecis) -> Callable[..., dict]:
+    """What evaluate.py has written: the row of a label, task and method."""
 
-    def cells() -> dict[tuple[str, str], dict]:
-        file = genecis.parent / "out/similarity_retrieval/run/results.json"
-        written = json.loads(file.read_text())["cells"]
-        return {(c["label"], c["data"]): c for c in reversed(written)}  # the newest is first
+    def row_of(method="paper", task="focus_object", label="clip-b16") -> dict:
+        rows = read_rows(genecis.parent / "out/similarity_retrieval/run/results.json")
+        wanted = {"label": label, "data": task, "method": method}
+        return next(row for row in rows if wanted.items() <= row["about"].items())
 
-    return cells
+    return row_of
 
 
 @pytest.fixture

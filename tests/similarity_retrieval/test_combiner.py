@@ -1,7 +1,6 @@
 """The Combiner against its published description, and files that are or are not its weights."""
 
 import os
-import pickle
 from pathlib import Path
 
 import numpy as np
@@ -129,56 +128,28 @@ def test_the_released_heads_names_and_sizes_load(tmp_path, suffix, prefix):
     torch.testing.assert_close(query.norm(dim=1), torch.ones(3))
 
 
-@pytest.mark.parametrize("name", ["a.pt", "a.pth", "a.safetensors"])
-def test_a_loaded_combiner_computes_what_the_saved_one_does(tmp_path, name):
-    saved = random_combiner().float()
-    loaded = load_combiner(save(saved.state_dict(), tmp_path / name), DIM)
-    pair = torch.randn(2, 4, DIM)
-    with torch.no_grad():
-        assert loaded(*pair).equal(saved(*pair))
-
-
 def refused(path: Path, dim: int = DIM) -> str:
     with pytest.raises(UserError) as error:
         load_combiner(path, dim)
-    message = str(error.value)
-    assert str(path) in message
-    assert "\n" not in message
-    return message
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+    return str(error.value)
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-class TestRefused:
-    def test_another_width(self, tmp_path, suffix):
-        path = save(random_combiner().state_dict(), tmp_path / f"a{suffix}")
-        assert f"width {DIM}" in refused(path, dim=DIM + 1)
-
-    @pytest.mark.parametrize("key", RELEASED)
-    def test_missing_keys(self, tmp_path, suffix, key):
-        state = random_combiner().state_dict()
-        del state[key]
-        assert f"{key} is missing" in refused(save(state, tmp_path / f"a{suffix}"))
-
-    def test_a_key_too_many(self, tmp_path, suffix):
-        state = {**random_combiner().state_dict(), "logit_scale": torch.ones(1)}
-        assert "logit_scale" in refused(save(state, tmp_path / f"a{suffix}"))
-
-    @pytest.mark.parametrize("key", RELEASED)
-    @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
-    @pytest.mark.parametrize("shape", [(), (3,), (3, 2), (2, 3, 4), (0,)])
-    def test_other_shapes(self, tmp_path, suffix, key, shape):
-        state = {**random_combiner().state_dict(), key: torch.zeros(shape)}
-        refused(save(state, tmp_path / f"a{suffix}"))
-
-    @pytest.mark.parametrize("kept", [0, 10, 0.5, 0.99])
-    def test_a_truncated_file(self, tmp_path, suffix, kept):
-        path = save(random_combiner().state_dict(), tmp_path / f"a{suffix}")
-        content = path.read_bytes()
-        path.write_bytes(content[: kept if isinstance(kept, int) else int(kept * len(content))])
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_files_that_hold_no_combiner_are_refused(tmp_path, suffix):
+    state, path = random_combiner().state_dict(), tmp_path / f"a{suffix}"
+    assert "there is no" in refused(path)
+    assert f"width {DIM}" in refused(save(state, path), dim=DIM + 1)
+    assert "logit_scale" in refused(save({**state, "logit_scale": torch.ones(1)}, path))
+    for key in RELEASED:
+        refused(save({name: tensor for name, tensor in state.items() if name != key}, path))
+        for shape in [(), (3,), (3, 2), (2, 3, 4), (0,)]:
+            refused(save({**state, key: torch.zeros(shape)}, path))
+    content = save(state, path).read_bytes()
+    for kept in (0, 10, len(content) // 2, len(content) - 9):
+        path.write_bytes(content[:kept])
         assert "damaged" in refused(path)
-
-    def test_no_file(self, tmp_path, suffix):
-        assert "there is no" in refused(tmp_path / f"a{suffix}")
 
 
 class Code:
@@ -197,12 +168,4 @@ def test_a_pickle_with_code_is_refused_and_does_not_run(tmp_path, legacy):
     state = {**random_combiner().state_dict(), "note": Code(trace)}
     torch.save(state, path, _use_new_zipfile_serialization=not legacy)
     assert "refused" in refused(path)
-    assert not trace.exists()
-
-
-@pytest.mark.filterwarnings("ignore")  # torch's, about the protocol of the pickle
-def test_a_plain_pickle_is_refused_and_does_not_run(tmp_path):
-    path, trace = tmp_path / "a.pt", tmp_path / "it_ran"
-    path.write_bytes(pickle.dumps({"text_projection_layer.weight": Code(trace)}, protocol=2))
-    assert "runs their code" in refused(path)
     assert not trace.exists()

@@ -1,6 +1,7 @@
 """Training the Combiner: processes against one, killed and resumed against undisturbed; what is
 saved; every message."""
 
+import io
 import json
 
 import numpy as np
@@ -39,6 +40,11 @@ def train(keys, **more):
     return trainer.folder, json.loads((trainer.folder / "results.json").read_text())
 
 
+def read_state(folder):
+    content = (folder / "state.pt").read_bytes()[16:]  # a checksum, then torch's format
+    return torch.load(io.BytesIO(content), weights_only=True)
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
@@ -53,36 +59,22 @@ def toy(monkeypatch):
 
 
 TOY = """
-import os, signal, sys
+import sys
 sys.path.append(sys.argv.pop(1))
 import torch, toy_vlm
-from similarity_retrieval import contrastive
 from similarity_retrieval import train_combiner as module
 torch.set_num_threads(1)
 module.load_vlm = lambda *_: toy_vlm.ToyVLM()
-kill_at, backward, calls = int(sys.argv.pop(1)), module.backward, []
-def counted(*arguments):
-    calls.append(None)
-    if len(calls) == kill_at:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return backward(*arguments)
-module.backward = counted
 module.main()
 """
 
 
-def start(folder, keys, kill_at=0, launcher=()):
-    """The training with the toy VLM, in a process of its own that kills itself at a step."""
-    (folder / "toy.py").write_text(TOY)
-    settings = [f"{key}={value}" for key, value in keys.items()]
-    helpers = REPOSITORY / "tests/helpers"
-    return run_python(*launcher, folder / "toy.py", helpers, kill_at, *settings)
-
-
 def test_torchrun_trains_as_one_process_does(tmp_path, toy):
     keys = {**write_triplets(tmp_path), "batch_size": 26, "epochs": 9}
+    (tmp_path / "toy.py").write_text(TOY)
+    settings = [f"{key}={value}" for key, value in {**keys, "name": "two"}.items()]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = start(tmp_path, {**keys, "name": "two"}, launcher=launcher)
+    done = run_python(*launcher, tmp_path / "toy.py", REPOSITORY / "tests/helpers", *settings)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("epoch 1/9") == 1  # one of them speaks
     two = json.loads((tmp_path / "outputs/combiner/two/results.json").read_text())
@@ -120,7 +112,7 @@ def test_recalls_against_a_loop():
     index = np.random.default_rng(0).integers(0, 25, (3, 1100))  # more than one chunk
     data = MinedTriplets([""] * 30, [""] * 30, *index)
     combiner = Combiner(4, 8, 8).eval()
-    found = recalls(combiner, data, image, text)
+    shares = recalls(combiner, data, image, text)
     gallery = sorted({int(i) for i in data.target})
     hits = {1: 0, 5: 0, 10: 0}
     for reference, target, condition in index.T:
@@ -131,20 +123,19 @@ def test_recalls_against_a_loop():
         for k in hits:
             hits[k] += int(target in best[:k])
     for k, count in hits.items():
-        assert found[f"recall@{k}"] == pytest.approx(100 * count / 1100)
-    assert found["triplets"] == 1100 and found["candidates"] == len(gallery)
+        assert shares[f"recall@{k}"] == pytest.approx(100 * count / 1100)
+    assert shares["triplets"] == 1100 and shares["candidates"] == len(gallery)
 
 
 @pytest.mark.parametrize("image", [torch.ones(30, 4), torch.full((30, 4), torch.nan)])
 def test_equal_or_nan_scores_find_nothing(image):
     index = np.random.default_rng(0).integers(0, 25, (3, 100))
     data = MinedTriplets([""] * 30, [""] * 30, *index)
-    found = recalls(Combiner(4, 8, 8).eval(), data, image, image)
-    assert found["recall@10"] == 0
+    assert recalls(Combiner(4, 8, 8).eval(), data, image, image)["recall@10"] == 0
 
 
 class Worlds(toy_vlm.ToyVLM):
-    """Pictures of a subject beside an object, told by two pixels; the text names an object.
+    """Pictures of a subject beside an object, identified by two pixels; the text names an object.
     Their embeddings are one-hot, so a mixture of picture and text cannot tell the old object from
     the subject, and a trained Combiner can."""
 
@@ -196,7 +187,7 @@ def test_loss_falls_and_recall_rises_far_above_chance(tmp_path, monkeypatch):
     assert results["best"] == results["validation"][recall.index(max(recall))]
     combiner = load_combiner(folder / "combiner.safetensors", dim=24)
     data = read_triplets(keys["triplets"], keys["images"])
-    image, text = embed(vlm, data, TrainConfig(**keys), keys["cache"])
+    image, text = embed(vlm, data, keys["cache"])
     assert recalls(combiner, data.first(200), image, text)["recall@1"] == max(recall)
 
 
@@ -211,7 +202,7 @@ def test_each_image_and_condition_is_embedded_once(tmp_path, toy):
 
 def test_without_validation_the_last_epoch_is_kept(tmp_path, toy):
     folder, results = train(write_triplets(tmp_path), validation=0)
-    state = torch.load(folder / "state.pt", weights_only=True)
+    state = read_state(folder)
     kept = load_file(folder / "combiner.safetensors")
     assert all(torch.equal(kept[key], state["models"]["combiner"][key]) for key in kept)
     assert results["best"] == {"epoch": 3}
@@ -229,13 +220,6 @@ def test_finished_training_is_not_done_again(tmp_path, toy, capsys, monkeypatch)
     assert {file: file.read_bytes() for file in folder.iterdir()} == before
 
 
-def test_a_folder_without_its_checkpoint_is_trained_again(tmp_path, toy):
-    keys = write_triplets(tmp_path)
-    folder, first = train(keys)
-    (folder / "state.pt").unlink()
-    assert train(keys)[1]["losses"] == first["losses"]
-
-
 @pytest.fixture
 def clip(tmp_path):
     """A tiny CLIP in a folder, and keys to train with it."""
@@ -250,54 +234,40 @@ def fingerprint(folder):
     return load_vlm(str(folder / "vlm"), device="cpu").fingerprint
 
 
-def test_frozen_training_leaves_the_vlm_alone(tmp_path, clip, monkeypatch):
+def test_frozen_training_leaves_the_vlm_alone(clip, monkeypatch):
     vlm = load_vlm(clip["vlm"], device="cpu")
     before = {key: tensor.clone() for key, tensor in vlm.model.state_dict().items()}
     monkeypatch.setattr(module, "load_vlm", lambda *_: vlm)
     folder, _ = train(clip, train_vlm=False)
     for key, tensor in vlm.model.state_dict().items():
         assert torch.equal(tensor, before[key])
-    assert sorted(file.name for file in folder.iterdir()) == [
-        "combiner.safetensors",
-        "config.yaml",
-        "results.json",
-        "state.pt",
-    ]
+    files = ["combiner.safetensors", "config.yaml", "results.json", "state.pt"]
+    assert sorted(file.name for file in folder.iterdir()) == files
 
 
-def test_trained_vlm_is_saved_as_a_vlm(tmp_path, clip):
+@pytest.mark.parametrize("by_name", [False, True])
+def test_trained_vlm_is_saved_as_a_vlm(tmp_path, clip, monkeypatch, by_name):
+    former = load_vlm(clip["vlm"], device="cpu")
+    if by_name:  # by a name of open_clip, not as a folder
+        import open_clip
+
+        monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIGS", {"tiny-quickgelu": CLIP})
+        weights = str(tmp_path / "clip/open_clip_model.safetensors")
+        tag = open_clip.pretrained._pcfg(file=weights, quick_gelu=True, mean=MEAN, std=STD)
+        monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "tiny-quickgelu", {"shiny": tag})
+        clip["vlm"] = "open_clip:tiny-quickgelu/shiny"
     folder, results = train(clip, validation=0)
     assert results["vlm_trained"] and results["vlm_fingerprint"] == fingerprint(folder)
-    trained, former = (load_vlm(name, device="cpu") for name in (str(folder / "vlm"), clip["vlm"]))
-    state = torch.load(folder / "state.pt", weights_only=True)
-    for key, tensor in trained.model.state_dict().items():
-        assert torch.equal(tensor, state["models"]["vlm"][key])
-    changed = {
-        key
-        for key, tensor in trained.model.state_dict().items()
-        if not torch.equal(tensor, former.model.state_dict()[key])
-    }
-    assert {"visual.proj", "text_projection", "visual.conv1.weight", "token_embedding.weight"} < (
-        changed
-    )
+    trained = load_vlm(str(folder / "vlm"), device="cpu")
+    weights, before = trained.model.state_dict(), former.model.state_dict()
+    state = read_state(folder)["models"]["vlm"]
+    assert all(torch.equal(tensor, state[key]) for key, tensor in weights.items())
+    changed = {key for key, tensor in weights.items() if not torch.equal(tensor, before[key])}
+    assert changed > {"visual.proj", "text_projection", "visual.conv1.weight"}
+    assert changed > {"token_embedding.weight"}
     assert not (folder / "vlm/README.md").exists()
     picture = [clip["images"] / "000.png"]
     assert not np.allclose(*(embed_images(vlm, picture, None).image for vlm in (trained, former)))
-
-
-def test_trained_vlm_by_open_clip_name(tmp_path, clip, monkeypatch):
-    import open_clip
-
-    monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIGS", {"tiny-quickgelu": CLIP})
-    first = str(tmp_path / "clip/open_clip_model.safetensors")
-    tag = open_clip.pretrained._pcfg(file=first, quick_gelu=True, mean=MEAN, std=STD)
-    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "tiny-quickgelu", {"shiny": tag})
-    folder, results = train(clip, vlm="open_clip:tiny-quickgelu/shiny", validation=0)
-    assert results["vlm_trained"] and results["vlm_fingerprint"] == fingerprint(folder)
-    trained = load_vlm(str(folder / "vlm"), device="cpu")
-    state = torch.load(folder / "state.pt", weights_only=True)
-    for key, tensor in trained.model.state_dict().items():
-        assert torch.equal(tensor, state["models"]["vlm"][key])
 
 
 def test_vlm_in_training_resumes_and_decodes_in_processes(tmp_path, clip, monkeypatch):
@@ -364,28 +334,18 @@ def refused(match, keys, **more):
     assert sorted(keys["outputs"].rglob("*")) == outputs  # nothing half written
 
 
-def test_missing_images_are_counted_before_anything_is_embedded(tmp_path, toy):
+def test_what_cannot_be_trained_is_refused_before_anything_is_embedded(tmp_path, toy):
     keys = write_triplets(tmp_path)
+    message = r"54 triplets to train on \(and 6 held out\) do not fill a batch of 55"
+    refused(message, keys, batch_size=55)
+    message = r"8 does not divide into 3 equal parts \(1 processes x accumulate 3"
+    refused(message, keys, accumulate=3)
+    refused(
+        r"only an open_clip VLM can be trained here, and .align", keys, vlm="align", train_vlm=True
+    )
     for number in (3, 4, 5, 6):
         (keys["images"] / f"{number:03}.png").unlink()
-    refused(
-        r"4 of the 12 images of .* are not in .*images, the first: (00[3-6].png(, |;)){3}", keys
-    )
-    assert toy.images == 0
-
-
-def test_embeddings_that_are_not_there(tmp_path, toy):
-    refused("nowhere holds no embeddings", write_triplets(tmp_path), embeddings="nowhere")
-
-
-def test_too_few_triplets_and_uneven_parts(tmp_path, toy):
-    keys = write_triplets(tmp_path)
-    refused(
-        r"54 triplets to train on \(and 6 held out\) do not fill a batch of 55", keys, batch_size=55
-    )
-    refused(
-        r"8 does not divide into 3 equal parts \(1 processes x accumulate 3", keys, accumulate=3
-    )
+    refused(r"4 of the 12 images of .* are not in .*images, the first: ", keys)
     assert toy.images == 0
 
 
@@ -416,7 +376,7 @@ def test_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path, toy, m
         UserError, match=r"loss of step 4 is not finite; the best weights and the last checkpoint"
     ):
         train(keys)
-    state = torch.load(tmp_path / "outputs/combiner/run/state.pt", weights_only=True)
+    state = read_state(tmp_path / "outputs/combiner/run")
     assert state["progress"]["step"] == 2
     assert all(tensor.isfinite().all() for tensor in state["models"]["combiner"].values())
 
@@ -431,23 +391,11 @@ def test_embeddings_that_do_not_fit(tmp_path, monkeypatch):
     refused(r"NaN or infinite embeddings", keys)
 
 
-def test_only_open_clip_is_trained(tmp_path, clip):
-    refused(r"only an open_clip VLM can be trained here, and .align. is none", clip, vlm="align")
-    refused(r"unknown VLM 'clipp'", clip, vlm="clipp")
-
-
 def test_unreadable_image_while_the_vlm_trains(tmp_path, clip):
     (clip["images"] / "004.png").write_bytes(b"no picture")
     for workers in (0, 2):
         with pytest.raises(UserError, match=r"cannot read the image .*004.png: not an image"):
             train(clip, workers=workers)
-
-
-def test_command_says_it_in_one_line(tmp_path):
-    keys = write_triplets(tmp_path)
-    done = start(tmp_path, {**keys, "accumulate": 3})
-    assert done.returncode == 2 and done.stderr.startswith("error: batch_size 8 does not divide")
-    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", ["combiner_cc3m", "demo/combiner"])

@@ -12,9 +12,10 @@ from sklearn.decomposition import PCA
 
 from crl.projection import l2
 from crl.run.weights import save_tensors
-from fashion_retrieval import evaluate, inputs
+from fashion_retrieval import embedded, evaluate
+from fashion_retrieval.bases import Bases, aligned
+from fashion_retrieval.config import EvaluateConfig
 from fashion_retrieval.heads import Heads
-from fashion_retrieval.trained import Bases, Stage, aligned, read_record
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def words(keys):
 
 @pytest.fixture
 def nothing_loaded(monkeypatch):
-    monkeypatch.setattr(inputs, "load_vlm", lambda *_, **__: pytest.fail("a VLM was loaded"))
+    monkeypatch.setattr(embedded, "load_vlm", lambda *_, **__: pytest.fail("a VLM was loaded"))
 
 
 # --- wrong input ----------------------------------------------------------------------------------
@@ -72,7 +73,7 @@ BAD_RUNS = [  # what is done to the folder, overrides, what the one line says
         ["trained=[ROOT/mlp, ROOT/a]"],
         "a was trained on the attributes hue, the data has texture, shape; use a training on this",
     ),
-    (stage("a", width=5), ["trained=ROOT/a"], "width 5, these are 6 wide"),
+    (stage("a", width=5), ["trained=ROOT/a"], "do not fit heads of 2 attributes over 6 texts"),
     (stage("a", vlm="clap"), ["trained=ROOT/a"], "unknown VLM 'clap'; did you mean 'clip'"),
     (lambda root: (root / "backbone/vlm").rmdir(), ["trained=ROOT/backbone"], "unknown VLM"),
     (None, ["split=train"], "split"),
@@ -80,7 +81,6 @@ BAD_RUNS = [  # what is done to the folder, overrides, what the one line says
     (None, ["bases={textur: x}"], "unknown attribute 'textur'; did you mean 'texture'"),
     (None, ["bases={texture: clevr4_colour}"], "unknown text basis"),
     (None, ["texts=7"], "has 6 texts, not 7"),
-    (None, ["vlm=clap"], "unknown VLM 'clap'"),
     (lambda root: (root / "query_test.txt").unlink(), [], "query_test.txt is not in"),
     (edit("query_test.txt", "0 0 9"), [], "query_test.txt, line 1: value 9"),
     (lambda root: (root / "img/150.png").unlink(), [], "1 of 60 images are missing"),
@@ -101,7 +101,7 @@ def test_bad_input_is_seen_before_a_model_is_loaded(
 @pytest.fixture
 def vlm(monkeypatch):
     vlm = Clothes("clothes-1")
-    monkeypatch.setattr(inputs, "load_vlm", lambda *_, **__: vlm)
+    monkeypatch.setattr(embedded, "load_vlm", lambda *_, **__: vlm)
     return vlm
 
 
@@ -120,53 +120,31 @@ def test_a_vlm_with_several_vectors(keys, refusal, vlm):
     assert "toy gives 2 vectors per image" in refusal(evaluate.main, *words(keys))
 
 
-def test_embeddings_that_are_not_there(keys, refusal, vlm):
-    said = refusal(evaluate.main, *words(keys), "embeddings=nowhere")
-    assert "nowhere holds no embeddings" in said
-
-
 def test_the_same_vlm_reads_each_image_once(tmp_path, keys, run, vlm, monkeypatch):
-    calls, embed = [], inputs.embed_images
-    monkeypatch.setattr(inputs, "embed_images", lambda *a, **k: calls.append(a) or embed(*a, **k))
+    calls, embed = [], embedded.embed_images
+    monkeypatch.setattr(embedded, "embed_images", lambda *a, **k: calls.append(a) or embed(*a, **k))
     code, _, errors = run(evaluate.main, *words(keys), f"trained=[{tmp_path / 'mlp'}]")
     assert code == 0, errors
     assert len(calls) == 1 and vlm.images == 60 and len(vlm.texts) == sum(TEXTS)
 
 
-# --- text bases and folders -----------------------------------------------------------------------
-
-
-def test_bases_come_back_from_a_record(tmp_path, keys):
-    bases = Bases.load("Clothes", list(ATTRIBUTES), bases_of(tmp_path), None)
-    again = Bases.from_record(json.loads(json.dumps(bases.record)))
-    assert again == bases and again.about == bases.about and bases.width == 6
-    first = Bases.load("Clothes", list(ATTRIBUTES), bases_of(tmp_path), 3)
-    assert first.width == 3 and first.about["basis_hash"] != bases.about["basis_hash"]
-    assert all(first.of[a].texts == bases.of[a].texts[:3] for a in ATTRIBUTES)
+# --- text bases -----------------------------------------------------------------------------------
 
 
 def test_labels_of_bases(tmp_path, keys):
-    names = ["texture", "fabric"]
-    assert Bases.load("DeepFashion", names, {}, None).label == "deepfashion_*"
-    mixed = {"texture": f"{tmp_path}/texture.yaml"}
-    assert (
-        Bases.load("DeepFashion", names, mixed, None).label == f"{tmp_path.name}/*, deepfashion_*"
-    )
+    def label(**given):
+        return Bases.load("DeepFashion", ["texture", "fabric"], given, None).label
+
+    assert label() == "deepfashion_*"
+    assert label(texture=f"{tmp_path}/texture.yaml") == f"{tmp_path.name}/*, deepfashion_*"
 
 
 def test_bases_that_are_larger_than_the_vlm_is_wide():
-    texts = [np.random.default_rng(n).normal(size=(n, 5)) for n in (7, 9)]
+    texts = [l2(np.random.default_rng(n).normal(size=(n, 5))) for n in (7, 9)]
     seven, nine = aligned(texts)
-    np.testing.assert_allclose(seven, l2(texts[0]), atol=1e-12)
-    np.testing.assert_allclose(nine[:5], PCA(5).fit_transform(l2(texts[1]).T).T, atol=1e-12)
+    np.testing.assert_allclose(seven, texts[0], atol=1e-12)
+    np.testing.assert_allclose(nine[:5], PCA(5).fit_transform(texts[1].T).T, atol=1e-12)
     assert nine.shape == (7, 5) and not nine[5:].any()
-
-
-def test_stage_2_is_moved_with_its_folder(tmp_path, keys):
-    shutil.move(tmp_path / "backbone", tmp_path / "elsewhere")
-    folder = tmp_path / "elsewhere"
-    found = Stage.of(folder, read_record(folder, list(ATTRIBUTES)))
-    assert (found.vlm, found.label, found.fingerprint) == (f"{folder}/vlm", "clip-b16", None)
 
 
 # --- embeddings from a file -----------------------------------------------------------------------
@@ -187,54 +165,34 @@ def features(folder, **changes):
     return f"features={folder}/features.npz"
 
 
-def cells(folder):
-    return json.loads((folder / "out/fashion_retrieval/run/results.json").read_text())["cells"]
+def scores(folder):
+    """Of each row; the file is removed."""
+    file = folder / "out/fashion_retrieval/run/results.json"
+    rows = json.loads(file.read_text())["rows"]
+    file.unlink()
+    return {row["about"]["method"]: pytest.approx(row["scores"], abs=1e-6) for row in rows}
 
 
 def test_features_give_what_the_vlm_gives(tmp_path, keys, run, vlm):
+    """Also with a representation beyond the paper and heads; the lengths do not matter."""
     heads = tmp_path / "authors.safetensors"
     shutil.copy(tmp_path / "mlp/heads.safetensors", heads)
-    outputs = [f"outputs={tmp_path}/out", f"heads={heads}"]
-    assert run(evaluate.main, *words(keys), *outputs)[0] == 0
-    expected = cells(tmp_path)
-    (tmp_path / "out/fashion_retrieval/run/results.json").unlink()
-    split = inputs._split(*loaded(keys))
-    pixels = torch.stack([vlm.preprocess(Image.open(file)) for file in split.files])
+    settings = [f"outputs={tmp_path}/out", f"heads={heads}", "representation=[paper,posterior]"]
+    assert run(evaluate.main, *words(keys), *settings)[0] == 0
+    expected = scores(tmp_path)
+    assert list(expected)[2:] == ["universal", "paper", "posterior", "crl-mlp"]
+    split, _ = embedded.embedded(EvaluateConfig(**keys))
+    image = vlm.encode_images(torch.stack([vlm.preprocess(Image.open(f)) for f in split.files]))
     texts = Bases.load("Clothes", list(ATTRIBUTES), bases_of(tmp_path), None).of.values()
     arrays = {f"text{a}": vlm.encode_texts(b.prompts).numpy() for a, b in enumerate(texts)}
-    arrays |= {"image": vlm.encode_images(pixels).numpy(), "attributes": np.array(ATTRIBUTES)}
-    given = features(tmp_path, query=split.query, candidate=split.candidate, **arrays)
-    code, _, errors = run(evaluate.main, given, *outputs)
+    arrays["image"] = image.numpy() * 10.0 ** np.linspace(-9, 9, len(image))[:, None]
+    given = features(tmp_path, query=split.query, candidate=split.candidate, **arrays,
+                     attributes=np.array(ATTRIBUTES))  # fmt: skip
+    code, _, errors = run(evaluate.main, given, *settings)
     assert code == 0, errors
-    assert [cell["method"] for cell in cells(tmp_path)] == ["universal", "crl-free", "crl-mlp"]
-    for cell, other in zip(cells(tmp_path), expected, strict=True):
-        assert cell["scores"].keys() == other["scores"].keys()
-        for method, scores in other["scores"].items():
-            assert cell["scores"][method] == pytest.approx(scores, abs=1e-6), method
+    assert scores(tmp_path) == {m: s.expected for m, s in expected.items()}
     code, out, _ = run(evaluate.main, features(tmp_path), f"outputs={tmp_path}/out")
     assert code == 0 and "attribute 1" in out
-
-
-def loaded(keys):
-    config = inputs.EvaluateConfig(**keys)
-    return config, inputs.load(config.root, config.dataset, config.images, [config.split])
-
-
-def test_lengths_of_features_do_not_matter(tmp_path, run):
-    outputs = f"outputs={tmp_path}/out"
-    run(evaluate.main, features(tmp_path), outputs)
-    expected = cells(tmp_path)
-    (tmp_path / "out/fashion_retrieval/run/results.json").unlink()
-    with np.load(tmp_path / "features.npz") as stored:
-        image, text = stored["image"], stored["text1"]
-    long = 10.0 ** np.linspace(-9, 9, IMAGES)[:, None]
-    code, _, errors = run(
-        evaluate.main, features(tmp_path, image=image * long, text1=text * 1e6), outputs
-    )
-    assert code == 0, errors
-    for cell, other in zip(cells(tmp_path), expected, strict=True):
-        for method, scores in other["scores"].items():
-            assert cell["scores"][method] == pytest.approx(scores, abs=1e-6)
 
 
 def bad(rows, row, column, value):

@@ -1,0 +1,92 @@
+"""The configuration of evaluate.py."""
+
+from itertools import product
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, field_validator
+
+from crl.representations import Representations
+from crl.run.config import Distinct, EvaluationConfig, OneOrMore
+from similarity_retrieval.datasets import TASKS, Task
+from similarity_retrieval.method import Balance, TiePolicy
+
+BASES: dict[Task, str | dict[str, str]] = {
+    "focus_object": "genecis_scene",
+    "change_object": "genecis_scene",
+    "focus_attribute": {
+        "color": "clevr4_color",
+        "material": "genecis_material",
+        "other": "genecis_attribute",
+    },
+    "change_attribute": "genecis_object",
+}
+PLACES = ("left", "right", "top", "lower", "mid")
+ON_PLACES = [f"a photo with a {{condition}} on the {place}" for place in PLACES]  # the paper's five
+PROMPTS: dict[Task, list[str]] = {
+    "focus_object": ON_PLACES,
+    "change_object": ON_PLACES,
+    "focus_attribute": [],  # the condition `color` says what to compare, not what to look for
+    "change_attribute": ["a photo with a {condition} object"],
+}
+
+
+def _has_slot(prompt: str) -> str:
+    if "{condition}" not in prompt:
+        raise ValueError(f"the prompt {prompt!r} has no {{condition}}")
+    return prompt
+
+
+class EvaluateConfig(EvaluationConfig):
+    """Keys of evaluate.py."""
+
+    replaced_by_features = EvaluationConfig.replaced_by_features | {
+        "trained", "prompts", "coco", "visual_genome"
+    }  # fmt: skip
+
+    tasks: Annotated[list[Task], OneOrMore, Distinct] = Field(
+        list(TASKS[:2]), min_length=1, description=f"one or more of {', '.join(TASKS)}"
+    )
+    root: Path = Field(Path("data/genecis"), description="folder of the templates, <task>.json")
+    coco: Path | None = Field(None, description="folder with val2017/; none: <root>/coco")
+    visual_genome: Path | None = Field(
+        None, description="folder with VG_100K/ and VG_100K_2/; none: <root>/visual_genome"
+    )
+    vlm: str = Field("clip-b16", description="the VLM, by name")
+    combiner: Path | None = Field(None, description="file of a Combiner for that VLM")
+    trained: list[Path] = Field(
+        [], description="folders of train_combiner.py, or with GeneCIS's two published files"
+    )
+    bases: dict[Task, str | dict[str, str]] = Field(
+        BASES, description="task: text basis, or {condition: text basis, other: text basis}"
+    )
+    prompts: dict[Task, list[Annotated[str, AfterValidator(_has_slot)]]] = Field(
+        PROMPTS, description="task: prompts of CRL for {condition}; their embeddings are averaged"
+    )
+    weight: float = Field(10, ge=0, description="weight of the basis in CRL's score (paper: 10)")
+    representation: Representations = Field(
+        ["paper"], min_length=1, description="paper, posterior, or several"
+    )
+    balance: Annotated[list[Balance], OneOrMore, Distinct] = Field(
+        ["paper"], min_length=1, description="balance of CRL's two parts: paper, standard, or both"
+    )
+    tie_policy: TiePolicy = Field(
+        "fair", description="fair: a tie counts as a random order; paper: the target comes first"
+    )
+
+    @field_validator("bases")
+    @classmethod
+    def _other_bases(cls, bases: dict) -> dict:
+        return BASES | bases
+
+    @field_validator("prompts")
+    @classmethod
+    def _other_prompts(cls, prompts: dict) -> dict:
+        return PROMPTS | prompts
+
+    def variants(self) -> dict[str, tuple[str, Balance]]:
+        """CRL's methods as tables show them, and the representation and balance of each."""
+        return {
+            self.method(name) + ("" if balance == "paper" else f", {balance}"): (name, balance)
+            for name, balance in product(self.representation, self.balance)
+        }

@@ -1,0 +1,224 @@
+"""Loads and embeds: a configuration -> what the methods need, for each VLM on each task."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from crl.basis import TextBasis, basis_label
+from crl.embed import checked_basis, embed_basis, embed_images, embed_texts
+from crl.images import Crop
+from crl.projection import l2
+from crl.representations.null_space import directions_of_others
+from crl.run.errors import UserError
+from crl.run.given import checked, read_given
+from crl.run.results import digest
+from similarity_retrieval.combiner import Combiner, load_combiner
+from similarity_retrieval.config import EvaluateConfig
+from similarity_retrieval.datasets import GeneCIS, Task, Templates, images, load
+from similarity_retrieval.method import Features
+from similarity_retrieval.trained import models
+
+
+class Basis(NamedTuple):
+    """The basis of some templates of a task.
+
+    Attributes:
+        rows: (B',) index of the templates.
+        text: T, (K, D), unit rows.
+        directions: (d, D), the null space of other criteria, to be removed from I; None: none.
+    """
+
+    rows: np.ndarray
+    text: np.ndarray
+    directions: np.ndarray | None = None
+
+
+class Embedded(NamedTuple):
+    """One task, embedded by one VLM.
+
+    Attributes:
+        features: embeddings of images and conditions, of any length.
+        bases: the basis of each template; together they name all templates.
+        files: M images or crops, for the figure; None if the embeddings were made elsewhere.
+        about: what a result says of itself: task, VLM, images; about_basis: and of CRL's texts.
+        counts: for tables: how many templates, images and so on.
+    """
+
+    data: GeneCIS
+    templates: Templates
+    features: Features
+    bases: list[Basis]
+    combiner: Combiner | None
+    files: Sequence[Path | Crop] | None
+    about: dict[str, Any]
+    about_basis: dict[str, Any]
+    counts: dict[str, Any]
+
+
+def embedded(config: EvaluateConfig) -> Iterator[Embedded]:
+    """Yield each VLM on each task: first `vlm`, then the folders of `trained`; or the embeddings in
+    `features`. Templates, images, bases, names and Combiners are checked before the first image is
+    embedded.
+
+    Raises:
+        UserError: as in `load`, `images`, `TextBasis.load`, `models` and `embed_images`.
+    """
+    data = load(config.tasks, config.root)
+    if config.features:
+        yield from _given(config, data)
+        return
+    bases = {task: _bases(config, data, task) for task in config.tasks}
+    others = [TextBasis.load(name) for name in config.null_space]
+    coco, genome = config.coco or config.root / "coco", config.visual_genome
+    files = images(data, coco, genome or config.root / "visual_genome")
+    loaded = models(config)
+    if "posterior" in config.representation and "paper" in config.balance:
+        warnings.warn(
+            "balance=paper was made for the paper's R, whose similarities differ little; with the "
+            "posterior the scene may drown the condition; balance=standard suits both",
+            stacklevel=2,
+        )
+    size, cache = config.null_space_size, config.cache
+    for label, (vlm, combiner) in loaded.items():
+        text = {  # T (K, D) of each basis, and the null space of the others
+            basis.digest: (
+                embed_basis(vlm, basis, cache),
+                directions_of_others(vlm, basis, others, size, cache),
+            )
+            for task in config.tasks
+            for _, _, basis in bases[task]
+        }
+        how = cache, config.batch_size, config.workers
+        result = embed_images(vlm, files, *how, single=True, raw=True)
+        image = np.asarray(result.image)  # (M, D), each distinct image once
+        plain = embed_texts(vlm, data.conditions, cache, raw=True)  # (C, D)
+        for task in config.tasks:
+            templates, prompts = data.tasks[task], config.prompts[task]
+            asked = [p.replace("{condition}", c) for c in data.conditions for p in prompts]
+            prompted = embed_texts(vlm, asked, cache) if asked else plain[:0]
+            features = Features(image, plain, prompted.reshape(len(plain), -1, plain.shape[1]))
+            used = [data.conditions[c] for c in np.unique(templates.condition)]
+            rows, names, texts = zip(*bases[task], strict=True)
+            removed = [
+                text[basis.digest][1] for basis in texts if text[basis.digest][1] is not None
+            ]
+            yield Embedded(
+                data=data,
+                templates=templates,
+                features=features,
+                bases=[Basis(r, *text[basis.digest]) for r, basis in zip(rows, texts, strict=True)],
+                combiner=combiner,
+                files=files,
+                about={
+                    "data": task,
+                    "criterion": " ".join(dict.fromkeys(basis.criterion for basis in texts)),
+                    "vlm": vlm.name,
+                    "label": label,
+                    "vlm_fingerprint": vlm.fingerprint,
+                    "content": _content(data, task, result.content),
+                    "tie_policy": config.tie_policy,
+                },
+                about_basis={
+                    "basis": " + ".join(map(basis_label, names)),
+                    "texts": sum(len(basis.texts) for basis in texts),
+                    "basis_digest": digest(*(basis.digest for basis in texts)),
+                    "prompts": prompts,
+                    "weight": config.weight,
+                    "null_space": digest(*removed) if removed else None,
+                },
+                counts={
+                    **_counts(templates),
+                    "names": " + ".join(f"{basis.names(used)}/{len(used)}" for basis in texts),
+                    "precision": config.precision,
+                    "device": str(vlm.device),
+                },
+            )
+
+
+def _bases(
+    config: EvaluateConfig, data: GeneCIS, task: Task
+) -> list[tuple[np.ndarray, str, TextBasis]]:
+    """Triples for a task: templates (B',), the name of their basis, the basis."""
+    names, conditions = config.bases[task], [data.conditions[c] for c in data.tasks[task].condition]
+    if isinstance(names, str):
+        return [(np.arange(len(conditions)), names, TextBasis.load(names, config.texts))]
+    unknown = sorted(set(conditions) - names.keys())
+    if unknown and "other" not in names:
+        raise UserError(f"bases of {task} name no basis for {unknown[0]!r}, nor one for `other`")
+    chosen = np.array([names.get(condition, names.get("other")) for condition in conditions])
+    return [
+        (np.flatnonzero(chosen == name), str(name), TextBasis.load(str(name), config.texts))
+        for name in np.unique(chosen)
+    ]
+
+
+def _counts(templates: Templates) -> dict[str, Any]:
+    return {
+        "templates": len(templates.reference),
+        "candidates": templates.gallery.shape[1],
+        "left_out": templates.left_out,
+        "target_also_in_gallery": templates.repeated,
+        "images": len(np.unique(np.append(templates.gallery, templates.reference))),
+        "conditions": len(np.unique(templates.condition)),
+    }
+
+
+def _content(data: GeneCIS, task: Task, images: str) -> str:
+    """Changes whenever an image (see `images`), a condition or a template does."""
+    t = data.tasks[task]
+    return digest(images, data.conditions, t.reference, t.gallery, t.condition)
+
+
+def _given(config: EvaluateConfig, data: GeneCIS) -> Iterator[Embedded]:
+    file = config.features[0]
+    shapes = {"ids": "M", "image": "M D", "scene_text": "K D", "conditions": "C"}
+    shapes |= {"caption_plain": "C D", "captions5": "C P D"}
+    arrays = checked(config.features, read_given(config.features), **shapes)
+    image = arrays["image"][_rows(file, "images", data.ids, arrays["ids"])]
+    rows = _rows(file, "conditions", data.conditions, arrays["conditions"])
+    features = Features(image, arrays["caption_plain"][rows], arrays["captions5"][rows])
+    text = checked_basis(f"{file}: scene_text", l2(arrays["scene_text"]))
+    combiner = load_combiner(config.combiner, text.shape[1]) if config.combiner else None
+    for task in config.tasks:
+        yield Embedded(
+            data=data,
+            templates=data.tasks[task],
+            features=features,
+            bases=[Basis(np.arange(len(data.tasks[task].reference)), text)],
+            combiner=combiner,
+            files=None,
+            about={
+                "data": task,
+                "criterion": "scene",
+                "vlm": "features",
+                "label": file.name,
+                "content": _content(data, task, digest(image, features.plain)),
+                "tie_policy": config.tie_policy,
+            },
+            about_basis={
+                "basis": "scene_text",
+                "texts": len(text),
+                "basis_digest": digest(text, features.prompted),
+                "weight": config.weight,
+            },
+            counts=_counts(data.tasks[task]),
+        )
+
+
+def _rows(file: Path, what: str, wanted: list[str], names: np.ndarray) -> np.ndarray:
+    """The row of each wanted name in the file."""
+    if names.dtype.kind not in "iuU":
+        raise UserError(f"{file}: the names of its {what} must be whole numbers or texts")
+    place = {str(name): row for row, name in enumerate(names.tolist())}
+    if len(place) < len(names):
+        raise UserError(f"{file} names some of its {what} twice; keep one row of each")
+    missing = [name for name in wanted if name not in place]
+    if missing:
+        raise UserError(
+            f"{file} lacks {len(missing)} of {len(wanted)} {what} of the templates, the first: "
+            f"{', '.join(missing[:3])}"
+        )
+    return np.array([place[name] for name in wanted])

@@ -1,0 +1,79 @@
+"""The VLMs and Combiners to evaluate: by name, and from the folders of trainings."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ValidationError
+
+from crl.run.errors import UserError, explain
+from crl.vlm import VLM, load_vlm
+from similarity_retrieval.combiner import Combiner, load_combiner
+from similarity_retrieval.config import EvaluateConfig
+from similarity_retrieval.datasets import WEIGHTS
+
+
+class Training(BaseModel):
+    """What is needed of the results.json of train_combiner.py."""
+
+    vlm: str
+    vlm_trained: bool
+    vlm_fingerprint: str
+    precision: Literal["fp32", "bf16", "fp16"]
+
+
+Source = tuple[str, Path | None, Training | None]  # VLM, file of its Combiner, their training
+
+
+def models(config: EvaluateConfig) -> dict[str, tuple[VLM, Combiner | None]]:
+    """{label in tables: VLM and Combiner}: `vlm`, and each folder of `trained`. A Combiner that was
+    trained with `vlm`, frozen, comes with `vlm`.
+
+    Raises:
+        UserError: as in `load_vlm` and `load_combiner`; no such training; its VLM has changed, or
+            its name would run code.
+    """
+    if config.combiner and (config.combiner.parent / "results.json").exists():
+        raise UserError(f"{config.combiner} belongs to a training; give its folder: "
+                        f"trained=[{config.combiner.parent}]")  # fmt: skip
+    sources: dict[str, Source] = {config.vlm: (config.vlm, config.combiner, None)}
+    for folder in config.trained:
+        label, source = _read(folder)
+        if label in sources and (label != config.vlm or sources[label][1]):
+            label += f" ({folder})"
+        sources[label] = source
+    return {label: _load(*source, config) for label, source in sources.items()}
+
+
+def _load(
+    name: str, file: Path | None, training: Training | None, config: EvaluateConfig
+) -> tuple[VLM, Combiner | None]:
+    from_file = name != config.vlm
+    vlm = same = load_vlm(name, config.device, config.precision, from_file)
+    if training and training.precision != config.precision:  # which the fingerprint depends on
+        same = load_vlm(name, config.device, training.precision, from_file)
+    if training and same.fingerprint != training.vlm_fingerprint:
+        raise UserError(
+            f"{file.parent} was trained with another VLM than {name!r} is now: its weights, "
+            "preprocessing or tokenizer have changed; run that training again"
+        )
+    return vlm, load_combiner(file, vlm.dim) if file else None
+
+
+def _read(folder: Path) -> tuple[str, Source]:
+    """The label and source of a training: GeneCIS's published one, or of train_combiner.py."""
+    backbone, head = (folder / name for name in WEIGHTS)
+    if backbone.is_file() and head.is_file():
+        return "clip-b16*", (f"open_clip:ViT-B-16-quickgelu/{backbone}", head, None)
+    file, combiner = folder / "results.json", folder / "combiner.safetensors"
+    try:
+        training = Training.model_validate_json(file.read_bytes())
+    except OSError as error:
+        raise UserError(
+            f"{folder} holds no training of train_combiner.py ({file.name}: {error.strerror}), nor "
+            f"GeneCIS's {' and '.join(WEIGHTS)}"
+        ) from error
+    except ValidationError as error:
+        raise UserError(f"{file} is not of train_combiner.py: {explain(error)}") from error
+    if training.vlm_trained:
+        return f"{training.vlm}*", (str(folder / "vlm"), combiner, training)
+    return training.vlm, (training.vlm, combiner, training)
