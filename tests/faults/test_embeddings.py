@@ -167,7 +167,9 @@ def test_any_flipped_bit_of_the_store_changes_no_embedding(tmp_path):
     for damaged in sorted(whole):
         for place in rng.integers(len(whole[damaged]) or 1, size=20):
             for file, content in whole.items():
-                file.write_bytes(flipped(content, place) if file == damaged and content else content)
+                file.write_bytes(
+                    flipped(content, place) if file == damaged and content else content
+                )
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 assert np.array_equal(embed_images(ToyVLM(), paths, cache).image, expected)

@@ -1,10 +1,10 @@
 """A folder of small good data, and the commands that use it: what tests of mistakes break.
 
-    pictures/   two classes of pictures        genecis/    templates and their images
-    clevr_4_10k_v1/                            clothes/    ASEN's files and images
-    texts.yaml  a text basis                   good.npz    embeddings for all tasks
-    captions.jsonl, graphs.jsonl, ratings.txt, triplets.jsonl
-    outputs/    after `train`: a training of each kind; vlm/ is their tiny CLIP
+pictures/   two classes of pictures        genecis/    templates and their images
+clevr_4_10k_v1/                            clothes/    ASEN's files and images
+texts.yaml  a text basis                   good.npz    embeddings for all tasks
+captions.jsonl, graphs.jsonl, ratings.txt, triplets.jsonl
+outputs/    after `train`: a training of each kind; vlm/ is their tiny CLIP
 """
 
 import json
@@ -213,7 +213,9 @@ def replaced(files: dict[str, Content]) -> Iterator[None]:
         if callable(content):
             content(name)
         elif content is not None:
-            file.write_bytes(content.encode(errors="surrogatepass") if isinstance(content, str) else content)
+            file.write_bytes(
+                content.encode(errors="surrogatepass") if isinstance(content, str) else content
+            )
     try:
         yield
     finally:

@@ -1,0 +1,45 @@
+"""A results.json that is none: no task overwrites it, and no table shows it."""
+
+import json
+
+import pytest
+from mistakes import NO_RECORDS
+
+FORM = {"format": "crl-results-2"}
+DAMAGED = [
+    *NO_RECORDS,
+    *map(
+        json.dumps,
+        [
+            {},
+            FORM,
+            FORM | {"rows": None},
+            FORM | {"rows": 7},
+            FORM | {"rows": [7]},
+            FORM | {"rows": [{"about": {}}]},
+            FORM | {"rows": [{"about": 7, "scores": {}}]},
+            FORM | {"rows": [{"scores": {}}]},
+            {"format": "crl-results-9", "rows": []},
+        ],
+    ),
+]
+TASKS = {
+    "clustering": "clustering_of",
+    "few_shot": "few_shot_of",
+    "similarity_retrieval": "similarity_of",
+    "fashion_retrieval": "fashion_of",
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("content", DAMAGED, ids=range(len(DAMAGED)))
+def test_no_task_goes_on_with_it(refused, task, content):
+    file = f"outputs/{task}/run/results.json"
+    refused(TASKS[task], f"{file} is not a results file, or is damaged; remove it", {file: content})
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_one_of_a_former_version(refused, task):
+    file = f"outputs/{task}/run/results.json"
+    words = f"{file} is of a former version of this repository; remove it and run the task again"
+    refused(TASKS[task], words, {file: '{"cells": []}'})
