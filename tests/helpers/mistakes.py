@@ -20,7 +20,7 @@ import generate_texts
 import make_data
 import numpy as np
 from clothes import write_clip, write_clothes, write_noise
-from mining_files import graph, write_jsonl, write_triplets
+from mining_files import world, write_jsonl, write_triplets
 from toy_vlm import make_images
 
 from classification_clustering import clustering, few_shot
@@ -128,7 +128,7 @@ def make(folder: Path) -> None:
     write_noise(folder / "clothes")
     (folder / "texts.yaml").write_text(json.dumps(basis()))
     write_triplets(folder)
-    write_jsonl(folder / "graphs.jsonl", [graph(f"{n}.jpg", ("dog", "on", f"{n}")) for n in "abcd"])
+    write_jsonl(folder / "graphs.jsonl", world(60))
     write_jsonl(folder / "captions.jsonl", [{"image": "a.jpg", "caption": "dog on sofa"}])
     (folder / "ratings.txt").write_text("Word\tConc.M\ndog\t4.9\n")
     np.savez(folder / "good.npz", **features())
