@@ -155,3 +155,30 @@ def test_a_state_of_something_else(refused, data, command, folder):
 )
 def test_files_and_folders_that_are_none(refused, line, words):
     refused(line, words, {"garbage.pt": GARBAGE})
+
+
+# --- nothing from a file runs ---------------------------------------------------------------------
+
+RUNS = "open('ran', 'w').close()\n"  # `refused` would notice the file
+
+
+class Code:
+    def __reduce__(self):
+        return open, ("ran", "w")
+
+
+@pytest.mark.parametrize("name", ["evil:Evil", "outputs.evil:Evil"])
+@pytest.mark.parametrize(("folder", "key"), [(COMBINER, "vlm"), (MLP, "vlm"), (RIVAL, "tower")])
+def test_code_that_results_name(refused, data, folder, key, name):
+    file = f"{folder}/results.json"
+    record = json.loads((data / file).read_text()) | {key: name}
+    files = {"evil.py": RUNS, "outputs/evil.py": RUNS, file: json.dumps(record)}
+    for line in USES[folder][1]:
+        refused(line, name, files)
+
+
+@pytest.mark.parametrize("line", ["similarity combiner=", "fashion heads=", "fashion vlm=open_clip:"
+                                  "ViT-B-32-quickgelu/", "train_rival tower=resnet50:"])  # fmt: skip
+def test_code_in_weights(refused, line):
+    words = "code.pt is refused: it holds Python objects beside tensors, which may run code"
+    refused(f"{line}code.pt", words, {"code.pt": lambda file: torch.save({"a": Code()}, file)})
