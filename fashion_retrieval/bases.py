@@ -24,7 +24,7 @@ class Bases:
         label: their names in tables, e.g. `deepfashion_*`.
     """
 
-    of: dict[str, TextBasis]
+    by_attribute: dict[str, TextBasis]
     label: str
 
     @classmethod
@@ -48,12 +48,12 @@ class Bases:
     @property
     def width(self) -> int:
         """K, the number of texts of the smallest basis."""
-        return min(len(basis.texts) for basis in self.of.values())
+        return min(len(basis.texts) for basis in self.by_attribute.values())
 
     @property
     def about(self) -> dict[str, Any]:
         """Names, number of texts and digest, for results.json."""
-        digests = [basis.digest for basis in self.of.values()]
+        digests = [basis.digest for basis in self.by_attribute.values()]
         return {"basis": self.label, "texts": self.width, "basis_digest": digest(*digests)}
 
     @property
@@ -61,7 +61,7 @@ class Bases:
         """`about`, and the bases themselves, for a training's folder."""
         bases = {
             attribute: basis.model_dump(mode="json", exclude={"provenance"})
-            for attribute, basis in self.of.items()
+            for attribute, basis in self.by_attribute.items()
         }
         return {**self.about, "bases": bases}
 
@@ -73,11 +73,12 @@ class Bases:
         """
         if values is None:
             return "-"
-        return f"{sum(map(TextBasis.names, self.of.values(), values))}/{sum(map(len, values))}"
+        named = map(TextBasis.names, self.by_attribute.values(), values)
+        return f"{sum(named)}/{sum(map(len, values))}"
 
     def embed(self, vlm: VLM, cache: Path | None) -> list[np.ndarray]:
         """T_a of each attribute, (K_a, D), unit rows; `cache`: folder of the embedding cache."""
-        return [embed_basis(vlm, basis, cache) for basis in self.of.values()]
+        return [embed_basis(vlm, basis, cache) for basis in self.by_attribute.values()]
 
 
 def aligned(texts: Sequence[np.ndarray]) -> np.ndarray:

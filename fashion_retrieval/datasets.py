@@ -18,9 +18,8 @@ from crl.run.command import command
 import argparse
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
@@ -39,35 +38,24 @@ OFFICIAL_IMAGES = {"train": "221k", "valid": "27k", "test": "27k"}
 OFFICIAL_VALUES = [156, 218, 180, 216, 230]
 
 
-@dataclass(frozen=True)
-class Training:
-    """The labels from which triplets are drawn.
-
-    Attributes:
-        files: N image files.
-        labels: (L, 3) int64, one row per label: index into `files`, attribute, value.
-    """
+class Training(NamedTuple):
+    """N image files; and labels (L, 3) int64, one row per label: index of an image, attribute,
+    value. Triplets are drawn from them."""
 
     files: list[Path]
     labels: np.ndarray
 
 
-@dataclass(frozen=True)
-class Retrieval:
-    """Queries, and candidates; a query is compared with the candidates of its attribute.
-
-    Attributes:
-        files: N image files.
-        query, candidate: (Q, 3) and (C, 3) int64; rows: index into `files`, attribute, value.
-    """
+class Retrieval(NamedTuple):
+    """N image files; queries (Q, 3) and candidates (C, 3) int64, rows: index of an image,
+    attribute, value. A query is compared with the candidates of its attribute."""
 
     files: list[Path]
     query: np.ndarray
     candidate: np.ndarray
 
 
-@dataclass(frozen=True)
-class Fashion:
+class Fashion(NamedTuple):
     """A data set; splits that were not requested are None.
 
     Attributes:
@@ -112,16 +100,12 @@ def load(
     loaded: dict[str, Any] = {}
     for split in splits:
         files = _files(root / f"filenames_{split}.txt", images)
-
-        def rows(name: str, files: list[Path] = files) -> np.ndarray:
-            return _rows(root / name, len(files), attributes, values)
-
+        kinds = ["label"] if split == "train" else ["query", "candidate"]
+        tables = [root / f"{kind}_{split}.txt" for kind in kinds]
+        rows = [_rows(table, len(files), attributes, values) for table in tables]
         if split == "train":
-            loaded[split] = Training(files, rows("label_train.txt"))
-            _check_triplets(root / "label_train.txt", loaded[split].labels, attributes)
-        else:
-            kinds = ("query", "candidate")
-            loaded[split] = Retrieval(files, *(rows(f"{kind}_{split}.txt") for kind in kinds))
+            _check_triplets(tables[0], rows[0], attributes)
+        loaded[split] = (Training if split == "train" else Retrieval)(files, *rows)
     return Fashion(attributes, values, data.value_names, **loaded)
 
 
@@ -272,13 +256,10 @@ def _is_complete(split: str, root: Path, dataset: str, images: Path | None) -> b
         part = getattr(data, split)
         note = f" (official: {OFFICIAL_IMAGES[split]})" if official else ""
         print(f"{split}: {len(part.files)} images{note}")
-        tables = (
-            {"labels": part.labels}
-            if split == "train"
-            else {"queries": part.query, "candidates": part.candidate}
-        )
+        kinds = ["labels"] if split == "train" else ["queries", "candidates"]
+        tables = list(zip(kinds, part[1:], strict=True))
         for attribute, name in enumerate(data.attributes):
-            counts = ", ".join(f"{(t[:, 1] == attribute).sum()} {k}" for k, t in tables.items())
+            counts = ", ".join(f"{(t[:, 1] == attribute).sum()} {kind}" for kind, t in tables)
             note = (
                 f" (official: {OFFICIAL_VALUES[attribute]})" if official and attribute < 5 else ""
             )

@@ -28,25 +28,39 @@ from fashion_retrieval.method import without_relevant
 from fashion_retrieval.rivals import Rival, load_rival
 from fashion_retrieval.trained import CRL, TrainedRival, read_training
 
-NO_DIRECTIONS: list[np.ndarray | None] = [None]
-
 
 class Split(NamedTuple):
     """The queries and candidates that every method is measured on.
 
     Attributes:
+        data: name of the data set; content: digest of its images.
         attributes: A names.
         query, candidate: (Q, 3) and (C, 3) int64; rows: index of an image, attribute, value.
         files: N image files; none if the embeddings were made elsewhere.
-        about: what a result says of the data; counts: for tables.
+        sizes: for tables: how many images, and values of each attribute.
     """
 
+    data: str
+    content: str
     attributes: list[str]
     query: np.ndarray
     candidate: np.ndarray
     files: list[Path]
-    about: dict[str, Any]
-    counts: dict[str, Any]
+    sizes: dict[str, Any]
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a result says of the data."""
+        content = digest(self.content, self.attributes, self.query, self.candidate)
+        return {"data": self.data, "criterion": "all", "content": content}
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        """For tables and notes."""
+        none = without_relevant(self.query, self.candidate)
+        queries, candidates = len(self.query), len(self.candidate)
+        counts = {"queries": queries, "candidates": candidates, "without_relevant": none}
+        return {**self.sizes, **counts}
 
 
 class Model(NamedTuple):
@@ -57,7 +71,8 @@ class Model(NamedTuple):
         about: what a result says of the model; about_basis: and of the texts.
         counts: for tables.
         image: I, (N, D); texts: T_a, (K_a, D), of each attribute. A rival has none of these.
-        directions: (d, D) of each attribute, the null space of other criteria; None: none.
+        directions: (d, D) of each attribute, the null space of other criteria; none if there is
+            none.
         heads, rival: what was trained.
     """
 
@@ -95,7 +110,7 @@ def embedded(config: EvaluateConfig) -> tuple[Split, list[Model]]:
     )  # fmt: skip
     sources: list[CRL | Model] = [untrained]
     if config.heads:
-        heads = load_heads(config.heads, len(bases.of), bases.width)
+        heads = load_heads(config.heads, len(bases.by_attribute), bases.width)
         sources.append(untrained._replace(method="crl-mlp", label=config.heads.name, heads=heads))
     trainings = [read_training(folder, data.attributes, config.vlm) for folder in config.trained]
     device = available_device(config.device)
@@ -117,7 +132,7 @@ def embedded(config: EvaluateConfig) -> tuple[Split, list[Model]]:
         vlm, image = vlm_of(crl.source, crl.precision), embed(crl.source, crl.precision).image
         texts = crl.bases.embed(vlm, config.cache)
         about = {"vlm": crl.vlm, "label": crl.label, "vlm_fingerprint": vlm.fingerprint}
-        about_basis, directions = crl.bases.about, NO_DIRECTIONS * len(texts)
+        about_basis, directions = crl.bases.about, []
         names = crl.bases.names(data.value_names)
         counts = {"names": names, "precision": crl.precision, "device": str(vlm.device)}
         if crl.heads is not None:
@@ -125,7 +140,7 @@ def embedded(config: EvaluateConfig) -> tuple[Split, list[Model]]:
         elif others:
             directions = [
                 directions_of_others(vlm, basis, others, config.null_space_size, config.cache)
-                for basis in crl.bases.of.values()
+                for basis in crl.bases.by_attribute.values()
             ]
             about_basis["null_space"] = digest(*(d for d in directions if d is not None))
         return Model(crl.method, about, about_basis, counts, image, texts, directions, crl.heads)
@@ -136,42 +151,16 @@ def embedded(config: EvaluateConfig) -> tuple[Split, list[Model]]:
     models = [model(source) if isinstance(source, CRL) else source for source in sources]
     name = config.dataset + ("" if config.split == "test" else f" ({config.split})")
     content = embed(config.vlm, config.precision).content
-    counts = {"values": data.values, "images": len(files)}
-    return _split(name, content, data.attributes, query, candidate, files, **counts), models
+    sizes = {"images": len(files), "values": data.values}
+    return Split(name, content, data.attributes, query, candidate, files, sizes), models
 
 
 def _rival(training: TrainedRival, device: torch.device, precision: str) -> Model:
     rival = load_rival(training, device)
-    about = {
-        "vlm": training.tower,
-        "label": training.folder.name,
-        "vlm_fingerprint": digest(weights_digest(rival), precision),
-    }
+    fingerprint = digest(weights_digest(rival), precision)
+    about = {"vlm": training.tower, "label": training.folder.name, "vlm_fingerprint": fingerprint}
     counts = {"precision": precision, "device": str(device)}
     return Model(training.method, about, {"basis": "-"}, counts, rival=rival)
-
-
-def _split(
-    name: str,
-    content: str,
-    attributes: list[str],
-    query: np.ndarray,
-    candidate: np.ndarray,
-    files: list[Path],
-    **counts: Any,
-) -> Split:
-    """name, content: of the data set and its images."""
-    about = {
-        "data": name,
-        "criterion": "all",
-        "content": digest(content, attributes, query, candidate),
-    }
-    counts |= {
-        "queries": len(query),
-        "candidates": len(candidate),
-        "without_relevant": without_relevant(query, candidate),
-    }
-    return Split(attributes, query, candidate, files, about, counts)
 
 
 # --- embeddings made elsewhere --------------------------------------------------------------------
@@ -196,10 +185,11 @@ def _given(config: EvaluateConfig) -> tuple[Split, list[Model]]:
             raise UserError(f"{where}: attributes must hold {count} different names, one per text")
     texts = [checked_basis(f"{where}: {key}", l2(given[key])) for key in keys]
     name, width = files[0].name, min(map(len, texts))
-    split = _split(name, digest(image), attributes, query, candidate, [], images=len(image))
+    sizes = {"images": len(image)}
+    split = Split(name, digest(image), attributes, query, candidate, [], sizes)
     about = {"vlm": "features", "label": name}
     about_basis = {"basis": name, "texts": width, "basis_digest": digest(*texts)}
-    untrained = Model("", about, about_basis, {}, image, texts, NO_DIRECTIONS * count)
+    untrained = Model("", about, about_basis, {}, image, texts)
     if config.heads is None:
         return split, [untrained]
     heads = load_heads(config.heads, count, width)

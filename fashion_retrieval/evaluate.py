@@ -95,7 +95,8 @@ def representations(model: Model, split: Split, config: EvaluateConfig) -> dict[
         return l2(r)
 
     def beyond(name: str, images: np.ndarray, attribute: int) -> np.ndarray:
-        rest = without(image, model.directions[attribute])  # (N, D)
+        directions = model.directions[attribute] if model.directions else None
+        rest = without(image, directions)  # (N, D)
         return represent(name, rest, texts[attribute], sharpness=config.sharpness)[images]
 
     if model.heads is not None:
@@ -111,7 +112,7 @@ def draw(
     split: Split,
     about: dict[str, Any],
     universal: Represent,
-    represent: Represent,
+    conditional: Represent,
     seed: int,
     file: Path,
 ) -> None:
@@ -122,7 +123,7 @@ def draw(
         candidates = split.candidate[c]
         possible = np.isin(split.query[q, 2], candidates[:, 2])
         image, _, value = split.query[rng.choice(q[possible] if possible.any() else q)]
-        for method, x in (("universal", universal), (about["method"], represent)):
+        for method, x in (("universal", universal), (about["method"], conditional)):
             similarity = x(candidates[:, 0], a) @ x(np.array([image]), a)[0]  # (C,)
             top = candidates[np.argsort(-similarity, kind="stable")[:5]]
             text, files = f"{split.attributes[a]}\n{method}", [split.files[n] for n in top[:, 0]]

@@ -7,10 +7,8 @@ Images go through the tower, x = l2(I @ T_a.T), and the frozen heads of stage 1.
 are those of stage 1. VLM, text bases and heads come from the folder that train_mlp.py wrote. The
 text tower is frozen, so the text embeddings do not change. Any open_clip VLM can be trained.
 
-Writes <outputs>/fashion_backbone/<name>/: vlm/, the VLM of the validation with the best overall
-mAP; heads.safetensors, those of stage 1; results.json, which says what they belong to; config.yaml;
-and state.pt, from which a killed run continues, and also a finished run if `epochs` is larger.
-evaluate.py takes the folder.
+Writes <outputs>/fashion_backbone/<name>/ (see crl/run/training.py) with vlm/, the VLM of the
+validation with the best overall mAP, and the heads of stage 1. evaluate.py takes the folder.
 """
 
 from crl.run.command import command

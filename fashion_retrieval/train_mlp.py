@@ -6,10 +6,8 @@ Every image is embedded once, by a frozen VLM. Its representation for an attribu
 x = l2(I @ T_a.T), goes through the attribute's small MLP (head), which learns to bring images of
 the same value together: triplets, a margin of 0.3 in cosine similarity, Adam.
 
-Writes <outputs>/fashion_mlp/<name>/: heads.safetensors, of the validation with the best overall
-mAP; results.json, which says what they belong to; config.yaml; and state.pt, from which a killed
-run continues, and also a finished run if `epochs` is larger. evaluate.py and train_backbone.py take
-the folder.
+Writes <outputs>/fashion_mlp/<name>/ (see crl/run/training.py) with heads.safetensors, those of the
+validation with the best overall mAP. evaluate.py and train_backbone.py take the folder.
 """
 
 from crl.run.command import command

@@ -5,10 +5,8 @@
 Images go through the tower, which is trained too, and the rival's layers; the triplets, the loss
 and the schedule are those of CRL (train_mlp.py). ASEN++ and RPF are not implemented.
 
-Writes <outputs>/fashion_rivals/<name>/: rival.safetensors, the weights with the tower, of the
-validation with the best overall mAP; results.json, which says what they belong to; config.yaml; and
-state.pt, from which a killed run continues, and also a finished run if `epochs` is larger.
-evaluate.py takes the folder.
+Writes <outputs>/fashion_rivals/<name>/ (see crl/run/training.py) with rival.safetensors: the rival
+and its tower at the validation with the best overall mAP. evaluate.py takes the folder.
 """
 
 from crl.run.command import command

@@ -125,5 +125,5 @@ def _crl(record: _OfCRL, vlm: str) -> CRL:
         fingerprint=None if stage2 else record.vlm_fingerprint,
         precision=record.precision,
         bases=bases,
-        heads=load_heads(folder / "heads.safetensors", len(bases.of), bases.width),
+        heads=load_heads(folder / "heads.safetensors", len(bases.by_attribute), bases.width),
     )

@@ -1,50 +1,380 @@
-"""Measure the cost of this code in addition to the model: ratios, both sides measured in one run.
+"""Measure what this code costs in addition to what it cannot avoid: two sides, in turn, in one run.
 
-    python scripts/benchmark.py                     # all measurements; minutes on 2 CPU cores
-    python scripts/benchmark.py --only path step    # some of them
-    python scripts/benchmark.py --genecis FOLDER    # with GeneCIS's focus_ and change_object.json
+    python scripts/benchmark.py                     # all measurements; long on 2 CPU cores
+    python scripts/benchmark.py --only path store   # some of them
     python scripts/benchmark.py --quick             # tiny sizes, to see that it runs
     python scripts/benchmark.py --only path trainings --precision bf16 --workers 16    # on a GPU
 
-Models have the real architecture (ViT-B/32) and random weights, which do not affect the speed.
-Where only memory or the number of encoded images is measured, a tiny model is used. Both sides of a
-ratio must give the same results, else the script stops. Run it on an idle machine.
+Each row of the table has the median seconds of both sides and their ratio. Sides that must give the
+same are compared; if they differ, the script stops. Run it on an idle machine; on a busy one,
+--cpu-time counts the seconds of the processor.
 """
 
 from crl.run.command import command
 
 import argparse
+import importlib.util
 import json
+import multiprocessing
+import os
+import shutil
+import statistics
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
-from measurements import embedding, scale, tasks
-from measurements.common import QUICK, Bench, Sizes
+from PIL import Image
+from safetensors.torch import save_file
 
+from crl.embed import embed_images
+from crl.projection import l2, project
 from crl.run.errors import ArgumentParser, UserError, nearest
-from crl.run.tables import aligned
+from crl.run.store import ENTRY, Store, content_digest, digest_array, memory_map, open_store
+from crl.run.tables import Table
+from crl.run.torchvision_fix import import_torchvision
+from crl.vlm import load_vlm
 from crl.vlm.contract import PRECISIONS
 
-MEASUREMENTS: dict[str, Callable[[Bench], list[str]]] = {
-    measure.__name__: measure
-    for measure in (
-        embedding.cache, embedding.path, embedding.posterior, embedding.explore,
-        embedding.embedding_memory, tasks.ranking_memory, tasks.encodes, tasks.scoring,
-        tasks.ranking, tasks.step, tasks.trainings,
-        scale.known, scale.store, scale.search, scale.clusters, scale.ray,
+REPOSITORY = Path(__file__).resolve().parent.parent
+STORED = SimpleNamespace(name="benchmark", fingerprint="benchmark", precision="fp32")
+DEMO = REPOSITORY / "configs/demo"
+HEADER = ["measurement", "first side / second side", "first, s", "second, s", "ratio"]
+D, BATCH, ROWS = 512, 64, 4096  # ROWS are made or read at once
+Row = tuple[str, str, list[float]]  # what is measured, the two sides, their seconds
+
+
+@dataclass(frozen=True)
+class Sizes:
+    layers: int = 12  # of the random VLM
+    photos: int = 512
+    rows: tuple[int, ...] = (100_000, 1_000_000)  # of a store, and of I in a search
+    gathered: int = 20_000
+    known: int = 20_000  # files whose embeddings are stored
+    texts: int = 200  # K
+    demo: int = 3000  # pictures of the demo data
+    explored: int = 5000
+    rounds: int = 3
+
+
+QUICK = Sizes(1, 4, (500,), 100, 20, 8, 150, 20, 1)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What the measurements share."""
+
+    work: Path  # an empty folder for each measurement
+    sizes: Sizes
+    precision: str
+    workers: int | None
+    clock: Callable[[], float]
+
+    def in_turn(self, *sides: Callable[[], Any]) -> list[float]:
+        """Median seconds of each side. They alternate, so that a slower machine slows both."""
+        rounds = [[self.seconds(side) for side in sides] for _ in range(self.sizes.rounds)]
+        return [statistics.median(one_side) for one_side in zip(*rounds, strict=True)]
+
+    def seconds(self, side: Callable[[], Any]) -> float:
+        start = self.clock()
+        side()
+        return self.clock() - start
+
+    def run(self, script: str, *arguments: object, remove: Iterable[Path] = ()) -> None:
+        """Run a script of this repository with a cache of its own, after removing folders."""
+        for folder in remove:
+            shutil.rmtree(folder, ignore_errors=True)
+        line = [sys.executable, str(REPOSITORY / script), *map(str, arguments)]
+        environment = {**os.environ, "CRL_CACHE": str(self.work / "cache")}
+        subprocess.run(line, env=environment, stdout=subprocess.DEVNULL, check=True)
+
+    def demo(self, script: str, name: str, *keys: str, remove: Iterable[Path] = ()) -> None:
+        self.run(script, "--config", DEMO / f"{name}.yaml", *keys, remove=remove)
+
+    def demo_data(self, *worlds: str) -> Path:
+        """The folder of the drawn data sets."""
+        out = ("--out", self.work, "--images", self.sizes.demo)
+        self.run("scripts/demo/make_data.py", *out, "--worlds", *worlds)
+        return self.work
+
+
+def cpu_time() -> float:
+    """Seconds of all cores, in this process and in those that it waited for."""
+    return sum(os.times()[:4])
+
+
+def in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def empty(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    return folder
+
+
+# ---- embedding -----------------------------------------------------------------------------------
+
+
+def path(bench: Bench) -> Iterator[Row]:
+    """From image files to a store, beside the model alone on pixels that are ready."""
+    photos = draw(bench.work / "photos", bench.sizes.photos)
+    for name in ("demo", random_vlm(bench.work / "ViT-B-32", bench.sizes.layers)):
+        vlm: Any = load_vlm(name, precision=bench.precision)
+        images = (vlm.preprocess(Image.open(file)) for file in photos[:BATCH])
+        pixels = torch.stack([*images]).to(vlm.device)  # (B, 3, H, W)
+        whole = partial(embed_anew, bench, vlm)
+        model = partial(encode, vlm, pixels)
+        np.testing.assert_allclose(whole(photos[:BATCH]), l2(model(1)), atol=1e-4)
+        sides = bench.in_turn(partial(whole, photos), partial(model, -(-len(photos) // BATCH)))
+        label = f"{Path(name).name}, {len(photos)} photos, {bench.precision}, {vlm.device.type}"
+        yield label, "files to store / model alone", sides
+
+
+def embed_anew(bench: Bench, vlm: Any, images: list[Path]) -> np.ndarray:
+    return embed_images(vlm, images, empty(bench.work / "new"), BATCH, bench.workers).image
+
+
+def encode(vlm: Any, pixels: torch.Tensor, batches: int) -> np.ndarray:
+    for _ in range(batches):
+        rows = vlm.encode_images(pixels)  # (B, D)
+    return rows.float().cpu().numpy()  # waits for a GPU
+
+
+def known(bench: Bench) -> Iterator[Row]:
+    """A repeated run: all embeddings are stored, so files are read and nothing is decoded."""
+    files = [empty(bench.work / "files") / f"{n}.jpg" for n in range(bench.sizes.known)]
+    for number, file in enumerate(files):
+        file.write_bytes(np.random.default_rng(number).bytes(20_000))
+    fill(bench.work / "cache", [content_digest(file.read_bytes()) for file in files])
+    sides = bench.in_turn(
+        lambda: embed_images(STORED, files, bench.work / "cache"),
+        lambda: [content_digest(file.read_bytes()) for file in files],
     )
-}  # fmt: skip
-IN_OWN_PROCESS: dict[str, Callable[..., Any]] = {
-    measure.__name__: measure
-    for measure in (
-        embedding.embed_many, tasks.rank_many, scale.find_known, scale.open_stored,
-        scale.write_index, scale.search_exactly, scale.search_otherwise, scale.cluster_rows,
+    yield f"{len(files):,} files of 20 kB", "embed_images / digests alone", sides
+
+
+def ray(bench: Bench) -> Iterator[Row]:
+    """embed_ray.py beside embed_images, each in processes of its own."""
+    images = bench.demo_data("clevr4") / "clevr_4_10k_v1/images"
+    files, with_ray, alone = sorted(images.iterdir()), bench.work / "ray", bench.work / "alone"
+    options = ("--images", images, "--vlm", "demo", "--batch-size", BATCH, "--out", with_ray)
+    sides = bench.in_turn(
+        lambda: bench.run("scripts/embed_ray.py", *options, remove=[with_ray]),
+        lambda: in_new_process(embed_demo, files, empty(alone)),
     )
-}  # fmt: skip
-NEED_GENECIS = {"encodes", "scoring"}
+    np.testing.assert_allclose(embed_demo(files, with_ray), embed_demo(files, alone), atol=1e-4)
+    yield f"{len(files):,} pictures, demo VLM", "embed_ray.py / embed_images", sides
+
+
+def embed_demo(files: list[Path], cache: Path) -> np.ndarray:
+    return np.array(embed_images(load_vlm("demo"), files, cache, BATCH).image)
+
+
+# ---- the store, and search -----------------------------------------------------------------------
+
+
+def store(bench: Bench) -> Iterator[Row]:
+    """Writing, opening and reading a store, beside NumPy on a plain file without checksums."""
+    rng, cache, plain = np.random.default_rng(0), bench.work / "store", bench.work / "plain"
+    for count in bench.sizes.rows:
+        digests = [rng.bytes(16) for _ in range(count)]
+        sides = bench.in_turn(partial(fill, cache, digests), partial(write, plain, count))
+        yield f"write {count:,} rows of {D}", "store / plain file", sides
+
+        sides, kept, peak = in_new_process(measure_opening, bench, cache)
+        label = f"open {count:,} rows; {kept:.0f} MB, at most {peak:.0f} MB"
+        yield label, "store / read and sort digests", sides
+
+        wanted = rng.permutation(count)[: bench.sizes.gathered]
+        some = digest_array(digests[place] for place in wanted)
+        with open_store(STORED, "image", cache) as opened:
+            both = partial(opened.gather, some), partial(read, plain, wanted)
+            np.testing.assert_array_equal(both[0](), both[1]())
+            sides = bench.in_turn(*both)
+        yield f"gather {len(some):,} of {count:,} rows", "store / memory map", sides
+
+
+def measure_opening(bench: Bench, cache: Path) -> tuple[list[float], float, float]:
+    """Seconds of both sides; MB that an open store keeps, and at most took to open."""
+    with open_store(STORED, "text", cache):  # an empty one: it loads what opening needs
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
+        before = memory("VmRSS")
+    with open_store(STORED, "image", cache) as opened:
+        kept, peak = memory("VmRSS") - before, memory("VmHWM") - before
+    (file,) = opened.folder.glob("*.entries")
+    sides = bench.in_turn(
+        lambda: Store(opened.folder, opened.about),
+        lambda: np.sort(np.fromfile(file, ENTRY)["digest"], kind="stable"),
+    )
+    return sides, kept, peak
+
+
+def memory(kind: str) -> float:
+    """A number of /proc/self/status (Linux only), in MB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(kind)) / 1000
+
+
+def parts(count: int) -> Iterator[np.ndarray]:
+    """`count` random unit rows, (n, D) at a time."""
+    rng = np.random.default_rng(0)
+    for start in range(0, count, ROWS):
+        yield l2(rng.random((min(ROWS, count - start), D), np.float32) - np.float32(0.5))
+
+
+def fill(cache: Path, digests: list[bytes]) -> None:
+    with open_store(STORED, "image", empty(cache)) as opened:
+        for n, rows in enumerate(parts(len(digests))):
+            opened.append(digests[ROWS * n :][: len(rows)], rows)
+
+
+def write(file: Path, count: int) -> None:
+    with open(file, "wb") as stream:
+        for rows in parts(count):
+            stream.write(rows.tobytes())
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def read(file: Path, rows: np.ndarray) -> np.ndarray:
+    return np.memmap(file, np.float32, "r").reshape(-1, D)[rows]
+
+
+def search(bench: Bench) -> Iterator[Row]:
+    """Exact search under a criterion, beside a product by parts in float32 and the top 10."""
+    from crl.explore.search import Criterion
+    from crl.explore.search import search as exact_search
+
+    text = l2(np.random.default_rng(1).standard_normal((bench.sizes.texts, D), np.float32))
+    for count in bench.sizes.rows:
+        image, query = memory_map((count, D), bench.work), represent(text, next(parts(1)))
+        np.concatenate([*parts(count)], out=image)
+        criteria = [Criterion(partial(represent, text), query)]
+        both = partial(exact_search, image, criteria, 10), partial(product, image, text, query)
+        np.testing.assert_array_equal(np.sort(both[0]().rows[0]), np.sort(both[1]()))
+        yield f"{count:,} rows, {len(text)} texts", "exact / float32", bench.in_turn(*both)
+
+
+def represent(text: np.ndarray, x: np.ndarray) -> np.ndarray:
+    return l2(project(x, text))  # R = I Tᵀ, (n, K)
+
+
+def product(image: np.ndarray, text: np.ndarray, query: np.ndarray) -> np.ndarray:
+    """The 10 rows of I that are most similar to the query, (1, K)."""
+    starts = range(0, len(image), ROWS)
+    scores = np.concatenate([represent(text, image[i : i + ROWS]) @ query[0] for i in starts])
+    return np.argpartition(-scores, 10)[:10]
+
+
+# ---- commands ------------------------------------------------------------------------------------
+
+
+def tasks(bench: Bench) -> Iterator[Row]:
+    """Each evaluation of the demo data, with and without embeddings in the cache."""
+    data, out = bench.demo_data("clevr4", "scenes", "garments"), bench.work / "out"
+    clevr4 = ("clevr4", f"root={data}", f"images={bench.sizes.demo}")
+    for script, *keys in (
+        ("classification_clustering/clustering.py", *clevr4),
+        ("classification_clustering/few_shot.py", *clevr4),
+        ("similarity_retrieval/evaluate.py", "scenes", f"root={data}/genecis", "trained=[]"),
+        ("fashion_retrieval/evaluate.py", "garments", f"root={data}/garments"),
+    ):
+        evaluate = partial(bench.demo, script, *keys, f"outputs={out}", "figures=false")
+        sides = bench.in_turn(
+            partial(evaluate, remove=[out, bench.work / "cache"]), partial(evaluate, remove=[out])
+        )
+        yield f"{script}, {bench.sizes.demo:,} pictures", "new / stored embeddings", sides
+
+
+def explore(bench: Bench) -> Iterator[Row]:
+    """explore.py when only embeddings are in the cache, and once more."""
+    cache, pictures, out = (bench.work / name for name in ("cache", "pictures", "out"))
+    in_new_process(embed_demo, draw(pictures, bench.sizes.explored), cache / "embeddings")
+    criteria = ("--criterion", "clevr4_color", "--criterion", "genecis_scene")
+    options = (pictures, "--vlm", "demo", "--out", out, *criteria)
+    look = partial(bench.run, "scripts/explore.py", *options)
+    computed = [out, cache / "thumbnails", cache / "computed"]
+    sides = bench.in_turn(partial(look, remove=computed), look)
+    yield f"{bench.sizes.explored:,} pictures, 2 criteria", "first / second look", sides
+
+
+def trainings(bench: Bench) -> Iterator[Row]:
+    """An epoch of each training of the demo, in fp32 and bf16, with its loss."""
+    data = bench.demo_data("scenes", "garments")
+    coco, triplets = data / "genecis/coco", data / "triplets/demo/triplets.jsonl"
+    graphs = coco / "annotations/relations_train2017.jsonl"
+    mine = ("mine", f"graphs={graphs}", f"outputs={data}", "samples=2000")
+    bench.demo("similarity_retrieval/mine_triplets.py", *mine)
+    combiner = (f"triplets={triplets}", f"images={coco}")
+    clothes, heads = (f"root={data}/garments", "triplets=960"), "heads={out}/fashion_mlp/demo"
+    for script, folder, name, *keys in (
+        ("similarity_retrieval/train_combiner.py", "combiner", "combiner", *combiner),
+        ("fashion_retrieval/train_mlp.py", "fashion_mlp", "garments_mlp", *clothes),
+        ("fashion_retrieval/train_backbone.py", "fashion_backbone", "garments_backbone",
+         *clothes, heads),
+        ("fashion_retrieval/train_rival.py", "fashion_rivals", "garments_csn", *clothes),
+    ):  # fmt: skip
+        outs = {precision: data / precision for precision in ("fp32", "bf16")}
+        train = partial(bench.demo, script, name, "epochs=1")
+        sides = bench.in_turn(*(
+            partial(train, f"outputs={out}", f"precision={precision}",
+                    *(key.format(out=out) for key in keys), remove=[out / folder])
+            for precision, out in outs.items()
+        ))  # fmt: skip
+        results = [(out / folder / "demo/results.json").read_text() for out in outs.values()]
+        losses = [f"{json.loads(result)['losses'][-1]:.4f}" for result in results]
+        yield f"{folder}; losses {', '.join(losses)}", "fp32 / bf16", sides
+
+
+# ---- models and pictures -------------------------------------------------------------------------
+
+
+def random_vlm(folder: Path, layers: int) -> str:
+    """A local open_clip folder: ViT-B/32 with random weights, which do not change its speed."""
+    import_torchvision()
+    import open_clip
+
+    architecture = open_clip.get_model_config("ViT-B-32")
+    architecture["vision_cfg"]["layers"] = architecture["text_cfg"]["layers"] = layers
+    weights = open_clip.CLIP(**architecture).state_dict()
+    save_file(weights, empty(folder) / "open_clip_model.safetensors")
+    pixels = {"mean": [0.5] * 3, "std": [0.3] * 3, "interpolation": "bicubic"}
+    config = {"model_cfg": architecture, "preprocess_cfg": {**pixels, "resize_mode": "shortest"}}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    return str(folder)
+
+
+def draw(folder: Path, number: int) -> list[Path]:
+    """Different JPEG files of 640 x 480: spots of every size, the smaller the fainter, as in
+    photos. White noise would decode more slowly than a photo, and a plain drawing faster."""
+    files, rng = [empty(folder) / f"{n}.jpg" for n in range(number)], np.random.default_rng(0)
+    for file in files:
+        picture, cell = np.full((480, 640, 3), 128, np.float32), 320
+        while cell:
+            spots = rng.integers(0, 256, (480 // cell + 1, 640 // cell + 1, 3), np.uint8)
+            layer = Image.fromarray(spots).resize((640, 480), Image.Resampling.BICUBIC)
+            picture += (np.asarray(layer) - np.float32(128)) * 0.5 * (cell / 640) ** 0.3
+            cell //= 2
+        Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(file, quality=90)
+    return files
+
+
+# ---- the table -----------------------------------------------------------------------------------
+
+MEASUREMENTS: dict[str, Callable[[Bench], Iterator[Row]]] = {
+    f.__name__: f for f in (path, known, store, search, tasks, explore, trainings, ray)
+}
 
 
 @command
@@ -52,37 +382,31 @@ def main(argv: list[str]) -> None:
     parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", nargs="+", metavar="NAME", help=f"of {', '.join(MEASUREMENTS)}")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs")
-    parser.add_argument("--genecis", type=Path, metavar="FOLDER", help="its two object tasks")
-    parser.add_argument("--precision", choices=list(PRECISIONS), default="fp32", help="of `path`")
-    parser.add_argument("--workers", type=int, help="threads that decode images, of `path`")
-    parser.add_argument("--in-own-process", nargs="+", help=argparse.SUPPRESS)
-    arguments = parser.parse_args(argv)
-    if arguments.in_own_process:
-        name, *values = arguments.in_own_process
-        print(json.dumps(IN_OWN_PROCESS[name](*values)))
-        return
-    for name in arguments.only or []:
+    add = parser.add_argument
+    add("--only", nargs="+", metavar="NAME", default=[], help=f"of {', '.join(MEASUREMENTS)}")
+    add("--quick", action="store_true", help="tiny sizes, to see that it runs")
+    add("--cpu-time", action="store_true", help="seconds of all cores, for a busy machine")
+    add("--precision", choices=list(PRECISIONS), default="fp32", help="of `path`")
+    add("--workers", type=int, help="threads that decode images, of `path`")
+    args = parser.parse_args(argv)
+    for name in args.only:
         if name not in MEASUREMENTS:
             raise UserError(f"unknown measurement {name!r}; {nearest(name, MEASUREMENTS)}")
-    rows, sizes = [], QUICK if arguments.quick else Sizes()
-    with tempfile.TemporaryDirectory() as work:
-        bench = Bench(Path(work), sizes, arguments)
-        for name, measure in MEASUREMENTS.items():
-            if arguments.only and name not in arguments.only:
-                continue
-            if name in NEED_GENECIS and not arguments.genecis:
-                print(f"{name}: skipped, it needs --genecis FOLDER")
-                continue
-            if name == "ray" and not scale.RAY:
-                print("ray: skipped, it needs pip install -e '.[ray]'")
-                continue
-            print(f"measuring {name} ...", flush=True)
-            rows.append(measure(bench))
-    model = "tiny model, sizes that say nothing" if arguments.quick else "ViT-B/32"
-    title = f"{model}, random weights, {torch.get_num_threads()} threads"
-    print(aligned(title, ["measurement", "what is compared", "sides", "measured"], rows, left=3))
+    rows, clock = [], cpu_time if args.cpu_time else time.perf_counter
+    sizes = QUICK if args.quick else Sizes()
+    for name in args.only or MEASUREMENTS:
+        if name == "ray" and not importlib.util.find_spec("ray"):
+            print("ray: skipped, it needs pip install -e '.[ray]'")
+            continue
+        with tempfile.TemporaryDirectory() as work:
+            bench = Bench(Path(work), sizes, args.precision, args.workers, clock)
+            for what, names, (first, second) in MEASUREMENTS[name](bench):
+                seconds = [f"{first:.3f}", f"{second:.3f}", f"{first / second:.2f}"]
+                rows.append([f"{name}: {what}", names, *seconds])
+                print(*rows[-1], sep=" | ", flush=True)
+    kind = "CPU seconds" if args.cpu_time else "seconds"
+    title = f"Median {kind} of {sizes.rounds} rounds, {torch.get_num_threads()} threads"
+    print(Table(title, HEADER, rows, left=2).text())
 
 
 if __name__ == "__main__":

@@ -7,39 +7,44 @@
     python scripts/explore.py ~/pictures --propose --llm MODEL
     python scripts/explore.py ~/pictures --criterion mood --query a.jpg --unlike season=0.5
     python scripts/explore.py ~/pictures --criterion mood --labels few.csv
+    python scripts/explore.py ~/pictures --features mine.npz --criterion mood
 
 The texts of a criterion come from its file (--texts), from an earlier run (texts/ in the output
 folder; edit them as you like), from a basis of that name in configs/bases, or from an LLM (--llm).
 Writes report.html, images.csv, images.parquet and embeddings.safetensors. A second run computes
 only what is new.
+
+--features: embeddings made elsewhere, a file as in crl/run/given.py: ids (names of the image files)
+and image (N, D); and text (K, D) and texts for one criterion, or --vlm, which made them.
 """
 
 from crl.run.command import command, one_line
 
 import argparse
 import csv
-import json
 import os
 import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
-from crl.run.cache import content_digest
-from crl.run.parquet import is_embeddings
-
 from crl.basis import BASES, PACKAGE, TextBasis
-from crl.collection import Collection, Representation, View
-from crl.labels import Guesses
+from crl.explore import listing
+from crl.explore.collection import Collection
+from crl.explore.labels import Guesses
+from crl.explore.view import View
+from crl.representations import names
 from crl.run.errors import ArgumentParser, UserError
 from crl.run.files import alone_in, atomic_path, slug, write_text
-from crl.run.tables import aligned
+from crl.run.results import digest
+from crl.run.tables import Table
 
-# crl.llm, crl.propose and crl.export are imported where they are used: each takes a second.
+# crl.llm, crl.explore.propose and crl.explore.tables are imported where they are used: each takes a
+# second.
 
 MADE = ("report.html", "images.csv", "images.parquet", "embeddings.safetensors")
+CODE = (".py", ".html", ".js", ".css")
 TEXTS = 200  # asked of the LLM per criterion; more of them change little and cost time
 TEXTS_TO_RANK = 50  # per proposed criterion
 
@@ -47,21 +52,23 @@ TEXTS_TO_RANK = 50  # per proposed criterion
 @command
 def main(argv: list[str]) -> None:
     args = parse(argv)
-    folder = args.folder.expanduser()
-    if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}")
-    out = args.out or Path("outputs/explore") / (slug(folder.resolve().name) or "pictures")
+    if not args.folder.is_dir():
+        raise UserError(f"there is no folder {args.folder}")
+    source = args.features or args.folder
+    name = args.features.stem if args.features else args.folder.resolve().name
+    out = args.out or Path("outputs/explore") / (slug(name) or "pictures")
     with alone_in(out):
-        bases = {name: TextBasis.load(find_texts(name, args, out)) for name in args.criterion}
+        wanted = [] if with_texts(args) else args.criterion
+        bases = {name: TextBasis.load(find_texts(name, args, out)) for name in wanted}
         others = {name: find_texts(name, args, out) for name in {**args.like, **args.unlike}}
         labels = read_labels(args.labels) if args.labels else None
-        if is_embeddings(folder):
-            photos = Collection.load(folder, args.vlm)
-        else:
-            photos = Collection.embed(folder, args.vlm or "clip", batch_size=args.batch_size)
-        print(one_line(f"{folder}: {len(photos.files):,} pictures, VLM {photos.vlm.name}"))
+        photos = collect(args)
+        vlm = f"VLM {photos.vlm.name}" if photos.vlm else "VLM not known"
+        print(one_line(f"{source}: {len(photos.files):,} pictures, {vlm}"))
         print("".join(f"  {one_line(remark)}\n" for remark in photos.remarks()))
-        views = [photos.under(bases[name], args.representation, name) for name in bases]
+        views = [
+            photos.under(bases.get(name), args.representation, name) for name in args.criterion
+        ]
         if args.propose:
             propose(photos, args, out)
         elif args.rank:
@@ -72,6 +79,20 @@ def main(argv: list[str]) -> None:
             explore(photos, views, labels, args, out)
 
 
+def collect(args: argparse.Namespace) -> Collection:
+    """The images and their embeddings: made elsewhere, by scripts/embed_ray.py, or made now."""
+    if args.features:
+        return Collection.given(args.features, args.vlm, args.folder)
+    if listing.is_listing(args.folder / listing.NAME):
+        return Collection.load(args.folder, args.vlm)
+    return Collection.embed(args.folder, args.vlm or "clip", batch_size=args.batch_size)
+
+
+def with_texts(args: argparse.Namespace) -> bool:
+    """Do the texts of the criterion come with the embeddings?"""
+    return bool(args.features and not args.vlm)
+
+
 # ---- the texts ----------------------------------------------------------------------------------
 
 
@@ -79,9 +100,9 @@ def find_texts(name: str, args: argparse.Namespace, out: Path, number: int = TEX
     """The file or name of a criterion's basis: given, of an earlier run, of this repository, or
     written by the LLM now."""
     kept = out / "texts" / f"{slug(name)}.yaml"
-    found = args.texts.get(name) or (str(kept) if kept.is_file() else name)
-    if found != name or (BASES / f"{name}.yaml").is_file():
-        return found
+    texts = args.texts.get(name) or (str(kept) if kept.is_file() else name)
+    if texts != name or (BASES / f"{name}.yaml").is_file():
+        return texts
     if not args.llm:
         shipped = ", ".join(sorted(file.stem for file in BASES.glob("*.yaml")))
         raise UserError(
@@ -105,13 +126,13 @@ def ranking(photos: Collection, bases: Mapping[str, TextBasis]) -> str:
     """A table: which of these criteria, and of those of this repository, the images vary in."""
     shipped = {file.stem: TextBasis.load(file) for file in sorted(BASES.glob("*.yaml"))}
     rows = [[name, f"{score:.3f}"] for name, score in photos.rank({**shipped, **bases}).items()]
-    return aligned("Which criterion do these images vary in?", ["criterion", "nats"], rows, left=1)
+    return Table("Which criterion do these images vary in?", ["criterion", "nats"], rows).text()
 
 
 def propose(photos: Collection, args: argparse.Namespace, out: Path) -> None:
     """Show contact sheets to a multimodal LLM, if the person says so, and rank what it proposes."""
+    from crl.explore.propose import COLUMNS, ROWS, contact_sheets, propose_criteria
     from crl.llm import OPENAI
-    from crl.propose import COLUMNS, ROWS, contact_sheets, propose_criteria
 
     sheets, server = contact_sheets(photos.files), args.base_url or OPENAI
     for number, sheet in enumerate(sheets, start=1):
@@ -135,7 +156,7 @@ def propose(photos: Collection, args: argparse.Namespace, out: Path) -> None:
 
 def search(view: View, others: Mapping[str, str], args: argparse.Namespace, out: Path) -> None:
     """Print the images nearest to the query, and write them as a contact sheet."""
-    found = view.nearest(
+    matches = view.nearest(
         args.query,
         args.top,
         like={others[name]: weight for name, weight in args.like.items()},
@@ -143,14 +164,14 @@ def search(view: View, others: Mapping[str, str], args: argparse.Namespace, out:
     )
     rows = [
         [str(place), one_line(file), f"{similarity:.3f}", words]
-        for place, (file, similarity, words) in enumerate(found.itertuples(index=False), start=1)
+        for place, (file, similarity, words) in enumerate(matches.itertuples(index=False), start=1)
     ]
     title = one_line(f"Nearest to {args.query} under {view.name}")
-    print(aligned(title, ["", "file", "similarity", "words"], rows, left=4))
-    files = [view.collection.files[view.collection.place(f)] for f in found["file"]]
+    print(Table(title, ["", "file", "similarity", "words"], rows, left=4).text())
+    files = [view.collection.files[view.collection.place(name)] for name in matches["file"]]
     if not any(file.is_file() for file in files):  # the embeddings were loaded without them
         return
-    from crl.propose import contact_sheet
+    from crl.explore.propose import contact_sheet
 
     sheet = contact_sheet(files)
     with atomic_path(out / "query.jpg") as temporary:
@@ -165,21 +186,22 @@ def explore(
     args: argparse.Namespace,
     out: Path,
 ) -> None:
-    """Clusters, names, labels; the page and the tables, unless they are there already."""
+    """Clusters, names, labels; the page and the tables, unless they are as they would be now."""
     guesses = {view.name: view.guesses(labels) for view in views} if labels else {}
     for view in views:
-        print(clusters_found(view, args.clusters))
+        print(cluster_table(view, args.clusters))
         if view.name in guesses:
-            print(labels_found(view, guesses[view.name]))
+            print(label_summary(view, guesses[view.name]))
     command_line = shlex.join(["python", "scripts/explore.py", *sys.argv[1:]])
-    key, made = everything(photos, views, labels, command_line), out / ".made"
-    if not all((out / name).is_file() for name in MADE) or read(made) != key:
-        from crl.export import write_page, write_tables
+    inputs, made = everything(photos, views, labels, command_line), out / ".made"
+    before = made.read_text(encoding="utf-8") if made.is_file() else ""
+    if not all((out / name).is_file() for name in MADE) or before != inputs:
+        from crl.explore.tables import write_tables
 
         made.unlink(missing_ok=True)
         write_tables(out, photos, views, args.clusters, guesses)
-        write_page(out / MADE[0], photos, views, args.clusters, guesses, command_line)
-        write_text(made, key)
+        photos.report(out / MADE[0], views, args.clusters, guesses, command_line)
+        write_text(made, inputs)
     print(f"{out / MADE[0]}: open it in a browser")
     print(f"{out}: {', '.join(MADE[1:])}")
 
@@ -188,18 +210,13 @@ def everything(
     photos: Collection, views: list[View], labels: dict[str, str] | None, command_line: str
 ) -> str:
     """A digest of all that the page and the tables depend on, this program included."""
-    code = sorted(PACKAGE.rglob("*.py")) + sorted((PACKAGE / "assets/report").iterdir())
-    parts = [photos.names, photos.vlm.fingerprint, [v.basis.hash for v in views], labels]
-    parts += [photos.remarks(), command_line]
-    content = b"".join([photos.digests.tobytes(), *(file.read_bytes() for file in code)])
-    return content_digest(json.dumps(parts).encode() + content).hex()
+    code = [file for file in sorted(PACKAGE.rglob("*")) if file.suffix in CODE]
+    about = [photos.names, [view.basis.digest for view in views], labels, photos.remarks()]
+    about += [photos.facts(views, command_line)["VLM"], [file.read_text("utf-8") for file in code]]
+    return digest(photos.digests.view(np.uint8), *about, command_line)
 
 
-def read(file: Path) -> str:
-    return file.read_text(encoding="utf-8") if file.is_file() else ""
-
-
-def clusters_found(view: View, number: int | None) -> str:
+def cluster_table(view: View, number: int | None) -> str:
     """The clusters of a view, with their names."""
     clusters, names, _ = view.groups(number)
     sizes = np.bincount(clusters.label)
@@ -208,15 +225,15 @@ def clusters_found(view: View, number: int | None) -> str:
         for size, name in zip(sizes, names, strict=True)
     ]
     title = f"{view.name}: {clusters.note}"
-    return aligned(title, ["images", "words by which they stand out", ""], rows, left=3)
+    return Table(title, ["images", "words by which they stand out", ""], rows, left=3).text()
 
 
-def labels_found(view: View, found: Guesses) -> str:
+def label_summary(view: View, guesses: Guesses) -> str:
     """How good the guesses are, and what to label next."""
-    lines = [f"labels under {view.name}: mean confidence {found.confidence.mean():.0%}"]
-    if found.accuracy is not None:
-        lines[0] += f", {found.accuracy:.0%} right of {found.tested} that were left out to test"
-    ask = [view.collection.names[place] for place in found.ask]
+    lines = [f"labels under {view.name}: mean confidence {guesses.confidence.mean():.0%}"]
+    if guesses.accuracy is not None:
+        lines[0] += f", {guesses.accuracy:.0%} right of {guesses.tested} that were left out to test"
+    ask = [view.collection.names[place] for place in guesses.ask]
     lines.append("label these next: " + ", ".join(ask[:5]) + (" ..." if len(ask) > 5 else ""))
     return "\n".join(map(one_line, lines))
 
@@ -236,16 +253,16 @@ def read_labels(file: Path) -> dict[str, str]:
         raise UserError(f"cannot read {file}: {getattr(error, 'strerror', error)}") from error
     if not rows or [cell.strip() for cell in rows[0]] != ["file", "label"]:
         raise UserError(f"{file} must begin with the line file,label")
-    found: dict[str, str] = {}
+    labels: dict[str, str] = {}
     for line, row in enumerate(rows[1:], start=2):
         if not row:
             continue
         if len(row) != 2 or not row[1].strip():
             raise UserError(f"{file}, line {line}: it must hold a file and its label, not {row}")
         name, label = row[0], row[1].strip()
-        if found.setdefault(name, label) != label:
+        if labels.setdefault(name, label) != label:
             raise UserError(f"{file}, line {line}: {name!r} has two labels")
-    return found
+    return labels
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -253,7 +270,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("folder", type=Path, help="the images, at any depth; or Parquet files of embeddings")
+    add("folder", type=Path, nargs="?", help="the images, at any depth; or --out of embed_ray.py")
+    add("--features", type=Path, metavar="FILE", help="embeddings made elsewhere")
     add("--criterion", action="append", default=[], metavar="NAME", help="may be repeated")
     add("--texts", action="append", default=[], type=pair, metavar="NAME=FILE.yaml")
     add("--llm", metavar="MODEL", help="writes the texts of criteria that have none")
@@ -263,7 +281,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         help="of the LLM: any OpenAI-compatible server (default: OPENAI_BASE_URL, or OpenAI's)",
     )
     add("--vlm", help="see the README (default: clip; of embeddings the one that made them)")
-    add("--representation", default="posterior", choices=get_args(Representation))
+    add("--representation", default="posterior", choices=names())
     add("--clusters", default=None, type=clusters, metavar="auto|K", help="default: auto")
     add("--out", type=Path, help="default: outputs/explore/<name of the folder>")
     add("--batch-size", type=int, default=64, help="images at once (default: %(default)s)")
@@ -281,6 +299,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
     for key in ("texts", "like", "unlike"):
         setattr(args, key, dict(getattr(args, key)))
     args.criterion = list(dict.fromkeys([*args.criterion, *args.texts]))
+    if not (args.folder or args.features):
+        raise UserError("name the folder of the images, or --features FILE")
+    args.folder = (args.folder or Path()).expanduser()
+    if with_texts(args) and (args.texts or len(args.criterion) > 1):
+        raise UserError("--features holds texts for one criterion; for others, name the VLM that "
+                        "made the embeddings: --vlm")  # fmt: skip
     if "universal" in args.criterion:
         raise UserError(
             "universal is the name of the embedding without a criterion; choose another"

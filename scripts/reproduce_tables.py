@@ -4,8 +4,8 @@
     python scripts/reproduce_tables.py --table 1 2 --vlm clip
     python scripts/reproduce_tables.py --table all --demo
 
-Runs what configs/tables.yaml says, with the data in --data, and skips what is finished. What is
-missing is named, and the rest goes on. Writes <outputs>/tables/table<N>.{md,csv,tex,html,json}, a
+Runs what scripts/paper_tables/plan.py says, with the data in --data, and skips what is finished.
+What is missing is named, and the rest goes on. Writes <outputs>/tables/table<N>.{md,csv,tex}, a
 figure of each ablation, and <outputs>/index.html, a page with all results. `reproduced` is a
 difference within a tolerance, which comes from the spread over seeds. The text bases are the
 authors', if they were imported (scripts/import_official_bases.py), else ours.
@@ -19,25 +19,30 @@ Exit code: 0 if every number that was compared is reproduced (with --strict: and
 1 if not, 2 after a mistake.
 """
 
-from crl.run.command import advice, command, one_line
+from crl.run.command import command, one_line
 
 import argparse
 import sys
 from collections import Counter
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 from paper_tables import formats, page
-from paper_tables.documents import Document, Outcome, make
-from paper_tables.dry_run import DryRun
-from paper_tables.grids import Published, published
-from paper_tables.plan import CONFIGS, Plan, Run, Settings, resolve
-from paper_tables.tasks import TASKS
+from paper_tables.formats import Document
+from paper_tables.numbers import compare, published
+from paper_tables.places import TASKS, Score
+from paper_tables.plan import PaperTable, paper_tables
+from paper_tables.runs import Run, Settings
 
-from crl.run.errors import ArgumentParser, Missing, UserError
+from crl.basis import TextBasis, basis_label
+from crl.run.errors import ArgumentParser, UserError
 from crl.run.files import alone_in
-from crl.run.results import read_cells
-from crl.run.tables import FORMATS, Score, Table
+from crl.run.results import read_rows
+from crl.run.tables import FORMATS, Table
 from crl.vlm import find_vlm
+
+OPTIONS = ("seeds", "shots", "weight", "tie_policy", "sharpness", "precision")  # to be named
 
 
 @command
@@ -50,32 +55,26 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add = parser.add_argument
-    add("--table", nargs="+", default=[], metavar="N", help="1 to 13, or all")
+    add, official = parser.add_argument, Path("configs/official_bases")
+    tables = [*map(str, range(1, 14)), "all"]
+    add("--table", nargs="+", choices=tables, default=[], metavar="N", help="1 to 13, or all")
     add("--demo", action="store_true", help="the demo's drawn data and its VLM")
     add("--dry-run", action="store_true", help="print what would be run")
     add("--quick", action="store_true", help="few seeds, short trainings; no verdict")
     add("--strict", action="store_true", help="what did not run counts as not reproduced")
-    add("--vlm", nargs="+", default=[], help="VLMs in place of the plan's")
+    add("--vlm", nargs="+", default=[], help="VLMs in place of the paper's")
     add("--data", type=Path, help="folder of the data sets (default: data; with --demo data/demo)")
     add("--outputs", type=Path, help="default: outputs; with --quick outputs/quick")
-    add(
-        "--official",
-        type=Path,
-        default=Path("configs/official_bases"),
-        metavar="FOLDER",
-        help="the authors' text bases (default: %(default)s)",
-    )
-    add("--plan", type=Path, default=CONFIGS / "tables.yaml", metavar="FILE", help="another plan")
+    add("--official", type=Path, default=official, metavar="FOLDER", help="authors' text bases")
     add("--runs", nargs="*", type=Path, metavar="FOLDER", help="print runs: outputs/<task>/<name>")
     add("--format", choices=FORMATS, default="text", help="of --runs (default: %(default)s)")
     add("--page", action="store_true", help="with --runs: write <outputs>/index.html too")
     arguments = parser.parse_args(argv)
     if bool(arguments.table) == (arguments.runs is not None):
         raise UserError("say --table N, --table all, or --runs; see --help")
-    quick = "-quick" if arguments.quick else ""
     for name in arguments.vlm:
         find_vlm(name)
+    quick = "-quick" if arguments.quick else ""
     arguments.data = arguments.data or Path(f"data/demo{quick}" if arguments.demo else "data")
     arguments.outputs = arguments.outputs or Path("outputs", "quick" if quick else "")
     return arguments
@@ -86,109 +85,137 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def reproduce(arguments: argparse.Namespace) -> int:
     """Run what the tables need and write them; -> the exit code."""
-    plan = Plan.load(arguments.plan)
     names = ("data", "outputs", "official", "vlm", "demo", "quick")
     settings = Settings(*(getattr(arguments, name) for name in names))
-    wrong = False
-    rows: dict[int, dict[str, list[Run]]] = {}
-    for number in chosen(arguments.table, plan):
-        try:
-            rows[number] = resolve(plan, number, settings)
-        except UserError as error:
-            wrong = complain(f"table {number}: {error}")
+    every = paper_tables(settings)
+    numbers = every if "all" in arguments.table else map(int, dict.fromkeys(arguments.table))
+    tables = {number: every[number] for number in numbers}
     if arguments.dry_run:
-        planned = DryRun(plan, rows, settings)
-        print("\n".join(planned.lines))
-        return 2 if wrong or planned.wrong else 0
-    with alone_in(settings.outputs / "tables"):
-        outcomes = execute([run for of in rows.values() for runs in of.values() for run in runs])
-        documents = [make(plan, number, of, outcomes, settings) for number, of in rows.items()]
+        return 2 if execute(tables, dry=True)["wrong"] else 0
+    folder = settings.outputs / "tables"
+    with alone_in(folder):
+        states = execute(tables)
+        documents = [make(number, table, settings) for number, table in tables.items()]
         for document in documents:
-            formats.write(document, settings.outputs / "tables")
+            formats.write(document, folder)
     print()
     for document in documents:
-        print(f"table {document.number}: {document.said or 'no scores'}. {document.title}")
-    print(f"tables: {settings.outputs / 'tables'}")
-    wrong = wrong or any(outcome.failed for outcome in outcomes.values())
-    wrong = write_page(settings.outputs) or wrong
-    return 2 if wrong else verdict(documents, arguments.strict)
+        print(f"table {document.number}: {document.verdicts}. {document.title}")
+    print(f"tables: {folder}")
+    if write_page(settings.outputs) or states["wrong"]:
+        return 2
+    counts = Counter(number.verdict for document in documents for number in document.numbers)
+    missed = arguments.strict and not settings.demo and counts["not run"]
+    return 1 if counts["differs"] or missed else 0
 
 
-def chosen(names: list[str], plan: Plan) -> list[int]:
-    """The numbers of the tables.
-
-    Raises:
-        UserError: a table that the plan does not have.
-    """
-    if names == ["all"]:
-        return list(plan.tables)
-    known = {str(number): number for number in plan.tables}
-    for name in names:
-        if name not in known:
-            raise UserError(f"unknown table {name!r}; known: {', '.join(known)}, or all")
-    return [known[name] for name in dict.fromkeys(names)]
-
-
-def execute(wanted: list[Run]) -> dict[str, Outcome]:
-    """Run all, each after those that it needs; what goes wrong ends only its own run.
-
-    Returns:
-        the outcome of each by its command.
-    """
-    runs = {run.command: run for one in wanted for run in one.in_order}
-    outcomes: dict[str, Outcome] = {}
-    reasons: dict[str, int] = {}  # why something does not run -> its number
-    known: dict = {}  # scores of I, which do not depend on the text basis
-    for place, run in enumerate(runs.values(), start=1):
-        print(f"{place}/{len(runs)}  {run.name}", flush=True)
-        before = [outcomes[one.command] for one in run.first]
-        outcome = outcomes[run.command] = attempt(run, before, known)
-        if why := outcome.not_run:
-            new = "" if why in reasons else f": {one_line(why)}"
-            print(f"  not run [{reasons.setdefault(why, len(reasons) + 1)}]{new}")
-    return outcomes
+def execute(tables: dict[int, PaperTable], dry: bool = False) -> Counter[str]:
+    """Do all runs, or if `dry` say what would be done; -> how many have which state."""
+    states: dict[Run, str] = {}
+    reasons: dict[str, int] = {}  # why something cannot be run: its number
+    for number, table in tables.items():
+        print(f"Table {number}. {table.title}")
+        for row, run in table.in_order:
+            print(f"  {row:11} {run.name:50}", end=" " if dry else "\n", flush=True)
+            if run in states:
+                print("as above")
+                continue
+            states[run] = state = run.do(dry)
+            if run.reason:
+                new = "" if run.reason in reasons else f": {run.reason}"
+                state += f" [{reasons.setdefault(run.reason, len(reasons) + 1)}]{new}"
+            print(state)
+            if states[run] == "wrong":
+                complain(run.reason)
+    counts = Counter(states.values())
+    print(f"{len(states)} runs: {', '.join(f'{n} {state}' for state, n in counts.items())}")
+    if counts["lacks"]:
+        print("scripts/check_data.py shows which data are there; scripts/download.py gets most")
+    return counts
 
 
-def attempt(run: Run, before: list[Outcome], known: dict) -> Outcome:
-    """Run it, or take the results that another machine left.
-
-    Args:
-        before: the outcomes of the runs that it needs.
-        known: see `Run.do`.
-    """
-    outcome = Outcome()
-    try:
-        if lacking := [why for one in before if (why := one.failed or one.missing)]:
-            raise Missing("; ".join(dict.fromkeys(lacking)))
-        outcome.cells = run.do(known)
-    except Missing as error:
-        outcome.missing = str(error)
-    except Exception as error:
-        outcome.failed = advice(error) or ""
-        if not outcome.failed:
-            raise
-    if outcome.missing:
-        try:
-            outcome.cells = run.kept()
-        except UserError as error:
-            outcome.failed = str(error)
-    if outcome.failed:
-        complain(outcome.failed)
-    return outcome
+def make(number: int, table: PaperTable, settings: Settings) -> Document:
+    """A table of the paper from the rows of its runs."""
+    document = Document(number, table.title, table.varied)
+    if not table.paper:
+        document.texts = bases_in_use(settings)
+    placed: list[tuple[str, str, Score]] = []
+    not_run: dict[str, list[str]] = {}  # why: which runs
+    paper = published(table.paper) if table.paper else {}
+    for row, runs in table.runs.items():
+        incomplete = {run.task for run in runs if run.reason or run.partly}
+        for run in runs:
+            if reason := run.reason or run.partly:
+                not_run.setdefault(reason, []).append(f"{row} {run.name}".strip())
+            if run.task in paper and run.task in incomplete:
+                continue  # Tables 10 to 13: a mean over all criteria needs them all
+            for score in TASKS[run.task].places(run.rows):
+                if name := row_of(score, row, run, table, settings):
+                    placed.append((name, run.task, score))
+    document.parts = compare(table, paper, placed, settings.demo, settings.quick)
+    every = list(dict.fromkeys(run for _, run in table.in_order))
+    document.about = about([row for run in every for row in run.rows], settings)
+    document.about += [f"Not run: {why} ({', '.join(names)})" for why, names in not_run.items()]
+    document.commands = [run.command for run in every]
+    return document
 
 
-def verdict(documents: list[Document], strict: bool) -> int:
-    """1 if a number differs from the paper's, or (strict) was not found; else 0."""
-    counts = Counter(verdict for document in documents for verdict in document.verdicts)
-    return 1 if counts["differs"] or (strict and counts["not run"]) else 0
+def row_of(score: Score, row: str, run: Run, table: PaperTable, settings: Settings) -> str:
+    """The row of a score; none if it is not of the method that an ablation varies."""
+    if not table.varied:
+        return score.row
+    method = table.method.removeprefix("CLIP")
+    if settings.demo:
+        method = method.rstrip("*")  # its VLM is not trained
+    name = f"{row}, {run.vlm}" if settings.vlm else row
+    return name if score.row.endswith(method) else ""
+
+
+def bases_in_use(settings: Settings) -> Table:
+    """The text bases of all tables."""
+    rows = []
+    for file in dict.fromkeys(f for run in settings.runs.values() for f in run.bases.values()):
+        basis = TextBasis.load(file)
+        source = basis.provenance.get("model") or basis.provenance.get("repository", "-")
+        rows.append([basis_label(file), str(len(basis.texts)), basis.vlm_prompt])
+        rows[-1] += [", ".join(basis.texts[:4]), basis.digest, str(source)]
+    header = ["text basis", "texts", "VLM prompt", "the first texts", "digest", "from"]
+    return Table("Text bases", header, rows, left=len(header))
+
+
+def about(rows: list[dict[str, Any]], settings: Settings) -> list[str]:
+    """What a reader must know of the results: VLMs, bases, options, commit, date."""
+    abouts, configs = [row["about"] for row in rows], [row.get("config", {}) for row in rows]
+    commits = [row.get("environment", {}) for row in rows]
+    values = {
+        "VLM (fingerprint)": [
+            f"{a['vlm']} ({a['vlm_fingerprint']})" for a in abouts if "vlm_fingerprint" in a
+        ],
+        "Text bases (digest)": [
+            f"{a['basis']} ({a['texts']} texts, {a['basis_digest']})"
+            for a in abouts
+            if "texts" in a
+        ],
+        **{key: [config.get(key) for config in configs] for key in OPTIONS},
+        "Commit": [str(c.get("commit"))[:10] + " (edited)" * bool(c.get("dirty")) for c in commits],
+    }
+    lines = []
+    if settings.demo:
+        lines.append("Drawn data and the demo VLM: an illustration, no result on the paper's data")
+    if settings.quick:
+        lines.append("--quick: few seeds and short trainings, not the paper's protocol")
+    for what, them in values.items():
+        distinct = dict.fromkeys(str(value) for value in them if value is not None)
+        lines += [f"{what}: {', '.join(distinct)}"] if distinct else []
+    return [*lines, f"Date of the table: {date.today()}"]
 
 
 def write_page(outputs: Path) -> bool:
     """Write the page and say where it is; -> was any file damaged?"""
-    written, problems = page.write(outputs)
+    file, problems = page.write(outputs)
     for problem in problems:
         complain(problem)
-    print(f"page: {written}")
+    print(f"page: {file}")
     return bool(problems)
 
 
@@ -206,7 +233,7 @@ def show_runs(arguments: argparse.Namespace) -> int:
     folders = arguments.runs or sorted(
         file.parent for task in TASKS for file in arguments.outputs.glob(f"{task}/*/results.json")
     )
-    cells: dict[str, list] = {}
+    rows: dict[str, list] = {}
     wrong = False
     for folder in folders:
         task = folder.resolve().parent.name
@@ -215,16 +242,20 @@ def show_runs(arguments: argparse.Namespace) -> int:
                 raise UserError(
                     f"{folder} is no run of {' or '.join(TASKS)}: outputs/<task>/<name>"
                 )
-            found = read_cells(folder / "results.json")
-            cells.setdefault(task, []).extend(found)
+            rows[task] = rows.get(task, []) + read_rows(folder / "results.json")
         except UserError as error:
             wrong = complain(str(error))
     parts = []
-    for task, found in cells.items():
+    for task, of_task in rows.items():
         try:
-            parts += printed(task, found, arguments.format)
+            table, notes, scores = TASKS[task].table(of_task)
         except UserError as error:
             wrong = complain(str(error))
+            continue
+        tables = [table, *beside_the_paper(TASKS[task].paper, scores)]
+        parts += [FORMATS[arguments.format](one) for one in tables]
+        if notes and arguments.format == "text":
+            parts.append("\n".join(f"note: {note}" for note in notes))
     if parts:
         print("\n\n".join(parts))
     if arguments.page:
@@ -232,39 +263,24 @@ def show_runs(arguments: argparse.Namespace) -> int:
     return 2 if wrong else 0
 
 
-def printed(task: str, cells: list, form: str) -> list[str]:
-    """The table of a task, with the paper's numbers beside ours, and notes."""
-    of = TASKS[task]
-    try:
-        table, scores = of.tables.table(cells, f"{of.title}, percent"), of.tables.scores(cells)
-        parts = [table, *comparison(published(of.paper), list(scores))]
-        notes = "\n".join(f"note: {note}" for note in of.tables.notes(cells))
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"a results.json of {task} lacks what its table needs ({error!r}); run it again"
-        ) from error
-    return [
-        *(FORMATS[form](part) for part in parts),
-        *([notes] if notes and form == "text" else []),
-    ]
-
-
-def comparison(paper: Published, scores: list[Score]) -> list[Table]:
+def beside_the_paper(name: str, scores: list[Score]) -> list[Table]:
     """The paper's numbers beside ours, of scores that can be compared."""
-    known: dict[str, dict[str, float]] = {}
-    for rows in paper.values():
-        for row, columns in rows.items():
-            known.setdefault(row, {}).update(columns)
-    shown = []
+    paper = {
+        (row, column): number
+        for rows in published(name).values()
+        for row, numbers in rows.items()
+        for column, number in numbers.items()
+    }
+    rows = []
     for score in scores:
-        value = known.get(score.row, {}).get(score.column)
-        if score.comparable and value is not None:
+        number = paper.get((score.row, score.column))
+        if score.comparable and number is not None:
             ours = sum(score.values) / len(score.values)
-            numbers = [f"{value:.2f}", f"{ours:.2f}", f"{ours - value:+.2f}"]
-            shown.append([score.row, score.basis, score.column, *numbers])
-    distinct = list(map(list, dict.fromkeys(map(tuple, shown))))
+            shown = [f"{number:.2f}", f"{ours:.2f}", f"{ours - number:+.2f}"]
+            rows.append([score.row, score.basis, score.column, *shown])
+    distinct = list(map(list, dict.fromkeys(map(tuple, rows))))
     header = ["method", "basis", "column", "paper", "ours", "difference"]
-    return [Table("The paper's numbers beside ours", header, distinct, left=3)] if shown else []
+    return [Table("The paper's numbers beside ours", header, distinct, left=3)] if rows else []
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from crl.representations import Representations
 from crl.run.config import Distinct, EvaluationConfig, OneOrMore
@@ -74,15 +74,10 @@ class EvaluateConfig(EvaluationConfig):
         "fair", description="fair: a tie counts as a random order; paper: the target comes first"
     )
 
-    @field_validator("bases")
+    @field_validator("bases", "prompts")
     @classmethod
-    def _other_bases(cls, bases: dict) -> dict:
-        return BASES | bases
-
-    @field_validator("prompts")
-    @classmethod
-    def _other_prompts(cls, prompts: dict) -> dict:
-        return PROMPTS | prompts
+    def _others_by_default(cls, given: dict, info: ValidationInfo) -> dict:
+        return {**cls.model_fields[info.field_name].default, **given}
 
     def variants(self) -> dict[str, tuple[str, Balance]]:
         """CRL's methods as tables show them, and the representation and balance of each."""

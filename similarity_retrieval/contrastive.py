@@ -46,11 +46,11 @@ def backward(forward: Callable[[Any], Tensor], parts: list, seeds: list[int]) ->
         torch.manual_seed(seed)
         with torch.set_grad_enabled(once):
             features.append(forward(part))
-    mine = torch.cat(features).detach()  # (b * parts, 2, D)
-    whole = gather(mine).requires_grad_()  # (B, 2, D)
+    share = torch.cat(features).detach()  # (b * parts, 2, D)
+    whole = gather(share).requires_grad_()  # (B, 2, D)
     loss = contrastive_loss(*whole.unbind(1))
     (gradient,) = torch.autograd.grad(loss, whole)
-    gradients = gradient[rank() * len(mine) :][: len(mine)].split(len(features[0]))
+    gradients = gradient[rank() * len(share) :][: len(share)].split(len(features[0]))
     for part, seed, feature, gradient in zip(parts, seeds, features, gradients, strict=True):
         torch.manual_seed(seed)
         (feature if once else forward(part)).backward(gradient)

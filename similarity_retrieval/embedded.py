@@ -70,7 +70,7 @@ def embedded(config: EvaluateConfig) -> Iterator[Embedded]:
     if config.features:
         yield from _given(config, data)
         return
-    bases = {task: _bases(config, data, task) for task in config.tasks}
+    named = {task: _bases(config, data, task) for task in config.tasks}
     others = [TextBasis.load(name) for name in config.null_space]
     coco, genome = config.coco or config.root / "coco", config.visual_genome
     files = images(data, coco, genome or config.root / "visual_genome")
@@ -82,14 +82,18 @@ def embedded(config: EvaluateConfig) -> Iterator[Embedded]:
             stacklevel=2,
         )
     size, cache = config.null_space_size, config.cache
+    removed = digest(size, *(other.digest for other in others)) if others else None
     for label, (vlm, combiner) in loaded.items():
-        text = {  # T (K, D) of each basis, and the null space of the others
-            basis.digest: (
-                embed_basis(vlm, basis, cache),
-                directions_of_others(vlm, basis, others, size, cache),
-            )
+        bases = {
+            task: [
+                Basis(
+                    rows,
+                    embed_basis(vlm, basis, cache),  # T, (K, D)
+                    directions_of_others(vlm, basis, others, size, cache),
+                )
+                for rows, _, basis in named[task]
+            ]
             for task in config.tasks
-            for _, _, basis in bases[task]
         }
         how = cache, config.batch_size, config.workers
         result = embed_images(vlm, files, *how, single=True, raw=True)
@@ -101,15 +105,12 @@ def embedded(config: EvaluateConfig) -> Iterator[Embedded]:
             prompted = embed_texts(vlm, asked, cache) if asked else plain[:0]
             features = Features(image, plain, prompted.reshape(len(plain), -1, plain.shape[1]))
             used = [data.conditions[c] for c in np.unique(templates.condition)]
-            rows, names, texts = zip(*bases[task], strict=True)
-            removed = [
-                text[basis.digest][1] for basis in texts if text[basis.digest][1] is not None
-            ]
+            texts = [basis for *_, basis in named[task]]
             yield Embedded(
                 data=data,
                 templates=templates,
                 features=features,
-                bases=[Basis(r, *text[basis.digest]) for r, basis in zip(rows, texts, strict=True)],
+                bases=bases[task],
                 combiner=combiner,
                 files=files,
                 about={
@@ -122,12 +123,12 @@ def embedded(config: EvaluateConfig) -> Iterator[Embedded]:
                     "tie_policy": config.tie_policy,
                 },
                 about_basis={
-                    "basis": " + ".join(map(basis_label, names)),
+                    "basis": " + ".join(basis_label(name) for _, name, _ in named[task]),
                     "texts": sum(len(basis.texts) for basis in texts),
                     "basis_digest": digest(*(basis.digest for basis in texts)),
                     "prompts": prompts,
                     "weight": config.weight,
-                    "null_space": digest(*removed) if removed else None,
+                    "null_space": removed,
                 },
                 counts={
                     **_counts(templates),

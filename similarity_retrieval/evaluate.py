@@ -57,7 +57,7 @@ def evaluate(config: EvaluateConfig) -> Results:
             for method, (representation, balance) in config.variants().items():
                 scores[method] = np.empty(templates.gallery.shape, features.image.dtype)
                 for basis in data.bases:  # one for all templates, or one per kind of condition
-                    image = without(features.unit_image, basis.directions)  # I, (M, D)
+                    image = without(l2(features.image), basis.directions)  # I, (M, D)
                     r = project(image, basis.text)  # R = I Tᵀ, (M, K)
                     x = l2(r) if representation == "paper" else represent(
                         representation, image, basis.text, sharpness=config.sharpness

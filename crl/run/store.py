@@ -37,6 +37,7 @@ DIGEST = "S16"  # can be sorted, as V16 cannot; an array keeps zeros at the end,
 ENTRY = np.dtype([("digest", DIGEST), ("checksum", "<u4")])
 BATCHES = 8  # that wait for the disk together: waiting is what costs. The most that a kill loses
 ROWS_AT_ONCE = 4096
+FILE = 2**32  # a place is file number * FILE + row
 
 
 def content_digest(content: bytes) -> bytes:
@@ -72,7 +73,7 @@ class Store:
         self.dtype = np.dtype("<f4" if about["precision"] == "fp32" else "<f2")
         self.shape: tuple[int, ...] | None = None  # of one embedding, (D,) or (Q, D)
         self._files: dict[Path, int] = {}  # .rows -> how many of its rows are in the index
-        self._digests, self._places = np.empty(0, DIGEST), np.empty((0, 2), np.int32)  # sorted
+        self._digests, self._places = np.empty(0, DIGEST), np.empty(0, int)  # sorted
         self._waiting: dict[bytes, np.ndarray] = {}  # digest -> row
         self._batches = 0  # in `_waiting`
         self._writer: _Writer | None = None
@@ -97,17 +98,18 @@ class Store:
         for file in sorted(self.folder.glob("*.rows")):
             before, after = self._files.setdefault(file, 0), complete_rows(file, self._width)
             if after > before:
-                new = np.fromfile(file.with_suffix(".entries"), ENTRY, after - before, "",
-                                  before * ENTRY.itemsize)  # fmt: skip
-                digests.append(new["digest"])
-                number = list(self._files).index(file)
-                rows = np.arange(before, after)
-                places.append(np.stack([np.full_like(rows, number), rows], 1).astype(np.int32))
+                entries = np.memmap(file.with_suffix(".entries"), ENTRY, "r", shape=after)
+                digests.append(entries["digest"][before:])
+                first = list(self._files).index(file) * FILE
+                places.append(np.arange(first + before, first + after))
                 self._files[file] = after
         if len(digests) > 1:
-            keys = np.concatenate(digests) if len(digests[0]) or len(digests) > 2 else digests[1]
+            keys = np.concatenate(digests)
+            del digests, entries  # of many rows, no more than necessary is in memory at once
             order = np.argsort(keys, kind="stable")
-            self._digests, self._places = keys[order], np.concatenate(places)[order]
+            self._digests = keys[order]
+            del keys
+            self._places = np.concatenate(places)[order]
 
     def gather(self, digests: np.ndarray) -> np.ndarray | None:
         """The embeddings of digests (N,), dtype S16 or V16, in order: (N, D) or (N, Q, D) float32,
@@ -120,21 +122,21 @@ class Store:
         if (at < 0).any():
             return None
         result = memory_map((len(digests), *self.shape), self.folder)
-        places = self._places[at]
+        numbers, places = np.divmod(self._places[at], FILE)
         damaged = []
         for number, file in enumerate(self._files):
-            wanted = np.flatnonzero(places[:, 0] == number)
-            wanted = wanted[np.argsort(places[wanted, 1], kind="stable")]  # in the file's order
+            wanted = np.flatnonzero(numbers == number)
+            wanted = wanted[np.argsort(places[wanted], kind="stable")]  # in the file's order
             for start in range(0, len(wanted), ROWS_AT_ONCE):
                 some = wanted[start : start + ROWS_AT_ONCE]
-                good, rows = self._read(file, places[some, 1])
+                good, rows = self._read(file, places[some])
                 result[some] = rows
                 damaged.append(at[some[~good]])
         if not (lost := np.unique(np.concatenate(damaged))).size:
             return result
         lost_digests = self._digests[lost]
         self._digests = np.delete(self._digests, lost)
-        self._places = np.delete(self._places, lost, axis=0)
+        self._places = np.delete(self._places, lost)
         if gone := int((self._find(lost_digests) < 0).sum()):  # no other copy was written since
             warnings.warn(
                 f"{gone} damaged row(s) in {self.folder}; what they held is computed again",
@@ -215,19 +217,21 @@ class Store:
         try:
             meta = json.loads((self.folder / "meta.json").read_text(encoding="utf-8"))
             shape = tuple(map(int, meta["shape"]))
-            return shape if meta == self._meta(shape) else None
+            named = {**self.about, "vlm": meta["vlm"]}  # one VLM may have several names
+            return shape if meta == self._meta(shape, named) else None
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None  # `append` writes it anew
 
     def _write_meta(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.folder)
-        write_text(self.folder / "meta.json", json.dumps(self._meta(self.shape), indent=1) + "\n")
+        meta = json.dumps(self._meta(self.shape, self.about), indent=1)
+        write_text(self.folder / "meta.json", meta + "\n")
         self.refresh()  # rows of before, if meta.json was lost
 
-    def _meta(self, shape: tuple[int, ...]) -> dict[str, Any]:
+    def _meta(self, shape: tuple[int, ...], about: dict[str, str]) -> dict[str, Any]:
         form = {"format": f"crl-embeddings-{VERSION}", "dtype": self.dtype.name}
-        meta = {**form, "shape": list(shape), **self.about}
+        meta = {**form, "shape": list(shape), **about}
         return {**meta, "checksum": crc32(json.dumps(meta).encode())}
 
 

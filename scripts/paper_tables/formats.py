@@ -1,8 +1,10 @@
-"""A table of the paper as Markdown, CSV, LaTeX, HTML, text, and a figure of an ablation."""
+"""A table of the paper as Markdown, CSV, LaTeX, and the figure of an ablation."""
 
-import csv
-import io
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
 import matplotlib
 
@@ -11,15 +13,67 @@ import matplotlib.pyplot as plt
 
 from crl.run.files import atomic_path, write_text
 from crl.run.tables import Table
-from paper_tables.documents import Document
-from paper_tables.grids import Grid, Number, Row
+from paper_tables.numbers import VERDICTS, Number, Parts
 
-MARKS = {"reproduced": "✓", "differs": "≠", "not compared": ""}
+MARKS = {"reproduced": " ✓", "differs": " ≠"}
 LEGEND = (
     "Cells: the paper's number / ours ± standard deviation over seeds (difference). ✓: reproduced, "
     "within the tolerance in the CSV file; ≠: differs."
 )
-HEADER = ["table", "part", "row", "kind", "column"]
+
+
+@dataclass
+class Document:
+    """A table with all that a reader must know.
+
+    Attributes:
+        varied: what an ablation varies; else empty.
+        texts: in place of numbers, a table of texts (Table 8).
+        about: VLMs, bases, options, commit, date, what did not run and why.
+        commands: what made it.
+    """
+
+    number: int
+    title: str
+    varied: str = ""
+    parts: Parts = field(default_factory=dict)
+    texts: Table | None = None
+    about: list[str] = field(default_factory=list)
+    commands: list[str] = field(default_factory=list)
+
+    @property
+    def numbers(self) -> list[Number]:
+        return [n for rows in self.parts.values() for row in rows.values() for n in row.values()]
+
+    @property
+    def verdicts(self) -> str:
+        """`18 reproduced, 2 differs`."""
+        counts = Counter(number.verdict for number in self.numbers)
+        return ", ".join(f"{counts[v]} {v}" for v in VERDICTS if counts[v]) or "no scores"
+
+    @property
+    def compared(self) -> bool:
+        """Are the paper's numbers in it?"""
+        return any(number.paper is not None for number in self.numbers)
+
+    @property
+    def tables(self) -> list[Table]:
+        """The parts as they are printed."""
+        if self.texts:
+            return [self.texts]
+        beyond = " (ours)" if self.compared else ""
+        marks = {"quoted": " (quoted)", "ours": beyond, "paper": ""}
+        return [
+            Table(
+                part,
+                [self.varied or "method", *next(iter(rows.values()))],
+                [
+                    [name + marks[next(iter(row.values())).kind], *map(shown, row.values())]
+                    for name, row in rows.items()
+                ],
+            )
+            for part, rows in self.parts.items()
+        ]
 
 
 def shown(number: Number) -> str:
@@ -31,107 +85,68 @@ def shown(number: Number) -> str:
         return " / ".join([*paper, "not run"])
     ours = f"{number.ours:.2f}" + ("" if number.std is None else f" ± {number.std:.2f}")
     if number.difference is not None:
-        ours += f" ({number.difference:+.2f}) {MARKS[number.verdict]}".rstrip()
+        ours += f" ({number.difference:+.2f}){MARKS.get(number.verdict, '')}"
     return " / ".join([*paper, ours])
 
 
-def tables(document: Document) -> list[Table]:
-    """The parts of the document as they are printed."""
-    title = f"Table {document.number}. {document.title}"
-    if document.plain:
-        header, *rows = document.plain
-        return [Table(title, header, rows, left=len(header))]
-    return [
-        Table(
-            f"{title}: {grid.name}" if len(document.grids) > 1 else title,
-            [document.varied or "method", *grid.columns],
-            [[name(document, row), *map(shown, row.numbers)] for row in grid.rows],
-        )
-        for grid in document.grids
-    ]
-
-
-def name(document: Document, row: Row) -> str:
-    """The name of a row, marked if it is only in the paper, or beyond it."""
-    beyond = "" if document.demo else " (ours)"
-    return row.name + {"quoted": " (quoted)", "ours": beyond, "paper": ""}[row.kind]
-
-
-def as_csv(document: Document) -> str:
-    """A line per number, with all that is known of it."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    if document.plain:
-        writer.writerows(document.plain)
-        return stream.getvalue()
-    writer.writerow([*HEADER, *Number.model_fields])
-    for grid in document.grids:
-        for row in grid.rows:
-            for column, number in zip(grid.columns, row.numbers, strict=True):
-                place = [document.number, grid.name, row.name, row.kind, column]
-                values = number.model_dump().values()
-                writer.writerow(
-                    [*place, *(f"{v:.4f}" if isinstance(v, float) else v for v in values)]
-                )
-    return stream.getvalue()
-
-
 def write(document: Document, folder: Path) -> None:
-    """Write table<N>.json, the source of all others, and table<N>.md, .csv, .tex and .png."""
-    stem = folder / f"table{document.number}"
-    if document.varied and any(n.ours is not None for n in _numbers(document)):
+    """Write table<N>.md, .csv and .tex, and .png of an ablation."""
+    stem, heading = folder / f"table{document.number}", f"Table {document.number}. {document.title}"
+    notes = [LEGEND] if document.compared else []
+    blocks = [f"# {heading}", *(table.markdown() for table in document.tables), *notes]
+    if document.varied and any(number.ours is not None for number in document.numbers):
         draw(document, stem.with_suffix(".png"))
-        document.figure = f"table{document.number}.png"
-    parts = tables(document)
-    notes = [document.note] if document.note else [] if document.demo else [LEGEND]
-    lines = [*document.about, *(f"Not run: {why}" for why in document.not_run)]
-    about = [*notes, *(f"- {line}" for line in lines)]
-    figure = [f"![score by {document.varied}]({document.figure})"] if document.figure else []
-    body = "\n\n".join([*(part.markdown() for part in parts), *figure, "\n".join(about)])
-    write_text(stem.with_suffix(".md"), body + "\n")
-    comment = "".join(f"% {line}\n" for line in [*notes, *lines])
-    write_text(stem.with_suffix(".tex"), comment + "\n".join(p.latex() for p in parts) + "\n")
-    write_text(stem.with_suffix(".csv"), as_csv(document))
-    write_text(stem.with_suffix(".json"), document.model_dump_json(indent=1) + "\n")
+        blocks.append(f"![Score by {document.varied}]({stem.name}.png)")
+    blocks.append("\n".join(f"- {line}" for line in [*document.about, document.verdicts]))
+    blocks.append("\n".join(["```", *document.commands, "```"]))
+    write_text(stem.with_suffix(".md"), "\n\n".join(blocks) + "\n")
+    comment = [f"% {line}" for line in [*notes, *document.about]]
+    tables = [t._replace(title=f"{heading}: {t.title}").latex() for t in document.tables]
+    write_text(stem.with_suffix(".tex"), "\n".join([*comment, *tables]) + "\n")
+    write_text(stem.with_suffix(".csv"), _csv(document).csv() + "\n")
 
 
-def _numbers(document: Document) -> list[Number]:
-    return [number for grid in document.grids for row in grid.rows for number in row.numbers]
+def _csv(document: Document) -> Table:
+    """A line for each number, with all that is known of it."""
+    lines = [
+        [str(document.number), part, row, column, *map(_plain, number)]
+        for part, rows in document.parts.items()
+        for row, numbers in rows.items()
+        for column, number in numbers.items()
+    ]
+    return document.texts or Table("", ["table", "part", "row", "column", *Number._fields], lines)
+
+
+def _plain(value: object) -> str:
+    return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def draw(document: Document, file: Path) -> None:
     """Draw the scores of an ablation: a line for each criterion, and the mean, as in the paper's
     Figure 6; the paper's mean is dashed."""
-    parts = len(document.grids)
-    figure, axes = plt.subplots(1, parts, figsize=(5.2 * parts, 3.8), squeeze=False)
-    for axis, grid in zip(axes[0], document.grids, strict=True):
-        rows = [row for row in grid.rows if row.kind != "quoted"]
-        for label, columns in _lines(grid).items():
-            mean = label == "mean"
-            values = [[row.numbers[c].ours for c in columns] for row in rows]
-            ours = [None if None in v else sum(v) / len(v) for v in values]
-            style = {"color": "black", "linewidth": 2} if mean else {"linewidth": 1}
-            at = [i for i, value in enumerate(ours) if value is not None]
-            spread = [row.numbers[columns[0]].std or 0 for row in rows] if mean else [0] * len(rows)
-            axis.errorbar(
-                at, [ours[i] for i in at], [spread[i] for i in at], marker="o", label=label, **style
-            )
-            paper = [row.numbers[columns[0]].paper for row in rows]
-            if mean and None not in paper:
-                axis.plot(paper, "k--", label="mean, paper")
-        axis.set_xticks(range(len(rows)), [row.name for row in rows])
-        axis.set(xlabel=document.varied, ylabel="percent", title=grid.name.replace("_", " "))
+    parts = document.parts
+    figure, axes = plt.subplots(1, len(parts), figsize=(5.2 * len(parts), 3.8), squeeze=False)
+    for axis, (part, rows) in zip(axes[0], parts.items(), strict=True):
+        columns = list(next(iter(rows.values())))
+        for criterion in dict.fromkeys(column.partition("/")[0] for column in columns):
+            names = [column for column in columns if column.partition("/")[0] == criterion]
+            ours = [[row[name].ours for name in names] for row in rows.values()]
+            drawn = [place for place, values in enumerate(ours) if None not in values]
+            style: dict[str, Any] = {"linewidth": 1}
+            if criterion == "mean":
+                numbers = [row["mean"] for row in rows.values()]
+                spread = [numbers[place].std or 0 for place in drawn]
+                style = {"linewidth": 2, "color": "black", "yerr": spread}
+                if all(number.paper is not None for number in numbers):
+                    paper = [number.paper for number in numbers]
+                    axis.plot(paper, "k--", label="mean, paper")
+            height = [fmean(ours[place]) for place in drawn]
+            axis.errorbar(drawn, height, marker="o", label=criterion, **style)
+        axis.set_xticks(range(len(rows)), list(rows))
+        axis.set(xlabel=document.varied, ylabel="percent", title=part.replace("_", " "))
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
     figure.tight_layout()
     with atomic_path(file) as temporary:
         figure.savefig(temporary, format="png", dpi=130)
     plt.close(figure)
-
-
-def _lines(grid: Grid) -> dict[str, list[int]]:
-    """The columns of each line: those of one criterion, and the mean."""
-    lines: dict[str, list[int]] = {}
-    for number, column in enumerate(grid.columns):
-        lines.setdefault(column.partition("/")[0], []).append(number)
-    return lines

@@ -1,127 +1,99 @@
-"""outputs/index.html: one page with all results; it needs no network. And a page for each table."""
+"""outputs/index.html: one page with all results; it needs no network."""
 
 import base64
 import io
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
 from PIL import Image
-from pydantic import ValidationError
 
-from crl.report import render
+import crl
 from crl.run.config import as_yaml
 from crl.run.errors import UserError
 from crl.run.files import write_text
-from crl.run.results import read_cells
+from crl.run.results import read_rows
 from crl.run.tables import Table
-from paper_tables import formats
-from paper_tables.documents import Document
-from paper_tables.grids import Grid, Number, Row
-from paper_tables.tasks import SCRIPTS, TASKS
+from paper_tables.formats import LEGEND
+from paper_tables.places import TASKS
+from paper_tables.runs import script_of
 
+WEB = Path(__file__).resolve().parent / "web"
+BASE = Path(crl.__file__).parent / "explore" / "web"  # page.html and style.css
 IDEA = Path(__file__).resolve().parent.parent.parent / "figures" / "idea.png"
 WIDEST = 1500  # pixels of a figure in the page; the file beside it is as it was drawn
 
 
 def write(outputs: Path) -> tuple[Path, list[str]]:
-    """Write <outputs>/index.html from the results that lie there, and a page for each table.
+    """Write <outputs>/index.html from the results and tables that lie there.
 
     Returns:
-        the file, and what is wrong with the results that are left out.
+        the file, and what is wrong with those that are left out.
     """
     problems: list[str] = []
 
-    def readable(read: Callable[[Any], Any], things: Iterable[Any]) -> list[Any]:
-        found = []
-        for thing in things:
-            try:
-                found.append(read(thing))
-            except UserError as error:
-                problems.append(str(error))
-        return found
+    def readable(read: Callable[..., Any], *arguments: Any) -> list[Any]:
+        try:
+            return [read(*arguments)]
+        except UserError as error:
+            problems.append(str(error))
+            return []
 
-    documents = readable(partial(_document, outputs=outputs), _numbered(outputs / "tables"))
-    for document in documents:
-        legend = "" if document["demo"] else formats.LEGEND
-        file = outputs / "tables" / f"table{document['number']}.html"
-        title = f"Table {document['number']}. {document['title']}"
-        write_text(file, render("table.html", title=title, document=document, legend=legend))
-    results: dict[str, dict[Path, list]] = {name: {} for name in TASKS}
-    for file, cells in readable(lambda file: (file, read_cells(file)), _results(outputs)):
-        results[file.parent.parent.name][file.parent] = cells
-    tasks = readable(
-        lambda name: _task(name, results[name], outputs), [name for name in TASKS if results[name]]
-    )
+    files = sorted(outputs.glob("tables/table*.md"))
+    tables = [table for file in files for table in readable(_table, file, outputs)]
+    tables.sort(key=lambda table: table["number"])
+    tasks = []
+    for name in TASKS:
+        files = sorted(outputs.glob(f"{name}/*/results.json"))
+        files = [file for file in files if not file.parent.name.endswith("-ablations")]
+        rows = [row for file in files for rows in readable(read_rows, file) for row in rows]
+        figures = [figure for file in files for figure in sorted(file.parent.glob("*.png"))]
+        tasks += readable(_task, name, rows, figures, outputs) if rows else []
     reports = [
         {"name": file.parent.name, "file": file.relative_to(outputs).as_posix()}
         for file in sorted(outputs.glob("explore/*/report.html"))
     ]
-    vlms = {vlm for task in tasks for vlm in task["vlms"]}
-    about = "The same pictures under three criteria; every number is an entry of R"
-    page = render(
-        "results.html",
+    pages = Environment(loader=FileSystemLoader([WEB, BASE]), autoescape=True, trim_blocks=True)
+    pages.globals["number"] = _number
+    pages.globals["asset"] = lambda name: Markup(pages.loader.get_source(pages, name)[0])
+    page = pages.get_template("results.html").render(
         title="Conditional representations: results",
-        idea=_picture(IDEA, about),
-        demo="demo" in vlms,
+        idea=_picture(IDEA, "The same pictures under three criteria; numbers are entries of R"),
+        demo=any("demo" in task["vlms"] for task in tasks),
         tasks=tasks,
-        documents=documents,
-        legend="" if all(document["demo"] for document in documents) else formats.LEGEND,
+        tables=tables,
+        legend=LEGEND if any(table["compared"] for table in tables) else "",
         reports=reports,
     )
     write_text(outputs / "index.html", page)
     return outputs / "index.html", problems
 
 
-# --- the tasks ------------------------------------------------------------------------------------
-
-
-def _results(outputs: Path) -> list[Path]:
-    """The results of all tasks, but for those of ablations."""
-    files = [file for name in TASKS for file in sorted(outputs.glob(f"{name}/*/results.json"))]
-    return [file for file in files if not file.parent.name.endswith("-ablations")]
-
-
-def _task(name: str, results: dict[Path, list], outputs: Path) -> dict[str, Any]:
-    """A section of the page.
-
-    Args:
-        results: folder of a run -> its cells.
-    """
-    task, cells = TASKS[name], [cell for found in results.values() for cell in found]
-    try:
-        table, notes = task.tables.table(cells, ""), task.tables.notes(cells)
-        vlms = [cell["vlm"] for cell in cells]
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"a results.json of {name} lacks what its table needs ({error!r}); run it again"
-        ) from error
-    pictures = [file for folder in results for file in sorted(folder.glob("*.png"))]
+def _task(name: str, rows: list[dict], figures: list[Path], outputs: Path) -> dict[str, Any]:
+    """A section of the page."""
+    task = TASKS[name]
+    table, notes, _ = task.table(rows)
     return {
         "id": name,
         "title": task.title,
-        "about": task.about,
-        "table": _of_texts(table),
+        "parts": [table._replace(title="")],
         "notes": notes,
-        "commands": list(dict.fromkeys(_command(name, cell) for cell in cells)),
-        "figures": [_picture(file, _caption(file), outputs) for file in pictures],
-        "vlms": vlms,
+        "commands": list(dict.fromkeys(_command(name, row.get("config", {})) for row in rows)),
+        "figures": [_picture(file, _caption(file), outputs) for file in figures],
+        "vlms": {row["about"].get("vlm") for row in rows},
     }
 
 
-def _command(task: str, cell: dict[str, Any]) -> str:
+def _command(task: str, config: dict[str, Any]) -> str:
     """The command that gives such a result: the keys that are not as by default."""
-    [script] = [name for name, script in SCRIPTS.items() if script.task == task]
-    fields = SCRIPTS[script].config.model_fields
-    given = cell.get("config", {})
-    changed = [
-        f"{key}={as_yaml(value)}"
-        for key, value in given.items()
-        if key in fields and value != _plain(fields[key].get_default(call_default_factory=True))
-    ]
+    script, _, kind = script_of(task)
+    default = kind.model_construct().model_dump(mode="json")
+    changed = [f"{k}={as_yaml(v)}" for k, v in config.items() if k in default and v != default[k]]
     return shlex.join(["python", script, *changed])
 
 
@@ -130,91 +102,55 @@ def _caption(file: Path) -> str:
     return re.sub(r"(-[0-9a-f]{6})+$", "", file.stem).replace("-", " ")
 
 
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value
-
-
-def _of_texts(table: Table) -> dict[str, Any]:
-    def cell(text: str) -> dict[str, Any]:
-        number = re.match(r"-?\d+(\.\d+)?", text)
-        return {"text": text, "small": "", "kind": "", "value": number[0] if number else ""}
-
-    rows = [
-        [
-            {**cell(text), "value": text} if i < table.left else cell(text)
-            for i, text in enumerate(row)
-        ]
-        for row in table.rows
-    ]
-    return {"title": table.title, "header": table.header, "rows": rows, "left": table.left}
-
-
-# --- the paper's tables ---------------------------------------------------------------------------
-
-
-def _numbered(folder: Path) -> list[Path]:
-    """The files table<N>.json, in the order of N."""
-    return sorted(folder.glob("table*.json"), key=lambda file: int(re.sub(r"\D", "", file.stem)))
-
-
-def _document(file: Path, outputs: Path) -> dict[str, Any]:
+def _table(file: Path, outputs: Path) -> dict[str, Any]:
+    """A section for table<N>.md, as `formats.write` wrote it."""
     try:
-        document = Document.model_validate_json(file.read_text(encoding="utf-8"))
-    except (ValidationError, UnicodeDecodeError) as error:
+        heading, *blocks = file.read_text(encoding="utf-8").strip().split("\n\n")
+        number, _, title = heading.removeprefix("# Table ").partition(". ")
+        *blocks, bullets, commands = blocks
+        parts = [_part(*pair) for pair in pairwise(blocks) if pair[1].startswith("|")]
+        *about, verdicts = bullets.removeprefix("- ").split("\n- ")
+        section = {"number": int(number), "title": title, "verdicts": verdicts}
+    except (ValueError, LookupError) as error:
         raise UserError(f"{file} is damaged; remove it and make the table again") from error
-    parts = [_of_grid(document, grid) for grid in document.grids]
-    if document.plain:
-        parts = [_of_texts(formats.tables(document)[0]._replace(title=""))]
-    picture = file.parent / document.figure if document.figure else None
-    files = [file.with_suffix(f".{kind}") for kind in ("html", "md", "csv", "tex")]
-    return document.model_dump(exclude={"grids", "plain"}) | {
+    figure = file.with_suffix(".png")
+    files = [file.with_suffix(f".{kind}") for kind in ("md", "csv", "tex")]
+    return section | {
+        "compared": LEGEND in blocks,
         "parts": parts,
-        "picture": picture and _picture(picture, f"Score by {document.varied}", outputs),
-        "said": document.said,
-        "files": [one.relative_to(outputs).as_posix() for one in files],
+        "figures": [_picture(figure, title, outputs)] if figure.exists() else [],
+        "about": about,
+        "commands": commands.strip("`\n").split("\n"),
+        "files": [file.relative_to(outputs).as_posix() for file in files],
     }
 
 
-def _of_grid(document: Document, grid: Grid) -> dict[str, Any]:
-    def cells(row: Row) -> Iterator[dict[str, Any]]:
-        name = formats.name(document, row)
-        yield {"text": name, "small": "", "kind": row.kind, "value": row.name}
-        for number in row.numbers:
-            yield _cell(number)
-
-    title = grid.name if len(document.grids) > 1 else ""
-    header = [document.varied or "method", *grid.columns]
-    return {
-        "title": title,
-        "header": header,
-        "rows": [list(cells(r)) for r in grid.rows],
-        "left": 1,
-    }
+def _part(title: str, table: str) -> Table:
+    """A table from Markdown."""
+    header, _, *rows = [
+        [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        for line in table.splitlines()
+    ]
+    left = len(header) if title == "**Text bases**" else 1
+    return Table(title.strip("*"), header, rows, left)
 
 
-def _cell(number: Number) -> dict[str, Any]:
-    """Ours, and below it the paper's and the difference."""
-    if number.ours is None:
-        text = "–" if number.paper is None else f"{number.paper:.2f}"
-        small = "" if number.paper is None or number.verdict == "quoted" else "paper; not run"
-        value = "" if number.paper is None else number.paper
-        return {"text": text, "small": small, "kind": "missing", "value": value}
-    text = f"{number.ours:.2f}" + ("" if number.std is None else f" ± {number.std:.2f}")
-    small = ""
-    if number.paper is not None:
-        small = f"paper {number.paper:.2f} ({number.difference:+.2f})"
-    kind = number.verdict if number.verdict in ("reproduced", "differs") else ""
-    return {"text": text, "small": small, "kind": kind, "value": number.ours}
+def _number(text: str) -> dict[str, str]:
+    """`88.67 / 88.40 (-0.27) ✓`: the paper's number stands below ours, which sorts the column."""
+    paper, _, ours = text.rpartition(" / ")
+    value = re.match(r"-?\d+(\.\d+)?", ours)
+    kind = {"✓": "reproduced", "≠": "differs"}.get(ours[-1:], "" if value else "missing")
+    return {"text": ours, "paper": paper, "kind": kind, "value": value[0] if value else ""}
 
 
 def _picture(file: Path, about: str, outputs: Path | None = None) -> dict[str, Any]:
     """A figure inside the page, as WebP; a click opens the file itself."""
     with Image.open(file) as picture:
-        shown = picture.convert("RGB")
-    shown.thumbnail((WIDEST, 20 * WIDEST))
+        small = picture.convert("RGB")
+    small.thumbnail((WIDEST, 20 * WIDEST))
     stream = io.BytesIO()
-    shown.save(stream, "WEBP", quality=80)
+    small.save(stream, "WEBP", quality=80)
     data = "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode()
     link = file.relative_to(outputs).as_posix() if outputs else ""
-    size = {"width": shown.width, "height": shown.height}
+    size = {"width": small.width, "height": small.height}
     return {"data": data, "file": link, "about": about, **size}

@@ -1,376 +1,260 @@
-"""configs/tables.yaml -> the runs of each table, each with a resolved configuration."""
+"""The paper's thirteen tables: what each shows, and the runs of the task scripts that it needs."""
 
-import json
-import shlex
-from dataclasses import dataclass
 from pathlib import Path
-from string import Template
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from crl.basis import BASES, TextBasis, basis_label
-from crl.run.config import as_yaml, load_config
-from crl.run.errors import Missing, UserError, explain, nearest
 from crl.run.files import read_yaml, slug
-from crl.run.results import read_cells
-from crl.vlm import find_vlm
-from paper_tables.tasks import SCRIPTS
+from paper_tables.runs import CONFIGS, Run, Settings, Texts, make, texts
+from similarity_retrieval.datasets import WEIGHTS
 
-CONFIGS = Path(__file__).resolve().parent.parent.parent / "configs"
-OF_THE_MACHINE = {  # keys that change no result
-    *("root", "outputs", "cache", "coco", "visual_genome"),
-    *("device", "workers", "embed_batch", "figures"),
+VLMS = ["clip", "align", "metaclip", "blip2"]
+TOWER = ["clip-b16"]  # of GeneCIS and of fashion retrieval
+CRITERIA = {"clevr4": ["texture", "shape", "color", "count"], "cards": ["number", "suits"]}
+ATTRIBUTES = ["texture", "fabric", "shape", "part", "style"]
+DEMO_IMAGES, QUICK_IMAGES = 3000, 600  # as scripts/demo.sh draws
+NUMBERS = [10, 20, 50, 100, 200, 300, 400, 500]  # of texts
+BEYOND: dict[str, Any] = {
+    "representation": ["paper", "posterior"]
+}  # the second is beyond the paper
+# Rows of ablations: the end of the names of their lists. Those of Tables 1 and 2 have none.
+LLMS = {"GPT-4o": "", "Deepseek-v3": "deepseek", "Gemini 2.5": "gemini", "Claude 4": "claude"}
+TEMPERATURES = {"0": "temperature0", "0.5": "temperature0.5", "1": "", "1.5": "temperature1.5"}
+LLM_PROMPTS = {"1": "", **{row: f"llm_prompt{row}" for row in "2345"}}
+VLM_PROMPTS: dict[str, dict[str, str]] = {
+    "1": {},  # that of each basis
+    "2": {"vlm_prompt": "a photo with the {criterion} of {text}"},
+    "3": {"vlm_prompt": "itap with the {criterion} of {text}"},
+    "4": {"vlm_prompt": "art with the {criterion} of {text}"},
+    "5": {"vlm_prompt": "a cartoon with the {criterion} of {text}"},
 }
-IMPORT = "clone https://github.com/XLearning-SCU/2025-NeurIPS-CRL and run import_official_bases.py"
 
 
-# --- the file -------------------------------------------------------------------------------------
+class PaperTable(NamedTuple):
+    """A table of the paper.
 
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class RunPlan(_Part):
-    """An entry of `runs`; the head of tables.yaml says what its keys mean."""
-
-    script: str
-    paper: dict[str, Any] | None = None
-    demo: dict[str, Any] | None = None
-    set: dict[str, Any] = {}
-    vlm: list[str] = []
-    bases: dict[str, str] = {}
-    images: int = 0
-    first: list[str] = []
-
-
-class TablePlan(_Part):
-    """An entry of `tables`."""
+    Attributes:
+        paper: its name in configs/paper_tables.json.
+        runs: the runs of each row of an ablation; in other tables all stand under "".
+        quoted: methods that this repository does not have; trained: those with a training.
+        varied: what an ablation varies; method: the row of Tables 1 to 4 that it is about.
+    """
 
     title: str
-    paper: str = ""
-    note: str = ""
-    quoted: list[str] = []
-    trained: list[str] = []
-    runs: list[str] = []
-    vlm: list[str] = []
-    set: dict[str, Any] = {}
-    demo: dict[str, Any] = {}
+    paper: str
+    runs: dict[str, list[Run]]
+    quoted: tuple[str, ...] = ()
+    trained: tuple[str, ...] = ()
     varied: str = ""
-    method: str = ""
-    texts: list[int] = []
-    demo_texts: list[int] = []
-    rows: dict[str, dict[str, Any]] = {}
-    lists: str = ""
-    only_authors: bool = False
+    method: str = "CLIP+CRL"
 
-    def all_rows(self, demo: bool) -> dict[str, dict[str, Any]]:
-        """The rows of an ablation and what each replaces; one without a name of other tables."""
-        numbers = (demo and self.demo_texts) or self.texts
-        return {str(n): {"texts": n} for n in numbers} or self.rows or {"": {}}
+    @property
+    def in_order(self) -> list[tuple[str, Run]]:
+        """Each run with its row, after those that it needs."""
+        pairs = [(row, run) for row, runs in self.runs.items() for run in runs]
+        return list(dict.fromkeys((row, one) for row, run in pairs for one in [*run.before, run]))
 
 
-class Tolerance(_Part):
-    """In percentage points; `standard_errors` of the difference of two means over seeds."""
+def paper_tables(s: Settings) -> dict[int, PaperTable]:
+    """The tables by their numbers."""
+    both_balances: dict[str, Any] = {**BEYOND, "balance": ["paper", "standard"]}
+    by_number: dict[str, Any] = {"varied": "number of texts"}
+    vlms = s.vlms(TOWER)
+    return {
+        1: PaperTable(
+            "Few-shot classification, accuracy in percent, with 1, 5 and 10 images per class",
+            "table1_few_shot_accuracy",
+            {"": labelled(s, "few_shot", VLMS, **BEYOND)},
+        ),
+        2: PaperTable(
+            "Clustering, NMI, ACC and ARI in percent",
+            "table2_clustering",
+            {"": labelled(s, "clustering", VLMS, **BEYOND)},
+            quoted=("CC", "SCAN", "Multi-Map"),
+        ),
+        3: PaperTable(
+            "Similarity retrieval (GeneCIS), Recall@1, 2 and 3 in percent",
+            "table3_similarity_recall",
+            {"": genecis(s, **both_balances) + genecis(s, trained=True, **both_balances)},
+            quoted=("Pic2Word", "SEARLE", "LinCIR", "CIG"),
+        ),
+        4: PaperTable(
+            "Fashion retrieval (DeepFashion), mAP in percent",
+            "table4_fashion_map",
+            {
+                "": [
+                    fashion(s, vlm, training, **BEYOND)
+                    for vlm in vlms
+                    for training in (None, heads(s, vlm), backbone(s, vlm), *rivals(s))
+                ]
+            },
+            quoted=("ASEN++", "RPF"),
+            trained=("Triplet", "CSN", "ASEN", "CLIP+CRL"),
+        ),
+        5: PaperTable(
+            "Few-shot classification by number of texts",
+            "table5_few_shot_by_number_of_texts",
+            {str(n): labelled(s, "few_shot", number=n, lists="long") for n in NUMBERS},
+            **by_number,
+        ),
+        6: PaperTable(
+            "Clustering by number of texts",
+            "table6_clustering_by_number_of_texts",
+            {str(n): labelled(s, "clustering", number=n, lists="long") for n in NUMBERS},
+            **by_number,
+        ),
+        7: PaperTable(
+            "Similarity retrieval by number of texts, after GeneCIS's training",
+            "table7_similarity_by_number_of_texts",
+            {str(n): genecis(s, trained=True, number=n) for n in NUMBERS},
+            **by_number,
+            method="CLIP+CRL*",  # the paper's numbers are near those of this row of Table 3
+        ),
+        8: PaperTable("The text bases of these tables (the paper's holds no scores)", "", {}),
+        9: PaperTable(
+            "Fashion retrieval by number of texts, both stages trained",
+            "table9_fashion_by_number_of_texts",
+            {
+                str(n): [fashion(s, vlm, backbone(s, vlm, n), n) for vlm in vlms]
+                for n in ([10, 50, 200, 500] if s.demo else NUMBERS)  # two trainings each
+            },
+            **by_number,
+            trained=("CLIP+CRL",),
+        ),
+        10: by_lists(s, "LLM", "table10_llm", LLMS),
+        11: by_lists(s, "temperature of the LLM", "table11_temperature", TEMPERATURES),
+        12: by_lists(s, "LLM prompt", "table12_llm_prompt", LLM_PROMPTS),
+        13: PaperTable(
+            "Clustering and few-shot classification by VLM prompt",
+            "table13_vlm_prompt",
+            {row: both(s, **prompt) for row, prompt in VLM_PROMPTS.items()},
+            varied="VLM prompt",
+        ),
+    }
 
-    standard_errors: float = Field(gt=0)
-    fixed: float = Field(ge=0)
-    training: float = Field(ge=0)
+
+def by_lists(s: Settings, varied: str, paper: str, lists: dict[str, str]) -> PaperTable:
+    """A table about other lists of the authors; `lists`: row: the end of their names."""
+    rows = {row: both(s, lists=end, only_authors=True) for row, end in lists.items()}
+    title = f"Clustering and few-shot classification by {varied}, mean of all settings"
+    return PaperTable(title, paper, rows, varied=varied)
 
 
-class Plan(_Part):
-    """configs/tables.yaml."""
-
-    tolerance: Tolerance
-    speed: dict[str, float]
-    quick: dict[str, dict[str, Any]]
-    runs: dict[str, RunPlan]
-    tables: dict[int, TablePlan]
-
-    @classmethod
-    def load(cls, file: Path) -> "Plan":
-        """Read and check the file, but for the configurations, which `resolve` checks.
-
-        Raises:
-            UserError: not a plan, or an unknown script, run, VLM, basis or table of the paper.
-        """
-        try:
-            plan = cls.model_validate(read_yaml(file))
-        except ValidationError as error:
-            raise UserError(f"{file}: {explain(error)}") from error
-        published = json.loads((CONFIGS / "paper_tables.json").read_text(encoding="utf-8"))
-
-        def known(what: str, name: str, names: Any) -> None:
-            if name not in names:
-                raise UserError(f"{file}: unknown {what} {name!r}; {nearest(name, names)}")
-
-        for run in plan.runs.values():
-            known("script", run.script, SCRIPTS)
-            for name in run.first:
-                known("run", name, plan.runs)
-            for name in run.bases.values():
-                known("text basis", name, [basis.stem for basis in BASES.glob("*.yaml")])
-        for table in plan.tables.values():
-            if table.paper:
-                known("table of the paper", table.paper, published)
-            for name in table.runs:
-                known("run", name, plan.runs)
-        named = [run.vlm for run in plan.runs.values()] + [t.vlm for t in plan.tables.values()]
-        for name in {vlm for vlms in named for vlm in vlms}:
-            try:
-                find_vlm(name)
-            except UserError as error:
-                raise UserError(f"{file}: {error}") from error
-        return plan
+def both(s: Settings, **keys: Any) -> list[Run]:
+    return [*labelled(s, "clustering", **keys), *labelled(s, "few_shot", **keys)]
 
 
-# --- resolved -------------------------------------------------------------------------------------
+# --- runs -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What the command line says.
+def labelled(
+    s: Settings,
+    task: str,
+    vlms: list[str] | None = None,
+    number: int | None = None,
+    lists: str = "",
+    only_authors: bool = False,
+    **keys: Any,
+) -> list[Run]:
+    """clustering.py or few_shot.py on Clevr4 and on Cards.
 
-    Attributes:
-        official: folder of the authors' lists.
-        vlm: in place of the plan's; empty: the plan's.
+    Args:
+        vlms: a run for each; None: an ablation with CLIP.
+        number, lists, only_authors: see `texts`.
     """
-
-    data: Path
-    outputs: Path
-    official: Path
-    vlm: list[str]
-    demo: bool
-    quick: bool
-
-    @property
-    def images(self) -> int:
-        """How many the demo draws, see scripts/demo.sh."""
-        return 600 if self.quick else 3000
-
-
-@dataclass(eq=False)
-class Run:
-    """A script with a configuration.
-
-    Attributes:
-        name: in the plan, and its VLM; for messages.
-        arguments: what follows the script's name on a command line.
-        bases: criterion: name or file of its text basis.
-        images: how often the VLM sees an image.
-        lacking: why it cannot be run.
-        partly: why not all of it can be run.
-    """
-
-    name: str
-    script: str
-    arguments: list[str]
-    config: Any
-    vlm: str
-    bases: dict[str, str]
-    images: int
-    first: list["Run"]
-    lacking: str
-    partly: str
-
-    @property
-    def command(self) -> str:
-        return shlex.join(["python", self.script, *self.arguments])
-
-    @property
-    def in_order(self) -> tuple["Run", ...]:
-        """Those that must come before it, and itself."""
-        return (*self.first, self)
-
-    @property
-    def task(self) -> str:
-        """Its folder in outputs/."""
-        return SCRIPTS[self.script].task
-
-    @property
-    def folder(self) -> Path:
-        """Its results."""
-        return self.config.outputs / self.task / self.config.name
-
-    @property
-    def prepares(self) -> bool:
-        return SCRIPTS[self.script].prepares
-
-    def do(self, known: dict) -> list[dict[str, Any]]:
-        """Run it; -> its cells.
-
-        Args:
-            known: what earlier runs found for I, see the task scripts.
-
-        Raises:
-            Missing: data, weights, lists or files that are not there.
-            UserError: all else that is wrong.
-        """
-        if self.lacking:
-            raise Missing(self.lacking)
-        do = SCRIPTS[self.script].do
-        if self.script.startswith("classification"):
-            return do(self.config, known.setdefault(self.script, {})).cells
-        found = do(self.config)
-        return found.cells if found else []
-
-    def kept(self) -> list[dict[str, Any]]:
-        """The cells that a run with these settings left on disk, maybe on another machine.
-
-        Raises:
-            UserError: a damaged results.json.
-        """
-        file = self.folder / "results.json"
-        if not file.exists() or self.prepares:
-            return []
-        mine = _settings(self.config.model_dump(mode="json"))
-        return [cell for cell in read_cells(file) if _settings(cell.get("config")) == mine]
+    keys |= {"root": s.data, "ablation": not vlms}
+    if s.demo:
+        keys["images"] = QUICK_IMAGES if s.quick else DEMO_IMAGES
+    if s.demo and not vlms:
+        keys |= {"seeds": 5, "representation": "paper"}
+    runs = []
+    for data, criteria in CRITERIA.items():
+        ours = {criterion: f"{data}_{criterion}" for criterion in criteria}
+        bases = texts(s, ours, number, lists, only_authors)
+        long = {"criteria": list(bases.bases)} if bases.bases and bases.partly else {}
+        for vlm in s.vlms(vlms or ["clip"]):
+            runs.append(make(s, task, config(s, data, data), bases, vlm, **(keys | long)))
+    return runs
 
 
-def _settings(config: Any) -> dict[str, Any]:
-    """The keys of a configuration that change a result."""
-    config = config if isinstance(config, dict) else {}
-    return {key: value for key, value in config.items() if key not in OF_THE_MACHINE}
+def genecis(
+    s: Settings, trained: bool = False, number: int | None = None, **keys: Any
+) -> list[Run]:
+    """evaluate.py on GeneCIS's object tasks: the paper's CLIP; or `trained`, with the weights that
+    GeneCIS published (* in the paper). In the demo a Combiner is trained before."""
+    root = s.data / "genecis"
+    keys |= {"root": root, "ablation": bool(number)}
+    if s.demo:
+        keys["before"] = demo_combiner(s)
+        keys["trained"] = [keys["before"][-1].folder]
+    elif trained:
+        keys |= {"trained": [root], "needs": [root / name for name in WEIGHTS]}
+    if s.demo and number:
+        keys |= {"representation": "paper", "balance": "paper"}
+    ours = {"focus_object": "genecis_scene", "change_object": "genecis_scene"}
+    bases, file = texts(s, ours, number, "long" if number else ""), config(s, "genecis", "scenes")
+    return [make(s, "similarity_retrieval", file, bases, v, **keys) for v in s.vlms(TOWER)]
 
 
-def resolve(plan: Plan, number: int, settings: Settings) -> dict[str, list[Run]]:
-    """The runs of a table by the row of its ablation; of other tables under "".
-
-    Raises:
-        UserError: a configuration with a wrong or unknown key or value.
-    """
-    table = plan.tables[number]
-    more = table.set | (table.demo if settings.demo else {})
-    rows: dict[str, list[Run]] = {}
-    for row, replaced in table.all_rows(settings.demo).items():
-        replaced = {"lists": table.lists} | replaced
-        rows[row] = []
-        for name in table.runs:
-            usual = table.vlm or plan.runs[name].vlm or [""]
-            for vlm in settings.vlm or ([""] if settings.demo else usual):
-                context = Context(
-                    plan, table, settings, replaced, vlm if plan.runs[name].vlm else ""
-                )
-                if run := context.run(name, more):
-                    rows[row].append(run)
-    return rows
+def demo_combiner(s: Settings) -> list[Run]:
+    """Triplets from drawn captions, and a Combiner from the triplets."""
+    coco = s.data / "genecis" / "coco"
+    graphs = coco / "annotations" / "relations_train2017.jsonl"
+    mine = make(s, "triplets", "demo/mine.yaml", graphs=graphs, needs=[graphs])
+    keys: dict[str, Any] = {"triplets": mine.folder / "triplets.jsonl", "images": coco}
+    keys["needs"] = [coco / "train2017"]
+    return [mine, make(s, "combiner", "demo/combiner.yaml", **keys)]
 
 
-class Texts(NamedTuple):
-    """The text bases of a run.
-
-    Attributes:
-        bases: criterion: name or file.
-        official: are they the authors'?
-        values: what the configuration says of them.
-        lacking: why there are none.
-        partly: which of them are too short for the row.
-    """
-
-    bases: dict[str, str]
-    official: bool
-    values: dict[str, Any]
-    lacking: str = ""
-    partly: str = ""
+def fashion(
+    s: Settings, vlm: str, training: Run | None, number: int | None = None, **keys: Any
+) -> Run:
+    """evaluate.py on DeepFashion, of CRL without training, or also of a training."""
+    if s.demo and number:
+        keys["representation"] = "paper"
+    if training:
+        keys |= {"trained": [training.folder], "before": [*training.before, training]}
+    keys |= {"root": clothes(s), "ablation": bool(number)}
+    file = config(s, "deepfashion", "garments")
+    return make(s, "fashion_retrieval", file, clothes_texts(s, number), vlm, **keys)
 
 
-class Context(NamedTuple):
-    """What the runs of one row and VLM have in common.
-
-    Attributes:
-        row: what the row of an ablation replaces.
-        vlm: the VLM; empty: that of the configuration.
-    """
-
-    plan: Plan
-    table: TablePlan
-    settings: Settings
-    row: dict[str, Any]
-    vlm: str
-
-    def run(self, name: str, more: dict[str, Any], training: str = "") -> Run | None:
-        """A run of the plan, with what the table replaces; None if it has no such part.
-
-        Args:
-            training: the name of the trainings that come before; empty: made of the texts and VLM.
-        """
-        spec, settings = self.plan.runs[name], self.settings
-        chosen = spec.demo if settings.demo else spec.paper
-        if chosen is None:
-            return None
-        file = CONFIGS / chosen["config"]
-        own = read_yaml(file).get("name", file.stem)
-        texts = self.texts(spec)
-        training = training or self.training(own, spec, texts.official)
-        first = [run for one in spec.first if (run := self.run(one, {}, training))]
-        places = {
-            "data": settings.data,
-            "outputs": settings.outputs,
-            "images": settings.images,
-            "config": own,
-            "training": training,
-        }
-        values = _filled(chosen | spec.set | more, places) | texts.values
-        values |= {"outputs": str(settings.outputs)}
-        values |= {"vlm": self.vlm} if self.vlm and spec.vlm else {}
-        values |= self.plan.quick.get(spec.script, {}) if settings.quick else {}
-        del values["config"]
-        absent = [needed for needed in values.pop("needs", []) if not Path(needed).exists()]
-        lacking = [*(run.lacking for run in first), texts.lacking]
-        lacking += [f"{' and '.join(absent)}: not there"] if absent else []
-        overrides = [f"{key}={as_yaml(value)}" for key, value in values.items()]
-        return Run(
-            name=f"{name} {self.vlm}".strip(),
-            script=spec.script,
-            arguments=["--config", str(file.relative_to(CONFIGS.parent)), *overrides],
-            config=load_config(
-                SCRIPTS[spec.script].config, ["--config", str(file), *overrides], ""
-            ),
-            vlm=self.vlm,
-            bases=texts.bases,
-            images=spec.images,
-            first=first,
-            lacking="; ".join(dict.fromkeys(filter(None, lacking))),
-            partly=texts.partly,
-        )
-
-    def training(self, own: str, spec: RunPlan, official: bool) -> str:
-        """A name that tells trainings with other texts or VLMs apart: `deepfashion-texts10`."""
-        vlm = slug(self.vlm) if [self.vlm] != spec.vlm else ""
-        number = f"texts{self.row['texts']}" if "texts" in self.row else ""
-        return "-".join(filter(None, [own, "official" * official, vlm, number]))
-
-    def texts(self, spec: RunPlan) -> Texts:
-        """The authors' lists, all or none; else ours, if they can stand in."""
-        if not spec.bases:
-            return Texts({}, False, {})
-        folder, lists = self.settings.official, self.row["lists"]
-        names = {c: f"{name}_{lists}" if lists else name for c, name in spec.bases.items()}
-        theirs = {c: folder / f"{name}.yaml" for c, name in names.items()}
-        official = all(file.exists() for file in theirs.values())
-        if not official and self.table.only_authors:
-            why = f"the authors' lists are not in {folder}; {IMPORT}"
-            return Texts({}, False, {}, lacking=why)
-        bases = {c: str(file) for c, file in theirs.items()} if official else dict(spec.bases)
-        values = {key: value for key, value in self.row.items() if key != "lists"}
-        length = {c: len(TextBasis.load(name).texts) for c, name in bases.items()}
-        wanted = self.row.get("texts", 0)
-        short = [f"{basis_label(bases[c])} has {n} texts" for c, n in length.items() if n < wanted]
-        if not short:
-            return Texts(bases, official, values | {"bases": bases})
-        why = f"{' and '.join(short)}, not {wanted}"
-        long = {c: name for c, name in bases.items() if length[c] >= wanted}
-        by_criterion = "criteria" in SCRIPTS[spec.script].config.model_fields
-        if not (long and by_criterion):
-            return Texts({}, official, values, lacking=why)
-        return Texts(long, official, values | {"bases": long, "criteria": list(long)}, partly=why)
+def heads(s: Settings, vlm: str, number: int | None = None) -> Run:
+    """CRL's training, stage 1. With other texts or VLMs it has another name."""
+    bases, file = clothes_texts(s, number), config(s, "deepfashion_mlp", "garments_mlp")
+    parts = [read_yaml(CONFIGS / file)["name"], "official" if "bases" in bases.keys else ""]
+    parts += [slug(vlm) if vlm not in ("", *TOWER) else "", f"texts{number}" if number else ""]
+    name = "-".join(filter(None, parts))
+    return make(s, "fashion_mlp", file, bases, vlm, root=clothes(s), name=name)
 
 
-def _filled(value: Any, places: dict[str, Any]) -> Any:
-    """`value` with $data and so on in its texts replaced."""
-    if isinstance(value, dict):
-        return {key: _filled(one, places) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_filled(one, places) for one in value]
-    return Template(value).safe_substitute(places) if isinstance(value, str) else value
+def backbone(s: Settings, vlm: str, number: int | None = None) -> Run:
+    """Stage 2, which takes VLM and texts from stage 1."""
+    first = heads(s, vlm, number)
+    file = config(s, "deepfashion_backbone", "garments_backbone")
+    keys = {"root": clothes(s), "heads": first.folder, "name": first.config.name}
+    return make(s, "fashion_backbone", file, before=[first], **keys)
+
+
+def rivals(s: Settings) -> list[Run]:
+    """Trainings of other methods."""
+    if s.demo:
+        return [make(s, "fashion_rivals", "demo/garments_csn.yaml", root=clothes(s))]
+    return [
+        make(s, "fashion_rivals", "deepfashion_rival.yaml", root=clothes(s), method=name, name=name)
+        for name in ("triplet", "csn", "asen")
+    ]
+
+
+def clothes(s: Settings) -> Path:
+    return s.data / ("garments" if s.demo else "deepfashion")
+
+
+def clothes_texts(s: Settings, number: int | None) -> Texts:
+    # The authors' repository has no long lists for DeepFashion: so those of Table 9 are ours.
+    ours = {attribute: f"deepfashion_{attribute}" for attribute in ATTRIBUTES}
+    return texts(s, ours, number, "long" if number else "")
+
+
+def config(s: Settings, name: str, in_demo: str) -> str:
+    """A file in configs/: of the paper's data, or of the demo's."""
+    return f"demo/{in_demo}.yaml" if s.demo else f"{name}.yaml"

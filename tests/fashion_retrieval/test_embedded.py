@@ -6,12 +6,11 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from clothes import ATTRIBUTES, TEXTS, Clothes, bases_of, write_clothes
+from clothes import ATTRIBUTES, TEXTS, Clothes, bases_of, write_clothes, write_training
 from PIL import Image
 from sklearn.decomposition import PCA
 
 from crl.projection import l2
-from crl.run.weights import save_tensors
 from fashion_retrieval import embedded, evaluate
 from fashion_retrieval.bases import Bases, aligned
 from fashion_retrieval.config import EvaluateConfig
@@ -27,14 +26,11 @@ def keys(tmp_path):
     return {**keys, "bases": bases_of(tmp_path), "cache": str(tmp_path / "cache"), "figures": False}
 
 
-def write_stage(folder, root, width=6, **changes):
+def write_stage(folder, root, width=6, **record):
     torch.manual_seed(0)
-    folder.mkdir()
-    save_tensors(folder / "heads.safetensors", Heads(2, width, out=8))
-    record = {"method": "crl-mlp", "weights": "heads.safetensors", "attributes": list(ATTRIBUTES)}
-    record |= {"vlm": "clip-b16", "vlm_fingerprint": "clothes-1", "precision": "fp32"}
     bases = Bases.load("Clothes", list(ATTRIBUTES), bases_of(root), None)
-    (folder / "results.json").write_text(json.dumps({**record, **bases.record, **changes}))
+    record = {"vlm_fingerprint": "clothes-1", **record}
+    write_training(folder, Heads(2, width, out=8), bases, **record)
     (folder / "vlm").mkdir()
 
 
@@ -139,6 +135,13 @@ def test_labels_of_bases(tmp_path, keys):
     assert label(texture=f"{tmp_path}/texture.yaml") == f"{tmp_path.name}/*, deepfashion_*"
 
 
+def test_how_many_values_the_bases_name(tmp_path, keys):
+    bases = Bases.load("Clothes", list(ATTRIBUTES), bases_of(tmp_path), None)
+    assert bases.names(None) == "-"
+    assert bases.names([["texture a", "TEXTURE  bb", "no"], ["shape ccc", "x"]]) == "3/5"
+    assert bases.names([["shape a", "x"], ["texture a", "y"]]) == "0/4"  # each by its own basis
+
+
 def test_bases_that_are_larger_than_the_vlm_is_wide():
     texts = [l2(np.random.default_rng(n).normal(size=(n, 5))) for n in (7, 9)]
     seven, nine = aligned(texts)
@@ -183,7 +186,7 @@ def test_features_give_what_the_vlm_gives(tmp_path, keys, run, vlm):
     assert list(expected)[2:] == ["universal", "paper", "posterior", "crl-mlp"]
     split, _ = embedded.embedded(EvaluateConfig(**keys))
     image = vlm.encode_images(torch.stack([vlm.preprocess(Image.open(f)) for f in split.files]))
-    texts = Bases.load("Clothes", list(ATTRIBUTES), bases_of(tmp_path), None).of.values()
+    texts = Bases.load("Clothes", list(ATTRIBUTES), bases_of(tmp_path), None).by_attribute.values()
     arrays = {f"text{a}": vlm.encode_texts(b.prompts).numpy() for a, b in enumerate(texts)}
     arrays["image"] = image.numpy() * 10.0 ** np.linspace(-9, 9, len(image))[:, None]
     given = features(tmp_path, query=split.query, candidate=split.candidate, **arrays,

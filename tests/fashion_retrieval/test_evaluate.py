@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from clothes import write_training
 from sklearn.decomposition import PCA
 from torch import nn
 from toy_vlm import SIDE, ToyVLM, direct, make_images
@@ -80,15 +81,11 @@ def some_heads(root, seed):
     return heads.eval()
 
 
-def write_stage(folder, root, seed=0, **changes):
+def write_stage(folder, root, seed=0, **record):
     """What train_mlp.py leaves (or train_backbone.py, with method="crl"); -> its heads."""
-    heads = some_heads(root, seed)
-    record = {"method": "crl-mlp", "weights": "heads.safetensors", "attributes": ATTRIBUTES}
-    record |= {"vlm": "clip-b16", "vlm_fingerprint": "toy-clip-b16", "precision": "fp32"}
     bases = Bases.load("DeepFashion", ATTRIBUTES, bases_of(root), None)
-    folder.mkdir(exist_ok=True)
-    save_tensors(folder / "heads.safetensors", heads)
-    (folder / "results.json").write_text(json.dumps({**record, **bases.record, **changes}))
+    heads = some_heads(root, seed)
+    write_training(folder, heads, bases, **{"vlm_fingerprint": "toy-clip-b16", **record})
     return heads
 
 
@@ -115,9 +112,9 @@ def results(root):
 
 def rows(root):
     """{method: its row}."""
-    found = json.loads(results(root).read_text())["rows"]
-    assert len({row["about"]["method"] for row in found}) == len(found)
-    return {row["about"]["method"]: row for row in found}
+    every = json.loads(results(root).read_text())["rows"]
+    assert len({row["about"]["method"] for row in every}) == len(every)
+    return {row["about"]["method"]: row for row in every}
 
 
 def table(root, kind):
@@ -156,12 +153,12 @@ def slow_scores(root, represented):
         x = represented[attribute]
         others = candidate[candidate[:, 1] == attribute]
         similarity = [float(x[index] @ x[other]) for other in others[:, 0]]
-        found, total = 0, 0.0
+        hits, total = 0, 0.0
         for rank, place in enumerate(np.argsort(similarity)[::-1], 1):
             if others[place, 2] == value:
-                found += 1
-                total += found / rank
-        precision.append(total / found if found else 0.0)
+                hits += 1
+                total += hits / rank
+        precision.append(total / hits if hits else 0.0)
     precision = 100 * np.array(precision)
     scores = {a: precision[query[:, 1] == n].mean() for n, a in enumerate(ATTRIBUTES)}
     return {**scores, "overall": precision.mean(), "mean": np.mean(list(scores.values()))}
@@ -244,13 +241,13 @@ def test_two_trainings_of_one_kind_stand_beside_each_other(root, toy, start):
     for seed, folder in enumerate(folders):
         write_stage(folder, root, seed)
         start("figures=false", f"trained={folder}")
-    found = json.loads(results(root).read_text())["rows"]
-    labels = [row["about"]["label"] for row in found if row["about"]["method"] == "crl-mlp"]
-    assert labels == ["two", "one"] and len(found) == 4 + 2
+    first = json.loads(results(root).read_text())["rows"]
+    labels = [row["about"]["label"] for row in first if row["about"]["method"] == "crl-mlp"]
+    assert labels == ["two", "one"] and len(first) == 4 + 2
     write_stage(folders[0], root, seed=2)  # trained again: another row in the place of the former
     start("figures=false", f"trained={folders[0]}")
     again = json.loads(results(root).read_text())["rows"]
-    assert len(again) == 6 and [row for row in again if row not in found]
+    assert len(again) == 6 and [row for row in again if row not in first]
 
 
 # --- beyond the paper -----------------------------------------------------------------------------
@@ -306,8 +303,8 @@ def test_the_null_space_of_the_own_basis_is_none(root, toy, start):
 
 def test_the_null_space_of_other_bases(root, toy, start):
     basis = TextBasis(criterion="x", vlm_prompt="a {text}", texts=["dog", "red", "town", "tea"])
-    basis.save(root.parent / "mine.yaml")
-    settings = [f"null_space={root.parent}/mine.yaml", "null_space_size=1", "figures=no"]
+    basis.save(root.parent / "other.yaml")
+    settings = [f"null_space={root.parent}/other.yaml", "null_space_size=1", "figures=no"]
     start("representation=[paper,posterior]", *settings)
     text = l2(ToyVLM().encode_texts(basis.prompts).numpy().astype(float))
     centred = text - text.mean(axis=0)
@@ -317,25 +314,6 @@ def test_the_null_space_of_other_bases(root, toy, start):
         row = rows(root)[f"{name}, null space of 1"]
         assert row["scores"] == pytest.approx(scores, abs=1e-3), name
         assert row["about"]["null_space"]
-
-
-@pytest.mark.parametrize(
-    ("names", "shown"),
-    [
-        (None, "-"),
-        ([["texture 1", "TEXTURE  3", "no"], ["style 6", *"abcd"]], "3/8"),
-        ([["texture 4", "a", "b"], ["texture 1", *"abcd"]], "0/8"),  # of each, its own basis
-    ],
-)
-def test_how_many_values_the_bases_name(root, toy, start, names, shown):
-    meta = json.loads((root / "meta.json").read_text())
-    if names is not None:
-        meta["DeepFashion"]["VALUE_NAMES"] = names
-    (root / "meta.json").write_text(json.dumps(meta))
-    out = start("figures=no")
-    assert rows(root)["paper"]["names"] == shown
-    [line] = [line for line in out.splitlines() if "paper" in line]
-    assert f"  {shown}  " in line
 
 
 # --- rivals ---------------------------------------------------------------------------------------

@@ -21,16 +21,16 @@ from fashion_retrieval.method import TripletSampler, align, average_precision, t
 @pytest.mark.parametrize(("texts", "dims", "width"), [(9, 40, 4), (30, 12, 7), (8, 8, 7)])
 def test_align_is_the_pca_over_the_dimensions(texts, dims, width):
     text = l2(np.random.default_rng(0).normal(size=(texts, dims)))
-    mine = align(text, width)
-    assert mine.shape == (width, dims)
+    ours = align(text, width)
+    assert ours.shape == (width, dims)
     theirs = PCA(n_components=width, svd_solver="full").fit_transform(text.T).T
-    np.testing.assert_allclose(mine, theirs, atol=1e-10)
+    np.testing.assert_allclose(ours, theirs, atol=1e-10)
     # and from the definition: scores of the centred dimensions on the top eigenvectors
     centred = text.T - text.T.mean(axis=0)  # (D, K)
     _, vectors_ = np.linalg.eigh(centred.T @ centred)  # ascending
     top = vectors_[:, ::-1][:, :width]  # (K, width)
     top = top * np.sign(top[np.abs(top).argmax(axis=0), range(width)])
-    np.testing.assert_allclose(mine, (centred @ top).T, atol=1e-10)
+    np.testing.assert_allclose(ours, (centred @ top).T, atol=1e-10)
 
 
 def test_align_keeps_a_basis_of_the_right_width_and_the_type():
@@ -43,14 +43,14 @@ def test_align_keeps_a_basis_of_the_right_width_and_the_type():
 @pytest.mark.parametrize(("texts", "dims", "width"), [(9, 5, 6), (9, 5, 8), (7, 6, 6)])
 def test_align_to_more_rows_than_dimensions_ends_with_zeros(texts, dims, width):
     text = l2(np.random.default_rng(0).normal(size=(texts, dims))).astype(np.float32)
-    mine = align(text, width)
-    assert mine.shape == (width, dims) and mine.dtype == np.float32
-    np.testing.assert_allclose(mine[:dims], align(text, dims), atol=1e-6)
-    assert not mine[dims:].any() and np.abs(mine[: dims - 1]).max(axis=1).min() > 1e-3
+    ours = align(text, width)
+    assert ours.shape == (width, dims) and ours.dtype == np.float32
+    np.testing.assert_allclose(ours[:dims], align(text, dims), atol=1e-6)
+    assert not ours[dims:].any() and np.abs(ours[: dims - 1]).max(axis=1).min() > 1e-3
     image = l2(np.random.default_rng(1).normal(size=(4, dims)))  # no similarity is lost
     centred = text - text.mean(axis=1, keepdims=True)  # PCA takes D samples
     np.testing.assert_allclose(
-        (image @ mine.T) @ (image @ mine.T).T,
+        (image @ ours.T) @ (image @ ours.T).T,
         (image @ centred.T) @ (image @ centred.T).T,
         atol=1e-5,
     )
@@ -98,9 +98,9 @@ def test_triplets_are_as_likely_as_they_should_be():
     count = 400_000
     anchor, positive, negative = triplets.labels[triplets.draw(count, 3, 1)].transpose(1, 2, 0)
     drawn = [anchor[1], anchor[0], positive[0], negative[0], anchor[2], negative[2]]
-    kinds, found = np.unique(np.column_stack(drawn), axis=0, return_counts=True)
+    kinds, count_of = np.unique(np.column_stack(drawn), axis=0, return_counts=True)
     assert set(map(tuple, kinds)) == set(expected)
-    for kind, n in zip(map(tuple, kinds), found, strict=True):
+    for kind, n in zip(map(tuple, kinds), count_of, strict=True):
         deviation = (count * expected[kind] * (1 - expected[kind])) ** 0.5
         assert abs(n - count * expected[kind]) < 5 * deviation
 
@@ -126,12 +126,12 @@ def slow_average_precision(similarity, query_value, candidate_value):
     """The protocol, literally: sort, walk down the list, add up."""
     result = []
     for row, value in zip(similarity, query_value, strict=True):
-        found, total = 0, 0.0
+        hits, total = 0, 0.0
         for rank, candidate in enumerate(sorted(range(len(row)), key=lambda c: -row[c]), 1):
             if candidate_value[candidate] == value:
-                found += 1
-                total += found / rank
-        result.append(total / found if found else 0.0)
+                hits += 1
+                total += hits / rank
+        result.append(total / hits if hits else 0.0)
     return result
 
 
@@ -156,9 +156,9 @@ def test_average_precision_without_ties(dtype):
     )
     none = query >= 10
     assert none.any() and (precision[none] == 0).all()
-    for row, value, mine in zip(similarity[~none], query[~none], precision[~none], strict=True):
+    for row, value, ours in zip(similarity[~none], query[~none], precision[~none], strict=True):
         theirs = average_precision_score(candidate == value, row)
-        assert mine == pytest.approx(theirs, abs=1e-9)
+        assert ours == pytest.approx(theirs, abs=1e-9)
 
 
 @settings(max_examples=60)
@@ -172,9 +172,9 @@ def test_average_precision_without_ties(dtype):
 )
 def test_average_precision_with_ties_is_the_mean_over_all_orders(pair):
     row, values = pair
-    mine = average_precision(np.array([row, row], float), np.array([1, 0]), np.array(values))
+    ours = average_precision(np.array([row, row], float), np.array([1, 0]), np.array(values))
     expected = [all_orders(row, value, values) for value in (1, 0)]
-    assert mine == pytest.approx(expected, abs=1e-12)
+    assert ours == pytest.approx(expected, abs=1e-12)
 
 
 def test_a_constant_similarity_scores_a_random_ranking():
@@ -215,16 +215,16 @@ def test_precision_against_scikit_learn(tables):
     query, candidate = tables
     rng = np.random.default_rng(1)
     x = l2(rng.normal(size=(2, 40, 6)))  # of each attribute, of each image
-    found = method.retrieval_precision(lambda n, attribute: x[attribute][n], query, candidate)
+    actual = method.retrieval_precision(lambda n, attribute: x[attribute][n], query, candidate)
     none = 0
-    for (image, attribute, value), precision in zip(query, found, strict=True):
+    for (image, attribute, value), precision in zip(query, actual, strict=True):
         others = candidate[candidate[:, 1] == attribute]
         relevant = others[:, 2] == value
         similarity = x[attribute][others[:, 0]] @ x[attribute][image]
         expected = average_precision_score(relevant, similarity) if relevant.any() else 0
         assert precision == pytest.approx(expected, abs=1e-9)
         none += not relevant.any()
-    assert none > 0 and found.max() > 0.3
+    assert none > 0 and actual.max() > 0.3
 
 
 def test_chunks_change_nothing(tables, monkeypatch):

@@ -18,7 +18,7 @@ def test_the_table():
     rows = [
         row("random", "-", 1.0),
         row("paper", "clip", 2.0, label="clip", **basis),
-        row("crl", "clip", 3.456, label="mine", **basis),
+        row("crl", "clip", 3.456, label="ours", **basis),
         row("csn", "resnet50", 4.0, label="two"),
     ]
     del rows[3]["scores"]["part"]
@@ -27,7 +27,7 @@ def test_the_table():
     assert [" ".join(line.split()) for line in lines[:-1]] == [
         "D - - - random 1.00 2.00 1.50 9.00",
         "D clip d_* (97) 3/7 paper 2.00 3.00 2.50 9.00",
-        "D clip (mine) d_* (97) 3/7 crl 3.46 4.46 3.96 9.00",
+        "D clip (ours) d_* (97) 3/7 crl 3.46 4.46 3.96 9.00",
         "D resnet50 (two) - - csn 4.00 - 4.50 9.00",
     ]
     with pytest.raises(UserError, match="no results to show"):

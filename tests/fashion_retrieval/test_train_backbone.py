@@ -1,5 +1,5 @@
 """Stage 2 of fashion retrieval: one step against a literal one; what is trained and what is not;
-in two processes against one; the trained VLM in use; messages."""
+the trained VLM in use; messages. (Several processes: test_trainers.py.)"""
 
 import json
 import shutil
@@ -9,9 +9,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from checkpoints import CLIP, MEAN, STD
-from clothes import ATTRIBUTES, bases_of, write_clip, write_clothes, write_noise
-from commands import REPOSITORY, run_python
+from checkpoints import CLIP
+from clothes import (
+    ATTRIBUTES,
+    bases_of,
+    write_clip,
+    write_clothes,
+    write_noise,
+    write_training,
+)
+from commands import REPOSITORY
 from PIL import Image
 from safetensors.torch import load_file
 from toy_network import literal
@@ -19,7 +26,6 @@ from toy_network import literal
 from crl.embed import embed_images
 from crl.run.config import load_config
 from crl.run.errors import UserError
-from crl.run.weights import save_tensors
 from crl.vlm import load_vlm
 from fashion_retrieval import evaluate
 from fashion_retrieval.bases import Bases, aligned
@@ -49,13 +55,9 @@ def write_stage(folder, root, clip, attributes=2, width=WIDTH, seed=1, **changes
     for head in heads.projection_heads:
         head.fc[1].running_mean.normal_(0, 0.1)
         head.fc[1].running_var.uniform_(0.5, 2)
-    save_tensors(folder / "heads.safetensors", heads)
-    record = {"method": "crl-mlp", "weights": "heads.safetensors", "attributes": list(ATTRIBUTES)}
-    fingerprint = load_vlm(str(clip), "cpu").fingerprint
-    record |= {"vlm": str(clip), "vlm_fingerprint": fingerprint, "precision": "fp32"}
     bases = Bases.load("Clothes", list(ATTRIBUTES), bases_of(root), None)
-    (folder / "results.json").write_text(json.dumps({**record, **bases.record, **changes}))
-    return str(folder)
+    known = {"vlm": str(clip), "vlm_fingerprint": load_vlm(str(clip), "cpu").fingerprint}
+    return str(write_training(folder, heads, bases, **{**known, **changes}))
 
 
 def train(keys, **more):
@@ -126,8 +128,8 @@ def test_one_step_triplet_by_triplet(keys, monkeypatch):
     assert results["losses"] == [pytest.approx(loss.item(), abs=1e-6)] and loss > 0.1
     expected = [parameter.grad for parameter in vlm.model.visual.parameters()]
     assert len(gradients) == len(expected)
-    for found, wanted in zip(gradients, expected, strict=True):
-        assert torch.allclose(found, wanted, rtol=0, atol=1e-4 * wanted.abs().max())
+    for actual, wanted in zip(gradients, expected, strict=True):
+        assert torch.allclose(actual, wanted, rtol=0, atol=1e-4 * wanted.abs().max())
         assert wanted.abs().max() > 0
 
 
@@ -214,73 +216,19 @@ def test_tower_that_gives_its_patches_too(keys, tmp_path):
     assert load_vlm(str(folder / "vlm"), device="cpu").dim == 16
 
 
-# --- in several processes, and prolonged --------------------------------------------------------
-
-SCRIPT = REPOSITORY / "fashion_retrieval/train_backbone.py"
-
-
-def start(keys, *launcher):
-    return run_python(*launcher, SCRIPT, *(f"{k}={json.dumps(v)}" for k, v in keys.items()))
-
-
-def test_torchrun_trains_as_one_process_does(keys, tmp_path):
-    keys["batch_size"] = 9  # 5 and 4 triplets, at last 4 and 4
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = start({**keys, "name": "two"}, *launcher)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("epoch 1/2") == 1  # one of them speaks
-    two = json.loads((tmp_path / "outputs/fashion_backbone/two/results.json").read_text())
-    folder, one = train(keys, name="one")
-    assert (one["processes"], two["processes"]) == (1, 2)
-    assert two["losses"] == pytest.approx(one["losses"], abs=1e-5)
-    for found, expected in zip(two["validation"], one["validation"], strict=True):
-        assert found == pytest.approx(expected, abs=0.5)  # near ties
-    first, second, begun = map(
-        tower_of, (folder / "vlm", folder.parent / "two/vlm", Path(clip_of(keys)))
-    )
-    # Adam makes as much of the rounding errors of a gradient of zero (a key's bias) as of others.
-    assert (second - first).norm() < 0.02 * (first - begun).norm()
-
-
-def test_finished_training_can_be_prolonged(keys, capsys):
-    folder, _ = train(keys, epochs=1)
-    before = files_of(folder)
-    train(keys, epochs=1, workers=1, checkpoint_every=7)  # keys that change no number
-    assert "this training is finished; nothing to do" in capsys.readouterr().out
-    assert files_of(folder) == before
-    _, prolonged = train(keys, epochs=2)
-    out = capsys.readouterr().out
-    assert "going on after step 4" in out and f"weights and results: {folder}" in out
-    _, whole = train(keys, name="whole")
-    assert prolonged["losses"] == whole["losses"] and len(whole["losses"]) == 2
-
-
 # --- the trained VLM ------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def registry(tmp_path, keys, monkeypatch):
-    """The tiny CLIP by an open_clip name."""
-    import open_clip
-
-    monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIGS", {"tiny-quickgelu": CLIP})
-    first = str(tmp_path / "clip/open_clip_model.safetensors")
-    tag = open_clip.pretrained._pcfg(file=first, quick_gelu=True, mean=MEAN, std=STD)
-    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "tiny-quickgelu", {"shiny": tag})
-    return "open_clip:tiny-quickgelu/shiny"
-
-
-def test_trained_vlm_is_evaluated(keys, tmp_path, registry, run):
-    former = registry
-    keys["heads"] = write_stage(tmp_path / "stage1", tmp_path, former)
+def test_trained_vlm_is_evaluated(keys, tmp_path, run):
+    former = clip_of(keys)
     folder, results = train(keys, epochs=1, lr=1e-2)
     values = {key: keys[key] for key in ("root", "dataset", "device")}
     values |= {"vlm": former, "bases": bases_of(tmp_path), "trained": [keys["heads"], str(folder)]}
     values |= {"outputs": f"{tmp_path}/evaluated", "figures": False, "cache": f"{tmp_path}/cache"}
     code, _, errors = run(evaluate.main, *(f"{k}={json.dumps(v)}" for k, v in values.items()))
     assert code == 0, errors
-    found = json.loads((tmp_path / "evaluated/fashion_retrieval/run/results.json").read_text())
-    scores = {row["about"]["method"]: row["scores"] for row in found["rows"]}
+    rows = json.loads((tmp_path / "evaluated/fashion_retrieval/run/results.json").read_text())
+    scores = {row["about"]["method"]: row["scores"] for row in rows["rows"]}
     best = {key: value for key, value in results["best"].items() if key != "epoch"}
     assert scores["crl"] == pytest.approx(best, abs=0.5)  # near ties
     assert scores["crl-mlp"] != scores["crl"]
@@ -337,27 +285,18 @@ def test_vlm_that_has_changed_since_stage_1(keys, tmp_path):
 
 def test_another_training_in_the_folder(keys, tmp_path):
     folder, _ = train(keys, epochs=1)
-    refused(r"holds another training \(lr 0.0001, not 0.5\); choose another name=", keys, lr=0.5)
-    refused(r"another training \(precision 'fp32', not 'bf16'\)", keys, precision="bf16")
-    other = write_stage(tmp_path / "two", tmp_path, clip_of(keys), seed=2)
-    refused(r"another training \(heads '", keys, heads=other)
-    other = write_stage(tmp_path / "three", tmp_path, folder / "vlm")
-    refused(r"another training \(vlm '", keys, heads=other)
+    train(keys, epochs=1, workers=1, checkpoint_every=7)  # keys that change no number
     shape = tmp_path / "shape.yaml"  # the longer one
     shape.write_text(shape.read_text() + "- shape z\n")
     train(keys, epochs=1)  # the bases are those of stage 1
-    other = write_stage(tmp_path / "four", tmp_path, clip_of(keys))
-    refused(r"another training \(basis '", keys, heads=other)
-    (folder / "state.pt").write_bytes(b"nonsense")
-    refused("state.pt is damaged; remove it to start again", keys)
-
-
-def test_command_says_it_in_one_line(keys):
-    done = start({**keys, "heads": "nothing"})
-    assert done.returncode == 2 and done.stderr.startswith(
-        "error: nothing is no folder of train_mlp.py"
-    )
-    assert done.stderr.count("\n") == 1
+    refused(r"another training \(precision 'fp32', not 'bf16'\)", keys, precision="bf16")
+    for what, changes in (
+        ("heads", {"clip": clip_of(keys), "seed": 2}),
+        ("vlm", {"clip": folder / "vlm"}),
+        ("basis", {"clip": clip_of(keys)}),
+    ):
+        other = write_stage(tmp_path / f"other_{what}", tmp_path, **changes)
+        refused(rf"another training \(.*{what} '", keys, heads=other)
 
 
 @pytest.mark.parametrize("name", ["deepfashion_backbone", "demo/garments_backbone"])

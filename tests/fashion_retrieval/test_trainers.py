@@ -159,9 +159,9 @@ def one_of_two(rank, folder):
         trainer.run()
         network = trainer.network
         vectors = vectors_of(network, data, 100)  # one batch, for one process
-    found = {"network": network.state_dict(), "gradients": torch.stack(Recorded.given)}
-    found |= {"vectors": torch.from_numpy(vectors), "kept": trainer.kept}
-    torch.save(found, folder / f"{rank}.pt")
+    actual = {"network": network.state_dict(), "gradients": torch.stack(Recorded.given)}
+    actual |= {"vectors": torch.from_numpy(vectors), "kept": trainer.kept}
+    torch.save(actual, folder / f"{rank}.pt")
 
 
 def vectors_of(network, data, batch_size):
@@ -181,17 +181,17 @@ def test_two_processes_are_one(tmp_path, monkeypatch):
     data = write_data(tmp_path)
     network, one = train(tmp_path, data, name="one")
     assert two["losses"] == pytest.approx(one["losses"], abs=1e-12)
-    assert two["validation"] == [pytest.approx(found, abs=1e-6) for found in one["validation"]]
+    assert two["validation"] == [pytest.approx(actual, abs=1e-6) for actual in one["validation"]]
     expected = vectors_of(network, data, 4)
     for rank in (0, 1):
-        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        actual = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         gradients = torch.stack(Recorded.given)
         assert len(gradients) == 8  # steps
-        assert torch.allclose(found["gradients"], gradients, rtol=0, atol=1e-12)
+        assert torch.allclose(actual["gradients"], gradients, rtol=0, atol=1e-12)
         for key, tensor in network.state_dict().items():
-            assert torch.allclose(found["network"][key], tensor, rtol=0, atol=1e-9)
-        assert np.allclose(found["vectors"], expected, atol=1e-6)
-        assert bool(found["kept"]) == (rank == 0)  # one of them writes
+            assert torch.allclose(actual["network"][key], tensor, rtol=0, atol=1e-9)
+        assert np.allclose(actual["vectors"], expected, atol=1e-6)
+        assert bool(actual["kept"]) == (rank == 0)  # one of them writes
 
 
 def test_every_process_needs_a_triplet_in_every_batch(tmp_path, monkeypatch):

@@ -8,6 +8,10 @@ import pytest
 import torch
 from mistakes import FOLDER, GARBAGE, NO_RECORDS, cuts, flipped
 from safetensors.torch import load_file, save
+from toy_vlm import ToyVLM, make_images
+
+from crl.embed import embed_images
+from crl.explore.listing import write_listing
 
 pytestmark = pytest.mark.usefixtures("trained")
 COMBINER, MLP, BACKBONE, RIVAL = (
@@ -175,6 +179,16 @@ def test_code_that_results_name(refused, data, folder, key, name):
     files = {"evil.py": RUNS, "outputs/evil.py": RUNS, file: json.dumps(record)}
     for line in USES[folder][1]:
         refused(line, name, files)
+
+
+def test_code_that_a_folder_of_embeddings_names(refused, data, monkeypatch):
+    monkeypatch.chdir(data)
+    files = make_images(Path("cache/images"), 4)
+    digests = embed_images(ToyVLM(), files, Path("cache/many")).digests
+    about, names = {"fingerprint": "toy-1", "vlm": "evil:Evil"}, list(map(str, files))
+    write_listing(Path("cache/many/images.parquet"), names, digests, np.ones((4, 2)), about)
+    words = "the VLM 'evil:Evil' comes from a file, and code from a file is never run"
+    refused("explore cache/many", words, {"evil.py": RUNS})
 
 
 @pytest.mark.parametrize("line", ["similarity combiner=", "fashion heads=", "fashion vlm=open_clip:"

@@ -56,7 +56,7 @@ def open_page(
     opened.page.on("pageerror", lambda error: opened.errors.append(str(error)))
     opened.page.on(
         "console",
-        lambda said: opened.errors.append(said.text) if said.type in ("error", "warning") else None,
+        lambda line: opened.errors.append(line.text) if line.type in ("error", "warning") else None,
     )
     opened.page.goto(address)
     opened.page.wait_for_selector("body[data-ready]", state="attached")

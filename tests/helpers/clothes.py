@@ -12,6 +12,9 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 from toy_vlm import ToyVLM
 
+from crl.run.weights import save_tensors
+from fashion_retrieval.bases import Bases
+
 ATTRIBUTES = ("texture", "shape")
 TEXTS = (6, 9)  # of the bases
 open_clip.get_tokenizer = functools.cache(open_clip.get_tokenizer)  # most of the time of loading
@@ -76,6 +79,15 @@ def write_clothes(folder: Path) -> dict:
 
 def bases_of(folder: Path) -> dict[str, str]:
     return {attribute: str(folder / f"{attribute}.yaml") for attribute in ATTRIBUTES}
+
+
+def write_training(folder, heads, bases: Bases, **record) -> Path:
+    """What train_mlp.py leaves; `record` changes what it says of itself."""
+    save_tensors(folder / "heads.safetensors", heads)
+    known = {"method": "crl-mlp", "weights": "heads.safetensors", "vlm": "clip-b16"}
+    known |= {"attributes": list(bases.by_attribute), "precision": "fp32", **bases.record}
+    (folder / "results.json").write_text(json.dumps({**known, **record}))
+    return folder
 
 
 def write_noise(folder: Path) -> None:

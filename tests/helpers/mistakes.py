@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import generate_texts
 import make_data
 import numpy as np
+import reproduce_tables
 from clothes import write_clip, write_clothes, write_noise
 from mining_files import world, write_jsonl, write_triplets
 from toy_vlm import make_images
@@ -30,6 +31,7 @@ from crl.run.config import Config
 from fashion_retrieval import evaluate as fashion
 from fashion_retrieval import train_backbone, train_mlp, train_rival
 from fashion_retrieval.config import EvaluateConfig as FashionConfig
+from scripts import explore
 from similarity_retrieval import evaluate as similarity
 from similarity_retrieval import mine_triplets, train_combiner
 from similarity_retrieval.config import EvaluateConfig as SimilarityConfig
@@ -98,6 +100,8 @@ COMMANDS: dict[str, Command] = {
         f"{CLOTHES} {SHORT} triplets=4 workers=0 method=csn tower=vlm width=4",
         train_rival.RivalConfig,
     ),
+    "reproduce_tables": Command(reproduce_tables.main, ""),
+    "explore": Command(explore.main, "--criterion clevr4_color --out page"),
     "make_data": Command(make_data.main, "--out data --images 2 --workers 1"),
     "generate_texts": Command(
         generate_texts.main,

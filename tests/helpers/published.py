@@ -4,23 +4,14 @@ import re
 from collections.abc import Iterator
 
 from commands import REPOSITORY
+from paper_tables.runs import SCRIPTS, script_of
 
 TASKS = ("classification_clustering", "similarity_retrieval", "fashion_retrieval")
-CONFIGS = {  # script -> its configuration
-    "classification_clustering/clustering.py": "classification_clustering.inputs:EvaluateConfig",
-    "classification_clustering/few_shot.py": "classification_clustering.inputs:EvaluateConfig",
-    "similarity_retrieval/evaluate.py": "similarity_retrieval.inputs:EvaluateConfig",
-    "similarity_retrieval/mine_triplets.py": "similarity_retrieval.mine_triplets:MineConfig",
-    "similarity_retrieval/train_combiner.py": "similarity_retrieval.train_combiner:TrainConfig",
-    "fashion_retrieval/evaluate.py": "fashion_retrieval.inputs:EvaluateConfig",
-    "fashion_retrieval/train_mlp.py": "fashion_retrieval.train_mlp:MlpConfig",
-    "fashion_retrieval/train_backbone.py": "fashion_retrieval.train_backbone:BackboneConfig",
-    "fashion_retrieval/train_rival.py": "fashion_retrieval.train_rival:RivalConfig",
-}
+CONFIGS = {script_of(task)[0]: script_of(task)[2] for task in SCRIPTS}  # of each script
 COMMAND = re.compile(
     r"(?:python3?|bash|torchrun[^\n]*?) +((?:scripts|"
     + "|".join(TASKS)
-    + r")/\w+\.(?:py|sh)[^\n`]*)"
+    + r")/[\w/]+\.(?:py|sh)[^\n`]*)"
 )
 
 

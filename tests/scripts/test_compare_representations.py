@@ -3,26 +3,23 @@ is run by tests/test_published_runs.py."""
 
 import compare_representations as script
 import pytest
-from compare_representations import PAPER, Bases, changes, chosen, official, table, worst
+from compare_representations import Bases, Cell, changes, chosen, official, table
 
 from crl.basis import TextBasis
 from crl.run.errors import UserError
-from crl.run.results import summary
 
-SHARP, BLUNT = script.POSTERIORS[2], script.POSTERIORS[0]
+SHARP, BLUNT = "posterior", "posterior (0.5)"
 
 
-def cell(data, criterion, metric="k-means NMI", **scores):
-    """Scores over two seeds: name of a variant without spaces = (first, second)."""
-    variants = {"paper": PAPER, "sharp": SHARP, "blunt": BLUNT}
-    found = {variants[v].name: {metric: summary(list(pair))} for v, pair in scores.items()}
-    return {"data": data, "criterion": criterion, "scores": found}
+def cell(data, criterion, metric="k-means NMI", **scores) -> Cell:
+    """Scores over two seeds."""
+    names = {"paper": "paper", "sharp": SHARP, "blunt": BLUNT}
+    return Cell(data, criterion, {names[m]: {metric: [*pair]} for m, pair in scores.items()})
 
 
 @pytest.fixture
 def cells(monkeypatch):
-    monkeypatch.setattr(script, "VARIANTS", [PAPER, BLUNT, SHARP])
-    monkeypatch.setattr(script, "POSTERIORS", [BLUNT, SHARP])
+    monkeypatch.setattr(script, "POSTERIORS", {BLUNT: 0.5, SHARP: 1})
     return [
         cell("clevr4", "color", paper=(50, 52), sharp=(60, 64), blunt=(51, 51)),
         cell("clevr4", "color", paper=(50, 52), sharp=(40, 41), blunt=(50, 52)),  # of another list
@@ -37,23 +34,21 @@ def test_changes_count_every_list_but_not_the_weight_of_the_paper(cells):
         (-10.5, "clevr4 color k-means NMI"),
         (1, "cards suits k-means NMI"),
     ]
-    assert worst(cells, SHARP) == "-10.5 clevr4 color k-means NMI"
-    assert worst(cells, PAPER) == "-"
 
 
 def test_the_table_has_means_over_cells_and_deviations_over_seeds(cells):
     lines = [" ".join(line.split()) for line in table(cells[:3], "A title").splitlines()]
     assert lines[2] == "R is k-means NMI worst"
     # per seed: (60 + 40 + 11) / 3 = 37, (64 + 41 + 11) / 3 = 38.67
-    assert "posterior 1 37.8 ± 1.2 -10.5 clevr4 color k-means NMI" in lines
+    assert "posterior 37.8 ± 1.2 -10.5 clevr4 color k-means NMI" in lines
+    assert "paper+posterior - -" in lines and any(line.endswith(" -") for line in lines)
 
 
 def test_the_choice_is_made_on_clevr4_and_each_kind_weighs_the_same(cells):
     own, imported = [cells[0], cells[2]], [*cells[1:3]]
-    alone = chosen({"own": own})
-    assert "Chosen on clevr4: posterior 1." in alone  # +11 against 0; on Cards it is the worse one
+    assert "Chosen on clevr4: posterior." in chosen({"own": own})  # though it is worse on Cards
     both = chosen({"own": own, "official": [imported[0]] * 5 + [imported[1]]})
-    assert "Chosen on clevr4: posterior 1." in both  # +11 - 10.5 against 0 + 0, not five to one
+    assert "Chosen on clevr4: posterior." in both  # +11 - 10.5 against 0 + 0, not five to one
     assert "+11.0" in both and "-10.5" in both
 
 
@@ -70,13 +65,15 @@ def test_sets_of_imported_lists(tmp_path):
         official(tmp_path / "nothing")
 
 
-def test_robustness(run, tmp_path, monkeypatch):
+def test_robustness(monkeypatch):
     monkeypatch.setattr(script, "CHANGES", {k: script.CHANGES[k] for k in ("as drawn", "noisy")})
+    monkeypatch.setattr(script, "CRITERIA", {"cards": ["number", "suits"]})
     printed = script.robustness(Bases("own", lambda name: name), seeds=1, images=60)
     rows = {line.split("  ")[0]: line.split()[-4:] for line in printed.splitlines()[4:-1]}
-    assert list(rows)[:2] == ["as drawn", "noisy"] and "texts of a wrong criterion" in rows
-    assert all(0 <= float(value) <= 100 for row in rows.values() for value in row)
-    assert float(rows["as drawn"][0]) > float(rows["texts of a wrong criterion"][0])
+    assert list(rows)[:2] == ["as drawn", "noisy"] and "50 random texts" in rows
+    wrong = rows["texts of a wrong criterion"]
+    assert wrong[3] == "-" and float(rows["as drawn"][0]) > float(wrong[0])
+    assert all(0 <= float(value) <= 100 for value in [*rows["as drawn"], *rows["noisy"]])
 
 
 @pytest.mark.parametrize("option", [["--seeds", 0], ["--shots", 0], ["--official", "nowhere"]])

@@ -11,7 +11,7 @@ from commands import SHARED
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from toy_vlm import ToyVLM, direct
+from toy_vlm import ToyVLM
 
 from crl.embed import embed_images
 from crl.images import Crop, open_image
@@ -149,23 +149,17 @@ def test_tasks_share_images_and_conditions(root):
     assert alone.ids == data.ids[6:] and alone.conditions == ["a dog", "car"]
 
 
-@given(lengths=st.lists(st.integers(1, 4), min_size=1, max_size=9))
-@settings(max_examples=50)
-def test_galleries_of_the_most_common_length_are_kept(tmp_path_factory, lengths):
-    folder = tmp_path_factory.mktemp("lengths")
+def test_galleries_of_the_most_common_length_are_kept(tmp_path):
+    lengths = [2, 3, 1, 3, 2]  # a tie: the shortest
     write(
-        folder,
+        tmp_path,
         "focus_object",
         [template(coco(900 + i), coco(99), [coco(1)] * n) for i, n in enumerate(lengths)],
     )
-    data = load(["focus_object"], folder)
+    data = load(["focus_object"], tmp_path)
     t = data.tasks["focus_object"]
-    values, counts = np.unique(lengths, return_counts=True)
-    usual = values[np.argmax(counts)]
-    kept = [str(900 + i) for i, n in enumerate(lengths) if n == usual]
-    assert [data.ids[i] for i in t.reference] == kept
-    assert t.gallery.shape == (len(kept), usual + 1)
-    assert t.left_out == len(lengths) - len(kept)
+    assert [data.ids[i] for i in t.reference] == ["900", "904"]
+    assert (t.gallery.shape, t.left_out) == ((2, 3), 3)
 
 
 GOOD_COCO = template(coco(1), coco(2), [coco(3), coco("4")])
@@ -173,17 +167,12 @@ GOOD_REGION = template(*[region(i, [1, 2, 3, 4]) for i in (1, 2)], [region("3", 
 BAD_COCO = [
     (7, "must hold `key: value` lines, not 7"),
     ({**GOOD_COCO, "reference": ...}, "reference: is missing"),
-    ({**GOOD_COCO, "condition": ...}, "condition: is missing"),
     ({**GOOD_COCO, "gallery": []}, "gallery: must have at least 1"),
-    ({**GOOD_COCO, "gallery": coco(3)}, "gallery: .*list"),
     ({**GOOD_COCO, "gallery": [coco(3), 4]}, r"gallery\.1: must hold"),
     ({**GOOD_COCO, "condition": " "}, "condition: "),
     ({**GOOD_COCO, "condition": 3}, "condition: must be a text, not 3"),
-    ({**GOOD_COCO, "target": {"id": 3}}, r"target\.val_image_id: is missing"),
     ({**GOOD_COCO, "target": coco("3a")}, r"target\.val_image_id: must be a whole number, not"),
-    ({**GOOD_COCO, "target": coco("")}, "must be a whole number, not ''"),
     ({**GOOD_COCO, "target": coco(2.5)}, "must be a whole number, not 2.5"),
-    ({**GOOD_COCO, "target": coco(None)}, "must be a whole number, not None"),
     ({**GOOD_COCO, "target": coco(-1)}, "at least 0"),
     (GOOD_REGION, "val_image_id: is missing"),
 ]
@@ -194,13 +183,10 @@ def box(*values):
 
 
 BAD_REGION = [
-    ({**GOOD_REGION, "target": {"image_id": 1}}, r"target\.instance_bbox: is missing"),
     ({**GOOD_REGION, "target": {"instance_bbox": [1, 2, 3, 4]}}, "image_id: is missing"),
     ({**GOOD_REGION, "target": region(1, 5)}, r"target\.instance_bbox: must be a list"),
-    (box(1, 2, 3), r"instance_bbox\.3: is missing"),
     (box(1, 2, 3, 4, 5), "instance_bbox: .*at most 4"),
     (box(1, float("nan"), 3, 4), r"instance_bbox\.1: must be a finite number, not nan"),
-    (box(1, 2, float("inf"), 4), r"instance_bbox\.2: must be a finite number, not inf"),
     (box(10**400, 2, 3, 4), r"instance_bbox\.0: must be a"),
     (box("a", 2, 3, 4), r"instance_bbox\.0: must be a number, not 'a'"),
     (box(1, 2, 0, 4), r"instance_bbox\.2: .*above 0"),
@@ -245,11 +231,6 @@ def test_a_missing_file_says_where_to_get_it_and_where_to_put_it(root):
     assert str(caught.value).startswith("focus_attribute.json, GeneCIS's templates, is not in ")
     for part in (str(root), datasets.GENECIS_PAGE, datasets.TREE):
         assert part in str(caught.value)
-
-
-def test_an_unknown_task_names_the_nearest(root):
-    with pytest.raises(UserError, match="'focus_objects'; did you mean 'focus_object'"):
-        load(["focus_objects"], root)
 
 
 # --- boxes ----------------------------------------------------------------------------------------
@@ -372,24 +353,6 @@ def test_sizes_come_from_headers_opened_once(root, monkeypatch):
     file.write_text("no image")
     with pytest.raises(UserError, match=r"cannot read the image .*VG_100K/7\.jpg"):
         images(load(DRAWN, root), *folders(root))
-
-
-def test_each_image_and_crop_is_encoded_once_over_all_tasks(root):
-    vlm, cache = ToyVLM(), root / "cache"
-    data = load(DRAWN, root)
-    files = images(data, *folders(root))
-    first = embed_images(vlm, files, cache, raw=True).image
-    # of 12 ids, the boxes 8 and 8.5 high give the same crop
-    assert len(files) == 12 and vlm.images == len(set(files)) == 11
-    for task in DRAWN:
-        part = load([task], root)
-        again = embed_images(vlm, images(part, *folders(root)), cache, raw=True).image
-        assert np.array_equal(again, first[[data.ids.index(name) for name in part.ids]])
-    assert vlm.images == 11
-    assert np.array_equal(first[:6], direct(vlm, files[:6]))
-    for row, name, crop in zip(first[6:], data.ids[6:], files[6:], strict=True):
-        pixels = literal(crop.path, list(map(float, name.split(":")[1].split(","))))
-        assert np.array_equal(row, ToyVLM().encode_images(vlm.preprocess(pixels)[None])[0])
 
 
 # --- the check command ----------------------------------------------------------------------------

@@ -324,15 +324,6 @@ def test_nothing_is_encoded_when_an_image_is_missing(genecis, toy, evaluation_re
     assert "2 of" in errors and "000000000003.jpg" in errors and "cocodataset.org" in errors
 
 
-def test_a_combiner_of_another_width_is_refused_before_anything_is_encoded(
-    genecis, toy, evaluation_refused
-):
-    torch.save(Combiner(8, 4, 6).state_dict(), genecis / "wide.pt")
-    errors = evaluation_refused(f"combiner={genecis}/wide.pt")
-    assert "8" in errors and "5" in errors
-    assert toy["clip-b16"].images == 0
-
-
 def test_the_bases_of_all_tasks_are_checked_before_the_first(genecis, toy, evaluation_refused):
     TextBasis(criterion="x", vlm_prompt="{text}", texts=["a"]).save(genecis / "one.yaml")
     bases = f"bases={{change_object: {genecis}/one.yaml}}"

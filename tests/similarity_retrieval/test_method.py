@@ -131,17 +131,9 @@ def assert_same(features, tasks, basis, combiner, weight=10.0):
     scores = all_scores(features, tasks, basis, combiner, weight)
     ranks = {method: target_ranks(s) for method, s in scores.items()}
     assert set(ranks) == set(METHODS)
-    basis = basis.tolist()
-    for b in range(len(tasks.reference)):
-        expected = transcription(
-            features,
-            basis,
-            combiner,
-            weight,
-            tasks.reference[b],
-            tasks.gallery[b],
-            tasks.condition[b],
-        )
+    asked = zip(tasks.reference, tasks.gallery, tasks.condition, strict=True)
+    for b, template in enumerate(asked):
+        expected = transcription(features, basis.tolist(), combiner, weight, *template)
         for method, (better, tied) in ranks.items():
             target, *others = expected[method]
             assert better[b] == sum(score > target for score in others), (b, method)
@@ -216,24 +208,12 @@ scores_with_ties = st.integers(2, 8).flatmap(
 
 
 @given(scores_with_ties)
-def test_recall_is_a_percentage_that_grows_with_k(rows):
-    better, tied = target_ranks(np.array(rows, float))
-    candidates = len(rows[0])
-    for policy in ("fair", "paper"):
-        values = [recall(better, tied, k, policy) for k in range(candidates + 2)]
-        assert values[0] == 0
-        assert values == sorted(values)
-        assert values[candidates] == values[-1] == 100
-    for k in range(candidates + 1):
-        assert recall(better, tied, k, "paper") >= recall(better, tied, k, "fair")
-
-
-@given(scores_with_ties)
 def test_paper_is_a_stable_sort_with_the_target_first(rows):
     better, tied = target_ranks(np.array(rows, float))
     for k in (1, 2, 3):
         hits = [0 in sorted(range(len(row)), key=lambda i, row=row: -row[i])[:k] for row in rows]
         assert recall(better, tied, k, "paper") == pytest.approx(100 * np.mean(hits))
+        assert recall(better, tied, k, "paper") >= recall(better, tied, k, "fair")
 
 
 @given(st.lists(st.integers(0, 2), min_size=2, max_size=5), st.integers(1, 5))
@@ -331,22 +311,6 @@ def test_the_targets_image_ties_with_the_target_wherever_it_stands(dtype, candid
         assert scores.dtype == dtype
         _, tied = target_ranks(scores)
         assert (tied == (tasks.gallery[:, 1:] == tasks.gallery[:, :1]).sum(axis=1)).all()
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_vlm_that_gives_all_images_one_embedding_has_chance(dtype):
-    rng = np.random.default_rng(0)
-    features = random_features(rng, images=100, conditions=7, dim=67)
-    features = Features(*(x.astype(dtype) for x in vars(features).values()))
-    features.image[:] = features.image[0]
-    scores = all_scores(
-        features,
-        random_templates(rng, 200, 100, 15),
-        random_basis(rng, dim=67).astype(dtype),
-        random_combiner(67),
-    )
-    expected = pytest.approx([chance(15, k) for k in (1, 2, 3)])
-    assert recalls(scores) == dict.fromkeys(METHODS, expected)
 
 
 @pytest.mark.parametrize("column", [0, 3])

@@ -19,7 +19,6 @@ from crl.embed import embed_images
 from crl.run.config import load_config
 from crl.run.errors import UserError
 from crl.vlm import load_vlm
-from similarity_retrieval import contrastive
 from similarity_retrieval import train_combiner as module
 from similarity_retrieval.combiner import Combiner, load_combiner
 from similarity_retrieval.combiner_features import embed
@@ -102,8 +101,6 @@ def test_every_epoch_visits_each_training_triplet_once_in_another_order():
         assert len(set(rows.flatten())) == 40 and rows.min() >= 6 and rows.max() < 47
     assert not np.array_equal(plans[0], plans[1])
     assert np.array_equal(plans[1], plan(47, 6, 1, config))
-    assert not np.array_equal(plans[1], plan(47, 6, 1, config.model_copy(update={"seed": 1})))
-    assert set(np.concatenate([rows.flatten() for rows in plans])) == set(range(6, 47))
 
 
 def test_recalls_against_a_loop():
@@ -179,9 +176,7 @@ def test_loss_falls_and_recall_rises_far_above_chance(tmp_path, monkeypatch):
     assert results["losses"][-1] < 0.5 * results["losses"][0]
     assert results["validation"][-1]["recall@1"] > 80  # chance: 0.7
     assert results["triplets"] == {"training": 1800, "held_out": 200}
-    assert results["validation"][-1]["triplets"] == 200
     assert results["step"] == 8 * results["steps_per_epoch"] == 8 * 28
-    assert len(results["losses"]) == 8 and results["unfinished"] == []
     # The weights on disk are those of the best epoch.
     recall = [epoch["recall@1"] for epoch in results["validation"]]
     assert results["best"] == results["validation"][recall.index(max(recall))]
@@ -191,33 +186,14 @@ def test_loss_falls_and_recall_rises_far_above_chance(tmp_path, monkeypatch):
     assert recalls(combiner, data.first(200), image, text)["recall@1"] == max(recall)
 
 
-def test_each_image_and_condition_is_embedded_once(tmp_path, toy):
-    keys = write_triplets(tmp_path)
-    _, results = train(keys)
+def test_what_is_embedded_and_recorded_without_validation(tmp_path, toy):
+    folder, results = train(write_triplets(tmp_path), validation=0)
     assert toy.images == 12 and sorted(toy.texts) == [f"on thing {i}" for i in range(5)]
     assert results["vlm_fingerprint"] == "toy-1" and not results["vlm_trained"]
-    assert results["config"]["batch_size"] == 8 and results["environment"]["python"]
-    assert "batch_size: 8" in (tmp_path / "outputs/combiner/run/config.yaml").read_text()
-
-
-def test_without_validation_the_last_epoch_is_kept(tmp_path, toy):
-    folder, results = train(write_triplets(tmp_path), validation=0)
-    state = read_state(folder)
-    kept = load_file(folder / "combiner.safetensors")
+    assert "batch_size: 8" in (folder / "config.yaml").read_text()
+    assert results["best"] == {"epoch": 3}  # the last one
+    kept, state = load_file(folder / "combiner.safetensors"), read_state(folder)
     assert all(torch.equal(kept[key], state["models"]["combiner"][key]) for key in kept)
-    assert results["best"] == {"epoch": 3}
-    assert results["validation"] == [{"epoch": 1}, {"epoch": 2}, {"epoch": 3}]
-
-
-def test_finished_training_is_not_done_again(tmp_path, toy, capsys, monkeypatch):
-    keys = write_triplets(tmp_path)
-    folder, _ = train(keys)
-    before = {file: file.read_bytes() for file in folder.iterdir()}
-    capsys.readouterr()
-    monkeypatch.setattr(module, "backward", None)
-    train(keys, workers=1, checkpoint_every=7)  # keys that change no number
-    assert "this training is finished; nothing to do" in capsys.readouterr().out
-    assert {file: file.read_bytes() for file in folder.iterdir()} == before
 
 
 @pytest.fixture
@@ -270,7 +246,8 @@ def test_trained_vlm_is_saved_as_a_vlm(tmp_path, clip, monkeypatch, by_name):
     assert not np.allclose(*(embed_images(vlm, picture, None).image for vlm in (trained, former)))
 
 
-def test_vlm_in_training_resumes_and_decodes_in_processes(tmp_path, clip, monkeypatch):
+def interrupt(monkeypatch, keys, **more):
+    """The training stops in its fifth step, as at a kill."""
     backward, calls = module.backward, []
 
     def interrupted(*arguments):
@@ -279,33 +256,29 @@ def test_vlm_in_training_resumes_and_decodes_in_processes(tmp_path, clip, monkey
             raise KeyboardInterrupt
         return backward(*arguments)
 
-    keys = {**clip, "checkpoint_every": 2, "accumulate": 2}
-    _, undisturbed = train(keys, name="undisturbed", workers=2)
-    monkeypatch.setattr(module, "backward", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        train(keys)
-    monkeypatch.setattr(module, "backward", backward)
-    _, resumed = train(keys)  # without worker processes
-    assert resumed["losses"] == undisturbed["losses"] and len(resumed["losses"]) == 2
-    assert resumed["validation"] == undisturbed["validation"]
-    assert resumed["vlm_fingerprint"] == undisturbed["vlm_fingerprint"]
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(module, "backward", interrupted)
+        train(keys, **more)
+
+
+@pytest.mark.parametrize("train_vlm", [False, True])
+def test_a_resumed_training_equals_an_undisturbed_one(clip, monkeypatch, train_vlm):
+    keys = {**clip, "checkpoint_every": 2, "accumulate": 2, "train_vlm": train_vlm}
+    one, undisturbed = train(keys, name="undisturbed", workers=2)
+    interrupt(monkeypatch, keys)
+    other, resumed = train(keys)  # without worker processes
+    for key in ("losses", "validation", "vlm_fingerprint"):
+        assert resumed[key] == undisturbed[key]
+    former, weights = (load_file(folder / "combiner.safetensors") for folder in (one, other))
+    assert all(torch.equal(weights[key], former[key]) for key in former)
 
 
 def test_record_is_of_the_best_vlm_after_a_resumption_too(tmp_path, clip, monkeypatch):
-    backward, calls, recall = module.backward, [], iter([9, 3, 2, 1])
-
-    def interrupted(*arguments):
-        calls.append(None)
-        if len(calls) == 5:  # in the second epoch
-            raise KeyboardInterrupt
-        return backward(*arguments)
-
+    recall = iter([9, 3, 2, 1])
     monkeypatch.setattr(module, "recalls", lambda *_: {"recall@1": next(recall)})
-    monkeypatch.setattr(module, "backward", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        train(clip, name="a")
-    best = fingerprint(tmp_path / "outputs/combiner/a")
-    folder, results = train(clip, name="a")
+    interrupt(monkeypatch, clip)  # in the second epoch
+    best = fingerprint(tmp_path / "outputs/combiner/run")
+    folder, results = train(clip)
     assert results["best"]["epoch"] == 1 and len(results["losses"]) == 2
     assert results["vlm_fingerprint"] == best == fingerprint(folder)
 
@@ -361,34 +334,6 @@ def test_another_training_in_the_folder_is_refused_and_kept(tmp_path, toy):
         file.write('{"reference": "000.png", "target": "001.png", "condition": "new"}\n')
     refused(r"another training \(triplets '", keys)
     assert (folder / "state.pt").read_bytes() == before
-
-
-def test_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path, toy, monkeypatch):
-    keys = {**write_triplets(tmp_path), "checkpoint_every": 2}
-    loss, calls = contrastive.contrastive_loss, []
-
-    def broken(*features):
-        calls.append(None)
-        return loss(*features) * (np.nan if len(calls) == 4 else 1)
-
-    monkeypatch.setattr(contrastive, "contrastive_loss", broken)
-    with pytest.raises(
-        UserError, match=r"loss of step 4 is not finite; the best weights and the last checkpoint"
-    ):
-        train(keys)
-    state = read_state(tmp_path / "outputs/combiner/run")
-    assert state["progress"]["step"] == 2
-    assert all(tensor.isfinite().all() for tensor in state["models"]["combiner"].values())
-
-
-def test_embeddings_that_do_not_fit(tmp_path, monkeypatch):
-    keys = write_triplets(tmp_path)
-    monkeypatch.setattr(module, "load_vlm", lambda *_: toy_vlm.ToyVLM(queries=3))
-    refused(r"toy gives 3 vectors per image and one is needed", keys)
-    broken = toy_vlm.ToyVLM("toy-3")
-    broken.encode_images = lambda batch: torch.full((len(batch), 5), torch.nan)
-    monkeypatch.setattr(module, "load_vlm", lambda *_: broken)
-    refused(r"NaN or infinite embeddings", keys)
 
 
 def test_unreadable_image_while_the_vlm_trains(tmp_path, clip):

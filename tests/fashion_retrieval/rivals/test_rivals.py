@@ -21,8 +21,8 @@ class Small(nn.Module):
         self.norm = nn.BatchNorm2d(6)
 
     def forward(self, pixels):
-        found = self.norm(self.layer(pixels))
-        return found if self.spatial else found.mean((2, 3))
+        features = self.norm(self.layer(pixels))
+        return features if self.spatial else features.mean((2, 3))
 
 
 def small(kind, attributes=3, width=5):
@@ -41,9 +41,9 @@ def test_triplet_row_by_row():
     rival = small(Triplet)
     features = torch.randn(4, 6, dtype=torch.float64)
     W, b = rival.embedding.weight, rival.embedding.bias
-    for found, x in zip(rival.embed(features, ATTRIBUTE), features, strict=True):
+    for actual, x in zip(rival.embed(features, ATTRIBUTE), features, strict=True):
         e = torch.stack([sum(W[i, j] * x[j] for j in range(6)) + b[i] for i in range(5)])
-        assert torch.allclose(found, e / e.square().sum().sqrt(), atol=1e-12)
+        assert torch.allclose(actual, e / e.square().sum().sqrt(), atol=1e-12)
     assert torch.equal(
         rival.embed(features, ATTRIBUTE), rival.embed(features, torch.zeros(4, dtype=torch.long))
     )
@@ -57,7 +57,7 @@ def test_csn_row_by_row():
     masks = rival.masks(ATTRIBUTE)
     assert (masks >= 0).all() and (masks == 0).any() and (masks > 0).any(1).all()
     W, b, mask = rival.embedding.weight, rival.embedding.bias, rival.mask.tolist()
-    for n, found in enumerate(rival.embed(features, ATTRIBUTE)):
+    for n, actual in enumerate(rival.embed(features, ATTRIBUTE)):
         e = torch.stack(
             [
                 (sum(W[i, j] * features[n, j] for j in range(6)) + b[i])
@@ -65,7 +65,7 @@ def test_csn_row_by_row():
                 for i in range(5)
             ]
         )
-        assert torch.allclose(found, e / e.square().sum().sqrt(), atol=1e-12)
+        assert torch.allclose(actual, e / e.square().sum().sqrt(), atol=1e-12)
 
 
 def test_csn_masks_begin_as_published():
@@ -133,10 +133,10 @@ def test_asen_position_by_position():
     assert torch.allclose(norm.running_mean, 0.1 * mapped.mean(1))
     rows, weights = literal_asen(rival, features, ATTRIBUTE, norm.running_mean, norm.running_var)
     assert torch.allclose(rival.embed(features, ATTRIBUTE), rows, atol=1e-10)
-    found = rival.attention(features, ATTRIBUTE)
-    assert torch.allclose(found, weights, atol=1e-10)
-    assert torch.allclose(found.sum((1, 2)), torch.ones(4, dtype=torch.float64))
-    assert found.std() > 1e-3  # and they are not all the same
+    actual = rival.attention(features, ATTRIBUTE)
+    assert torch.allclose(actual, weights, atol=1e-10)
+    assert torch.allclose(actual.sum((1, 2)), torch.ones(4, dtype=torch.float64))
+    assert actual.std() > 1e-3  # and they are not all the same
 
 
 @pytest.mark.parametrize("kind", RIVALS.values())

@@ -1,0 +1,68 @@
+"""A handful of labels -> labels for the rest, with a confidence that means something."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
+from crl.run.errors import UserError
+
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Guesses:
+    """The result of `guess_labels`.
+
+    Attributes:
+        label: (N,) the given label, or else the guess.
+        confidence: (N,) probability of the guess, 0 to 1; 1 where the label was given.
+        accuracy: of guesses for labelled images that were left out (cross-validation), fraction;
+            None if a label was given only once.
+        tested: how many labelled images that was.
+        ask: the images most worth labelling next: those whose two most likely labels are nearest
+            to each other, none with a given label.
+    """
+
+    label: np.ndarray
+    confidence: np.ndarray
+    accuracy: float | None
+    tested: int
+    ask: np.ndarray
+
+
+def guess_labels(x: np.ndarray, given: dict[int, str], ask: int = 20) -> Guesses:
+    """Logistic regression on a representation x, (N, K).
+
+    x is centred and scaled to rows with a mean square length of 1, and C = 100. So the confidence
+    fits the share of right guesses: on six criteria of the demo, with two labels per class, 92
+    percent are right at a mean confidence of 82 percent (unit rows and C = 1: 80 and 13).
+
+    Args:
+        given: image -> its label.
+
+    Raises:
+        UserError: fewer than two different labels.
+    """
+    labelled = np.array(sorted(given))
+    names = np.array([given[image] for image in labelled.tolist()])
+    classes, counts = np.unique(names, return_counts=True)
+    if len(classes) < 2:
+        raise UserError("give labels of two kinds or more: there is nothing to tell apart")
+    x = x - x.mean(axis=0)
+    x = x / np.sqrt(np.mean(np.sum(x**2, axis=1))).clip(1e-12)
+    model = LogisticRegression(C=100, max_iter=2_000)
+    accuracy = None
+    if counts.min() >= 2:
+        folds = StratifiedKFold(min(FOLDS, int(counts.min())), shuffle=True, random_state=0)
+        guessed = cross_val_predict(model, x[labelled], names, cv=folds)
+        accuracy = float(np.mean(guessed == names))
+    probability = model.fit(x[labelled], names).predict_proba(x)  # (N, classes)
+    label = model.classes_[probability.argmax(axis=1)].astype(object)
+    confidence = probability.max(axis=1)
+    first, second = np.sort(probability, axis=1)[:, :-3:-1].T
+    doubtful = np.argsort(first - second, kind="stable")
+    label[labelled], confidence[labelled] = names, 1.0
+    ask_next = doubtful[~np.isin(doubtful, labelled)][:ask]
+    return Guesses(label, confidence, accuracy, len(labelled), ask_next)

@@ -1,0 +1,87 @@
+"""Exact search: the images that are most similar under one criterion or several.
+
+R = I Tᵀ, so similarities follow from I and T; R is computed by parts and never stored. I may be any
+array or memory map; memory grows by 4 bytes an image and query.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from crl.explore.words import most
+from crl.representations.weighted import weighted_similarity
+
+ROWS_AT_ONCE = 2**12  # they fit into the processor's cache
+SLACK = 1e-3  # by which float32 may misjudge a similarity; with most bases it is 1e-5
+
+
+class Criterion(NamedTuple):
+    """What a search compares by.
+
+    Attributes:
+        transform: I, (n, D) or (n, Q, D) -> representation, (n, F) unit rows.
+        query: (queries, F) unit rows.
+        weight: beside other criteria; a negative one means "unlike".
+    """
+
+    transform: Callable[[np.ndarray], np.ndarray]
+    query: np.ndarray
+    weight: float = 1.0
+
+
+class Matches(NamedTuple):
+    """The best rows of each query, the best first: (queries, k) row numbers, float32 scores."""
+
+    rows: np.ndarray
+    scores: np.ndarray
+
+
+def search(image: np.ndarray, criteria: Sequence[Criterion], k: int) -> Matches:
+    """The k rows of I (fewer, if there are fewer) that are most similar to each query.
+
+    The scores are those of `weighted_similarity`, computed in float64 and rounded to float32; equal
+    scores are ordered by row number. All rows are computed in float32 first, and those that come
+    near the k-th best once more: so the result is exact, and takes half the time.
+
+    Args:
+        image: I, (N, D) or (N, Q, D), float16 or float32, rows of any length.
+    """
+    k, slack = min(k, len(image)), SLACK
+    rough = _scores(image, np.arange(len(image)), criteria, np.float32)  # (queries, N)
+    least = np.partition(rough, -k, axis=1)[:, [-k]]
+    while True:
+        near = np.flatnonzero((rough >= least - slack).any(axis=0))
+        exact = _scores(image, near, criteria, np.float64)
+        if not 10 * abs(exact - rough[:, near]).max() > slack:
+            break
+        slack *= 10  # rounding is larger here
+    scores = exact.astype(np.float32)
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return Matches(near[order], np.take_along_axis(scores, order, axis=1))
+
+
+def _scores(
+    image: np.ndarray, rows: np.ndarray, criteria: Sequence[Criterion], dtype: type
+) -> np.ndarray:
+    """(queries, rows) similarities of some rows of I, by parts."""
+    queries = {str(n): np.asarray(c.query, dtype) for n, c in enumerate(criteria)}
+    weights = {str(n): c.weight for n, c in enumerate(criteria)}
+    scores = np.empty((len(criteria[0].query), len(rows)), dtype)
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        x = np.asarray(image[rows[start : start + ROWS_AT_ONCE]], dtype)  # (n, D) or (n, Q, D)
+        candidates = {str(n): c.transform(x) for n, c in enumerate(criteria)}  # (n, F) each
+        scores[:, start : start + len(x)] = weighted_similarity(queries, candidates, weights)
+    return scores
+
+
+def neighbours(x: np.ndarray, count: int) -> np.ndarray:
+    """The most similar other rows of each row of x (N, K): (N, count), the most similar first."""
+    count = min(count, len(x) - 1)
+    nearest = np.empty((len(x), count), int)
+    for start in range(0, len(x) if count else 0, 1_000):
+        similarity = x[start : start + 1_000] @ x.T
+        rows = np.arange(len(similarity))
+        similarity[rows, start + rows] = -np.inf
+        nearest[start : start + 1_000] = most(similarity, count)
+    return nearest

@@ -1,0 +1,124 @@
+"""Small pictures of image files, made once and kept as Parquet files, one folder per collection.
+
+They are identified by the content of the image, so copies, renamed and moved files share one.
+"""
+
+import io
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import ExifTags, Image, ImageOps
+
+from crl.images import UnreadableImage, readable, shown, to_rgb
+from crl.run.errors import UserError
+from crl.run.files import CACHE, atomic_path
+from crl.run.progress import progress
+from crl.run.results import digest
+from crl.run.store import content_digest
+
+THUMBNAILS = CACHE / "thumbnails"
+VERSION = 3
+PART = 2_000  # the most that a kill can cost
+SIDE, QUALITY = 96, 70  # longer side in pixels, and WebP's quality: about 2 KB
+TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+
+
+class Thumbnail(NamedTuple):
+    """A small WebP picture, and the width and height of the image that it shows, in pixels."""
+
+    webp: bytes
+    width: int
+    height: int
+
+
+def thumbnail(file: Path) -> Thumbnail:
+    """A picture of an image file whose longer side is `SIDE` pixels or less.
+
+    Raises:
+        UnreadableImage: as in `crl.images.open_image`.
+    """
+    with readable(file) as opened:
+        width, height = opened.size
+        reduced = opened.draft("RGB", (2 * SIDE, 2 * SIDE))  # a JPEG is not decoded in full
+        picture = to_rgb(ImageOps.exif_transpose(opened))
+        if not reduced:  # a TIFF is turned while it is decoded, so its size counts afterwards
+            width, height = picture.size
+        elif opened.getexif().get(ExifTags.Base.Orientation) in TURNED:
+            width, height = height, width
+        picture.thumbnail((SIDE, SIDE))
+    return Thumbnail(_webp(picture), width, height)
+
+
+def gray(width: int, height: int) -> Thumbnail:
+    """What stands for a picture of this size in pixels whose file is not here; 0: unknown."""
+    scale = SIDE / max(width, height, SIDE)
+    size = (round(width * scale) or 1, round(height * scale) or 1) if width else (SIDE, SIDE)
+    return Thumbnail(_webp(Image.new("RGB", size, "lightgray")), width, height)
+
+
+def thumbnails(
+    files: Sequence[Path],
+    digests: Sequence[bytes],
+    collection: Path,
+    cache: Path | None = THUMBNAILS,
+) -> list[Thumbnail]:
+    """The small picture, the width and the height of each file, in the order given.
+
+    Args:
+        files: N image files that can be read; digests: of their contents.
+        collection: the folder that they belong to; it names the part of the cache.
+        cache: None keeps nothing.
+
+    Raises:
+        UserError: a file changed since it was embedded, and is no image now.
+    """
+    folder = cache and cache / f"{digest(str(collection.resolve()))}-{VERSION}"
+    small = _read(folder) if folder else {}
+    missing = {d: file for file, d in zip(files, digests, strict=True) if d not in small}
+    todo = iter(progress(missing.items(), label="thumbnails", unit="images", total=len(missing)))
+    with ThreadPoolExecutor() as pool:
+        while part := list(islice(todo, PART)):
+            made = pool.map(lambda item: _thumbnail(item[1]), part)
+            new = {key: picture for (key, _), picture in zip(part, made, strict=True)}
+            small |= new
+            if folder:
+                _write(folder, new)
+    return [small[key] for key in digests]
+
+
+def _thumbnail(file: Path) -> Thumbnail:
+    try:
+        return thumbnail(file)
+    except UnreadableImage as error:
+        raise UserError(f"{shown(file)} has changed meanwhile: {error}; try again") from error
+
+
+def _webp(picture: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, "WEBP", quality=QUALITY)
+    return stream.getvalue()
+
+
+def _read(folder: Path) -> dict[bytes, Thumbnail]:
+    small: dict[bytes, Thumbnail] = {}
+    for file in sorted(folder.glob("*.parquet")):
+        try:
+            columns = pq.read_table(file, page_checksum_verification=True).to_pydict()
+        except (OSError, pa.ArrowException):  # damaged: made again
+            file.unlink(missing_ok=True)
+            continue
+        pictures = map(Thumbnail, columns["webp"], columns["width"], columns["height"])
+        small |= dict(zip(columns["digest"], pictures, strict=True))
+    return small
+
+
+def _write(folder: Path, small: dict[bytes, Thumbnail]) -> None:
+    table = pa.Table.from_pylist([{"digest": d, **s._asdict()} for d, s in small.items()])
+    name = content_digest(b"".join(small)).hex()
+    with atomic_path(folder / f"{name}.parquet") as temporary:
+        pq.write_table(table, temporary, write_page_checksum=True)

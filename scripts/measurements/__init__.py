@@ -1,1 +1,0 @@
-"""The measurements of benchmark.py; each function gives a row of its table."""

@@ -1,0 +1,162 @@
+"""Result rows -> their places in the paper's tables; and the tasks as the page shows them."""
+
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from crl.run.errors import UserError
+from crl.run.tables import Table
+from fashion_retrieval.datasets import OFFICIAL_IMAGES, OFFICIAL_VALUES
+
+Rows = list[dict[str, Any]]  # of a results.json
+
+IMAGES = {"clevr4": 10531, "cards": 8029}  # of the paper's data sets
+NAMES = {"clip": "CLIP", "align": "ALIGN", "metaclip": "MetaCLIP", "blip2": "BLIP2"}
+# GeneCIS's own templates: task, number of templates, number of distinct images.
+TEMPLATES = {("focus_object", 1960, 2198), ("change_object", 1960, 2739)}
+FASHION = {  # method: its row in Table 4; all others are CRL without training
+    "random": "Random",
+    "random draw": "Random, one draw",
+    "triplet": "Triplet",
+    "csn": "CSN",
+    "asen": "ASEN",
+    "universal": "CLIP",
+    "crl-mlp": "CLIP+CRL, heads only",
+    "crl": "CLIP+CRL",
+}
+
+
+class Score(NamedTuple):
+    """A score in its place in the paper's tables.
+
+    Attributes:
+        row: method, e.g. `CLIP+CRL`. column: e.g. `color/nmi`, `color/5` (5 shots), `focus/R@1`.
+        values: in percent, one for each seed.
+        basis: the text basis; - without one.
+        comparable: is it measured as in the paper: whole data, the paper's VLM and settings?
+    """
+
+    row: str
+    column: str
+    values: list[float]
+    basis: str
+    comparable: bool
+
+
+def classification(rows: Rows) -> Iterator[Score]:
+    """Tables 1 and 2."""
+    for row in rows:
+        about = row["about"]
+        if about["method"] == "zero-shot":
+            continue
+        vlm = NAMES.get(about["vlm"], about["vlm"])
+        method = vlm if about["method"] == "universal" else _crl(vlm, about["method"])
+        comparable = about["vlm"] in NAMES and row["images"] == IMAGES.get(about["data"])
+        for metric, score in row["scores"].items():
+            column = f"{about['criterion']}/{metric.removesuffix('-shot')}"
+            yield Score(method, column, score["seeds"], _basis(about), comparable)
+
+
+def similarity(rows: Rows) -> Iterator[Score]:
+    """Table 3, its object tasks; `*` marks GeneCIS's training. Comparable are GeneCIS's two
+    complete object tasks with CLIP ViT-B/16 and the paper's weight."""
+    for row in rows:
+        about = row["about"]
+        star, label = "*" * about["label"].endswith("*"), about["label"].removesuffix("*")
+        vlm, method = "CLIP" if label == "clip-b16" else label, about["method"]
+        name = f"{vlm} {method}{star}"
+        if method == "chance":
+            name = method
+        elif method == "combiner" and vlm == "CLIP":
+            name = f"Combiner{star}"
+        elif "texts" in about:
+            name = _crl(vlm, method, star)
+        whole = (about["data"], row["templates"], row["images"]) in TEMPLATES
+        comparable = whole and vlm == "CLIP" and about.get("weight", 10) == 10
+        for metric, value in row["scores"].items():
+            column = f"{about['data'].removesuffix('_object')}/{metric}"
+            yield Score(name, column, [value], _basis(about), comparable)
+
+
+def fashion(rows: Rows) -> Iterator[Score]:
+    """Table 4; `mean` is not among the columns. Comparable are results on ASEN's complete test
+    split of DeepFashion with the paper's tower: CLIP ViT-B/16, and for rivals the ResNet-50 of
+    ASEN's authors. The split is recognised by its attributes, their numbers of values, and its
+    number of images in thousands, because we know no more about it."""
+    for row in rows:
+        about = row["about"]
+        vlm, method = about["vlm"], about["method"]
+        shown = "CLIP" if vlm == "clip-b16" else vlm
+        name = FASHION.get(method) or _crl("CLIP", method, " (no training)")
+        usual = vlm == ("clip-b16" if name.startswith("CLIP") else "resnet50")
+        if method.startswith("random"):  # the exact expectation, and one draw
+            usual = True
+        elif not name.startswith("CLIP") and not usual:
+            name += f" ({shown})"
+        data = about["data"], row["values"], f"{row['images'] / 1000:.0f}k"
+        official = data == ("DeepFashion", OFFICIAL_VALUES, OFFICIAL_IMAGES["test"])
+        for attribute, value in row["scores"].items():
+            if attribute not in ("mean", "overall"):
+                name = name.replace("CLIP", shown)
+                yield Score(name, attribute, [value], _basis(about), official and usual)
+
+
+def _crl(vlm: str, method: str, mark: str = "") -> str:
+    """
+    >>> _crl("CLIP", "paper"), _crl("CLIP", "posterior, standard", "*")
+    ('CLIP+CRL', 'CLIP+CRL*, posterior, standard')
+    """
+    return ", ".join([f"{vlm}+CRL{mark}", *(p for p in method.split(", ") if p != "paper")])
+
+
+def _basis(about: dict[str, Any]) -> str:
+    return f"{about['basis']} ({about['texts']})" if "texts" in about else "-"
+
+
+class Task(NamedTuple):
+    """What is shown of the results of a task.
+
+    Attributes:
+        package: its module `tables` has `table` and `notes`.
+        paper: its table in configs/paper_tables.json.
+    """
+
+    title: str
+    package: str
+    paper: str
+    places: Callable[[Rows], Iterator[Score]]
+
+    def table(self, rows: Rows) -> tuple[Table, list[str], list[Score]]:
+        """Its table, notes, and scores.
+
+        Raises:
+            UserError: the rows lack something.
+        """
+        tables = import_module(f"{self.package}.tables")
+        try:
+            title = f"{self.title}, percent"
+            return tables.table(rows, title), tables.notes(rows), list(self.places(rows))
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(
+                f"a results.json of {self.package} lacks what its table needs ({error!r}); "
+                "remove it and run the task again"
+            ) from error
+
+
+TASKS = {  # folder in outputs/
+    "clustering": Task(
+        "Clustering", "classification_clustering", "table2_clustering", classification
+    ),
+    "few_shot": Task(
+        "Few-shot classification",
+        "classification_clustering",
+        "table1_few_shot_accuracy",
+        classification,
+    ),
+    "similarity_retrieval": Task(
+        "Similarity retrieval", "similarity_retrieval", "table3_similarity_recall", similarity
+    ),
+    "fashion_retrieval": Task(
+        "Fashion retrieval", "fashion_retrieval", "table4_fashion_map", fashion
+    ),
+}

@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+
+from crl.explore.labels import guess_labels
+from crl.projection import l2
+from crl.run.errors import UserError
+
+
+def two_kinds(each=50, spread=0.3):
+    """x (2 * each, 10), unit rows, and the kind of each row."""
+    truth = np.repeat([0, 1], each)
+    x = np.eye(2, 10)[truth] + spread * np.random.default_rng(0).normal(size=(2 * each, 10))
+    return l2(x), np.array(["calm", "tense"])[truth]
+
+
+def test_the_rest_is_labelled_and_what_was_given_stays():
+    x, truth = two_kinds()
+    given = {0: "calm", 1: "calm", 60: "tense", 61: "tense", 2: "tense"}  # the last is wrong
+    guesses = guess_labels(x, given)
+    assert all(
+        guesses.label[i] == label and guesses.confidence[i] == 1 for i, label in given.items()
+    )
+    rest = [i for i in range(100) if i not in given]
+    assert np.mean(guesses.label[rest] == truth[rest]) > 0.8
+    assert ((guesses.confidence >= 0.5) & (guesses.confidence <= 1)).all()
+
+
+def test_confidence_is_not_the_modesty_of_unit_rows():
+    x, truth = two_kinds(spread=0.1)
+    guesses = guess_labels(x, {0: "calm", 1: "calm", 60: "tense", 61: "tense"})
+    assert (guesses.label == truth).all() and guesses.confidence.mean() > 0.9
+
+
+def test_the_doubtful_are_asked_first():
+    x, _ = two_kinds()
+    x[10] = x[0] + x[60]  # halfway
+    guesses = guess_labels(x, {0: "calm", 60: "tense"}, ask=7)
+    assert guesses.ask[0] == 10 and len(guesses.ask) == 7 and not {0, 60} & set(guesses.ask)
+    assert (np.diff(guesses.confidence[guesses.ask]) >= 0).all()
+
+
+def test_accuracy_is_that_of_images_that_were_left_out():
+    x, truth = two_kinds(spread=0.05)
+    given = {i: truth[i] for i in (*range(6), *range(60, 66))}
+    guesses = guess_labels(x, given)
+    assert guesses.accuracy == 1 and guesses.tested == 12
+    noise = np.random.default_rng(0).permutation(list(given.values()))
+    assert guess_labels(x, dict(zip(given, noise, strict=True))).accuracy < 0.9
+    assert guess_labels(x, {0: "calm", 1: "calm", 60: "tense"}).accuracy is None  # one of a kind
+
+
+@pytest.mark.parametrize("given", [{}, {0: "calm"}, {0: "calm", 1: "calm"}])
+def test_nothing_to_tell_apart(given):
+    with pytest.raises(UserError, match="two kinds or more"):
+        guess_labels(np.eye(3), given)
+
+
+def test_images_that_are_all_the_same():
+    assert np.isfinite(guess_labels(np.ones((5, 3)), {0: "a", 1: "b"}).confidence).all()

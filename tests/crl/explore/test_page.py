@@ -1,0 +1,391 @@
+import base64
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browser import Opened, chromium, open_page
+from PIL import Image
+from playwright.sync_api import Browser, expect
+
+from crl.explore import page as module
+from crl.explore.page import Cluster, Panel, color_in, write_page
+
+COUNT = 60
+COLORS = ["red", "white", "blue", "black"]
+NUMBERS = ["one thing", "two things", "three things"]
+NASTY = [
+    '<img src=x onerror="document.title=1">.png',
+    "</script><script>document.title=1</script>.png",
+    'a "quoted", name.png',
+    "line\nbreak.png",
+    "@picture{safe} $index.png",
+    "grün 🌵 \u2028.png",
+]
+NAMES = [*NASTY, *(f"folder/{i:03}.png" for i in range(len(NASTY), COUNT))]
+COLOR = np.arange(COUNT) % 4
+NUMBER = np.arange(COUNT) % 3
+TITLE = "Folder <b>&</b> 'more'"
+
+
+def drawing(image: int, kind: str) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (64, 48), COLORS[COLOR[image]]).save(stream, kind)
+    return stream.getvalue()
+
+
+def panel(name: str, cluster: np.ndarray, words: list[str], **more) -> Panel:
+    """Images of a cluster lie in a column; the text of its name stands out by 2 deviations."""
+    others = (np.arange(COUNT)[:, None] + np.arange(1, 9)) % COUNT
+    number = int(cluster.max()) + 1
+    if words:
+        texts = [*words, "</script>", "<i>odd</i>"]
+        best = (np.arange(5) + cluster[:, None]) % len(texts)
+        level = np.arange(COUNT)[:, None] / COUNT + 2.0 * (
+            np.arange(len(texts)) == cluster[:, None]
+        )
+        more |= {
+            "words": texts,
+            "standing": level.astype(np.float32),
+            "best": best,
+            "probability": np.tile([0.5, 0.2, 0.1, 0.05, 0.01], (COUNT, 1)),
+            "shared": np.repeat(best[:, None, :3], 8, axis=1),
+        }
+    clusters = []
+    for i in range(number):
+        members = np.flatnonzero(cluster == i).tolist()
+        bars = [(words[i], 0.9), ("</script>", 0.3)] if words else []
+        title = words[i] if words else f"group {i + 1}"
+        clusters.append(Cluster(title, bars, i == 1 and bool(words), members[:12], members[-6:]))
+    points = np.stack([cluster, np.arange(COUNT) // number], axis=1).astype(float)
+    return Panel(name, points, cluster, clusters, others, "so many clusters", **more)
+
+
+PANELS = [
+    panel("universal", np.arange(COUNT) // 30, []),
+    panel("color", COLOR, COLORS),
+    panel(
+        "count",
+        NUMBER,
+        NUMBERS,
+        label=["few <b>" if i % 2 else "many" for i in range(COUNT)],
+        confidence=np.linspace(1, 0.4, COUNT),
+    ),
+]
+PANELS[1].points[59] = PANELS[1].points[55]  # two images at one place
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("page")
+    for image in range(COUNT):
+        (folder / f"{image}.png").write_bytes(drawing(image, "PNG"))
+    write_page(
+        folder / "report.html",
+        TITLE,
+        {"Folder": "a <b>", "Command": "explore.py 'x'"},
+        NAMES,
+        [f"{image}.png" for image in range(COUNT - 1)] + ["moved/away.png"],
+        np.tile([64, 48], (COUNT, 1)),
+        [drawing(image, "WEBP") for image in range(COUNT)],
+        PANELS,
+        banner="<b>careful",
+        sample="60 of 90 pictures",
+    )
+    return folder / "report.html"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def wide(browser, file) -> Opened:
+    return open_page(browser, file)
+
+
+@pytest.fixture
+def page(wide):
+    """The page as it was opened. At the end: no error, and nothing asked for but the images."""
+    wide.page.evaluate("document.getElementById('detail').close()")
+    wide.page.evaluate("document.getElementById('doubtful').checked = false")
+    wide.page.evaluate("document.getElementById('above').value = 1.5")
+    if wide.page.locator("#clear").is_enabled():
+        wide.page.locator("#clear").click()
+    yield wide.page
+    assert [error for error in wide.errors if "ERR_FILE_NOT_FOUND" not in error] == []
+    assert [url for url in wide.requests if not url.endswith(".png")] == []
+
+
+def chosen(page) -> list[str]:
+    return [picture.get_attribute("title") for picture in page.locator("#gallery .picture").all()]
+
+
+def lit(page) -> list[int]:
+    """The images that the maps show as selected."""
+    return sorted(page.evaluate("source.selected.indices"))
+
+
+def place(page, map: int, image: int) -> tuple[float, float]:
+    """Where the window shows an image in a map."""
+    figure = page.locator(".maps figure").nth(map)
+    figure.scroll_into_view_if_needed()
+    return tuple(
+        page.evaluate(
+            """([map, image]) => {
+              const id = document.querySelectorAll(".maps [data-root-id]")[map].dataset.rootId;
+              const view = Bokeh.index.get_by_id(id);
+              const box = view.canvas_view.el.getBoundingClientRect();
+              return [box.x + view.frame.x_scale.compute(source.data["x" + map][image]),
+                      box.y + view.frame.y_scale.compute(source.data["y" + map][image])];
+            }""",
+            [map, image],
+        )
+    )
+
+
+def drag(page, corners: list[tuple[float, float]]) -> None:
+    page.mouse.move(*corners[0])
+    page.mouse.down()
+    for corner in corners[1:]:
+        page.mouse.move(*corner, steps=4)
+    page.mouse.up()
+
+
+def around(page, map: int, first: int, last: int) -> list[tuple[float, float]]:
+    """The corners of a box around two images."""
+    (left, bottom), (right, top) = place(page, map, first), place(page, map, last)
+    left, right, bottom, top = left - 9, right + 9, bottom + 7, top - 7
+    return [(left, bottom), (right, bottom), (right, top), (left, top), (left, bottom)]
+
+
+def test_the_start_shows_all_pictures_and_every_text_as_text(page):
+    expect(page.locator("#chosen")).to_have_text("all 60 pictures")
+    assert chosen(page) == NAMES
+    assert page.title() == TITLE
+    assert page.locator("h1").inner_text() == TITLE
+    expect(page.locator(".banner")).to_have_text("<b>careful")
+    expect(page.locator("dd").first).to_have_text("a <b>")
+    expect(page.locator("header")).to_contain_text("60 of 90 pictures")
+    # Small pictures that are far below the window are loaded later.
+    assert page.locator("#gallery img").first.evaluate("image => image.naturalWidth") == 64
+
+
+def test_a_point_of_a_map_shows_one_picture_and_its_words(page):
+    for image in (4, 30):
+        page.mouse.move(*place(page, 1, image))
+        tooltip = page.locator(".bk-Tooltip:visible")
+        expect(tooltip).to_contain_text(NAMES[image])
+        expect(tooltip).to_contain_text(f"color: {COLORS[COLOR[image]]} 50\u00a0%")
+        source = tooltip.locator("img").evaluate("image => image.src")
+        assert base64.b64decode(source.partition(",")[2]) == drawing(image, "WEBP")
+    page.mouse.move(*place(page, 1, 55))  # where two pictures lie
+    expect(page.locator(".bk-Tooltip:visible img")).to_have_count(1)
+    page.mouse.move(0, 0)
+
+
+def test_a_lasso_selects_the_same_pictures_in_all_maps(page):
+    drag(page, around(page, 1, 0, 56))  # the column of red
+    expect(page.locator("#chosen")).to_have_text("15 of 60 pictures chosen")
+    assert lit(page) == np.flatnonzero(COLOR == 0).tolist()
+    assert chosen(page) == [NAMES[i] for i in np.flatnonzero(COLOR == 0)]
+    page.locator("#filters summary").click()
+    page.locator("#cluster-2").select_option(label="two things")  # lasso and filter
+    assert lit(page) == np.flatnonzero((COLOR == 0) & (NUMBER == 1)).tolist()
+    page.locator("#filters summary").click()
+    page.locator("#clear").click()
+    expect(page.locator("#chosen")).to_have_text("all 60 pictures")
+    assert lit(page) == []
+
+
+def test_a_box_selects_too_and_the_wheel_scrolls_the_page(page):
+    page.locator(".maps figure").nth(2).get_by_title("Box Select").click()
+    corners = around(page, 2, 1, 58)  # the column of two
+    drag(page, [corners[0], corners[2]])
+    page.locator(".maps figure").nth(2).get_by_title("Lasso Select").click()
+    assert lit(page) == np.flatnonzero(NUMBER == 1).tolist()
+    page.evaluate("scrollTo(0, 0)")
+    page.mouse.move(*place(page, 0, 5))
+    page.mouse.wheel(0, 200)
+    page.wait_for_function("scrollY > 0")
+
+
+def test_filters_by_name_and_by_what_a_text_says(page):
+    page.locator("#filters summary").click()
+    page.locator("#name").fill("SCRIPT")
+    assert chosen(page) == [NASTY[1]]
+    page.locator("#name").fill("in no name")
+    expect(page.locator("#chosen")).to_have_text("0 of 60 pictures chosen")
+    assert lit(page) == [-1]  # no point lights up; [] would be all
+    page.locator("#name").fill("")
+    page.locator("#text").fill("blue")
+    blue = np.flatnonzero(COLOR == 2)
+    assert chosen(page) == [NAMES[i] for i in blue[::-1]]  # later ones have more of it
+    page.locator("#above").fill("2.6")
+    assert chosen(page) == [NAMES[i] for i in blue[::-1] if i / COUNT >= 0.6]
+    page.locator("#text-view").select_option(label="count")
+    expect(page.locator("#chosen")).to_have_text("all 60 pictures")
+    texts = page.locator("#texts option").evaluate_all("all => all.map(o => o.value)")
+    assert texts == [*NUMBERS, "</script>", "<i>odd</i>"]
+    page.locator("#filters summary").click()
+
+
+def test_cards_legend_and_cross_table_choose(page):
+    cards = page.locator(".card")
+    assert cards.count() == 4 + 3 + 2
+    expect(cards.nth(1).locator(".weak")).to_have_count(1)
+    expect(page.locator(".weak")).to_have_count(2)
+    expect(cards.nth(2)).to_contain_text("15 pictures")
+    expect(cards.nth(2).locator(".bars")).to_contain_text("</script>")
+    cards.nth(2).locator(".title").click()
+    assert lit(page) == np.flatnonzero(COLOR == 2).tolist()
+    legend = page.locator("#legend button")
+    assert legend.all_inner_texts() == COLORS
+    assert page.evaluate("source.data.color[1]") == "#FFFFFF"  # white is white
+    page.locator("#color-by").select_option(label="count")
+    assert legend.all_inner_texts() == NUMBERS
+    legend.nth(1).click()
+    assert lit(page) == np.flatnonzero(NUMBER == 1).tolist()
+    page.locator("#color-by").select_option(label="color")
+    cells = page.locator("#cross-table button")
+    assert [int(text) for text in cells.all_inner_texts()] == [5] * 12
+    cells.nth(2 * 3 + 1).click()  # blue, two things
+    assert lit(page) == np.flatnonzero((COLOR == 2) & (NUMBER == 1)).tolist()
+
+
+def test_the_list_as_csv_reads_back(page, tmp_path):
+    with page.expect_download() as download:
+        page.locator("#download").click()
+    download.value.save_as(tmp_path / "list.csv")
+    with open(tmp_path / "list.csv", encoding="utf-8", newline="") as table:
+        assert list(csv.reader(table)) == [["file"], *([name] for name in NAMES)]
+
+
+def test_the_dialog_by_keyboard(page):
+    page.locator("#gallery .picture").first.focus()
+    page.keyboard.press("Enter")
+    detail = page.locator("#detail")
+    for key, image in [("ArrowRight", 1), ("ArrowRight", 2), ("ArrowLeft", 1)]:
+        page.keyboard.press(key)
+        assert detail.locator("h3").first.evaluate("e => e.textContent") == NAMES[image]
+    page.keyboard.press("Enter")  # the button that the arrow stands for
+    assert detail.locator("h3").first.evaluate("e => e.textContent") == NAMES[0]
+    page.keyboard.press("Escape")
+    expect(detail).to_be_hidden()
+
+
+def test_the_dialog_shows_words_labels_and_neighbours(page):
+    page.locator("#gallery .picture").nth(1).click()
+    detail = page.locator("#detail")
+    expect(detail).to_contain_text("color: white")
+    expect(detail).to_contain_text("64 × 48 pixels")
+    expect(detail).to_contain_text("label: few <b> (99\u00a0% sure)")
+    expect(detail.locator(".bars").first).to_contain_text("50\u00a0%")
+    expect(detail.locator(".near")).to_have_count(3)
+    expect(detail.locator(".near .picture")).to_have_count(24)
+    expect(detail.locator(".near").nth(1)).to_contain_text("white, blue, black")
+    large = detail.locator("img.large")
+    page.wait_for_function("document.querySelector('.large').src.endsWith('/1.png')")
+    detail.locator(".near .picture").nth(8).click()  # the first under color
+    expect(detail.locator("h3").first).to_have_text(NAMES[2])
+    page.keyboard.press("ArrowRight")  # through the neighbours
+    assert detail.locator("h3").first.evaluate("element => element.textContent") == NAMES[3]
+    assert large.evaluate("image => image.naturalWidth") == 64
+
+
+def test_a_moved_image_and_the_doubtful_labels_first(page):
+    page.locator("#gallery .picture").last.click()  # its file was moved: it stays small
+    page.wait_for_timeout(200)
+    assert page.locator("img.large").get_attribute("src").startswith("data:image/webp")
+    page.keyboard.press("Escape")
+    page.locator("#doubtful").check()
+    assert chosen(page) == NAMES[::-1]
+    expect(page.locator(".labelled").first).to_contain_text("few <b> 40\u00a0%")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_needs_no_sideways_scrolling(browser, file, scheme):
+    opened = open_page(browser, file, width=390, scheme=scheme)
+    opened.page.locator("#filters summary").click()
+    opened.page.locator("header summary").click()
+    widest = "document.documentElement.scrollWidth"
+    assert opened.page.evaluate(widest) == 390
+    opened.page.locator("#gallery .picture").first.click()
+    assert opened.page.locator("#detail").evaluate("e => e.scrollWidth - e.clientWidth") == 0
+    assert opened.page.evaluate(widest) == 390
+    assert opened.errors == []
+    # Text and background, as a check that the page follows the reader's choice.
+    dark = "getComputedStyle(document.body).backgroundColor"
+    assert (opened.page.evaluate(dark) == "rgb(23, 25, 28)") == (scheme == "dark")
+    opened.page.context.close()
+
+
+def test_a_collection_without_criteria(browser, tmp_path):
+    group = Cluster("group 1", [], False, [0], [])
+    bare = Panel("universal", np.zeros((1, 2)), np.zeros(1, int), [group], np.zeros((1, 0), int))
+    one = (["a.png"], ["a.png"], np.array([[64, 48]]), [drawing(0, "WEBP")])
+    write_page(tmp_path / "one.html", "one", {}, *one, [bare])
+    opened = open_page(browser, tmp_path / "one.html")
+    opened.page.locator("#gallery .picture").click()
+    expect(opened.page.locator("#detail")).to_contain_text("64 × 48 pixels")
+    expect(opened.page.locator("#cross")).to_be_hidden()
+    assert [error for error in opened.errors if "ERR_FILE_NOT_FOUND" not in error] == []
+    opened.page.context.close()
+
+
+# ---- the data in the page
+
+
+def test_standing_takes_a_byte_per_number():
+    plain = module._plain(PANELS[1], 10**6)
+    steps = np.frombuffer(base64.b64decode(plain["standing"]), "i1").reshape(-1, COUNT).T
+    np.testing.assert_allclose(steps / 25, PANELS[1].standing, atol=0.5 / 25 + 1e-6)
+
+
+def test_many_texts_keep_a_bound_and_the_texts_that_are_often_the_best():
+    standing = np.zeros((COUNT, 5), np.float32)
+    standing[7, [1, 4]] = [3, -9]
+    best = np.zeros((COUNT, 1), int) + 4
+    best[: COUNT // 3] = 1
+    many = replace(PANELS[1], words=list("abcde"), standing=standing, best=best)
+    plain = module._plain(many, 2 * COUNT)
+    assert np.frombuffer(base64.b64decode(plain["slider_texts"]), "<u2").tolist() == [1, 4]
+    steps = np.frombuffer(base64.b64decode(plain["standing"]), "i1").reshape(2, COUNT)
+    assert steps[:, 7].tolist() == [75, -125]  # cut off at 5 deviations
+    assert len(plain["standing"]) <= 4 / 3 * 2 * COUNT + 4
+
+
+@pytest.mark.parametrize(
+    ("text", "color"),
+    [
+        ("orange as a pumpkin", "#FFA500"),
+        ("Sky Blue, mostly", "#75bbfd"),
+        ("lemon chiffon cake", "#FFFACD"),
+        ("a calm morning", None),
+        ("", None),
+    ],
+)
+def test_the_color_that_a_text_names(text, color):
+    assert color_in(text) == color
+
+
+def test_colors_are_used_only_if_most_names_are_colors():
+    colors = [cluster["color"] for cluster in module._plain(PANELS[1], 10**6)["clusters"]]
+    assert colors == ["#FF0000", "#FFFFFF", "#0000FF", "#000000"]
+    palette = [cluster["color"] for cluster in module._plain(PANELS[2], 10**6)["clusters"]]
+    assert palette == module.PALETTE[:3]
+
+
+def test_a_failed_write_leaves_the_old_page(file, tmp_path, monkeypatch):
+    (tmp_path / "page.html").write_text("old")
+    monkeypatch.setattr("os.replace", lambda *names: (_ for _ in ()).throw(OSError("full")))
+    with pytest.raises(OSError):
+        images = (NAMES, NAMES, np.zeros((COUNT, 2)), [b""] * COUNT)
+        write_page(tmp_path / "page.html", "title", {}, *images, PANELS)
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+    assert (tmp_path / "page.html").read_text() == "old"

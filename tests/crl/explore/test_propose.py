@@ -1,0 +1,213 @@
+"""Contact sheets, and criteria from a model that sees them, against a server that misbehaves."""
+
+import io
+import json
+import warnings
+from base64 import b64decode
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from llm_server import fails, gives, says
+from PIL import Image
+
+from crl.basis import fold
+from crl.explore.propose import (
+    MAX_CHARACTERS,
+    SIDE,
+    contact_sheet,
+    contact_sheets,
+    propose_criteria,
+    usable_names,
+)
+from crl.run.errors import UserError
+from crl.run.files import slug
+
+KEY = "sk-very-secret-0123456789"
+
+
+# ---- the sheets ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def files(tmp_path):
+    """70 pictures of one red each, 3 times their number."""
+    files = [tmp_path / f"{number}.png" for number in range(70)]
+    for number, file in enumerate(files):
+        Image.new("RGB", (20 + number, 30), (3 * number, 0, 0)).save(file)
+    return files
+
+
+def opened(sheet):
+    return Image.open(io.BytesIO(sheet))
+
+
+def reds(sheet):
+    """The red in the middle of each cell, (rows, columns)."""
+    middle = slice(SIDE // 2, None, SIDE)
+    return np.asarray(opened(sheet), int)[middle, middle, 0]
+
+
+def numbers(sheets):
+    """The numbers of the pictures on these sheets; an empty cell is white, and none of them."""
+    return [round(red / 3) for sheet in sheets for red in reds(sheet).ravel() if red < 240]
+
+
+def test_a_sample_fills_sheets_and_is_always_the_same(files):
+    sheets = contact_sheets(files)
+    sizes = [(6 * SIDE, 5 * SIDE), (6 * SIDE, 5 * SIDE), (6 * SIDE, 2 * SIDE)]
+    assert [opened(sheet).size for sheet in sheets] == sizes
+    assert sorted(numbers(sheets)) == list(range(70)) != numbers(sheets)
+    assert contact_sheets(files) == sheets
+    (sheet,) = contact_sheets(files[:4])
+    assert opened(sheet).format == "JPEG" and opened(sheet).size == (4 * SIDE, SIDE)
+
+
+def test_pictures_that_cannot_be_read_are_replaced_by_others(files):
+    for file in files[10:]:
+        file.write_bytes(b"no picture")
+    files[10].unlink()
+    assert sorted(numbers(contact_sheets(files))) == list(range(10))
+    for file in files[:10]:
+        file.write_bytes(b"no picture")
+    for make in (contact_sheet, contact_sheets):
+        with pytest.raises(UserError, match="none of the images can be read"):
+            make(files)
+
+
+def test_a_sheet_shows_the_files_row_by_row_and_leaves_out_what_is_broken(files):
+    files[1].write_bytes(b"no picture")
+    sheet = contact_sheet(files[:4] + files[60:65])
+    expected = [[0, 6, 9, 180, 183, 186], [189, 192, *[255] * 4]]
+    assert np.abs(reds(sheet) - expected).max() < 6
+
+
+@pytest.mark.parametrize(
+    ("size", "seen"),
+    [
+        ((40, 20), (160, 80)),
+        ((300, 600), (80, 160)),
+        ((2000, 1), (160, 1)),
+        ((1, 1), (160, 160)),
+    ],
+)
+def test_a_picture_keeps_its_form_and_is_seen_whole(tmp_path, size, seen):
+    Image.new("RGB", size, "black").save(tmp_path / "a.png")
+    dark = np.asarray(opened(contact_sheet([tmp_path / "a.png"])).convert("L")) < 128
+    places = np.argwhere(dark)
+    high, wide = np.ptp(places, axis=0) + 1
+    assert (wide, high) == seen
+    assert np.abs(places.mean(0) - (SIDE - 1) / 2).max() <= 0.5
+
+
+def test_sheets_hold_no_names_and_no_metadata(tmp_path):
+    file = tmp_path / "ann-in-paris.jpg"
+    exif = Image.Exif()
+    exif[0x010E] = "taken by Ann"
+    picture = Image.new("RGB", (50, 50), "red")
+    picture.save(file, exif=exif, comment=b"by Ann", icc_profile=b"profile of Ann")
+    plain = {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
+    for sheet in (contact_sheet([file]), *contact_sheets([file])):
+        assert b"Ann" not in sheet and b"ann" not in sheet
+        assert not opened(sheet).getexif() and set(opened(sheet).info) <= plain
+
+
+# ---- the question -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ask(server, tmp_path, monkeypatch):
+    monkeypatch.setattr("openai._base_client.MAX_RETRY_DELAY", 0.001)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    return lambda sheets=(b"one", b"two"): propose_criteria(
+        sheets, "m", server.url, tmp_path / "cache"
+    )
+
+
+def test_the_model_sees_the_very_sheets_and_the_record_does_not_hold_them(
+    server, ask, tmp_path, files
+):
+    sheets = contact_sheets(files)
+    server.replies = [gives("color", "kind of place")]
+    assert ask(sheets) == ask(sheets) == ("color", "kind of place")
+    (request,) = server.requests
+    text, *pictures = request["messages"][0]["content"]
+    assert text["type"] == "text" and "up to 8 different criteria" in text["text"]
+    urls = [picture["image_url"]["url"] for picture in pictures]
+    assert [b64decode(url.removeprefix("data:image/jpeg;base64,")) for url in urls] == sheets
+    assert (request["model"], request["temperature"], request["seed"]) == ("m", 1.0, 0)
+    assert server.keys == [f"Bearer {KEY}"]  # it was there to be leaked
+    (file,) = (tmp_path / "cache").iterdir()
+    kept = file.read_text()
+    assert len(kept) < 2000 and "base64" not in kept and KEY not in kept
+    for other in ([b"one", b"three"], [b"two", b"one"], [b"one"]):
+        before = len(server.requests)
+        ask(other), ask(other)
+        assert len(server.requests) == before + 1
+
+
+SEES = "the model must be one that sees images"
+
+
+@pytest.mark.parametrize(
+    ("reply", "message"),
+    [
+        # Servers whose model sees no images; other faults are not blamed on the model's sight.
+        (fails(400, "content must be a string"), f"{SEES}: .*content must be a string"),
+        (fails(404, "No endpoints found that support image input"), f"{SEES}: .*No endpoints"),
+        (says("I cannot see pictures."), f"no list of texts; it said: 'I cannot see .*{SEES}"),
+        (fails(401, f"bad key {KEY}"), "refused the key; check OPENAI_API_KEY$"),
+        (fails(500, f"dump: {KEY}"), r"failed: .*dump: \(key\)$"),
+        # Answers that are no names.
+        (says('{"color": "red"}'), "no list of texts"),
+        (gives("a" * 41, "!!"), r"gave no name of a criterion; it said: \['aaaa"),
+        (gives("<script>alert(1)</script>"), r"gave no name of a criterion; it said: \['<script>"),
+        (gives("../../etc/passwd"), r"gave no name of a criterion; it said: \['\.\./"),
+    ],
+)
+def test_what_goes_wrong_is_one_line_and_is_not_kept(server, ask, tmp_path, reply, message):
+    server.replies = [reply]
+    with pytest.raises(UserError, match=message) as caught:
+        ask()
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 400
+    assert KEY not in str(caught.value)
+    assert not (tmp_path / "cache").exists()
+
+
+# ---- names --------------------------------------------------------------------------------------
+
+
+def test_names_that_cannot_be_used_are_left_out_with_a_warning(server, ask):
+    odd = ["../..", "/etc/passwd", "x" * 41, "<script>", "{text}", "a=b", "\x1b[31mred", "!?", "♥"]
+    server.replies = [says(json.dumps(["mood", *odd, "", "the \x1b\u202ewriter's season"]))]
+    for _ in range(2):  # the second time from the cache
+        with pytest.warns(UserWarning, match=r"^9 of 11 proposed names .*40 characters.*'\.\./'$"):
+            assert ask() == ("mood", "the writer's season")
+    assert len(server.requests) == 1
+
+
+def test_names_are_distinct_and_no_more_than_wanted_and_may_be_in_any_alphabet(server, ask):
+    names = ("Größe", "Fußball & Co", "цвет", "色", "रंग", "number of people", "3-D look")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert usable_names(names) == names
+    more = ["Color", "color ", "kind of place", "Kind-of-place", *"abcdefgh"]
+    server.replies = [gives(*more)]
+    assert ask() == ("Color", "kind of place", *"abcdef")
+
+
+@pytest.mark.filterwarnings("ignore:.*proposed names cannot be used")
+@given(st.lists(st.text(max_size=50) | st.text("aAßéе 色-'_./<{\x1b", max_size=6)))
+def test_any_names_are_refused_or_can_be_used(texts):
+    try:
+        names = usable_names(texts)
+    except UserError as error:
+        assert str(error).isprintable()
+        return
+    assert set(names) <= set(texts)
+    assert len({slug(name) for name in names}) == len(names) > 0
+    for name in names:
+        assert name.isprintable() and fold(name) and len(name) <= MAX_CHARACTERS
+        assert not set(name) & set('<>{}[]/\\=:*?"|._%$`')
+        assert len(f"{slug(name)}.yaml".encode()) < 256 and slug(name).strip("-")

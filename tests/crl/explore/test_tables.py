@@ -1,0 +1,107 @@
+"""What is written of a collection: tables, read back by other programs, and the page's data."""
+
+import io
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from color_vlm import ColorVLM, draw, write_bases
+from PIL import Image
+from safetensors import safe_open
+
+from crl.explore import collection
+from crl.explore.collection import Collection
+from crl.explore.tables import write_tables
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("collection")
+    draw(folder / "pictures")
+    write_bases(folder / "bases")
+    return Collection.embed(folder / "pictures", ColorVLM())
+
+
+@pytest.fixture(scope="module")
+def views(photos):
+    bases = photos.folder.parent / "bases"
+    return [photos.under(bases / "color.yaml"), photos.under(bases / "side.yaml")]
+
+
+def data_of(page) -> dict:
+    text = page.read_text(encoding="utf-8")
+    return json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
+
+
+def test_tables(photos, views, tmp_path):
+    labels = {"red-left-0.png": "warm", "blue-left-0.png": "cold"}
+    guesses = {view.name: view.guesses(labels) for view in views}
+    write_tables(tmp_path, photos, views, None, guesses)
+    csv = pd.read_csv(tmp_path / "images.csv")
+    parquet = pd.read_parquet(tmp_path / "images.parquet")
+    assert list(csv["path"]) == photos.names
+    assert set(csv["width"]) == set(csv["height"]) == {32}
+    for view in views:
+        expected, guess = view.clusters(), guesses[view.name]
+        for table in (csv, parquet):
+            for column in ("cluster", "name", "words"):
+                assert list(table[f"{view.name}_{column}"]) == list(expected[column])
+            places = table[[f"{view.name}_x", f"{view.name}_y"]]
+            np.testing.assert_allclose(places, view.map, atol=1e-3)
+            assert list(table[f"{view.name}_label"]) == list(guess.label)
+            ask = table[f"{view.name}_ask"].dropna().astype(int).sort_values()
+            assert list(ask.index) == list(guess.ask)
+    first = [float(row.split("; ")[0]) for row in csv["color_probabilities"]]
+    np.testing.assert_allclose(first, views[0].best[1][:, 0], atol=0.006)
+    assert "universal_name" not in csv and "universal_x" in csv
+    assert set(parquet.columns) - set(csv.columns) == {"image"}
+    picture = Image.open(io.BytesIO(parquet["image"][0]["bytes"]))
+    assert picture.size == (32, 32) and parquet["image"][0]["path"] == photos.names[0]
+    with safe_open(tmp_path / "embeddings.safetensors", "np") as file:
+        assert set(file.keys()) == {"image", "text/color", "text/side"}
+        np.testing.assert_array_equal(file.get_tensor("image"), photos.image)
+        assert file.get_tensor("text/side").shape == (2, 6)
+        assert file.metadata() == {"vlm": "colors", "fingerprint": "colors-1"}
+
+
+def test_a_panel_has_what_the_view_has(views):
+    panel = views[0].panel(np.arange(24), None, None)
+    assert [cluster.name for cluster in panel.clusters] == views[0].groups().titles
+    for number, cluster in enumerate(panel.clusters):
+        assert {panel.cluster[i] for i in (*cluster.typical, *cluster.uncertain)} == {number}
+        assert cluster.words[0][0] == cluster.name and not cluster.weak
+    np.testing.assert_allclose(panel.standing.std(axis=0), 1, rtol=1e-4)
+    assert panel.neighbours.shape == (24, 8) and panel.shared.shape == (24, 8, 3)
+
+
+def test_a_page_with_a_sample_numbers_its_own_images(photos, views, tmp_path, monkeypatch):
+    monkeypatch.setattr(collection, "MOST_ON_PAGE", 10)
+    photos.report(tmp_path / "report.html", views)
+    data = data_of(tmp_path / "report.html")
+    assert len(data["names"]) == 10
+    assert "10 of 24 pictures, a random sample" in (tmp_path / "report.html").read_text("utf-8")
+    for panel in data["panels"]:
+        numbers = [i for c in panel["clusters"] for i in (*c["typical"], *c["uncertain"])]
+        assert numbers and set(numbers) <= set(range(10))
+    for cluster in data["panels"][1]["clusters"]:
+        assert all(data["names"][i].startswith(cluster["name"]) for i in cluster["typical"])
+
+
+def test_facts(photos, views):
+    facts = photos.facts(views, "python scripts/explore.py here")
+    assert facts["Pictures"] == "24" and facts["VLM"] == "colors (colors-1)"
+    assert facts["Texts: side"] == "2 texts from a file; the VLM reads 'a thing that is left'"
+    assert facts["Command"].startswith("python") and "Remarks" not in facts
+
+
+def test_the_demo_vlm_on_other_pictures_gets_a_banner_and_links_lead_to_the_files(tmp_path):
+    draw(tmp_path / "a/b", each=1)
+    Image.new("RGB", (4, 4)).save(tmp_path / "a/b/a b#?%'\n.png")
+    page = tmp_path / "out/report.html"
+    for drawn in (False, True):
+        Collection.embed(tmp_path / "a/b", "demo").universal.report(page)
+        assert ('class="banner"' in page.read_text(encoding="utf-8")) != drawn
+        (tmp_path / "a/.drawn.json").touch()
+    assert data_of(page)["places"][0] == "../a/b/a%20b%23%3F%25%27%0A.png"

@@ -1,0 +1,80 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from toy_vlm import make_images
+
+from crl.explore import thumbnails as module
+from crl.explore.thumbnails import gray, thumbnail, thumbnails
+from crl.images import NEED, UnreadableImage, open_image
+from crl.run.errors import UserError
+
+
+def test_each_content_is_made_once_and_kept(tmp_path, monkeypatch):
+    files = make_images(tmp_path / "a", 5)
+    digests = [bytes([n]) * 16 for n in (0, 1, 2, 3, 0)]  # the last one is a copy
+    monkeypatch.setattr(module, "PART", 3)
+    small = thumbnails(files, digests, tmp_path / "a", tmp_path / "cache")
+    assert small[4] == small[0] and small[0][1:] == (7, 6)
+    assert Image.open(io.BytesIO(small[1].webp)).size == (7, 6)
+    assert len(list(tmp_path.glob("cache/*/*.parquet"))) == 2  # parts of 3 and 1
+    monkeypatch.setattr(module, "thumbnail", lambda *_: pytest.fail("made again"))
+    assert thumbnails(files, digests, tmp_path / "a", tmp_path / "cache") == small
+
+
+@pytest.mark.parametrize("place", [None, 60, 200])  # cut, or a bit turned there
+def test_what_is_damaged_is_made_again(tmp_path, place):
+    files, digests = make_images(tmp_path / "a", 2), [b"0" * 16, b"1" * 16]
+    small = thumbnails(files, digests, tmp_path / "a", tmp_path / "cache")
+    (part,) = tmp_path.glob("cache/*/*.parquet")
+    content = bytearray(part.read_bytes())
+    content[place or 0] ^= 1
+    part.write_bytes(content if place else content[:50])
+    assert thumbnails(files, digests, tmp_path / "a", tmp_path / "cache") == small
+    assert thumbnails(files, digests, tmp_path / "a", None) == small
+
+
+def test_a_file_that_changed_meanwhile_is_named(tmp_path):
+    files = make_images(tmp_path, 1)
+    files[0].write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"000\.png has changed meanwhile: not an image.*try again"):
+        thumbnails(files, [b"0" * 16], tmp_path, None)
+
+
+@pytest.mark.parametrize("ending", "jpg png webp tif avif heic".split())
+@pytest.mark.parametrize("orientation", [*range(1, 9), 99])
+def test_a_thumbnail_shows_the_picture_and_its_size(tmp_path, orientation, ending):
+    file = tmp_path / f"a.{ending}"
+    if file.suffix in NEED:
+        pytest.skip(f"needs {NEED[file.suffix]}")
+    ramp = np.kron(np.arange(24).reshape(4, 6) * 10, np.ones((100, 100))).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(ramp).convert("RGB").save(file, exif=exif.tobytes(), quality=95)
+    small, picture = thumbnail(file), open_image(file)
+    assert (small.width, small.height) == picture.size
+    webp = Image.open(io.BytesIO(small.webp))
+    assert max(webp.size) == 96 and webp.width * picture.height == picture.width * webp.height
+    difference = np.asarray(webp.convert("L"), int) - picture.convert("L").resize(webp.size)
+    assert np.abs(difference).mean() < 8
+
+
+def test_a_thumbnail_is_never_larger_and_a_damaged_file_has_none(tmp_path):
+    Image.new("RGBA", (30, 10), (0, 0, 0, 0)).save(tmp_path / "a.png")
+    small = thumbnail(tmp_path / "a.png")
+    picture = Image.open(io.BytesIO(small.webp))
+    assert picture.size == (30, 10) == small[1:]
+    assert picture.convert("RGB").getpixel((5, 5)) == (255, 255, 255)
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:50])
+    with pytest.raises(UnreadableImage):
+        thumbnail(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("size", "small"),
+    [((960, 480), (96, 48)), ((9, 3), (9, 3)), ((0, 0), (96, 96)), ((1, 999), (1, 96))],
+)
+def test_a_picture_that_is_not_here_is_gray(size, small):
+    made = gray(*size)
+    assert made[1:] == size and Image.open(io.BytesIO(made.webp)).size == small

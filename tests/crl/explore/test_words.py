@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from crl.explore.words import SHARPNESS, most, probabilities, shared_words, standing
+
+R = np.array([[0.9, 0.1, 0.5], [0.9, 0.5, 0.1]])  # the first text is near to every image
+
+
+def test_what_all_images_have_in_common_makes_none_stand_out():
+    np.testing.assert_allclose(standing(R), [[0, -0.2, 0.2], [0, 0.2, -0.2]])
+    assert probabilities(standing(R)).argmax(axis=1).tolist() == [2, 1]
+
+
+@given(
+    arrays(float, (5, 4), elements=st.floats(-1, 1)),
+    arrays(float, (1, 4), elements=st.floats(-1, 1)),
+)
+def test_a_level_of_each_text_changes_nothing(r, level):
+    np.testing.assert_allclose(standing(r + level), standing(r), atol=1e-12)
+
+
+def test_a_single_image_is_compared_over_the_texts_or_with_another_collection():
+    assert most(probabilities(standing(R[:1])), 1).tolist() == [[0]]
+    np.testing.assert_allclose(standing(R[:1], usual=np.array([0.9, 0.1, 0.1])), [[0, 0, 0.4]])
+
+
+def test_probabilities_by_hand():
+    x = np.array([[0.0, 2.0], [2.0, 0.0]])  # sigma = 1
+    a = np.exp(2 * SHARPNESS)
+    np.testing.assert_allclose(probabilities(x)[0], [1 / (1 + a), a / (1 + a)])
+    same = standing(np.repeat(R[:1], 3, 0))  # images that are all the same have no best word
+    np.testing.assert_allclose(probabilities(same), 1 / 3)
+
+
+@pytest.mark.parametrize("count", [1, 3, 7, 20])
+def test_most_is_a_sort_cut_off(count):
+    values = np.random.default_rng(0).normal(size=(6, 7))
+    np.testing.assert_array_equal(most(values, count), np.argsort(-values, axis=1)[:, :count])
+
+
+def test_shared_words_against_a_slow_loop():
+    rng = np.random.default_rng(0)
+    level, near = rng.normal(size=(250, 9)), rng.integers(0, 250, (250, 4))
+    shared = shared_words(level, near)
+    for i, others in enumerate(near):
+        for m, j in enumerate(others):
+            both = np.minimum(level[i], level[j])
+            np.testing.assert_array_equal(shared[i, m], np.argsort(-both)[:3])
+    assert shared_words(level[:1], near[:1, :0]).shape == (1, 0, 3)

@@ -1,0 +1,85 @@
+"""The way of a configuration through the house: few calls, few files, and scripts that are short.
+
+A profiler hook counts the functions of ours that the configuration, or a value of it, is handed to.
+"""
+
+import sys
+from pathlib import Path
+
+import make_data
+import pytest
+from commands import REPOSITORY
+
+from classification_clustering import clustering, few_shot
+from classification_clustering.config import EvaluateConfig
+
+SCRIPTS = [
+    "classification_clustering/clustering.py",
+    "classification_clustering/few_shot.py",
+    "similarity_retrieval/evaluate.py",
+    "fashion_retrieval/evaluate.py",
+]
+
+
+class Followed:
+    """The functions that a configuration or one of its values passes through while this is on."""
+
+    def __init__(self, config) -> None:
+        values = [value for value in config.__dict__.values() if not isinstance(value, int | float)]
+        flat = [one for value in values for one in (value if isinstance(value, list) else [value])]
+        # told apart by identity: short texts and None are shared by everyone
+        self.values = {id(one) for one in [config, *values, *flat] if one not in (None, [], {}, "")}
+        self.functions: set[tuple[str, str]] = set()
+
+    def __call__(self, frame, event, _) -> None:
+        code = frame.f_code
+        if event != "call" or not code.co_filename.startswith(str(REPOSITORY)):
+            return
+        if "/tests/" in code.co_filename or code.co_name.startswith("<"):
+            return
+        names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+        if any(id(frame.f_locals.get(name)) in self.values for name in names):
+            self.functions.add((code.co_filename, code.co_qualname))
+
+    def __enter__(self) -> "Followed":
+        sys.setprofile(self)
+        return self
+
+    def __exit__(self, *_) -> None:
+        sys.setprofile(None)
+
+    @property
+    def files(self) -> set[str]:
+        return {file for file, _ in self.functions}
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("drawn")
+    for world in ("clevr4",):
+        make_data.make(world, folder, images=60, seed=0, workers=0)
+    return folder
+
+
+@pytest.mark.parametrize("script", [clustering, few_shot])
+def test_a_configuration_passes_through_few_calls(drawn, tmp_path, script):
+    config = EvaluateConfig(
+        data="clevr4", root=drawn, criteria=["color"], vlm=["demo"], seeds=2, shots=[1],
+        representation=["paper", "posterior"], outputs=tmp_path, cache=tmp_path / "cache",
+    )  # fmt: skip
+    with Followed(config) as followed:
+        script.evaluate(config)
+    print(len(followed.functions), len(followed.files), sorted(followed.functions))
+    assert len(followed.functions) <= 20 and len(followed.files) <= 10
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_an_evaluation_script_is_short_and_shows_the_formula(script):
+    source = (REPOSITORY / script).read_text(encoding="utf-8")
+    assert len(source.splitlines()) < 150
+    assert "# R = I Tᵀ" in source or "# R = I T_aᵀ" in source
+
+
+def test_what_a_reader_of_the_paper_opens_is_small():
+    lines = sum(len(file.read_text().splitlines()) for file in (REPOSITORY / "crl").glob("*.py"))
+    assert lines <= 1400
