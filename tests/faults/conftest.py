@@ -1,4 +1,4 @@
-"""`refused`: a command on small data of which something is wrong ends with one line that says so."""
+"""`refused`: a command on small data, of which something is wrong, ends with a line that says so."""
 
 import shlex
 from collections.abc import Callable

@@ -144,7 +144,7 @@ def test_a_state_of_something_else(refused, data, command, folder):
         ("fashion heads=none.pth", "there is no file none.pth"),
         ("fashion heads=garbage.pt", "garbage.pt is damaged, incomplete or no checkpoint"),
         ("fashion heads=vlm/open_clip_model.safetensors", "holds no heads"),
-        (f"fashion heads={MLP}", f"belongs to a training of this repository; give its folder: "),
+        (f"fashion heads={MLP}", "belongs to a training of this repository; give its folder: "),
         ("similarity trained=[nowhere]", "nowhere holds no training of train_combiner.py (results"),
         ("similarity combiner=none.pt", "there is no file none.pt"),
         ("similarity combiner=garbage.pt", "garbage.pt is damaged, incomplete or no checkpoint"),
@@ -186,7 +186,7 @@ def test_code_that_a_folder_of_embeddings_names(refused, data, monkeypatch):
     files = make_images(Path("cache/images"), 4)
     digests = embed_images(ToyVLM(), files, Path("cache/many")).digests
     about, names = {"fingerprint": "toy-1", "vlm": "evil:Evil"}, list(map(str, files))
-    write_listing(Path("cache/many/images.parquet"), names, digests, np.ones((4, 2)), about)
+    write_listing(Path("cache/many/images.parquet"), names, [d.tobytes() for d in digests], about)
     words = "the VLM 'evil:Evil' comes from a file, and code from a file is never run"
     refused("explore cache/many", words, {"evil.py": RUNS})
 

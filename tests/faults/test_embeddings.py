@@ -3,13 +3,12 @@
 import io
 import struct
 import warnings
-from pathlib import Path
 from zipfile import ZipFile
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from mistakes import FIFO, FOLDER, GARBAGE, LOOP, basis, cuts, features, flipped
+from mistakes import FIFO, FOLDER, GARBAGE, LOOP, cuts, features, flipped
 from pyarrow import parquet
 from safetensors.numpy import save
 from toy_vlm import ToyVLM, direct, make_images
@@ -57,19 +56,17 @@ WHOLE = {
     "parquet": columns(image=GOOD["image"], labels=GOOD["labels"]),
 }
 NO_FILES = [
+    *((f"bad.{form}", FOLDER, f"there is no file bad.{form}") for form in WHOLE),
+    *((f"bad.{form}", FIFO, f"there is no file bad.{form}") for form in WHOLE),
+    *((f"bad.{form}", LOOP, f"bad.{form}") for form in WHOLE),
+    *((f"bad.{form}", GARBAGE, f"bad.{form}") for form in WHOLE),
     ("none.npz", None, "there is no file none.npz"),
-    ("bad.npz", FOLDER, "there is no file bad.npz"),
-    ("bad.npz", FIFO, "there is no file bad.npz"),
-    ("bad.npz", LOOP, "bad.npz"),
     ("bad.csv", "a,b\n", "bad.csv must end with .npz, .safetensors, .parquet; see"),
-    ("bad.npz", GARBAGE, "bad.npz is no NPZ file, or holds Python objects, which are never loaded"),
     ("bad.npz", pickled, "bad.npz is no NPZ file, or holds Python objects, which are never loaded"),
     ("bad.npz", single, "cannot read bad.npz: it must be an archive of named arrays"),
     ("bad.npz", liar, "bad.npz"),
     ("bad.npz", flipped(WHOLE["npz"], 200), "cannot read bad.npz: "),
     ("bad.parquet", flipped(WHOLE["parquet"], 60), "cannot read bad.parquet: "),
-    ("bad.safetensors", GARBAGE, "cannot read bad.safetensors: "),
-    ("bad.parquet", GARBAGE, "cannot read bad.parquet: "),
 ]
 
 
@@ -95,16 +92,11 @@ def with_row(key: str, value: object) -> np.ndarray:
 IMAGE, TEXT, LABELS = GOOD["image"], GOOD["text"], GOOD["labels"]
 IMAGES = {  # what every task refuses
     "image holds NaN or infinity": with_row("image", np.nan),
-    "holds NaN or infinity": with_row("image", np.inf),
     "image has rows too long for float32; scale the embeddings": IMAGE * 1e30,
-    "image is empty or has a row of zeros (in float32)": IMAGE * 1e-300,
-    "row of zeros": with_row("image", 0.0),
+    "image is empty or has a row of zeros (in float32)": with_row("image", 0.0),
     "image holds <U": IMAGE.astype(str),
     "image holds complex128 values, not real numbers": IMAGE * 1j,
-    "image holds bool values, not real numbers": IMAGE > 0,
-    "image holds datetime64[s] values, not real numbers": np.zeros(IMAGE.shape, "M8[s]"),
     "bad.npz must hold ": IMAGE[:, :3],
-    "not image (48,)": IMAGE.ravel(),
     "image is missing": None,
 }
 
@@ -113,7 +105,6 @@ IMAGES = {  # what every task refuses
 @pytest.mark.parametrize(("words", "image"), IMAGES.items(), ids=range(len(IMAGES)))
 def test_images(refused, command, words, image):
     arrays = {key: x for key, x in (GOOD | {"image": image}).items() if x is not None}
-    words = words if "not image" not in words or command != "similarity_of" else "image (48,)"
     refused(f"{command} features=bad.npz", words, {"bad.npz": npz(**arrays)})
 
 

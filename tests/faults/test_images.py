@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
-from mistakes import FIFO, FOLDER, GARBAGE, LOOP, cuts
+from mistakes import FIFO, GARBAGE, LOOP, cuts
 from PIL import Image
 
 

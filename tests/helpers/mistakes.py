@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import generate_texts
-import make_data
 import numpy as np
 import reproduce_tables
 from clothes import write_clip, write_clothes, write_noise
@@ -102,7 +101,6 @@ COMMANDS: dict[str, Command] = {
     ),
     "reproduce_tables": Command(reproduce_tables.main, ""),
     "explore": Command(explore.main, "--criterion clevr4_color --out page"),
-    "make_data": Command(make_data.main, "--out data --images 2 --workers 1"),
     "generate_texts": Command(
         generate_texts.main,
         "--criterion color --vlm-prompt 'a {text}' --out color.yaml --cache-dir cache",
@@ -188,7 +186,7 @@ DEEP = "[" * 100_000
 NO_RECORDS = ["", "null", "7", "[1, 2]", '"words"', '{"rows": [{"scores"', DEEP, "NaN", GARBAGE]
 
 
-def LOOP(file: str) -> None:  # noqa: N802, a constant like FIFO
+def LOOP(file: str) -> None:
     os.symlink(os.path.basename(file), file)
 
 
@@ -209,7 +207,10 @@ def replaced(files: dict[str, Content]) -> Iterator[None]:
     """Meanwhile, `files` hold other content, or are something else (see `FIFO`); None: are gone."""
     former = {}
     for name, content in files.items():
-        file = Path(name)
+        file, content = (
+            Path(name),
+            content.encode(errors="surrogatepass") if isinstance(content, str) else content,
+        )
         if file.is_file():
             former[name] = file.read_bytes()
             file.unlink()
@@ -217,9 +218,7 @@ def replaced(files: dict[str, Content]) -> Iterator[None]:
         if callable(content):
             content(name)
         elif content is not None:
-            file.write_bytes(
-                content.encode(errors="surrogatepass") if isinstance(content, str) else content
-            )
+            file.write_bytes(content)
     try:
         yield
     finally:
