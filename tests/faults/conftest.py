@@ -1,4 +1,4 @@
-"""`refused`: a command on small data, of which something is wrong, ends with a line that says so."""
+"""`refused`: a command on data of which something is wrong ends with one line that says so."""
 
 import shlex
 from collections.abc import Callable
@@ -37,9 +37,8 @@ def refused(data, run, monkeypatch) -> Callable[..., None]:
         command, *arguments = shlex.split(line)
         with mistakes.replaced(files or {}):
             before = mistakes.tree()
-            code, _, errors = run(
-                mistakes.COMMANDS[command].main, *mistakes.words_of(command), *arguments
-            )
+            main = mistakes.COMMANDS[command][0]
+            code, _, errors = run(main, *mistakes.words_of(command), *arguments)
             assert mistakes.tree() == before
         lines = [text for text in errors.splitlines() if not text.startswith("note: ")]
         assert code == 2, errors

@@ -191,8 +191,15 @@ def test_code_that_a_folder_of_embeddings_names(refused, data, monkeypatch):
     refused("explore cache/many", words, {"evil.py": RUNS})
 
 
-@pytest.mark.parametrize("line", ["similarity combiner=", "fashion heads=", "fashion vlm=open_clip:"
-                                  "ViT-B-32-quickgelu/", "train_rival tower=resnet50:"])  # fmt: skip
+@pytest.mark.parametrize(
+    "line",
+    [
+        "similarity combiner=",
+        "fashion heads=",
+        "fashion vlm=open_clip:ViT-B-32-quickgelu/",
+        "train_rival tower=resnet50:",
+    ],
+)
 def test_code_in_weights(refused, line):
     words = "code.pt is refused: it holds Python objects beside tensors, which may run code"
     refused(f"{line}code.pt", words, {"code.pt": lambda file: torch.save({"a": Code()}, file)})

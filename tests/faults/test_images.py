@@ -59,7 +59,7 @@ def test_a_picture(refused, name, content, words):
         ("clustering data=clevr4 root=. criteria=color bases={}", "clevr_4_10k_v1/images/000.png"),
         ("similarity", "genecis/coco/val2017/000000000000.jpg"),
         ("fashion", "clothes/img/120.png"),
-        ("train_mlp vlm=color_vlm:ColorVLM", "clothes/img/000.png"),
+        ("train_mlp name=new vlm=color_vlm:ColorVLM", "clothes/img/000.png"),
     ],
 )
 @pytest.mark.parametrize("part", range(6))

@@ -25,7 +25,7 @@ MORE = {  # command -> arguments after those of `mistakes.COMMANDS`
     "clustering": ["cache=other"],
     "few_shot": [],
     "mine_triplets": [],
-    "train_combiner": [STEPS, "cache=cache", "batch_size=16"],
+    "train_combiner": [STEPS, "batch_size=16"],
     "similarity": ["vlm=vlm", "trained=[outputs/combiner/run]"],
     "train_mlp": [STEPS],
     "train_backbone": [STEPS],

@@ -3,7 +3,6 @@
 The answers of an LLM have such a test in crl/test_llm.py, embeddings in crl/run/test_given.py.
 """
 
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from mistakes import replaced
 
 from crl.basis import TextBasis
 from crl.run.errors import UserError
@@ -19,22 +19,22 @@ from crl.run.files import parse_yaml
 from crl.run.results import read_rows
 from fashion_retrieval.datasets import load as load_clothes
 from similarity_retrieval.datasets import load as load_templates
-from similarity_retrieval.mining.captions import caption_files, read_captions
+from similarity_retrieval.mining.captions import read_captions
 from similarity_retrieval.mining.concreteness import read_ratings
 from similarity_retrieval.mining.records import read_graphs
 from similarity_retrieval.mining.triplets import read_triplets
 
-SECONDS = 5  # a second, on a machine that does other things too
+SECONDS = 5  # of this process, on a slow machine
 
 
 def reads(read: Callable[[], Any], *refusals: type[Exception]) -> None:
     """`read` gives a value or refuses in one line that can be shown, within `SECONDS`."""
-    began = time.perf_counter()
+    began = time.process_time()
     try:
         read()
     except (UserError, *refusals) as error:
         assert str(error).strip()
-    assert time.perf_counter() - began < SECONDS
+    assert time.process_time() - began < SECONDS
 
 
 def changed(valid: bytes) -> st.SearchStrategy[bytes]:
@@ -86,7 +86,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "clothes/label_train.txt": clothes,
     "clothes/query_valid.txt": clothes,
 }
-MADE = {  # what `mistakes.make` does not write
+MADE = {  # what is not in `data`
     "captions.csv": b'image,caption\na.jpg,"a ""big"", dog"\n',
     "captions.json": b'{"images": [{"id": 1, "file_name": "a"}],'
     b' "annotations": [{"image_id": 1, "caption": "b"}]}',
@@ -95,33 +95,10 @@ MADE = {  # what `mistakes.make` does not write
 }
 
 
-@pytest.fixture(scope="module")
-def folder(data, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("parsers")
-    for place in (".", "genecis", "clothes"):
-        for file in (data / place).iterdir():
-            if file.is_file():
-                (folder / place).mkdir(exist_ok=True)
-                shutil.copy(file, folder / place)
-    return folder
-
-
 @pytest.mark.parametrize("name", READERS)
 @settings(max_examples=30)
 @given(drawn=st.data())
-def test_any_bytes(folder, data, name, drawn):
+def test_any_bytes(data, name, drawn):
     whole = MADE[name] if name in MADE else (data / name).read_bytes()
-    (folder / name).write_bytes(drawn.draw(changed(whole)))
-    try:
-        reads(lambda: READERS[name](folder / name))
-    finally:
-        (folder / name).write_bytes(whole)
-
-
-@settings(max_examples=100)
-@given(st.text("ab{}.,0189*?[]/~\0", max_size=40))
-@example("{0..99999999999999999999}.tar")
-@example("{0..999}" * 20 + ".tar")
-@example("{,}" * 60 + ".tar")
-def test_any_pattern_of_captions(folder, pattern):
-    reads(lambda: caption_files(f"{folder}/{pattern.lstrip('~/')}"))
+    with replaced({str(data / name): drawn.draw(changed(whole))}):
+        reads(lambda: READERS[name](data / name))

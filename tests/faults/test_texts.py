@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from mistakes import DEEP, FIFO, FOLDER, GARBAGE, LOOP, Content, basis, template
 
-IN_BASIS = "bases={mood: bad.yaml}"
 BASES = [  # content of a basis, words
     (basis(texts=[]), "bad.yaml: texts: texts is empty"),
     (basis(texts=["one"]), "the basis for 'mood' needs 2 texts or more"),
@@ -29,11 +28,9 @@ BASES = [  # content of a basis, words
     ([1], "bad.yaml must hold `key: value` lines"),
 ]
 OF_BASES = {  # command -> the key that gives it a basis
-    "clustering": IN_BASIS,
-    "few_shot": IN_BASIS,
+    "clustering": "bases={mood: bad.yaml}",
     "similarity": "bases={focus_object: bad.yaml}",
     "fashion": "bases={texture: bad.yaml, shape: texts.yaml}",
-    "train_mlp vlm=color_vlm:ColorVLM": "bases={texture: bad.yaml, shape: texts.yaml}",
     "similarity null_space=bad.yaml": "figures=no",
 }
 
@@ -59,7 +56,7 @@ def test_bases_that_are_not_there(refused, line, words):
 
 # --- data sets and mining -------------------------------------------------------------------------
 
-CLOTHES = "train_mlp vlm=color_vlm:ColorVLM"
+CLOTHES = "train_mlp name=new vlm=color_vlm:ColorVLM"
 READ_BY = {  # file -> a command that reads it; its messages are tested beside its reader
     "clevr_4_10k_v1/clevr_4_annots.json": (
         "clustering data=clevr4 root=. criteria=color bases={color: texts.yaml}"

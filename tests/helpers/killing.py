@@ -3,9 +3,7 @@
 Each process is forked from one that has imported torch already, so that it starts at once.
 """
 
-import hashlib
 import importlib
-import io
 import itertools
 import json
 import multiprocessing
@@ -29,7 +27,7 @@ fork.set_forkserver_preload(["killing"])
 
 
 def finish(folder: Path, name: str, arguments: list[str], last: int | None = None) -> int:
-    """Run the command `name` from `folder`, killed before rename number `last`; -> its exit code."""
+    """Run the command `name` from `folder`, killed before rename `last`; -> its exit code."""
     former = os.environ.get("PYTHONPATH")
     paths = [REPOSITORY, REPOSITORY / "scripts", REPOSITORY / "scripts/demo", Path(__file__).parent]
     os.environ["PYTHONPATH"] = os.pathsep.join(map(str, paths))  # of the process that forks
@@ -52,7 +50,7 @@ def _run(folder: Path, name: str, arguments: list[str], last: int | None) -> Non
     sys.argv = [name, *arguments]
     code: object = 0
     try:
-        COMMANDS[name].main()
+        COMMANDS[name][0]()
     except SystemExit as stop:
         code = stop.code
     except BaseException:
@@ -76,21 +74,15 @@ def _counted(rename, folder: Path, last: int | None):
 
 
 def contents(outputs: Path) -> dict[str, object]:
-    """The files below `outputs`, without what differs between undisturbed runs: times and zips."""
-    files: dict[str, object] = {}
-    for file in sorted(path for path in outputs.rglob("*") if path.is_file()):
-        content: object = file.read_bytes()
-        if file.suffix == ".json":
-            content = _without_times(json.loads(file.read_text()))
-        elif file.suffix == ".pt":
-            state = torch.load(io.BytesIO(file.read_bytes()[16:]), weights_only=True)
-            content = json.dumps(_without_times(state), default=_tensor_digest)
-        files[str(file.relative_to(outputs))] = content
-    return files
-
-
-def _tensor_digest(tensor: torch.Tensor) -> str:
-    return hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()
+    """The files below `outputs` without times, in which undisturbed runs differ; state.pt, which
+    holds some, is left out."""
+    files = [file for file in sorted(outputs.rglob("*.*")) if file.suffix != ".pt"]
+    return {
+        str(file.relative_to(outputs)): _without_times(json.loads(file.read_text()))
+        if file.suffix == ".json"
+        else file.read_bytes()
+        for file in files
+    }
 
 
 def _without_times(value):

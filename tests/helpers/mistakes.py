@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import generate_texts
 import numpy as np
@@ -24,84 +24,53 @@ from mining_files import world, write_jsonl, write_triplets
 from toy_vlm import make_images
 
 from classification_clustering import clustering, few_shot
-from classification_clustering.config import EvaluateConfig as ClusteringConfig
 from classification_clustering.datasets import CLEVR4_CLASSES
-from crl.run.config import Config
 from fashion_retrieval import evaluate as fashion
 from fashion_retrieval import train_backbone, train_mlp, train_rival
-from fashion_retrieval.config import EvaluateConfig as FashionConfig
 from scripts import explore
 from similarity_retrieval import evaluate as similarity
 from similarity_retrieval import mine_triplets, train_combiner
-from similarity_retrieval.config import EvaluateConfig as SimilarityConfig
 
-
-class Command(NamedTuple):
-    main: Callable[[], None]
-    first: str  # arguments
-    config: type[Config] | None = None
-    unused: str = ""  # a key of its configuration
-
-
-SMALL = "vlm=color_vlm:ColorVLM cache=cache figures=no seeds=2"
-PICTURES = f"data=folder root=pictures criteria=[mood] bases={{mood: texts.yaml}} {SMALL}"
+COLORS = "vlm=color_vlm:ColorVLM cache=cache figures=no"
+PICTURES = f"data=folder root=pictures criteria=[mood] 'bases={{mood: texts.yaml}}' {COLORS}"
 CLOTHES = "root=clothes dataset=Clothes"
-BASES = "bases={texture: texts.yaml, shape: texts.yaml}"
-SHORT = "epochs=1 batch_size=4 device=cpu"
+BASES = "'bases={texture: texts.yaml, shape: texts.yaml}'"
+SHORT = "epochs=1 batch_size=4 device=cpu workers=0"
 GENECIS = "root=genecis tasks=focus_object figures=no"
-
-
-def quoted(text: str) -> str:
-    """Words as a shell would take them: `key={a: b, c: d}` is one."""
-    return text.replace("{mood: texts.yaml}", "'{mood: texts.yaml}'").replace(BASES, f"'{BASES}'")
-
-
-COMMANDS: dict[str, Command] = {
-    "clustering": Command(clustering.main, PICTURES, ClusteringConfig, "shots"),
-    "clustering_of": Command(clustering.main, "features=good.npz seeds=2 figures=no"),
-    "few_shot": Command(few_shot.main, f"{PICTURES} shots=[1]", ClusteringConfig),
-    "few_shot_of": Command(few_shot.main, "features=good.npz shots=[1] seeds=2 figures=no"),
-    "similarity": Command(
+COMMANDS: dict[str, tuple[Callable[[], None], str]] = {  # -> main, first arguments
+    "clustering": (clustering.main, f"{PICTURES} seeds=2"),
+    "clustering_of": (clustering.main, "features=good.npz seeds=2 figures=no"),
+    "few_shot": (few_shot.main, f"{PICTURES} shots=[1] seeds=2"),
+    "few_shot_of": (few_shot.main, "features=good.npz shots=[1] seeds=2 figures=no"),
+    "similarity": (
         similarity.main,
-        f"{GENECIS} vlm=color_vlm:ColorVLM cache=cache 'bases={{focus_object: texts.yaml}}'",
-        SimilarityConfig,
+        f"{GENECIS} {COLORS} 'bases={{focus_object: texts.yaml}}'",
     ),
-    "similarity_of": Command(similarity.main, f"{GENECIS} features=good.npz"),
-    "fashion": Command(
-        fashion.main, f"{CLOTHES} {BASES} {SMALL.replace('seeds', 'seed')}", FashionConfig
-    ),
-    "fashion_of": Command(fashion.main, "features=good.npz figures=no"),
-    "mine_triplets": Command(
-        mine_triplets.main,
-        "graphs=graphs.jsonl samples=60 min_images=1",
-        mine_triplets.MineConfig,
-        "device",
-    ),
-    "mine_captions": Command(mine_triplets.main, "samples=60 min_images=1"),
-    "train_combiner": Command(
+    "similarity_of": (similarity.main, f"{GENECIS} features=good.npz"),
+    "fashion": (fashion.main, f"{CLOTHES} {BASES} {COLORS}"),
+    "fashion_of": (fashion.main, "features=good.npz figures=no"),
+    "mine_triplets": (mine_triplets.main, "graphs=graphs.jsonl samples=60 min_images=1"),
+    "mine_captions": (mine_triplets.main, "samples=60 min_images=1"),
+    "train_combiner": (
         train_combiner.main,
         "triplets=triplets.jsonl images=images vlm=vlm projection=4 hidden=4 validation=0.2 "
-        f"workers=0 {SHORT}",
-        train_combiner.TrainConfig,
+        f"cache=cache {SHORT}",
     ),
-    "train_mlp": Command(
+    "train_mlp": (
         train_mlp.main,
-        f"{CLOTHES} {BASES} {SHORT} triplets=8 vlm=vlm out=4 cache=cache",
-        train_mlp.MlpConfig,
+        f"{CLOTHES} {BASES} {SHORT} triplets=8 vlm=vlm out=4 cache=cache workers=1",
     ),
-    "train_backbone": Command(
+    "train_backbone": (
         train_backbone.main,
-        f"{CLOTHES} {SHORT} triplets=4 workers=0 heads=outputs/fashion_mlp/run",
-        train_backbone.BackboneConfig,
+        f"{CLOTHES} {SHORT} triplets=4 heads=outputs/fashion_mlp/run",
     ),
-    "train_rival": Command(
+    "train_rival": (
         train_rival.main,
-        f"{CLOTHES} {SHORT} triplets=4 workers=0 method=csn tower=vlm width=4",
-        train_rival.RivalConfig,
+        f"{CLOTHES} {SHORT} triplets=4 method=csn tower=vlm width=4",
     ),
-    "reproduce_tables": Command(reproduce_tables.main, ""),
-    "explore": Command(explore.main, "--criterion clevr4_color --out page"),
-    "generate_texts": Command(
+    "reproduce_tables": (reproduce_tables.main, ""),
+    "explore": (explore.main, "--criterion clevr4_color --out page"),
+    "generate_texts": (
         generate_texts.main,
         "--criterion color --vlm-prompt 'a {text}' --out color.yaml --cache-dir cache",
     ),
@@ -109,7 +78,7 @@ COMMANDS: dict[str, Command] = {
 
 
 def words_of(command: str) -> list[str]:
-    return shlex.split(quoted(COMMANDS[command].first))
+    return shlex.split(COMMANDS[command][1])
 
 
 # --- good data ------------------------------------------------------------------------------------
@@ -173,7 +142,7 @@ def train() -> None:
     try:
         for command in ("train_combiner", "train_mlp", "train_backbone", "train_rival"):
             sys.argv = [command, *words_of(command)]
-            COMMANDS[command].main()
+            COMMANDS[command][0]()
     finally:
         sys.argv = former
 
@@ -202,34 +171,32 @@ def flipped(whole: bytes, place: int) -> bytes:
     return whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
 
 
+def put(file: Path, content: Content) -> None:
+    """In place of what is there; None: nothing."""
+    if file.is_dir() and not file.is_symlink():
+        file.rmdir()
+    else:
+        file.unlink(missing_ok=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if callable(content):
+        content(str(file))
+    elif isinstance(content, str):
+        file.write_text(content, encoding="utf-8", errors="surrogatepass", newline="")
+    elif content is not None:
+        file.write_bytes(content)
+
+
 @contextmanager
 def replaced(files: dict[str, Content]) -> Iterator[None]:
-    """Meanwhile, `files` hold other content, or are something else (see `FIFO`); None: are gone."""
-    former = {}
+    """Meanwhile, `files` hold other content, or are something else (see `FIFO`), or are gone."""
+    former = {Path(name): Path(name).read_bytes() for name in files if Path(name).is_file()}
     for name, content in files.items():
-        file, content = (
-            Path(name),
-            content.encode(errors="surrogatepass") if isinstance(content, str) else content,
-        )
-        if file.is_file():
-            former[name] = file.read_bytes()
-            file.unlink()
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if callable(content):
-            content(name)
-        elif content is not None:
-            file.write_bytes(content)
+        put(Path(name), content)
     try:
         yield
     finally:
         for name in files:
-            file = Path(name)
-            if file.is_dir() and not file.is_symlink():
-                file.rmdir()
-            else:
-                file.unlink(missing_ok=True)
-            if name in former:
-                file.write_bytes(former[name])
+            put(Path(name), former.get(Path(name)))
 
 
 def tree() -> dict[str, tuple[int, int]]:
