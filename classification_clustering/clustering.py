@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from classification_clustering.config import EvaluateConfig
+from classification_clustering.datasets import Labelled
 from classification_clustering.embedded import Embedded, embedded
 from classification_clustering.method import clustering_scores, kmeans, zero_shot
 from classification_clustering.tables import notes, table
@@ -32,7 +33,6 @@ def evaluate(config: EvaluateConfig) -> Results:
     with alone_in(folder):
         results = Results(folder, config.model_dump(mode="json"))
         for data in embedded(config):  # I (N, D) and T (K, D) of each VLM under each criterion
-            labels, k = data.data.labels, len(data.data.classes)
             image = without(data.image, data.directions)  # I, but for what other criteria explain
             r = project(image, data.text)  # R = I Tᵀ, (N, K)
             x = {"universal": single_vector(data.image)}
@@ -46,21 +46,25 @@ def evaluate(config: EvaluateConfig) -> Results:
                 about = {**data.about, **basis, "method": method, "seeds": config.seeds}
                 if not results.find(about):
                     start = time.perf_counter()
-                    scores = over_seeds(
-                        lambda seed, rows=rows: clustering_scores(labels, kmeans(rows, k, seed)),
-                        config.seeds,
-                        "k-means",
-                    )
+                    scores = measure(rows, data.data, config.seeds)
                     seconds = time.perf_counter() - start
                     results.add(about, scores, **data.counts, seconds=seconds)
             if data.class_text is not None:
                 about = {**data.about, "basis": "class names", "method": "zero-shot"}
                 if not results.find(about):
-                    accuracy = zero_shot(data.image, data.class_text, labels)
+                    accuracy = zero_shot(data.image, data.class_text, data.data.labels)
                     results.add(about, {"acc": summary([accuracy])}, **data.counts)
             if config.figures:
                 draw(data, x, folder)
     return results
+
+
+def measure(x: np.ndarray, data: Labelled, seeds: int) -> dict[str, dict]:
+    """NMI, ACC and ARI of k-means on x (N, F), over seeds."""
+    k = len(data.classes)
+    return over_seeds(
+        lambda seed: clustering_scores(data.labels, kmeans(x, k, seed)), seeds, "k-means"
+    )
 
 
 def draw(data: Embedded, x: dict[str, np.ndarray], folder: Path) -> None:

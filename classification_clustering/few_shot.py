@@ -32,7 +32,6 @@ def evaluate(config: EvaluateConfig) -> Results:
         results = Results(folder, config.model_dump(mode="json"))
         at_least = max(config.shots) + 1  # one to test on
         for data in embedded(config, at_least):  # I (N, D), T (K, D): each VLM and criterion
-            labels = data.data.labels
             image = without(data.image, data.directions)  # I, but for what other criteria explain
             r = project(image, data.text)  # R = I Tᵀ, (N, K)
             x = {"universal": single_vector(data.image)}
@@ -51,28 +50,31 @@ def evaluate(config: EvaluateConfig) -> Results:
                 about = {**data.about, **basis, "method": method, **settings}
                 if not results.find(about):
                     start = time.perf_counter()
-                    scores = {}
-                    for n in config.shots:
-                        scores |= over_seeds(
-                            lambda seed, rows=rows, n=n: {
-                                f"{n}-shot": few_shot(rows, labels, n, seed)
-                            },
-                            config.seeds,
-                            f"{n}-shot",
-                        )
+                    scores = measure(rows, data.data.labels, config.shots, config.seeds)
                     seconds = time.perf_counter() - start
                     results.add(about, scores, **data.counts, seconds=seconds)
             if data.class_text is not None:
                 about = {**data.about, "basis": "class names", "method": "zero-shot"}
                 if not results.find(about):
-                    accuracy = zero_shot(data.image, data.class_text, labels)
+                    accuracy = zero_shot(data.image, data.class_text, data.data.labels)
                     results.add(about, {"acc": summary([accuracy])}, **data.counts)
             if config.figures:
                 title = f"{data.about['vlm']}, {data.about['criterion']}"
                 name = f"{slug(title)}-{digest(data.about, data.about_basis, list(x))[:6]}"
                 if not (file := folder / f"tsne-{name}.png").exists():
-                    tsne_maps(x, labels, data.data.classes, title, file)
+                    tsne_maps(x, data.data.labels, data.data.classes, title, file)
     return results
+
+
+def measure(x: np.ndarray, labels: np.ndarray, shots: list[int], seeds: int) -> dict[str, dict]:
+    """Accuracy of a classifier on x (N, F) with each number of shots, over seeds."""
+    scores = {}
+    for n in shots:
+        name = f"{n}-shot"
+        scores |= over_seeds(
+            lambda seed, n=n, name=name: {name: few_shot(x, labels, n, seed)}, seeds, name
+        )
+    return scores
 
 
 @command

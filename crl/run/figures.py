@@ -18,7 +18,11 @@ MOST_POINTS = 1000  # t-SNE of more costs minutes and shows no more
 
 
 def tsne_maps(
-    representations: dict[str, np.ndarray], labels: np.ndarray, names: list[str], title: str, file: Path
+    representations: dict[str, np.ndarray],
+    labels: np.ndarray,
+    names: list[str],
+    title: str,
+    file: Path,
 ) -> None:
     """Write a PNG: t-SNE of each representation, points colored by label (N,).
 

@@ -77,7 +77,7 @@ def write(outputs: Path) -> tuple[Path, list[str]]:
 def _task(name: str, rows: list[dict], figures: list[Path], outputs: Path) -> dict[str, Any]:
     """A section of the page."""
     task = TASKS[name]
-    table, notes, _ = task.table(rows)
+    table, notes = task.table(rows)
     return {
         "id": name,
         "title": task.title,

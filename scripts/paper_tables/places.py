@@ -126,16 +126,20 @@ class Task(NamedTuple):
     paper: str
     places: Callable[[Rows], Iterator[Score]]
 
-    def table(self, rows: Rows) -> tuple[Table, list[str], list[Score]]:
-        """Its table, notes, and scores.
+    def table(self, rows: Rows) -> tuple[Table, list[str]]:
+        """Its table and notes; raises as in `scores`."""
+        tables, title = import_module(f"{self.package}.tables"), f"{self.title}, percent"
+        return self._read(lambda: (tables.table(rows, title), tables.notes(rows)))
 
-        Raises:
-            UserError: the rows lack something.
+    def scores(self, rows: Rows) -> list[Score]:
+        """Raises:
+        UserError: the rows lack something.
         """
-        tables = import_module(f"{self.package}.tables")
+        return self._read(lambda: list(self.places(rows)))
+
+    def _read(self, read: Callable[[], Any]) -> Any:
         try:
-            title = f"{self.title}, percent"
-            return tables.table(rows, title), tables.notes(rows), list(self.places(rows))
+            return read()
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
                 f"a results.json of {self.package} lacks what its table needs ({error!r}); "

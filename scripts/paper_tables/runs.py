@@ -132,6 +132,7 @@ class Run:
                 self.rows = self.kept()
                 if not self.rows:
                     raise
+                return "has results"
             return "done"
         except Exception as error:
             reason = advice(error)
@@ -148,8 +149,9 @@ class Run:
             for criterion in config.criteria:
                 data.load(config.data, config.root, criterion, config.images)
         elif self.task == "similarity_retrieval":
-            folders = config.coco or config.root / "coco", config.root / "visual_genome"
-            data.images(data.load(config.tasks, config.root), *folders)
+            coco = config.coco or config.root / "coco"
+            genome = config.visual_genome or config.root / "visual_genome"
+            data.images(data.load(config.tasks, config.root), coco, genome)
         elif package == "fashion_retrieval":
             splits = [config.split] if self.measures else ["train", "valid"]
             fashion = data.load(config.root, config.dataset, config.images, splits)
@@ -167,7 +169,7 @@ class Run:
         ignored = NO_SETTINGS | (OF_TEXTS if about.get("basis") == "-" else set())
         if isinstance(config["vlm"], list):  # a row is of one of them
             ignored |= {"vlm"}
-            if about["vlm"] not in config["vlm"]:
+            if about.get("vlm") not in config["vlm"]:
                 return False
         made_with = row.get("config", {})
         return all(made_with.get(key) == config[key] for key in config.keys() - ignored)

@@ -1,6 +1,7 @@
 """Stage 2 of fashion retrieval: one step against a literal one; what is trained and what is not;
 the trained VLM in use; messages. (Several processes: test_trainers.py.)"""
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -78,10 +79,10 @@ def tower_of(folder):
     return torch.cat([state[key].flatten() for key in sorted(state) if key.startswith("visual.")])
 
 
-def state_of(folder):
-    """Progress, and the network's weights as `model`."""
-    state = torch.load(folder / "state.pt", weights_only=True)
-    return {**state, "model": state["models"]["network"]}
+def network_of(folder):
+    """The weights in the checkpoint, which begins with a digest of 16 bytes."""
+    content = io.BytesIO((folder / "state.pt").read_bytes()[16:])
+    return torch.load(content, weights_only=True)["models"]["network"]
 
 
 def files_of(folder):
@@ -146,7 +147,7 @@ def test_stage_1_leaves_the_vlm_and_stage_2_all_but_its_tower(keys, tmp_path):
     heads = trainer.weights
     fresh, stored = aligned_texts(keys, vlm), heads.read_bytes()
     folder, results = train(keys, heads=trainer.folder)
-    after, state = weights(folder / "vlm"), state_of(folder)["model"]
+    after, state = weights(folder / "vlm"), network_of(folder)
     for key, tensor in before.items():
         assert torch.equal(after[key], tensor) != key.startswith("visual."), key
     for key, tensor in load_file(heads).items():
@@ -234,7 +235,7 @@ def test_trained_vlm_is_evaluated(keys, tmp_path, run):
     assert scores["crl-mlp"] != scores["crl"]
     # and its embeddings are those of the network that was trained
     trained, former = (load_vlm(name, device="cpu") for name in (f"{folder}/vlm", former))
-    state = state_of(folder)["model"].items()
+    state = network_of(folder).items()
     former.model.visual.load_state_dict(
         {key.removeprefix("tower."): t for key, t in state if key.startswith("tower.")}
     )

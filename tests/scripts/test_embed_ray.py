@@ -228,7 +228,7 @@ class World:
         """All images, each with its numbers, and tasks take the folder as their cache."""
         paths, _, about = read_listing(self.out / "images.parquet")
         assert list(paths) == [file.name for file in self.files]
-        assert about["fingerprint"] == "toy-1" and about["root"] == str(self.folder / "images")
+        assert about.fingerprint == "toy-1" and about.root == str(self.folder / "images")
         vlm = ToyVLM()
         embedded = embed_images(vlm, self.files, self.out, raw=True)
         assert vlm.images == 0 and np.array_equal(embedded.image, direct(vlm, self.files))

@@ -56,7 +56,9 @@ def test_tsne_maps(tmp_path, points):
     rng = np.random.default_rng(0)
     x, labels = rng.normal(size=(points, 6)).astype(np.float32), np.arange(points) % 2
     file = tmp_path / "figures" / "tsne.png"
-    tsne_maps({"universal": x, "paper": x[:, :3]}, labels, ["circle", "square"], "clip, shape", file)
+    tsne_maps(
+        {"universal": x, "paper": x[:, :3]}, labels, ["circle", "square"], "clip, shape", file
+    )
     pixels = opened(file)
     for color in ((31, 119, 180), (255, 127, 14)):  # tab10: both classes in both maps
         columns = where(pixels, color)[:, 1] / pixels.shape[1]
