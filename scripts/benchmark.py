@@ -36,14 +36,14 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from crl.backends.loaded import PRECISIONS
+from crl.backends.torchvision_fix import import_torchvision
 from crl.embed import embed_images
 from crl.projection import l2, project
 from crl.run.errors import ArgumentParser, UserError, nearest
 from crl.run.store import ENTRY, Store, content_digest, digest_array, memory_map, open_store
 from crl.run.tables import Table
-from crl.run.torchvision_fix import import_torchvision
 from crl.vlm import load_vlm
-from crl.vlm.contract import PRECISIONS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 STORED = SimpleNamespace(name="benchmark", fingerprint="benchmark", precision="fp32")

@@ -101,7 +101,7 @@ class Embedder:
             if self.vlm is None:
                 raise UserError("its weights differ from those where the run started")
             names = os.fsdecode(bytes(batch["names"][0])).split("\0")
-            files = {open_file(n, self.root, self.args.images): n for n in names}
+            files: dict[Any, str] = {open_file(n, self.root, self.args.images): n for n in names}
             how = self.args.out.resolve(), self.args.batch_size, self.threads, "skip"
             embedded = embed_images(self.vlm, list(files), *how)
             part["paths"] = [shown(names[i]) for i in embedded.kept]

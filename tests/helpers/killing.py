@@ -16,7 +16,7 @@ import torch
 from commands import REPOSITORY
 from mistakes import COMMANDS
 
-from crl.run.torchvision_fix import import_torchvision
+from crl.backends.torchvision_fix import import_torchvision
 
 KILLED = 86
 import_torchvision()
