@@ -285,7 +285,7 @@ def product(image: np.ndarray, text: np.ndarray, query: np.ndarray) -> np.ndarra
 def tasks(bench: Bench) -> Iterator[Row]:
     """Each evaluation of the demo data, with and without embeddings in the cache."""
     data, out = bench.demo_data("clevr4", "scenes", "garments"), bench.work / "out"
-    clevr4 = ("clevr4", f"root={data}", f"images={bench.sizes.demo}")
+    clevr4 = ("clevr4", f"root={data}", f"images={bench.sizes.demo}", "criteria=[color]")
     for script, *keys in (
         ("classification_clustering/clustering.py", *clevr4),
         ("classification_clustering/few_shot.py", *clevr4),

@@ -245,8 +245,9 @@ class _Writer:
         self.complete = complete_rows(file, width)  # what a killed process left after it is cut off
 
     def _file_of_its_own(self, folder: Path) -> Path:
-        for number in count():
-            file = folder / f"{HOST}-{number}.rows"
+        numbers = count()
+        while True:
+            file = folder / f"{HOST}-{next(numbers)}.rows"
             lock = FileLock(folder / f".{file.stem}.lock", timeout=0)
             try:
                 self.stack.enter_context(lock)
