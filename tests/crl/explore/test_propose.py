@@ -157,7 +157,7 @@ SEES = "the model must be one that sees images"
         (fails(400, "content must be a string"), f"{SEES}: .*content must be a string"),
         (fails(404, "No endpoints found that support image input"), f"{SEES}: .*No endpoints"),
         (says("I cannot see pictures."), f"no list of texts; it said: 'I cannot see .*{SEES}"),
-        (fails(401, f"bad key {KEY}"), "refused the key; check OPENAI_API_KEY$"),
+        (fails(401, f"bad key {KEY}"), "refused the key; check OPENAI_API_KEY"),
         (fails(500, f"dump: {KEY}"), r"failed: .*dump: \(key\)$"),
         # Answers that are no names.
         (says('{"color": "red"}'), "no list of texts"),
