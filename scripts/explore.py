@@ -37,8 +37,7 @@ from crl.run.files import alone_in, atomic_path, slug, write_text
 from crl.run.results import digest
 from crl.run.tables import Table
 
-# crl.llm, crl.explore.propose and crl.explore.tables are imported where they are used: each takes a
-# second.
+# crl.llm, crl.explore.propose and crl.explore.tables take a second each: imported where used.
 
 MADE = ("report.html", "images.csv", "images.parquet", "embeddings.safetensors")
 CODE = (".py", ".html", ".js", ".css")
@@ -53,11 +52,17 @@ def main(argv: list[str]) -> None:
     name = args.features.stem if args.features else args.folder.resolve().name
     out = args.out or Path("outputs/explore") / (slug(name) or "pictures")
     with alone_in(out):
-        wanted = [] if args.with_texts else args.criterion
+        given = args.features and not args.vlm and not args.texts  # texts of the first criterion
+        wanted = args.criterion[1:] if given else args.criterion
         bases = {name: TextBasis.load(find_texts(name, args, out)) for name in wanted}
         others = {name: find_texts(name, args, out) for name in {**args.like, **args.unlike}}
         labels = read_labels(args.labels) if args.labels else None
-        photos = collect(args)
+        if args.features:
+            photos = Collection.given(args.features, args.vlm, args.folder)
+        elif listing.is_listing(args.folder / listing.NAME):
+            photos = Collection.load(args.folder, args.vlm)
+        else:
+            photos = Collection.embed(args.folder, args.vlm or "clip", batch_size=args.batch_size)
         vlm = f"VLM {photos.vlm.name}" if photos.vlm else "VLM not known"
         print(one_line(f"{source}: {len(photos.files):,} pictures, {vlm}"))
         print("".join(f"  {one_line(remark)}\n" for remark in photos.remarks()))
@@ -71,15 +76,6 @@ def main(argv: list[str]) -> None:
             search(views[0] if views else photos.universal, others, args, out)
         else:
             explore(photos, views, labels, args, out)
-
-
-def collect(args: argparse.Namespace) -> Collection:
-    """The images and their embeddings: made elsewhere, by scripts/embed_ray.py, or made now."""
-    if args.features:
-        return Collection.given(args.features, args.vlm, args.folder)
-    if listing.is_listing(args.folder / listing.NAME):
-        return Collection.load(args.folder, args.vlm)
-    return Collection.embed(args.folder, args.vlm or "clip", batch_size=args.batch_size)
 
 
 def find_texts(name: str, args: argparse.Namespace, out: Path, number: int = TEXTS) -> str:
@@ -158,8 +154,8 @@ def explore(
     guesses = {view.name: view.guesses(labels) for view in views} if labels else {}
     for view in views:
         print(cluster_table(view, args.clusters))
-        if view.name in guesses:
-            print(label_summary(view, guesses[view.name]))
+        if labels:
+            print(label_summary(view, labels, guesses[view.name]))
     line = shlex.join(["python", "scripts/explore.py", *sys.argv[1:]])
     # All that the page and the tables depend on, this program included.
     code = [file.read_text("utf-8") for file in sorted(PACKAGE.rglob("*")) if file.suffix in CODE]
@@ -190,11 +186,11 @@ def cluster_table(view: View, number: int | None) -> str:
     return Table(f"{view.name}: {clusters.note}", header, rows, left=3).text()
 
 
-def label_summary(view: View, guesses: Guesses) -> str:
+def label_summary(view: View, labels: dict[str, str], guesses: Guesses) -> str:
     """How good the guesses are, and what to label next."""
     line = f"labels under {view.name}: mean confidence {guesses.confidence.mean():.0%}"
     if guesses.accuracy is not None:
-        line += f", {guesses.accuracy:.0%} right of {guesses.tested} that were left out to test"
+        line += f", {guesses.accuracy:.0%} right of {len(labels)} that were left out to test"
     ask = ", ".join(view.collection.names[place] for place in guesses.ask[:5])
     return f"{one_line(line)}\n{one_line(f'label these next: {ask}')}"
 
@@ -221,7 +217,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     server = os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
     many = {"action": "append", "default": []}
     add = parser.add_argument
-    add("folder", type=Path, nargs="?", help="the images, at any depth; or --out of embed_ray.py")
+    add("folder", type=Path, nargs="?", default=Path(),
+        help="the images, at any depth; or --out of embed_ray.py")  # fmt: skip
     add("--features", type=Path, metavar="FILE", help="embeddings made elsewhere")
     add("--criterion", metavar="NAME", help="may be repeated", **many)
     add("--texts", type=name_and_file, metavar="NAME=FILE.yaml", **many)
@@ -244,15 +241,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     args = parser.parse_args(argv)
     args.texts, args.like, args.unlike = dict(args.texts), dict(args.like), dict(args.unlike)
     args.criterion = list(dict.fromkeys([*args.criterion, *args.texts]))
-    args.with_texts = args.features and not args.vlm  # the texts come with the embeddings
-    if not (args.folder or args.features):
-        raise UserError("name the folder of the images, or --features FILE")
-    args.folder = (args.folder or Path()).expanduser()
     if not args.folder.is_dir():
         raise UserError(f"there is no folder {args.folder}")
-    if args.with_texts and (args.texts or len(args.criterion) > 1):
-        raise UserError("--features holds texts for one criterion; for others, name the VLM that "
-                        "made the embeddings: --vlm")  # fmt: skip
     if "universal" in args.criterion:
         raise UserError("universal means the embedding without a criterion; choose another name")
     if args.propose and not args.llm:

@@ -37,7 +37,6 @@ from crl.run.given import checked, read_given
 from crl.run.store import content_digest, digest_array, open_store
 from crl.vlm import VLM, load_vlm
 
-LISTED = 5  # names of files in a message
 MOST_ON_PAGE = 5_000  # images; a page with more is slow to open
 DRAWN = ".drawn.json"  # in the folders of the demo's data
 BANNER = (
@@ -62,14 +61,8 @@ class Collection:
     def embed(cls, folder: Path | str, vlm: str | VLM = "clip", **settings: Any) -> "Collection":
         """Embed the images below `folder`; files that cannot be read are left out.
 
-        A second call embeds only what is new.
-
-        Args:
-            vlm: a name, as in `load_vlm`, or a VLM.
-            settings: of `embed_images`, e.g. batch_size, workers, cache.
-
-        Raises:
-            UserError: no such folder, no image that can be read, unknown VLM.
+        A second call embeds only what is new. `vlm` is a name, as in `load_vlm`, or a VLM;
+        `settings` are those of `embed_images`, e.g. batch_size, workers, cache.
         """
         images = list_images(folder)
         left_out = images.remarks()
@@ -77,12 +70,8 @@ class Collection:
             raise UserError("; ".join([f"there are no images in {folder}", *left_out]))
         vlm = load_vlm(vlm) if isinstance(vlm, str) else vlm
         embedded = embed_images(vlm, images.files, unreadable="skip", **settings)
-        if bad := [
-            f"{shown(os.path.relpath(str(file), images.folder))} ({reason})"
-            for file, reason in embedded.unreadable.items()
-        ]:
-            more = " ..." if len(bad) > LISTED else ""
-            left_out.append(f"{len(bad)} could not be read: {', '.join(bad[:LISTED])}{more}")
+        bad = [f"{shown(str(f))} ({reason})" for f, reason in embedded.unreadable.items()]
+        left_out += [f"{len(bad)} could not be read, the first: {bad[0]}"] if bad else []
         files = [images.files[i] for i in embedded.kept]
         return cls(images.folder, files, embedded.image, embedded.digests, vlm, left_out)
 
@@ -90,12 +79,7 @@ class Collection:
     def load(cls, folder: Path | str, vlm: str | VLM | None = None) -> "Collection":
         """The images that scripts/embed_ray.py has embedded into `folder`; no image is read.
 
-        Args:
-            vlm: the one that made them, which embeds the texts: a name, as in `load_vlm`, or a VLM;
-                None: the one that `folder` names.
-
-        Raises:
-            UserError: no such files, damaged ones, or ones of another VLM.
+        `vlm` is the one that made them, which embeds the texts; None: the one that `folder` names.
         """
         folder = Path(folder).expanduser()
         paths, digests, about = listing.read_listing(folder / listing.NAME)
@@ -121,12 +105,7 @@ class Collection:
         the names of their files, and `image`, (N, D) or (N, Q, D); `text` (K, D) and `texts` (K,)
         if it holds a criterion too.
 
-        Args:
-            vlm: what made the embeddings, to embed texts: a name, as in `load_vlm`, or a VLM.
-            folder: where relative names start.
-
-        Raises:
-            UserError: no such file, a damaged one, or arrays that do not fit.
+        `vlm` is what made them, to embed texts; `folder` is where relative names start.
         """
         file, texts = Path(features), None
         arrays = read_given([file])
@@ -145,8 +124,7 @@ class Collection:
         if vlm is not None and vlm.dim != image.shape[-1]:
             raise UserError(f"{vlm.name} gives {vlm.dim} numbers and {file} holds "
                             f"{image.shape[-1]}: another VLM made them")  # fmt: skip
-        pairs = zip(ids, image, strict=True)
-        digests = digest_array(content_digest(name.encode() + row.tobytes()) for name, row in pairs)
+        digests = digest_array(content_digest(row.tobytes()) for row in image)
         start = Path(folder).expanduser().absolute()
         files = [start / name for name in ids]
         inside = all(file.is_relative_to(start) for file in files)
@@ -171,12 +149,8 @@ class Collection:
         Args:
             basis: a text basis, its file, or the name of one in configs/bases; None: the one that
                 came with the images, see `given`.
-            representation: a name of `crl.representations`, e.g. `paper` (unit rows of R) or
-                `posterior` (R').
+            representation: a name of `crl.representations`, e.g. `paper` or `posterior`.
             name: of the criterion in tables; None: the name of the basis.
-
-        Raises:
-            UserError: no such basis, or texts that all look the same to the VLM.
         """
         if basis is None:
             if self.texts is None:
@@ -202,7 +176,7 @@ class Collection:
         return rank_criteria(self.image, text)
 
     def remarks(self) -> list[str]:
-        """What was left out of the folder and why, and how many copies there are; one text each."""
+        """What was left out of the folder and why, and how many copies there are."""
         copies = len(self.files) - len(np.unique(self.digests.view("S16")))
         return [*self.left_out, *([f"copies of other images: {copies}"] if copies else [])]
 
@@ -249,11 +223,8 @@ class Collection:
     ) -> None:
         """Write one HTML page that works without a network: maps, clusters, neighbours, labels.
 
-        It shows at most `MOST_ON_PAGE` images, a random sample if there are more; it says so.
-
-        Args:
-            number: of clusters; None: chosen by silhouette.
-            guesses: name of a view -> labels. command: what made the page.
+        It shows at most `MOST_ON_PAGE` images, a random sample if there are more. `number` of
+        clusters, None: chosen by silhouette; `guesses` by name of the view; `command` made it.
         """
         from crl.explore.page import write_page  # takes seconds to import
 

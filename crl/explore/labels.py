@@ -17,7 +17,6 @@ class Guesses(NamedTuple):
     label: np.ndarray  # (N,) the given label, or else the guess
     confidence: np.ndarray  # (N,) probability of the guess, 0 to 1; 1 where the label was given
     accuracy: float | None  # cross-validated, fraction; None if a label was given only once
-    tested: int  # labelled images that were left out to test
     ask: np.ndarray  # images without a label, those first whose two best guesses are nearest
 
 
@@ -27,9 +26,6 @@ def guess_labels(x: np.ndarray, given: dict[int, str], ask: int = 20) -> Guesses
     x is centred and scaled to rows with a mean square length of 1, and C = 100. So the confidence
     fits the share of right guesses: on six criteria of the demo, with two labels per class, 92
     percent are right at a mean confidence of 82 percent (unit rows and C = 1: 80 and 13).
-
-    Raises:
-        UserError: fewer than two different labels.
     """
     labelled = np.array(sorted(given))
     names = np.array([given[image] for image in labelled.tolist()])
@@ -51,4 +47,4 @@ def guess_labels(x: np.ndarray, given: dict[int, str], ask: int = 20) -> Guesses
     doubtful = np.argsort(first - second, kind="stable")
     label[labelled], confidence[labelled] = names, 1.0
     ask_next = doubtful[~np.isin(doubtful, labelled)][:ask]
-    return Guesses(label, confidence, accuracy, len(labelled), ask_next)
+    return Guesses(label, confidence, accuracy, ask_next)

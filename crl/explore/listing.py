@@ -56,11 +56,7 @@ def is_listing(file: Path) -> bool:
 
 
 def read_listing(file: Path) -> tuple[list[str], np.ndarray, About]:
-    """N paths, digests (N,) dtype S16, and what the file says of them.
-
-    Raises:
-        UserError: no such file, a damaged one, or no listing.
-    """
+    """N paths, digests (N,) dtype S16, and what the file says of them."""
     try:
         table = pq.read_table(file, columns=["path", "digest"])
         about = json.loads(table.schema.metadata[b"crl"])
@@ -82,11 +78,7 @@ def read_listing(file: Path) -> tuple[list[str], np.ndarray, About]:
 
 def find_images(where: str) -> tuple[list[str], str]:
     """Names of images, sorted, and the folder that they are relative to: those in a folder, in a
-    list with a name per line, or below an object store's prefix.
-
-    Raises:
-        UserError: none there; a file of the list is missing; a store that does not answer.
-    """
+    list with a name per line, or below an object store's prefix."""
     if "://" in where:
         return remote_names(where), ""
     place = Path(where).expanduser().resolve()

@@ -43,11 +43,9 @@ def write_page(
 ) -> None:
     """Write the page, atomically. All texts are escaped.
 
-    Args:
-        facts: what a reader must know: name -> value.
-        names: N file names. places: N links to the files; the page works without them too.
-        panels: see `View.panel`; the universal embedding first, then the criteria.
-        banner: a warning above all. sample: says that these are not all images.
+    `facts` are what a reader must know, `places` N links to the files (the page works without
+    them), `panels` those of `View.panel`, the universal embedding first; `banner` is a warning
+    above all, and `sample` says that these are not all images.
     """
     script, maps = components(_maps(panels))
     data = {

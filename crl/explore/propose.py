@@ -80,11 +80,7 @@ def propose_criteria(
     sheets: Sequence[bytes], model: str, base_url: str = OPENAI, cache: Path = CACHE / "llm"
 ) -> tuple[str, ...]:
     """Names of criteria, 1 to `NUMBER`, from a model that sees images; the sheets are sent to
-    `base_url`, and the answer is kept in `cache`.
-
-    Raises:
-        UserError: what `crl.llm.Server.answer` raises; an answer without a usable name.
-    """
+    `base_url`, and the answer is kept in `cache`."""
 
     def read(answer: str) -> tuple[str, ...]:
         try:

@@ -37,11 +37,7 @@ class Thumbnail(NamedTuple):
 
 
 def thumbnail(file: Path) -> Thumbnail:
-    """A picture of an image file whose longer side is `SIDE` pixels or less.
-
-    Raises:
-        UserError: the file changed since it was embedded, and is no image now.
-    """
+    """A picture of an image file whose longer side is `SIDE` pixels or less."""
     try:
         with readable(file) as opened:
             width, height = opened.size
@@ -65,12 +61,8 @@ def gray() -> Thumbnail:
 def thumbnails(
     files: Sequence[Path], digests: Sequence[bytes], collection: Path, cache: Path = THUMBNAILS
 ) -> list[Thumbnail]:
-    """The thumbnail of each file, in the order given.
-
-    Args:
-        files: N image files that can be read; digests: of their contents.
-        collection: the folder that they belong to; it names the part of the cache.
-    """
+    """The thumbnail of each of N files with these digests; the folder `collection`, which they
+    belong to, names the part of the cache."""
     folder = cache / f"{digest(str(collection.resolve()))}-{VERSION}"
     small = _read(folder)
     missing = {d: file for file, d in zip(files, digests, strict=True) if d not in small}
