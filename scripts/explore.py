@@ -226,7 +226,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--base-url", default=server, help="of the LLM, OpenAI-compatible (default: %(default)s)")
     add("--vlm", help="see the README (default: clip; of embeddings the one that made them)")
     add("--representation", default="posterior", choices=representations())
-    add("--clusters", type=auto_or_number, metavar="auto|K", help="default: auto")
+    add("--clusters", type=whole_number, metavar="K", help="default: by silhouette")
     add("--out", type=Path, help="default: outputs/explore/<name of the folder>")
     add("--batch-size", type=whole_number, default=64, help="images at once (default: %(default)s)")
     add("--send", action="store_true", help="with --propose: contact sheets may leave the machine")
@@ -271,10 +271,6 @@ def whole_number(text: str) -> int:
     if int(text) < 1:
         raise argparse.ArgumentTypeError(f"it must be 1 or more, not {text}")
     return int(text)
-
-
-def auto_or_number(text: str) -> int | None:
-    return None if text == "auto" else whole_number(text)
 
 
 if __name__ == "__main__":

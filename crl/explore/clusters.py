@@ -42,12 +42,10 @@ def principal(x: np.ndarray) -> np.ndarray:
 
 
 def find_clusters(points: np.ndarray, number: int | None = None) -> Clusters:
-    """k-means; every image gets a cluster.
+    """k-means on principal components (N, components); every image gets a cluster.
 
-    Args:
-        points: the principal components of a representation, (N, components); see `principal`.
-        number: of clusters, 1 or more; None: the number in `NUMBERS` with the highest mean
-            silhouette. If there are fewer different images, there are fewer clusters.
+    `number` of clusters, 1 or more; None: the one in `NUMBERS` with the highest mean silhouette. If
+    there are fewer different images, there are fewer clusters.
     """
     scale = float(np.abs(points).max()) or 1.0
     different = len(np.unique((points / scale).round(4), axis=0))  # k-means tells no more apart
@@ -119,15 +117,8 @@ def name_clusters(standing: np.ndarray, label: np.ndarray, words: int = 3) -> li
     The mean over a cluster says which texts fit it more than usual (the texts that fit best can be
     the same for all clusters: to a VLM, some texts are near to everything). The names are given
     one-to-one, so that their sum is the largest (the Hungarian method). The other words of a
-    cluster are texts that fit it more than any other cluster.
-
-    Args:
-        standing: (N, K), see `crl.explore.words`.
-        label: (N,) clusters, 0 to k - 1, none of them empty.
-        words: per cluster, at most.
-
-    Returns:
-        One `Name` per cluster; clusters for which no text is left have no words.
+    cluster, at most `words` in all, are texts that fit it more than any other cluster. Clusters for
+    which no text is left have none. standing: (N, K); label: (N,) clusters, none of them empty.
     """
     number = int(label.max()) + 1
     mean = np.stack([standing[label == c].mean(axis=0) for c in range(number)])  # (k, K)

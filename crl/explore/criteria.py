@@ -27,11 +27,8 @@ def rank_criteria(
         image: (N, D) or (N, Q, D), of any length.
         text: criterion: its embedded texts, (K_c, D), of any length. Use VLM prompts that suit
             each criterion: how well they fit the images counts.
-        sharpness: of the posterior, above 0. Chosen on two of the demo's collections and verified
+        sharpness: of the posterior, above 0; chosen on two of the demo's collections and verified
             on two others.
-
-    Raises:
-        ValueError: no criteria; all texts are the same to the VLM.
     """
     sizes = [len(t) for t in text.values()]
     prior = np.repeat([1 / (len(sizes) * size) for size in sizes], sizes)  # (sum K_c,)

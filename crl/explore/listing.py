@@ -73,9 +73,6 @@ def read_listing(file: Path) -> tuple[list[str], np.ndarray, About]:
                         "scripts/embed_ray.py again") from error  # fmt: skip
 
 
-# ---- which images -------------------------------------------------------------------------------
-
-
 def find_images(where: str) -> tuple[list[str], str]:
     """Names of images, sorted, and the folder that they are relative to: those in a folder, in a
     list with a name per line, or below an object store's prefix."""

@@ -54,8 +54,6 @@ class View:
         """Rows like those of x for image embeddings of any length, (n, D) or (n, Q, D)."""
         return self.transformer.transform(image) if self.basis else single_vector(l2(image))
 
-    # ---- words ----
-
     @cached_property
     def words(self) -> np.ndarray:
         """K texts."""
@@ -70,15 +68,12 @@ class View:
 
     @cached_property
     def best(self) -> tuple[np.ndarray, np.ndarray]:
-        """The texts by which each image stands out, as numbers of texts, and their probabilities:
-        twice (N, `WORDS`)."""
+        """The texts by which each image stands out, and their probabilities, (N, `WORDS`) each."""
         if self.basis is None:
             return np.zeros((len(self.x), 0), int), np.zeros((len(self.x), 0))
         probability = probabilities(self.standing)
         best = most(probability, WORDS)
         return best, np.take_along_axis(probability, best, axis=1)
-
-    # ---- clusters ----
 
     @cached_property
     def points(self) -> np.ndarray:
@@ -105,10 +100,7 @@ class View:
         return self._groups[number]
 
     def clusters(self, number: int | None = None) -> pd.DataFrame:
-        """The cluster of each image: columns file, cluster, name, words (by which it stands out).
-
-        `number` of clusters; None: chosen by silhouette.
-        """
+        """The cluster of each image: columns file, cluster, name, words (by which it stands out)."""
         clusters, _, titles = self.groups(number)
         columns = {"file": self.collection.names, "cluster": clusters.label}
         columns["name"] = np.array(titles, object)[clusters.label]
@@ -116,8 +108,6 @@ class View:
 
     def _texts(self, rows: np.ndarray) -> list[str]:
         return ["; ".join(self.words[row]) for row in rows]
-
-    # ---- search ----
 
     def nearest(
         self,
@@ -131,11 +121,8 @@ class View:
         Args:
             query: an image file (one of these, or another), or a text. A text is added to the texts
                 of the criterion, and the images are ordered by what they have of it.
-            like, unlike: other criteria that count too: name of a basis -> weight, above 0; the
-                weight of this criterion is 1. Only for an image.
-
-        Raises:
-            UserError: no such image; a text with `like` or `unlike`; a weight that is not above 0.
+            like, unlike: for an image, other criteria that count too: name of a basis -> weight,
+                above 0; the weight of this criterion is 1.
         """
         place, image = self._find(str(query))
         like, unlike = like or {}, unlike or {}
@@ -187,8 +174,6 @@ class View:
                             "text with paper or posterior")  # fmt: skip
         return Criterion(transformer.transform, np.eye(1, len(extended)))
 
-    # ---- labels ----
-
     def guesses(self, labels: Mapping[str, str]) -> Guesses:
         """Labels for all images from those of a few: file name -> label."""
         return guess_labels(
@@ -198,11 +183,8 @@ class View:
     def classify(self, labels: Mapping[str, str]) -> pd.DataFrame:
         """The same as a table: columns file, label, confidence (0 to 1)."""
         label, confidence, *_ = self.guesses(labels)
-        return pd.DataFrame(
-            {"file": self.collection.names, "label": label, "confidence": confidence}
-        )
-
-    # ---- the page ----
+        columns = {"file": self.collection.names, "label": label, "confidence": confidence}
+        return pd.DataFrame(columns)
 
     def report(self, file: Path | str, number: int | None = None) -> None:
         """Write a page to look at the collection under this criterion; see `Collection.report`."""

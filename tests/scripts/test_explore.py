@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from color_vlm import COLORS, ColorVLM, draw, write_bases
-from llm_server import fails, gives
+from llm_server import gives
 from PIL import Image
 
 from crl.embed import embed_images, embed_texts
@@ -109,7 +109,7 @@ def test_embeddings_made_elsewhere(look, run, refusal, place):
     code, printed, errors = run(explore.main, *line, "--query", "red-left-0.png", "--top", "2")
     assert code == 0 and printed.count("red-") == 3, errors
     message = refusal(explore.main, "--features", "mine.npz", *BASES)
-    assert "name the VLM that made the embeddings: --vlm" in message
+    assert "name the VLM that made the embeddings (--vlm)" in message
 
 
 def test_a_second_run_computes_nothing_and_gives_the_same(look, place, monkeypatch):
@@ -173,20 +173,24 @@ def test_rank(look, shipped):
     assert set(names[-3:-1]) == {"color", "side"} and names[-1] == "our_fabric"
 
 
-def test_query_by_image_and_by_text(look, place):
+def test_query_by_image(look, wrong, place):
     code, printed, _ = look(*BASES, "--query", "red-left-0.png", "--top", "5")
     assert code == 0
     rows = [line.split() for line in printed.splitlines() if line[:2].strip().isdigit()]
     assert len(rows) == 5 and all(row[1].startswith("red-") and row[3] == "red;" for row in rows)
     sheet = Image.open(place / "outputs/explore/pictures/query.jpg")
     assert sheet.size == (5 * 160, 160)
-    code, printed, _ = look("--query", "blue", "--top", "3", "--texts", "color=bases/color.yaml")
-    assert code == 0 and printed.count("blue-") == 3
     more = (*BASES[:2], "--criterion", "color", "--texts", BASES[3], "--top", "2")
     code, printed, errors = look(*more, "--query", "red-left-0.png", "--unlike", "side=0.3")
     assert code == 0 and printed.count("red-right") == 2, errors
-    code, printed, _ = look("--query", "on the left", "--top", "2")  # without a criterion
-    assert code == 0 and printed.count("-left-") == 2
+    (place / "none").mkdir()
+    (place / "none/a.png").write_bytes(b"no picture")
+    for folder, message in (
+        ("nowhere", "there is no folder nowhere"),
+        ("none", "none of 1 images"),
+    ):
+        assert wrong(*BASES, folder=folder).startswith(message)
+        assert not (place / "outputs/explore/none").exists()
 
 
 def test_labels(look, place):
@@ -207,7 +211,7 @@ def test_propose_shows_the_sheets_first_and_sends_only_on_request(look, place, s
     assert not server.requests
     out = place / "outputs/explore/pictures"
     assert [file.name for file in (out / "sheets").iterdir()] == ["1.jpg"]
-    assert "1 contact sheets, 24 pictures" in printed and "--send" in printed
+    assert "1 contact sheets, " in printed and "--send" in printed
     server.replies = [
         gives("color", "side of the thing"),
         *[gives("red", "green", "blue", "yellow"), gives(), gives()],
@@ -237,7 +241,9 @@ def test_files_as_people_have_them(look, place):
     (folder / "loop").symlink_to(folder)
     code, printed, errors = look(*BASES)
     assert code == 0, errors
-    assert "31 pictures" in printed and "2 could not be read: cut.png" in printed
+    assert (
+        "31 pictures" in printed and "2 could not be read, the first: pictures/cut.png" in printed
+    )
     assert "1 .txt" in printed and "copies of other images: 7" in printed
     table = pd.read_csv(place / "outputs/explore/pictures/images.csv")
     assert len(table) == 31 and {r"\xff\xfe.png", "a\nb.png"} <= set(table["path"])
@@ -247,38 +253,23 @@ def test_files_as_people_have_them(look, place):
     assert code == 0 and len(printed.splitlines()) < 14, errors
 
 
-def test_nothing_usable(wrong, place):
-    (place / "none").mkdir()
-    assert wrong(*BASES, folder="none") == "there are no images in none"
-    (place / "none/a.png").write_bytes(b"no picture")
-    assert wrong(*BASES, folder="none").startswith(
-        "none of 1 images can be read, the first: none/a"
-    )
-    assert wrong(*BASES, folder="nowhere") == "there is no folder nowhere"
-    assert not (place / "outputs/explore/none").exists()
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--representation", "paper"], "name a criterion (--criterion mood), or see which"),
         (["--criterion", "mood"], "there are no texts for 'mood'; give their file (--texts mood="),
-        (["--criterion", "!?", "--llm", "x"], "the criterion '!?' has no letter to name a file by"),
-        (["--texts", "universal=bases/color.yaml"], "universal is the name of the embedding"),
+        (["--texts", "universal=bases/color.yaml"], "universal means the embedding without"),
         (["--texts", "mood=none.yaml"], "cannot read none.yaml: No such file or directory"),
-        (["--texts", "mood"], "write NAME=VALUE, not 'mood'; see --help"),
-        ([*BASES, "--clusters", "0"], "write auto, or a number of clusters, not '0'"),
-        ([*BASES, "--clusters", "many"], "write auto, or a number of clusters, not 'many'"),
+        (["--texts", "mood"], "--texts: invalid name_and_file value: 'mood'; see"),
+        ([*BASES, "--clusters", "0"], "--clusters: it must be 1 or more, not 0"),
+        ([*BASES, "--clusters", "many"], "--clusters: invalid whole_number value: 'many'"),
         ([*BASES, "--like", "side=1"], "--like and --unlike belong to --query"),
-        ([*BASES, "--query", "red", "--like", "side=much"], "the weight of side must be a number"),
+        ([*BASES, "--query", "red", "--like", "side=much"], "invalid name_and_weight value"),
         ([*BASES, "--query", "red", "--like", "side=1"], "the query is a text"),
         ([*BASES, "--query", "red.png"], "red.png is no image of pictures"),
         ([*BASES, "--query", "red-left-0.png", "--unlike", "side=-1"], "must be above 0"),
-        ([*BASES, "--top", "0", "--query", "x"], "--top and --batch-size must be 1 or more"),
-        ([*BASES, "--rank", "--query", "x"], "not allowed with argument"),
         (["--propose"], "--propose needs a model that sees images: --llm MODEL"),
-        ([*BASES, "--labels", "none.csv"], "cannot read none.csv: No such file or directory"),
-        ([*BASES, "--representation", "posteror"], "invalid choice: 'posteror'"),
+        ([*BASES, "--labels", "none.csv"], "none.csv: No such file or directory"),
     ],
 )
 def test_mistakes(wrong, place, arguments, message):
@@ -289,11 +280,11 @@ def test_mistakes(wrong, place, arguments, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "must begin with the line file,label"),
-        ("name,label\n", "must begin with the line file,label"),
-        ("file,label\nred-left-0.png\n", "line 2: it must hold a file and its label"),
-        ("file,label\nred-left-0.png, \n", "line 2: it must hold a file and its label"),
-        ("file,label\na.png,x\na.png,y\n", "line 3: 'a.png' has two labels"),
+        ("", "cannot read few.csv: No columns"),
+        ("name,label\na.png,x\n", "must begin with the line file,label"),
+        ("file,label\nred-left-0.png\n", "then a file and its label"),
+        ("file,label\nred-left-0.png, \n", "then a file and its label"),
+        ("file,label\na.png,x\na.png,y\n", "few.csv: 'a.png' has two labels"),
         ("file,label\na.png,x\nb.png,y\n", "a.png is no image of pictures"),
         ("file,label\nred-left-0.png,x\n", "labels of two kinds or more"),
         ("file,label\n\xff", "cannot read few.csv"),
@@ -302,10 +293,4 @@ def test_mistakes(wrong, place, arguments, message):
 def test_wrong_labels(wrong, place, content, message):
     (place / "few.csv").write_bytes(content.encode("latin-1"))
     assert message in wrong(*BASES, "--labels", "few.csv")
-
-
-def test_an_llm_that_fails_leaves_nothing(wrong, place, server):
-    server.replies = [fails(401)]
-    message = wrong("--criterion", "mood", "--llm", "m", "--base-url", server.url)
-    assert "refused the key" in message
     assert not (place / "outputs/explore/pictures").exists()

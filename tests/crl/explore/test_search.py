@@ -118,13 +118,6 @@ def test_few_rows_are_computed_twice_and_a_memory_map_is_read_by_parts(tmp_path)
     assert sum(rows) < 2_100 and max(rows) <= module.ROWS_AT_ONCE
 
 
-def test_several_vectors_per_image():
-    image, query, text = vectors(30, 3, D), vectors(1, 3, D, seed=3), vectors(8, D, seed=1)
-    c = criterion("posterior", image, text, query)
-    scores = (c.query @ c.transform(image.astype(float)).T)[0]
-    assert search(image, [c], 5).rows[0].tolist() == np.argsort(-scores, kind="stable")[:5].tolist()
-
-
 def test_neighbours_against_a_slow_loop():
     x = vectors(1_100, 6)
     near = neighbours(x, 4)

@@ -68,12 +68,16 @@ def test_tables(photos, views, tmp_path):
 
 def test_a_panel_has_what_the_view_has(views):
     panel = views[0].panel(np.arange(24), None, None)
-    assert [cluster.name for cluster in panel.clusters] == views[0].groups().titles
-    for number, cluster in enumerate(panel.clusters):
-        assert {panel.cluster[i] for i in (*cluster.typical, *cluster.uncertain)} == {number}
-        assert cluster.words[0][0] == cluster.name and not cluster.weak
-    np.testing.assert_allclose(panel.standing.std(axis=0), 1, rtol=1e-4)
-    assert panel.neighbours.shape == (24, 8) and panel.shared.shape == (24, 8, 3)
+    clusters = views[0].groups().clusters
+    assert [card["name"] for card in panel["clusters"]] == views[0].groups().titles
+    for number, card in enumerate(panel["clusters"]):
+        members = np.flatnonzero(clusters.label == number)
+        assert set(card["typical"]) == set(members) > set(card["uncertain"][:5])
+        assert card["typical"][0] == members[clusters.distance[members].argmin()]
+        assert card["uncertain"][0] == members[clusters.certainty[members].argmin()]
+        assert card["words"][0][0] == card["name"] and not card["weak"]
+    np.testing.assert_allclose(panel["standing"].std(axis=0), 1, rtol=1e-4)
+    assert panel["neighbours"].shape == (24, 8) and panel["shared"].shape == (24, 8, 3)
 
 
 def test_a_page_with_a_sample_numbers_its_own_images(photos, views, tmp_path, monkeypatch):
@@ -90,7 +94,7 @@ def test_a_page_with_a_sample_numbers_its_own_images(photos, views, tmp_path, mo
 
 
 def test_facts(photos, views):
-    facts = photos.facts(views, "python scripts/explore.py here")
+    facts = photos._facts(views, "python scripts/explore.py here")
     assert facts["Pictures"] == "24" and facts["VLM"] == "colors (colors-1)"
     assert facts["Texts: side"] == "2 texts from a file; the VLM reads 'a thing that is left'"
     assert facts["Command"].startswith("python") and "Remarks" not in facts
