@@ -29,7 +29,6 @@ import pandas as pd
 from crl.basis import BASES, PACKAGE, TextBasis
 from crl.explore import listing
 from crl.explore.collection import Collection
-from crl.explore.labels import Guesses
 from crl.explore.view import View
 from crl.representations import names as representations
 from crl.run.errors import ArgumentParser, UserError
@@ -66,8 +65,8 @@ def main(argv: list[str]) -> None:
         vlm = f"VLM {photos.vlm.name}" if photos.vlm else "VLM not known"
         print(one_line(f"{source}: {len(photos.files):,} pictures, {vlm}"))
         print("".join(f"  {one_line(remark)}\n" for remark in photos.remarks()))
-        kind = args.representation
-        views = [photos.under(bases.get(name), kind, name) for name in args.criterion]
+        names = args.criterion
+        views = [photos.under(bases.get(name), args.representation, name) for name in names]
         if args.propose:
             propose(photos, args, out)
         elif args.rank:
@@ -116,8 +115,7 @@ def propose(photos: Collection, args: argparse.Namespace, out: Path) -> None:
     for number, sheet in enumerate(sheets, start=1):
         with atomic_path(out / "sheets" / f"{number}.jpg") as temporary:
             temporary.write_bytes(sheet)
-    size = sum(map(len, sheets)) / 1e3
-    print(f"{out / 'sheets'}: {len(sheets)} contact sheets, {size:,.0f} KB")
+    print(f"{out / 'sheets'}: {len(sheets)} contact sheets, {sum(map(len, sheets)):,} bytes")
     if not args.send:
         print(f"nothing was sent; add --send to show them to {args.llm} at {args.base_url}")
         return
@@ -132,12 +130,10 @@ def search(view: View, others: Mapping[str, str], args: argparse.Namespace, out:
     like = {others[name]: weight for name, weight in args.like.items()}
     unlike = {others[name]: weight for name, weight in args.unlike.items()}
     matches = view.nearest(args.query, args.top, like, unlike)
-    rows = [
-        [str(place), one_line(file), f"{similarity:.3f}", words]
-        for place, (file, similarity, words) in enumerate(matches.itertuples(index=False), start=1)
-    ]
+    lines = matches.itertuples(index=False)
+    rows = [[one_line(file), f"{similarity:.3f}", words] for file, similarity, words in lines]
     title = one_line(f"Nearest to {args.query} under {view.name}")
-    print(Table(title, ["", "file", "similarity", "words"], rows, left=4).text())
+    print(Table(title, ["file", "similarity", "words"], rows, left=3).text())
     files = [view.collection.files[view.collection.place(name)] for name in matches["file"]]
     if any(file.is_file() for file in files):  # embeddings can be loaded without them
         from crl.explore.propose import contact_sheet
@@ -155,7 +151,10 @@ def explore(
     for view in views:
         print(cluster_table(view, args.clusters))
         if labels:
-            print(label_summary(view, labels, guesses[view.name]))
+            _, confidence, accuracy, ask = guesses[view.name]
+            right = "" if accuracy is None else f", {accuracy:.0%} right of those left out to test"
+            print(f"labels under {view.name}: mean confidence {confidence.mean():.0%}{right}")
+            print(one_line("label these next: " + ", ".join(photos.names[i] for i in ask[:5])))
     line = shlex.join(["python", "scripts/explore.py", *sys.argv[1:]])
     # All that the page and the tables depend on, this program included.
     code = [file.read_text("utf-8") for file in sorted(PACKAGE.rglob("*")) if file.suffix in CODE]
@@ -176,7 +175,6 @@ def explore(
 
 
 def cluster_table(view: View, number: int | None) -> str:
-    """The clusters of a view, with their names."""
     clusters, names, _ = view.groups(number)
     rows = [
         [str(size), ", ".join(view.words[name.words]), "weak" if name.weak else ""]
@@ -184,15 +182,6 @@ def cluster_table(view: View, number: int | None) -> str:
     ]
     header = ["images", "words by which they stand out", ""]
     return Table(f"{view.name}: {clusters.note}", header, rows, left=3).text()
-
-
-def label_summary(view: View, labels: dict[str, str], guesses: Guesses) -> str:
-    """How good the guesses are, and what to label next."""
-    line = f"labels under {view.name}: mean confidence {guesses.confidence.mean():.0%}"
-    if guesses.accuracy is not None:
-        line += f", {guesses.accuracy:.0%} right of {len(labels)} that were left out to test"
-    ask = ", ".join(view.collection.names[place] for place in guesses.ask[:5])
-    return f"{one_line(line)}\n{one_line(f'label these next: {ask}')}"
 
 
 def read_labels(file: Path) -> dict[str, str]:
@@ -249,8 +238,6 @@ def parse(argv: list[str]) -> argparse.Namespace:
         raise UserError("--propose needs a model that sees images: --llm MODEL")
     if (args.like or args.unlike) and args.query is None:
         raise UserError("--like and --unlike belong to --query")
-    if not (args.criterion or args.rank or args.propose or args.query is not None):
-        raise UserError("name a criterion (--criterion mood), or see which ones fit: --rank")
     return args
 
 

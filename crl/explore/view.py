@@ -100,7 +100,7 @@ class View:
         return self._groups[number]
 
     def clusters(self, number: int | None = None) -> pd.DataFrame:
-        """The cluster of each image: columns file, cluster, name, words (by which it stands out)."""
+        """The cluster of each image: columns file, cluster, name, words that it stands out by."""
         clusters, _, titles = self.groups(number)
         columns = {"file": self.collection.names, "cluster": clusters.label}
         columns["name"] = np.array(titles, object)[clusters.label]

@@ -69,9 +69,6 @@ def test_images_that_are_nearly_the_same(recwarn, number, noise):
     assert (np.diff(np.bincount(clusters.label)) <= 0).all() and not recwarn.list
 
 
-# ---- names
-
-
 def test_a_text_that_is_near_to_everything_names_nothing():
     standing = np.array([[0.0, 1.0, -1.0], [0.0, 1.0, -1.0], [0.0, -1.0, 1.0]])
     one, two = name_clusters(standing, np.array([0, 0, 1]))

@@ -1,7 +1,5 @@
 """A folder of pictures whose colors and sides are known, seen by a VLM that sees just these."""
 
-import os
-
 import numpy as np
 import pytest
 from color_vlm import COLORS, ColorVLM, draw, write_bases
@@ -45,23 +43,10 @@ def value(file: str, place: int) -> str:
     return file.split("-")[place]
 
 
-def test_a_vlm_by_name_from_outside_and_only_new_images_are_embedded(tmp_path, folder):
-    assert Collection.embed(folder, "color_vlm:ColorVLM").vlm.name == "colors"
-    draw(tmp_path / "a", each=1)
-    vlm, cache = ToyVLM(), tmp_path / "cache"
-    Collection.embed(tmp_path / "a", vlm, cache=cache)
-    assert vlm.images == 8
-    (tmp_path / "a" / "new.png").write_bytes((folder / "red-left-2.png").read_bytes())
-    Collection.embed(tmp_path / "a", vlm, cache=cache)
-    assert vlm.images == 9
-
-
 def test_an_image_is_found_by_name_and_by_path(photos, folder, monkeypatch):
     name = photos.names[5]
     monkeypatch.chdir(folder.parent)
-    relative = f"{folder.name}/{name}"
-    assert photos.names == sorted(os.listdir(folder)) and len(photos.image) == 24
-    assert photos.place(name) == photos.place(folder / name) == photos.place(relative) == 5
+    assert photos.place(name) == photos.place(f"{folder.name}/{name}") == 5
     with pytest.raises(UserError, match=r"left-9\.png is no image of .*did you mean 'red-left-"):
         photos.place("red-left-9.png")
 
@@ -90,10 +75,8 @@ def test_a_vlm_with_several_vectors_per_image(folder):
     basis = TextBasis(criterion="x", vlm_prompt="{text}", texts=tuple("abcde"))
     view = photos.under(basis)
     assert photos.universal.x.shape == (24, 5) and view.x.shape == (24, 5)
-    table = view.nearest(photos.names[0], 3)
-    similarity = view.x @ view.x[0]
-    best = [i for i in np.argsort(-similarity, kind="stable") if i != 0][:3]
-    np.testing.assert_allclose(table["similarity"], similarity[best], rtol=1e-5)
+    similarity = np.sort(np.delete(view.x @ view.x[0], 0))[::-1]
+    np.testing.assert_allclose(view.nearest(photos.names[0], 3)["similarity"], similarity[:3], 1e-5)
     assert len(photos.universal.nearest(photos.names[0], 30)) == 23
     assert len(view.clusters(2)) == 24
 

@@ -51,7 +51,7 @@ def close(scores: dict[str, float], expected: dict[str, float], atol: float = 1e
 
 
 @given(SEEDS, SIZES, SHAPES, SHARPNESS)
-def test_scores_are_the_formula_and_add_up_to_the_mutual_information(seed, sizes, shape, sharpness):
+def test_scores_are_the_formula(seed, sizes, shape, sharpness):
     image, text = vectors(*shape, seed=seed), drawn(seed, sizes)
     owners, p = posteriors(image, text, sharpness)
     expected = dict.fromkeys(text, 0.0)
@@ -61,10 +61,6 @@ def test_scores_are_the_formula_and_add_up_to_the_mutual_information(seed, sizes
     scores = rank_criteria(image, text, sharpness)
     assert close(scores, expected) and all(type(score) is float for score in scores.values())
     assert list(scores.values()) == sorted(scores.values(), reverse=True)
-    joint = np.array(p) / N  # p(image, word)
-    independent = joint.sum(1, keepdims=True) * joint.sum(0)
-    information = np.sum(joint[joint > 0] * np.log(joint[joint > 0] / independent[joint > 0]))
-    assert abs(sum(scores.values()) - information) < 1e-9
 
 
 @given(SEEDS, SIZES, SHAPES, st.integers(2, 3), st.integers(1, N + 2))

@@ -85,13 +85,6 @@ def test_the_best_are_those_of_all_scores(n, d, criteria, queries, half, k, seed
         assert (np.diff(rows)[np.diff(got) == 0] > 0).all() and (np.diff(got) <= 0).all()
 
 
-@pytest.mark.parametrize("name", ["paper", "posterior"])
-def test_equal_rows_are_ordered_by_number(name):
-    image = np.tile(vectors(10, D), (50, 1))  # row i is a copy of row i % 10
-    c = criterion(name, image, vectors(30, D, seed=1), image[3:4])
-    assert search(image, [c], 20).rows[0].tolist() == list(range(3, 203, 10))
-
-
 def test_where_float32_is_too_coarse_float64_decides():
     """Texts that are nearly the same: R' magnifies the rounding of float32 beyond `SLACK`."""
     image, text = l2(vectors(3_000, D)), l2(np.ones(D) + 5e-7 * vectors(9, D, seed=1))
