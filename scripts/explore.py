@@ -6,12 +6,10 @@
     python scripts/explore.py ~/pictures --propose --llm MODEL
     python scripts/explore.py ~/pictures --criterion mood --query a.jpg --unlike season=0.5
     python scripts/explore.py ~/pictures --criterion mood --labels few.csv
-    python scripts/explore.py ~/pictures --features mine.npz --criterion mood
 
 The texts of a criterion come from its file (--texts), from an earlier run (texts/ in the output
 folder; edit them as you like), from a basis of that name in configs/bases, or from an LLM (--llm).
-Writes report.html, images.csv, images.parquet and embeddings.safetensors. A second run computes
-only what is new. For --features see `Collection.given`.
+A second run computes only what is new. For --features see `Collection.given`.
 """
 
 from crl.run.command import command, one_line
@@ -22,6 +20,7 @@ import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -54,7 +53,8 @@ def main(argv: list[str]) -> None:
         given = args.features and not args.vlm and not args.texts  # texts of the first criterion
         wanted = args.criterion[1:] if given else args.criterion
         bases = {name: TextBasis.load(find_texts(name, args, out)) for name in wanted}
-        others = {name: find_texts(name, args, out) for name in {**args.like, **args.unlike}}
+        like = {find_texts(name, args, out): weight for name, weight in args.like}
+        unlike = {find_texts(name, args, out): weight for name, weight in args.unlike}
         labels = read_labels(args.labels) if args.labels else None
         if args.features:
             photos = Collection.given(args.features, args.vlm, args.folder)
@@ -62,8 +62,8 @@ def main(argv: list[str]) -> None:
             photos = Collection.load(args.folder, args.vlm)
         else:
             photos = Collection.embed(args.folder, args.vlm or "clip", batch_size=args.batch_size)
-        vlm = f"VLM {photos.vlm.name}" if photos.vlm else "VLM not known"
-        print(one_line(f"{source}: {len(photos.files):,} pictures, {vlm}"))
+        vlm = photos.vlm.name if photos.vlm else "not known"
+        print(one_line(f"{source}: {len(photos.files):,} pictures, VLM {vlm}"))
         print("".join(f"  {one_line(remark)}\n" for remark in photos.remarks()))
         names = args.criterion
         views = [photos.under(bases.get(name), args.representation, name) for name in names]
@@ -72,7 +72,7 @@ def main(argv: list[str]) -> None:
         elif args.rank:
             print(ranking(photos, bases))
         elif args.query is not None:
-            search(views[0] if views else photos.universal, others, args, out)
+            search(views[0] if views else photos.universal, like, unlike, args, out)
         else:
             explore(photos, views, labels, args, out)
 
@@ -86,10 +86,8 @@ def find_texts(name: str, args: argparse.Namespace, out: Path, number: int = TEX
         return texts
     if not args.llm:
         shipped = ", ".join(sorted(file.stem for file in BASES.glob("*.yaml")))
-        raise UserError(
-            f"there are no texts for {name!r}; give their file (--texts {name}=FILE.yaml), an LLM "
-            f"that writes them (--llm MODEL), or a basis that comes with this repository: {shipped}"
-        )
+        raise UserError(f"there are no texts for {name!r}; give a file (--texts {name}=FILE.yaml), "
+                        f"an LLM that writes them (--llm MODEL), or one of {shipped}")  # fmt: skip
     from crl.llm import generate_basis
 
     print(f"asking {args.llm} for texts about {name} ...")
@@ -125,10 +123,8 @@ def propose(photos: Collection, args: argparse.Namespace, out: Path) -> None:
     print(ranking(photos, bases))
 
 
-def search(view: View, others: Mapping[str, str], args: argparse.Namespace, out: Path) -> None:
+def search(view: View, like: dict, unlike: dict, args: argparse.Namespace, out: Path) -> None:
     """Print the images nearest to the query, and write them as a contact sheet."""
-    like = {others[name]: weight for name, weight in args.like.items()}
-    unlike = {others[name]: weight for name, weight in args.unlike.items()}
     matches = view.nearest(args.query, args.top, like, unlike)
     lines = matches.itertuples(index=False)
     rows = [[one_line(file), f"{similarity:.3f}", words] for file, similarity, words in lines]
@@ -204,7 +200,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     server = os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
-    many = {"action": "append", "default": []}
+    many: Any = {"action": "append", "default": []}
     add = parser.add_argument
     add("folder", type=Path, nargs="?", default=Path(),
         help="the images, at any depth; or --out of embed_ray.py")  # fmt: skip
@@ -228,7 +224,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--query", metavar="IMAGE|TEXT", help="the images nearest to it, under the criterion")
     add("--labels", type=Path, metavar="FILE.csv", help="file,label of a few: label the rest")
     args = parser.parse_args(argv)
-    args.texts, args.like, args.unlike = dict(args.texts), dict(args.like), dict(args.unlike)
+    args.texts = dict(args.texts)
     args.criterion = list(dict.fromkeys([*args.criterion, *args.texts]))
     if not args.folder.is_dir():
         raise UserError(f"there is no folder {args.folder}")
@@ -241,10 +237,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return args
 
 
-# What argparse says of a wrong value names these functions.
-
-
-def name_and_file(text: str) -> tuple[str, str]:
+def name_and_file(text: str) -> tuple[str, str]:  # argparse's messages name these functions
     name, file = text.split("=", 1)
     return name, file
 

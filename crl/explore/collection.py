@@ -185,9 +185,12 @@ class Collection:
         """N small pictures, with the sizes of the images; gray for an image that is not here."""
         present = [i for i, file in enumerate(self.files) if file.is_file()]
         files, digests = [self.files[i] for i in present], self.digests.view("V16")[present]
-        small = dict(zip(present, thumbnails(files, digests.tolist(), self.folder), strict=True))
-        missing = gray()
-        return [small.get(i, missing) for i in range(len(self.files))]
+        small = [gray()] * len(self.files)
+        for i, picture in zip(
+            present, thumbnails(files, digests.tolist(), self.folder), strict=True
+        ):
+            small[i] = picture
+        return small
 
     @cached_property
     def names(self) -> list[str]:

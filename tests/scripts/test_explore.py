@@ -227,7 +227,7 @@ def test_files_as_people_have_them(look, place):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--criterion", "mood"], "there are no texts for 'mood'; give their file (--texts mood="),
+        (["--criterion", "mood"], "there are no texts for 'mood'; give a file (--texts mood="),
         (["--texts", "universal=bases/color.yaml"], "universal means the embedding without"),
         (["--texts", "mood"], "--texts: invalid name_and_file value: 'mood'; see"),
         ([*BASES, "--clusters", "0"], "--clusters: it must be 1 or more, not 0"),
