@@ -47,7 +47,7 @@ class UnreadableImage(Exception):
 
 
 class File(Protocol):
-    """An image file: a `Path`, or one of an object store (`crl.explore.remote.RemoteFile`)."""
+    """An image file: a `Path`, or one of an object store (`crl.explore.listing.RemoteFile`)."""
 
     def read_bytes(self) -> bytes: ...
 

@@ -35,8 +35,7 @@ from typing import Any
 import numpy as np
 
 from crl.embed import NoneReadable, embed_images
-from crl.explore.listing import write_listing
-from crl.explore.remote import find_images, open_file, without_keys
+from crl.explore.listing import find_images, open_file, without_keys, write_listing
 from crl.images import shown
 from crl.run.errors import ArgumentParser, Missing, UserError
 from crl.run.files import HOST, alone_in, write_text

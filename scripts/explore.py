@@ -1,39 +1,33 @@
 """Look at a folder of images under criteria of your own: clusters, a page, search, labels.
 
     python scripts/explore.py ~/pictures --criterion mood --texts mood=my_bases/mood.yaml
-    python scripts/explore.py ~/pictures --criterion mood --criterion season --llm llama3.1 \\
-        --base-url http://localhost:11434/v1
+    python scripts/explore.py ~/pictures --criterion mood --llm llama3.1 --base-url URL
     python scripts/explore.py ~/pictures --rank
     python scripts/explore.py ~/pictures --propose --llm MODEL
     python scripts/explore.py ~/pictures --criterion mood --query a.jpg --unlike season=0.5
     python scripts/explore.py ~/pictures --criterion mood --labels few.csv
-    python scripts/explore.py ~/pictures --features mine.npz --criterion mood
 
 The texts of a criterion come from its file (--texts), from an earlier run (texts/ in the output
 folder; edit them as you like), from a basis of that name in configs/bases, or from an LLM (--llm).
-Writes report.html, images.csv, images.parquet and embeddings.safetensors. A second run computes
-only what is new.
-
---features: embeddings made elsewhere, a file as in crl/run/given.py: ids (names of the image files)
-and image (N, D); and text (K, D) and texts for one criterion, or --vlm, which made them.
+A second run computes only what is new. For --features see `Collection.given`.
 """
 
 from crl.run.command import command, one_line
 
 import argparse
-import csv
 import os
 import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from crl.basis import BASES, PACKAGE, TextBasis
 from crl.explore import listing
 from crl.explore.collection import Collection
-from crl.explore.labels import Guesses
 from crl.explore.view import View
 from crl.representations import names as representations
 from crl.run.errors import ArgumentParser, UserError
@@ -41,8 +35,7 @@ from crl.run.files import alone_in, atomic_path, slug, write_text
 from crl.run.results import digest
 from crl.run.tables import Table
 
-# crl.llm, crl.explore.propose and crl.explore.tables are imported where they are used: each takes a
-# second.
+# crl.llm, crl.explore.propose and crl.explore.tables take a second each: imported where used.
 
 MADE = ("report.html", "images.csv", "images.parquet", "embeddings.safetensors")
 CODE = (".py", ".html", ".js", ".css")
@@ -53,48 +46,35 @@ TEXTS_TO_RANK = 50  # per proposed criterion
 @command
 def main(argv: list[str]) -> None:
     args = parse(argv)
-    if not args.folder.is_dir():
-        raise UserError(f"there is no folder {args.folder}")
     source = args.features or args.folder
     name = args.features.stem if args.features else args.folder.resolve().name
     out = args.out or Path("outputs/explore") / (slug(name) or "pictures")
     with alone_in(out):
-        named = [] if with_texts(args) else args.criterion
-        bases = {name: TextBasis.load(find_texts(name, args, out)) for name in named}
-        others = {name: find_texts(name, args, out) for name in {**args.like, **args.unlike}}
+        given = args.features and not args.vlm and not args.texts  # texts of the first criterion
+        wanted = args.criterion[1:] if given else args.criterion
+        bases = {name: TextBasis.load(find_texts(name, args, out)) for name in wanted}
+        like = {find_texts(name, args, out): weight for name, weight in args.like}
+        unlike = {find_texts(name, args, out): weight for name, weight in args.unlike}
         labels = read_labels(args.labels) if args.labels else None
-        photos = collect(args)
-        vlm = f"VLM {photos.vlm.name}" if photos.vlm else "VLM not known"
-        print(one_line(f"{source}: {len(photos.files):,} pictures, {vlm}"))
+        if args.features:
+            photos = Collection.given(args.features, args.vlm, args.folder)
+        elif listing.is_listing(args.folder / listing.NAME):
+            photos = Collection.load(args.folder, args.vlm)
+        else:
+            photos = Collection.embed(args.folder, args.vlm or "clip", batch_size=args.batch_size)
+        vlm = photos.vlm.name if photos.vlm else "not known"
+        print(one_line(f"{source}: {len(photos.files):,} pictures, VLM {vlm}"))
         print("".join(f"  {one_line(remark)}\n" for remark in photos.remarks()))
-        views = [
-            photos.under(bases.get(name), args.representation, name) for name in args.criterion
-        ]
+        names = args.criterion
+        views = [photos.under(bases.get(name), args.representation, name) for name in names]
         if args.propose:
             propose(photos, args, out)
         elif args.rank:
             print(ranking(photos, bases))
         elif args.query is not None:
-            search(views[0] if views else photos.universal, others, args, out)
+            search(views[0] if views else photos.universal, like, unlike, args, out)
         else:
             explore(photos, views, labels, args, out)
-
-
-def collect(args: argparse.Namespace) -> Collection:
-    """The images and their embeddings: made elsewhere, by scripts/embed_ray.py, or made now."""
-    if args.features:
-        return Collection.given(args.features, args.vlm, args.folder)
-    if listing.is_listing(args.folder / listing.NAME):
-        return Collection.load(args.folder, args.vlm)
-    return Collection.embed(args.folder, args.vlm or "clip", batch_size=args.batch_size)
-
-
-def with_texts(args: argparse.Namespace) -> bool:
-    """Do the texts of the criterion come with the embeddings?"""
-    return bool(args.features and not args.vlm)
-
-
-# ---- the texts ----------------------------------------------------------------------------------
 
 
 def find_texts(name: str, args: argparse.Namespace, out: Path, number: int = TEXTS) -> str:
@@ -106,19 +86,14 @@ def find_texts(name: str, args: argparse.Namespace, out: Path, number: int = TEX
         return texts
     if not args.llm:
         shipped = ", ".join(sorted(file.stem for file in BASES.glob("*.yaml")))
-        raise UserError(
-            f"there are no texts for {name!r}; give their file (--texts {name}=FILE.yaml), an LLM "
-            f"that writes them (--llm MODEL, a local one with --base-url), or a basis that comes "
-            f"with this repository: {shipped}"
-        )
-    if not slug(name):
-        raise UserError(f"the criterion {name!r} has no letter to name a file by")
-    from crl.llm import OPENAI, generate_basis
+        raise UserError(f"there are no texts for {name!r}; give a file (--texts {name}=FILE.yaml), "
+                        f"an LLM that writes them (--llm MODEL), or one of {shipped}")  # fmt: skip
+    from crl.llm import generate_basis
 
     print(f"asking {args.llm} for texts about {name} ...")
     prompt = f"a photo with the {name} of {{text}}"
-    settings = {"model": args.llm, "base_url": args.base_url or OPENAI, "number": number}
-    generate_basis(name, prompt, **settings).save(kept)
+    basis = generate_basis(name, prompt, model=args.llm, base_url=args.base_url, number=number)
+    basis.save(kept)
     print(f"{kept}: the texts about {name}; edit them as you like")
     return str(kept)
 
@@ -132,217 +107,150 @@ def ranking(photos: Collection, bases: Mapping[str, TextBasis]) -> str:
 
 def propose(photos: Collection, args: argparse.Namespace, out: Path) -> None:
     """Show contact sheets to a multimodal LLM, if the person says so, and rank what it proposes."""
-    from crl.explore.propose import COLUMNS, ROWS, contact_sheets, propose_criteria
-    from crl.llm import OPENAI
+    from crl.explore.propose import contact_sheets, propose_criteria
 
-    sheets, server = contact_sheets(photos.files), args.base_url or OPENAI
+    sheets = contact_sheets(photos.files)
     for number, sheet in enumerate(sheets, start=1):
         with atomic_path(out / "sheets" / f"{number}.jpg") as temporary:
             temporary.write_bytes(sheet)
-    size, pictures = sum(map(len, sheets)), min(len(photos.files), len(sheets) * COLUMNS * ROWS)
-    print(
-        f"{out / 'sheets'}: {len(sheets)} contact sheets, {pictures} pictures, {size / 1e3:,.0f} KB"
-    )
+    print(f"{out / 'sheets'}: {len(sheets)} contact sheets, {sum(map(len, sheets)):,} bytes")
     if not args.send:
-        print(f"nothing was sent; add --send to show them to {args.llm} at {server}")
+        print(f"nothing was sent; add --send to show them to {args.llm} at {args.base_url}")
         return
-    names = propose_criteria(sheets, model=args.llm, base_url=server)
+    names = propose_criteria(sheets, model=args.llm, base_url=args.base_url)
     print(f"{args.llm} proposes: {', '.join(names)}")
     bases = {n: TextBasis.load(find_texts(n, args, out, TEXTS_TO_RANK)) for n in names}
     print(ranking(photos, bases))
 
 
-# ---- looking ------------------------------------------------------------------------------------
-
-
-def search(view: View, others: Mapping[str, str], args: argparse.Namespace, out: Path) -> None:
+def search(view: View, like: dict, unlike: dict, args: argparse.Namespace, out: Path) -> None:
     """Print the images nearest to the query, and write them as a contact sheet."""
-    matches = view.nearest(
-        args.query,
-        args.top,
-        like={others[name]: weight for name, weight in args.like.items()},
-        unlike={others[name]: weight for name, weight in args.unlike.items()},
-    )
-    rows = [
-        [str(place), one_line(file), f"{similarity:.3f}", words]
-        for place, (file, similarity, words) in enumerate(matches.itertuples(index=False), start=1)
-    ]
+    matches = view.nearest(args.query, args.top, like, unlike)
+    lines = matches.itertuples(index=False)
+    rows = [[one_line(file), f"{similarity:.3f}", words] for file, similarity, words in lines]
     title = one_line(f"Nearest to {args.query} under {view.name}")
-    print(Table(title, ["", "file", "similarity", "words"], rows, left=4).text())
+    print(Table(title, ["file", "similarity", "words"], rows, left=3).text())
     files = [view.collection.files[view.collection.place(name)] for name in matches["file"]]
-    if not any(file.is_file() for file in files):  # the embeddings were loaded without them
-        return
-    from crl.explore.propose import contact_sheet
+    if any(file.is_file() for file in files):  # embeddings can be loaded without them
+        from crl.explore.propose import contact_sheet
 
-    sheet = contact_sheet(files)
-    with atomic_path(out / "query.jpg") as temporary:
-        temporary.write_bytes(sheet)
-    print(f"pictures, best first: {out / 'query.jpg'}")
+        with atomic_path(out / "query.jpg") as temporary:
+            temporary.write_bytes(contact_sheet(files))
+        print(f"pictures, best first: {out / 'query.jpg'}")
 
 
 def explore(
-    photos: Collection,
-    views: list[View],
-    labels: dict[str, str] | None,
-    args: argparse.Namespace,
-    out: Path,
+    photos: Collection, views: list[View], labels: dict | None, args: argparse.Namespace, out: Path
 ) -> None:
     """Clusters, names, labels; the page and the tables, unless they are as they would be now."""
     guesses = {view.name: view.guesses(labels) for view in views} if labels else {}
     for view in views:
         print(cluster_table(view, args.clusters))
-        if view.name in guesses:
-            print(label_summary(view, guesses[view.name]))
-    command_line = shlex.join(["python", "scripts/explore.py", *sys.argv[1:]])
-    inputs, made = everything(photos, views, labels, command_line), out / ".made"
+        if labels:
+            _, confidence, accuracy, ask = guesses[view.name]
+            right = "" if accuracy is None else f", {accuracy:.0%} right of those left out to test"
+            print(f"labels under {view.name}: mean confidence {confidence.mean():.0%}{right}")
+            print(one_line("label these next: " + ", ".join(photos.names[i] for i in ask[:5])))
+    line = shlex.join(["python", "scripts/explore.py", *sys.argv[1:]])
+    # All that the page and the tables depend on, this program included.
+    code = [file.read_text("utf-8") for file in sorted(PACKAGE.rglob("*")) if file.suffix in CODE]
+    about = [photos.names, [view.basis.digest for view in views], labels, photos.remarks(), line]
+    vlm = photos.vlm and photos.vlm.fingerprint
+    inputs = digest(photos.digests.view(np.uint8), vlm, code, *about)
+    made = out / ".made"
     before = made.read_text(encoding="utf-8") if made.is_file() else ""
     if not all((out / name).is_file() for name in MADE) or before != inputs:
         from crl.explore.tables import write_tables
 
         made.unlink(missing_ok=True)
         write_tables(out, photos, views, args.clusters, guesses)
-        photos.report(out / MADE[0], views, args.clusters, guesses, command_line)
+        photos.report(out / MADE[0], views, args.clusters, guesses, line)
         write_text(made, inputs)
     print(f"{out / MADE[0]}: open it in a browser")
     print(f"{out}: {', '.join(MADE[1:])}")
 
 
-def everything(
-    photos: Collection, views: list[View], labels: dict[str, str] | None, command_line: str
-) -> str:
-    """A digest of all that the page and the tables depend on, this program included."""
-    code = [file for file in sorted(PACKAGE.rglob("*")) if file.suffix in CODE]
-    about = [photos.names, [view.basis.digest for view in views], labels, photos.remarks()]
-    about += [photos.facts(views, command_line)["VLM"], [file.read_text("utf-8") for file in code]]
-    return digest(photos.digests.view(np.uint8), *about, command_line)
-
-
 def cluster_table(view: View, number: int | None) -> str:
-    """The clusters of a view, with their names."""
     clusters, names, _ = view.groups(number)
-    sizes = np.bincount(clusters.label)
     rows = [
         [str(size), ", ".join(view.words[name.words]), "weak" if name.weak else ""]
-        for size, name in zip(sizes, names, strict=True)
+        for size, name in zip(np.bincount(clusters.label), names, strict=True)
     ]
-    title = f"{view.name}: {clusters.note}"
-    return Table(title, ["images", "words by which they stand out", ""], rows, left=3).text()
-
-
-def label_summary(view: View, guesses: Guesses) -> str:
-    """How good the guesses are, and what to label next."""
-    lines = [f"labels under {view.name}: mean confidence {guesses.confidence.mean():.0%}"]
-    if guesses.accuracy is not None:
-        lines[0] += f", {guesses.accuracy:.0%} right of {guesses.tested} that were left out to test"
-    ask = [view.collection.names[place] for place in guesses.ask]
-    lines.append("label these next: " + ", ".join(ask[:5]) + (" ..." if len(ask) > 5 else ""))
-    return "\n".join(map(one_line, lines))
-
-
-# ---- arguments ----------------------------------------------------------------------------------
+    header = ["images", "words by which they stand out", ""]
+    return Table(f"{view.name}: {clusters.note}", header, rows, left=3).text()
 
 
 def read_labels(file: Path) -> dict[str, str]:
-    """File name -> label, of a CSV file whose first line is `file,label`.
-
-    Raises:
-        UserError: another form, an empty label, or two labels for one image.
-    """
+    """File name -> label, of a CSV file whose first line is `file,label`."""
     try:
-        rows = list(csv.reader(file.read_text(encoding="utf-8-sig").splitlines()))
-    except (OSError, UnicodeError, csv.Error) as error:
-        raise UserError(f"cannot read {file}: {getattr(error, 'strerror', error)}") from error
-    if not rows or [cell.strip() for cell in rows[0]] != ["file", "label"]:
-        raise UserError(f"{file} must begin with the line file,label")
-    labels: dict[str, str] = {}
-    for line, row in enumerate(rows[1:], start=2):
-        if not row:
-            continue
-        if len(row) != 2 or not row[1].strip():
-            raise UserError(f"{file}, line {line}: it must hold a file and its label, not {row}")
-        name, label = row[0], row[1].strip()
-        if labels.setdefault(name, label) != label:
-            raise UserError(f"{file}, line {line}: {name!r} has two labels")
-    return labels
+        table = pd.read_csv(file, dtype=str, na_filter=False, index_col=False)
+    except ValueError as error:
+        raise UserError(f"cannot read {file}: {' '.join(str(error).split())}") from error
+    if list(table) != ["file", "label"] or not table["label"].str.strip().all():
+        raise UserError(f"{file} must begin with the line file,label; then a file and its label on "
+                        "each line")  # fmt: skip
+    table = table.drop_duplicates()
+    if len(twice := table["file"][table["file"].duplicated()]):
+        raise UserError(f"{file}: {twice.iloc[0]!r} has two labels")
+    return dict(zip(table["file"], table["label"].str.strip(), strict=True))
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
     parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    server = os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
+    many: Any = {"action": "append", "default": []}
     add = parser.add_argument
-    add("folder", type=Path, nargs="?", help="the images, at any depth; or --out of embed_ray.py")
+    add("folder", type=Path, nargs="?", default=Path(),
+        help="the images, at any depth; or --out of embed_ray.py")  # fmt: skip
     add("--features", type=Path, metavar="FILE", help="embeddings made elsewhere")
-    add("--criterion", action="append", default=[], metavar="NAME", help="may be repeated")
-    add("--texts", action="append", default=[], type=pair, metavar="NAME=FILE.yaml")
+    add("--criterion", metavar="NAME", help="may be repeated", **many)
+    add("--texts", type=name_and_file, metavar="NAME=FILE.yaml", **many)
     add("--llm", metavar="MODEL", help="writes the texts of criteria that have none")
-    add(
-        "--base-url",
-        default=os.environ.get("OPENAI_BASE_URL"),
-        help="of the LLM: any OpenAI-compatible server (default: OPENAI_BASE_URL, or OpenAI's)",
-    )
+    add("--base-url", default=server, help="of the LLM, OpenAI-compatible (default: %(default)s)")
     add("--vlm", help="see the README (default: clip; of embeddings the one that made them)")
     add("--representation", default="posterior", choices=representations())
-    add("--clusters", default=None, type=clusters, metavar="auto|K", help="default: auto")
+    add("--clusters", type=whole_number, metavar="K", help="default: by silhouette")
     add("--out", type=Path, help="default: outputs/explore/<name of the folder>")
-    add("--batch-size", type=int, default=64, help="images at once (default: %(default)s)")
-    what = parser.add_mutually_exclusive_group()
-    other = what.add_argument
-    other("--rank", action="store_true", help="which criteria do the images vary in?")
-    other("--propose", action="store_true", help="an LLM that sees images proposes criteria")
-    other("--query", metavar="IMAGE|TEXT", help="the images nearest to it, under the criterion")
-    other("--labels", type=Path, metavar="FILE.csv", help="file,label of a few: label the rest")
+    add("--batch-size", type=whole_number, default=64, help="images at once (default: %(default)s)")
     add("--send", action="store_true", help="with --propose: contact sheets may leave the machine")
-    add("--like", action="append", default=[], type=weight, metavar="NAME=WEIGHT")
-    add("--unlike", action="append", default=[], type=weight, metavar="NAME=WEIGHT")
-    add("--top", type=int, default=20, help="images that a query finds (default: %(default)s)")
+    add("--like", type=name_and_weight, metavar="NAME=WEIGHT", **many)
+    add("--unlike", type=name_and_weight, metavar="NAME=WEIGHT", **many)
+    add("--top", type=whole_number, default=20, help="images that a query finds")
+    add = parser.add_mutually_exclusive_group().add_argument
+    add("--rank", action="store_true", help="which criteria do the images vary in?")
+    add("--propose", action="store_true", help="an LLM that sees images proposes criteria")
+    add("--query", metavar="IMAGE|TEXT", help="the images nearest to it, under the criterion")
+    add("--labels", type=Path, metavar="FILE.csv", help="file,label of a few: label the rest")
     args = parser.parse_args(argv)
-    for key in ("texts", "like", "unlike"):
-        setattr(args, key, dict(getattr(args, key)))
+    args.texts = dict(args.texts)
     args.criterion = list(dict.fromkeys([*args.criterion, *args.texts]))
-    if not (args.folder or args.features):
-        raise UserError("name the folder of the images, or --features FILE")
-    args.folder = (args.folder or Path()).expanduser()
-    if with_texts(args) and (args.texts or len(args.criterion) > 1):
-        raise UserError("--features holds texts for one criterion; for others, name the VLM that "
-                        "made the embeddings: --vlm")  # fmt: skip
+    if not args.folder.is_dir():
+        raise UserError(f"there is no folder {args.folder}")
     if "universal" in args.criterion:
-        raise UserError(
-            "universal is the name of the embedding without a criterion; choose another"
-        )
+        raise UserError("universal means the embedding without a criterion; choose another name")
     if args.propose and not args.llm:
         raise UserError("--propose needs a model that sees images: --llm MODEL")
     if (args.like or args.unlike) and args.query is None:
         raise UserError("--like and --unlike belong to --query")
-    if args.top < 1 or args.batch_size < 1:
-        raise UserError("--top and --batch-size must be 1 or more")
-    if not (args.criterion or args.rank or args.propose or args.query is not None):
-        raise UserError("name a criterion (--criterion mood), or see which ones fit: --rank")
     return args
 
 
-def pair(text: str) -> tuple[str, str]:
-    """`name=value`, for argparse."""
-    name, equals, value = text.partition("=")
-    if not (name.strip() and equals and value.strip()):
-        raise argparse.ArgumentTypeError(f"write NAME=VALUE, not {text!r}")
-    return name.strip(), value.strip()
+def name_and_file(text: str) -> tuple[str, str]:  # argparse's messages name these functions
+    name, file = text.split("=", 1)
+    return name, file
 
 
-def weight(text: str) -> tuple[str, float]:
-    """`name=weight` or `name`, for argparse."""
-    name, value = pair(text if "=" in text else f"{text}=1")
-    try:
-        return name, float(value)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"the weight of {name} must be a number") from None
+def name_and_weight(text: str) -> tuple[str, float]:
+    name, _, weight = text.partition("=")
+    return name, float(weight or 1)
 
 
-def clusters(text: str) -> int | None:
-    """`auto` or a number, for argparse."""
-    if text != "auto" and not (text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"write auto, or a number of clusters, not {text!r}")
-    return None if text == "auto" else int(text)
+def whole_number(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"it must be 1 or more, not {text}")
+    return int(text)
 
 
 if __name__ == "__main__":

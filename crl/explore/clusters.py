@@ -4,7 +4,7 @@ x (N, K) --find_clusters--> clusters --name_clusters--> names, from the texts of
 """
 
 import warnings
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -15,7 +15,6 @@ from sklearn.metrics import pairwise_distances, silhouette_score
 from threadpoolctl import threadpool_limits
 
 from crl.explore.maps import COMPUTED, kept_array
-from crl.run.errors import UserError
 
 COMPONENTS = 50  # more change no silhouette of the demo by 0.002, and take 5 times as long
 NUMBERS = range(3, 21)  # tried by `auto`; of 2 the silhouette is nearly always among the highest
@@ -25,84 +24,47 @@ WEAK = 1.5  # standard deviations, see `Name`
 STRUCTURE = {0.71: "strong", 0.51: "reasonable", 0.26: "weak"}  # Kaufman and Rousseeuw, 1990
 
 
-@dataclass(frozen=True)
-class Clusters:
-    """The result of `find_clusters`.
+class Clusters(NamedTuple):
+    """The result of `find_clusters`."""
 
-    Attributes:
-        label: (N,) the cluster of each image, 0 to k - 1, the largest cluster first.
-        certainty: (N,) 0 to 1: how much nearer its own centre is than the next one; 0 is halfway.
-        distance: (N,) to the own centre.
-        silhouettes: number of clusters that was tried -> mean silhouette, the best first; empty if
-            the number was given.
-        note: how the number was found, and how clear it is, as a sentence.
-    """
-
-    label: np.ndarray
-    certainty: np.ndarray
-    distance: np.ndarray
-    silhouettes: dict[int, float]
-    note: str
-
-    @property
-    def number(self) -> int:
-        return int(self.label.max()) + 1
-
-    def typical(self, cluster: int) -> np.ndarray:
-        """The images of a cluster, the nearest to its centre first."""
-        return self._members(cluster, self.distance)
-
-    def uncertain(self, cluster: int) -> np.ndarray:
-        """The images of a cluster, those first that are nearly as near to another."""
-        return self._members(cluster, self.certainty)
-
-    def _members(self, cluster: int, order: np.ndarray) -> np.ndarray:
-        members = np.flatnonzero(self.label == cluster)
-        return members[np.argsort(order[members], kind="stable")]
+    label: np.ndarray  # (N,) cluster of each image, 0 to k - 1, the largest first
+    certainty: np.ndarray  # (N,) how much nearer the own centre is than the next one, 0 to 1
+    distance: np.ndarray  # (N,) to the own centre
+    note: str  # how the number was found, and how clear it is
 
 
 def principal(x: np.ndarray) -> np.ndarray:
     """The first principal components of x (N, K): at most `COMPONENTS`, float32."""
-    components = min(COMPONENTS, *x.shape)
     if np.ptp(x, axis=0).max() == 0:  # images that are all the same
         return np.zeros((len(x), 1), np.float32)
+    components = min(COMPONENTS, *x.shape)
     return PCA(components, svd_solver="randomized", random_state=0).fit_transform(x)
 
 
 def find_clusters(points: np.ndarray, number: int | None = None) -> Clusters:
-    """k-means; every image gets a cluster.
+    """k-means on principal components (N, components); every image gets a cluster.
 
-    Args:
-        points: the principal components of a representation, (N, components); see `principal`.
-        number: of clusters; None: the number in `NUMBERS` with the highest mean silhouette, on a
-            sample if there are many images. If there are fewer different images, they are fewer.
-
-    Raises:
-        UserError: a number below 1.
+    `number` of clusters, 1 or more; None: the one in `NUMBERS` with the highest mean silhouette. If
+    there are fewer different images, there are fewer clusters.
     """
-    if number is not None and number < 1:
-        raise UserError(f"the number of clusters must be 1 or more, not {number}")
     scale = float(np.abs(points).max()) or 1.0
     different = len(np.unique((points / scale).round(4), axis=0))  # k-means tells no more apart
-    silhouettes: dict[int, float] = {}
     if number is None:
-        silhouettes = _silhouettes(points, different)
-        number = next(iter(silhouettes), min(2, different))
-        note = _how_clear(silhouettes, number)
-    else:
+        number, note = _choose_number(points, different)
+    elif number <= different:
         note = f"{number} groups, as asked"
-        if number > different:
-            note = f"{different} groups: there are no more different images"
-    model = _kmeans(points, min(number, different), 5)
+    else:
+        number, note = different, f"{different} groups: there are no more different images"
+    model = _kmeans(points, number, 5)
     used, sizes = np.unique(model.labels_, return_counts=True)  # of nearly equal images, fewer
     by_size = used[np.argsort(-sizes, kind="stable")]
     away = model.transform(points)[:, by_size]  # (N, k) distances
     label = np.argsort(by_size)[np.searchsorted(used, model.labels_)]
     nearest = np.sort(away, axis=1)[:, :2]
     certainty = np.ones(len(points))
-    if away.shape[1] > 1:
+    if len(used) > 1:
         certainty = 1 - nearest[:, 0] / nearest[:, 1].clip(1e-12)
-    return Clusters(label, certainty, nearest[:, 0], silhouettes, note)
+    return Clusters(label, certainty, nearest[:, 0], note)
 
 
 def _kmeans(points: np.ndarray, number: int, starts: int) -> KMeans:
@@ -112,10 +74,13 @@ def _kmeans(points: np.ndarray, number: int, starts: int) -> KMeans:
         return KMeans(number, n_init=starts, random_state=0).fit(points)
 
 
-def _silhouettes(points: np.ndarray, different: int) -> dict[int, float]:
-    """Number of clusters -> mean silhouette of a sample, the best first."""
+def _choose_number(points: np.ndarray, different: int) -> tuple[int, str]:
+    """The number of clusters with the highest mean silhouette of a sample, and how clear it is."""
     some = points[np.random.default_rng(0).permutation(len(points))[:SAMPLE]]
     numbers = [number for number in NUMBERS if number <= min(different, len(some) - 1)]
+    if not numbers:
+        number = min(2, different)
+        return number, f"{number} groups: there are too few different images to choose a number"
 
     def compute() -> np.ndarray:
         away = pairwise_distances(some)
@@ -124,35 +89,20 @@ def _silhouettes(points: np.ndarray, different: int) -> dict[int, float]:
         return np.array([silhouette_score(away, label, metric="precomputed") for label in labels])
 
     values = kept_array(f"silhouettes-{VERSION}-{len(numbers)}", some, compute, COMPUTED)
-    silhouettes = zip(numbers, values.tolist(), strict=True)
-    return dict(sorted(silhouettes, key=lambda item: -item[1]))
-
-
-def _how_clear(silhouettes: dict[int, float], number: int) -> str:
-    if not silhouettes:
-        return f"{number} groups: there are too few different images to choose a number"
-    best = silhouettes[number]
+    order = np.argsort(-values, kind="stable")
+    number, best = numbers[order[0]], values[order[0]]
     structure = next((word for least, word in STRUCTURE.items() if best >= least), "hardly any")
     note = f"{number} groups, chosen by silhouette ({best:.2f}: {structure} structure)"
-    others = [f"{other} ({value:.2f})" for other, value in list(silhouettes.items())[1:3]]
-    return f"{note}; next best: {', '.join(others)}" if others else note
+    others = ", ".join(f"{numbers[i]} ({values[i]:.2f})" for i in order[1:3])
+    return number, f"{note}; next best: {others}" if others else note
 
 
-@dataclass(frozen=True)
-class Name:
-    """What a cluster is called.
+class Name(NamedTuple):
+    """What a cluster is called, and by which texts it stands out from the rest."""
 
-    Attributes:
-        words: the texts on which it stands out from the rest, as numbers of texts; the name first.
-            No two clusters have a word in common.
-        strength: of each word: how much the images of the cluster stand out on it, 0 to 1 of the
-            most that any cluster does on any word.
-        margin: how much more the name fits its cluster than the next one, in standard deviations
-            of the name within clusters.
-    """
-
-    words: list[int]
-    strength: list[float]
+    words: list[int]  # numbers of texts, the name first; no two clusters share one
+    strength: list[float]  # of each word, 0 to 1 of the most that any cluster has of any
+    # How much more the name fits its cluster than the next, in deviations of it within clusters.
     margin: float
 
     @property
@@ -167,36 +117,30 @@ def name_clusters(standing: np.ndarray, label: np.ndarray, words: int = 3) -> li
     The mean over a cluster says which texts fit it more than usual (the texts that fit best can be
     the same for all clusters: to a VLM, some texts are near to everything). The names are given
     one-to-one, so that their sum is the largest (the Hungarian method). The other words of a
-    cluster are texts that fit it more than any other cluster.
-
-    Args:
-        standing: (N, K), see `crl.explore.words`.
-        label: (N,) clusters, 0 to k - 1, none of them empty.
-        words: per cluster, at most; fewer if a cluster does not stand out on as many.
-
-    Returns:
-        One `Name` per cluster; clusters for which no text is left have no words.
+    cluster, at most `words` in all, are texts that fit it more than any other cluster. Clusters for
+    which no text is left have none. standing: (N, K); label: (N,) clusters, none of them empty.
     """
     number = int(label.max()) + 1
     mean = np.stack([standing[label == c].mean(axis=0) for c in range(number)])  # (k, K)
     within = np.sqrt(np.mean((standing - mean[label]) ** 2, axis=0))  # (K,)
-    clusters, texts = linear_sum_assignment(-mean)
-    name = dict(zip(clusters.tolist(), texts.tolist(), strict=True))
+    first = dict(zip(*(places.tolist() for places in linear_sum_assignment(-mean)), strict=True))
     best, most = mean.argmax(axis=0), mean.max()
     names = []
     for cluster in range(number):
-        if cluster not in name:
+        if cluster not in first:
             names.append(Name([], [], 0.0))
             continue
-        first = name[cluster]
         others = [
             text
             for text in np.argsort(-mean[cluster], kind="stable").tolist()
-            if best[text] == cluster and text not in name.values() and mean[cluster, text] > 0
+            if best[text] == cluster and text not in first.values() and mean[cluster, text] > 0
         ]
-        chosen = [first, *others[: words - 1]]
+        name = first[cluster]
+        chosen = [name, *others[: words - 1]]
         strength = (mean[cluster, chosen] / most).clip(0, 1) if most > 0 else np.zeros(len(chosen))
-        elsewhere = np.delete(mean[:, first], cluster)
-        gap = mean[cluster, first] - elsewhere.max() if len(elsewhere) else 0.0
-        names.append(Name(chosen, strength.tolist(), float(gap / max(within[first], 1e-12))))
+        margin = 0.0
+        if number > 1:
+            gap = mean[cluster, name] - np.delete(mean[:, name], cluster).max()
+            margin = float(gap / max(within[name], 1e-12))
+        names.append(Name(chosen, strength.tolist(), margin))
     return names

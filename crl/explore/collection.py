@@ -11,7 +11,7 @@ A thin layer: each step is a function of another module.
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cached_property
@@ -32,13 +32,11 @@ from crl.explore.view import View
 from crl.images import list_images, shown
 from crl.projection import l2, parts, single_vector
 from crl.representations import fit_representation
-from crl.representations import names as representations
 from crl.run.errors import UserError, explain, nearest
 from crl.run.given import checked, read_given
 from crl.run.store import content_digest, digest_array, open_store
 from crl.vlm import VLM, load_vlm
 
-LISTED = 5  # names of files in a message
 MOST_ON_PAGE = 5_000  # images; a page with more is slow to open
 DRAWN = ".drawn.json"  # in the folders of the demo's data
 BANNER = (
@@ -49,40 +47,22 @@ BANNER = (
 
 @dataclass(frozen=True, eq=False)
 class Collection:
-    """Image files and their embeddings.
+    """N image files and their embeddings. Images that were embedded before need not be here."""
 
-    Attributes:
-        folder: the images are in it, at any depth.
-        files: N image files.
-        image: I, (N, D), or (N, Q, D) for a VLM with Q vectors per image; unit rows.
-        digests: (N,) digests of the files' contents, 16 bytes each.
-        vlm: what embedded them, and embeds the texts; None: unknown.
-        left_out: what in the folder is no image, or cannot be read; one text each.
-        sizes: (N, 2) widths and heights in pixels, for images that need not be here; 0: unknown.
-        texts: a basis that came with the images, and its T (K, D).
-    """
-
-    folder: Path
+    folder: Path  # the images are in it, at any depth
     files: list[Path] = field(repr=False)
-    image: np.ndarray = field(repr=False)
-    digests: np.ndarray = field(repr=False)
-    vlm: VLM | None
-    left_out: list[str] = field(default_factory=list, repr=False)
-    sizes: np.ndarray | None = field(default=None, repr=False)
-    texts: tuple[TextBasis, np.ndarray] | None = field(default=None, repr=False)
+    image: np.ndarray = field(repr=False)  # I, (N, D), or (N, Q, D); unit rows
+    digests: np.ndarray = field(repr=False)  # (N,) of the files' contents, 16 bytes each
+    vlm: VLM | None  # what embedded them, and embeds the texts; None: unknown
+    left_out: list[str] = field(default_factory=list, repr=False)  # what, and why
+    texts: tuple[TextBasis, np.ndarray] | None = field(default=None, repr=False)  # given, with T
 
     @classmethod
     def embed(cls, folder: Path | str, vlm: str | VLM = "clip", **settings: Any) -> "Collection":
         """Embed the images below `folder`; files that cannot be read are left out.
 
-        A second call embeds only what is new.
-
-        Args:
-            vlm: a name, as in `load_vlm`, or a VLM.
-            settings: of `embed_images`, e.g. batch_size, workers, cache.
-
-        Raises:
-            UserError: no such folder, no image that can be read, unknown VLM.
+        A second call embeds only what is new. `vlm` is a name, as in `load_vlm`, or a VLM;
+        `settings` are those of `embed_images`, e.g. batch_size, workers, cache.
         """
         images = list_images(folder)
         left_out = images.remarks()
@@ -90,14 +70,8 @@ class Collection:
             raise UserError("; ".join([f"there are no images in {folder}", *left_out]))
         vlm = load_vlm(vlm) if isinstance(vlm, str) else vlm
         embedded = embed_images(vlm, images.files, unreadable="skip", **settings)
-        if embedded.unreadable:
-            some = [
-                f"{shown(file.relative_to(images.folder))} ({reason})"
-                for file, reason in embedded.unreadable.items()
-                if isinstance(file, Path)
-            ]
-            more = " ..." if len(some) > LISTED else ""
-            left_out.append(f"{len(some)} could not be read: {', '.join(some[:LISTED])}{more}")
+        bad = [f"{shown(str(f))} ({reason})" for f, reason in embedded.unreadable.items()]
+        left_out += [f"{len(bad)} could not be read, the first: {bad[0]}"] if bad else []
         files = [images.files[i] for i in embedded.kept]
         return cls(images.folder, files, embedded.image, embedded.digests, vlm, left_out)
 
@@ -105,33 +79,23 @@ class Collection:
     def load(cls, folder: Path | str, vlm: str | VLM | None = None) -> "Collection":
         """The images that scripts/embed_ray.py has embedded into `folder`; no image is read.
 
-        Args:
-            vlm: the one that made them, which embeds the texts: a name, as in `load_vlm`, or a VLM;
-                None: as `crl.explore.listing` says.
-
-        Raises:
-            UserError: no such files, damaged ones, or ones of another VLM.
+        `vlm` is the one that made them, which embeds the texts; None: the one that `folder` names.
         """
         folder = Path(folder).expanduser()
         paths, digests, about = listing.read_listing(folder / listing.NAME)
         if vlm is None or isinstance(vlm, str):
             vlm = load_vlm(vlm or about.vlm, None, about.precision, from_file=vlm is None)
         if vlm.fingerprint != about.fingerprint:
-            raise UserError(
-                f"the embeddings in {folder} are of {about.vlm} in {about.precision}, fingerprint "
-                f"{about.fingerprint}; the VLM in use has {vlm.fingerprint}: use the same VLM"
-            )
+            raise UserError(f"{folder} holds embeddings by {about.vlm} in {about.precision}, "
+                            f"{about.fingerprint}, not {vlm.fingerprint}: use that")  # fmt: skip
         with open_store(vlm, "image", folder) as store:
             image = store.gather(digests)
         if image is None:
-            raise UserError(
-                f"{folder} lacks some of its embeddings; run scripts/embed_ray.py again"
-            )
+            raise UserError(f"{folder} lacks some embeddings; run scripts/embed_ray.py again")
         for rows in parts(len(image)):
             image[rows] = l2(image[rows])
         files = [Path(p) if "://" in p else Path(about.root, p).absolute() for p in paths]
-        sizes = np.zeros((len(files), 2), int)
-        return cls(_above(files), files, image, digests, vlm, sizes=sizes)
+        return cls(_above(files), files, image, digests, vlm)
 
     @classmethod
     def given(
@@ -139,47 +103,36 @@ class Collection:
     ) -> "Collection":
         """Images whose embeddings were made elsewhere, in a file of `crl.run.given`: `ids` (N,),
         the names of their files, and `image`, (N, D) or (N, Q, D); `text` (K, D) and `texts` (K,)
-        if it holds a criterion too. The images need not be here.
+        if it holds a criterion too.
 
-        Args:
-            vlm: what made the embeddings, to embed texts: a name, as in `load_vlm`, or a VLM.
-            folder: where relative names start.
-
-        Raises:
-            UserError: no such file, a damaged one, or arrays that do not fit.
+        `vlm` is what made them, to embed texts; `folder` is where relative names start.
         """
-        file = Path(features)
+        file, texts = Path(features), None
         arrays = read_given([file])
-        shapes = {"image": "N D|N Q D", "ids": "N"}
-        if "text" in arrays:
-            shapes |= {"text": "K D", "texts": "K"}
-        arrays = checked([file], arrays, **shapes)
+        more = {"text": "K D", "texts": "K"} if "text" in arrays else {}
+        arrays = checked([file], arrays, image="N D|N Q D", ids="N", **more)
         ids, image = [str(name) for name in arrays["ids"].tolist()], l2(arrays["image"])
-        digests = digest_array(
-            content_digest(name.encode() + row.tobytes())
-            for name, row in zip(ids, image, strict=True)
-        )
-        texts = None
-        if "text" in arrays:
-            texts = _basis(file, arrays["texts"]), checked_basis(str(file), l2(arrays["text"]))
+        if more:
+            words, source = arrays["texts"].tolist(), {"source": str(file)}
+            try:
+                basis = TextBasis(criterion=file.stem, vlm_prompt="{text}", allow_repeats=True,
+                                  texts=words, provenance=source)  # fmt: skip
+            except ValidationError as error:
+                raise UserError(f"{file}: {explain(error)}") from error
+            texts = basis, checked_basis(str(file), l2(arrays["text"]))
         vlm = load_vlm(vlm) if isinstance(vlm, str) else vlm
         if vlm is not None and vlm.dim != image.shape[-1]:
             raise UserError(f"{vlm.name} gives {vlm.dim} numbers and {file} holds "
                             f"{image.shape[-1]}: another VLM made them")  # fmt: skip
+        digests = digest_array(content_digest(row.tobytes()) for row in image)
         start = Path(folder).expanduser().absolute()
         files = [start / name for name in ids]
-        if not all(file.is_relative_to(start) for file in files):
-            start = _above(files)
-        sizes = np.zeros((len(files), 2), int)
-        return cls(start, files, image, digests, vlm, sizes=sizes, texts=texts)
+        inside = all(file.is_relative_to(start) for file in files)
+        return cls(start if inside else _above(files), files, image, digests, vlm, texts=texts)
 
     @property
     def embedder(self) -> VLM:
-        """The VLM that embeds texts and other images.
-
-        Raises:
-            UserError: it is not known.
-        """
+        """The VLM that embeds texts and other images; a UserError if it is not known."""
         if self.vlm is None:
             raise UserError("to embed more texts or images, name the VLM that made the embeddings "
                             "(--vlm)")  # fmt: skip
@@ -196,20 +149,13 @@ class Collection:
         Args:
             basis: a text basis, its file, or the name of one in configs/bases; None: the one that
                 came with the images, see `given`.
-            representation: a name of `crl.representations`, e.g. `paper` (unit rows of R) or
-                `posterior` (R').
+            representation: a name of `crl.representations`, e.g. `paper` or `posterior`.
             name: of the criterion in tables; None: the name of the basis.
-
-        Raises:
-            UserError: no such basis or representation, or texts that all look the same to the VLM.
         """
-        if representation not in representations():
-            hint = nearest(representation, representations())
-            raise UserError(f"unknown representation {representation!r}; {hint}")
-        if basis is None and self.texts is not None:
+        if basis is None:
+            if self.texts is None:
+                raise UserError("name a basis; no texts came with the images")
             basis, text = self.texts
-        elif basis is None:
-            raise UserError("name a basis; no texts came with the images")
         else:
             if not isinstance(basis, TextBasis):
                 name = name or basis_label(basis).rpartition("/")[2]
@@ -229,21 +175,22 @@ class Collection:
         text = {name: embed_basis(self.embedder, basis) for name, basis in bases.items()}
         return rank_criteria(self.image, text)
 
-    # ---- files ----
-
     def remarks(self) -> list[str]:
-        """What was left out of the folder and why, and how many copies there are; one text each."""
+        """What was left out of the folder and why, and how many copies there are."""
         copies = len(self.files) - len(np.unique(self.digests.view("S16")))
         return [*self.left_out, *([f"copies of other images: {copies}"] if copies else [])]
 
     @cached_property
     def thumbnails(self) -> list[Thumbnail]:
-        """N small pictures, with the sizes of the images; see `crl.explore.thumbnails`. An image
-        that is not here is a gray one."""
-        present = [i for i, file in enumerate(self.files) if self.sizes is None or file.is_file()]
+        """N small pictures, with the sizes of the images; gray for an image that is not here."""
+        present = [i for i, file in enumerate(self.files) if file.is_file()]
         files, digests = [self.files[i] for i in present], self.digests.view("V16")[present]
-        small = dict(zip(present, thumbnails(files, digests.tolist(), self.folder), strict=True))
-        return [small.get(i) or gray(*self.sizes[i].tolist()) for i in range(len(self.files))]
+        small = [gray()] * len(self.files)
+        for i, picture in zip(
+            present, thumbnails(files, digests.tolist(), self.folder), strict=True
+        ):
+            small[i] = picture
+        return small
 
     @cached_property
     def names(self) -> list[str]:
@@ -258,22 +205,16 @@ class Collection:
 
     def find(self, name: str | Path) -> int | None:
         """The number of an image, given by its name below `folder` or by its path; None: none."""
-        place = self._places.get(str(name))
-        return self._places.get(Path(name).expanduser().absolute()) if place is None else place
+        path = Path(name).expanduser().absolute()
+        return self._places.get(str(name), self._places.get(path))
 
     def place(self, name: str | Path) -> int:
-        """The number of an image.
-
-        Raises:
-            UserError: it is none of these images.
-        """
+        """The number of an image; a UserError if there is none."""
         if (place := self.find(name)) is None:
-            hint = nearest(shown(Path(name)), self.names[:10_000])
+            hint = nearest(shown(name), self.names[:10_000])
             hint = hint if hint.startswith("did") else "images.csv has their names"
-            raise UserError(f"{shown(Path(name))} is no image of {shown(self.folder)}; {hint}")
+            raise UserError(f"{shown(name)} is no image of {shown(self.folder)}; {hint}")
         return place
-
-    # ---- the page ----
 
     def report(
         self,
@@ -285,38 +226,31 @@ class Collection:
     ) -> None:
         """Write one HTML page that works without a network: maps, clusters, neighbours, labels.
 
-        It shows at most `MOST_ON_PAGE` images, a random sample if there are more; it says so.
-
-        Args:
-            number: of clusters; None: chosen by silhouette.
-            guesses: name of a view -> labels. command: what made the page.
+        It shows at most `MOST_ON_PAGE` images, a random sample if there are more. `number` of
+        clusters, None: chosen by silhouette; `guesses` by name of the view; `command` made it.
         """
         from crl.explore.page import write_page  # takes seconds to import
 
         file, count = Path(file), len(self.files)
         some = np.sort(np.random.default_rng(0).permutation(count)[:MOST_ON_PAGE])
         sample = f"{len(some):,} of {count:,} pictures, a random sample"
-        small = [self.thumbnails[i] for i in some]
-        folders = [self.folder.resolve(), *self.folder.resolve().parents]
-        drawn = any((folder / DRAWN).is_file() for folder in folders)
+        all_views, guesses = [self.universal, *views], guesses or {}
+        folder = self.folder.resolve()
+        drawn = any((above / DRAWN).is_file() for above in [folder, *folder.parents])
         demo = self.vlm is not None and self.vlm.name == "demo"
         write_page(
             file,
             title=shown(self.folder),
-            facts=self.facts(views, command),
+            facts=self._facts(views, command),
             names=[self.names[i] for i in some],
             places=[_link(self.files[i], file) for i in some],
-            sizes=np.array([[picture.width, picture.height] for picture in small]),
-            thumbnails=[picture.webp for picture in small],
-            panels=[
-                view.panel(some, number, (guesses or {}).get(view.name))
-                for view in [self.universal, *views]
-            ],
+            thumbnails=[self.thumbnails[i] for i in some],
+            panels=[view.panel(some, number, guesses.get(view.name)) for view in all_views],
             banner=BANNER if demo and not drawn else "",
             sample=sample if len(some) < count else "",
         )
 
-    def facts(self, views: Sequence[View], command: str = "") -> dict[str, str]:
+    def _facts(self, views: Sequence[View], command: str) -> dict[str, str]:
         """What a reader of the page must know to trust it, or to make it again."""
         facts = {
             "Folder": shown(self.folder.resolve()),
@@ -325,28 +259,19 @@ class Collection:
             "VLM": f"{self.vlm.name} ({self.vlm.fingerprint})" if self.vlm else "not known",
             "Made": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
             "Command": command,
-            **{f"Texts: {view.name}": view.origin for view in views},
         }
+        for basis, name in [(view.basis, view.name) for view in views if view.basis]:
+            writer = basis.provenance.get("llm") or basis.provenance.get("source") or "a file"
+            prompt = f"the VLM reads {basis.prompts[0]!r}"
+            facts[f"Texts: {name}"] = f"{len(basis.texts):,} texts from {writer}; {prompt}"
         return {name: value for name, value in facts.items() if value}
 
 
-def _basis(file: Path, texts: np.ndarray) -> TextBasis:
-    """The basis of texts (K,) that came with embeddings."""
-    source = {"source": str(file)}
-    try:
-        return TextBasis(criterion=file.stem, vlm_prompt="{text}", allow_repeats=True,
-                         texts=tuple(map(str, texts.tolist())), provenance=source)  # fmt: skip
-    except ValidationError as error:
-        raise UserError(f"{file}: {explain(error)}") from error
-
-
-def _above(files: Iterable[Path]) -> Path:
-    """The folder that all files are in: what the first and the last name in order begin with, all
-    do."""
+def _above(files: list[Path]) -> Path:
+    """The folder of all files: what the first and the last in order begin with, all do."""
     return Path(os.path.commonpath([f.parent for f in (min(files, key=str), max(files, key=str))]))
 
 
 def _link(image: Path, page: Path) -> str:
     """A link from the page to an image file."""
-    relative = os.path.relpath(image.absolute(), page.absolute().parent)
-    return quote(os.fsencode(relative))
+    return quote(os.fsencode(os.path.relpath(image.absolute(), page.absolute().parent)))

@@ -1,6 +1,6 @@
 """A handful of labels -> labels for the rest, with a confidence that means something."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -11,39 +11,21 @@ from crl.run.errors import UserError
 FOLDS = 5
 
 
-@dataclass(frozen=True)
-class Guesses:
-    """The result of `guess_labels`.
+class Guesses(NamedTuple):
+    """The result of `guess_labels`."""
 
-    Attributes:
-        label: (N,) the given label, or else the guess.
-        confidence: (N,) probability of the guess, 0 to 1; 1 where the label was given.
-        accuracy: of guesses for labelled images that were left out (cross-validation), fraction;
-            None if a label was given only once.
-        tested: how many labelled images that was.
-        ask: the images most worth labelling next: those whose two most likely labels are nearest
-            to each other, none with a given label.
-    """
-
-    label: np.ndarray
-    confidence: np.ndarray
-    accuracy: float | None
-    tested: int
-    ask: np.ndarray
+    label: np.ndarray  # (N,) the given label, or else the guess
+    confidence: np.ndarray  # (N,) probability of the guess, 0 to 1; 1 where the label was given
+    accuracy: float | None  # cross-validated, fraction; None if a label was given only once
+    ask: np.ndarray  # images without a label, those first whose two best guesses are nearest
 
 
 def guess_labels(x: np.ndarray, given: dict[int, str], ask: int = 20) -> Guesses:
-    """Logistic regression on a representation x, (N, K).
+    """Logistic regression on a representation x, (N, K); `given` says image -> its label.
 
     x is centred and scaled to rows with a mean square length of 1, and C = 100. So the confidence
     fits the share of right guesses: on six criteria of the demo, with two labels per class, 92
     percent are right at a mean confidence of 82 percent (unit rows and C = 1: 80 and 13).
-
-    Args:
-        given: image -> its label.
-
-    Raises:
-        UserError: fewer than two different labels.
     """
     labelled = np.array(sorted(given))
     names = np.array([given[image] for image in labelled.tolist()])
@@ -65,4 +47,4 @@ def guess_labels(x: np.ndarray, given: dict[int, str], ask: int = 20) -> Guesses
     doubtful = np.argsort(first - second, kind="stable")
     label[labelled], confidence[labelled] = names, 1.0
     ask_next = doubtful[~np.isin(doubtful, labelled)][:ask]
-    return Guesses(label, confidence, accuracy, len(labelled), ask_next)
+    return Guesses(label, confidence, accuracy, ask_next)

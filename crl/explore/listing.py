@@ -1,66 +1,52 @@
-"""images.parquet: the images whose embeddings a folder holds, as scripts/embed_ray.py writes it.
+"""Lists of images: what is in a folder, a text file or an object store, and images.parquet.
 
-A row per image, in order: path, and digest (16 bytes of the content). The metadata names the VLM
-and holds a checksum of all. The embeddings lie beside the file, in a store (`crl.run.store`),
-identified by the digests.
+scripts/embed_ray.py writes images.parquet: a row per image, its path and the digest of its content.
+The metadata name the VLM and hold a checksum of all. The embeddings lie beside it, in a store.
 """
 
+import errno
 import json
+import os
+import re
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 from textwrap import shorten
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow.fs import FileSelector, FileSystem, FileType
 from pydantic import BaseModel, Field
 
+from crl.images import EXTENSIONS, image_files, shown
 from crl.run.errors import UserError
 from crl.run.files import atomic_path
 from crl.run.results import digest
 from crl.run.store import digest_array
 
 NAME = "images.parquet"
-COLUMNS = ("path", "digest")
 
 
 class About(BaseModel):
-    """What a listing says of its embeddings.
+    """What images.parquet says of the embeddings."""
 
-    Attributes:
-        fingerprint: of the VLM, whose name is `vlm`, in that precision.
-        root: folder that relative paths start from; "": the working directory.
-    """
-
-    fingerprint: Annotated[str, Field(pattern=r"^[\w-]+$")]  # names a folder
-    vlm: str
+    fingerprint: Annotated[str, Field(pattern=r"^[\w-]+$")]  # of the VLM; names a folder
+    vlm: str  # its name
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    root: str = ""
-
-
-class ListedImages(NamedTuple):
-    """N paths, digests (N,) dtype S16, and what the file says of them."""
-
-    paths: list[str]
-    digests: np.ndarray
-    about: About
+    root: str = ""  # folder that relative paths start from; "": the working directory
 
 
 def write_listing(
     file: Path, paths: Sequence[str], digests: Sequence[bytes], about: dict[str, Any]
 ) -> None:
-    """Write a listing, atomically.
-
-    Args:
-        digests: N digests of 16 bytes.
-        about: the fields of `About`; others are kept but not read.
-    """
+    """Write N paths and N digests of 16 bytes, atomically; `about` has the fields of `About`."""
     columns = [pa.array(paths, pa.string()), pa.array(digests, pa.binary(16))]
     checksum = digest(list(paths), b"".join(digests).hex(), about)
     metadata = {"crl": json.dumps(about), "checksum": checksum}
     with atomic_path(file) as temporary:
-        pq.write_table(pa.table(columns, COLUMNS, metadata=metadata), temporary)
+        pq.write_table(pa.table(columns, ["path", "digest"], metadata=metadata), temporary)
 
 
 def is_listing(file: Path) -> bool:
@@ -71,22 +57,100 @@ def is_listing(file: Path) -> bool:
         return True
 
 
-def read_listing(file: Path) -> ListedImages:
-    """
-    Raises:
-        UserError: no such file, a damaged one, or no listing.
-    """
+def read_listing(file: Path) -> tuple[list[str], np.ndarray, About]:
+    """N paths, digests (N,) dtype S16, and what the file says of them."""
     try:
-        table = pq.read_table(file, columns=list(COLUMNS))
+        table = pq.read_table(file, columns=["path", "digest"])
         about = json.loads(table.schema.metadata[b"crl"])
         paths, digests = table["path"].to_pylist(), table["digest"].to_pylist()
         checksum = digest(paths, b"".join(digests).hex(), about)
         if not paths or table.schema.metadata[b"checksum"] != checksum.encode():
             raise ValueError("it is empty, or its checksum is wrong")
-        return ListedImages(paths, digest_array(digests), About.model_validate(about))
+        return paths, digest_array(digests), About.model_validate(about)
     except FileNotFoundError:
         raise UserError(f"there is no {file}; scripts/embed_ray.py writes it") from None
     except Exception as error:  # of a damaged file the reader raises nearly anything
         reason = shorten(str(error), 200)
         raise UserError(f"{file} is no complete listing of images ({reason}); remove it and run "
                         "scripts/embed_ray.py again") from error  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of an object store.
+
+    Attributes:
+        path: bucket/key.
+        store: reads it.
+    """
+
+    path: str
+    store: FileSystem = field(compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.store.type_name}://{self.path}"
+
+    def read_bytes(self) -> bytes:
+        """Its content.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            UserError: the store does not answer or refuses; that says nothing about the image.
+        """
+        try:
+            with self.store.open_input_stream(self.path) as stream:
+                return stream.read()
+        except FileNotFoundError:
+            raise FileNotFoundError(errno.ENOENT, "No such file", str(self)) from None
+        except OSError as error:
+            raise UserError(
+                f"cannot read {self}: {shorten(str(error), 300)}; when the store answers again, "
+                "run the command again"
+            ) from error
+
+
+def find_images(where: str) -> tuple[list[str], str]:
+    """Names of images, sorted, and the folder that they are relative to: those in a folder, in a
+    list with a name per line, or below an object store's prefix."""
+    if "://" in where:
+        return remote_names(where), ""
+    place = Path(where).expanduser().resolve()
+    if not place.is_file():
+        return [str(file.relative_to(place)) for file in image_files(place)], str(place)
+    lines = place.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    names = sorted({line for line in lines if line})
+    missing = [name for name in names if "://" not in name and not os.path.isfile(name)]
+    if not names:
+        raise UserError(f"{place} names no images; write one on each line")
+    if missing:
+        first = shown(missing[0])
+        raise UserError(f"{place}: {len(missing):,} files are missing, the first: {first}")
+    return names, str(Path.cwd())
+
+
+def remote_names(uri: str) -> list[str]:
+    """`s3://bucket/key` of each image below `s3://bucket/prefix`, by the ending of its name."""
+    try:
+        store, prefix = FileSystem.from_uri(uri)
+        files = store.get_file_info(FileSelector(prefix, recursive=True, allow_not_found=True))
+    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+        raise UserError(f"cannot list {without_keys(uri)}: {shorten(str(error), 300)}") from error
+    names = [f"{store.type_name}://{info.path}" for info in files if info.type == FileType.File]
+    names = [name for name in names if PurePosixPath(name).suffix.lower() in EXTENSIONS]
+    if not names:
+        raise UserError(f"there are no images in {without_keys(uri)}")
+    return sorted(names)
+
+
+def without_keys(uri: str) -> str:
+    """A URI to show, without the keys and options that it may hold; a path as it is."""
+    return re.sub("//[^/]*@", "//", uri.partition("?")[0]) if "://" in uri else uri
+
+
+def open_file(name: str, root: str, uri: str = "") -> Path | RemoteFile:
+    """The file of a name of `find_images`; the options in `uri` say how to reach the store."""
+    scheme, remote, path = name.partition("://")
+    if not remote:
+        return Path(root, name)
+    store = uri if "://" in uri else f"{scheme}://{path.partition('/')[0]}"
+    return RemoteFile(path, FileSystem.from_uri(store)[0])

@@ -20,14 +20,9 @@ VERSION = 2
 
 
 def map_points(points: np.ndarray, label: str, cache: Path | None = COMPUTED) -> np.ndarray:
-    """(N, 2) float32: t-SNE of points (N, components), or their first two components if there are
-    more than `MOST_TSNE`, fewer than 5, or all the same. The same points give the same map.
-
-    Args:
-        points: principal components, the first ones first; float32.
-        label: name of the progress bar.
-        cache: folder in which maps are kept; None keeps nothing.
-    """
+    """(N, 2) float32: t-SNE of principal components (N, components); or the first two of them, if
+    there are more than `MOST_TSNE` images, fewer than 5, or all are the same. The same points give
+    the same map. `label` is the name of the progress bar."""
     spread = np.ptp(points, axis=0).max()
     if not 5 <= len(points) <= MOST_TSNE or points.shape[1] < 2 or not spread:
         return np.pad(points, ((0, 0), (0, 2)))[:, :2].astype(np.float32)
@@ -39,13 +34,12 @@ def _tsne(points: np.ndarray, label: str) -> np.ndarray:
 
     with progress(label=label, unit="steps", total=EARLY + LATER) as bar:
 
-        def update(iteration: int, *_: object) -> None:
+        def update(*_: object) -> None:
             bar.update(10)
 
-        start = points[:, :2] / points[:, 0].std() * 1e-4  # small, as t-SNE needs it
         model = TSNE(
             perplexity=min(30, (len(points) - 1) / 3),
-            initialization=start,
+            initialization=points[:, :2] / points[:, 0].std() * 1e-4,  # small, as t-SNE needs it
             negative_gradient_method="bh",
             neighbors="exact",
             early_exaggeration_iter=EARLY,
@@ -61,14 +55,8 @@ def _tsne(points: np.ndarray, label: str) -> np.ndarray:
 def kept_array(
     name: str, points: np.ndarray, compute: Callable[[], np.ndarray], cache: Path | None
 ) -> np.ndarray:
-    """What `compute` makes of `points`, which takes long: made once and kept on disk, after a
-    checksum. A damaged file is made again.
-
-    Args:
-        name: of the computation, with its version: other settings need another name.
-        points: all that the result depends on.
-        cache: the folder; None keeps nothing.
-    """
+    """What `compute` makes of `points`, which takes long: made once and kept in `cache`, after a
+    checksum. A damaged file is made again. `name` says all else that the result depends on."""
     if cache is None:
         return compute()
     file = cache / f"{name}-{digest(points)}.array"

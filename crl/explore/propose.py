@@ -35,55 +35,37 @@ Give each criterion a name of one to three plain words, without other signs.
 Answer with only a list of strings, as JSON."""
 
 
-# ---- the sheets ---------------------------------------------------------------------------------
+def contact_sheets(files: Sequence[Path]) -> list[bytes]:
+    """At most `SHEETS` contact sheets of a random sample of the files that can be read, with
+    `COLUMNS` x `ROWS` pictures each; fewer pictures make fewer and smaller sheets."""
+    each = COLUMNS * ROWS
+    order = np.random.default_rng(0).permutation(len(files))
+    cells = list(islice(_cells(files[i] for i in order), SHEETS * each))
+    starts = range(0, max(1, len(cells)), each)
+    return [_sheet(cells[start : start + each]) for start in starts]
 
 
 def contact_sheet(files: Iterable[Path]) -> bytes:
-    """A JPEG with small pictures of the files, row by row, without names or metadata.
-
-    Files that cannot be read are left out.
-
-    Raises:
-        UserError: none can be read.
-    """
-    return _sheet(_cells(files))
+    """A JPEG with small pictures of the files that can be read, row by row, without names or
+    metadata."""
+    return _sheet(list(_cells(files)))
 
 
-def contact_sheets(files: Sequence[Path]) -> list[bytes]:
-    """At most `SHEETS` contact sheets of a random sample of the files that can be read, with
-    `COLUMNS` x `ROWS` pictures each; fewer pictures make fewer and smaller sheets.
-
-    Raises:
-        UserError: none can be read.
-    """
-    each = COLUMNS * ROWS
-    order = np.random.default_rng(0).permutation(len(files))
-    cells = _cells((files[i] for i in order), SHEETS * each)
-    return [_sheet(cells[start : start + each]) for start in range(0, len(cells), each)]
-
-
-def _cells(files: Iterable[Path], most: int | None = None) -> list[Image.Image]:
-    """The first `most` pictures that can be read, each in a white square of `SIDE` pixels."""
-
-    def readable() -> Iterable[Image.Image]:
-        for file in files:
-            with suppress(UnreadableImage):
-                yield _cell(open_image(file))
-
-    if not (cells := list(islice(readable(), most))):
-        raise UserError("none of the images can be read")
-    return cells
-
-
-def _cell(picture: Image.Image) -> Image.Image:
-    # ImageOps.pad would leave no row of a very long strip.
-    width, height = (max(1, round(n * SIDE / max(picture.size))) for n in picture.size)
-    cell = Image.new("RGB", (SIDE, SIDE), "white")
-    cell.paste(picture.resize((width, height)), ((SIDE - width) // 2, (SIDE - height) // 2))
-    return cell
+def _cells(files: Iterable[Path]) -> Iterable[Image.Image]:
+    """Each picture that can be read, in a white square of `SIDE` pixels."""
+    for file in files:
+        with suppress(UnreadableImage):
+            picture = open_image(file)
+            # ImageOps.pad would leave no row of a very long strip.
+            width, height = (max(1, round(n * SIDE / max(picture.size))) for n in picture.size)
+            cell = Image.new("RGB", (SIDE, SIDE), "white")
+            cell.paste(picture.resize((width, height)), ((SIDE - width) // 2, (SIDE - height) // 2))
+            yield cell
 
 
 def _sheet(cells: list[Image.Image]) -> bytes:
+    if not cells:
+        raise UserError("none of the images can be read")
     columns = min(COLUMNS, len(cells))
     size = SIDE * columns, SIDE * math.ceil(len(cells) / columns)
     sheet = Image.new("RGB", size, "white")
@@ -94,25 +76,11 @@ def _sheet(cells: list[Image.Image]) -> bytes:
     return stream.getvalue()
 
 
-# ---- the proposals ------------------------------------------------------------------------------
-
-
 def propose_criteria(
     sheets: Sequence[bytes], model: str, base_url: str = OPENAI, cache: Path = CACHE / "llm"
 ) -> tuple[str, ...]:
-    """Ask a model that sees images for criteria; the sheets are sent to `base_url`.
-
-    Args:
-        sheets: JPEG files of `contact_sheets`.
-        cache: folder in which the answer is kept.
-
-    Returns:
-        Names of criteria, 1 to `NUMBER`, as in `usable_names`; a warning says what is left out.
-
-    Raises:
-        UserError: what `crl.llm.Server.answer` raises; an answer without a list, or without a
-            usable name.
-    """
+    """Names of criteria, 1 to `NUMBER`, from a model that sees images; the sheets are sent to
+    `base_url`, and the answer is kept in `cache`."""
 
     def read(answer: str) -> tuple[str, ...]:
         try:
@@ -127,14 +95,10 @@ def propose_criteria(
 
 
 def usable_names(texts: Sequence[str]) -> tuple[str, ...]:
-    """The texts that can name a criterion, in a sentence, on a page and as a file.
+    """The texts that can name a criterion, in a sentence, on a page and as a file: letters or
+    digits of any alphabet, `MARKS`, and nothing else, in at most `MAX_CHARACTERS`.
 
-    A name has letters or digits of any alphabet, `MARKS`, and nothing else, in at most
-    `MAX_CHARACTERS`. Other texts are left out with a warning. Of names that would share a file
-    (`crl.run.files.slug`), the first is kept.
-
-    Raises:
-        UserError: no text is left.
+    Others are left out with a warning; of names that would share a file, the first is kept.
     """
     names: dict[str, str] = {}  # name of the file -> criterion
     for text in filter(_is_name, texts):
@@ -145,8 +109,7 @@ def usable_names(texts: Sequence[str]) -> tuple[str, ...]:
     if others:
         warnings.warn(
             f"{len(others)} of {len(texts)} proposed names cannot be used: longer than "
-            f"{MAX_CHARACTERS} characters, or with signs that no name needs; the first: "
-            f"{others[0]!r}",
+            f"{MAX_CHARACTERS} characters, or with odd signs; the first: {others[0]!r}",
             stacklevel=2,
         )
     return tuple(names.values())

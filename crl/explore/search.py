@@ -17,24 +17,18 @@ SLACK = 1e-3  # by which float32 may misjudge a similarity; with most bases it i
 
 
 class Criterion(NamedTuple):
-    """What a search compares by.
+    """What a search compares by."""
 
-    Attributes:
-        transform: I, (n, D) or (n, Q, D) -> representation, (n, F) unit rows.
-        query: (queries, F) unit rows.
-        weight: beside other criteria; a negative one means "unlike".
-    """
-
-    transform: Callable[[np.ndarray], np.ndarray]
-    query: np.ndarray
-    weight: float = 1.0
+    transform: Callable[[np.ndarray], np.ndarray]  # I, (n, D) or (n, Q, D) -> (n, F) unit rows
+    query: np.ndarray  # (queries, F) unit rows
+    weight: float = 1.0  # beside other criteria; a negative one means "unlike"
 
 
 class Matches(NamedTuple):
-    """The best rows of each query, the best first: (queries, k) row numbers, float32 scores."""
+    """The best rows of each query, the best first."""
 
-    rows: np.ndarray
-    scores: np.ndarray
+    rows: np.ndarray  # (queries, k) row numbers
+    scores: np.ndarray  # (queries, k) float32
 
 
 def search(image: np.ndarray, criteria: Sequence[Criterion], k: int) -> Matches:
@@ -42,10 +36,8 @@ def search(image: np.ndarray, criteria: Sequence[Criterion], k: int) -> Matches:
 
     The scores are those of `weighted_similarity`, computed in float64 and rounded to float32; equal
     scores are ordered by row number. All rows are computed in float32 first, and those that come
-    near the k-th best once more: so the result is exact, and takes half the time.
-
-    Args:
-        image: I, (N, D) or (N, Q, D), float16 or float32, rows of any length.
+    near the k-th best once more: so the result is exact, and takes half the time. I is (N, D) or
+    (N, Q, D), float16 or float32, rows of any length.
     """
     k, slack = min(k, len(image)), SLACK
     rough = _scores(image, np.arange(len(image)), criteria, np.float32)  # (queries, N)

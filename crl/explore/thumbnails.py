@@ -29,7 +29,7 @@ TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 
 
 class Thumbnail(NamedTuple):
-    """A small WebP picture, and the width and height of the image that it shows, in pixels."""
+    """A small WebP picture, and the width and height of the image in pixels; 0: unknown."""
 
     webp: bytes
     width: int
@@ -37,65 +37,42 @@ class Thumbnail(NamedTuple):
 
 
 def thumbnail(file: Path) -> Thumbnail:
-    """A picture of an image file whose longer side is `SIDE` pixels or less.
-
-    Raises:
-        UnreadableImage: as in `crl.images.open_image`.
-    """
-    with readable(file) as opened:
-        width, height = opened.size
-        reduced = opened.draft("RGB", (2 * SIDE, 2 * SIDE))  # a JPEG is not decoded in full
-        picture = to_rgb(ImageOps.exif_transpose(opened))
-        if not reduced:  # a TIFF is turned while it is decoded, so its size counts afterwards
-            width, height = picture.size
-        elif opened.getexif().get(ExifTags.Base.Orientation) in TURNED:
-            width, height = height, width
-        picture.thumbnail((SIDE, SIDE))
+    """A picture of an image file whose longer side is `SIDE` pixels or less."""
+    try:
+        with readable(file) as opened:
+            width, height = opened.size
+            reduced = opened.draft("RGB", (2 * SIDE, 2 * SIDE))  # a JPEG is not decoded in full
+            picture = to_rgb(ImageOps.exif_transpose(opened))
+            if not reduced:  # a TIFF is turned while it is decoded, so its size counts afterwards
+                width, height = picture.size
+            elif opened.getexif().get(ExifTags.Base.Orientation) in TURNED:
+                width, height = height, width
+            picture.thumbnail((SIDE, SIDE))
+    except UnreadableImage as error:
+        raise UserError(f"{shown(file)} has changed meanwhile: {error}; try again") from error
     return Thumbnail(_webp(picture), width, height)
 
 
-def gray(width: int, height: int) -> Thumbnail:
-    """What stands for a picture of this size in pixels whose file is not here; 0: unknown."""
-    scale = SIDE / max(width, height, SIDE)
-    size = (round(width * scale) or 1, round(height * scale) or 1) if width else (SIDE, SIDE)
-    return Thumbnail(_webp(Image.new("RGB", size, "lightgray")), width, height)
+def gray() -> Thumbnail:
+    """What stands for an image whose file is not here."""
+    return Thumbnail(_webp(Image.new("RGB", (SIDE, SIDE), "lightgray")), 0, 0)
 
 
 def thumbnails(
-    files: Sequence[Path],
-    digests: Sequence[bytes],
-    collection: Path,
-    cache: Path | None = THUMBNAILS,
+    files: Sequence[Path], digests: Sequence[bytes], collection: Path, cache: Path = THUMBNAILS
 ) -> list[Thumbnail]:
-    """The small picture, the width and the height of each file, in the order given.
-
-    Args:
-        files: N image files that can be read; digests: of their contents.
-        collection: the folder that they belong to; it names the part of the cache.
-        cache: None keeps nothing.
-
-    Raises:
-        UserError: a file changed since it was embedded, and is no image now.
-    """
-    folder = cache and cache / f"{digest(str(collection.resolve()))}-{VERSION}"
-    small = _read(folder) if folder else {}
+    """The thumbnail of each of N files with these digests; the folder `collection`, which they
+    belong to, names the part of the cache."""
+    folder = cache / f"{digest(str(collection.resolve()))}-{VERSION}"
+    small = _read(folder)
     missing = {d: file for file, d in zip(files, digests, strict=True) if d not in small}
     todo = iter(progress(missing.items(), label="thumbnails", unit="images", total=len(missing)))
     with ThreadPoolExecutor() as pool:
-        while part := list(islice(todo, PART)):
-            made = pool.map(lambda item: _thumbnail(item[1]), part)
-            new = {key: picture for (key, _), picture in zip(part, made, strict=True)}
+        while part := dict(islice(todo, PART)):
+            new = dict(zip(part, pool.map(thumbnail, part.values()), strict=True))
+            _write(folder, new)
             small |= new
-            if folder:
-                _write(folder, new)
     return [small[key] for key in digests]
-
-
-def _thumbnail(file: Path) -> Thumbnail:
-    try:
-        return thumbnail(file)
-    except UnreadableImage as error:
-        raise UserError(f"{shown(file)} has changed meanwhile: {error}; try again") from error
 
 
 def _webp(picture: Image.Image) -> bytes:

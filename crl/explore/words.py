@@ -13,15 +13,8 @@ SHARPNESS = 4.0
 
 
 def standing(r: np.ndarray, usual: np.ndarray | None = None) -> np.ndarray:
-    """How much more than usual each text fits each image: R minus its mean over the images.
-
-    Args:
-        r: R = I Tᵀ, (N, K), cosine similarities.
-        usual: (K,) the mean of R over another collection, if it is compared with that.
-
-    Returns:
-        (N, K). A single image has no others to stand out from, and is compared over the texts.
-    """
+    """How much more than usual each text fits each image: R (N, K) minus its mean over the images,
+    or minus `usual` (K,), the mean over others. A single image is compared over the texts."""
     if usual is None:
         usual = r.mean(axis=0 if len(r) > 1 else 1, keepdims=True)
     return r - usual
@@ -47,11 +40,8 @@ def most(values: np.ndarray, count: int) -> np.ndarray:
 
 
 def shared_words(standing: np.ndarray, others: np.ndarray, count: int = 3) -> np.ndarray:
-    """The texts by which an image and others both stand out: (N, M, count) numbers of texts.
-
-    Args:
-        standing: (N, K); others: (N, M) numbers of other images.
-    """
+    """The texts by which each image and others (N, M) both stand out: (N, M, count) numbers of
+    texts."""
     count = min(count, standing.shape[1])
     shared = np.empty((*others.shape, count), int)
     for start in range(0, len(others) if count else 0, 100):

@@ -15,17 +15,11 @@ NAMES = ["chromium", "chromium-browser", "google-chrome"]
 
 @dataclass
 class Opened:
-    """A page in the browser.
-
-    Attributes:
-        page: Playwright's page.
-        errors: what the console and uncaught errors say.
-        requests: the addresses that the page asks for, other than itself and what is in it.
-    """
+    """A page in the browser."""
 
     page: Page
-    errors: list[str] = field(default_factory=list)
-    requests: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)  # of the console, and uncaught ones
+    requests: list[str] = field(default_factory=list)  # addresses other than what is in the page
 
 
 @contextmanager

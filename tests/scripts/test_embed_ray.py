@@ -18,8 +18,7 @@ from object_store import ObjectStore
 from toy_vlm import ToyVLM, direct, make_images
 
 from crl.embed import embed_images
-from crl.explore.listing import read_listing
-from crl.explore.remote import find_images, without_keys
+from crl.explore.listing import find_images, read_listing, without_keys
 from crl.run.errors import UserError
 from crl.run.store import ENTRY, open_store
 

@@ -1,4 +1,5 @@
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -7,7 +8,6 @@ from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score
 
 from crl.explore.clusters import WEAK, find_clusters, name_clusters, principal
-from crl.run.errors import UserError
 
 
 def blobs(number=5, each=20, width=8, spread=0.1):
@@ -21,37 +21,24 @@ def blobs(number=5, each=20, width=8, spread=0.1):
 def test_the_number_is_chosen_and_every_image_has_a_cluster(number):
     x, truth = blobs(number)
     clusters = find_clusters(principal(x))
-    assert clusters.number == number and adjusted_rand_score(truth, clusters.label) == 1
-    values = list(clusters.silhouettes.values())
-    assert values == sorted(values, reverse=True) and min(clusters.silhouettes) == 3
+    assert adjusted_rand_score(truth, clusters.label) == 1
     assert clusters.note.startswith(f"{number} groups, chosen by silhouette (0.")
-    assert "strong structure" in clusters.note or "reasonable structure" in clusters.note
+    assert re.search("(strong|reasonable) structure.*; next best: ", clusters.note)
+    noise = np.random.default_rng(0).normal(size=(300, 20))
+    assert "hardly any structure" in find_clusters(principal(noise)).note
 
 
-def test_no_structure_is_said_and_a_wrong_number_too():
-    x = np.random.default_rng(0).normal(size=(300, 20))
-    assert "hardly any structure" in find_clusters(principal(x)).note
-    with pytest.raises(UserError, match="must be 1 or more, not 0"):
-        find_clusters(np.eye(3), 0)
-
-
-def test_the_largest_cluster_is_first_and_the_same_call_gives_the_same():
+def test_the_largest_is_first_and_the_certain_is_near_its_centre():
     x, _ = blobs()
     x = np.concatenate([x[20:], x[20:30] + 1e-3])
-    label = find_clusters(principal(x), 4).label
-    assert np.bincount(label).tolist() == [30, 20, 20, 20]
-    np.testing.assert_array_equal(find_clusters(principal(x), 4).label, label)
-
-
-def test_typical_images_are_near_the_centre_and_uncertain_ones_between_two():
+    clusters = find_clusters(principal(x), 4)
+    assert np.bincount(clusters.label).tolist() == [30, 20, 20, 20]
     x, _ = blobs(2, each=30, width=2, spread=0.01)
     x[7] = [0.51, 0.49]  # nearly halfway
     x[5] = x[:30].mean(axis=0)  # the centre of its cluster
     clusters = find_clusters(principal(x), 2)
-    assert clusters.uncertain(clusters.label[7])[0] == 7 == clusters.certainty.argmin()
-    assert clusters.typical(clusters.label[5])[0] == 5
+    assert clusters.certainty.argmin() == 7 and clusters.distance.argmin() == 5
     assert clusters.certainty[7] < 0.1 < clusters.certainty[5]
-    assert set(clusters.typical(0)) == set(np.flatnonzero(clusters.label == 0))
 
 
 @pytest.mark.parametrize(
@@ -68,7 +55,7 @@ def test_typical_images_are_near_the_centre_and_uncertain_ones_between_two():
 )
 def test_few_images_and_images_that_are_the_same(x, number, clusters):
     result = find_clusters(principal(x), number)
-    assert result.number == clusters and len(result.label) == len(x) and result.note
+    assert result.label.max() + 1 == clusters and len(result.label) == len(x) and result.note
     assert np.isfinite(result.certainty).all()
 
 
@@ -77,18 +64,9 @@ def test_few_images_and_images_that_are_the_same(x, number, clusters):
 def test_images_that_are_nearly_the_same(recwarn, number, noise):
     x, truth = blobs(4, each=6, spread=noise)
     clusters = find_clusters(principal(x.astype(np.float32)), number)
-    assert clusters.number >= 4 and set(clusters.label) == set(range(clusters.number))
+    assert len(set(clusters.label)) == clusters.label.max() + 1 >= 4
     assert adjusted_rand_score(truth, clusters.label) > 0.2
     assert (np.diff(np.bincount(clusters.label)) <= 0).all() and not recwarn.list
-
-
-def test_principal_components_keep_distances():
-    x, _ = blobs()
-    a, b = (np.linalg.norm(y[:, None] - y, axis=2) for y in (principal(x), x))
-    np.testing.assert_allclose(a, b, atol=1e-8)
-
-
-# ---- names
 
 
 def test_a_text_that_is_near_to_everything_names_nothing():

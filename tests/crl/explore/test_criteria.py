@@ -51,7 +51,7 @@ def close(scores: dict[str, float], expected: dict[str, float], atol: float = 1e
 
 
 @given(SEEDS, SIZES, SHAPES, SHARPNESS)
-def test_scores_are_the_formula_and_add_up_to_the_mutual_information(seed, sizes, shape, sharpness):
+def test_scores_are_the_formula(seed, sizes, shape, sharpness):
     image, text = vectors(*shape, seed=seed), drawn(seed, sizes)
     owners, p = posteriors(image, text, sharpness)
     expected = dict.fromkeys(text, 0.0)
@@ -61,12 +61,6 @@ def test_scores_are_the_formula_and_add_up_to_the_mutual_information(seed, sizes
     scores = rank_criteria(image, text, sharpness)
     assert close(scores, expected) and all(type(score) is float for score in scores.values())
     assert list(scores.values()) == sorted(scores.values(), reverse=True)
-    if sharpness == 4:
-        assert scores == rank_criteria(image, text)
-    joint = np.array(p) / N  # p(image, word)
-    independent = joint.sum(1, keepdims=True) * joint.sum(0)
-    information = np.sum(joint[joint > 0] * np.log(joint[joint > 0] / independent[joint > 0]))
-    assert abs(sum(scores.values()) - information) < 1e-9
 
 
 @given(SEEDS, SIZES, SHAPES, st.integers(2, 3), st.integers(1, N + 2))
@@ -96,27 +90,11 @@ def test_images_that_vary_along_the_texts_of_one_criterion():
     assert list(scores) == ["color", "shape"]
     assert scores["color"] > 0.3 > 0.001 > scores["shape"]
     assert list(rank_criteria(image[:, [3, 4, 5, 0, 1, 2]], text)) == ["shape", "color"]
+    suit = {"suit": np.eye(7)[4:], "color": np.eye(7)[:4]}  # texts that do not fit
+    image = np.eye(7)[np.arange(12) % 4] - 0.5 * suit["suit"].sum(0) + 0.1 * abs(vectors(12, 7))
+    scores = rank_criteria(image, suit, sharpness=8)
+    assert list(scores) == ["color", "suit"] and scores["suit"] < 0.01 < 1 < scores["color"]
+    with pytest.raises(ValueError, match="all texts of all criteria are the same"):
+        rank_criteria(vectors(N, D), {"a": np.ones((2, D)), "b": np.ones((7, D))})
     alike = rank_criteria(np.repeat(vectors(1, D), N, axis=0), drawn(0, [3, 4]))
     assert close(alike, {"c0": 0, "c1": 0}, atol=1e-12)
-
-
-def test_a_criterion_whose_texts_do_not_fit():
-    texts = np.eye(7)
-    text = {"suit": texts[4:], "color": texts[:4]}
-    image = texts[np.arange(12) % 4] - 0.5 * texts[4:].sum(0) + 0.1 * np.abs(vectors(12, 7))
-    scores = rank_criteria(image, text, sharpness=8)
-    assert list(scores) == ["color", "suit"] and scores["suit"] < 0.01 < 1 < scores["color"]
-
-
-@pytest.mark.parametrize(
-    ("text", "sharpness", "message"),
-    [
-        ({}, 4, "one criterion or more"),
-        ({"a": np.ones((2, D))}, math.nan, "sharpness must be above 0 and finite"),
-        ({"a": np.ones((2, D))}, 0, "sharpness must be above 0 and finite"),
-        ({"a": np.ones((2, D)), "b": np.ones((7, D))}, 4, "all texts of all criteria are the same"),
-    ],
-)
-def test_what_has_no_scores(text, sharpness, message):
-    with pytest.raises(ValueError, match=message):
-        rank_criteria(vectors(N, D), text, sharpness)

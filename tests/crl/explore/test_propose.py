@@ -27,9 +27,6 @@ from crl.run.files import slug
 KEY = "sk-very-secret-0123456789"
 
 
-# ---- the sheets ---------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def files(tmp_path):
     """70 pictures of one red each, 3 times their number."""
@@ -69,29 +66,18 @@ def test_pictures_that_cannot_be_read_are_replaced_by_others(files):
         file.write_bytes(b"no picture")
     files[10].unlink()
     assert sorted(numbers(contact_sheets(files))) == list(range(10))
-    for file in files[:10]:
-        file.write_bytes(b"no picture")
+    sheet = contact_sheet(files[:3] + files[20:21] + files[3:8])  # row by row
+    expected = [[0, 3, 6, 9, 12, 15], [18, 21, *[255] * 4]]
+    assert np.abs(reds(sheet) - expected).max() < 6
     for make in (contact_sheet, contact_sheets):
         with pytest.raises(UserError, match="none of the images can be read"):
-            make(files)
+            make(files[10:])
 
 
-def test_a_sheet_shows_the_files_row_by_row_and_leaves_out_what_is_broken(files):
-    files[1].write_bytes(b"no picture")
-    sheet = contact_sheet(files[:4] + files[60:65])
-    expected = [[0, 6, 9, 180, 183, 186], [189, 192, *[255] * 4]]
-    assert np.abs(reds(sheet) - expected).max() < 6
+SEEN = [((40, 20), (160, 80)), ((300, 600), (80, 160)), ((2000, 1), (160, 1)), ((1, 1), (160, 160))]
 
 
-@pytest.mark.parametrize(
-    ("size", "seen"),
-    [
-        ((40, 20), (160, 80)),
-        ((300, 600), (80, 160)),
-        ((2000, 1), (160, 1)),
-        ((1, 1), (160, 160)),
-    ],
-)
+@pytest.mark.parametrize(("size", "seen"), SEEN)
 def test_a_picture_keeps_its_form_and_is_seen_whole(tmp_path, size, seen):
     Image.new("RGB", size, "black").save(tmp_path / "a.png")
     dark = np.asarray(opened(contact_sheet([tmp_path / "a.png"])).convert("L")) < 128
@@ -111,9 +97,6 @@ def test_sheets_hold_no_names_and_no_metadata(tmp_path):
     for sheet in (contact_sheet([file]), *contact_sheets([file])):
         assert b"Ann" not in sheet and b"ann" not in sheet
         assert not opened(sheet).getexif() and set(opened(sheet).info) <= plain
-
-
-# ---- the question -------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -141,10 +124,8 @@ def test_the_model_sees_the_very_sheets_and_the_record_does_not_hold_them(
     (file,) = (tmp_path / "cache").iterdir()
     kept = file.read_text()
     assert len(kept) < 2000 and "base64" not in kept and KEY not in kept
-    for other in ([b"one", b"three"], [b"two", b"one"], [b"one"]):
-        before = len(server.requests)
-        ask(other), ask(other)
-        assert len(server.requests) == before + 1
+    ask([b"two", b"one"])
+    assert len(server.requests) == 2
 
 
 SEES = "the model must be one that sees images"
@@ -153,17 +134,11 @@ SEES = "the model must be one that sees images"
 @pytest.mark.parametrize(
     ("reply", "message"),
     [
-        # Servers whose model sees no images; other faults are not blamed on the model's sight.
         (fails(400, "content must be a string"), f"{SEES}: .*content must be a string"),
-        (fails(404, "No endpoints found that support image input"), f"{SEES}: .*No endpoints"),
         (says("I cannot see pictures."), f"no list of texts; it said: 'I cannot see .*{SEES}"),
-        (fails(401, f"bad key {KEY}"), "refused the key; check OPENAI_API_KEY$"),
-        (fails(500, f"dump: {KEY}"), r"failed: .*dump: \(key\)$"),
-        # Answers that are no names.
-        (says('{"color": "red"}'), "no list of texts"),
+        (fails(401, f"bad key {KEY}"), "refused the key; check OPENAI_API_KEY"),
         (gives("a" * 41, "!!"), r"gave no name of a criterion; it said: \['aaaa"),
         (gives("<script>alert(1)</script>"), r"gave no name of a criterion; it said: \['<script>"),
-        (gives("../../etc/passwd"), r"gave no name of a criterion; it said: \['\.\./"),
     ],
 )
 def test_what_goes_wrong_is_one_line_and_is_not_kept(server, ask, tmp_path, reply, message):
@@ -175,26 +150,18 @@ def test_what_goes_wrong_is_one_line_and_is_not_kept(server, ask, tmp_path, repl
     assert not (tmp_path / "cache").exists()
 
 
-# ---- names --------------------------------------------------------------------------------------
-
-
 def test_names_that_cannot_be_used_are_left_out_with_a_warning(server, ask):
     odd = ["../..", "/etc/passwd", "x" * 41, "<script>", "{text}", "a=b", "\x1b[31mred", "!?", "♥"]
     server.replies = [says(json.dumps(["mood", *odd, "", "the \x1b\u202ewriter's season"]))]
-    for _ in range(2):  # the second time from the cache
-        with pytest.warns(UserWarning, match=r"^9 of 11 proposed names .*40 characters.*'\.\./'$"):
-            assert ask() == ("mood", "the writer's season")
-    assert len(server.requests) == 1
-
-
-def test_names_are_distinct_and_no_more_than_wanted_and_may_be_in_any_alphabet(server, ask):
+    with pytest.warns(UserWarning, match=r"^9 of 11 proposed names .*40 characters.*'\.\./'$"):
+        assert ask() == ("mood", "the writer's season")
     names = ("Größe", "Fußball & Co", "цвет", "色", "रंग", "number of people", "3-D look")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert usable_names(names) == names
     more = ["Color", "color ", "kind of place", "Kind-of-place", *"abcdefgh"]
     server.replies = [gives(*more)]
-    assert ask() == ("Color", "kind of place", *"abcdef")
+    assert ask([b"others"]) == ("Color", "kind of place", *"abcdef")
 
 
 @pytest.mark.filterwarnings("ignore:.*proposed names cannot be used")

@@ -85,13 +85,6 @@ def test_the_best_are_those_of_all_scores(n, d, criteria, queries, half, k, seed
         assert (np.diff(rows)[np.diff(got) == 0] > 0).all() and (np.diff(got) <= 0).all()
 
 
-@pytest.mark.parametrize("name", ["paper", "posterior"])
-def test_equal_rows_are_ordered_by_number(name):
-    image = np.tile(vectors(10, D), (50, 1))  # row i is a copy of row i % 10
-    c = criterion(name, image, vectors(30, D, seed=1), image[3:4])
-    assert search(image, [c], 20).rows[0].tolist() == list(range(3, 203, 10))
-
-
 def test_where_float32_is_too_coarse_float64_decides():
     """Texts that are nearly the same: R' magnifies the rounding of float32 beyond `SLACK`."""
     image, text = l2(vectors(3_000, D)), l2(np.ones(D) + 5e-7 * vectors(9, D, seed=1))
@@ -116,13 +109,6 @@ def test_few_rows_are_computed_twice_and_a_memory_map_is_read_by_parts(tmp_path)
 
     search(image, [Criterion(transform, fitted.transform(image[:1].astype(float)))], 10)
     assert sum(rows) < 2_100 and max(rows) <= module.ROWS_AT_ONCE
-
-
-def test_several_vectors_per_image():
-    image, query, text = vectors(30, 3, D), vectors(1, 3, D, seed=3), vectors(8, D, seed=1)
-    c = criterion("posterior", image, text, query)
-    scores = (c.query @ c.transform(image.astype(float)).T)[0]
-    assert search(image, [c], 5).rows[0].tolist() == np.argsort(-scores, kind="stable")[:5].tolist()
 
 
 def test_neighbours_against_a_slow_loop():

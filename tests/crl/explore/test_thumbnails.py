@@ -7,7 +7,7 @@ from toy_vlm import make_images
 
 from crl.explore import thumbnails as module
 from crl.explore.thumbnails import gray, thumbnail, thumbnails
-from crl.images import NEED, UnreadableImage, open_image
+from crl.images import NEED, open_image
 from crl.run.errors import UserError
 
 
@@ -23,7 +23,7 @@ def test_each_content_is_made_once_and_kept(tmp_path, monkeypatch):
     assert thumbnails(files, digests, tmp_path / "a", tmp_path / "cache") == small
 
 
-@pytest.mark.parametrize("place", [None, 60, 200])  # cut, or a bit turned there
+@pytest.mark.parametrize("place", [None, 200])  # cut, or a bit turned there
 def test_what_is_damaged_is_made_again(tmp_path, place):
     files, digests = make_images(tmp_path / "a", 2), [b"0" * 16, b"1" * 16]
     small = thumbnails(files, digests, tmp_path / "a", tmp_path / "cache")
@@ -32,14 +32,6 @@ def test_what_is_damaged_is_made_again(tmp_path, place):
     content[place or 0] ^= 1
     part.write_bytes(content if place else content[:50])
     assert thumbnails(files, digests, tmp_path / "a", tmp_path / "cache") == small
-    assert thumbnails(files, digests, tmp_path / "a", None) == small
-
-
-def test_a_file_that_changed_meanwhile_is_named(tmp_path):
-    files = make_images(tmp_path, 1)
-    files[0].write_bytes(b"no picture")
-    with pytest.raises(UserError, match=r"000\.png has changed meanwhile: not an image.*try again"):
-        thumbnails(files, [b"0" * 16], tmp_path, None)
 
 
 @pytest.mark.parametrize("ending", "jpg png webp tif avif heic".split())
@@ -67,14 +59,6 @@ def test_a_thumbnail_is_never_larger_and_a_damaged_file_has_none(tmp_path):
     assert picture.size == (30, 10) == small[1:]
     assert picture.convert("RGB").getpixel((5, 5)) == (255, 255, 255)
     (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:50])
-    with pytest.raises(UnreadableImage):
+    with pytest.raises(UserError, match=r"a\.png has changed meanwhile: .*; try again"):
         thumbnail(tmp_path / "a.png")
-
-
-@pytest.mark.parametrize(
-    ("size", "small"),
-    [((960, 480), (96, 48)), ((9, 3), (9, 3)), ((0, 0), (96, 96)), ((1, 999), (1, 96))],
-)
-def test_a_picture_that_is_not_here_is_gray(size, small):
-    made = gray(*size)
-    assert made[1:] == size and Image.open(io.BytesIO(made.webp)).size == small
+    assert Image.open(io.BytesIO(gray().webp)).size == (96, 96)

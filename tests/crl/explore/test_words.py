@@ -1,8 +1,5 @@
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 from crl.explore.words import SHARPNESS, most, probabilities, shared_words, standing
 
@@ -11,15 +8,8 @@ R = np.array([[0.9, 0.1, 0.5], [0.9, 0.5, 0.1]])  # the first text is near to ev
 
 def test_what_all_images_have_in_common_makes_none_stand_out():
     np.testing.assert_allclose(standing(R), [[0, -0.2, 0.2], [0, 0.2, -0.2]])
+    np.testing.assert_allclose(standing(R + np.arange(3)), standing(R))
     assert probabilities(standing(R)).argmax(axis=1).tolist() == [2, 1]
-
-
-@given(
-    arrays(float, (5, 4), elements=st.floats(-1, 1)),
-    arrays(float, (1, 4), elements=st.floats(-1, 1)),
-)
-def test_a_level_of_each_text_changes_nothing(r, level):
-    np.testing.assert_allclose(standing(r + level), standing(r), atol=1e-12)
 
 
 def test_a_single_image_is_compared_over_the_texts_or_with_another_collection():
