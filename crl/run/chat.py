@@ -50,13 +50,8 @@ def printable(text: str) -> str:
 
 
 class Server:
-    """One chat server; `public_url` is its address without user names, passwords or queries.
-
-    Args:
-        base_url: its address, e.g. http://localhost:11434/v1.
-        timeout: seconds that one answer may take as a whole, with all retries.
-        max_retries: how often a request is repeated after a passing fault.
-    """
+    """One chat server. `timeout` is for one answer as a whole, in seconds, with all retries;
+    `public_url` is its address without user names, passwords or queries."""
 
     def __init__(self, base_url: str, timeout: float = 120.0, max_retries: int = 4):
         try:
@@ -82,16 +77,12 @@ class Server:
         """The value that `read` returns for the answer to `prompt`, and the record of that answer.
 
         Records whose answer can be read are kept in `cache_dir`, and the same question is not asked
-        again. The key is masked in answers, should a server repeat it.
+        again. The key is masked in answers, should a server repeat it. A UserError if the server
+        gives no answer, or if `read` raises one.
 
         Args:
-            read: turns the model's answer into a value; raises a UserError if it cannot.
             schema: the `response_format`, for servers that support it.
             pictures: JPEG files that the model sees with the prompt. Records hold their digests.
-
-        Raises:
-            UserError: no key, no server, no such model, rate limit, a model that sees no pictures;
-                what `read` raises.
         """
         sampling = {"model": model, "temperature": temperature, "seed": seed}
         request = {"base_url": self.public_url, "prompt": prompt, **sampling}
@@ -129,8 +120,7 @@ class Server:
         if not key and self.public_url == OPENAI:
             raise UserError(
                 "OPENAI_API_KEY is not set; set it, or work offline: with a local server "
-                "(--base-url, for Ollama http://localhost:11434/v1), or with a text basis that "
-                "comes with this repository (configs/bases/*.yaml)"
+                "(--base-url, for Ollama http://localhost:11434/v1), or with configs/bases/*.yaml"
             )
         # Local servers need no key, but the client must send something.
         client = openai.OpenAI(
@@ -155,9 +145,7 @@ class Server:
             except (openai.BadRequestError, openai.UnprocessableEntityError):
                 if not self.schema:
                     raise
-                # Many local servers do not support response_format. If something else was wrong
-                # with the request, the second attempt fails too and says what.
-                self.schema = False
+                self.schema = False  # many local servers do not support response_format
                 return self._ask(content, schema, sampling)
             except (ValueError, RecursionError):  # malformed or deep JSON, not caught by the client
                 completion = None

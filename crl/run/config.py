@@ -125,14 +125,8 @@ def load_config(
 ) -> Kind:
     """Read `[--config FILE.yaml] [key=value ...]`; values are YAML, e.g. `shots=[1,5]`.
 
-    Args:
-        about: what the script does, for `--help`.
-        unused: fields that this script does not use. They may be in a file that two scripts share,
-            but on the command line they are an error. With `features`, the same holds for the
-            fields that it replaces.
-
-    Raises:
-        UserError: no such file, bad YAML, an unknown or unused key, or a bad value.
+    Fields that are `unused`, or that `features` replaces, may be in a file that two scripts share,
+    but on the command line they are an error. A UserError for bad YAML, keys and values.
     """
     parser = ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="see configs/")

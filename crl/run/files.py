@@ -3,7 +3,7 @@
 import os
 import re
 import socket
-import tempfile
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -79,16 +79,11 @@ def atomic_path(target: Path) -> Iterator[Path]:
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     # Says who writes it, so that `_remove_leftovers` knows whether he still does.
-    prefix = f".{target.name}.{os.getpid()}-{HOST}."
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=prefix, suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
+    writer = f"{os.getpid()}-{HOST}.{uuid.uuid4().hex[:8]}"
+    temporary = target.with_name(f".{target.name}.{writer}.tmp")
+    temporary.touch()
     try:
         yield temporary
-        # mkstemp makes private files; give the result the permissions of an ordinary new file.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -30,8 +30,6 @@ def read_given(files: Sequence[Path]) -> dict[str, np.ndarray]:
             raise UserError(f"{file} must end with {', '.join(READERS)}; see crl/run/given.py")
         try:
             content = READERS[file.suffix](file)
-        except MemoryError as error:
-            raise UserError(f"{file} does not fit into the memory, or is damaged") from error
         except Exception as error:  # for a damaged file the readers raise nearly anything
             if "allow_pickle" in str(error):
                 raise UserError(

@@ -73,9 +73,8 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
         ):
             raise ValueError
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        raise UserError(
-            f"{file} is not a results file, or is damaged; remove it and run the task again"
-        ) from error
+        reason = "is not a results file, or is damaged; remove it and run the task again"
+        raise UserError(f"{file} {reason}") from error
     return rows
 
 

@@ -60,10 +60,7 @@ def memory_map(shape: tuple[int, ...], folder: Path) -> np.ndarray:
 
 class Store:
     """A folder of embeddings of one VLM. One thread appends; others may ask `digest in store`.
-
-    Args:
-        about: what meta.json says of the VLM: fingerprint, vlm (its name), precision.
-    """
+    `about` is what meta.json says of the VLM: fingerprint, vlm (its name), precision."""
 
     def __init__(self, folder: Path, about: dict[str, str]) -> None:
         self.folder, self.about = Path(folder), about
@@ -130,13 +127,10 @@ class Store:
         if not (lost := np.unique(np.concatenate(damaged))).size:
             return result
         lost_digests = self._digests[lost]
-        self._digests = np.delete(self._digests, lost)
-        self._places = np.delete(self._places, lost)
+        self._digests, self._places = (np.delete(x, lost) for x in (self._digests, self._places))
         if gone := int((self._find(lost_digests) < 0).sum()):  # no other copy was written since
-            warnings.warn(
-                f"{gone} damaged row(s) in {self.folder}; what they held is computed again",
-                stacklevel=3,
-            )
+            warning = f"{gone} damaged row(s) in {self.folder}; what they held is computed again"
+            warnings.warn(warning, stacklevel=3)
         return self.gather(digests)
 
     def _find(self, digests: np.ndarray) -> np.ndarray:
@@ -164,19 +158,13 @@ class Store:
     # ---- writing ----
 
     def append(self, digests: list[bytes], rows: np.ndarray) -> None:
-        """Store the embeddings of one batch, (B, D) or (B, Q, D); a few batches reach the disk
-        together.
-
-        Raises:
-            UserError: NaN or infinity; another shape than the VLM's other embeddings have.
-        """
+        """Store the embeddings of one batch, (B, D) or (B, Q, D). A UserError if they are not
+        finite, or of another shape than the others of the VLM."""
         with np.errstate(over="ignore"):  # to infinity in float16, which is refused
             stored = rows.astype(self.dtype)
         if not np.isfinite(stored).all():
-            raise UserError(
-                "the VLM gave NaN or infinite embeddings; try precision=fp32 or check the "
-                "checkpoint"
-            )
+            raise UserError("the VLM gave NaN or infinite embeddings; try precision=fp32 or check "
+                            "the checkpoint")  # fmt: skip
         if self.shape is None:
             self.shape = rows.shape[1:]
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -184,10 +172,8 @@ class Store:
             write_text(self.folder / "meta.json", meta + "\n")
             self.refresh()  # rows of before, if meta.json was lost
         if rows.shape[1:] != self.shape:
-            raise UserError(
-                f"{self.about['vlm']} gave embeddings of shape {rows.shape[1:]}; those in "
-                f"{self.folder} have {self.shape}"
-            )
+            raise UserError(f"{self.about['vlm']} gave embeddings of shape {rows.shape[1:]}; those "
+                            f"in {self.folder} have {self.shape}")  # fmt: skip
         self._waiting.update(zip(digests, stored, strict=True))
         self._batches += 1
         if self._batches == BATCHES:
@@ -225,10 +211,9 @@ class Store:
             except NotImplementedError:  # a disk without locks
                 file = self.folder / f"{HOST}-{os.getpid()}.rows"
                 break
-        paths = file, file.with_suffix(".entries")
-        for path in paths:
+        for path in (file, file.with_suffix(".entries")):
             path.touch()
-        self._output = [self._stack.enter_context(open(path, "r+b")) for path in paths]
+            self._output.append(self._stack.enter_context(open(path, "r+b")))  # noqa: SIM115
         self._complete = self._complete_rows(file)
 
     def close(self) -> None:

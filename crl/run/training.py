@@ -118,12 +118,8 @@ class Trainer(ABC):
     # ---- the loop ----
 
     def run(self) -> None:
-        """Train to the end.
-
-        Raises:
-            UserError: the folder holds another training, a damaged checkpoint, or a finished
-                training without its weights; a loss or weights that are not finite.
-        """
+        """Train to the end. A UserError if the folder holds another training, a damaged checkpoint
+        or a finished training without its weights; if a loss or weights are not finite."""
         with alone_in(self.folder) if rank() == 0 else nullcontext():
             self._run()
 
