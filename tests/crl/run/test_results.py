@@ -156,8 +156,6 @@ def test_damaged_file_is_refused_and_left_alone(tmp_path, content):
     file = tmp_path / "results.json"
     file.write_bytes(content.encode("latin-1"))
     for call in (lambda: Results(tmp_path, {}), lambda: read_rows(file)):
-        with pytest.raises(
-            UserError, match="is not a results file, or is damaged; remove"
-        ):
+        with pytest.raises(UserError, match="is not a results file, or is damaged; remove"):
             call()
     assert file.read_bytes() == content.encode("latin-1")
