@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from crl.backends.weights import load_tensors
 from crl.run.errors import UserError
-from crl.run.weights import load_tensors
 
 
 class Combiner(nn.Module):
@@ -60,7 +60,7 @@ def load_combiner(path: Path, dim: int) -> Combiner:
     """A Combiner from a checkpoint, in eval mode, on the CPU, in float32.
 
     Args:
-        path: .safetensors, or a file of torch.save (.pt, .pth); see `crl.run.weights.load_tensors`.
+        path: .safetensors, or a file of torch.save (.pt, .pth); see `load_tensors`.
             The sizes of the layers are read from it.
         dim: D, the width of the embeddings that the Combiner must take.
 

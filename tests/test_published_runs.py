@@ -56,7 +56,7 @@ SMALL = {  # script, in the order in which they are run -> what is added to each
 }
 OLLAMA = "http://localhost:11434/v1"
 # Cannot be had here: GeneCIS's weights; captions in the authors' files and spaCy's model.
-LEFT_OUT = ("...", "trained=[data/genecis]")
+LEFT_OUT = ("...", "trained=[data/genecis]", "--features")  # the last: in test_explore.py
 INSTEAD = {
     "configs/mine_cc3m.yaml": [
         *["captions=null", "ratings=null"],

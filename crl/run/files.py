@@ -47,7 +47,7 @@ def alone_in(folder: Path) -> Iterator[None]:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"cannot write to {folder}: {reason}; choose another folder") from error
     try:
-        _remove_leftovers(folder)
+        remove_leftovers(folder)
         yield
     finally:
         holder.unlink(missing_ok=True)
@@ -59,7 +59,7 @@ def alone_in(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _remove_leftovers(folder: Path) -> None:
+def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files that killed processes of this machine left in `folder`."""
     for file in folder.rglob(".*.tmp"):
         if made_by := re.search(rf"\.(\d+)-{HOST}\.\w+\.tmp$", file.name):
@@ -78,7 +78,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    # Says who writes it, so that `_remove_leftovers` knows whether he still does.
+    # Says who writes it, so that `remove_leftovers` knows whether he still does.
     writer = f"{os.getpid()}-{HOST}.{uuid.uuid4().hex[:8]}"
     temporary = target.with_name(f".{target.name}.{writer}.tmp")
     temporary.touch()

@@ -29,7 +29,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from crl.run.errors import UserError
-from crl.run.files import CACHE, HOST, write_text
+from crl.run.files import CACHE, HOST, remove_leftovers, write_text
 
 EMBEDDINGS = CACHE / "embeddings"
 VERSION = 3  # of the format, and of the rule for images (crl/images.py); others are not seen
@@ -168,6 +168,7 @@ class Store:
         if self.shape is None:
             self.shape = rows.shape[1:]
             self.folder.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self.folder)
             meta = json.dumps(self._meta(self.shape, self.about["vlm"]), indent=1)
             write_text(self.folder / "meta.json", meta + "\n")
             self.refresh()  # rows of before, if meta.json was lost

@@ -7,7 +7,8 @@ from checkpoints import save_clip
 from mining_files import write_triplets
 from PIL import Image
 
-from crl.vlm import Preprocess, load_vlm
+from crl.backends.loaded import Preprocess
+from crl.vlm import load_vlm
 from similarity_retrieval.combiner_features import Pixels, augmentation
 from similarity_retrieval.mining.triplets import read_triplets
 
