@@ -163,12 +163,11 @@ def parse_texts(answer: str, may_be_empty: bool = False) -> list[str]:
 
 def _listed(body: str) -> list[str]:
     """The strings of all JSON lists (a model may sort texts into groups)."""
-    strings, end = [], 0
+    strings, end, value = [], 0, None
     while start := _LIST_START.search(body, end):
         try:
             value, end = _JSON.raw_decode(body, start.start())
         except (ValueError, RecursionError):
-            value: Any = None
             damaged, end = body[start.start() : start.start() + MAX_REPAIR], len(body)
             with suppress(ValueError, RecursionError):
                 value = json_repair.loads(_WHOLE_STRINGS.match(damaged)[0])  # type: ignore[index]

@@ -186,10 +186,10 @@ def report(bases: dict[str, tuple[WordList, TextBasis]]) -> None:
         counts = [str(len(basis.texts)), str(len(set(map(fold, basis.texts)))), paper]
         rows.append([name, *counts, f"{words.file}:{words.line}"])
     print(Table("Bases", ["basis", "texts", "distinct", "paper", "file"], rows).text())
-    for name, (_, paper) in PAPER.items():
+    for name, (_, wanted) in PAPER.items():
         count = len(bases[name][1].texts) if name in bases else 0
-        if count != paper:
-            print(f"warning: {name}: the paper says {paper} texts, their list has {count}")
+        if count != wanted:
+            print(f"warning: {name}: the paper says {wanted} texts, their list has {count}")
 
 
 if __name__ == "__main__":

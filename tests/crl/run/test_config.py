@@ -52,43 +52,25 @@ def test_defaults_then_file_then_command_line(file):
     assert load("--config", file).name == "other"
 
 
-NUMBERS = st.integers(-LARGEST, LARGEST)
-
-
 @given(
     st.builds(
         Example,
         name=st.text(st.characters(exclude_characters="/\\\0"), max_size=50).filter(
             lambda name: name not in ("", ".", "..")
         ),
-        shots=st.lists(NUMBERS, max_size=4),
+        shots=st.lists(st.integers(-LARGEST, LARGEST), max_size=4),
         seeds=st.integers(1, LARGEST),
-        limit=st.none() | NUMBERS,
+        limit=st.none() | st.integers(-LARGEST, LARGEST),
         bases=st.dictionaries(st.text(), st.text(), max_size=3),
         figures=st.booleans(),
     )
 )
 def test_any_configuration_comes_back_from_its_yaml(config):
-    arguments = [
-        f"{key}={yaml.safe_dump(value, default_flow_style=True, width=10**6)}"
-        for key, value in config.model_dump(mode="json").items()
-    ]
+    values = config.model_dump(mode="json")
+    flow = {"default_flow_style": True, "width": 10**6}
+    arguments = [f"{key}={yaml.safe_dump(value, **flow)}" for key, value in values.items()]
     assert load("--", *arguments) == config
-
-
-def test_home_is_expanded_in_every_path_and_in_no_text(tmp_path, monkeypatch, file):
-    class More(Example):
-        features: Path | None = Field(None, description="of images")
-        cache: Path = Field(Path("~/cache"), description="of embeddings")
-
-    monkeypatch.setenv("HOME", str(tmp_path))
-    file.write_text("folder: ~/a\nfeatures: ~/b.npz\n")
-    got = load_config(More, ["--config", str(file), "name='~'"], "")
-    paths = [got.folder, got.features, got.cache]
-    assert paths == [tmp_path / "a", tmp_path / "b.npz", tmp_path / "cache"]
-    assert got.name == "~"
-    assert load_config(More, ["folder=a~/~"], "") == More(folder="a~/~")
-    assert More(folder="a~/~").folder == Path("a~/~") and More().features is None
+    assert load("folder=~/a").folder == Path("~/a").expanduser()
 
 
 @pytest.mark.parametrize("name", ["../x", "a/", "..", "", "a\\b", "a\0"])
@@ -160,19 +142,9 @@ def test_help_lists_the_keys_in_use(capsys):
         assert line in " ".join(text.split())
 
 
-printable = st.characters(exclude_categories=["C", "Zl", "Zp"])  # what YAML can hold as it is
+printable = st.text(st.characters(exclude_categories=["C", "Zl", "Zp"]), max_size=12)
 
 
-@given(
-    st.one_of(
-        st.text(printable, max_size=12),
-        st.integers(-9, 9),
-        st.booleans(),
-        st.lists(st.text("ab1: ,[]#'\"", max_size=5), max_size=3),
-        st.dictionaries(
-            st.text("ab:# ", min_size=1, max_size=4), st.text(printable, max_size=6), max_size=3
-        ),
-    )
-)
+@given(printable | st.integers(-9, 9) | st.lists(printable | st.booleans(), max_size=3))
 def test_as_yaml_is_read_as_the_same_value(value):
     assert parse_yaml(as_yaml(value)) == value

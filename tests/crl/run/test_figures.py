@@ -74,21 +74,6 @@ def test_a_map_for_each_representation(tmp_path, fake_tsne, saved):
         assert np.array_equal(drawn, np.concatenate([given[::2], given[1::2]]))
 
 
-@pytest.mark.parametrize(("classes", "legend"), [(10, True), (20, True), (23, False)])
-def test_tsne_of_many_classes(tmp_path, fake_tsne, saved, classes, legend):
-    rng = np.random.default_rng(0)
-    x, labels = rng.normal(size=(3 * classes, 4)), np.repeat(np.arange(classes), 3)
-    names = [f"class {i}" for i in range(classes)]
-    file = tmp_path / "figures" / "tsne.png"
-    tsne_maps({"universal": x, "paper": x}, labels, names, "title", file)
-    opened(file)
-    listed = [[text.get_text() for text in legend.get_texts()] for legend in saved[0].legends]
-    assert listed == ([names] if legend else [])  # colors repeat after 20
-    for axis in saved[0].axes:
-        drawn = [dots.get_facecolor()[0].tobytes() for dots in axis.collections]
-        assert len(drawn) == classes and len(set(drawn)) == min(classes, 20)
-
-
 def test_tsne_shows_the_same_images_in_all_maps(tmp_path, fake_tsne, monkeypatch):
     monkeypatch.setattr(figures, "MOST_POINTS", 20)
     x = np.arange(100.0)[:, None] * [1, 1]

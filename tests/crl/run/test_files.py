@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from crl.run.files import atomic_path, write_text
+from crl.run.files import atomic_path
 
 
 def test_new_file_appears_only_when_complete(tmp_path):
@@ -32,19 +32,6 @@ def test_error_keeps_the_former_file(tmp_path, former, error):
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == (
         {"file.txt": former} if former else {}
     )
-
-
-@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
-def test_permissions_are_those_of_an_ordinary_file(tmp_path, umask):
-    former = os.umask(umask)
-    try:
-        (tmp_path / "ordinary").write_text("")
-        write_text(tmp_path / "atomic", "")
-        assert os.umask(umask) == umask
-    finally:
-        os.umask(former)
-    modes = [(tmp_path / name).stat().st_mode for name in ("ordinary", "atomic")]
-    assert modes[0] == modes[1]
 
 
 def test_two_writers_at_once_do_not_mix(tmp_path):

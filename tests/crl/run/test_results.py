@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 from importlib import metadata
 from pathlib import Path
 
@@ -12,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from crl.run import results
 from crl.run.errors import UserError
-from crl.run.results import Results, digest, environment, read_rows, summary
+from crl.run.results import Results, digest, read_rows, summary
 
 
 def about(vlm: str = "clip", criterion: str = "color", **more) -> dict:
@@ -78,27 +76,6 @@ def test_file_says_what_was_measured_and_with_what(tmp_path):
     for name in ("torch", "scikit-learn", "numpy", "open_clip_torch", "transformers"):
         assert environment["packages"][name] == metadata.version(name)
     assert os.listdir(tmp_path / "new") == ["results.json"]
-
-
-def test_commit_and_dirty_flag(tmp_path, monkeypatch):
-    def git(*arguments: str) -> str:
-        command = ["git", "-c", "user.name=x", "-c", "user.email=x@y", *arguments]
-        return subprocess.run(
-            command, cwd=tmp_path, check=True, capture_output=True, text=True
-        ).stdout.strip()
-
-    (tmp_path / "crl/run").mkdir(parents=True)
-    module = tmp_path / "crl" / "run" / "results.py"
-    module.write_text("")
-    monkeypatch.setattr(results, "__file__", str(module))
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert (environment()["commit"], environment()["dirty"]) == (None, None)
-    git("init", "-q")
-    git("add", ".")
-    git("commit", "-q", "-m", "x")
-    assert (environment()["commit"], environment()["dirty"]) == (git("rev-parse", "HEAD"), False)
-    module.write_text("edited")
-    assert (environment()["commit"], environment()["dirty"]) == (git("rev-parse", "HEAD"), True)
 
 
 def test_interrupted_run_goes_on(tmp_path):

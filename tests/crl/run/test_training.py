@@ -1,6 +1,5 @@
 """The training loop: what it writes and when, resuming after a kill at any write, refusals."""
 
-import errno
 import io
 import json
 from pathlib import Path
@@ -244,21 +243,3 @@ def test_a_loss_and_weights_that_are_not_finite(tmp_path):
     trainer.step = step
     with pytest.raises(UserError, match="the weights after step 5 are not finite"):
         trainer.run()
-
-
-def test_full_disk_leaves_the_former_files(tmp_path, monkeypatch):
-    Line(tmp_path / "line", epochs=1).run()
-    before = {file: file.read_bytes() for file in (tmp_path / "line").iterdir()}
-    write = Path.write_bytes
-
-    def full(path, data):
-        write(path, bytes(data)[:100])
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)  # of weights and checkpoints
-    with pytest.raises(OSError, match="No space left"):
-        Line(tmp_path / "line", scores=(1.0, 3.0)).run()
-    after = {file: file.read_bytes() for file in (tmp_path / "line").iterdir()}
-    config = tmp_path / "line/config.yaml"
-    assert after.keys() == before.keys()
-    assert [file for file in after if after[file] != before[file]] == [config]  # epochs: 1 -> 3
