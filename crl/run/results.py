@@ -67,6 +67,9 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
         raise UserError(f"there is no {file}; run the task first")
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
+        if "cells" in content:
+            raise UserError(f"{file} is of a former version of this repository; remove it and run "
+                            "the task again")  # fmt: skip
         rows = content["rows"]
         if content["format"] != FORMAT or not all(
             isinstance(row["about"], dict) and "scores" in row for row in rows

@@ -234,6 +234,8 @@ class Trainer(ABC):
         if not file.exists():
             return None
         content = file.read_bytes()
+        if content.startswith(b"PK"):  # torch's own format
+            raise UserError(f"{file} is of a former version; remove {self.folder} to train again")
         if content_digest(content[16:]) != content[:16]:
             raise UserError(f"{file} is damaged; remove it to start again")
         state = torch.load(io.BytesIO(content[16:]), map_location="cpu", weights_only=True)

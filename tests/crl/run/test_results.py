@@ -126,7 +126,7 @@ def test_two_runs_side_by_side_keep_each_others_rows(tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    ["", '{"rows": [', "[]", "{}", "3", "\x00\xff", '{"cells": []}',
+    ["", '{"rows": [', "[]", "{}", "3", "\x00\xff",
      '{"format": "crl-results-2", "rows": [{}]}', '{"format": "crl-results-2", "rows": [3]}'],
 )  # fmt: skip
 def test_damaged_file_is_refused_and_left_alone(tmp_path, content):
