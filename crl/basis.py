@@ -24,23 +24,15 @@ NUMBERS = {str(number): word for number, word in enumerate(WORDS)}
 
 
 class TextBasis(BaseModel):
-    """K texts that describe one criterion; each becomes one dimension of R = I Tᵀ.
-
-    Attributes:
-        criterion: what the texts describe, e.g. `color`.
-        vlm_prompt: template with `{text}`, e.g. `objects with the color of {text}` (Table 13).
-        allow_repeats: the same text may occur twice, as in some lists of the paper's authors.
-        texts: K texts, in order; distinct after folding case and white space.
-        provenance: who or what wrote them and how (LLM, prompt, temperature, seed, date).
-    """
+    """K texts that describe one criterion; each becomes one dimension of R = I Tᵀ."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    criterion: str
-    vlm_prompt: str
-    allow_repeats: bool = False
-    texts: tuple[str, ...]
-    provenance: dict[str, Any] = {}
+    criterion: str  # e.g. `color`
+    vlm_prompt: str  # e.g. `objects with the color of {text}` (Table 13)
+    allow_repeats: bool = False  # of a text, as in some lists of the paper's authors
+    texts: tuple[str, ...]  # K, in order; distinct after folding case and white space
+    provenance: dict[str, Any] = {}  # who or what wrote them and how (LLM, prompt, seed, date)
 
     @field_validator("vlm_prompt")
     @classmethod
@@ -73,11 +65,10 @@ class TextBasis(BaseModel):
 
     def names(self, classes: Iterable[str]) -> int:
         """How many of these classes stand among the texts by their name; `2` and `two` are equal.
-
-        A basis that names the classes makes the task easier than a user's own criterion would be.
-        """
-        texts = set(map(_spelled, self.texts))
-        return sum(_spelled(name) in texts for name in classes)
+        A basis that names the classes makes the task easier than a user's own would be."""
+        texts, names = map(fold, self.texts), map(fold, classes)
+        spelled = {NUMBERS.get(text, text) for text in texts}
+        return sum(NUMBERS.get(name, name) in spelled for name in names)
 
     def first(self, k: int) -> "TextBasis":
         """The basis of the first `k` texts (the paper's Tables 5 to 9)."""
@@ -87,14 +78,8 @@ class TextBasis(BaseModel):
 
     @classmethod
     def load(cls, name: str | Path, first: int | None = None) -> "TextBasis":
-        """Read a YAML file, or a basis in `configs/bases/` by its name (`clevr4_color`).
-
-        Args:
-            first: number of texts to keep, from the beginning; None keeps all.
-
-        Raises:
-            UserError: no such basis, a file of another form, or fewer texts than `first`.
-        """
+        """Read a YAML file, or a basis in `configs/bases/` by its name (`clevr4_color`); of it the
+        first texts. A UserError if there is none, or none of that form and length."""
         path = Path(name)
         if path.suffix not in {".yaml", ".yml"}:
             path = BASES / f"{name}.yaml"
@@ -119,15 +104,6 @@ def fold(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def _spelled(text: str) -> str:
-    """Folded, with a number of one digit, or ten, as a word."""
-    return NUMBERS.get(fold(text), fold(text))
-
-
 def basis_label(name: str | Path) -> str:
-    """The name of a basis in tables: a shipped basis by its name, a file by its folder and name.
-
-    >>> basis_label("configs/official_bases/clevr4_color.yaml")
-    'official_bases/clevr4_color'
-    """
+    """The name of a basis in tables; of a file, its folder and name: `bases/clevr4_color`."""
     return "/".join(Path(name).with_suffix("").parts[-2:]) if Path(name).suffix else str(name)

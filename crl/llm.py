@@ -1,11 +1,7 @@
 """The LLM step: a criterion in plain words -> the texts of its basis (paper, Table 12).
 
-Any server with the OpenAI chat protocol can be asked (OpenAI, Ollama, vLLM, llama.cpp). One answer
-rarely holds all that an LLM knows, so it is asked in rounds. Each prompt lists the texts so far:
-
-    prompt --server--> answer --parse_texts--> texts
-
-Every good answer is kept on disk: a repeated call costs nothing, and an interrupted one continues.
+An LLM rarely says all it knows at once, so it is asked in rounds; each prompt lists the texts so
+far. Every good answer is kept on disk: a repeated call costs nothing, an interrupted one continues.
 """
 
 import json
@@ -19,7 +15,7 @@ from typing import Any
 import json_repair
 
 from crl.basis import TextBasis, fold
-from crl.run.chat import MAX_QUOTE, OPENAI, Server, check_sampling, printable
+from crl.run.chat import MAX_QUOTE, OPENAI, Server, printable
 from crl.run.errors import UserError
 from crl.run.files import CACHE
 
@@ -59,24 +55,19 @@ def generate_basis(
     Args:
         criterion: what the texts describe, e.g. `color`.
         vlm_prompt: the sentence with `{text}` that the VLM encodes; it is stored in the basis.
-        model: a name that the server at `base_url` knows.
         llm_prompt: which of `LLM_PROMPTS`, from 1.
         temperature: the paper uses 1 and tries 0, 0.5 and 1.5 (Table 11).
-        seed: 0 to `MAX_SEED`; round r uses seed + r, since the same question with the same seed
-            could only get the same answer. Servers may ignore it.
-        number: how many texts are wanted, 1 to `MAX_TEXTS`; None: as many as the model gives.
+        seed: round r uses seed + r, since the same question with the same seed could only get the
+            same answer. Servers may ignore it.
+        number: how many texts are wanted, 1 to `MAX_TEXTS`; None: as many as the model gives. The
+            rounds may end with fewer, see `MAX_ROUNDS`, `STALE_ROUNDS`.
         examples: two or three texts that show the model what is meant.
         cache_dir: folder where the answers are kept.
-        timeout, max_retries: see `Server`.
-
-    Returns:
-        At most `number` texts: fewer if the rounds end early (see `MAX_ROUNDS`, `STALE_ROUNDS`).
+        model, base_url, timeout, max_retries: see `Server`.
 
     Raises:
         UserError: an invalid argument; what `Server.answer` raises; a first answer without texts.
     """
-    if not criterion.strip():
-        raise UserError("the criterion is empty; name what the texts describe, e.g. color")
     if vlm_prompt.count("{text}") != 1:
         raise UserError(f"the VLM prompt must contain {{text}} exactly once, not {vlm_prompt!r}")
     if llm_prompt not in range(1, len(LLM_PROMPTS) + 1):
@@ -84,7 +75,6 @@ def generate_basis(
     wanted = MAX_TEXTS if number is None else number
     if not 1 <= wanted <= MAX_TEXTS:
         raise UserError(f"the number of texts must be 1 to {MAX_TEXTS}, not {number}")
-    check_sampling(temperature, seed)
 
     server = Server(base_url, timeout, max_retries)
     texts: dict[str, str] = {}  # fold(text) -> text, in order of arrival
@@ -102,8 +92,7 @@ def generate_basis(
         before = len(texts)
         for text in answered:
             texts.setdefault(fold(text), text)
-        stale = stale + 1 if len(texts) == before else 0
-        rounds += 1
+        stale, rounds = (stale + 1 if len(texts) == before else 0), rounds + 1
 
     return TextBasis(
         criterion=criterion,
@@ -118,9 +107,7 @@ def generate_basis(
             "seed": seed,
             "number": number or "as many as possible",
             "rounds": rounds,
-            "schema": record["schema"],
-            "date": record["date"],
-            "client": record["client"],
+            **{key: record[key] for key in ("schema", "date", "client")},
         },
     )
 
@@ -141,7 +128,7 @@ def build_prompt(
     return "\n".join(lines)
 
 
-# ---- reading an answer --------------------------------------------------------------------------
+# ---- reading an answer ----
 
 _JSON = json.JSONDecoder(strict=False)  # line breaks in strings are allowed
 _LIST_START = re.compile(r"""[\[{]\s*(?=["'“‘\[{])""")  # not [words in brackets]
@@ -153,14 +140,11 @@ _NOISE = " \t\"'`*“”‘’„«»,"
 
 
 def parse_texts(answer: str, may_be_empty: bool = False) -> list[str]:
-    """The distinct texts of an answer, cleaned, in order.
+    """The distinct texts of an answer, cleaned, in order. A UserError if it holds none.
 
     Reads JSON lists and `{"texts": [...]}`, alone, in code fences or within prose; damaged ones as
     `json_repair` mends them, without a last text that was cut off; numbered and bulleted lines.
     Things that are not strings, and texts over `MAX_CHARACTERS`, are left out.
-
-    Raises:
-        UserError: the answer holds no texts, unless it may be empty; shows how it begins.
 
     >>> parse_texts("Sure! ['navy', 'Navy', 'sky bl")
     ['navy']
@@ -179,16 +163,14 @@ def parse_texts(answer: str, may_be_empty: bool = False) -> list[str]:
 
 def _listed(body: str) -> list[str]:
     """The strings of all JSON lists (a model may sort texts into groups)."""
-    strings: list[str] = []
-    end = 0
+    strings, end, value = [], 0, None
     while start := _LIST_START.search(body, end):
         try:
             value, end = _JSON.raw_decode(body, start.start())
         except (ValueError, RecursionError):
-            damaged = body[start.start() : start.start() + MAX_REPAIR]
+            damaged, end = body[start.start() : start.start() + MAX_REPAIR], len(body)
             with suppress(ValueError, RecursionError):
-                strings += _strings(json_repair.loads(_WHOLE_STRINGS.match(damaged)[0]))  # type: ignore[index]
-            break
+                value = json_repair.loads(_WHOLE_STRINGS.match(damaged)[0])  # type: ignore[index]
         strings += _strings(value)
     return strings
 

@@ -15,9 +15,7 @@ ROWS_AT_ONCE = 2**16  # of R
 
 
 def l2(x: np.ndarray) -> np.ndarray:
-    """Scale the last axis to unit length; rows of zeros stay zeros.
-
-    Rows of unit length stay as they are, to the bit, so that l2(l2(x)) is l2(x).
+    """Scale the last axis to unit length; rows of zeros stay zeros, unit rows stay to the bit.
 
     >>> l2(np.array([[3.0, 4.0]]))
     array([[0.6, 0.8]])
@@ -40,7 +38,7 @@ def project(image: np.ndarray, text: np.ndarray) -> np.ndarray:
         R, (N, K).
     """
     if image.ndim == 3:
-        # one query vector at a time: (N, Q, K) would need Q times the memory of the result
+        # one query vector at a time: (N, Q, K) would need Q times the memory
         return np.max([image[:, q] @ text.T for q in range(image.shape[1])], axis=0)
     return image @ text.T
 
@@ -49,12 +47,7 @@ def single_vector(image: np.ndarray) -> np.ndarray:
     """The universal representation I of a VLM that gives Q query vectors per image: their mean.
 
     The paper does not say how it reduces the 32 vectors of BLIP-2; R needs no reduction.
-
-    Args:
-        image: (N, Q, D) unit rows; (N, D) is returned unchanged.
-
-    Returns:
-        (N, D), unit rows.
+    (N, Q, D) -> (N, D), unit rows; (N, D) is returned unchanged.
     """
     return image if image.ndim == 2 else l2(image.mean(axis=1))
 
@@ -62,8 +55,7 @@ def single_vector(image: np.ndarray) -> np.ndarray:
 def standardise(r: np.ndarray, mean: float | None = None) -> np.ndarray:
     """The paper's few-shot normalisation of R (N, K): (R - mean of all R) / std of each row.
 
-    As in the authors' code, the mean is one scalar over the whole matrix (or `mean`, if given). The
-    standard deviation is that of each row, unbiased (ddof = 1).
+    As in the authors' code, the mean is one scalar (or `mean`, if given), and ddof = 1.
     """
     return (r - (r.mean() if mean is None else mean)) / r.std(axis=1, ddof=1, keepdims=True)
 
@@ -93,11 +85,7 @@ class ConditionalProjection(TransformerMixin, BaseEstimator):
         self.normalise = normalise
 
     def fit(self, X, y=None):
-        """Check X, (N, D) or (N, Q, D) image embeddings of any length; learn the mean.
-
-        Raises:
-            ValueError: shapes that do not fit, no image, or an unknown `normalise`.
-        """
+        """Check X, (N, D) or (N, Q, D) image embeddings of any length; learn the mean."""
         if self.normalise not in ("l2", "standardise", None):
             raise ValueError(f"unknown normalise {self.normalise!r}: 'l2', 'standardise' or None")
         X = self._start(X)

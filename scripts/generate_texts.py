@@ -39,42 +39,27 @@ def main(argv: list[str]) -> None:
     print(f"  first: {', '.join(basis.texts[:8])}")
     print(f"  the VLM will read: {basis.prompts[0]!r}")
     if args.number and count < args.number:
-        print(
-            f"warning: {args.number - count} of {args.number} texts are missing: {args.model} gave "
-            f"only {count} distinct ones in {rounds} rounds; these are saved",
-            file=sys.stderr,
-        )
+        missing = f"warning: {args.number - count} of {args.number} texts are missing"
+        print(f"{missing}: {args.model} gave only {count} distinct ones", file=sys.stderr)
         sys.exit(3)
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
     prompts = "\n".join(f"  {i}  {text}" for i, text in enumerate(LLM_PROMPTS, start=1))
-    parser = ArgumentParser(
-        description=__doc__,
-        epilog=f"LLM prompts (paper, Table 12):\n{prompts}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    raw, epilog = argparse.RawDescriptionHelpFormatter, f"LLM prompts (paper, Table 12):\n{prompts}"
+    parser = ArgumentParser(description=__doc__, epilog=epilog, formatter_class=raw)
     add = parser.add_argument
     add("--criterion", required=True, help="what the texts describe, e.g. color")
     add("--vlm-prompt", required=True, help="'... {text} ...': the sentence that the VLM encodes")
     add("--out", required=True, type=Path, help="where to save the basis (.yaml)")
     add("--model", default="gpt-4o", help="the LLM, as the server names it (default: %(default)s)")
-    add(
-        "--base-url",
-        default=os.environ.get("OPENAI_BASE_URL") or OPENAI,
-        help=f"any OpenAI-compatible server (default: OPENAI_BASE_URL, or {OPENAI})",
-    )
+    url = os.environ.get("OPENAI_BASE_URL") or OPENAI
+    add("--base-url", default=url, help="any OpenAI-compatible server (default: %(default)s)")
     add("--llm-prompt", type=int, default=1, help="one of the paper's prompts, see below")
     add("--temperature", type=float, default=1.0, help="default: %(default)s, as in the paper")
     add("--seed", type=int, default=0, help="default: %(default)s; servers may ignore it")
     add("--number", type=int, help="how many texts (default: as many as possible)")
-    add(
-        "--examples",
-        type=lambda text: [part.strip() for part in text.split(",") if part.strip()],
-        default=[],
-        metavar="A,B",
-        help="two or three texts that show what is meant, e.g. crimson,navy",
-    )
+    add("--examples", nargs="*", default=[], help="two or three texts that show what is meant")
     add("--cache-dir", type=Path, default=CACHE / "llm", help="default: %(default)s")
     add("--timeout", type=float, default=120.0, help="seconds per answer (default: %(default)s)")
     add("--overwrite", action="store_true", help="replace --out if it exists")

@@ -20,7 +20,6 @@ these bases (`allow_repeats`).
 
 from crl.run.command import command
 
-import argparse
 import ast
 import io
 import re
@@ -29,10 +28,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
-
 from crl.basis import TextBasis, fold
-from crl.run.errors import ArgumentParser, UserError, explain
+from crl.run.errors import ArgumentParser, UserError
+from crl.run.tables import Table
 
 REPOSITORY = "https://github.com/XLearning-SCU/2025-NeurIPS-CRL"
 MORE_DATA = "Clustering & Few-shot/utils/more_data.py"
@@ -59,11 +57,10 @@ PAPER = {
 
 
 class WordList(NamedTuple):
-    """One of the authors' lists. `name` is a key of `PAPER`; `variant` is empty for the list of
-    tables 1 to 4."""
+    """One of the authors' lists."""
 
-    name: str
-    variant: str
+    name: str  # a key of `PAPER`
+    variant: str  # empty for the list of tables 1 to 4
     texts: list[str]
     file: str
     line: int
@@ -81,12 +78,9 @@ class WordList(NamedTuple):
 
 @command
 def main(argv: list[str]) -> None:
-    parser = ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("clone", type=Path, help="the folder into which you cloned their repository")
-    add("--out", type=Path, default=Path("configs/official_bases"), help="default: %(default)s")
+    parser = ArgumentParser(description="Turn the authors' word lists into text bases.")
+    parser.add_argument("clone", type=Path, help="the folder of your clone of their repository")
+    parser.add_argument("--out", type=Path, default=Path("configs/official_bases"))
     args = parser.parse_args(argv)
 
     # Everything is read and checked before anything is written.
@@ -101,25 +95,17 @@ def main(argv: list[str]) -> None:
 
 
 def read_file(clone: Path, file: str) -> list[tuple[WordList, TextBasis]]:
-    """All lists in one of the authors' files.
-
-    Raises:
-        UserError: the file is missing or damaged.
-    """
+    """All lists in one of the authors' files. A UserError if it is missing or damaged."""
     read = {SCENES: read_scenes, FASHION: read_fashion}.get(file, read_labels)
     try:
         source = (clone / file).read_text(encoding="utf-8")
         return [(words, words.basis()) for words in read(file, source)]
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(
-            f"{clone} holds no '{file}', so it is not a clone of the authors' repository; get one "
-            f"with: git clone {REPOSITORY}"
-        ) from None
+        raise UserError(f"{clone} holds no '{file}'; get a clone of the authors' repository with: "
+                        f"git clone {REPOSITORY}") from None  # fmt: skip
     except (SyntaxError, ValueError, TypeError, LookupError, AttributeError) as error:
-        reason = explain(error) if isinstance(error, ValidationError) else error
-        raise UserError(
-            f"'{file}' is damaged ({reason}); restore it with: git checkout -- '{file}'"
-        ) from error
+        raise UserError(f"'{file}' is damaged ({error}); restore it with: git checkout -- '{file}'"
+                        ) from error  # fmt: skip
 
 
 def read_labels(file: str, source: str) -> Iterator[WordList]:
@@ -146,20 +132,15 @@ def read_labels(file: str, source: str) -> Iterator[WordList]:
                 headings[line] = comment
         for line, key, texts, live in sorted(lists, key=lambda item: item[0]):
             criterion, suffix = re.match(r"([a-z]*)(.*)", key).groups()
-            heading = headings[max(above for above in headings if above < line)]
+            if file != MORE_DATA:  # deepseek, gemini, claude; llm_prompt1 to 5
+                heading = headings[max(above for above in headings if above < line)]
+                variant = "_" + re.sub(r"\W+", "_", heading)
+            elif suffix == "2000":
+                variant = "_long"
+            else:  # the authors' heading is '0, 0.5, 1.5', and the third key has no number
+                variant = "" if live else f"_temperature{suffix or '1.5'}"
             if (name := f"{dataset.value}_{criterion}") in PAPER:
-                yield WordList(name, variant_of(file, heading, suffix, live), texts, file, line)
-
-
-def variant_of(file: str, heading: str, suffix: str, live: bool) -> str:
-    """The end of a basis's name, after its criterion."""
-    if file != MORE_DATA:
-        # deepseek, gemini, claude; llm_prompt1 to 5, changed to a valid file name
-        return "_" + re.sub(r"\W+", "_", heading)
-    if suffix == "2000":
-        return "_long"
-    # The authors' heading is '0, 0.5, 1.5', and the third key has no number.
-    return "" if live else f"_temperature{suffix or '1.5'}"
+                yield WordList(name, variant, texts, file, line)
 
 
 def read_scenes(file: str, source: str) -> Iterator[WordList]:
@@ -183,12 +164,8 @@ def read_fashion(file: str, source: str) -> Iterator[WordList]:
 
 def assigned(source: str, name: str) -> Any:
     """The value of the last `name = ...` in the source, a node of its syntax tree."""
-    values = [
-        node.value
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.Assign)
-        and any(isinstance(target, ast.Name) and target.id == name for target in node.targets)
-    ]
+    assignments = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Assign)]
+    values = [node.value for node in assignments if ast.unparse(node.targets[0]) == name]
     if not values:
         raise ValueError(f"it assigns no {name}")
     return max(values, key=lambda value: value.lineno)
@@ -203,17 +180,16 @@ def comments(source: str) -> Iterator[tuple[int, str]]:
 
 def report(bases: dict[str, tuple[WordList, TextBasis]]) -> None:
     """Print a line per basis; a warning if its number of texts is not the paper's."""
-    width = max(map(len, bases))
-    print(f"{'basis':{width}}  texts  distinct  paper  file")
+    rows = []
     for name, (words, basis) in bases.items():
-        distinct = len(set(map(fold, basis.texts)))
-        paper = "-" if words.variant else PAPER[words.name][1]
-        numbers = f"{len(basis.texts):5}  {distinct:8}  {paper:>5}"
-        print(f"{name:{width}}  {numbers}  {words.file}:{words.line}")
-    for name, (_, paper) in PAPER.items():
+        paper = "-" if words.variant else str(PAPER[words.name][1])
+        counts = [str(len(basis.texts)), str(len(set(map(fold, basis.texts)))), paper]
+        rows.append([name, *counts, f"{words.file}:{words.line}"])
+    print(Table("Bases", ["basis", "texts", "distinct", "paper", "file"], rows).text())
+    for name, (_, wanted) in PAPER.items():
         count = len(bases[name][1].texts) if name in bases else 0
-        if count != paper:
-            print(f"warning: {name}: the paper says {paper} texts, their list has {count}")
+        if count != wanted:
+            print(f"warning: {name}: the paper says {wanted} texts, their list has {count}")
 
 
 if __name__ == "__main__":

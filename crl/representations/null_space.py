@@ -22,22 +22,15 @@ MOST_OVERLAP = 0.5  # above it, most of what a basis says would be removed
 
 
 def null_space(others: Sequence[np.ndarray], size: int | None = None) -> np.ndarray:
-    """Directions of the embedding space in which the texts of other criteria differ.
+    """Directions of the embedding space in which the texts of other criteria differ: (d, D),
+    orthonormal rows. A ValueError if the texts of one are all the same.
 
     Args:
-        others: T of each other criterion, (K_b, D), unit rows. Each is centred first: what all its
-            texts share is no difference between images.
+        others: T of one or more other criteria, (K_b, D), unit rows. Each is centred first: what
+            all its texts share is no difference between images.
         size: how many principal directions of each T to take; None: the fewest that explain half
             of its variance. More of them also remove what the own criterion needs.
-
-    Returns:
-        (d, D), orthonormal rows, d at most D.
-
-    Raises:
-        ValueError: no others, a size below 1, or texts that are all the same.
     """
-    if not len(others) or (size is not None and size < 1):
-        raise ValueError("null_space needs one other criterion or more, and a size of 1 or more")
     principal = []
     for text in others:
         _, s, directions = np.linalg.svd(text - text.mean(axis=0), full_matrices=False)
@@ -52,13 +45,8 @@ def null_space(others: Sequence[np.ndarray], size: int | None = None) -> np.ndar
 
 
 def without(image: np.ndarray, directions: np.ndarray | None) -> np.ndarray:
-    """I without its part in the directions, (N, D) or (N, Q, D), unit rows; a row that lies in
-    them becomes zeros.
-
-    Args:
-        image: I, unit rows.
-        directions: (d, D), orthonormal rows, of `null_space`; None: I stays as it is.
-    """
+    """I, (N, D) or (N, Q, D) unit rows, without its part in the directions (d, D) of `null_space`;
+    a row that lies in them becomes zeros. None: I stays as it is."""
     if directions is None:
         return image
     rest = image - (image @ directions.T) @ directions
@@ -67,14 +55,10 @@ def without(image: np.ndarray, directions: np.ndarray | None) -> np.ndarray:
 
 
 def overlap(text: np.ndarray, directions: np.ndarray) -> float:
-    """Which fraction of the variance of a basis lies in the directions, 0 to 1.
+    """Which fraction of the variance of a basis T (K, D) lies in the directions (d, D), 0 to 1.
 
     It needs no images and no labels. If it is large, the criteria overlap, and `without` removes
     what the basis is about.
-
-    Args:
-        text: T, (K, D), unit rows.
-        directions: (d, D), orthonormal rows, of `null_space`.
     """
     centred = text - text.mean(axis=0)
     return float(np.sum((centred @ directions.T) ** 2) / np.sum(centred**2))
@@ -88,14 +72,10 @@ def directions_of_others(
     cache: Path | None = EMBEDDINGS,
 ) -> np.ndarray | None:
     """The directions that `null_space` finds in other criteria: (d, D), or None without others.
+    The own basis may be among them, and is left out.
 
-    Warns if the own basis varies mostly in these directions: then their removal hurts.
-
-    Args:
-        others: bases of other criteria; the own basis may be among them, and is left out.
-
-    Raises:
-        UserError: the other texts are all the same, or fill all dimensions.
+    Warns if the own basis varies mostly in these directions: then their removal hurts. A UserError
+    if the other texts are all the same, or fill all dimensions.
     """
     texts = [embed_basis(vlm, basis, cache) for basis in others if basis.digest != own.digest]
     if not texts:

@@ -18,12 +18,8 @@ class Representation(ConditionalProjection):
     """I (N, D) or (N, Q, D) -> R' (N, K), unit rows; `fit` learns sigma.
 
     With sharpness -> 0, R' is R with centred rows, up to a scale and a constant; with sharpness ->
-    infinity, each row is the one-hot vector of the most similar text.
-
-    Args:
-        text_embeddings: T, (K, D), rows of any length.
-        texts: the K texts.
-        sharpness: above 0; 1 suits most VLMs, 0.7 weak ones.
+    infinity, each row is the one-hot vector of the most similar text. 1 suits most VLMs, 0.7 weak
+    ones.
     """
 
     def __init__(self, text_embeddings, texts=None, sharpness=1.0):
@@ -31,12 +27,8 @@ class Representation(ConditionalProjection):
         self.sharpness = sharpness
 
     def fit(self, X, y=None):
-        """Learn sigma from X, image embeddings of any length.
-
-        Raises:
-            ValueError: shapes that do not fit; a sharpness that is not above 0 and finite; all
-                similarities of each image are equal.
-        """
+        """Learn sigma from X, image embeddings of any length. A ValueError if shapes or sharpness
+        are impossible, or if all similarities of each image are equal."""
         if not 0 < self.sharpness < np.inf:
             raise ValueError(f"sharpness must be above 0 and finite, not {self.sharpness}")
         X = self._start(X)
@@ -48,11 +40,7 @@ class Representation(ConditionalProjection):
 
 
 def posterior(r: np.ndarray, sigma: float, sharpness: float = 1.0) -> np.ndarray:
-    """R' of R, (N, K): unit rows.
-
-    >>> posterior(np.log([[1.0, 4.0, 4.0]]), sigma=1.0).round(3)
-    array([[0.333, 0.667, 0.667]])
-    """
+    """R' of R, (N, K): unit rows."""
     with np.errstate(over="ignore"):  # to minus infinity, of which exp is 0
         from_best = r - r.max(axis=1, keepdims=True)  # <= 0
         factor = min(sharpness / (2 * sigma), float(np.finfo(from_best.dtype).max))
@@ -60,14 +48,8 @@ def posterior(r: np.ndarray, sigma: float, sharpness: float = 1.0) -> np.ndarray
 
 
 def spread(similarities: Callable[[slice], np.ndarray], images: int) -> float:
-    """sigma: the mean over images of the standard deviation over texts of R.
-
-    Args:
-        similarities: some rows -> their R (n, K); so R is never in memory as a whole.
-
-    Raises:
-        ValueError: all similarities of each image are equal, so that R says nothing.
-    """
+    """sigma: the mean over images of the standard deviation over texts of R. `similarities` maps
+    some rows to their R (n, K), so R is never in memory as a whole."""
     total, largest = 0.0, 0.0
     for rows in parts(images):
         r = similarities(rows)

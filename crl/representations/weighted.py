@@ -18,19 +18,13 @@ def weighted(parts: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> n
         The parts times the root of their weight, side by side: (N, sum of K_c), unit rows. They
         can be clustered or searched like any R.
 
-    Raises:
-        ValueError: an unknown criterion, a weight below 0 (see `weighted_similarity`) or not
-            finite, or no weight above 0.
-
     >>> parts = {"color": np.array([[1.0, 0.0]]), "shape": np.array([[0.0, 1.0]])}
     >>> weighted(parts, {"color": 9, "shape": 16})
     array([[0.6, 0. , 0. , 0.8]])
     """
     shares = _shares(parts, weights)
     if min(shares.values()) < 0:
-        raise ValueError(
-            "a negative weight ranks, but cannot be clustered; use weighted_similarity"
-        )
+        raise ValueError("a negative weight cannot be clustered; use weighted_similarity")
     return np.concatenate([math.sqrt(w) * parts[c] for c, w in shares.items()], axis=1)
 
 
@@ -47,9 +41,6 @@ def weighted_similarity(
 
     Returns:
         (Q, C): the sum of weight * similarity over criteria, divided by the sum of |weight|.
-
-    Raises:
-        ValueError: an unknown criterion, a weight that is not finite, or no weight but 0.
     """
     shares = _shares({c: x for c, x in queries.items() if c in candidates}, weights)
     return np.sum([w * (queries[c] @ candidates[c].T) for c, w in shares.items()], axis=0)

@@ -5,7 +5,6 @@ The key (OPENAI_API_KEY) goes to that server alone: it is masked in all that is 
 
 import hashlib
 import json
-import math
 import multiprocessing
 import os
 import re
@@ -27,32 +26,12 @@ from crl.run.store import content_digest
 Value = TypeVar("Value")
 
 OPENAI = "https://api.openai.com/v1"
-MAX_BYTES = 1_000_000  # of one answer
 MAX_QUOTE = 160  # characters of an answer or an error that a message shows
-MAX_SEED = 2**31 - 1  # servers keep seeds in 32 or 64 bits
 
 _LIST = {"type": "array", "items": {"type": "string"}}
 _OBJECT = {"type": "object", "properties": {"texts": _LIST}, "required": ["texts"]}
-SCHEMA = {
-    "type": "json_schema",
-    "json_schema": {
-        "name": "texts",
-        "strict": True,
-        "schema": {**_OBJECT, "additionalProperties": False},
-    },
-}
-
-
-def _read_all(response: Any) -> None:
-    """Read an HTTP response, but no more than `MAX_BYTES`."""
-    body = bytearray()
-    for part in response.iter_bytes():
-        body += part
-        if len(body) > MAX_BYTES:
-            raise UserError(f"the server sent more than {MAX_BYTES:,} bytes; check --base-url")
-    response._content = bytes(body)  # as response.read() does
-    # A server's word for its type could make the client stumble.
-    response.headers["content-type"] = "application/json"
+_STRICT = {"name": "texts", "strict": True, "schema": {**_OBJECT, "additionalProperties": False}}
+SCHEMA = {"type": "json_schema", "json_schema": _STRICT}
 
 
 def _key() -> str:
@@ -64,23 +43,22 @@ def _mask(text: str) -> str:
     return text.replace(_key(), "(key)") if len(_key()) >= 8 else text
 
 
-class Server:
-    """One chat server; `public_url` is its address without user names, passwords or queries.
+def printable(text: str) -> str:
+    """`text` in one line, without the key, and without characters that control a terminal or the
+    writing's direction."""
+    return _mask("".join(char for char in " ".join(text.split()) if char.isprintable()))
 
-    Args:
-        base_url: its address, e.g. http://localhost:11434/v1.
-        timeout: seconds that one answer may take as a whole, with all retries.
-        max_retries: how often a request is repeated after a passing fault.
-    """
+
+class Server:
+    """One chat server. `timeout` is for one answer as a whole, in seconds, with all retries;
+    `public_url` is its address without user names, passwords or queries."""
 
     def __init__(self, base_url: str, timeout: float = 120.0, max_retries: int = 4):
-        if not 0 < timeout <= 86_400:
-            raise UserError(f"the timeout must be above 0 and at most 86400 s, not {timeout}")
         try:
-            url = TypeAdapter(HttpUrl).validate_python(base_url)
+            self.url = str(TypeAdapter(HttpUrl).validate_python(base_url))
         except ValidationError:
             raise UserError("the base URL must look like http://localhost:11434/v1") from None
-        self.url, self.timeout, self.max_retries = str(url), timeout, max_retries
+        self.timeout, self.max_retries = timeout, max_retries
         self.public_url = re.sub(r"(?<=//)[^/]*@|[?#].*", "", self.url).rstrip("/")
         self.schema = True  # until the server rejects it
 
@@ -99,31 +77,24 @@ class Server:
         """The value that `read` returns for the answer to `prompt`, and the record of that answer.
 
         Records whose answer can be read are kept in `cache_dir`, and the same question is not asked
-        again. The key is masked in answers, should a server repeat it.
+        again. The key is masked in answers, should a server repeat it. A UserError if the server
+        gives no answer, or if `read` raises one.
 
         Args:
-            read: turns the model's answer into a value; raises a UserError if it cannot.
             schema: the `response_format`, for servers that support it.
             pictures: JPEG files that the model sees with the prompt. Records hold their digests.
-
-        Raises:
-            UserError: no key, no server, no such model, rate limit, a model that sees no pictures;
-                what `read` raises.
         """
-        if not model.strip():
-            raise UserError("the name of the model is empty; name one that the server knows")
         sampling = {"model": model, "temperature": temperature, "seed": seed}
-        request = {
-            "base_url": self.public_url,
-            "prompt": prompt,
-            **sampling,
-            "response_format": schema,
-            "pictures": [content_digest(picture).hex() for picture in pictures],
-        }
+        request = {"base_url": self.public_url, "prompt": prompt, **sampling}
+        digests = [content_digest(picture).hex() for picture in pictures]
+        request |= {"response_format": schema, "pictures": digests}
         question = json.dumps(request, sort_keys=True, ensure_ascii=False).encode()
         file = Path(cache_dir) / f"{hashlib.sha256(question).hexdigest()[:32]}.json"
-        if record := _kept(file, request):
-            with suppress(UserError):  # written by a version that could read it
+        # A damaged record, or one that this version cannot read, is asked for again.
+        with suppress(FileNotFoundError, ValueError, LookupError, TypeError, AttributeError,
+                      RecursionError, UserError):  # fmt: skip
+            record = json.loads(file.read_text(encoding="utf-8"))
+            if record["request"] == request and record["date"] and record["client"]:
                 return read(record["answer"]), record
         try:
             answer = _mask(self._ask(_content(prompt, pictures), schema, sampling))
@@ -149,26 +120,19 @@ class Server:
         if not key and self.public_url == OPENAI:
             raise UserError(
                 "OPENAI_API_KEY is not set; set it, or work offline: with a local server "
-                "(--base-url, for Ollama http://localhost:11434/v1), or with a text basis that "
-                "comes with this repository (configs/bases/*.yaml)"
+                "(--base-url, for Ollama http://localhost:11434/v1), or with configs/bases/*.yaml"
             )
-        # The key is sent to the server that --base-url names, since hosted servers need it. Local
-        # servers need no key, but the client must send something.
+        # Local servers need no key, but the client must send something.
         client = openai.OpenAI(
-            api_key=key or "none",
-            base_url=self.url,
+            api_key=key or "none", base_url=self.url, timeout=self.timeout,
             max_retries=self.max_retries,
-            http_client=openai.DefaultHttpxClient(
-                timeout=self.timeout, event_hooks={"response": [_read_all]}
-            ),
-        )
+        )  # fmt: skip
         question = {
             "messages": [{"role": "user", "content": content}],
             "response_format": schema if self.schema else openai.omit,
             **sampling,
         }
-        # The client would wait `timeout` for each byte. The pool's thread does not outlive the
-        # program, and closing the client ends it.
+        # The client would wait `timeout` for each byte and each retry. Closing it ends the thread.
         with client, ThreadPool(1) as pool:
             try:
                 task = pool.apply_async(client.chat.completions.create, kwds=question)
@@ -181,9 +145,7 @@ class Server:
             except (openai.BadRequestError, openai.UnprocessableEntityError):
                 if not self.schema:
                     raise
-                # Many local servers do not support response_format. If something else was wrong
-                # with the request, the second attempt fails too and says what.
-                self.schema = False
+                self.schema = False  # many local servers do not support response_format
                 return self._ask(content, schema, sampling)
             except (ValueError, RecursionError):  # malformed or deep JSON, not caught by the client
                 completion = None
@@ -199,27 +161,24 @@ class Server:
 
     def _explain(self, error: Exception, model: str, pictures: bool) -> str:
         """What went wrong and what to do, in one line, without the key."""
-        detail = printable(str(getattr(error, "message", error)))[:MAX_QUOTE]
-        match error:
-            case openai.APIConnectionError(__cause__=UserError() as cause):  # of `_read_all`
-                return str(cause)
-            case openai.APIConnectionError(__cause__=cause):
-                reason = "cannot be reached or breaks off; is it running? check --base-url"
-                detail = printable(str(cause or error))[:MAX_QUOTE]
-            case openai.AuthenticationError() | openai.PermissionDeniedError():
-                reason = "refused the key; check OPENAI_API_KEY"
-            case openai.RateLimitError():
-                reason = "is over its rate limit or the account's quota; try later"
-            # What servers say of a model that sees no images: llama.cpp with 500, OpenRouter 404.
-            case openai.APIStatusError(status_code=status) if pictures and (
-                status in (400, 422) or re.search("image|multi-?modal", detail, re.IGNORECASE)
-            ):
-                reason = "refused the pictures; the model must be one that sees images"
-            case openai.NotFoundError():
-                reason = f"does not know the model {model!r}, or the address"
-            case _:
-                reason = "failed"
-        return f"{self.public_url} {reason}: {detail}"
+        status, detail = getattr(error, "status_code", None), getattr(error, "message", error)
+        if isinstance(error, openai.APIConnectionError):
+            reason = "cannot be reached or breaks off; is it running? check --base-url"
+            detail = error.__cause__ or error
+        elif status in (401, 403):
+            reason = "refused the key; check OPENAI_API_KEY"
+        elif status == 429:
+            reason = "is over its rate limit or the account's quota; try later"
+        # What servers say of a model that sees no images: llama.cpp with 500, OpenRouter 404.
+        elif pictures and (
+            status in (400, 422) or re.search("image|multi-?modal", str(detail), re.IGNORECASE)
+        ):
+            reason = "refused the pictures; the model must be one that sees images"
+        elif status == 404:
+            reason = f"does not know the model {model!r}, or the address"
+        else:
+            reason = "failed"
+        return f"{self.public_url} {reason}: {printable(str(detail))[:MAX_QUOTE]}"
 
 
 def _content(prompt: str, pictures: Sequence[bytes]) -> Any:
@@ -229,29 +188,3 @@ def _content(prompt: str, pictures: Sequence[bytes]) -> Any:
     urls = [f"data:image/jpeg;base64,{b64encode(picture).decode()}" for picture in pictures]
     parts = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
     return [{"type": "text", "text": prompt}, *parts]
-
-
-def _kept(file: Path, request: dict[str, Any]) -> dict[str, Any] | None:
-    """The record of `request`; None if there is none, or a damaged one: then it is asked again."""
-    fields = {"answer": str, "schema": bool, "date": str, "client": str}
-    with suppress(FileNotFoundError, ValueError, LookupError, TypeError, RecursionError):
-        record = json.loads(file.read_text(encoding="utf-8"))
-        if record["request"] == request and all(
-            isinstance(record[name], kind) for name, kind in fields.items()
-        ):
-            return record
-    return None
-
-
-def check_sampling(temperature: float, seed: int) -> None:
-    """Refuse a temperature or a seed that no server takes with a UserError."""
-    if not 0 <= temperature < math.inf:
-        raise UserError(f"the temperature must be 0 or above, not {temperature}")
-    if not 0 <= seed <= MAX_SEED:
-        raise UserError(f"the seed must be 0 to {MAX_SEED}, not {seed}")
-
-
-def printable(text: str) -> str:
-    """`text` in one line, without the key, and without characters that control a terminal or the
-    writing's direction."""
-    return _mask("".join(char for char in " ".join(text.split()) if char.isprintable()))

@@ -1,7 +1,7 @@
 """The one door of every script: what goes wrong inside becomes one line and an exit code.
 
-Scripts import this module before all others. Importing torch takes seconds, and an interrupt in
-these seconds gets its one line too.
+Scripts import this module before all others: importing torch takes seconds, and an interrupt
+meanwhile gets its one line too.
 """
 
 import errno
@@ -18,14 +18,6 @@ from crl.run.errors import UserError
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 INTERRUPTED = "interrupted; finished parts are kept, run the command again"
-FULL = "the disk is full; free some space and run the command again"
-OF_THE_DISK = {  # errors that come without the name of a file
-    errno.ENOSPC: FULL,
-    errno.EDQUOT: "the disk quota is used up; free some space and run the command again",
-    errno.EFBIG: "a file would be larger than this disk or account allows",
-    errno.EROFS: "the disk is read-only; choose another outputs= or cache=",
-    errno.EMFILE: "too many open files; lower workers=, or raise `ulimit -n`",
-}
 
 
 def command(main: Callable[[list[str]], None]) -> Callable[[], None]:
@@ -46,8 +38,8 @@ def command(main: Callable[[list[str]], None]) -> Callable[[], None]:
         except BrokenPipeError:  # `... | head` has read enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
-        except (UserError, OSError, MemoryError, RecursionError, UnicodeError, RuntimeError) as e:
-            message = advice(e)
+        except Exception as error:
+            message = advice(error)
             if message is None:
                 raise
             sys.exit(_fail(message, 2))
@@ -60,8 +52,10 @@ def advice(error: Exception) -> str | None:
     match error:
         case UserError():
             return str(error)
-        case OSError() if error.errno in OF_THE_DISK:
-            return OF_THE_DISK[error.errno]
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):  # comes without the name of a file
+            return (
+                "the disk is full, or your quota of it; free some space and run the command again"
+            )
         case OSError() if error.filename is not None:
             return f"{error.filename}: {error.strerror}"
         case OSError():
@@ -73,7 +67,7 @@ def advice(error: Exception) -> str | None:
         case UnicodeError():
             return f"a text is not valid UTF-8: {error}"
         case RuntimeError() if type(error).__name__ == "OutOfMemoryError":  # torch's
-            return "the GPU has not enough memory; lower embed_batch or batch_size, or device=cpu"
+            return "the GPU has not enough memory; lower batch_size, or use device=cpu"
     return None
 
 

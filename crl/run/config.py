@@ -2,12 +2,10 @@
 
 import argparse
 import json
-import math
 from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -29,36 +27,31 @@ LARGEST = 2**32 - 1  # of all numbers in a configuration; also the largest seed 
 Width = Annotated[int, Field(gt=0, le=65536)]  # of a layer
 
 
+def _listed(value: Any) -> list:
+    return value if isinstance(value, list) else [value]
+
+
 class Config(BaseModel):
     """Base of every configuration: a key that is not a field is an error, `~` in a path is the home
     folder, and `name` must name one folder, so that results stay in `outputs`."""
 
-    model_config = ConfigDict(extra="forbid", validate_default=True)
-
-    @field_validator("*")
-    @classmethod
-    def _home(cls, value):
-        def expand(one):
-            return one.expanduser() if isinstance(one, Path) else one
-
-        return [expand(one) for one in value] if isinstance(value, list) else expand(value)
+    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 
     @field_validator("*", mode="wrap")
     @classmethod
-    def _numbers(cls, value, handler):
-        """Refuse true and false where a number is expected (pydantic takes them as 1 and 0), and
-        numbers that are not finite, or too large for a seed."""
+    def _plain(cls, value, handler):
+        """Refuse true and false where a number is expected (pydantic takes them as 1 and 0),
+        numbers that are too large for a seed, and a NUL in a path; expand `~`."""
         checked = handler(value)
         for given, one in zip(_listed(value), _listed(checked), strict=False):
             if isinstance(given, bool) and not isinstance(one, bool):
                 raise ValueError(f"must be a number, not {given}")
-            if isinstance(one, float) and not math.isfinite(one):
-                raise ValueError(f"must be a finite number, not {one}")
             if isinstance(one, int) and abs(one) > LARGEST:
                 raise ValueError(f"must be at most {LARGEST}")
             if isinstance(one, Path) and "\0" in str(one):
                 raise ValueError(f"{str(one)!r} holds a NUL, which no file name does")
-        return checked
+        homes = [one.expanduser() if isinstance(one, Path) else one for one in _listed(checked)]
+        return homes if isinstance(checked, list) else homes[0]
 
     @field_validator("name", check_fields=False)  # a field of those that inherit
     @classmethod
@@ -90,16 +83,12 @@ class EmbeddingConfig(RunConfig):
 
 
 class EvaluationConfig(EmbeddingConfig):
-    """Keys of every script that evaluates.
-
-    Attributes:
-        replaced_by_features: keys that are not used if `features` is given.
-    """
+    """Keys of every script that evaluates; `features` replaces those in `replaced_by_features`."""
 
     replaced_by_features: ClassVar[frozenset[str]] = frozenset(
-        "vlm bases texts null_space null_space_size precision device".split()
-        + "batch_size workers cache".split()
-    )
+        ("vlm bases texts null_space null_space_size "
+         "precision device batch_size workers cache").split()
+    )  # fmt: skip
 
     texts: int | None = Field(None, gt=1, description="use the first N texts of each basis")
     features: Annotated[list[Path], OneOrMore] = Field(
@@ -128,10 +117,6 @@ class EvaluationConfig(EmbeddingConfig):
         return label + (f", null space of {len(self.null_space)}" if self.null_space else "")
 
 
-def _listed(value: Any) -> list:
-    return value if isinstance(value, list) else [value]
-
-
 Kind = TypeVar("Kind", bound=Config)
 
 
@@ -140,29 +125,25 @@ def load_config(
 ) -> Kind:
     """Read `[--config FILE.yaml] [key=value ...]`; values are YAML, e.g. `shots=[1,5]`.
 
-    Args:
-        about: what the script does, for `--help`.
-        unused: fields that this script does not use. They may be in a file that two scripts share,
-            but on the command line they are an error. With `features`, the same holds for the
-            fields that it replaces.
-
-    Raises:
-        UserError: no such file, bad YAML, an unknown or unused key, or a bad value.
+    Fields that are `unused`, or that `features` replaces, may be in a file that two scripts share,
+    but on the command line they are an error. A UserError for bad YAML, keys and values.
     """
     parser = ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="see configs/")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides of the file")
     parser.epilog = "keys:\n" + "\n".join(
-        f"  {key:<14} {field.description} (default: {_shown(field)})"
+        f"  {key:<14} {field.description} (default: {as_yaml(field.get_default())})"
         for key, field in kind.model_fields.items()
         if key not in unused
     )
     arguments = parser.parse_intermixed_args(argv)  # overrides on either side of --config
-    given = dict(_override(text, kind) for text in arguments.overrides)
+    given = dict(map(_override, arguments.overrides))
+    place = str(arguments.config or "the command line")
     values = read_yaml(arguments.config) if arguments.config else {}
-    where = str(arguments.config) if arguments.config else "the command line"
-    for key in values:
-        _check_key(key, kind, where)
+    for source, keys in ((place, values), ("the command line", given)):
+        for key in keys:
+            if key not in (fields := kind.model_fields):
+                raise UserError(f"{source}: unknown key {key!r}; {nearest(str(key), fields)}")
     if arguments.config:
         values.setdefault("name", arguments.config.stem)
     features = bool(given.get("features", values.get("features")))
@@ -177,16 +158,15 @@ def load_config(
         return kind.model_validate(values)
     except ValidationError as error:
         if given.keys() & set(error.errors()[0]["loc"]):
-            where = "the command line"
-        raise UserError(f"{where}: {explain(error)}") from error
+            place = "the command line"
+        raise UserError(f"{place}: {explain(error)}") from error
 
 
-def _override(text: str, kind: type[Config]) -> tuple[str, Any]:
+def _override(text: str) -> tuple[str, Any]:
     """`key=value` -> key and value."""
     key, separator, value = text.partition("=")
     if not separator:
         raise UserError(f"{text!r} is not of the form key=value")
-    _check_key(key, kind, "the command line")
     try:
         return key, parse_yaml(value)
     except ValueError as error:
@@ -194,32 +174,10 @@ def _override(text: str, kind: type[Config]) -> tuple[str, Any]:
 
 
 def as_yaml(value: Any) -> str:
-    """`value` as an override on a command line has it: plain if that is clear, else as JSON.
-
-    >>> as_yaml("clip"), as_yaml([1, 5]), as_yaml("5")
-    ('clip', '[1, 5]', '"5"')
-    """
+    """`value` as a command line has it: `clip` plain, `[1, 5]` and `"5"` as JSON."""
+    value = str(value) if isinstance(value, Path) else value
     try:
         plain = isinstance(value, str) and parse_yaml(value) == value
     except ValueError:
         plain = False
-    return value if plain else json.dumps(value, ensure_ascii=False)
-
-
-def _check_key(key: str, kind: type[Config], where: str) -> None:
-    if key not in kind.model_fields:
-        raise UserError(f"{where}: unknown key {key!r}; {nearest(str(key), kind.model_fields)}")
-
-
-def _shown(field) -> str:
-    default = field.get_default(call_default_factory=True)
-    default = str(default) if isinstance(default, Path) else default
-    shown = yaml.dump(default, Dumper=_Plain, default_flow_style=True, width=1000)
-    return shown.removesuffix("...\n").strip()
-
-
-class _Plain(yaml.SafeDumper):
-    """Writes a list that occurs twice in full both times, not by reference."""
-
-    def ignore_aliases(self, data) -> bool:
-        return True
+    return value if plain else json.dumps(value, ensure_ascii=False, default=str)

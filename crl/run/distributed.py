@@ -15,23 +15,19 @@ from crl.run.errors import UserError
 
 
 def available_device(device: str | torch.device | None) -> torch.device:
-    """The device with that name; None: CUDA if there is a GPU, else the CPU.
-
-    Raises:
-        UserError: there is no such device here.
-    """
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    """The device with that name; None: CUDA if there is a GPU, else the CPU. A UserError if there
+    is no such device here."""
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        found = torch.device(device)
-        torch.ones(1, device=found).item()
-        if found.type == "cpu" and found.index:
+        available = torch.device(device)
+        torch.ones(1, device=available).item()
+        if available.type == "cpu" and available.index:
             raise RuntimeError("the CPU has no number")
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(
             f"no device {str(device)!r} here ({shorten(str(error), 160)}); use device=cpu"
         ) from error
-    return found
+    return available
 
 
 def rank() -> int:
@@ -75,22 +71,19 @@ def gather(features: Tensor) -> Tensor:
 
 def sum_gradients(parameters: list[nn.Parameter]) -> None:
     """Sum the gradients over all processes, in place; all processes have the same parameters."""
-    if world() > 1:
-        for parameter in parameters:
-            if parameter.grad is not None:
-                dist.all_reduce(parameter.grad)
+    for parameter in parameters if world() > 1 else []:
+        if parameter.grad is not None:
+            dist.all_reduce(parameter.grad)
 
 
 def from_rank0(value: Any) -> Any:
     """The first process's `value`, in all processes."""
-    if world() == 1:
-        return value
     values = [value]
-    dist.broadcast_object_list(values)
+    if world() > 1:
+        dist.broadcast_object_list(values)
     return values[0]
 
 
 def print_rank0(line: str) -> None:
-    """Print, from the first process only."""
     if rank() == 0:
         print(line, flush=True)

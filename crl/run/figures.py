@@ -18,18 +18,12 @@ MOST_POINTS = 1000  # t-SNE of more costs minutes and shows no more
 
 
 def tsne_maps(
-    representations: dict[str, np.ndarray],
-    labels: np.ndarray,
-    names: list[str],
-    title: str,
+    representations: dict[str, np.ndarray], labels: np.ndarray, names: list[str], title: str,
     file: Path,
-) -> None:
-    """Write a PNG: t-SNE of each representation, points colored by label (N,).
+) -> None:  # fmt: skip
+    """Write a PNG: t-SNE of each representation (N, any width), points colored by label (N,).
 
     At most `MOST_POINTS` images, the same in all maps, drawn with a fixed seed.
-
-    Args:
-        representations: name: (N, any width).
     """
     rng = np.random.default_rng(0)
     some = np.sort(rng.permutation(len(labels))[:MOST_POINTS])
@@ -40,11 +34,9 @@ def tsne_maps(
         perplexity = min(30, (len(some) - 1) / 3)
         points = TSNE(random_state=0, init="pca", perplexity=perplexity).fit_transform(x[some])
         for label, class_name in enumerate(names):
-            of_class = points[labels[some] == label]
-            axis.scatter(
-                *of_class.T, color=colors(label % colors.N), s=7, linewidths=0, label=class_name
-            )
-        axis.set(title=_representation(name), xticks=[], yticks=[])
+            color, dots = colors(label % colors.N), points[labels[some] == label]
+            axis.scatter(*dots.T, color=color, s=7, linewidths=0, label=class_name)
+        axis.set(title=_heading(name), xticks=[], yticks=[])
     if len(names) <= colors.N:
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right", markerscale=3)
     figure.suptitle(title)
@@ -61,21 +53,15 @@ def cluster_sheet(
     """
     rows = int(max(labels.max() for labels in clusters.values())) + 1
     across = len(clusters) * (columns + 1) - 1
-    figure, axes = plt.subplots(
-        rows, across, figsize=(0.5 * across, 0.5 * rows + 0.5), squeeze=False
-    )
+    figure, axes = _grid(rows, across, 0.5 * across, 0.5 * rows + 0.5)
     rng = np.random.default_rng(0)
-    for axis in axes.flat:
-        axis.axis("off")
     for place, labels in enumerate(clusters.values()):
         for row in range(rows):
             members = rng.permutation(np.flatnonzero(labels == row))[:columns]
-            for column, member in enumerate(members):
-                axis = axes[row, place * (columns + 1) + column]
+            for axis, member in zip(axes[row, place * (columns + 1) :], members, strict=False):
                 axis.imshow(open_image(paths[member]).resize((96, 96)))
     figure.subplots_adjust(0.01, 0.01, 0.99, 1 - 0.45 / figure.get_figheight(), 0.04, 0.04)
-    names = "  |  ".join(map(_representation, clusters))
-    figure.suptitle(f"{title}, one row per cluster:  {names}")
+    figure.suptitle(f"{title}, one row per cluster:  {'  |  '.join(map(_heading, clusters))}")
     _save(figure, file)
 
 
@@ -88,12 +74,8 @@ def retrieval_sheet(
         rows: query image, text above it, images found, and which of them are right (green frame;
             the others red). Pictures that are not square are padded, not cut.
     """
-    columns = max(len(images) for _, _, images, _ in rows)
-    figure, axes = plt.subplots(
-        len(rows), columns + 1, figsize=(1.7 * (columns + 1), 2.0 * len(rows) + 0.4), squeeze=False
-    )
-    for axis in axes.flat:
-        axis.axis("off")
+    columns = max(len(images) for _, _, images, _ in rows) + 1
+    figure, axes = _grid(len(rows), columns, 1.7 * columns, 2.0 * len(rows) + 0.4)
     for line, (query, text, images, right) in zip(axes, rows, strict=True):
         for axis, image in zip(line, [query, *images], strict=False):
             axis.imshow(ImageOps.pad(open_image(image), (192, 192), color="white"))
@@ -108,8 +90,14 @@ def retrieval_sheet(
     _save(figure, file)
 
 
-def _representation(name: str) -> str:
-    """The heading of a representation, as `tables.py` names it."""
+def _grid(rows: int, columns: int, width: float, height: float) -> tuple[plt.Figure, np.ndarray]:
+    figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    return figure, axes
+
+
+def _heading(name: str) -> str:
     return {"universal": "universal: I", "paper": "conditional: R = I Tᵀ"}.get(name, f"R, {name}")
 
 

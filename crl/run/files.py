@@ -3,7 +3,7 @@
 import os
 import re
 import socket
-import tempfile
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,10 +27,8 @@ HOST = re.sub(r"\W", "", socket.gethostname())[:40]
 def alone_in(folder: Path) -> Iterator[None]:
     """No other command writes to `folder` meanwhile; what killed ones left unfinished is removed.
 
-    A command that is refused before it has written anything leaves no folder.
-
-    Raises:
-        UserError: another command is at work there; or the folder cannot be made or written to.
+    A command that is refused before it has written anything leaves no folder. A UserError if
+    another command is at work there, or if it cannot be written to.
     """
     made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     locked, holder = (folder.parent / f".{folder.name}.{kind}" for kind in ("lock", "holder"))
@@ -46,8 +44,8 @@ def alone_in(folder: Path) -> Iterator[None]:
             "another folder"
         ) from None
     except (OSError, NotImplementedError) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"cannot write to {folder}: {why}; choose another folder") from error
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"cannot write to {folder}: {reason}; choose another folder") from error
     try:
         remove_leftovers(folder)
         yield
@@ -64,42 +62,28 @@ def alone_in(folder: Path) -> Iterator[None]:
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files that killed processes of this machine left in `folder`."""
     for file in folder.rglob(".*.tmp"):
-        made_by = re.search(rf"\.(\d+)-{HOST}\.\w+\.tmp$", file.name)
-        if made_by and not _runs(int(made_by[1])):
-            with suppress(OSError):  # another command was faster, or it is not ours to remove
-                file.unlink()
-
-
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):  # of another user; no number of a process
-        return True
-    return True
+        if made_by := re.search(rf"\.(\d+)-{HOST}\.\w+\.tmp$", file.name):
+            with suppress(OSError, OverflowError):  # it is at work, or not ours to remove
+                try:
+                    os.kill(int(made_by[1]), 0)
+                except ProcessLookupError:
+                    file.unlink()
 
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
     """Yield a temporary path next to `target`; rename it to `target` if the block succeeds.
 
-    A reader sees the old file or the complete new one, never a part. On any error (a full disk, an
-    interrupt) the temporary file is removed and the old file stays.
+    A reader sees the old file or the complete new one. On any error the old file stays, alone.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     # Says who writes it, so that `remove_leftovers` knows whether he still does.
-    prefix = f".{target.name}.{os.getpid()}-{HOST}."
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=prefix, suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
+    writer = f"{os.getpid()}-{HOST}.{uuid.uuid4().hex[:8]}"
+    temporary = target.with_name(f".{target.name}.{writer}.tmp")
+    temporary.touch()
     try:
         yield temporary
-        # mkstemp makes private files; give the result the permissions of an ordinary new file.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
@@ -130,11 +114,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def parse_yaml(text: str) -> Any:
-    """The plain data in a YAML text; no code in it ever runs.
-
-    Raises:
-        ValueError: no valid YAML, a key that stands twice, too many references, too deep nesting.
-    """
+    """The plain data in a YAML text; no code in it ever runs. A ValueError if it is not valid."""
     try:
         return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
@@ -146,19 +126,14 @@ def parse_yaml(text: str) -> Any:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The `key: value` pairs of a YAML file; no code in it ever runs.
-
-    Raises:
-        UserError: the file cannot be read, is not YAML, or holds something else.
-    """
-    path = Path(path)
+    """The `key: value` pairs of a YAML file. A UserError if it cannot be read or holds others."""
     try:
-        if path.exists() and not path.is_file():
+        if path.exists() and not path.is_file():  # reading from a pipe would wait for ever
             raise UserError(f"{path} is not a regular file")
         data = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:  # not UTF-8, or an impossible date, too
+    except ValueError as error:  # not UTF-8, too
         raise UserError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(data, dict):
         raise UserError(f"{path} must hold `key: value` lines")

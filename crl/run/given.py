@@ -10,7 +10,6 @@ Nothing in a file is run: pickled arrays are refused.
 """
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import shorten
@@ -21,11 +20,8 @@ from crl.run.errors import UserError
 
 
 def read_given(files: Sequence[Path]) -> dict[str, np.ndarray]:
-    """All arrays of the files, by name.
-
-    Raises:
-        UserError: no such file, another format, a damaged file, or the same name in two files.
-    """
+    """All arrays of the files, by name. A UserError if a file is missing, damaged or of another
+    format, or if a name stands in two files."""
     arrays: dict[str, np.ndarray] = {}
     for file in files:
         if not file.is_file():
@@ -34,8 +30,6 @@ def read_given(files: Sequence[Path]) -> dict[str, np.ndarray]:
             raise UserError(f"{file} must end with {', '.join(READERS)}; see crl/run/given.py")
         try:
             content = READERS[file.suffix](file)
-        except MemoryError as error:
-            raise UserError(f"{file} does not fit into the memory, or is damaged") from error
         except Exception as error:  # for a damaged file the readers raise nearly anything
             if "allow_pickle" in str(error):
                 raise UserError(
@@ -97,63 +91,55 @@ READERS = {".npz": _npz, ".safetensors": _safetensors, ".parquet": _parquet}
 def checked(
     files: Sequence[Path], arrays: dict[str, np.ndarray], **shapes: str
 ) -> dict[str, np.ndarray]:
-    """The arrays named in `shapes`, with their shapes checked; other arrays are ignored.
-
-    >>> checked([Path("mine.npz")], {"image": np.eye(3)}, image="N D")["image"].dtype
-    dtype('float32')
+    """The arrays named in `shapes`; embeddings as float32 of any length, the others as they are.
 
     Args:
-        shapes: axes of each array, e.g. image="N D", labels="N", query="Q 3". The same letter means
-            the same length everywhere; a number is that length; `|` separates two allowed shapes.
-            Arrays whose last axis is D are embeddings.
-
-    Returns:
-        Embeddings as float32, of any length; the other arrays as they are.
+        shapes: axes of each array, e.g. image="N D|N Q D", labels="N", query="Q 3". The same letter
+            means the same length everywhere; a number is that length; `|` separates two allowed
+            shapes. Arrays whose last axis is D are embeddings.
 
     Raises:
         UserError: a missing array; a wrong shape; embeddings that are not finite, have a row of
             zeros, or are so large or small that float32 cannot hold their length.
     """
-    where = ", ".join(map(str, files))
+    place = ", ".join(map(str, files))
     wanted = ", ".join(
         f"{key} " + " or ".join(f"({', '.join(axes.split())})" for axes in shape.split("|"))
         for key, shape in shapes.items()
     )
     if missing := [key for key in shapes if key not in arrays]:
-        raise UserError(f"{where} must hold {wanted}; {', '.join(missing)} is missing")
+        raise UserError(f"{place} must hold {wanted}; {', '.join(missing)} is missing")
     lengths: dict[str, int] = {}
     for key, shape in shapes.items():
         if not any(_fits(arrays[key].shape, axes.split(), lengths) for axes in shape.split("|")):
-            given = ", ".join(f"{name} {arrays[name].shape}" for name in shapes)
-            raise UserError(f"{where} must hold {wanted}, not {given}")
+            shown = ", ".join(f"{name} {arrays[name].shape}" for name in shapes)
+            raise UserError(f"{place} must hold {wanted}, not {shown}")
     return {
-        key: _embeddings(f"{where}: {key}", arrays[key]) if shape.endswith("D") else arrays[key]
+        key: _embeddings(f"{place}: {key}", arrays[key]) if shape.endswith("D") else arrays[key]
         for key, shape in shapes.items()
     }
 
 
 def _fits(shape: tuple[int, ...], axes: list[str], lengths: dict[str, int]) -> bool:
     """Does `shape` agree with `axes` and with `lengths`? If so, new lengths are added to them."""
-    if len(shape) != len(axes):
+    sizes = lengths | {axis: int(axis) for axis in axes if axis.isdecimal()}
+    pairs = zip(axes, shape, strict=False)
+    if len(shape) != len(axes) or any(sizes.setdefault(axis, n) != n for axis, n in pairs):
         return False
-    pairs = list(zip(axes, shape, strict=True))
-    wanted = [int(axis) if axis.isdecimal() else lengths.get(axis, n) for axis, n in pairs]
-    if wanted != list(shape):
-        return False
-    lengths.update({axis: n for axis, n in pairs if not re.fullmatch(r"\d+", axis)})
+    lengths |= sizes
     return True
 
 
-def _embeddings(where: str, x: np.ndarray) -> np.ndarray:
+def _embeddings(place: str, x: np.ndarray) -> np.ndarray:
     if x.dtype.kind not in "fiu":
-        raise UserError(f"{where} holds {x.dtype} values, not real numbers")
+        raise UserError(f"{place} holds {x.dtype} values, not real numbers")
     if not np.isfinite(x).all():
-        raise UserError(f"{where} holds NaN or infinity")
+        raise UserError(f"{place} holds NaN or infinity")
     with np.errstate(over="ignore"):
         x = x.astype(np.float32)
         length = np.linalg.norm(x, axis=-1)
     if not x.size or not (length > 0).all():
-        raise UserError(f"{where} is empty or has a row of zeros (in float32)")
+        raise UserError(f"{place} is empty or has a row of zeros (in float32)")
     if not np.isfinite(length).all():
-        raise UserError(f"{where} has rows too long for float32; scale the embeddings")
+        raise UserError(f"{place} has rows too long for float32; scale the embeddings")
     return x

@@ -2,34 +2,22 @@
 
 import sys
 from collections.abc import Iterable
+from typing import Any
 
 from tqdm import tqdm
 
 
 def progress(
-    iterable: Iterable | None = None,
-    *,
-    label: str,
-    unit: str,
-    total: int | None = None,
-    done: int = 0,
-    shown: bool = True,
-) -> tqdm:
+    iterable: Iterable | None = None, *, label: str, unit: str, done: int = 0, shown: bool = True,
+    **options: Any
+) -> tqdm:  # fmt: skip
     """A bar over `iterable`, or one that the caller updates.
 
     Args:
-        label: name of the work; unit: what is counted.
-        total: number of units, if `iterable` has no length.
         done: number of units that were finished before.
         shown: False in all but the first process of a distributed run.
+        options: `total`, the number of units, if `iterable` has no length.
     """
-    return tqdm(
-        iterable,
-        desc=label,
-        unit=f" {unit}",
-        total=total,
-        initial=done,
-        file=sys.stderr,
-        disable=None if shown else True,  # None: unless it is a terminal
-        leave=False,
-    )
+    disable = None if shown else True  # None: unless it is a terminal
+    return tqdm(iterable, desc=label, unit=f" {unit}", initial=done, file=sys.stderr,
+                disable=disable, leave=False, **options)  # fmt: skip

@@ -25,18 +25,12 @@ class Results:
     """The rows of a run, in `folder/results.json`, which is rewritten after every new row.
 
     A row is one measurement, and is known by what it says of itself: `about`, all that changes its
-    numbers (data, criterion, fingerprint of the VLM, digests of basis and images, method, seeds). A
-    row that is already in the file is not computed again. So an interrupted run continues, and a
-    repeated one takes seconds.
-
-    Attributes:
-        rows: those of this run, in order; the file keeps those of earlier runs too.
+    numbers. A row that is already in the file is not computed again, so an interrupted run
+    continues. `rows` are those of this run, in order; the file keeps those of earlier runs too.
     """
 
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
-        self.folder = Path(folder)
-        self.file = self.folder / "results.json"
-        self.config = config
+        self.folder, self.file, self.config = folder, folder / "results.json", config
         self.rows: list[dict[str, Any]] = []
         self.former = read_rows(self.file) if self.file.exists() else []
 
@@ -57,8 +51,8 @@ class Results:
         row |= {"config": self.config, "environment": environment()}
         self.rows.append(row)
         present = read_rows(self.file) if self.file.exists() else []  # maybe of a parallel run
-        shown = [_shown(row) for row in self.rows]
-        rows = self.rows + [other for other in present if _shown(other) not in shown]
+        replaced = [_shown(row) for row in self.rows]
+        rows = self.rows + [other for other in present if _shown(other) not in replaced]
         write_text(self.file, json.dumps({"format": FORMAT, "rows": rows}, indent=1) + "\n")
         return row
 
@@ -68,25 +62,22 @@ def _shown(row: dict[str, Any]) -> list[Any]:
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:
-    """The rows of a results.json.
-
-    Raises:
-        UserError: the file is missing, damaged, of a former version, or no results file.
-    """
-    if not Path(file).is_file():
+    """The rows of a results.json. A UserError if it is missing, damaged or of a former version."""
+    if not file.is_file():
         raise UserError(f"there is no {file}; run the task first")
     try:
-        content = json.loads(Path(file).read_text(encoding="utf-8"))
-        rows = content["rows"] if content.get("format") == FORMAT else None
-        if rows is None and "cells" in content:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if "cells" in content:
             raise UserError(f"{file} is of a former version of this repository; remove it and run "
                             "the task again")  # fmt: skip
-        if not all(isinstance(row["about"], dict) and "scores" in row for row in rows):
+        rows = content["rows"]
+        if content["format"] != FORMAT or not all(
+            isinstance(row["about"], dict) and "scores" in row for row in rows
+        ):
             raise ValueError
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(
-            f"{file} is not a results file, or is damaged; remove it and run the task again"
-        ) from error
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        reason = "is not a results file, or is damaged; remove it and run the task again"
+        raise UserError(f"{file} {reason}") from error
     return rows
 
 

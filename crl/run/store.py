@@ -52,31 +52,27 @@ def digest_array(digests: Iterable[bytes]) -> np.ndarray:
 
 def memory_map(shape: tuple[int, ...], folder: Path) -> np.ndarray:
     """A float32 array of zeros in an unnamed temporary file, in `folder` if that is writable."""
-    size = int(np.prod(shape)) * 4
     with tempfile.TemporaryFile(dir=folder if os.access(folder, os.W_OK) else None) as file:
         if hasattr(os, "posix_fallocate"):  # a full disk is noticed now, not as a crash later
-            os.posix_fallocate(file.fileno(), 0, size)
+            os.posix_fallocate(file.fileno(), 0, int(np.prod(shape)) * 4)
         return np.memmap(file, np.float32, "w+", shape=shape)
 
 
 class Store:
-    """A folder of embeddings of one VLM.
-
-    One thread appends; others may ask `digest in store`.
-
-    Args:
-        about: what meta.json says of the VLM: fingerprint, vlm (its name), precision.
-    """
+    """A folder of embeddings of one VLM. One thread appends; others may ask `digest in store`.
+    `about` is what meta.json says of the VLM: fingerprint, vlm (its name), precision."""
 
     def __init__(self, folder: Path, about: dict[str, str]) -> None:
         self.folder, self.about = Path(folder), about
         self.dtype = np.dtype("<f4" if about["precision"] == "fp32" else "<f2")
         self.shape: tuple[int, ...] | None = None  # of one embedding, (D,) or (Q, D)
         self._files: dict[Path, int] = {}  # .rows -> how many of its rows are in the index
-        self._digests, self._places = np.empty(0, DIGEST), np.empty(0, int)  # sorted
+        self._digests, self._places = np.empty(0, DIGEST), np.empty(0, int)  # the index, sorted
         self._waiting: dict[bytes, np.ndarray] = {}  # digest -> row
         self._batches = 0  # in `_waiting`
-        self._writer: _Writer | None = None
+        self._output: list[BinaryIO] = []  # .rows and .entries that this process writes
+        self._complete = 0  # rows in them
+        self._stack = ExitStack()
         self.refresh()
 
     def __contains__(self, digest: bytes) -> bool:
@@ -90,13 +86,10 @@ class Store:
 
     def refresh(self) -> None:
         """Enter the rows that this and other processes have written since into the index."""
-        if self.shape is None:
-            self.shape = self._read_meta()
-        if self.shape is None:
-            return
+        self.shape = self.shape or self._read_meta()
         digests, places = [self._digests], [self._places]
-        for file in sorted(self.folder.glob("*.rows")):
-            before, after = self._files.setdefault(file, 0), complete_rows(file, self._width)
+        for file in sorted(self.folder.glob("*.rows")) if self.shape else []:
+            before, after = self._files.setdefault(file, 0), self._complete_rows(file)
             if after > before:
                 entries = np.memmap(file.with_suffix(".entries"), ENTRY, "r", shape=after)
                 digests.append(entries["digest"][before:])
@@ -129,19 +122,15 @@ class Store:
             wanted = wanted[np.argsort(places[wanted], kind="stable")]  # in the file's order
             for start in range(0, len(wanted), ROWS_AT_ONCE):
                 some = wanted[start : start + ROWS_AT_ONCE]
-                good, rows = self._read(file, places[some])
-                result[some] = rows
+                good, result[some] = self._read(file, places[some])
                 damaged.append(at[some[~good]])
         if not (lost := np.unique(np.concatenate(damaged))).size:
             return result
         lost_digests = self._digests[lost]
-        self._digests = np.delete(self._digests, lost)
-        self._places = np.delete(self._places, lost)
+        self._digests, self._places = (np.delete(x, lost) for x in (self._digests, self._places))
         if gone := int((self._find(lost_digests) < 0).sum()):  # no other copy was written since
-            warnings.warn(
-                f"{gone} damaged row(s) in {self.folder}; what they held is computed again",
-                stacklevel=3,
-            )
+            warning = f"{gone} damaged row(s) in {self.folder}; what they held is computed again"
+            warnings.warn(warning, stacklevel=3)
         return self.gather(digests)
 
     def _find(self, digests: np.ndarray) -> np.ndarray:
@@ -156,59 +145,85 @@ class Store:
         """Which of some rows have a right checksum, (n,) bool, and the rows, (n, ...)."""
         entries = np.memmap(file.with_suffix(".entries"), ENTRY, "r")[rows]
         stored = np.memmap(file, self.dtype, "r", shape=(int(rows.max()) + 1, *self.shape))[rows]
-        found = checksums(entries["digest"], stored)
-        return found == entries["checksum"], stored
+        return _checksums(entries["digest"], stored) == entries["checksum"], stored
 
-    @property
-    def _width(self) -> int:
-        """Bytes of a row."""
-        return int(np.prod(self.shape)) * self.dtype.itemsize
+    def _complete_rows(self, file: Path) -> int:
+        """How many rows in a .rows file have an entry."""
+        try:
+            entries = file.with_suffix(".entries").stat().st_size // ENTRY.itemsize
+        except FileNotFoundError:
+            return 0
+        return min(entries, file.stat().st_size // (int(np.prod(self.shape)) * self.dtype.itemsize))
 
     # ---- writing ----
 
     def append(self, digests: list[bytes], rows: np.ndarray) -> None:
-        """Store the embeddings of one batch, (B, D) or (B, Q, D); a few batches reach the disk
-        together.
-
-        Raises:
-            UserError: NaN or infinity; another shape than the VLM's other embeddings have.
-        """
+        """Store the embeddings of one batch, (B, D) or (B, Q, D). A UserError if they are not
+        finite, or of another shape than the others of the VLM."""
         with np.errstate(over="ignore"):  # to infinity in float16, which is refused
             stored = rows.astype(self.dtype)
         if not np.isfinite(stored).all():
-            raise UserError(
-                "the VLM gave NaN or infinite embeddings; try precision=fp32 or check the "
-                "checkpoint"
-            )
+            raise UserError("the VLM gave NaN or infinite embeddings; try precision=fp32 or check "
+                            "the checkpoint")  # fmt: skip
         if self.shape is None:
             self.shape = rows.shape[1:]
-            self._write_meta()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self.folder)
+            meta = json.dumps(self._meta(self.shape, self.about["vlm"]), indent=1)
+            write_text(self.folder / "meta.json", meta + "\n")
+            self.refresh()  # rows of before, if meta.json was lost
         if rows.shape[1:] != self.shape:
-            raise UserError(
-                f"{self.about['vlm']} gave embeddings of shape {rows.shape[1:]}; those in "
-                f"{self.folder} have {self.shape}"
-            )
+            raise UserError(f"{self.about['vlm']} gave embeddings of shape {rows.shape[1:]}; those "
+                            f"in {self.folder} have {self.shape}")  # fmt: skip
         self._waiting.update(zip(digests, stored, strict=True))
         self._batches += 1
         if self._batches == BATCHES:
             self.flush()
 
     def flush(self) -> None:
-        """Write what waits."""
-        if self._waiting:
-            self._writer = self._writer or _Writer(self.folder, self._width)
-            self._writer.append(list(self._waiting), np.stack(list(self._waiting.values())))
-            self._waiting, self._batches = {}, 0
-            self.refresh()
+        """Write what waits: the rows, then their entries."""
+        if not self._waiting:
+            return
+        if not self._output:
+            self._open()
+        rows, entries = np.stack(list(self._waiting.values())), np.empty(len(self._waiting), ENTRY)
+        entries["digest"] = digest_array(self._waiting)
+        entries["checksum"] = _checksums(entries["digest"], rows)
+        for file, content in zip(self._output, (rows, entries), strict=True):
+            file.seek(self._complete * content[:1].nbytes)
+            file.truncate()  # what a killed process or a full disk left
+            file.write(content.tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+        self._complete += len(rows)
+        self._waiting, self._batches = {}, 0
+        self.refresh()
+
+    def _open(self) -> None:
+        """Open two files that no other process writes; those of ended processes are continued."""
+        for number in count():
+            file = self.folder / f"{HOST}-{number}.rows"
+            try:
+                lock = FileLock(self.folder / f".{file.stem}.lock", timeout=0)
+                self._stack.enter_context(lock)
+                break
+            except Timeout:
+                continue
+            except NotImplementedError:  # a disk without locks
+                file = self.folder / f"{HOST}-{os.getpid()}.rows"
+                break
+        for path in (file, file.with_suffix(".entries")):
+            path.touch()
+            self._output.append(self._stack.enter_context(open(path, "r+b")))  # noqa: SIM115
+        self._complete = self._complete_rows(file)
 
     def close(self) -> None:
         """Write what waits, and let other processes continue the files."""
         try:
-            self.flush()
+            with self._stack:
+                self.flush()
         finally:
-            if self._writer:
-                self._writer.close()
-                self._writer = None
+            self._output = []
 
     # ---- meta.json ----
 
@@ -216,80 +231,19 @@ class Store:
         """The shape of one embedding; None if there is no meta.json yet, or a damaged one."""
         try:
             meta = json.loads((self.folder / "meta.json").read_text(encoding="utf-8"))
-            shape = tuple(map(int, meta["shape"]))
-            named = {**self.about, "vlm": meta["vlm"]}  # one VLM may have several names
-            return shape if meta == self._meta(shape, named) else None
+            shape = tuple(meta["shape"])
+            return shape if meta == self._meta(shape, meta["vlm"]) else None
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None  # `append` writes it anew
 
-    def _write_meta(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(self.folder)
-        meta = json.dumps(self._meta(self.shape, self.about), indent=1)
-        write_text(self.folder / "meta.json", meta + "\n")
-        self.refresh()  # rows of before, if meta.json was lost
-
-    def _meta(self, shape: tuple[int, ...], about: dict[str, str]) -> dict[str, Any]:
+    def _meta(self, shape: tuple[int, ...], vlm: str) -> dict[str, Any]:
+        """What meta.json holds. One VLM may have several names: that of the first is kept."""
         form = {"format": f"crl-embeddings-{VERSION}", "dtype": self.dtype.name}
-        meta = {**form, "shape": list(shape), **about}
+        meta = {**form, "shape": list(shape), **self.about, "vlm": vlm}
         return {**meta, "checksum": crc32(json.dumps(meta).encode())}
 
 
-class _Writer:
-    """Appends to two files that no other process writes."""
-
-    def __init__(self, folder: Path, width: int) -> None:
-        self.stack, self.width = ExitStack(), width
-        file = self._file_of_its_own(folder)
-        self.rows, self.entries = map(self._open, (file, file.with_suffix(".entries")))
-        self.complete = complete_rows(file, width)  # what a killed process left after it is cut off
-
-    def _file_of_its_own(self, folder: Path) -> Path:
-        numbers = count()
-        while True:
-            file = folder / f"{HOST}-{next(numbers)}.rows"
-            lock = FileLock(folder / f".{file.stem}.lock", timeout=0)
-            try:
-                self.stack.enter_context(lock)
-                return file
-            except Timeout:
-                continue
-            except NotImplementedError:  # a disk without locks
-                return folder / f"{HOST}-{os.getpid()}.rows"
-
-    def _open(self, file: Path) -> BinaryIO:
-        file.touch()
-        return self.stack.enter_context(open(file, "r+b"))
-
-    def append(self, digests: list[bytes], rows: np.ndarray) -> None:
-        entries = np.empty(len(rows), ENTRY)
-        entries["digest"] = digest_array(digests)
-        entries["checksum"] = checksums(entries["digest"], rows)
-        for file, content, size in (
-            (self.rows, rows, self.width),
-            (self.entries, entries, ENTRY.itemsize),
-        ):
-            file.seek(self.complete * size)
-            file.truncate()
-            file.write(content.tobytes())
-            file.flush()
-            os.fsync(file.fileno())
-        self.complete += len(rows)
-
-    def close(self) -> None:
-        self.stack.close()
-
-
-def complete_rows(file: Path, width: int) -> int:
-    """How many rows of `width` bytes in a .rows file have an entry."""
-    try:
-        entries = file.with_suffix(".entries").stat().st_size // ENTRY.itemsize
-    except FileNotFoundError:
-        return 0
-    return min(entries, file.stat().st_size // width)
-
-
-def checksums(digests: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def _checksums(digests: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """(n,) uint32: CRC-32 of each digest and its row."""
     names = np.ascontiguousarray(digests).view(np.uint8).reshape(-1, 16)
     content = np.ascontiguousarray(rows).reshape(len(rows), -1).view(np.uint8)
@@ -301,11 +255,8 @@ def checksums(digests: np.ndarray, rows: np.ndarray) -> np.ndarray:
 def open_store(vlm: Any, kind: str, cache: Path | None) -> Iterator[Store]:
     """The embeddings of one VLM and kind (`image`, `text`); with `cache=None` they are deleted
     after the block. What was appended before an error or an interrupt is kept."""
-    about = {
-        "fingerprint": vlm.fingerprint,
-        "vlm": vlm.name,
-        "precision": getattr(vlm, "precision", "fp32"),
-    }
+    precision = getattr(vlm, "precision", "fp32")
+    about = {"fingerprint": vlm.fingerprint, "vlm": vlm.name, "precision": precision}
     with ExitStack() as stack:
         root = cache or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         store = Store(Path(root).expanduser() / vlm.fingerprint / f"{kind}-{VERSION}", about)

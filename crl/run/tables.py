@@ -22,8 +22,7 @@ class Table(NamedTuple):
 
     def markdown(self) -> str:
         rows = [[cell.replace("|", "\\|") for cell in row] for row in self.rows]
-        body = self._replace(rows=rows)._tabulate("pipe")
-        return f"**{self.title}**\n\n{body}"
+        return f"**{self.title}**\n\n{self._replace(rows=rows)._tabulate('pipe')}"
 
     def csv(self) -> str:
         stream = io.StringIO()
@@ -33,20 +32,13 @@ class Table(NamedTuple):
     def latex(self) -> str:
         """A `table` with `booktabs`."""
         title = "".join(f"\\{c}" if c in "&%$#_{}" else c for c in self.title)
-        body = self._tabulate("latex_booktabs")
-        for sign, command in {"±": r"$\pm$", "†": r"$\dagger$"}.items():
-            body = body.replace(sign, command)
+        body = self._tabulate("latex_booktabs").replace("±", r"$\pm$").replace("†", r"$\dagger$")
         return f"\\begin{{table}}\n\\caption{{{title}}}\n{body}\n\\end{{table}}"
 
     def _tabulate(self, form: str) -> str:
         align = ["left"] * self.left + ["right"] * (len(self.header) - self.left)
-        return tabulate(
-            self.rows,
-            self.header,
-            form,
-            colalign=align if self.rows else None,
-            disable_numparse=True,
-        )
+        align = align if self.rows else None
+        return tabulate(self.rows, self.header, form, colalign=align, disable_numparse=True)
 
 
 FORMATS = {"text": Table.text, "csv": Table.csv, "md": Table.markdown, "tex": Table.latex}

@@ -43,7 +43,7 @@ class TrainingConfig(RunConfig):
 
     epochs: int = Field(50, gt=0, description="passes over the data")
     batch_size: int = Field(256, gt=0, description="items per step, of all processes together")
-    lr: float = Field(1e-4, gt=0, allow_inf_nan=False, description="highest learning rate")
+    lr: float = Field(1e-4, gt=0, description="highest learning rate")
     seed: int = Field(0, ge=0, description="seed of everything random")
     validate_every: int = Field(1, gt=0, description="epochs from one validation to the next")
     patience: int | None = Field(
@@ -54,25 +54,19 @@ class TrainingConfig(RunConfig):
 
 @dataclass
 class Progress:
-    """How far a training is.
+    """How far a training is."""
 
-    Attributes:
-        step: number of finished steps.
-        losses: the mean loss over the steps of each finished epoch.
-        unfinished: the loss of each step of the unfinished epoch.
-        validation: the epoch (from 1) and the scores of each validation, see `Trainer.validate`.
-    """
-
-    step: int = 0
+    step: int = 0  # number of finished steps
     seconds: float = 0.0
-    losses: list[float] = field(default_factory=list)
-    unfinished: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)  # mean over the steps of each finished epoch
+    unfinished: list[float] = field(default_factory=list)  # of each step of the unfinished epoch
+    # the epoch (from 1) and the scores of each validation, see `Trainer.validate`
     validation: list[dict[str, Any]] = field(default_factory=list)
 
     def best(self, metric: str) -> int:
         """Index of the validation with the highest `metric`, the first one if several are equal;
         the last validation if there is no held-out data."""
-        return int(np.argmax([found.get(metric, i) for i, found in enumerate(self.validation)]))
+        return int(np.argmax([scores.get(metric, i) for i, scores in enumerate(self.validation)]))
 
     @property
     def validated(self) -> bool:
@@ -83,31 +77,19 @@ class Progress:
 class Trainer(ABC):
     """A training. `run` starts it, or resumes it.
 
-    `__init__` checks and sets the attributes that are cheap, from `config` to `weights`. `prepare`
+    `__init__` checks and sets the attributes that are cheap, from `config` to `metric`. `prepare`
     sets the other ones; it is not called for a finished training.
-
-    Attributes:
-        config: see `TrainingConfig`.
-        folder: where the files are, see the top of this module.
-        settings: all that affects the training, as plain data; a folder with other settings is not
-            resumed.
-        steps: number of steps per epoch.
-        weights: the file that `keep` writes, or the main one of several.
-        metric: the score of a validation that should be high.
-        models: the modules whose weights a checkpoint holds, by name.
-        optimizer: of the parameters that are trained.
-        record: what results.json holds in addition to the configuration and the progress.
     """
 
     config: TrainingConfig
-    folder: Path
-    settings: dict[str, Any]
-    steps: int
-    weights: Path
-    metric: str
-    models: dict[str, nn.Module]
-    optimizer: torch.optim.Optimizer
-    record: dict[str, Any]
+    folder: Path  # where the files are, see the top of this module
+    settings: dict[str, Any]  # all that affects the training; with other ones it is not resumed
+    steps: int  # per epoch
+    weights: Path  # the file that `keep` writes, or the main one of several
+    metric: str  # the score of a validation that should be high
+    models: dict[str, nn.Module]  # whose weights a checkpoint holds
+    optimizer: torch.optim.Optimizer  # of the parameters that are trained
+    record: dict[str, Any]  # for results.json, beside the configuration and the progress
 
     @abstractmethod
     def prepare(self) -> None:
@@ -133,15 +115,11 @@ class Trainer(ABC):
         """The learning rate of a step (from 0)."""
         return self.config.lr
 
-    # --- the loop ---------------------------------------------------------------------------------
+    # ---- the loop ----
 
     def run(self) -> None:
-        """Train to the end.
-
-        Raises:
-            UserError: the folder holds another training, a damaged checkpoint, or a finished
-                training without its weights; a loss or weights that are not finite.
-        """
+        """Train to the end. A UserError if the folder holds another training, a damaged checkpoint
+        or a finished training without its weights; if a loss or weights are not finite."""
         with alone_in(self.folder) if rank() == 0 else nullcontext():
             self._run()
 
@@ -149,7 +127,10 @@ class Trainer(ABC):
         state = self._read_state()
         self.progress = Progress(**state["progress"]) if state else Progress()
         if self._over and self.progress.validated:
-            self._check_files()
+            for file in (self.weights, self.folder / "results.json"):
+                if not file.exists():
+                    raise UserError(f"{self.folder} holds a finished training but {file.name} is "
+                                    "gone; remove the folder to train again")  # fmt: skip
             print_rank0(f"{self.folder}: this training is finished; nothing to do")
             return
         self.prepare()
@@ -183,14 +164,9 @@ class Trainer(ABC):
     def _epoch(self) -> None:
         progress, config = self.progress, self.config
         number, done = len(progress.losses), len(progress.unfinished)
-        bar = progress_bar(
-            self.batches(number, done),
-            label=f"epoch {number + 1}/{config.epochs}",
-            unit="steps",
-            total=self.steps,
-            done=done,
-            shown=rank() == 0,
-        )
+        label = f"epoch {number + 1}/{config.epochs}"
+        bar = progress_bar(self.batches(number, done), label=label, unit="steps", done=done,
+                           total=self.steps, shown=rank() == 0)  # fmt: skip
         for batch in bar:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.rate(progress.step)
@@ -207,20 +183,20 @@ class Trainer(ABC):
         self._check_weights()
         progress.losses.append(float(np.mean(progress.unfinished)))
         progress.unfinished = []
-        shown = f"epoch {number + 1}/{config.epochs}: loss {progress.losses[-1]:.4f}"
+        line = f"{label}: loss {progress.losses[-1]:.4f}"
         if (number + 1) % config.validate_every == 0 or number + 1 == config.epochs:
-            found = self._validate()
-            if self.metric in found:
-                shown += f", validation {self.metric} {found[self.metric]:.2f}"
+            scores = self._validate()
+            if self.metric in scores:
+                line += f", validation {self.metric} {scores[self.metric]:.2f}"
         self._store()
-        print_rank0(shown)
+        print_rank0(line)
 
     def _validate(self) -> dict[str, Any]:
-        found = {"epoch": len(self.progress.losses), **from_rank0(self.validate())}
-        self.progress.validation.append(found)
+        scores = {"epoch": len(self.progress.losses), **from_rank0(self.validate())}
+        self.progress.validation.append(scores)
         if rank() == 0 and self.progress.best(self.metric) == len(self.progress.validation) - 1:
             self.keep()
-        return found
+        return scores
 
     def _store(self) -> None:
         """Write results.json, and then the checkpoint; the weights are written before."""
@@ -263,25 +239,13 @@ class Trainer(ABC):
         if content_digest(content[16:]) != content[:16]:
             raise UserError(f"{file} is damaged; remove it to start again")
         state = torch.load(io.BytesIO(content[16:]), map_location="cpu", weights_only=True)
-        former = state["settings"]
-        if former != self.settings:
-            what = ", ".join(
-                f"{key} {former.get(key)!r}, not {self.settings.get(key)!r}"
-                for key in former | self.settings
-                if former.get(key) != self.settings.get(key)
-            )
-            raise UserError(
-                f"{self.folder} holds another training ({what}); choose another name= or remove it"
-            )
+        former, new = state["settings"], self.settings
+        changes = [key for key in former | new if former.get(key) != new.get(key)]
+        if changes:
+            changed = ", ".join(f"{k} {former.get(k)!r}, not {new.get(k)!r}" for k in changes)
+            raise UserError(f"{self.folder} holds another training ({changed}); choose another "
+                            "name= or remove it")  # fmt: skip
         return state
-
-    def _check_files(self) -> None:
-        for file in (self.weights, self.folder / "results.json"):
-            if not file.exists():
-                raise UserError(
-                    f"{self.folder} holds a finished training but {file.name} is gone; remove the "
-                    "folder to train again"
-                )
 
     def _check_weights(self) -> None:
         """Stop if a weight is not finite: a finite loss can have gradients that are not finite."""

@@ -1,13 +1,11 @@
 """The LLM step and its command, over real HTTP, against a small local server that misbehaves."""
 
 import json
-import math
 import re
 import time
 
 import generate_texts
 import pytest
-from commands import run_python
 from hypothesis import given
 from hypothesis import strategies as st
 from llm_server import fails, gives, says
@@ -77,16 +75,6 @@ def test_a_criterion_becomes_a_basis(server, ask):
     }
 
 
-def test_the_papers_five_prompts():
-    assert [llm.build_prompt("fur", n, None, [], []).splitlines()[0] for n in range(1, 6)] == [
-        "Generate common expressions to describe the fur.",
-        "List a wide variety of typical phrases used to characterize the fur.",
-        "Enumerate familiar terms or expressions people often use when referring to the fur.",
-        "Identify and list expressions frequently used to convey the concept of the fur.",
-        "How do people usually talk about the fur?",
-    ]
-
-
 @pytest.mark.parametrize(
     ("replies", "number", "texts", "requests"),
     [
@@ -129,17 +117,7 @@ def test_an_interrupted_generation_goes_on_where_it_stopped(server, ask):
 
 
 @pytest.mark.parametrize(
-    "change",
-    [
-        {"criterion": "hue"},
-        {"model": "other"},
-        {"llm_prompt": 2},
-        {"temperature": 0.0},
-        {"seed": 1},
-        {"number": 1},
-        {"examples": ["navy", "teal"]},
-    ],
-    ids=lambda change: next(iter(change)),
+    "change", [{"criterion": "hue"}, {"llm_prompt": 2}, {"number": 1}, {"examples": ["a", "b"]}]
 )
 def test_all_that_shapes_an_answer_is_another_question(server, ask, change):
     server.replies = [gives("red", "blue")]
@@ -155,13 +133,9 @@ def test_all_that_shapes_an_answer_is_another_question(server, ask, change):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"criterion": " "}, "criterion is empty"),
         ({"vlm_prompt": "{text} and {text}"}, "exactly once"),
         ({"llm_prompt": 0}, "LLM prompts 1 to 5, not 0"),
         ({"number": 0}, "must be 1 to 5000, not 0"),
-        ({"number": 10**9}, "must be 1 to 5000, not 1000000000"),
-        ({"temperature": math.nan}, "temperature must be 0 or above, not nan"),
-        ({"seed": -1}, "seed must be 0 to 2147483647, not -1"),
     ],
 )
 def test_impossible_arguments_cost_no_request(server, ask, settings, message):
@@ -185,34 +159,28 @@ A, B = ["red", "blue"], ["red", "sky blue"]
         ('Sure, [as asked]:\n["red", "blue"]\nAnything else?', A),
         ('{"warm": ["red"], "cold": ["blue"]}', A),
         ('[["red"], ["blue"]]', A),
-        ('see [the list]: ["red"], ["blue"]', A),
         ('["caf\\u00e9", "a\\/b", "\\ud83d\\ude00"]', ["café", "a/b", "😀"]),
         # thoughts
         ('<think>["no",\n"not this"]</think>["red"]', ["red"]),
-        ('maybe ["no"] ok\n</think>\n["red"]', ["red"]),
         ('<think>\nThe user wants ["no"', []),
         # texts are cleaned, and distinct
         ('["red.", " “sky  blue”,", "\'red\';", "RED"]', B),
         ('["red",\n "sky\nblue"]', B),
-        ('["half \\ud800 a pair"]', ["half  a pair"]),
         ('["\\u001b[31mred", "a\\u202eb", "c\\u2028d"]', ["[31mred", "ab", "c d"]),
         # one bad item is one item lost
         ('["red", 2, null, "", {"a": "b"}, "blue"]', A),
         (json.dumps(["red", "a" * 101, "blue"]), A),
-        (json.dumps(["red", "a" * 100]), ["red", "a" * 100]),
         # Python, and JSON that is damaged
         ("['red', \"sea's blue\",]", ["red", "sea's blue"]),
         ("['it\\'s', 'a \\\\ b', 'say \"x\" now']", ["it's", "a \\ b", 'say "x" now']),
         ("{'warm': ['red'], 'cold': ['blue']}", A),
         ('["red" "blue"]', A),
-        ('[\n"red"\n"blue"\n]', A),
         ('["red", // warm\n "blue"]', A),
         ('["the "red" one", "blue"]', ['the "red" one', "blue"]),
         ("[“red”, “blue”]", A),
         # cut off: whole items stay
         ('{"texts": ["red", "blue", "te', A),
         ('["red", "blue"', A),
-        ("['red', 'blue', 'te", A),
         ('["red", "x[1]', ["red"]),
         # lines
         ("1. red\n2) sky blue\n3: teal", [*B, "teal"]),
@@ -221,13 +189,11 @@ A, B = ["red", "blue"], ["red", "sky blue"]
         ('1. "red"\n2. "blue"', A),
         ("1. **Red**: a warm hue.\n2. **Blue** – cold", ["Red", "Blue"]),
         ("- round [like a ball]\n- flat", ["round [like a ball]", "flat"]),
-        ("1. red\n2. blue\n\nThe answer is: [100, 'all']", A),
         # no texts
         ("I would rather talk about shapes.", []),
         ("", []),
         ("[]", []),
         ('{"texts": "red"}', []),
-        ("[1, 2, 3]", []),
         ("[" * 100_000, []),
         ('["' + "a" * 101 + '"]', []),
     ],
@@ -250,20 +216,7 @@ def texts_of_any(answer):
     return texts
 
 
-UNITS = [
-    "[",
-    '["a", ',
-    '[""',
-    '["\\',
-    '{"a":',
-    "1. a\n",
-    "\t",
-    "<think>",
-    '"',
-    '["a"b',
-    "1. **",
-    "[{",
-]
+UNITS = ["[", '["a", ', '[""', '["\\', '{"a":', "1. a\n", "\t", "<think>", '["a"b', "1. **", "[{"]
 
 
 @pytest.mark.parametrize("unit", UNITS)
@@ -272,21 +225,9 @@ def test_the_largest_answers_are_read_soon(unit):
     texts_of_any(('["' + unit * 1_000_000)[:1_000_000])
 
 
-@pytest.mark.parametrize("unit", ["[", "['", '{"texts": ['])
-def test_deep_answers_are_read_soon(unit):
-    texts_of_any(unit * 100_000 + '"]' * 100_000)
-
-
 @given(st.text(max_size=2000) | st.text("[]{}\"'\\,:-1. \nau\x1b\u202e\u2028\ud800", max_size=2000))
 def test_any_answer_gives_clean_texts(answer):
     texts_of_any(answer)
-
-
-def test_an_answer_has_a_limited_number_of_texts():
-    texts = [str(n) for n in range(5001)]
-    assert (
-        texts_of_any(json.dumps(texts)) == texts_of_any("\n- ".join(["", *texts])) == texts[:5000]
-    )
 
 
 # Any characters that a basis can hold; cleaning keeps such a text as it is.
@@ -304,14 +245,6 @@ some_texts = st.lists(
 def test_json_lists_are_read_back(texts, ascii_only):
     listed = json.dumps(texts, ensure_ascii=ascii_only)
     for answer in (listed, f"```json\n{listed}\n```", f'Yes! {{"texts": {listed}}} Bye.'):
-        assert parse_texts(answer) == texts
-
-
-@given(some_texts)
-def test_marked_lines_are_read_back(texts):
-    texts = list({fold(text): text for text in (t.replace("[", "(") for t in texts)}.values())
-    numbered = "\n".join(f"{i}. {text}" for i, text in enumerate(texts, start=1))
-    for answer in (numbered, "\n".join(f"- {text}" for text in texts)):
         assert parse_texts(answer) == texts
 
 
@@ -339,7 +272,7 @@ def needed(server, tmp_path, tmp_path_factory, monkeypatch):
 def test_it_writes_a_basis_and_says_so(server, run, needed, tmp_path):
     server.replies = [gives("crimson", "navy"), gives()]
     options = ["--llm-prompt", "2", "--temperature", "0.5", "--seed", "3", "--model", "llama"]
-    options += ["--out", "my/color.yaml", "--examples", " red, blue ,"]
+    options += ["--out", "my/color.yaml", "--examples", "red", "blue"]
     code, printed, errors = run(generate_texts.main, *needed[:-2], *options)  # the default cache
     assert (code, errors) == (0, "")
     assert "my/color.yaml: 2 texts for 'color' by llama in 3 rounds" in printed
@@ -350,16 +283,6 @@ def test_it_writes_a_basis_and_says_so(server, run, needed, tmp_path):
     assert (request["model"], request["temperature"], request["seed"]) == ("llama", 0.5, 3)
     assert server.prompts[0].startswith("List a wide") and '["red", "blue"]' in server.prompts[0]
     assert any(server.url in file.read_text() for file in (CACHE / "llm").iterdir())
-
-
-def test_missing_texts_are_said_to_be_missing(server, run, needed, tmp_path):
-    server.replies = [gives(*(f"shade {n}" for n in range(10)))]
-    code, printed, errors = run(
-        generate_texts.main, *needed, "--out", "color.yaml", "--number", 12, "--model", "llama"
-    )
-    assert code == 3 and "color.yaml: 10 texts for 'color'" in printed
-    assert errors.startswith("warning: 2 of 12 texts are missing: llama gave only 10 distinct ones")
-    assert len(TextBasis.load(tmp_path / "color.yaml").texts) == 10
 
 
 def test_it_does_not_overwrite_unless_told(server, run, refusal, needed, tmp_path):
@@ -375,13 +298,9 @@ def test_it_does_not_overwrite_unless_told(server, run, refusal, needed, tmp_pat
 @pytest.mark.parametrize(
     ("reply", "options", "message"),
     [
-        (fails(401, f"wrong key: {KEY}"), [], "refused the key"),
         (fails(500, f"crash with {KEY}"), [], "crash with (key)"),
-        (gives(), ["--number", "2"], "no list of texts"),
         (gives("red"), ["--out", "color.txt"], "must end in .yaml"),
         (gives("red"), ["--vlm-prompt", "a thing"], "exactly once"),
-        (gives("red"), ["--criterion", "\udcff"], "not valid UTF-8"),
-        (gives("red"), ["--llm-prompt", "6"], "LLM prompts 1 to 5, not 6"),
         (gives("red"), ["--out", "taken/color.yaml"], "taken"),
         (gives("red"), ["--cache-dir", "taken"], "taken"),
     ],
@@ -394,16 +313,3 @@ def test_an_error_is_one_line_and_nothing_is_written(
     line = refusal(generate_texts.main, *needed, "--out", "color.yaml", *options)
     assert message in line and KEY not in line
     assert [path.name for path in tmp_path.rglob("*")] == ["taken"]
-
-
-def test_as_a_program(tmp_path, monkeypatch):
-    """Help lists the prompts; without a key one line names the offline choices."""
-    monkeypatch.chdir(tmp_path)
-    script = generate_texts.__file__
-    helped = run_python(script, "--help")
-    assert helped.returncode == 0 and "5  How do people usually talk about" in helped.stdout
-    options = ["--criterion", "color", "--vlm-prompt", VLM_PROMPT, "--out", "color.yaml"]
-    failed = run_python(script, *options, OPENAI_API_KEY="", OPENAI_BASE_URL="")
-    assert failed.returncode == 2 and failed.stdout == ""
-    assert failed.stderr.count("\n") == 1 and "configs/bases/*.yaml" in failed.stderr
-    assert list(tmp_path.iterdir()) == []

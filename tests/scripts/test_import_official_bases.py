@@ -118,52 +118,33 @@ def test_every_list_becomes_a_basis(clone, run, tmp_path):
     assert code == 0
     assert {path.suffix for path in (tmp_path / "bases").iterdir()} == {".yaml"}
     assert texts(tmp_path / "bases") == {
-        "cards_number": ["uno", "dos"],
-        "cards_number_long": ["uno", "dos", "tres"],
-        "cards_number_temperature0": ["uno zero"],
-        "cards_number_temperature0.5": ["uno half"],
+        "cards_number": ["uno", "dos"], "cards_number_long": ["uno", "dos", "tres"],
+        "cards_number_temperature0": ["uno zero"], "cards_number_temperature0.5": ["uno half"],
         "cards_number_temperature1.5": ["uno hot"],
-        "cards_suits": ["oros"],
-        "cards_suits_long": ["oros", "copas"],
+        "cards_suits": ["oros"], "cards_suits_long": ["oros", "copas"],
         "clevr4_texture": ["bark", "silt", "Bark", "fog", "bark"],
-        "clevr4_shape": ["blob", "slab", "wedge"],
-        "clevr4_color": ["puce"],
-        "clevr4_color_temperature0.5": ["teal", "ecru"],
+        "clevr4_shape": ["blob", "slab", "wedge"], "clevr4_count": ["nil"],
+        "clevr4_color": ["puce"], "clevr4_color_temperature0.5": ["teal", "ecru"],
         "clevr4_color_temperature1.5": ["ecru"],
-        "clevr4_count": ["nil"],
-        "clevr4_color_llm_prompt1": ["p1"],
-        "clevr4_color_llm_prompt2": ["p2"],
-        "clevr4_count_llm_prompt2": ["p2 count"],
-        "clevr4_color_llm_prompt5": ["p5"],
-        "clevr4_color_deepseek": ["d"],
-        "clevr4_color_claude": ["c"],
-        "genecis_scene": ["a pier", "a quay"],
-        "genecis_scene_long": ["a pier", "a quay", "a mole"],
-        "deepfashion_texture": ["t1", "t2"],
-        "deepfashion_fabric": ["f1"],
-        "deepfashion_shape": ["s1"],
-        "deepfashion_part": ["p1"],
-        "deepfashion_style": ["y1"],
-    }
+        "clevr4_color_llm_prompt1": ["p1"], "clevr4_color_llm_prompt2": ["p2"],
+        "clevr4_count_llm_prompt2": ["p2 count"], "clevr4_color_llm_prompt5": ["p5"],
+        "clevr4_color_deepseek": ["d"], "clevr4_color_claude": ["c"],
+        "genecis_scene": ["a pier", "a quay"], "genecis_scene_long": ["a pier", "a quay", "a mole"],
+        "deepfashion_texture": ["t1", "t2"], "deepfashion_fabric": ["f1"],
+        "deepfashion_shape": ["s1"], "deepfashion_part": ["p1"], "deepfashion_style": ["y1"],
+    }  # fmt: skip
     assert "26 bases written to bases" in printed
     assert not (tmp_path / "executed").exists()
     # Repeated texts stay: the paper's numbers include them.
     [row] = [line.split() for line in printed.splitlines() if line.startswith("clevr4_texture ")]
     assert row[1:4] == ["5", "3", "80"]
-    before = {file.name: file.read_bytes() for file in (tmp_path / "bases").iterdir()}
-    assert yaml.safe_load(before["cards_suits.yaml"]) == {
+    assert yaml.safe_load((tmp_path / "bases/cards_suits.yaml").read_text()) == {
         "criterion": "suits",
         "vlm_prompt": "a poker card with the card suits of {text}",
         "allow_repeats": True,
-        "provenance": {
-            "repository": importer.REPOSITORY,
-            "file": importer.MORE_DATA,
-            "line": 13,
-        },
+        "provenance": {"repository": importer.REPOSITORY, "file": importer.MORE_DATA, "line": 13},
         "texts": ["oros"],
     }
-    run(importer.main, clone, "--out", "bases")
-    assert before == {file.name: file.read_bytes() for file in (tmp_path / "bases").iterdir()}
 
 
 def test_warns_where_the_count_is_not_the_papers(clone, run):
@@ -180,18 +161,9 @@ def test_warns_where_the_count_is_not_the_papers(clone, run):
     ("file", "old", "new", "reason"),
     [
         (importer.MORE_DATA, "def data_ablation", "def data ablation", "line 4"),
-        (
-            importer.MORE_DATA,
-            "dataset_gptLabel_dict = {",
-            "dataset_gptLabel_dict = 7 or {",
-            "no attribute",
-        ),
         (importer.SCENES, "scenes =", "scenery =", "assigns no scenes"),
         (importer.FASHION, '"f1"', "compute()", "line 7"),
-        (importer.FASHION, '["f1"]', "7", "not iterable"),
-        (importer.FASHION, '["f1"]', "[7]", "no attribute"),
         (importer.FASHION, '["f1"]', "[]", "texts is empty"),
-        (importer.FASHION, '["y1"]', "", "shorter"),
         (importer.MORE_DATA, '# "number0": ["uno zero"],', '# "number0": ["uno', "unterminated"),
     ],
 )
@@ -210,10 +182,3 @@ def test_a_wrong_folder_says_what_to_clone(refusal, tmp_path):
     for folder in ("nowhere", tmp_path):
         assert f"git clone {importer.REPOSITORY}" in refusal(importer.main, folder)
     assert not (tmp_path / "configs").exists()
-
-
-def test_an_out_that_cannot_be_is_one_line(clone, refusal, tmp_path):
-    (tmp_path / "taken").write_text("a file")
-    line = refusal(importer.main, clone, "--out", "taken")
-    assert "taken" in line
-    assert (tmp_path / "taken").read_text() == "a file"

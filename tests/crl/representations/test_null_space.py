@@ -71,25 +71,9 @@ def test_null_space_takes_the_fewest_directions_for_half(counts, few):
     assert np.allclose(projector(null_space([basis(*counts)])), np.diag(np.arange(9) < few))
 
 
-@pytest.mark.parametrize("size", [1, 2, 3])
-def test_null_space_takes_size_directions(size):
-    found = null_space([basis(4, 3, 2, 1)], size)
-    assert np.allclose(projector(found), np.diag(np.arange(9) < size))
-
-
 def test_half_is_that_of_each_basis():
     one, other = basis(9, 1), basis(0, 0, 3, 2, 2)
     assert np.allclose(np.diag(projector(null_space([one, other]))), [1, 0, 1, 1, 0, 0, 0, 0, 0])
-
-
-@given(SEEDS, st.integers(1, 3), st.sampled_from([np.float32, np.float64]))
-def test_a_direction_found_twice_counts_once(seed, size, dtype):
-    one, two = (text.astype(dtype) for text in bases(seed, [6, 6]))
-    once = null_space([one], size)
-    assert len(once) == size and once.dtype == dtype
-    again = null_space([one, one[::-1], np.repeat(one, 2, axis=0)], size)
-    assert len(again) == size and np.allclose(projector(again), projector(once), atol=1e-3)
-    assert len(null_space([one, two, one], size)) == len(null_space([one, two], size))
 
 
 @given(SEEDS, SIZES)
@@ -100,32 +84,10 @@ def test_each_basis_is_centred(seed, size):
     assert np.allclose(projector(null_space(shifted, size)), expected, rtol=0, atol=1e-6)
 
 
-def test_null_space_is_at_most_the_whole_space():
-    found = null_space(bases(0, [8, 8, 8]), size=4)
-    assert found.shape == (D, D) and np.allclose(projector(found), np.eye(D))
-
-
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_null_space_takes_no_direction_in_which_texts_do_not_differ(dtype):
     (text,) = bases(0, [3])  # three texts differ in two directions
     assert len(null_space([text.astype(dtype)], 3)) == len(null_space([text.astype(dtype)], 5)) == 2
-
-
-@pytest.mark.parametrize(
-    ("others", "size", "message"),
-    [
-        ([], None, "one other criterion or more"),
-        ([], 2, "one other criterion or more"),
-        (bases(0, [4]), 0, "a size of 1 or more"),
-        (bases(0, [4]), -1, "a size of 1 or more"),
-        ([*bases(0, [4]), np.repeat(l2(vectors(1, D)), 3, axis=0)], None, "all the same"),
-        ([np.repeat(l2(vectors(1, D)), 30, axis=0).astype(np.float32)], 1, "all the same"),
-        ([l2(vectors(1, D))], None, "all the same"),  # one text
-    ],
-)
-def test_null_space_refuses(others, size, message):
-    with pytest.raises(ValueError, match=message):
-        null_space(others, size)
 
 
 @given(SEEDS, st.integers(1, D - 1), st.sampled_from([(N, D), (N, Q, D)]))
@@ -145,25 +107,6 @@ def test_without_leaves_only_what_is_orthogonal(seed, size, shape):
         assert np.allclose(found, row / max(np.sqrt(sum(row**2)), 1e-300), rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_nothing_is_left_of_an_image_within_the_directions(dtype):
-    directions = null_space(bases(0, [6]), size=2).astype(dtype)
-    image = l2(vectors(N, 2).astype(dtype) @ directions)
-    assert np.allclose(without(image, directions) @ directions.T, 0, rtol=0, atol=1e-4)
-
-
-def test_without_directions_nothing_is_removed():
-    image = l2(vectors(N, D))
-    assert without(image, None) is image
-
-
-def test_without_does_not_write_to_its_images():
-    image = l2(vectors(N, D))
-    kept = image.copy()
-    without(image, np.eye(2, D))
-    assert np.array_equal(image, kept)
-
-
 @given(SEEDS, SIZES)
 def test_overlap_is_a_fraction_of_the_variance(seed, size):
     text, other = bases(seed, [K, 6])
@@ -174,21 +117,6 @@ def test_overlap_is_a_fraction_of_the_variance(seed, size):
     share = overlap(text, directions)
     assert type(share) is float and 0 <= share <= 1 + 1e-12
     assert np.isclose(share, inside / total, rtol=1e-9)
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_overlap_of_nothing_half_and_all(dtype):
-    text = basis(3, 3, 2).astype(dtype)
-    axes = np.eye(9, dtype=dtype)
-    for kept, share in ([0], 3 / 8), ([0, 2], 5 / 8), ([0, 1, 2], 1), ([3, 8], 0):
-        assert np.isclose(overlap(text, axes[kept]), share, atol=1e-6)
-
-
-@given(SEEDS)
-def test_overlap_is_one_in_its_own_directions(seed):
-    (text,) = bases(seed, [K])
-    assert np.isclose(overlap(text, null_space([text], K - 1)), 1)
-    assert overlap(text, null_space([text])) >= 0.5 - 1e-12  # half of its variance is explained
 
 
 # --- directions_of_others -------------------------------------------------------------------------
@@ -205,13 +133,6 @@ COUNT = made_of("count", "one", "two", "three")
 
 def embedded(named: TextBasis) -> np.ndarray:
     return l2(ToyVLM().encode_texts(named.prompts).numpy())
-
-
-@pytest.mark.filterwarnings("ignore:null_space")
-@pytest.mark.parametrize("size", [None, 1, 2])
-def test_directions_are_those_of_the_other_bases(size):
-    found = directions_of_others(ToyVLM(), COLOR, [SHAPE, COUNT], size, cache=None)
-    assert np.array_equal(found, null_space([embedded(SHAPE), embedded(COUNT)], size))
 
 
 @pytest.mark.filterwarnings("ignore:null_space")
@@ -244,12 +165,6 @@ def test_a_warning_above_the_largest_overlap(monkeypatch):
     with pytest.warns(UserWarning, match=expected) as caught:
         directions_of_others(ToyVLM(), COLOR, [SHAPE], 1, cache=None)
     assert caught[0].filename == __file__
-
-
-def test_a_criterion_that_says_the_same_in_another_order():
-    reversed_color = made_of("color", *COLOR.texts[::-1])
-    with pytest.warns(UserWarning, match="removing it will probably hurt"):
-        directions_of_others(ToyVLM(), COLOR, [reversed_color], cache=None)
 
 
 def test_a_null_space_that_leaves_nothing_is_refused():

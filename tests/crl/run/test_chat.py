@@ -1,17 +1,14 @@
 """Asking a chat server over real HTTP: one that misbehaves, the cache, and the key."""
 
-import gzip
 import json
-import math
 import threading
 import time
 
-import openai
 import pytest
 from llm_server import OK, fails, gives, says, sends
 
 from crl.llm import generate_basis, parse_texts
-from crl.run.chat import OPENAI, SCHEMA, Server
+from crl.run.chat import SCHEMA, Server
 from crl.run.errors import UserError
 
 KEY = "sk-very-secret-0123456789"
@@ -68,17 +65,13 @@ NO_API = "does not answer like an OpenAI-compatible server.*/v1 at the end"
 ERRORS = [
     (fails(400, "temperature is out of range"), 2, "failed: .*temperature is out of range"),
     (fails(401, f"bad key {KEY}"), 1, r"refused the key; check OPENAI_API_KEY: .*\(key\)"),
-    (fails(403), 1, "refused the key; check OPENAI_API_KEY"),
     (fails(404, "try pulling it"), 1, "does not know the model 'm'.*try pulling it"),
     (fails(429, "slow down"), 3, "over its rate limit or the account's quota; .*slow down"),
     (fails(500, f"dump: {KEY}"), 3, r"failed: .*dump: \(key\)"),
-    (fails(500, "x" * 100 + KEY), 3, r"failed: .*x\(key"),
     (fails(500, "\x1b[31m" + "\u202e\n" * 9), 3, "failed"),
     ((200, "<html>welcome</html>"), 1, NO_API),
     ((200, '{"hello": "world"}'), 1, NO_API),
     ((200, '{"choices": [{"message": {"content": ["red"]}}]}'), 1, NO_API),
-    ((200, '{"choices": {"message": 1}}'), 1, NO_API),
-    ((200, "null"), 1, NO_API),
     ((200, "[" * 200_000), 1, NO_API),
     ((200, f'{{"choices": {"1" * 5000}}}'), 1, NO_API),
     ((200, '{"choices": [{"mess'), 1, "or its answer was cut off"),
@@ -86,7 +79,6 @@ ERRORS = [
     (says(None, refusal="I cannot help."), 1, "no list of texts; it said: 'I cannot help.'"),
     (says("字" * 5000), 1, "it said: '字{160}'$"),
     (sends(OK + b'content-length: 99\r\n\r\n{"cho'), 3, "breaks off; .*peer closed connection"),
-    (sends(OK + b"content-encoding: gzip\r\n\r\n{"), 1, NO_API),
     (sends(), 3, "cannot be reached or breaks off; .*disconnected"),
     (sends(b"HTTP/1.1 308 Go\r\nlocation: /v1\r\n\r\n"), 63, "check --base-url: .*redirects"),
 ]
@@ -120,76 +112,6 @@ def test_one_deadline_for_a_whole_answer(server, ask, part):
     release.set()
 
 
-@pytest.mark.parametrize(
-    "start", [b"200 OK", b"400 No", b"308 Go\r\nlocation: http://127.0.0.1:9/"]
-)
-def test_an_answer_without_end_is_not_read_to_its_end(server, ask, start):
-    sent = []
-
-    def reply(request):
-        yield b"HTTP/1.1 " + start + b"\r\n\r\n"
-        for _ in range(500):
-            yield b" " * 100_000
-            sent.append(request)
-
-    server.replies = [reply]
-    with pytest.raises(UserError, match="sent more than 1,000,000 bytes; check --base-url"):
-        ask()
-    assert len(sent) < 300  # what the network buffers hold is sent, but not read
-
-
-def test_an_answer_that_unpacks_to_much_more_is_not_kept_in_memory(server, ask):
-    bomb = gzip.compress(b" " * 10_000_000)
-    server.replies = [sends(OK + b"content-encoding: gzip\r\n\r\n" + bomb)]
-    with pytest.raises(UserError, match="sent more than 1,000,000 bytes; check --base-url"):
-        ask()
-
-
-def test_earlier_clients_wrap_what_ended_the_reading(server):
-    error = openai.APIConnectionError(request=None)
-    error.__cause__ = UserError("too large")
-    assert Server(server.url)._explain(error, "m", pictures=False) == "too large"
-
-
-def test_a_server_that_is_not_there(server, ask):
-    server.server_close()
-    with pytest.raises(UserError, match=f"{server.url} cannot be reached .*: .*refused"):
-        ask(max_retries=0)
-
-
-def test_a_proxy_that_needs_a_package(ask, monkeypatch):
-    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
-    with pytest.raises(UserError, match=r"failed: Using SOCKS proxy, but .*pip install"):
-        ask()
-
-
-def test_no_key_names_what_works_offline(server, ask, monkeypatch):
-    monkeypatch.delenv("OPENAI_API_KEY")
-    with pytest.raises(UserError, match=r"OPENAI_API_KEY.*--base-url.*configs/bases/\*\.yaml"):
-        ask(base_url=OPENAI)
-    server.replies = [gives("red")]
-    assert ask()[0] == ["red"]  # a local server needs none
-    assert server.keys == ["Bearer none"]
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"timeout": 0}, "timeout must be above 0 and at most 86400 s, not 0"),
-        ({"timeout": math.nan}, "timeout must be above 0 .* not nan"),
-        ({"timeout": math.inf}, "timeout must be above 0 .* not inf"),
-        ({"model": " "}, "name of the model is empty"),
-        ({"base_url": "localhost:1234"}, "must look like http"),
-        ({"base_url": "http://local\x1bhost/v1"}, "must look like http"),
-        ({"base_url": "http://\udcff/v1"}, "must look like http"),
-    ],
-)
-def test_impossible_arguments_cost_no_request(server, ask, settings, message):
-    with pytest.raises(UserError, match=message):
-        ask(**settings)
-    assert server.requests == []
-
-
 # ---- the key ------------------------------------------------------------------------------------
 
 
@@ -214,12 +136,6 @@ def test_a_key_that_the_server_repeats_is_masked(server, ask, tmp_path, echo):
             ask()
         assert KEY not in str(caught.value)
     assert not any(KEY in file.read_text() for file in (tmp_path / "cache").iterdir())
-
-
-def test_a_short_key_is_no_secret(server, ask, monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", "none")  # as local servers are given
-    server.replies = [gives("none of these")]
-    assert ask()[0] == ["none of these"]
 
 
 def test_neither_key_nor_password_is_written(server, ask, tmp_path, caplog, capfd):
@@ -260,22 +176,8 @@ def test_the_same_question_is_asked_once(server, ask, monkeypatch):
         assert len(server.requests) == number
 
 
-def test_what_cannot_be_read_is_not_kept(server, ask):
-    server.replies = [says("many"), says("7"), says("8")]
-    with pytest.raises(UserError, match="no list of texts"):
-        ask()
-    for _ in range(2):  # the second time from the cache
-        number, record = ask(read=int)
-        assert number == 7 and record["answer"] == "7"
-
-
-DAMAGES = ["", "{", "[]", '{"request": 1, "answer": "[]"}', "\ufffd", "null", "7", '"request"']
-DAMAGES += ["[" * 100_000, '{"request":' * 100_000, "1" * 5000]
-DAMAGES += [
-    {part: value}
-    for part in ("request", "date", "client", "answer", "schema")
-    for value in (None, ["red"], {}, 7)
-]
+DAMAGES: list = ["", "{", "[]", "\ufffd", "null", "7", '"request"', "[" * 100_000, "1" * 5000]
+DAMAGES += [{"request": 7}, {"date": None}, {"answer": None}, {"answer": 7}, {"answer": {}}]
 DAMAGES += [{"answer": "I know no colors."}, {"answer": "[" * 100_000}]
 
 

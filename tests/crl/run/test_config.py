@@ -52,55 +52,28 @@ def test_defaults_then_file_then_command_line(file):
     assert load("--config", file).name == "other"
 
 
-def test_values_are_yaml():
-    got = load(
-        "shots=[1, 2]", "limit=", "bases={color: c, shape: 'x=y'}", "folder=/a b", "figures=no"
-    )
-    assert got.shots == [1, 2] and got.limit is None and got.figures is False
-    assert got.bases == {"color": "c", "shape": "x=y"}
-    assert got.folder == Path("/a b")
-
-
-NUMBERS = st.integers(-LARGEST, LARGEST)
-
-
 @given(
     st.builds(
         Example,
         name=st.text(st.characters(exclude_characters="/\\\0"), max_size=50).filter(
             lambda name: name not in ("", ".", "..")
         ),
-        shots=st.lists(NUMBERS, max_size=4),
+        shots=st.lists(st.integers(-LARGEST, LARGEST), max_size=4),
         seeds=st.integers(1, LARGEST),
-        limit=st.none() | NUMBERS,
+        limit=st.none() | st.integers(-LARGEST, LARGEST),
         bases=st.dictionaries(st.text(), st.text(), max_size=3),
         figures=st.booleans(),
     )
 )
 def test_any_configuration_comes_back_from_its_yaml(config):
-    arguments = [
-        f"{key}={yaml.safe_dump(value, default_flow_style=True, width=10**6)}"
-        for key, value in config.model_dump(mode="json").items()
-    ]
+    values = config.model_dump(mode="json")
+    flow = {"default_flow_style": True, "width": 10**6}
+    arguments = [f"{key}={yaml.safe_dump(value, **flow)}" for key, value in values.items()]
     assert load("--", *arguments) == config
+    assert load("folder=~/a").folder == Path("~/a").expanduser()
 
 
-def test_home_is_expanded_in_every_path_and_in_no_text(tmp_path, monkeypatch, file):
-    class More(Example):
-        features: Path | None = Field(None, description="of images")
-        cache: Path = Field(Path("~/cache"), description="of embeddings")
-
-    monkeypatch.setenv("HOME", str(tmp_path))
-    file.write_text("folder: ~/a\nfeatures: ~/b.npz\n")
-    got = load_config(More, ["--config", str(file), "name='~'"], "")
-    paths = [got.folder, got.features, got.cache]
-    assert paths == [tmp_path / "a", tmp_path / "b.npz", tmp_path / "cache"]
-    assert got.name == "~"
-    assert load_config(More, ["folder=a~/~"], "") == More(folder="a~/~")
-    assert More(folder="a~/~").folder == Path("a~/~") and More().features is None
-
-
-@pytest.mark.parametrize("name", ["../x", "/x", "a/b", "a/", "..", ".", "", "a\\b", "a\0"])
+@pytest.mark.parametrize("name", ["../x", "a/", "..", "", "a\\b", "a\0"])
 def test_a_name_that_leaves_outputs_is_refused(name):
     with pytest.raises(UserError) as caught:
         load(f"name={yaml.safe_dump(name, default_flow_style=True).splitlines()[0]}")
@@ -108,11 +81,6 @@ def test_a_name_that_leaves_outputs_is_refused(name):
         f"the command line: name: {name!r} names no folder in outputs; "
         "to write elsewhere set outputs="
     )
-
-
-@pytest.mark.parametrize("name", ["a.b", "...", ".a", "a b", "a..b", "~", "é"])
-def test_a_name_of_one_folder_is_taken(name):
-    assert load(f"name='{name}'").name == name
 
 
 def test_unused_keys_may_stand_in_a_shared_file_only(file):
@@ -126,23 +94,16 @@ def test_unused_keys_may_stand_in_a_shared_file_only(file):
     [
         ("seed: 3", [], ["clevr4.yaml", "unknown key 'seed'", "did you mean 'seeds'"]),
         ("colour: 3", [], ["unknown key 'colour'", "known: name, shots, seeds"]),
-        ("1: 3", [], ["unknown key 1"]),
         ("", ["shot=[1]"], ["the command line", "unknown key 'shot'", "did you mean 'shots'"]),
-        ("", ["=1"], ["unknown key ''"]),
         ("", ["seeds"], ["'seeds' is not of the form key=value"]),
         ("", ["seeds=[1"], ["'seeds=[1'", "not valid YAML"]),
-        ("", ["name=2020-13-45"], ["'name=2020-13-45'", "not valid YAML"]),
         ("", ["seeds=0"], ["seeds", "above 0"]),
         ("seeds: many", [], ["clevr4.yaml", "seeds", "whole number"]),
-        ("", ["shots=[1, x]"], ["shots.1", "whole number"]),
-        ("", ["name=7"], ["name", "not 7", "quotes"]),
         ("name: ../x", [], ["clevr4.yaml", "name: '../x' names no folder", "outputs="]),
         ("bases: {color: 3}", [], ["bases.color", "not 3"]),
         ("a: [1\nb: 2\n", [], ["clevr4.yaml", "not valid YAML"]),
-        ("name: 2020-13-45", [], ["clevr4.yaml", "not valid YAML"]),
         ("name: !!python/object/apply:os.system ['exit 1']", [], ["not valid YAML"]),
         ("- seeds\n", [], ["clevr4.yaml", "key: value"]),
-        ("# nothing\n", [], ["clevr4.yaml", "key: value"]),
         ("name: \xff".encode("latin-1"), [], ["clevr4.yaml", "not valid YAML"]),
         (None, [], ["clevr4.yaml", "No such file"]),
     ],
@@ -181,19 +142,9 @@ def test_help_lists_the_keys_in_use(capsys):
         assert line in " ".join(text.split())
 
 
-printable = st.characters(exclude_categories=["C", "Zl", "Zp"])  # what YAML can hold as it is
+printable = st.text(st.characters(exclude_categories=["C", "Zl", "Zp"]), max_size=12)
 
 
-@given(
-    st.one_of(
-        st.text(printable, max_size=12),
-        st.integers(-9, 9),
-        st.booleans(),
-        st.lists(st.text("ab1: ,[]#'\"", max_size=5), max_size=3),
-        st.dictionaries(
-            st.text("ab:# ", min_size=1, max_size=4), st.text(printable, max_size=6), max_size=3
-        ),
-    )
-)
+@given(printable | st.integers(-9, 9) | st.lists(printable | st.booleans(), max_size=3))
 def test_as_yaml_is_read_as_the_same_value(value):
     assert parse_yaml(as_yaml(value)) == value

@@ -10,7 +10,6 @@ from PIL import Image
 
 from crl.run import figures
 from crl.run.figures import cluster_sheet, tsne_maps
-from crl.run.files import slug
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -51,20 +50,6 @@ def fake_tsne(monkeypatch) -> list:
     return FakeTSNE.calls
 
 
-@pytest.mark.parametrize("points", [40, 4])  # 4: fewer than t-SNE's usual perplexity
-def test_tsne_maps(tmp_path, points):
-    rng = np.random.default_rng(0)
-    x, labels = rng.normal(size=(points, 6)).astype(np.float32), np.arange(points) % 2
-    file = tmp_path / "figures" / "tsne.png"
-    tsne_maps(
-        {"universal": x, "paper": x[:, :3]}, labels, ["circle", "square"], "clip, shape", file
-    )
-    pixels = opened(file)
-    for color in ((31, 119, 180), (255, 127, 14)):  # tab10: both classes in both maps
-        columns = where(pixels, color)[:, 1] / pixels.shape[1]
-        assert (columns < 0.4).any() and ((columns > 0.45) & (columns < 0.85)).any()
-
-
 @pytest.fixture
 def saved(monkeypatch) -> list:
     """The figures that were written."""
@@ -87,21 +72,6 @@ def test_a_map_for_each_representation(tmp_path, fake_tsne, saved):
         assert np.array_equal(x, given)
         drawn = np.concatenate([dots.get_offsets() for dots in axis.collections])
         assert np.array_equal(drawn, np.concatenate([given[::2], given[1::2]]))
-
-
-@pytest.mark.parametrize(("classes", "legend"), [(10, True), (20, True), (23, False)])
-def test_tsne_of_many_classes(tmp_path, fake_tsne, saved, classes, legend):
-    rng = np.random.default_rng(0)
-    x, labels = rng.normal(size=(3 * classes, 4)), np.repeat(np.arange(classes), 3)
-    names = [f"class {i}" for i in range(classes)]
-    file = tmp_path / "figures" / "tsne.png"
-    tsne_maps({"universal": x, "paper": x}, labels, names, "title", file)
-    opened(file)
-    listed = [[text.get_text() for text in legend.get_texts()] for legend in saved[0].legends]
-    assert listed == ([names] if legend else [])  # colors repeat after 20
-    for axis in saved[0].axes:
-        drawn = [dots.get_facecolor()[0].tobytes() for dots in axis.collections]
-        assert len(drawn) == classes and len(set(drawn)) == min(classes, 20)
 
 
 def test_tsne_shows_the_same_images_in_all_maps(tmp_path, fake_tsne, monkeypatch):
@@ -137,45 +107,3 @@ def test_cluster_sheet_puts_each_cluster_in_its_row(tmp_path):
     assert third > 0
     assert row["red"][1] - row["green"][1] == pytest.approx(third / 2, rel=0.1)  # 1 and 0, right
     assert row["green"][1] == pytest.approx(row["red"][0], abs=3)
-
-
-def test_a_part_of_the_sheet_for_each_representation(tmp_path, saved):
-    paths = []
-    for i, color in enumerate([RED, GREEN]):
-        paths.append(tmp_path / f"{i}.png")
-        Image.new("RGB", (9, 5), color).save(paths[-1])
-    found = np.array([[0, 1], [1, 0], [0, 2]])
-    clusters = dict(zip(SHOWN, found, strict=True))
-    file = tmp_path / "figures" / "clusters.png"
-    cluster_sheet(paths, clusters, "title", file, columns=2)
-    pixels = opened(file)
-    red, green = (where(pixels, color) / pixels.shape[:2] for color in (RED, GREEN))
-    for part, above in enumerate((True, False, True)):  # red above green
-        mine = [x[(x[:, 1] * 3).astype(int) == part, 0] for x in (red, green)]
-        assert (mine[0].mean() < mine[1].mean()) == above
-    assert saved[0].get_suptitle().endswith("  |  ".join(HEADINGS))
-
-
-def test_cluster_sheet_shows_no_more_than_its_columns(tmp_path):
-    Image.new("L", (8, 8), 90).save(tmp_path / "grey.png")
-    Image.new("RGB", (8, 8), BLUE).save(tmp_path / "blue.png")
-    paths = [tmp_path / "grey.png"] * 30 + [tmp_path / "blue.png"]
-    clusters = np.array([0] * 30 + [1])
-    file = tmp_path / "figures" / "clusters.png"
-    cluster_sheet(paths, {"universal": clusters, "paper": clusters}, "title", file, columns=2)
-    pixels = opened(file)
-    grey, blue = len(where(pixels, (90, 90, 90))), len(where(pixels, BLUE))
-    assert grey == pytest.approx(2 * blue, rel=0.1)  # 2 + 2 against 1 + 1
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("clip-color", "clip-color"),
-        ("open_clip:ViT-B-32/openai-Card Suits!", "open-clip-vit-b-32-openai-card-suits"),
-        ("../../etc/x", "etc-x"),
-        ("clip-颜色", "clip-颜色"),  # two criteria in Chinese do not share a file
-    ],
-)
-def test_slug(name, expected):
-    assert slug(name) == expected

@@ -2,13 +2,10 @@
 
 import errno
 import os
-from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from crl.run.files import atomic_path, write_text
+from crl.run.files import atomic_path
 
 
 def test_new_file_appears_only_when_complete(tmp_path):
@@ -37,32 +34,6 @@ def test_error_keeps_the_former_file(tmp_path, former, error):
     )
 
 
-def test_error_while_renaming_keeps_the_former_file(tmp_path, monkeypatch):
-    target = tmp_path / "file.txt"
-    target.write_text("former")
-
-    def refuse(*_):
-        raise PermissionError("no")
-
-    monkeypatch.setattr(os, "replace", refuse)
-    with pytest.raises(PermissionError):
-        write_text(target, "new")
-    assert os.listdir(tmp_path) == ["file.txt"] and target.read_text() == "former"
-
-
-@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
-def test_permissions_are_those_of_an_ordinary_file(tmp_path, umask):
-    former = os.umask(umask)
-    try:
-        (tmp_path / "ordinary").write_text("")
-        write_text(tmp_path / "atomic", "")
-        assert os.umask(umask) == umask
-    finally:
-        os.umask(former)
-    modes = [(tmp_path / name).stat().st_mode for name in ("ordinary", "atomic")]
-    assert modes[0] == modes[1]
-
-
 def test_two_writers_at_once_do_not_mix(tmp_path):
     target = tmp_path / "file"
     with atomic_path(target) as first, atomic_path(target) as second:
@@ -71,10 +42,3 @@ def test_two_writers_at_once_do_not_mix(tmp_path):
         second.write_text("second")
     assert target.read_text() == "first"  # the last to finish
     assert os.listdir(tmp_path) == ["file"]
-
-
-@given(text=st.text(st.characters(exclude_categories=["Cs", "Cc"])))
-def test_text_is_utf8(tmp_path_factory, text):
-    target = Path(tmp_path_factory.getbasetemp()) / "text"
-    write_text(str(target), text)
-    assert target.read_bytes() == text.encode("utf-8")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from crl.run import store as module
 from crl.run.errors import UserError
-from crl.run.store import DIGEST, ENTRY, Store, digest_array
+from crl.run.store import ENTRY, Store, digest_array
 
 ABOUT = {"fingerprint": "f", "vlm": "toy", "precision": "fp32"}
 KILLED = 86
@@ -87,17 +87,6 @@ def test_the_files_are_raw_rows_and_fixed_entries(tmp_path, precision, dtype):
     assert again.dtype == np.float32 and np.array_equal(again[0], content[1])
 
 
-def test_rows_that_are_not_row_major_are_stored_right(tmp_path):
-    content = expected(range(6))
-    store = Store(tmp_path, ABOUT)
-    store.append([digest(n) for n in range(3)], np.asfortranarray(content[:3]))
-    store.append([digest(n) for n in range(3, 6)], np.ascontiguousarray(content[3:].T).T)
-    store.close()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert np.array_equal(gathered(Store(tmp_path, ABOUT), range(6)), content)
-
-
 @pytest.mark.parametrize("value", [np.nan, np.inf, 70_000])
 def test_what_is_not_finite_is_refused(tmp_path, value):
     store = Store(tmp_path, ABOUT | {"precision": "fp16"})  # 70,000 is infinity there
@@ -145,7 +134,7 @@ def test_any_flipped_bit_costs_one_row(kind, place):
 
 
 @pytest.mark.parametrize("kind", ["rows", "entries"])
-@pytest.mark.parametrize("cut", range(1, 45, 3))
+@pytest.mark.parametrize("cut", range(1, 45, 6))
 def test_what_a_kill_leaves_at_the_end_is_cut_off(tmp_path, kind, cut):
     stored(tmp_path, range(10))
     (file,) = tmp_path.glob(f"*.{kind}")
@@ -175,12 +164,6 @@ def test_a_damaged_meta_file_loses_no_row(tmp_path, content):
         assert np.array_equal(gathered(store, range(10)), expected(range(10)))
         store.close()
         assert meta.read_text() == before
-
-
-def test_rows_of_another_vlm_or_version_are_never_read(tmp_path):
-    stored(tmp_path, range(3))
-    for about in (ABOUT | {"fingerprint": "g"}, ABOUT | {"precision": "fp16"}):
-        assert gathered(Store(tmp_path, about), [1]) is None
 
 
 # ---- several writers
@@ -290,8 +273,3 @@ def test_a_store_where_nothing_can_be_written_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "FileLock", None)  # a writer would need it
     assert np.array_equal(gathered(Store(tmp_path, ABOUT), [4, 0]), expected([4, 0]))
     assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
-
-
-def test_digests_keep_their_zeros_at_the_end():
-    assert digest_array([digest(1), digest(256)]).dtype == DIGEST
-    assert digest_array([b"a" + bytes(15)]).tobytes() == b"a" + bytes(15)

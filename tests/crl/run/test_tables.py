@@ -5,7 +5,7 @@ import csv
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crl.run.tables import FORMATS, Table
+from crl.run.tables import Table
 
 TABLE = Table("50 % of a_b", ["name", "NMI"], [["a|b & c_d", "1.5 ± 0.2"], ["x", "10.0"]])
 
@@ -37,8 +37,3 @@ cells = st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0"), max_s
 def test_csv_gives_back_the_cells(rows):
     table = Table("t", ["a", "b"], [list(row) for row in rows])
     assert list(csv.reader(table.csv().split("\n"))) == [["a", "b"], *map(list, rows)]
-
-
-def test_formats():
-    assert list(FORMATS) == ["text", "csv", "md", "tex"]
-    assert FORMATS["md"](TABLE) == TABLE.markdown()
