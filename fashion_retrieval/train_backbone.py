@@ -22,11 +22,10 @@ from crl.run.config import load_config
 from crl.run.distributed import process_group
 from crl.run.errors import UserError
 from crl.run.weights import save_tensors, weights_digest
-from crl.vlm import LoadedVLM, find_vlm, load_trainable
+from crl.vlm import find_vlm, load_trainable
 from crl.vlm.open_clip import WEIGHTS, save_vlm
-from fashion_retrieval.bases import aligned
 from fashion_retrieval.networks import ConditionalNetwork
-from fashion_retrieval.trained import CRL, read_training
+from fashion_retrieval.trained import CRL, aligned, read_training
 from fashion_retrieval.trainers import NetworkConfig, NetworkTrainer, TrainingData
 
 
@@ -37,9 +36,6 @@ class BackboneConfig(NetworkConfig):
         Path("outputs/fashion_mlp/deepfashion"), description="folder of train_mlp.py: stage 1"
     )
     lr: float = Field(1e-6, gt=0, allow_inf_nan=False, description="first learning rate (Adam)")
-    checkpointing: bool = Field(
-        False, description="recompute activations instead of keeping them: less memory, more time"
-    )
 
 
 class BackboneTrainer(NetworkTrainer):
@@ -49,10 +45,7 @@ class BackboneTrainer(NetworkTrainer):
     task, file = "fashion_backbone", f"vlm/{WEIGHTS[0]}"
 
     def __init__(self, config: BackboneConfig, device: str | None) -> None:
-        """Raises:
-        UserError: wrong files, images or heads, or a VLM that cannot be trained; all checked before
-            the VLM is loaded.
-        """
+        # Files, images and heads are checked before the VLM is loaded.
         data = TrainingData.load(config)
         stage1 = read_training(config.heads, data.attributes)
         if not isinstance(stage1, CRL) or stage1.method != "crl-mlp":
@@ -63,16 +56,13 @@ class BackboneTrainer(NetworkTrainer):
         basis, heads = stage1.bases.about["basis_digest"], weights_digest(stage1.heads)
         contents = {"vlm": self.vlm.fingerprint, "basis": basis, "heads": heads}
         super().__init__(config, data, "crl", **contents)
-        self.record |= {
-            "vlm": stage1.vlm,
-            "vlm_fingerprint": self.vlm.fingerprint,
-            "precision": stage1.precision,
-            **stage1.bases.record,
-        }
+        self.record |= {"vlm": stage1.vlm, "vlm_fingerprint": self.vlm.fingerprint}
+        self.record |= {"precision": stage1.precision, **stage1.bases.record}
 
     def prepare(self) -> None:
         text = aligned(self.stage1.bases.embed(self.vlm, None))  # T_a, (A, K, D)
-        tower = trainable_tower(self.vlm, self.config.checkpointing)
+        tower = self.vlm.model.visual  # pixels (B, 3, H, W) -> I (B, D)
+        tower.output_tokens = False  # else CoCa's tower gives the patches too
         preprocess, heads = self.vlm.preprocess, self.stage1.heads
         network = ConditionalNetwork(tower, preprocess, torch.from_numpy(text), heads)
         self.train_network(network.to(self.vlm.device))
@@ -82,32 +72,11 @@ class BackboneTrainer(NetworkTrainer):
         save_vlm(self.folder / "vlm", self.vlm, find_vlm(self.stage1.vlm))
 
 
-def trainable_tower(vlm: LoadedVLM, checkpointing: bool) -> torch.nn.Module:
-    """The visual tower of an open_clip VLM, pixels (B, 3, H, W) -> I (B, D).
-
-    Raises:
-        UserError: `checkpointing` is set, but the tower does not support it.
-    """
-    tower = vlm.model.visual
-    tower.output_tokens = False  # else CoCa's tower gives the patches too
-    if checkpointing:
-        tower.set_grad_checkpointing(True)  # no error if a tower does not support it
-        if not any(getattr(part, "grad_checkpointing", False) for part in tower.modules()):
-            raise UserError(
-                f"the visual tower of {vlm.name} has no gradient checkpointing; set "
-                "checkpointing=false and, if memory is short, a smaller batch_size"
-            )
-    return tower
-
-
-def train(config: BackboneConfig) -> None:
-    with process_group(config.device) as device:
-        BackboneTrainer(config, device).run()
-
-
 @command
 def main(argv: list[str]) -> None:
-    train(load_config(BackboneConfig, argv, __doc__))
+    config = load_config(BackboneConfig, argv, __doc__)
+    with process_group(config.device) as device:
+        BackboneTrainer(config, device).run()
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ from sklearn.decomposition import PCA
 
 from crl.projection import l2
 from fashion_retrieval import embedded, evaluate
-from fashion_retrieval.bases import Bases, aligned
+from fashion_retrieval.trained import Bases, aligned
 from fashion_retrieval.config import EvaluateConfig
-from fashion_retrieval.heads import Heads
+from fashion_retrieval.networks import Heads
 
 
 @pytest.fixture

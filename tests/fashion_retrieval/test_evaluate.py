@@ -16,9 +16,9 @@ from crl.images import open_image
 from crl.projection import l2
 from crl.run.weights import save_tensors
 from fashion_retrieval import embedded, evaluate, rivals, trained
-from fashion_retrieval.bases import Bases
-from fashion_retrieval.heads import Heads
-from fashion_retrieval.rivals.towers import Tower
+from fashion_retrieval.trained import Bases
+from fashion_retrieval.networks import Heads
+from fashion_retrieval.towers import Tower
 
 ATTRIBUTES, VALUES, TEXTS = ["texture", "style"], [3, 5], [4, 7]
 IMAGES = 40

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from crl.run.errors import UserError
 from crl.run.weights import save_tensors
-from fashion_retrieval.heads import Heads, load_heads
+from fashion_retrieval.networks import Heads, load_heads
 
 A, K, OUT = 3, 5, 9
 

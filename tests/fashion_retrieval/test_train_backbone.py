@@ -29,8 +29,8 @@ from crl.run.config import load_config
 from crl.run.errors import UserError
 from crl.vlm import load_vlm
 from fashion_retrieval import evaluate
-from fashion_retrieval.bases import Bases, aligned
-from fashion_retrieval.heads import Heads, load_heads
+from fashion_retrieval.trained import Bases, aligned
+from fashion_retrieval.networks import Heads, load_heads
 from fashion_retrieval.train_backbone import BackboneConfig, BackboneTrainer
 from fashion_retrieval.train_mlp import MlpConfig, MlpTrainer
 from fashion_retrieval.trained import read_training

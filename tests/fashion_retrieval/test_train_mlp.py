@@ -15,7 +15,7 @@ from crl.projection import l2
 from crl.run.config import load_config
 from crl.run.errors import UserError
 from fashion_retrieval import train_mlp as module
-from fashion_retrieval.bases import Bases, aligned
+from fashion_retrieval.trained import Bases, aligned
 from fashion_retrieval.config import EvaluateConfig
 from fashion_retrieval.train_mlp import MlpConfig, MlpTrainer
 from fashion_retrieval.trained import read_training

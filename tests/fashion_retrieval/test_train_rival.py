@@ -20,7 +20,7 @@ from fashion_retrieval import trainers
 from fashion_retrieval.method import mean_scores, retrieval_precision, triplet_loss
 from fashion_retrieval.networks import represent_tables
 from fashion_retrieval.rivals import ASEN, CSN, RIVALS, load_rival
-from fashion_retrieval.rivals.towers import open_tower
+from fashion_retrieval.towers import open_tower
 from fashion_retrieval.train_rival import RivalConfig, RivalTrainer
 from fashion_retrieval.trained import TrainedRival, read_training
 from fashion_retrieval.trainers import TrainingData

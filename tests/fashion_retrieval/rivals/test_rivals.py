@@ -9,7 +9,7 @@ from torch import nn
 
 from fashion_retrieval.method import triplet_loss
 from fashion_retrieval.rivals import ASEN, CSN, RIVALS, Triplet
-from fashion_retrieval.rivals.towers import Tower
+from fashion_retrieval.towers import Tower
 
 
 class Small(nn.Module):

@@ -13,8 +13,8 @@ from torch import nn
 from crl.run.errors import UserError
 from crl.run.torchvision_fix import import_torchvision
 from crl.vlm import load_vlm
-from fashion_retrieval.rivals import towers
-from fashion_retrieval.rivals.towers import Visual, open_tower
+from fashion_retrieval import towers
+from fashion_retrieval.towers import Visual, open_tower
 
 import_torchvision()
 from open_clip.modified_resnet import ModifiedResNet  # noqa: E402
