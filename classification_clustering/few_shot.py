@@ -68,13 +68,9 @@ def evaluate(config: EvaluateConfig) -> Results:
 
 def measure(x: np.ndarray, labels: np.ndarray, shots: list[int], seeds: int) -> dict[str, dict]:
     """Accuracy of a classifier on x (N, F) with each number of shots, over seeds."""
-    scores = {}
-    for n in shots:
-        name = f"{n}-shot"
-        scores |= over_seeds(
-            lambda seed, n=n, name=name: {name: few_shot(x, labels, n, seed)}, seeds, name
-        )
-    return scores
+    return over_seeds(
+        lambda seed: {f"{n}-shot": few_shot(x, labels, n, seed) for n in shots}, seeds, "few-shot"
+    )
 
 
 @command

@@ -45,8 +45,7 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # A single row has no variance. So in training it is normalised with the running statistics
-        # and does not change them. (The authors' code returns zeros, which have no direction, and
-        # nn.BatchNorm1d raises an error.)
+        # and does not change them. (The authors' code returns zeros, which have no direction.)
         self.fc[1].train(self.training and len(x) > 1)
         return self.fc(x)
 
@@ -100,9 +99,6 @@ def through(heads: Heads, represent: Represent) -> Represent:
         return np.concatenate(results)
 
     return represent_further
-
-
-# --- over images ----------------------------------------------------------------------------------
 
 
 class Network(nn.Module, ABC):

@@ -3,9 +3,9 @@
     python fashion_retrieval/train_backbone.py --config configs/deepfashion_backbone.yaml
     torchrun --nproc_per_node 8 fashion_retrieval/train_backbone.py --config ...
 
-Images go through the tower, x = l2(I @ T_a.T), and the frozen heads of stage 1. Triplets and loss
-are those of stage 1. VLM, text bases and heads come from the folder that train_mlp.py wrote. The
-text tower is frozen, so the text embeddings do not change. Any open_clip VLM can be trained.
+Images go through the tower, x = l2(I @ T_a.T), and the frozen heads of stage 1. VLM, text bases and
+heads come from the folder that train_mlp.py wrote. The text tower is frozen, so the text embeddings
+do not change. Any open_clip VLM can be trained.
 
 Writes <outputs>/fashion_backbone/<name>/ (see crl/run/training.py) with vlm/, the VLM of the
 validation with the best overall mAP, and the heads of stage 1. evaluate.py takes the folder.
@@ -54,8 +54,7 @@ class BackboneTrainer(NetworkTrainer):
         self.vlm = load_trainable(stage1.vlm, device, stage1.precision)
         stage1.check(self.vlm)
         basis, heads = stage1.bases.about["basis_digest"], weights_digest(stage1.heads)
-        contents = {"vlm": self.vlm.fingerprint, "basis": basis, "heads": heads}
-        super().__init__(config, data, "crl", **contents)
+        super().__init__(config, data, "crl", vlm=self.vlm.fingerprint, basis=basis, heads=heads)
         self.record |= {"vlm": stage1.vlm, "vlm_fingerprint": self.vlm.fingerprint}
         self.record |= {"precision": stage1.precision, **stage1.bases.record}
 

@@ -2,9 +2,8 @@
 
     python fashion_retrieval/train_mlp.py --config configs/deepfashion_mlp.yaml
 
-Every image is embedded once, by a frozen VLM. Its representation for an attribute,
-x = l2(I @ T_a.T), goes through the attribute's small MLP (head), which learns to bring images of
-the same value together: triplets, a margin of 0.3 in cosine similarity, Adam.
+Every image is embedded once. Its representation for an attribute, x = l2(I @ T_a.T), goes through
+the attribute's small MLP (head), which learns to bring images of the same value together.
 
 Writes <outputs>/fashion_mlp/<name>/ (see crl/run/training.py) with heads.safetensors, those of the
 validation with the best overall mAP. evaluate.py and train_backbone.py take the folder.

@@ -3,7 +3,7 @@
     python fashion_retrieval/train_rival.py --config configs/deepfashion_rival.yaml
 
 Images go through the tower, which is trained too, and the rival's layers; the triplets, the loss
-and the schedule are those of CRL (train_mlp.py). ASEN++ and RPF are not implemented.
+and the schedule are those of CRL (train_mlp.py).
 
 Writes <outputs>/fashion_rivals/<name>/ (see crl/run/training.py) with rival.safetensors: the rival
 and its tower at the validation with the best overall mAP. evaluate.py takes the folder.
@@ -44,9 +44,7 @@ class RivalTrainer(NetworkTrainer):
 
     def __init__(self, config: RivalConfig, device: str | None) -> None:
         if world() > 1:
-            raise UserError(
-                "rivals are trained by one process, since CSN's norms are of whole batches"
-            )
+            raise UserError("rivals need one process, since CSN's norms are of whole batches")
         data = TrainingData.load(config)
         self.tower = open_tower(config.tower, RIVALS[config.method].spatial, device)
         super().__init__(config, data, config.method, tower=self.tower.fingerprint)

@@ -22,8 +22,6 @@ from crl.vlm import VLM, find_vlm
 from fashion_retrieval.method import align
 from fashion_retrieval.networks import Heads, load_heads
 
-SCRIPTS = "train_mlp.py, train_backbone.py or train_rival.py"
-
 
 class Bases(NamedTuple):
     """The text basis of each attribute."""
@@ -59,8 +57,7 @@ class Bases(NamedTuple):
     @property
     def record(self) -> dict[str, Any]:
         """`about`, and the bases themselves, for a training's folder."""
-        whole = {"mode": "json", "exclude": {"provenance"}}
-        bases = {a: basis.model_dump(**whole) for a, basis in self.by_attribute.items()}
+        bases = {a: b.model_dump(exclude={"provenance"}) for a, b in self.by_attribute.items()}
         return {**self.about, "bases": bases}
 
     def embed(self, vlm: VLM, cache: Path | None) -> list[np.ndarray]:
@@ -71,9 +68,6 @@ class Bases(NamedTuple):
 def aligned(texts: Sequence[np.ndarray]) -> np.ndarray:
     """T_a of each attribute, (K_a, D) unit rows -> (A, K, D), K the smallest K_a."""
     return np.stack([align(text, min(map(len, texts))) for text in texts])
-
-
-# --- folders of trainings -------------------------------------------------------------------------
 
 
 class CRL(NamedTuple):
@@ -121,17 +115,14 @@ class _TrainedCRL(_Record):
     bases: dict[str, TextBasis]
 
 
-KINDS: dict[str, type[_TrainedCRL | TrainedRival]] = {
-    **dict.fromkeys(("crl-mlp", "crl"), _TrainedCRL),
-    **dict.fromkeys(("triplet", "csn", "asen"), TrainedRival),
-}
+KINDS: dict[str, type[_TrainedCRL | TrainedRival]] = {"crl-mlp": _TrainedCRL, "crl": _TrainedCRL}
+KINDS |= dict.fromkeys(("triplet", "csn", "asen"), TrainedRival)
 
 
 def read_training(folder: Path, attributes: list[str], vlm: str = "") -> CRL | TrainedRival:
     """The training in a folder; neither its VLM nor its tower is loaded yet.
 
-    Args:
-        vlm: the VLM that the person named. Another one comes from a file, and must not be code.
+    `vlm`: the VLM that the person named. Another one comes from a file, and must not be code.
 
     Raises:
         UserError: `folder` is not the folder of a training, or has no weights, or damaged heads;
@@ -143,9 +134,8 @@ def read_training(folder: Path, attributes: list[str], vlm: str = "") -> CRL | T
         content = json.loads((folder / "results.json").read_text(encoding="utf-8"))
         kind = KINDS[content["method"]]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(
-            f"{folder} is no folder of {SCRIPTS}: it has no results.json of theirs"
-        ) from error
+        raise UserError(f"{folder} is no folder of train_mlp.py, train_backbone.py or "
+                        "train_rival.py: it has no results.json of theirs") from error  # fmt: skip
     try:
         record = kind.model_validate({**content, "folder": folder})
     except ValidationError as error:
