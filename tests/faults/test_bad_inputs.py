@@ -28,7 +28,6 @@ from pydantic.fields import FieldInfo
 from classification_clustering import clustering, few_shot
 from crl import basis
 from crl.run import config
-from fashion_retrieval import datasets as fashion_datasets
 from fashion_retrieval import evaluate as fashion_evaluate
 from fashion_retrieval import train_backbone, train_mlp, train_rival
 from similarity_retrieval import datasets as similarity_datasets
@@ -76,7 +75,6 @@ COMMANDS: dict[str, tuple[Callable[[], None], str]] = {  # -> main, first argume
         train_rival.main,
         f"root=data/garments dataset=Garments {SHORT} triplets=4 method=csn tower=vlm width=4",
     ),
-    "fashion data": (fashion_datasets.main, "--root data/garments --dataset Garments"),
     "similarity data": (similarity_datasets.main, "--root data/genecis --tasks focus_object"),
     "generate_texts": (
         generate_texts.main,
@@ -579,14 +577,7 @@ cases(
         "other": "meta.json has no data set 'Garments'; known: Shoes",
     },
 )
-cases(
-    "fashion data",
-    "--root bad/split/{}",
-    dict.fromkeys(("even", "long", "nowhere"), "Garments is not"),
-)
 CASES += [
-    ("fashion data", "--dataset Garment", "Garment is not complete in data/garments; see above"),
-    ("fashion data", "--images bad/folder", "Garments is not complete in data/garments"),
     ("fashion", "dataset=Garment", "has no data set 'Garment'; did you mean 'Garments'?"),
     ("fashion", "images=bad/folder", "images are missing (bad/folder/img/"),
     ("fashion", "split=train", "split: must be 'valid' or 'test', not 'train'"),
@@ -781,7 +772,6 @@ CASES += [
     ("train_backbone", "heads=outputs/fashion_rivals/run", "is no folder of train_mlp.py; heads"),
     ("train_backbone", "heads=outputs/fashion_mlp/run/state.pt", "is a file; give the folder of"),
     ("train_backbone", "precision=fp16", "precision: must be 'fp32' or 'bf16', not 'fp16'"),
-    ("train_backbone", "checkpointing=x", "checkpointing: must be true or false, not 'x'"),
     ("train_rival", "method=cns", "method: must be 'triplet', 'csn' or 'asen', not 'cns'"),
     ("train_rival", "tower=resnet5", "unknown VLM 'resnet5'"),
     ("train_rival", "tower=resnet50:none.pt", "there is no file 'none.pt' with the weights"),

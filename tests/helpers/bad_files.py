@@ -374,10 +374,6 @@ METAS: dict[str, Any] = {
     "words": {"Garments": {"ATTRIBUTES": ["a"], "ATTRIBUTES_NUM": ["many"]}},
     "no_attributes": {"Garments": {"ATTRIBUTES": [], "ATTRIBUTES_NUM": []}},
     "null_names": {"Garments": {"ATTRIBUTES": None, "ATTRIBUTES_NUM": None}},
-    "few_values": {
-        "Garments": {"ATTRIBUTES": ["a"], "ATTRIBUTES_NUM": [2], "VALUE_NAMES": [["x"]]}
-    },
-    "no_values": {"Garments": {"ATTRIBUTES": ["a"], "ATTRIBUTES_NUM": [2], "VALUE_NAMES": 7}},
 }
 TEMPLATES: dict[str, Any] = {
     "no_templates": [],
