@@ -61,18 +61,12 @@ def evaluate(config: EvaluateConfig) -> Results:
 
 def measure(x: np.ndarray, data: Labelled, seeds: int) -> dict[str, dict]:
     """NMI, ACC and ARI of k-means on x (N, F), over seeds."""
-    k = len(data.classes)
-    return over_seeds(
-        lambda seed: clustering_scores(data.labels, kmeans(x, k, seed)), seeds, "k-means"
-    )
+    labels, k = data.labels, len(data.classes)
+    return over_seeds(lambda seed: clustering_scores(labels, kmeans(x, k, seed)), seeds, "k-means")
 
 
 def draw(data: Embedded, x: dict[str, np.ndarray], folder: Path) -> None:
-    """Draw the t-SNE map and the cluster sheet of each method, unless the files exist.
-
-    Args:
-        x: method: its representation (N, F).
-    """
+    """Draw the t-SNE map and the cluster sheet of x {method: (N, F)}, unless the files exist."""
     title = f"{data.about['vlm']}, {data.about['criterion']}"
     name = f"{slug(title)}-{digest(data.about, data.about_basis, list(x))[:6]}"  # data, bases, R
     tsne, sheet = folder / f"tsne-{name}.png", folder / f"clusters-{name}.png"

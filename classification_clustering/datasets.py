@@ -9,8 +9,8 @@ ImageFolder.
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,9 +19,6 @@ from crl.run.errors import Missing, UserError, nearest
 
 CLEVR4_PAGE = "https://www.robots.ox.ac.uk/~vgg/data/clevr4/"
 CARDS_PAGE = "http://faculty.washington.edu/juhuah/images/AugDMC_datasets.zip"
-CLEVR4_TREE = "clevr_4_10k_v1/{images/*.png, clevr_4_annots.json}"
-CARDS_TREE = "cards/{number/<13 classes>/*, suits/<4 classes>/*}"
-FOLDER_TREE = "<criterion>/<class>/<image files>"
 
 # In the order of Clevr4's taxonomies: a class's number is its position here, as in the authors'
 # code. Few-shot splits shuffle the classes in this order.
@@ -37,19 +34,12 @@ CARDS_CLASSES = {
 }
 
 
-@dataclass(frozen=True)
-class Labelled:
-    """Images of one data set under one criterion.
+class Labelled(NamedTuple):
+    """Images of one data set under one criterion."""
 
-    Attributes:
-        paths: N image files.
-        labels: (N,) int64, index into `classes`.
-        classes: C class names, in the protocol's order.
-    """
-
-    paths: list[Path]
-    labels: np.ndarray
-    classes: list[str]
+    paths: list[Path]  # N image files
+    labels: np.ndarray  # (N,) int64, index into `classes`
+    classes: list[str]  # C class names, in the protocol's order
 
     def some(self, places: np.ndarray) -> "Labelled":
         """The images at some places."""
@@ -61,14 +51,11 @@ def load(
 ) -> Labelled:
     """Images and labels of the data set `data`, one of `LOADERS`, under `criterion`.
 
-    Args:
-        root: the folder that holds `clevr_4_10k_v1`, `cards`, or the folders of the criteria.
-        expected: how many images there should be; None accepts any number.
-        at_least: how many images each class must have.
+    `root` holds `clevr_4_10k_v1`, `cards`, or the folders of the criteria. `expected`: how many
+    images there should be, None: any number; `at_least`: how many of each class.
 
     Raises:
-        UserError: missing data (the message has the download page and the expected tree), an
-            unknown criterion or label, too few images of a class, or a wrong number of images.
+        UserError: missing data, an unknown criterion or label, or a wrong number of images.
     """
     labelled = LOADERS[data](Path(root), criterion)
     if not labelled.paths:
@@ -83,19 +70,14 @@ def load(
 
 
 def check_classes(where: str, data: Labelled, at_least: int) -> None:
-    """Refuse fewer than two classes, and a class with fewer images than `at_least`.
-
-    Raises:
-        UserError: says which class of `where` has how many images.
-    """
+    """Refuse fewer than two classes, and a class with fewer images than `at_least`."""
     classes, counts = data.classes, np.bincount(data.labels, minlength=len(data.classes))
     if len(classes) < 2:
         raise UserError(f"{where}: there is one class only, {classes[0]}; two or more are needed")
     for name, count in zip(classes, counts, strict=True):
         if count < at_least:
-            raise UserError(
-                f"{where}: class {name} has {count} images; it needs {at_least} or more"
-            )
+            wrong = f"class {name} has {count} images; it needs {at_least} or more"
+            raise UserError(f"{where}: {wrong}")
 
 
 def _clevr4(root: Path, criterion: str) -> Labelled:
@@ -103,7 +85,8 @@ def _clevr4(root: Path, criterion: str) -> Labelled:
     folder = root / "clevr_4_10k_v1"
     annotations_file = folder / "clevr_4_annots.json"
     if not annotations_file.is_file() or not (folder / "images").is_dir():
-        raise _missing("Clevr4", root, CLEVR4_PAGE, CLEVR4_TREE)
+        tree = "clevr_4_10k_v1/{images/*.png, clevr_4_annots.json}"
+        raise _missing("Clevr4", root, CLEVR4_PAGE, tree)
     try:
         annotations = json.loads(annotations_file.read_text(encoding="utf-8"))
         facts = {name: str(values[criterion]) for name, values in annotations.items()}
@@ -111,51 +94,44 @@ def _clevr4(root: Path, criterion: str) -> Labelled:
         raise UserError(
             f"{annotations_file} is not {{name: {{texture, shape, color, count}}}}: {error!r}"
         ) from error
-    paths = sorted((folder / "images").glob("*.png"))
-    classes = CLEVR4_CLASSES[criterion]
-    unknown = next((path for path in paths if path.stem not in facts), None)
-    if unknown:
-        raise UserError(f"{unknown} has no entry in {annotations_file}")
-    wrong = next((path for path in paths if facts[path.stem] not in classes), None)
-    if wrong:
-        value = facts[wrong.stem]
-        raise UserError(
-            f"{annotations_file}: {wrong.stem} has the {criterion} {value!r}; "
-            f"{nearest(value, classes)}"
-        )
-    return _labelled(paths, [facts[path.stem] for path in paths], classes)
+    paths, classes = sorted((folder / "images").glob("*.png")), CLEVR4_CLASSES[criterion]
+    for path in paths:
+        if path.stem not in facts:
+            raise UserError(f"{path} has no entry in {annotations_file}")
+        if (value := facts[path.stem]) not in classes:
+            what = f"{path.stem} has the {criterion} {value!r}"
+            raise UserError(f"{annotations_file}: {what}; {nearest(value, classes)}")
+    labels = np.array([classes.index(facts[path.stem]) for path in paths], int)
+    return Labelled(paths, labels, classes)
 
 
 def _cards(root: Path, criterion: str) -> Labelled:
     _check_criterion(criterion, CARDS_CLASSES)
     folder = root / "cards" / criterion
     if not folder.is_dir():
-        raise _missing("Cards", root, CARDS_PAGE, CARDS_TREE)
-    return _tree(folder, sorted(CARDS_CLASSES[criterion]))
+        tree = "cards/{number/<13 classes>/*, suits/<4 classes>/*}"
+        raise _missing("Cards", root, CARDS_PAGE, tree)
+    return _tree(folder, CARDS_CLASSES[criterion])
 
 
 def _folder(root: Path, criterion: str) -> Labelled:
     folder = root / criterion
     if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}; expected: {root}/{FOLDER_TREE}")
-    return _tree(folder, sorted(entry.name for entry in folder.iterdir() if entry.is_dir()))
+        tree = f"{root}/<criterion>/<class>/<image files>"
+        raise UserError(f"there is no folder {folder}; expected: {tree}")
+    return _tree(folder)
 
 
-def _tree(folder: Path, classes: list[str]) -> Labelled:
+def _tree(folder: Path, expected: list[str] | None = None) -> Labelled:
     """Class folders in the order of torchvision's ImageFolder."""
-    found = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
-    if found != classes:
-        odd = sorted(set(found) ^ set(classes))
-        raise UserError(f"{folder} must hold the folders {', '.join(classes)}; look at: {odd}")
-    images = [file for file in image_files(folder) if file.parent != folder]
-    names = [file.relative_to(folder).parts[0] for file in images]
-    order = sorted(range(len(images)), key=lambda i: classes.index(names[i]))  # stable
-    return _labelled([images[i] for i in order], [names[i] for i in order], classes)
-
-
-def _labelled(paths: list[Path], names: list[str], classes: list[str]) -> Labelled:
-    index = {name: i for i, name in enumerate(classes)}
-    return Labelled(paths, np.array([index[name] for name in names], int), classes)
+    classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    if expected and (odd := sorted({*classes} ^ {*expected})):
+        names = ", ".join(sorted(expected))
+        raise UserError(f"{folder} must hold the folders {names}; look at: {odd}")
+    files = [file for file in image_files(folder) if file.parent != folder]
+    labels = np.array([classes.index(file.relative_to(folder).parts[0]) for file in files], int)
+    order = np.argsort(labels, kind="stable")
+    return Labelled([files[i] for i in order], labels[order], classes)
 
 
 def _check_criterion(criterion: str, known: dict) -> None:
@@ -171,8 +147,5 @@ def _missing(name: str, root: Path, page: str, tree: str) -> Missing:
 
 
 # The values of the key `data`.
-LOADERS: dict[str, Callable[[Path, str], Labelled]] = {
-    "clevr4": _clevr4,
-    "cards": _cards,
-    "folder": _folder,
-}
+Loader = Callable[[Path, str], Labelled]
+LOADERS: dict[str, Loader] = {"clevr4": _clevr4, "cards": _cards, "folder": _folder}

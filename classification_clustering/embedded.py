@@ -18,38 +18,22 @@ from crl.vlm import load_vlm
 
 
 class Embedded(NamedTuple):
-    """One data set under one criterion, embedded by one VLM. All embeddings have unit rows.
+    """One data set under one criterion, embedded by one VLM. All embeddings have unit rows."""
 
-    Attributes:
-        data: image files, labels and classes.
-        image: I, (N, D), or (N, Q, D) for a VLM with Q vectors per image.
-        text: T, (K, D).
-        directions: (d, D), the null space of other criteria, to be removed from I; None: none.
-        class_text: (C, D), the embedded class names; None if they are not known.
-        about: what a result says of itself: data, VLM, images; about_basis: and of the texts.
-        counts: for tables: how many images, classes and so on.
-    """
-
-    data: Labelled
-    image: np.ndarray
-    text: np.ndarray
-    directions: np.ndarray | None
-    class_text: np.ndarray | None
-    about: dict[str, Any]
-    about_basis: dict[str, Any]
-    counts: dict[str, Any]
+    data: Labelled  # image files, labels and classes
+    image: np.ndarray  # I, (N, D), or (N, Q, D) for a VLM with Q vectors per image
+    text: np.ndarray  # T, (K, D)
+    directions: np.ndarray | None  # (d, D), the null space of other criteria, to remove from I
+    class_text: np.ndarray | None  # (C, D), the embedded class names, if they are known
+    about: dict[str, Any]  # what a result says of data, VLM and images,
+    about_basis: dict[str, Any]  # and of the texts
+    counts: dict[str, Any]  # for tables
 
 
 def embedded(config: EvaluateConfig, at_least: int = 1) -> Iterator[Embedded]:
     """Yield every VLM under every criterion, or the embeddings in `features`. Files, bases and VLMs
-    are checked before the first image is embedded.
-
-    Args:
-        at_least: how many images each class must have.
-
-    Raises:
-        UserError: as in `load`, `TextBasis.load`, `load_vlm` and `embed_images`.
-    """
+    are checked before the first image is embedded. `at_least`: images that each class must have.
+    UserError: as in `load`, `TextBasis.load`, `load_vlm` and `embed_images`."""
     if config.features:
         yield _given(config, at_least)
         return
@@ -70,38 +54,21 @@ def embedded(config: EvaluateConfig, at_least: int = 1) -> Iterator[Embedded]:
                 image = np.asarray(result.image)  # (N, D) or (N, Q, D)
             labelled = labelled.some(result.kept)  # unreadable images may have been left out
             check_classes(f"{config.root}, {criterion}", labelled, at_least)
-            prompts = [basis.vlm_prompt.replace("{text}", name) for name in labelled.classes]
-            directions = directions_of_others(
-                vlm, basis, others, config.null_space_size, config.cache
-            )
-            yield Embedded(
-                data=labelled,
-                image=image,
-                text=text[criterion],
-                directions=directions,
-                class_text=embed_texts(vlm, prompts, config.cache),
-                about={
-                    "data": config.data,
-                    "criterion": criterion,
-                    "vlm": vlm.name,
-                    "vlm_fingerprint": vlm.fingerprint,
-                    "content": digest(result.content, labelled.labels),
-                },
-                about_basis={
-                    "basis": label,
-                    "texts": len(basis.texts),
-                    "basis_digest": basis.digest,
-                    "null_space": None if directions is None else digest(directions),
-                },
-                counts={
-                    "images": len(image),
-                    "left_out": len(paths) - len(image),
-                    "classes": len(labelled.classes),
-                    "names": f"{basis.names(labelled.classes)}/{len(labelled.classes)}",
-                    "precision": config.precision,
-                    "device": str(vlm.device),
-                },
-            )
+            classes = labelled.classes
+            prompts = [basis.vlm_prompt.replace("{text}", name) for name in classes]
+            class_text = embed_texts(vlm, prompts, config.cache)
+            size = config.null_space_size
+            directions = directions_of_others(vlm, basis, others, size, config.cache)
+            content = digest(result.content, labelled.labels)
+            about = {"data": config.data, "criterion": criterion, "vlm": vlm.name}
+            about |= {"vlm_fingerprint": vlm.fingerprint, "content": content}
+            about_basis = {"basis": label, "texts": len(basis.texts), "basis_digest": basis.digest}
+            about_basis["null_space"] = None if directions is None else digest(directions)
+            counts = {"images": len(image), "left_out": len(paths) - len(image)}
+            counts |= {"classes": len(classes), "names": f"{basis.names(classes)}/{len(classes)}"}
+            counts |= {"precision": config.precision, "device": str(vlm.device)}
+            T = text[criterion]
+            yield Embedded(labelled, image, T, directions, class_text, about, about_basis, counts)
 
 
 def _given(config: EvaluateConfig, at_least: int) -> Embedded:
@@ -116,13 +83,7 @@ def _given(config: EvaluateConfig, at_least: int) -> Embedded:
     check_classes(where, data, at_least)
     image, text = l2(image), checked_basis(where, l2(text))
     about = {"data": files[0].name, "criterion": config.name, "vlm": "features"}
-    return Embedded(
-        data=data,
-        image=image,
-        text=text,
-        directions=None,
-        class_text=None,
-        about={**about, "content": digest(image, labels)},
-        about_basis={"basis": files[0].name, "texts": len(text), "basis_digest": digest(text)},
-        counts={"images": len(image), "left_out": 0, "classes": len(data.classes)},
-    )
+    about["content"] = digest(image, labels)
+    about_basis = {"basis": files[0].name, "texts": len(text), "basis_digest": digest(text)}
+    counts = {"images": len(image), "left_out": 0, "classes": len(data.classes)}
+    return Embedded(data, image, text, None, None, about, about_basis, counts)

@@ -2,8 +2,8 @@
 
 x is either representation, I (N, D) or R (N, K). All metrics are in percent.
 
-k-means and the classifier run with one thread. At these sizes more threads gain nothing, beside
-other work they take up to ten times as long, and the numbers would depend on their number.
+k-means and the classifier run with one thread: more would gain nothing at these sizes, and the
+numbers would depend on their number.
 """
 
 import numpy as np
@@ -18,11 +18,7 @@ from crl.projection import project
 
 
 def kmeans(x: np.ndarray, clusters: int, seed: int) -> np.ndarray:
-    """Cluster numbers (N,) of x (N, F), with the paper's settings.
-
-    Raises:
-        ValueError: fewer rows than clusters.
-    """
+    """Cluster numbers (N,) of x (N, F), with the paper's settings."""
     with threadpool_limits(1):
         return KMeans(clusters, n_init="auto", random_state=seed).fit_predict(x)
 
@@ -52,13 +48,8 @@ def few_shot(x: np.ndarray, labels: np.ndarray, shots: int, seed: int) -> float:
 
 
 def zero_shot(image: np.ndarray, class_text: np.ndarray, labels: np.ndarray) -> float:
-    """Accuracy of predicting the class whose name is most similar to the image.
-
-    Args:
-        image: (N, D) or (N, Q, D), unit rows; class_text: (C, D), the embedded class names, unit
-            rows.
-        labels: (N,) integers from 0 to C - 1.
-    """
+    """Accuracy of predicting the class whose name is most similar to the image: `image` (N, D) or
+    (N, Q, D), `class_text` (C, D), unit rows; `labels` (N,), 0 to C - 1."""
     return accuracy(labels, project(image, class_text).argmax(axis=1))
 
 
@@ -68,14 +59,10 @@ def accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def clustering_scores(labels: np.ndarray, clusters: np.ndarray) -> dict[str, float]:
-    """NMI, ACC and ARI of a clustering (paper, Table 2).
+    """NMI, ACC and ARI of a clustering (paper, Table 2), both (N,); numbering does not matter.
 
-    Args:
-        labels, clusters: (N,) integers; how they are numbered does not matter.
-
-    Returns:
-        `nmi`, normalised by the arithmetic mean; `acc`, the share of images whose cluster is
-        matched to their class by the best one-to-one assignment (Hungarian); `ari`.
+    `nmi` is normalised by the arithmetic mean; `acc` is the share of images whose cluster is
+    matched to their class by the best one-to-one assignment (Hungarian).
 
     >>> clustering_scores([0, 0, 1, 1], [5, 5, 3, 5])["acc"]  # 5 is class 0, 3 is class 1
     75.0

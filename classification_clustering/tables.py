@@ -8,11 +8,8 @@ from crl.run.tables import Table
 
 def table(rows: list[dict[str, Any]], title: str) -> Table:
     """One row per VLM, criterion and method, a column per metric, in percent: `mean ± standard
-    deviation` over seeds. `names` is how many of the classes the basis names.
-
-    Raises:
-        UserError: there are no rows.
-    """
+    deviation` over seeds. `names` is how many of the classes the basis names. UserError: there are
+    no rows."""
     if not rows:
         raise UserError("there are no results to show")
     metrics = list(dict.fromkeys(metric for row in rows for metric in row["scores"]))
@@ -24,21 +21,16 @@ def table(rows: list[dict[str, Any]], title: str) -> Table:
         names = row.get("names", "-") if texts else "-"
         criterion = f"{about['data']} {about['criterion']}"
         head = [about["vlm"], criterion, about["method"], about["basis"] + texts, names]
-        lines.append([*head, *(_mean(scores.get(metric)) for metric in metrics)])
+        lines.append([*head, *(_mean(scores[m]) if m in scores else "-" for m in metrics)])
     return Table(title, header, lines, left=5)
 
 
 def notes(rows: list[dict[str, Any]]) -> list[str]:
     """Notes that a reader of the table needs."""
-    left_out = {
-        f"{row['about']['vlm']}, {row['about']['criterion']}": row["left_out"]
-        for row in rows
-        if row.get("left_out")
-    }
-    return [f"{where}: {n} unreadable image(s) left out" for where, n in left_out.items()]
+    bad = [(row["about"], row["left_out"]) for row in rows if row.get("left_out")]
+    lines = (f"{a['vlm']}, {a['criterion']}: {n} unreadable image(s) left out" for a, n in bad)
+    return list(dict.fromkeys(lines))
 
 
-def _mean(score: dict[str, Any] | None) -> str:
-    if score is None:
-        return "-"
+def _mean(score: dict[str, Any]) -> str:
     return f"{score['mean']:.1f}" + ("" if score["std"] is None else f" ±{score['std']:4.1f}")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from crl.backends.weights import weights_digest
 from crl.basis import TextBasis
@@ -20,78 +19,51 @@ from crl.run.errors import UserError
 from crl.run.given import checked, read_given
 from crl.run.results import digest
 from crl.vlm import VLM, load_vlm
-from fashion_retrieval.bases import Bases
 from fashion_retrieval.config import EvaluateConfig
 from fashion_retrieval.datasets import check_images, keep_used, load
-from fashion_retrieval.heads import Heads, load_heads
 from fashion_retrieval.method import without_relevant
+from fashion_retrieval.networks import Heads, load_heads
 from fashion_retrieval.rivals import Rival, load_rival
-from fashion_retrieval.trained import CRL, TrainedRival, read_training
+from fashion_retrieval.trained import CRL, Bases, TrainedRival, read_training
 
 
 class Split(NamedTuple):
-    """The queries and candidates that every method is measured on.
+    """The queries and candidates that every method is measured on."""
 
-    Attributes:
-        data: name of the data set; content: digest of its images.
-        attributes: A names.
-        query, candidate: (Q, 3) and (C, 3) int64; rows: index of an image, attribute, value.
-        files: N image files; none if the embeddings were made elsewhere.
-        sizes: for tables: how many images, and values of each attribute.
-    """
+    attributes: list[str]  # A names
+    query: np.ndarray  # (Q, 3) int64: index of an image, attribute, value
+    candidate: np.ndarray  # (C, 3) int64, the same
+    files: list[Path]  # N images; none if the embeddings were made elsewhere
+    about: dict[str, Any]  # what a result says of the data
+    counts: dict[str, Any]  # for tables and notes
 
-    data: str
-    content: str
-    attributes: list[str]
-    query: np.ndarray
-    candidate: np.ndarray
-    files: list[Path]
-    sizes: dict[str, Any]
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """What a result says of the data."""
-        content = digest(self.content, self.attributes, self.query, self.candidate)
-        return {"data": self.data, "criterion": "all", "content": content}
-
-    @property
-    def counts(self) -> dict[str, Any]:
-        """For tables and notes."""
-        none = without_relevant(self.query, self.candidate)
-        queries, candidates = len(self.query), len(self.candidate)
-        counts = {"queries": queries, "candidates": candidates, "without_relevant": none}
-        return {**self.sizes, **counts}
+    @classmethod
+    def make(cls, name, content, attributes, query, candidate, files, **counts) -> "Split":
+        content = digest(content, attributes, query, candidate)
+        about = {"data": name, "criterion": "all", "content": content}
+        counts |= {"queries": len(query), "candidates": len(candidate)}
+        counts["without_relevant"] = without_relevant(query, candidate)
+        return cls(attributes, query, candidate, files, about, counts)
 
 
 class Model(NamedTuple):
-    """A VLM with its text bases, or a training. All embeddings have unit rows.
+    """A VLM with its text bases, or a training. All embeddings have unit rows."""
 
-    Attributes:
-        method: what the training is called; "" for the VLM of the configuration.
-        about: what a result says of the model; about_basis: and of the texts.
-        counts: for tables.
-        image: I, (N, D); texts: T_a, (K_a, D), of each attribute. A rival has none of these.
-        directions: (d, D) of each attribute, the null space of other criteria; none if there is
-            none.
-        heads, rival: what was trained.
-    """
-
-    method: str
-    about: dict[str, Any]
-    about_basis: dict[str, Any]
-    counts: dict[str, Any]
-    image: np.ndarray | None = None
-    texts: Sequence[np.ndarray] = ()
-    directions: Sequence[np.ndarray | None] = ()
+    method: str  # what the training is called; "" for the VLM of the configuration
+    about: dict[str, Any]  # what a result says of the model,
+    about_basis: dict[str, Any]  # and of the texts
+    counts: dict[str, Any]  # for tables
+    image: np.ndarray | None = None  # I, (N, D); a rival has neither images
+    texts: Sequence[np.ndarray] = ()  # nor texts: T_a, (K_a, D), of each attribute
+    directions: Sequence[np.ndarray | None] = ()  # (d, D) of each: other criteria's null space
     heads: Heads | None = None
     rival: Rival | None = None
 
 
 def embedded(config: EvaluateConfig) -> tuple[Split, list[Model]]:
     """The split, and the models: the VLM of the configuration; the same with the heads of the
-    authors' code, if they are given; each folder of `trained`.
-
-    Files, bases, trainings and VLMs are checked before the first image is embedded.
+    authors' code, if they are given; each folder of `trained`. Files, bases, trainings and VLMs are
+    checked before the first image is embedded.
 
     Raises:
         UserError: wrong or missing files, images, bases, heads, trainings or VLMs.
@@ -104,69 +76,61 @@ def embedded(config: EvaluateConfig) -> tuple[Split, list[Model]]:
     check_images(files)
     bases = Bases.load(config.dataset, data.attributes, config.bases, config.texts)
     others = [TextBasis.load(name) for name in config.null_space]
-    untrained = CRL(
-        method="", label=config.vlm, vlm=config.vlm, source=config.vlm, fingerprint=None,
-        precision=config.precision, bases=bases, heads=None,
-    )  # fmt: skip
-    sources: list[CRL | Model] = [untrained]
+    vlm = config.vlm
+    sources: list[Any] = [CRL("", vlm, vlm, vlm, None, config.precision, bases, heads=None)]
     if config.heads:
-        heads = load_heads(config.heads, len(bases.by_attribute), bases.width)
-        sources.append(untrained._replace(method="crl-mlp", label=config.heads.name, heads=heads))
-    trainings = [read_training(folder, data.attributes, config.vlm) for folder in config.trained]
-    device = available_device(config.device)
-    sources += [
-        training if isinstance(training, CRL) else _rival(training, device, config.precision)
-        for training in trainings
-    ]
+        heads = load_heads(config.heads, len(data.attributes), bases.width)
+        sources += [sources[0]._replace(method="crl-mlp", label=config.heads.name, heads=heads)]
+    sources += [read_training(folder, data.attributes, config.vlm) for folder in config.trained]
 
     @cache
-    def vlm_of(source: str, precision: str) -> VLM:
-        return load_vlm(source, config.device, precision, from_file=source != config.vlm)
+    def load_once(source: str, precision: str) -> VLM:
+        return load_vlm(source, config.device, precision, from_file=source != vlm)
 
     @cache
     def embed(source: str, precision: str) -> ImageEmbeddings:
         how = config.cache, config.batch_size, config.workers
-        return embed_images(vlm_of(source, precision), files, *how, single=True)
+        return embed_images(load_once(source, precision), files, *how, single=True)
 
     def model(crl: CRL) -> Model:
-        vlm, image = vlm_of(crl.source, crl.precision), embed(crl.source, crl.precision).image
-        texts = crl.bases.embed(vlm, config.cache)
-        about = {"vlm": crl.vlm, "label": crl.label, "vlm_fingerprint": vlm.fingerprint}
+        loaded, image = load_once(crl.source, crl.precision), embed(crl.source, crl.precision).image
+        texts = crl.bases.embed(loaded, config.cache)
+        about = {"vlm": crl.vlm, "label": crl.label, "vlm_fingerprint": loaded.fingerprint}
         about_basis, directions = crl.bases.about, []
-        names = crl.bases.names(data.value_names)
-        counts = {"names": names, "precision": crl.precision, "device": str(vlm.device)}
+        counts = {"precision": crl.precision, "device": str(loaded.device)}
         if crl.heads is not None:
             about["heads_digest"] = weights_digest(crl.heads)
         elif others:
             directions = [
-                directions_of_others(vlm, basis, others, config.null_space_size, config.cache)
+                directions_of_others(loaded, basis, others, config.null_space_size, config.cache)
                 for basis in crl.bases.by_attribute.values()
             ]
             about_basis["null_space"] = digest(*(d for d in directions if d is not None))
         return Model(crl.method, about, about_basis, counts, image, texts, directions, crl.heads)
 
-    for source in sources:
+    for n, source in enumerate(sources):
         if isinstance(source, CRL):
-            source.check(vlm_of(source.source, source.precision))
+            source.check(load_once(source.source, source.precision))
+        else:
+            sources[n] = _rival(source, config)
     models = [model(source) if isinstance(source, CRL) else source for source in sources]
     name = config.dataset + ("" if config.split == "test" else f" ({config.split})")
-    content = embed(config.vlm, config.precision).content
+    content, rows = embed(vlm, config.precision).content, (query, candidate)
     sizes = {"images": len(files), "values": data.values}
-    return Split(name, content, data.attributes, query, candidate, files, sizes), models
+    return Split.make(name, content, data.attributes, *rows, files, **sizes), models
 
 
-def _rival(training: TrainedRival, device: torch.device, precision: str) -> Model:
+def _rival(training: TrainedRival, config: EvaluateConfig) -> Model:
+    device = available_device(config.device)
     rival = load_rival(training, device)
-    fingerprint = digest(weights_digest(rival), precision)
+    fingerprint = digest(weights_digest(rival), config.precision)
     about = {"vlm": training.tower, "label": training.folder.name, "vlm_fingerprint": fingerprint}
-    counts = {"precision": precision, "device": str(device)}
+    counts = {"precision": config.precision, "device": str(device)}
     return Model(training.method, about, {"basis": "-"}, counts, rival=rival)
 
 
-# --- embeddings made elsewhere --------------------------------------------------------------------
-
-
 def _given(config: EvaluateConfig) -> tuple[Split, list[Model]]:
+    """The same from embeddings that were made elsewhere."""
     files = config.features
     where, arrays = ", ".join(map(str, files)), read_given(files)
     count = max(1, sum(bool(re.fullmatch(r"text\d+", key)) for key in arrays))
@@ -184,9 +148,8 @@ def _given(config: EvaluateConfig) -> tuple[Split, list[Model]]:
         if len(attributes) != count or len(set(attributes)) != count:
             raise UserError(f"{where}: attributes must hold {count} different names, one per text")
     texts = [checked_basis(f"{where}: {key}", l2(given[key])) for key in keys]
-    name, width = files[0].name, min(map(len, texts))
-    sizes = {"images": len(image)}
-    split = Split(name, digest(image), attributes, query, candidate, [], sizes)
+    name, width, rows = files[0].name, min(map(len, texts)), (query, candidate)
+    split = Split.make(name, digest(image), attributes, *rows, [], images=len(image))
     about = {"vlm": "features", "label": name}
     about_basis = {"basis": name, "texts": width, "basis_digest": digest(*texts)}
     untrained = Model("", about, about_basis, {}, image, texts)

@@ -25,10 +25,8 @@ from crl.run.config import load_config
 from crl.run.figures import retrieval_sheet
 from crl.run.files import alone_in, slug
 from crl.run.results import Results, digest
-from fashion_retrieval.bases import aligned
 from fashion_retrieval.config import EvaluateConfig
 from fashion_retrieval.embedded import Model, Split, embedded
-from fashion_retrieval.heads import through
 from fashion_retrieval.method import (
     Represent,
     by_attribute,
@@ -37,8 +35,9 @@ from fashion_retrieval.method import (
     random_expectation,
     retrieval_precision,
 )
-from fashion_retrieval.networks import represent_tables
+from fashion_retrieval.networks import represent_tables, through
 from fashion_retrieval.tables import notes, table
+from fashion_retrieval.trained import aligned
 
 CORES = os.cpu_count() or 1
 
@@ -72,7 +71,7 @@ def evaluate(config: EvaluateConfig) -> Results:
                 name = f"{slug(method)}-{slug(about['label'])}-{digest(about, config.seed)[:6]}"
                 figure = folder / f"top-5-{name}.png"
                 if config.figures and split.files and x is not universal and not figure.exists():
-                    draw(split, about, universal, x, config.seed, figure)
+                    draw(split, about, {"universal": universal, method: x}, config.seed, figure)
     return results
 
 
@@ -108,23 +107,15 @@ def representations(model: Model, split: Split, config: EvaluateConfig) -> dict[
     return x
 
 
-def draw(
-    split: Split,
-    about: dict[str, Any],
-    universal: Represent,
-    conditional: Represent,
-    seed: int,
-    file: Path,
-) -> None:
-    """Draw a random query per attribute with its 5 best candidates, first by the universal
-    representation and below by this one."""
+def draw(split: Split, about: dict, x: dict[str, Represent], seed: int, file: Path) -> None:
+    """Draw a random query per attribute with its 5 best candidates by each of x."""
     rng, rows = np.random.default_rng(seed), []
     for a, q, c in by_attribute(split.query, split.candidate):
         candidates = split.candidate[c]
         possible = np.isin(split.query[q, 2], candidates[:, 2])
         image, _, value = split.query[rng.choice(q[possible] if possible.any() else q)]
-        for method, x in (("universal", universal), (about["method"], conditional)):
-            similarity = x(candidates[:, 0], a) @ x(np.array([image]), a)[0]  # (C,)
+        for method, represented in x.items():
+            similarity = represented(candidates[:, 0], a) @ represented(np.array([image]), a)[0]
             top = candidates[np.argsort(-similarity, kind="stable")[:5]]
             text, files = f"{split.attributes[a]}\n{method}", [split.files[n] for n in top[:, 0]]
             rows.append((split.files[image], text, files, (top[:, 2] == value).tolist()))

@@ -15,39 +15,27 @@ Represent = Callable[[np.ndarray, int], np.ndarray]  # images (n,), attribute ->
 
 SIMILARITIES_AT_ONCE = 2**23
 
-# --- text bases -----------------------------------------------------------------------------------
-
 
 def align(text: np.ndarray, width: int) -> np.ndarray:
-    """Bring a basis to the width of a smaller one: (K, D) -> (width, D).
+    """Bring a basis to the width of a smaller one: T (K, D), unit rows -> (width, D).
 
     PCA with the D dimensions as samples and the K texts as features, as in the authors' code:
-    `PCA(n_components=width).fit_transform(T.T).T`. A basis of `width` texts is not changed. Rows of
-    the result are mixtures of texts (principal components), and not of unit length.
-
-    The full SVD is computed: for bases such as the paper's, scikit-learn would choose a randomised
+    `PCA(n_components=width).fit_transform(T.T).T`. A basis of `width` texts is not changed. The
+    full SVD is computed: for bases such as the paper's, scikit-learn would choose a randomised
     approximation without a seed. The signs are fixed so that the largest loading of each component
     is positive: they change no cosine similarity of I @ align(T).T, but they change a head's input.
     D samples have no more than D components with any variance; further rows are zeros.
-
-    Args:
-        text: T, (K, D), unit rows.
-        width: at most K.
     """
     if width == len(text):
         return text
     components = min(width, text.shape[1])
-    # float64, so that rounding does not decide a sign
-    samples = text.T.astype(np.float64)  # (D, K)
     pca = PCA(n_components=components, svd_solver="full")
-    reduced = pca.fit_transform(samples)  # (D, components)
+    # float64, so that rounding does not decide a sign; (D, K) -> (D, components)
+    reduced = pca.fit_transform(text.T.astype(np.float64))
     # scikit-learn's own rule since 1.5, written here so that 1.4 gives the same result
     largest = np.abs(pca.components_).argmax(axis=1)[:, None]
     signs = np.sign(np.take_along_axis(pca.components_, largest, axis=1))  # (components, 1)
     return np.pad(signs * reduced.T, ((0, width - components), (0, 0))).astype(text.dtype)
-
-
-# --- training -------------------------------------------------------------------------------------
 
 
 class TripletSampler:
@@ -59,12 +47,8 @@ class TripletSampler:
     their code, if images have several values of an attribute, a negative may have the first value
     too. A label that is in the data twice counts once, so that no image is its own positive.
 
-    Args:
-        labels: (L, 3) int64; rows: index of an image, attribute, value. Each attribute makes
-            triplets, see `datasets.load`.
-
-    Attributes:
-        labels: (L', 3), the distinct rows, sorted by attribute, value and image.
+    `labels`: (L, 3) int64; index of an image, attribute, value. Each attribute makes triplets, see
+    `datasets.load`. They are kept as the distinct rows, sorted by attribute, value and image.
     """
 
     def __init__(self, labels: np.ndarray) -> None:
@@ -81,11 +65,7 @@ class TripletSampler:
         self._first = np.searchsorted(groups[self._firsts, 0], attributes)
 
     def draw(self, count: int, *seed: int) -> np.ndarray:
-        """(count, 3) rows of `labels`: anchor, positive, negative.
-
-        Args:
-            seed: seed, epoch, ...; the triplets depend only on `labels`, `count` and these.
-        """
+        """(count, 3) rows of `labels`: anchor, positive, negative; `seed`: seed, epoch, ..."""
         rng = np.random.default_rng(seed)
         attribute = rng.integers(len(self._group) - 1, size=count)
         first = self._firsts[rng.integers(self._first[attribute], self._first[attribute + 1])]
@@ -105,25 +85,17 @@ def triplet_loss(anchor: Tensor, positive: Tensor, negative: Tensor, margin: flo
     return F.relu(margin + (anchor * (negative - positive)).sum(1)).mean()
 
 
-# --- mean average precision -----------------------------------------------------------------------
-
-
 def average_precision(
     similarity: np.ndarray, query_value: np.ndarray, candidate_value: np.ndarray
 ) -> np.ndarray:
-    """Average precision of each query's ranking, as a fraction.
+    """Average precision of each query's ranking.
 
     A candidate is relevant if it has the query's value. AP is the mean of the precision at the rank
     of each relevant candidate: (relevant candidates down to this rank) / rank. It is 0 if no
     candidate is relevant. For candidates of equal similarity it is the exact mean over all their
     orders. So a constant similarity gives the expectation of a random ranking.
 
-    Args:
-        similarity: (Q, C) finite floats, larger is nearer.
-        query_value, candidate_value: (Q,) and (C,) integers.
-
-    Returns:
-        (Q,) float64, from 0 to 1.
+    `similarity` (Q, C), larger is nearer; values (Q,) and (C,) -> (Q,) float64, from 0 to 1.
 
     Of three candidates the first and third are relevant: (1/1 + 2/3) / 2. If the third is tied with
     the second, the result is the mean of this and (1/1 + 2/2) / 2.
@@ -169,9 +141,8 @@ def retrieval_precision(
     for a, q, c in by_attribute(query, candidate):
         near, far = represent(query[q, 0], a), represent(candidate[c, 0], a)  # (q, W), (c, W)
         for part in _parts(len(q), len(c)):
-            precision[q[part]] = average_precision(
-                near[part] @ far.T, query[q[part], 2], candidate[c, 2]
-            )
+            similarity, values = near[part] @ far.T, query[q[part], 2]
+            precision[q[part]] = average_precision(similarity, values, candidate[c, 2])
     return precision
 
 
@@ -189,9 +160,7 @@ def random_draw(query: np.ndarray, candidate: np.ndarray, seed: int) -> np.ndarr
 
 def random_expectation(query: np.ndarray, candidate: np.ndarray) -> np.ndarray:
     """Exact mean (Q,) of average precision over all rankings, computed with all candidates tied.
-
-    With R of C candidates relevant and H = 1/1 + ... + 1/C it is
-    (H + (R - 1) / (C - 1) * (C - H)) / C.
+    With R of C candidates relevant and H = 1/1 + ... + 1/C: (H + (R - 1) / (C - 1) * (C - H)) / C.
     """
     return retrieval_precision(
         lambda images, _: np.zeros((len(images), 1), np.float32), query, candidate

@@ -1,5 +1,12 @@
-"""Networks over images: a visual tower, and layers that turn its features into the representation
-for an attribute. trainers.py trains them; stage 2 of CRL and the rivals are such networks."""
+"""The networks of fashion retrieval: CRL's heads, and networks over images.
+
+A head is a small MLP over x = l2(I @ T_a.T), one per attribute. Stage 1 trains them on frozen
+embeddings (paper, Table 4); stage 2 freezes them and trains the VLM. Their weights have the names
+of the authors' checkpoints: `projection_heads.<a>.fc.*`.
+
+A network over images is a visual tower, and layers that turn its features into the representation
+for an attribute. trainers.py trains them; stage 2 of CRL and the rivals are such networks.
+"""
 
 import math
 import os
@@ -15,12 +22,83 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from crl.backends.hub import explained
 from crl.backends.loaded import PRECISIONS
+from crl.backends.weights import load_tensors
 from crl.images import UnreadableImage, open_image
 from crl.run.distributed import rank, world
 from crl.run.errors import UserError
-from fashion_retrieval.heads import Heads
 from fashion_retrieval.method import Represent
+
+IMAGES_AT_ONCE = 4096
+
+
+class Head(nn.Module):
+    """(B, K) -> (B, out): Linear, BatchNorm1d, ReLU, Linear."""
+
+    def __init__(self, width: int, out: int) -> None:
+        super().__init__()
+        hidden = (width + out) // 2
+        self.fc = nn.Sequential(
+            nn.Linear(width, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, out)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        # A single row has no variance. So in training it is normalised with the running statistics
+        # and does not change them. (The authors' code returns zeros, which have no direction.)
+        self.fc[1].train(self.training and len(x) > 1)
+        return self.fc(x)
+
+
+class Heads(nn.Module):
+    """One head for each of A attributes; `width`: K, that of the (aligned) text bases."""
+
+    def __init__(self, attributes: int, width: int, out: int = 1024) -> None:
+        super().__init__()
+        self.width, self.out = width, out
+        self.projection_heads = nn.ModuleList(Head(width, out) for _ in range(attributes))
+
+    def forward(self, x: Tensor, attribute: Tensor) -> Tensor:
+        """Each row x (B, K) through the head of its attribute (B,) -> (B, out), unit rows.
+
+        In training, the rows of one attribute in one call are normalised together: pass anchors,
+        positives and negatives in separate calls, as the authors do.
+        """
+        result = x.new_empty(len(x), self.out)
+        for a in attribute.unique().tolist():
+            rows = attribute == a
+            result[rows] = self.projection_heads[a](x[rows])
+        return F.normalize(result, dim=1)
+
+
+def load_heads(file: Path, attributes: int, width: int) -> Heads:
+    """Heads from heads.safetensors of train_mlp.py, or from a .pth of the authors' code; in eval
+    mode, on the CPU, in float32. UserError: no such file; a damaged file or one that holds code; no
+    heads, or heads of other sizes."""
+    state = load_tensors(file)
+    last = state.get("projection_heads.0.fc.3.weight")
+    if last is None or last.ndim != 2:
+        raise UserError(f"{file} holds no heads: it has no projection_heads.0.fc.3.weight (2-D)")
+    heads = Heads(attributes, width, len(last))
+    with explained(f"heads of {attributes} attributes over {width} texts: {file}", remote=False):
+        heads.load_state_dict(state)
+    return heads.eval()
+
+
+def through(heads: Heads, represent: Represent) -> Represent:
+    """Each representation (n, K) through the head of its attribute: (n, out), unit rows."""
+    device = next(heads.parameters()).device
+
+    @torch.inference_mode()
+    def represent_further(images: np.ndarray, attribute: int) -> np.ndarray:
+        results = []
+        for part in np.array_split(images, len(images) // IMAGES_AT_ONCE + 1):
+            x = torch.from_numpy(represent(part, attribute)).to(device)
+            result = heads(x, torch.full((len(x),), attribute, device=device))
+            results.append(result.cpu().numpy())
+        return np.concatenate(results)
+
+    return represent_further
 
 
 class Network(nn.Module, ABC):
@@ -28,16 +106,11 @@ class Network(nn.Module, ABC):
 
     The tower stays in eval mode while it is trained. For a ViT this makes no difference. A ResNet
     keeps its running means, which small batches of 32 triplets would only make worse.
-
-    Attributes:
-        tower: pixels (B, 3, H, W) -> features (B, ...).
-        preprocess: PIL image -> (3, H, W).
-        width: width of the representation.
     """
 
-    tower: nn.Module
-    preprocess: Callable[[Image.Image], Tensor]
-    width: int
+    tower: nn.Module  # pixels (B, 3, H, W) -> features (B, ...)
+    preprocess: Callable[[Image.Image], Tensor]  # -> (3, H, W)
+    width: int  # of the representation
 
     def features(self, pixels: Tensor, precision: str) -> Tensor:
         """(B, 3, H, W) -> (B, ...) float32; `precision` is that of the tower only."""
@@ -81,52 +154,33 @@ class ConditionalNetwork(Network):
         return self
 
 
-# --- images ---------------------------------------------------------------------------------------
-
-
 class Pixels(Dataset):
-    """Item n -> image n as (3, H, W); or an error message if it cannot be read."""
+    """Numbers of images (b,) -> (b, 3, H, W); or an error message if one cannot be read."""
 
     def __init__(self, files: list[Path], preprocess: Callable[[Image.Image], Tensor]) -> None:
         self.files, self.preprocess = files, preprocess
 
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, n: int) -> Tensor | str:
-        try:
-            picture = open_image(self.files[n])
-        except UnreadableImage as error:
-            return f"cannot read the image {self.files[n]}: {error}; mend it or leave it out"
-        return self.preprocess(picture)
+    def __getitem__(self, batch: np.ndarray) -> Tensor | str:
+        pixels = []
+        for file in (self.files[n] for n in batch):
+            try:
+                pixels.append(self.preprocess(open_image(file)))
+            except UnreadableImage as error:
+                return f"cannot read the image {file}: {error}; mend it or leave it out"
+        return torch.stack(pixels)
 
 
 def read_batches(
     pixels: Pixels, batches: list[np.ndarray], workers: int, device: torch.device
 ) -> Iterator[Tensor]:
     """Each batch (b,) of image numbers as (b, 3, H, W), decoded in advance by worker processes.
-
-    Raises:
-        UserError: an image cannot be read.
-    """
-    loader = DataLoader(
-        pixels,
-        batch_sampler=[batch.tolist() for batch in batches],
-        num_workers=min(workers, len(batches), os.cpu_count() or 1),
-        collate_fn=_collate,
-        pin_memory=device.type == "cuda",
-    )
-    for batch in loader:
+    UserError: an image cannot be read."""
+    workers = min(workers, len(batches), os.cpu_count() or 1)
+    how = {"num_workers": workers, "pin_memory": device.type == "cuda"}
+    for batch in DataLoader(pixels, batch_size=None, sampler=batches, **how):
         if isinstance(batch, str):
             raise UserError(batch)
         yield batch.to(device, non_blocking=True)
-
-
-def _collate(items: list[Tensor | str]) -> Tensor | str:
-    return next((item for item in items if isinstance(item, str)), None) or torch.stack(items)
-
-
-# --- use ------------------------------------------------------------------------------------------
 
 
 @torch.inference_mode()
@@ -140,16 +194,9 @@ def represent_tables(
 ) -> Represent:
     """The representations of all rows (image, attribute, value) of `tables`, as a `Represent`.
 
-    Each image goes through the tower once for all its attributes. Several processes share the
-    images, and all of them get all rows.
-
-    Args:
-        precision: precision of the tower.
-        workers: processes that decode images; 0: no extra processes.
-        batch_size: images per batch.
-
-    Raises:
-        UserError: an image cannot be read; a representation is not finite.
+    Each image goes through the tower (in `precision`) once for all its attributes. Several
+    processes share the images, and all of them get all rows. UserError: an image cannot be read; a
+    representation is not finite.
     """
     network.eval()
     device = next(network.parameters()).device

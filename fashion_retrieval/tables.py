@@ -10,12 +10,7 @@ Rows = list[dict[str, Any]]  # of a results.json
 
 def table(rows: Rows, title: str) -> Table:
     """One row per model and method; as columns the mAP in percent of each attribute, `mean` (over
-    attributes, as in Table 4) and `overall` (over queries). `names` is how many of the values of
-    all attributes the bases name.
-
-    Raises:
-        UserError: there are no rows.
-    """
+    attributes, as in Table 4) and `overall` (over queries). UserError: there are no rows."""
     if not rows:
         raise UserError("there are no results to show")
     attributes = dict.fromkeys(key for row in rows for key in row["scores"])
@@ -27,13 +22,10 @@ def table(rows: Rows, title: str) -> Table:
         if about.get("label", model) != model:
             model += f" ({about['label']})"
         texts = f" ({about['texts']})" if "texts" in about else ""
-        names = row.get("names", "-") if texts else "-"
-        values = [f"{scores[key]:.2f}" if key in scores else "-" for key in columns]
-        lines.append(
-            [about["data"], model, about["basis"] + texts, names, about["method"], *values]
-        )
-    header = ["data", "model", "basis (texts)", "names", "method", *columns]
-    return Table(title, header, lines, left=5)
+        head = [about["data"], model, about["basis"] + texts, about["method"]]
+        lines.append([*head, *(f"{scores[key]:.2f}" if key in scores else "-" for key in columns)])
+    header = ["data", "model", "basis (texts)", "method", *columns]
+    return Table(title, header, lines, left=4)
 
 
 def notes(rows: Rows) -> list[str]:

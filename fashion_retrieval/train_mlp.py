@@ -2,9 +2,8 @@
 
     python fashion_retrieval/train_mlp.py --config configs/deepfashion_mlp.yaml
 
-Every image is embedded once, by a frozen VLM. Its representation for an attribute,
-x = l2(I @ T_a.T), goes through the attribute's small MLP (head), which learns to bring images of
-the same value together: triplets, a margin of 0.3 in cosine similarity, Adam.
+Every image is embedded once. Its representation for an attribute, x = l2(I @ T_a.T), goes through
+the attribute's small MLP (head), which learns to bring images of the same value together.
 
 Writes <outputs>/fashion_mlp/<name>/ (see crl/run/training.py) with heads.safetensors, those of the
 validation with the best overall mAP. evaluate.py and train_backbone.py take the folder.
@@ -22,9 +21,9 @@ from crl.embed import embed_images
 from crl.projection import l2, project
 from crl.run.config import EmbeddingConfig, Width, load_config
 from crl.vlm import load_vlm
-from fashion_retrieval.bases import Bases, aligned
-from fashion_retrieval.heads import Heads, through
 from fashion_retrieval.method import triplet_loss
+from fashion_retrieval.networks import Heads, through
+from fashion_retrieval.trained import Bases, aligned
 from fashion_retrieval.trainers import FashionTrainer, FashionTrainingConfig, TrainingData
 
 
@@ -47,21 +46,15 @@ class MlpTrainer(FashionTrainer):
     task, file = "fashion_mlp", "heads.safetensors"
 
     def __init__(self, config: MlpConfig) -> None:
-        """Raises:
-        UserError: wrong files, images, bases or VLM names; checked before the VLM is loaded.
-        """
+        # Files, images, bases and names are checked before the VLM is loaded.
         data = TrainingData.load(config)
         self.bases = Bases.load(config.dataset, data.attributes, config.bases, config.texts)
         self.vlm = load_vlm(config.vlm, config.device, config.precision)
         contents = {"vlm": self.vlm.fingerprint, "basis": self.bases.about["basis_digest"]}
         super().__init__(config, data, "crl-mlp", **contents)
-        self.record |= {
-            "vlm": config.vlm,
-            "vlm_fingerprint": self.vlm.fingerprint,
-            "precision": config.precision,
-            "device": str(self.vlm.device),
-            **self.bases.record,
-        }
+        self.record |= {"vlm": config.vlm, "vlm_fingerprint": self.vlm.fingerprint}
+        self.record |= {"precision": config.precision, "device": str(self.vlm.device)}
+        self.record |= self.bases.record
 
     def prepare(self) -> None:
         config, data, device = self.config, self.data, self.vlm.device
@@ -107,13 +100,9 @@ class MlpTrainer(FashionTrainer):
         save_tensors(self.weights, self.heads)
 
 
-def train(config: MlpConfig) -> None:
-    MlpTrainer(config).run()
-
-
 @command
 def main(argv: list[str]) -> None:
-    train(load_config(MlpConfig, argv, __doc__))
+    MlpTrainer(load_config(MlpConfig, argv, __doc__)).run()
 
 
 if __name__ == "__main__":

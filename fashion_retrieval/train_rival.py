@@ -1,9 +1,9 @@
-"""Train a rival of CRL's fashion retrieval (paper, Table 4): Triplet, CSN or ASEN; see rivals/.
+"""Train a rival of CRL's fashion retrieval (paper, Table 4): Triplet, CSN or ASEN; see rivals.py.
 
     python fashion_retrieval/train_rival.py --config configs/deepfashion_rival.yaml
 
 Images go through the tower, which is trained too, and the rival's layers; the triplets, the loss
-and the schedule are those of CRL (train_mlp.py). ASEN++ and RPF are not implemented.
+and the schedule are those of CRL (train_mlp.py).
 
 Writes <outputs>/fashion_rivals/<name>/ (see crl/run/training.py) with rival.safetensors: the rival
 and its tower at the validation with the best overall mAP. evaluate.py takes the folder.
@@ -21,7 +21,7 @@ from crl.run.config import Width, load_config
 from crl.run.distributed import process_group, world
 from crl.run.errors import UserError
 from fashion_retrieval.rivals import RIVALS
-from fashion_retrieval.rivals.towers import open_tower
+from fashion_retrieval.towers import open_tower
 from fashion_retrieval.trainers import NetworkConfig, NetworkTrainer, TrainingData
 
 
@@ -43,22 +43,13 @@ class RivalTrainer(NetworkTrainer):
     task, file = "fashion_rivals", "rival.safetensors"
 
     def __init__(self, config: RivalConfig, device: str | None) -> None:
-        """Raises:
-        UserError: several processes; wrong files, images or tower names; weights of the tower that
-            are missing or wrong.
-        """
         if world() > 1:
-            raise UserError(
-                "rivals are trained by one process, since CSN's norms are of whole batches"
-            )
+            raise UserError("rivals need one process, since CSN's norms are of whole batches")
         data = TrainingData.load(config)
         self.tower = open_tower(config.tower, RIVALS[config.method].spatial, device)
         super().__init__(config, data, config.method, tower=self.tower.fingerprint)
-        self.record |= {
-            "tower": self.tower.name,
-            "tower_fingerprint": self.tower.fingerprint,
-            "width": config.width,
-        }
+        tower = {"tower": self.tower.name, "tower_fingerprint": self.tower.fingerprint}
+        self.record |= {**tower, "width": config.width}
 
     def prepare(self) -> None:
         torch.manual_seed(self.config.seed)
@@ -70,14 +61,11 @@ class RivalTrainer(NetworkTrainer):
         save_tensors(self.weights, self.network)
 
 
-def train(config: RivalConfig) -> None:
-    with process_group(config.device) as device:
-        RivalTrainer(config, device).run()
-
-
 @command
 def main(argv: list[str]) -> None:
-    train(load_config(RivalConfig, argv, __doc__))
+    config = load_config(RivalConfig, argv, __doc__)
+    with process_group(config.device) as device:
+        RivalTrainer(config, device).run()
 
 
 if __name__ == "__main__":

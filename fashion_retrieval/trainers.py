@@ -3,9 +3,8 @@ training of a network from pixels, which stage 2 of CRL and the rivals share."""
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -30,8 +29,7 @@ from fashion_retrieval.networks import Network, Pixels, read_batches, represent_
 DECAY, DECAY_EPOCHS = 0.9, 3  # every three epochs the learning rate is multiplied by 0.9
 # Keys that change no number, or whose content is in the settings as a digest.
 NO_SETTINGS = {"name", "outputs", "device", "root", "images", "epochs", "patience", "workers"}
-NO_SETTINGS |= {"checkpoint_every", "cache", "checkpointing"}
-NO_SETTINGS |= {"vlm", "bases", "texts", "heads", "tower"}
+NO_SETTINGS |= {"checkpoint_every", "cache", "vlm", "bases", "texts", "heads", "tower"}
 
 
 class FashionTrainingConfig(TrainingConfig):
@@ -46,30 +44,18 @@ class FashionTrainingConfig(TrainingConfig):
     margin: float = Field(0.3, ge=0, description="margin of the loss, in cosine similarity")
 
 
-@dataclass(frozen=True)
-class TrainingData:
-    """The training and validation data.
+class TrainingData(NamedTuple):
+    """The training and validation data."""
 
-    Attributes:
-        attributes: A names.
-        sampler: draws triplets from labels (L, 3).
-        query, candidate: (Q, 3) and (C, 3), of the validation.
-        files: N image files; the first columns of labels, query and candidate are indices into it.
-    """
-
-    attributes: list[str]
-    sampler: TripletSampler
-    query: np.ndarray
-    candidate: np.ndarray
-    files: list[Path]
+    attributes: list[str]  # A names
+    sampler: TripletSampler  # of labels (L, 3): index of an image, attribute, value
+    query: np.ndarray  # (Q, 3), and
+    candidate: np.ndarray  # (C, 3), of the validation
+    files: list[Path]  # N images, of all tables
 
     @classmethod
     def load(cls, config: FashionTrainingConfig) -> "TrainingData":
-        """Load the training and validation splits; `files` are only the images that they use.
-
-        Raises:
-            UserError: wrong files or missing images.
-        """
+        """Load both splits with the images that they use. UserError: wrong or missing files."""
         data = load(config.root, config.dataset, config.images, ["train", "valid"])
         train, valid = data.train, data.valid
         files, (labels,) = keep_used(train.files, train.labels)
@@ -79,50 +65,29 @@ class TrainingData:
         check_images(files + more)
         return cls(data.attributes, TripletSampler(labels), query, candidate, files + more)
 
-    @property
-    def digest(self) -> str:
-        tables = self.sampler.labels, self.query, self.candidate
-        # File sizes distinguish pictures of the same name, and no file is read.
-        files = [(file.name, file.stat().st_size) for file in self.files]
-        return digest(files, *tables)
-
 
 class FashionTrainer(Trainer):
-    """Triplets, learning rate and validation of every training here.
-
-    Attributes:
-        task: the <task> of the folder <outputs>/<task>/<name>.
-        file: the file in that folder whose existence shows that there are weights.
-    """
+    """Triplets, learning rate and validation of every training here."""
 
     config: FashionTrainingConfig
     metric = "overall"
-    task: str
-    file: str
+    task: str  # of the folder <outputs>/<task>/<name>
+    file: str  # in that folder; its existence shows that there are weights
 
-    def __init__(
-        self, config: FashionTrainingConfig, data: TrainingData, method: str, **contents: str
-    ) -> None:
-        """
-        Args:
-            method: a key of `trained.KINDS`.
-            contents: fingerprints and digests of the content of files.
-        """
+    def __init__(self, config: Any, data: TrainingData, method: str, **contents: str) -> None:
+        """`method`: a key of `trained.KINDS`; `contents`: fingerprints and digests of files."""
         self.config, self.data = config, data
         self.folder = config.outputs / self.task / config.name
         self.weights = self.folder / self.file
         self.steps = math.ceil(config.triplets / config.batch_size)
         plain = config.model_dump(mode="json", exclude=NO_SETTINGS)
-        self.settings = {**plain, "data": data.digest, **contents}
-        self.record = {
-            "method": method,
-            "weights": self.file,
-            "attributes": data.attributes,
-            "images": len(data.files),
-            "labels": len(data.sampler.labels),
-            "queries": len(data.query),
-            "candidates": len(data.candidate),
-        }
+        # File sizes distinguish pictures of the same name, and no file is read.
+        files = [(file.name, file.stat().st_size) for file in data.files]
+        content = digest(files, data.sampler.labels, data.query, data.candidate)
+        self.settings = {**plain, "data": content, **contents}
+        self.record = {"method": method, "weights": self.file, "attributes": data.attributes}
+        self.record |= {"images": len(data.files), "labels": len(data.sampler.labels)}
+        self.record |= {"queries": len(data.query), "candidates": len(data.candidate)}
 
     def run(self) -> None:
         super().run()
@@ -142,9 +107,6 @@ class FashionTrainer(Trainer):
         return mean_scores(precision, query, self.data.attributes)
 
 
-# --- from pixels ----------------------------------------------------------------------------------
-
-
 class NetworkConfig(FashionTrainingConfig):
     """Keys of train_backbone.py and train_rival.py."""
 
@@ -158,20 +120,15 @@ class NetworkTrainer(FashionTrainer):
 
     Several processes get the same gradients as one process: each takes its share of the triplets,
     and the gradients are summed.
-
-    Attributes:
-        network: set by `train_network`, which `prepare` of the subclasses calls.
     """
 
     config: NetworkConfig
-    network: Network
+    network: Network  # set by `train_network`, which `prepare` of the subclasses calls
 
-    def __init__(
-        self, config: NetworkConfig, data: TrainingData, method: str, **contents: str
-    ) -> None:
+    def __init__(self, config: Any, data: TrainingData, method: str, **contents: str) -> None:
         super().__init__(config, data, method, **contents)
         last = config.triplets % config.batch_size or config.batch_size
-        if min(last, config.batch_size) < world():
+        if last < world():
             raise UserError(
                 f"{config.triplets} triplets in batches of {config.batch_size} leave a last one of "
                 f"{last}, fewer than the {world()} processes; choose triplets that fill the batches"

@@ -5,7 +5,7 @@
 
 Files are counted, and texts (labels, templates, splits) are read; no image is opened. A data set
 that is not there is no mistake. Exit code 2: one that is there is incomplete or broken. Exact
-checks of a single data set: similarity_retrieval/datasets.py, fashion_retrieval/datasets.py.
+checks of GeneCIS: similarity_retrieval/datasets.py.
 """
 
 from crl.run.command import command

@@ -11,7 +11,7 @@ from commands import REPOSITORY
 USED = """
 import crl
 from crl import TextBasis, load_vlm
-from fashion_retrieval.rivals import towers
+from fashion_retrieval import rivals, towers
 from similarity_retrieval.mining import miner
 assert len(TextBasis.load("clevr4_color").texts) > 10
 print(load_vlm("demo").encode_texts(["red"]).shape[1], crl.__file__)

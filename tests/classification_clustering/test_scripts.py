@@ -190,24 +190,6 @@ def test_few_shot_under_each_representation(queries, tmp_path, run, request):
             assert got == pytest.approx(expected, abs=1e-4), (representation, seed)
 
 
-def test_another_sharpness_adds_rows_and_replaces_none(features, tmp_path, run):
-    arguments = [
-        f"features={features}", "seeds=1", "figures=no", "representation=[paper,posterior]"
-    ]  # fmt: skip
-    folder = tmp_path / "outputs/clustering/run"
-    kept = {}
-    for sharpness, count in ((1, 3), (2, 4), (0.7, 5), (2, 5)):
-        code, _, errors = run(clustering.main, *arguments, f"sharpness={sharpness}")
-        assert code == 0, errors
-        rows = by_method(folder)
-        assert len(rows) == len(results(folder)) == count
-        assert all(rows[method]["scores"] == row["scores"] for method, row in kept.items())
-        kept = rows
-    assert set(kept) == {"universal", "paper", "posterior", "posterior (2)", "posterior (0.7)"}
-    code, _, _ = run(clustering.main, *arguments, "seeds=2")  # those of this run are replaced
-    assert code == 0 and len(results(folder)) == 5
-
-
 @pytest.fixture
 def moods(tmp_path, monkeypatch):
     """Arguments of a run on a data set of one's own, with a toy VLM and bases color and shape."""
@@ -227,18 +209,6 @@ def test_names_says_how_many_classes_the_basis_names(moods, tmp_path, run):
     assert code == 0, errors
     row = by_method(tmp_path / "outputs/clustering/run")["paper"]
     assert row["names"] == "1/2" and "  1/2  " in printed  # blue, and not sad
-
-
-@pytest.mark.parametrize(("script", "name"), [(clustering, "clustering"), (few_shot, "few_shot")])
-def test_the_null_space_of_the_own_basis_is_none(moods, tmp_path, run, script, name):
-    more = [ALL, *(["shots=2"] if script is few_shot else [])]
-    for label, null_space in (("a", "[]"), ("b", "mood.yaml")):
-        code, _, errors = run(
-            script.main, *moods, *more, f"name={label}", f"null_space={null_space}"
-        )
-        assert code == 0 and "note: null_space" not in errors, errors
-    a, b = (results(tmp_path / f"outputs/{name}" / label) for label in "ab")
-    assert [row["scores"] for row in a] == [row["scores"] for row in b]
 
 
 def test_the_null_space_of_another_basis(moods, tmp_path, run, monkeypatch):
@@ -270,15 +240,6 @@ def test_the_null_space_of_another_basis(moods, tmp_path, run, monkeypatch):
     np.testing.assert_allclose(universal, unit_rows(direct(vlm, files)), atol=1e-6)
     np.testing.assert_allclose(paper, unit_rows(r), atol=1e-5)
     np.testing.assert_allclose(posterior, p, atol=1e-5)
-
-
-def test_an_overlap_of_criteria_is_a_note(moods, tmp_path, run):
-    basis = TextBasis.load("mood.yaml")
-    basis.first(3).save(tmp_path / "like.yaml")  # most of the same texts
-    code, _, errors = run(clustering.main, *moods, "null_space=like.yaml", "null_space_size=2")
-    assert code == 0, errors
-    [line] = [line for line in errors.splitlines() if "null_space" in line]
-    assert line.startswith("note: null_space: ") and "the basis for 'mood' says" in line
 
 
 # --- whole runs -----------------------------------------------------------------------------------
@@ -329,15 +290,6 @@ def test_running_again_computes_nothing_and_changes_nothing(demo, run):
     assert file.read_text() == before and file.stat().st_mtime_ns == stamp
 
 
-def test_one_more_criterion_keeps_what_is_there(demo, run):
-    before = results(demo / "outputs/clustering/small")
-    arguments = ["--config", demo / "small.yaml", "criteria=count", "figures=false"]
-    code, _, errors = run(clustering.main, *arguments)
-    assert code == 0, errors
-    after = results(demo / "outputs/clustering/small")
-    assert len(after) == 9 and all(row in after for row in before)
-
-
 def test_images_that_changed_under_their_names_are_measured_again(moods, tmp_path, run):
     content = set()
     for first in (50, 60):
@@ -350,15 +302,3 @@ def test_images_that_changed_under_their_names_are_measured_again(moods, tmp_pat
         assert len(rows) == 3  # the former ones are replaced
         content |= {row["about"]["content"] for row in rows}
     assert len(content) == 2
-
-
-def test_few_shot_on_cards_with_the_first_texts_only(demo, tmp_path, run):
-    arguments = ["data=cards", f"root={demo}/data", "criteria=[number,suits]", "vlm=demo"]
-    arguments += ["figures=no", "shots=1", "seeds=1"]
-    for texts in (10, 20, 10):
-        code, printed, errors = run(few_shot.main, *arguments, f"texts={texts}")
-        assert code == 0, errors
-    rows = [row for row in results(tmp_path / "outputs/few_shot/run") if "texts" in row["about"]]
-    found = sorted((row["classes"], row["about"]["texts"]) for row in rows)
-    assert found == [(4, 10), (4, 20), (13, 10), (13, 20)]
-    assert "1-shot" in printed and "cards_suits (10)" in printed

@@ -1,16 +1,11 @@
 """The heads: each attribute on its own, single rows, the authors' names and files."""
 
-import pickle
-
 import pytest
 import torch
 from authors_heads import AuthorsHeads
-from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from crl.backends.weights import save_tensors
-from crl.run.errors import UserError
-from fashion_retrieval.heads import Heads, load_heads
+from fashion_retrieval.networks import Heads, load_heads
 
 A, K, OUT = 3, 5, 9
 
@@ -54,12 +49,6 @@ def test_equal_to_the_authors(attribute, training):
     assert heads.projection_heads[2 if 2 in attribute else 1].fc[3].weight.grad.abs().max() > 1e-2
 
 
-def test_sizes_of_the_paper():
-    heads = Heads(2, 97)
-    assert heads.projection_heads[1].fc[0].weight.shape == (560, 97)
-    assert heads.projection_heads[1].fc[3].weight.shape == (1024, 560)
-
-
 def test_a_single_row_gets_what_evaluation_gives_and_leaves_the_statistics():
     heads, _ = both()
     attribute = torch.tensor([0, 1, 0])
@@ -80,9 +69,6 @@ def test_a_single_row_gets_what_evaluation_gives_and_leaves_the_statistics():
     assert torch.allclose(alone, heads.eval()(x[:1], attribute[:1]), atol=1e-12)
 
 
-# --- files ----------------------------------------------------------------------------------------
-
-
 def write_authors(path, model, **more):
     torch.save({"epoch": 7, "model": model.state_dict(), "mAP": 0.15, **more}, path)
     return path
@@ -98,56 +84,3 @@ def test_checkpoint_of_the_authors(tmp_path):
     torch.save({f"module.{k}": v for k, v in model.state_dict().items()}, tmp_path / "plain.pth")
     plain = load_heads(tmp_path / "plain.pth", A, K)
     assert torch.equal(plain(x, attribute), heads(x, attribute))
-
-
-def test_file_of_a_training(tmp_path):
-    heads = Heads(A, K, OUT)
-    save_tensors(tmp_path / "heads.safetensors", heads)
-    loaded = load_heads(tmp_path / "heads.safetensors", A, K).state_dict()
-    assert all(torch.equal(loaded[key], tensor) for key, tensor in heads.state_dict().items())
-
-
-def refused(match, path, attributes=A, width=K):
-    with pytest.raises(UserError, match=match) as caught:
-        load_heads(path, attributes, width)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"2.fc.1.running_mean": None}, "Missing key.*2.fc.1.running_mean"),
-        ({"0.fc.3.weight": None}, "holds no heads"),
-        ({"0.fc.3.bias": torch.ones(2)}, "size mismatch for .*0.fc.3.bias"),
-        ({"0.fc.4.bias": torch.ones(2)}, "Unexpected key.*0.fc.4.bias"),
-    ],
-)
-@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
-def test_what_is_no_file_of_heads(tmp_path, changes, says, suffix):
-    path = tmp_path / f"heads.{suffix}"
-    refused("there is no file .*heads", path)
-    path.write_bytes(b"\x80\x02")
-    refused("is damaged, incomplete or no checkpoint", path)
-    changes = {f"projection_heads.{key}": tensor for key, tensor in changes.items()}
-    state = AuthorsHeads(A, K, OUT).state_dict() | changes
-    state = {key: tensor for key, tensor in state.items() if tensor is not None}
-    save_file(state, path) if suffix == "safetensors" else torch.save({"model": state}, path)
-    refused(says, path)
-
-
-def test_heads_of_other_sizes(tmp_path):
-    path = write_authors(tmp_path / "heads.pth", AuthorsHeads(A, K, OUT))
-    refused("the weights do not fit heads of 5 attributes over 5 texts: .*Missing", path, 5)
-    refused("the weights do not fit heads of 3 attributes over 97 texts: .*size", path, width=97)
-
-
-def test_code_in_a_checkpoint_never_runs(tmp_path):
-    class Payload:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "ran"), "w"))
-
-    write_authors(tmp_path / "bad.pth", AuthorsHeads(A, K, OUT), mAP=Payload())
-    refused("is refused: it holds Python objects", tmp_path / "bad.pth")
-    (tmp_path / "worse.pth").write_bytes(pickle.dumps(Payload(), 2))
-    refused("is refused|is damaged", tmp_path / "worse.pth")
-    assert not (tmp_path / "ran").exists()

@@ -15,8 +15,6 @@ from crl.projection import l2
 from fashion_retrieval import method
 from fashion_retrieval.method import TripletSampler, align, average_precision, triplet_loss
 
-# --- text bases -----------------------------------------------------------------------------------
-
 
 @pytest.mark.parametrize(("texts", "dims", "width"), [(9, 40, 4), (30, 12, 7), (8, 8, 7)])
 def test_align_is_the_pca_over_the_dimensions(texts, dims, width):
@@ -31,13 +29,6 @@ def test_align_is_the_pca_over_the_dimensions(texts, dims, width):
     top = vectors_[:, ::-1][:, :width]  # (K, width)
     top = top * np.sign(top[np.abs(top).argmax(axis=0), range(width)])
     np.testing.assert_allclose(ours, (centred @ top).T, atol=1e-10)
-
-
-def test_align_keeps_a_basis_of_the_right_width_and_the_type():
-    text = l2(np.random.default_rng(0).normal(size=(6, 20))).astype(np.float32)
-    assert align(text, 6) is text
-    assert align(text, 5).dtype == np.float32
-    np.testing.assert_allclose(align(text, 5), align(text.astype(float), 5), atol=1e-6)
 
 
 @pytest.mark.parametrize(("texts", "dims", "width"), [(9, 5, 6), (9, 5, 8), (7, 6, 6)])
@@ -64,19 +55,6 @@ LABELS = np.array(
        0 1 1  3 1 1  5 1 0  7 1 0  5 0 0  6 0 2""".split(),
     np.int64,
 ).reshape(-1, 3)  # the last two stand twice: an image is no positive of itself
-
-
-def test_every_triplet_keeps_the_rules():
-    triplets = TripletSampler(LABELS)
-    assert sorted(map(tuple, triplets.labels)) == sorted(set(map(tuple, LABELS)))
-    rows = triplets.draw(5000, 0, 0)
-    assert rows.shape == (5000, 3)
-    known = set(map(tuple, LABELS))
-    for anchor, positive, negative in triplets.labels[rows]:
-        assert {tuple(anchor), tuple(positive), tuple(negative)} <= known
-        assert anchor[1] == positive[1] == negative[1]
-        assert anchor[2] == positive[2] != negative[2]
-        assert anchor[0] != positive[0]
 
 
 def test_triplets_are_as_likely_as_they_should_be():
@@ -177,24 +155,6 @@ def test_average_precision_with_ties_is_the_mean_over_all_orders(pair):
     assert ours == pytest.approx(expected, abs=1e-12)
 
 
-def test_a_constant_similarity_scores_a_random_ranking():
-    c, relevant = 50, 7
-    values = np.arange(c) < relevant
-    harmonic = sum(1 / n for n in range(1, c + 1))
-    expected = (harmonic + (relevant - 1) / (c - 1) * (c - harmonic)) / c
-    tied = average_precision(np.zeros((1, c)), np.array([1]), values.astype(int))
-    assert tied == pytest.approx([expected])
-    drawn = np.random.default_rng(0).random((4000, c))
-    drawn = average_precision(drawn, np.ones(4000, int), values.astype(int))
-    assert drawn.mean() == pytest.approx(expected, abs=4 * drawn.std() / 4000**0.5)
-
-
-def test_average_precision_at_the_edges():
-    assert average_precision(np.ones((1, 1)), np.array([0]), np.array([0])) == [1.0]
-    assert average_precision(np.ones((1, 1)), np.array([0]), np.array([1])) == [0.0]
-    assert average_precision(np.ones((0, 3)), np.zeros(0, int), np.arange(3)).shape == (0,)
-
-
 # --- mean average precision -----------------------------------------------------------------------
 
 VALUES = [3, 5]  # of two attributes
@@ -225,14 +185,6 @@ def test_precision_against_scikit_learn(tables):
         assert precision == pytest.approx(expected, abs=1e-9)
         none += not relevant.any()
     assert none > 0 and actual.max() > 0.3
-
-
-def test_chunks_change_nothing(tables, monkeypatch):
-    x = l2(np.random.default_rng(1).normal(size=(40, 6)))
-    whole = method.retrieval_precision(lambda n, _: x[n], *tables)
-    monkeypatch.setattr(method, "SIMILARITIES_AT_ONCE", 1)  # a query at a time
-    part = method.retrieval_precision(lambda n, _: x[n], *tables)
-    np.testing.assert_allclose(part, whole, atol=1e-9)
 
 
 def test_random_rankings(tables):

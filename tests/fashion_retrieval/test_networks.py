@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 import torch
-import toy_vlm
 from torch import nn
 from toy_network import Toy, pixels_of, write_data
 
 from crl.run.errors import UserError
-from fashion_retrieval.networks import Network, Pixels, read_batches, represent_tables
+from fashion_retrieval.networks import Network, represent_tables
 
 
 def test_precision_is_that_of_the_tower_alone():
@@ -19,23 +18,6 @@ def test_precision_is_that_of_the_tower_alone():
     assert full.dtype == half.dtype == torch.float32
     assert torch.allclose(full, half, atol=0.05) and torch.equal(half, half.bfloat16().float())
     assert not torch.equal(full, half)
-
-
-# --- images ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_batches_in_order(tmp_path, workers):
-    data = write_data(tmp_path)
-    pixels = Pixels(data.files, toy_vlm.ToyVLM().preprocess)
-    batches = [np.array([3, 3, 30]), np.array([1]), np.array([34, 0])]
-    actual = list(read_batches(pixels, batches, workers, torch.device("cpu")))
-    for batch, images in zip(actual, batches, strict=True):
-        assert torch.equal(batch, torch.cat([pixels_of(data, n) for n in images]))
-    assert not list(read_batches(pixels, [], workers, torch.device("cpu")))
-
-
-# --- use ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 100])  # 4: the last one is smaller

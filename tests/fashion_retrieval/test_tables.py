@@ -9,7 +9,7 @@ from fashion_retrieval import tables
 def row(method, vlm, first, without_relevant=0, **about):
     scores = {"shape": first, "part": first + 1, "overall": 9.0, "mean": first + 0.5}
     about = {"data": "D", "vlm": vlm, "basis": "-", **about, "method": method}
-    counts = {"names": "3/7", "without_relevant": without_relevant, "queries": 8}
+    counts = {"without_relevant": without_relevant, "queries": 8}
     return {"about": about, "scores": scores, **counts}
 
 
@@ -23,12 +23,12 @@ def test_the_table():
     ]
     del rows[3]["scores"]["part"]
     _, _, header, _, *lines = tables.table(rows, "title").text().splitlines()
-    assert header.split() == "data model basis (texts) names method shape part mean overall".split()
+    assert header.split() == "data model basis (texts) method shape part mean overall".split()
     assert [" ".join(line.split()) for line in lines[:-1]] == [
-        "D - - - random 1.00 2.00 1.50 9.00",
-        "D clip d_* (97) 3/7 paper 2.00 3.00 2.50 9.00",
-        "D clip (ours) d_* (97) 3/7 crl 3.46 4.46 3.96 9.00",
-        "D resnet50 (two) - - csn 4.00 - 4.50 9.00",
+        "D - - random 1.00 2.00 1.50 9.00",
+        "D clip d_* (97) paper 2.00 3.00 2.50 9.00",
+        "D clip (ours) d_* (97) crl 3.46 4.46 3.96 9.00",
+        "D resnet50 (two) - csn 4.00 - 4.50 9.00",
     ]
     with pytest.raises(UserError, match="no results to show"):
         tables.table([], "title")

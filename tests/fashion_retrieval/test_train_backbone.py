@@ -19,21 +19,17 @@ from clothes import (
     write_noise,
     write_training,
 )
-from commands import REPOSITORY
 from PIL import Image
 from safetensors.torch import load_file
 from toy_network import literal
 
 from crl.embed import embed_images
-from crl.run.config import load_config
-from crl.run.errors import UserError
 from crl.vlm import load_vlm
 from fashion_retrieval import evaluate
-from fashion_retrieval.bases import Bases, aligned
-from fashion_retrieval.heads import Heads, load_heads
+from fashion_retrieval.networks import Heads, load_heads
 from fashion_retrieval.train_backbone import BackboneConfig, BackboneTrainer
 from fashion_retrieval.train_mlp import MlpConfig, MlpTrainer
-from fashion_retrieval.trained import read_training
+from fashion_retrieval.trained import Bases, aligned, read_training
 from fashion_retrieval.trainers import TrainingData
 
 WIDTH = 6  # texts of the smallest basis
@@ -73,23 +69,10 @@ def weights(folder):
     return load_file(Path(folder) / "open_clip_model.safetensors")
 
 
-def tower_of(folder):
-    """All of its parameters, (n,)."""
-    state = weights(folder)
-    return torch.cat([state[key].flatten() for key in sorted(state) if key.startswith("visual.")])
-
-
 def network_of(folder):
     """The weights in the checkpoint, which begins with a digest of 16 bytes."""
     content = io.BytesIO((folder / "state.pt").read_bytes()[16:])
     return torch.load(content, weights_only=True)["models"]["network"]
-
-
-def files_of(folder):
-    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-
-
-# --- what is trained ------------------------------------------------------------------------------
 
 
 def clip_of(keys):
@@ -173,39 +156,6 @@ def test_stage_1_leaves_the_vlm_and_stage_2_all_but_its_tower(keys, tmp_path):
     assert torch.equal(torch.from_numpy(aligned(stage.bases.embed(vlm, None))), fresh)
 
 
-def test_checkpointing_gives_the_same(keys, monkeypatch):
-    again = []
-    recompute = torch.utils.checkpoint.checkpoint
-
-    def recorded(*arguments, **options):
-        again.append(None)
-        return recompute(*arguments, **options)
-
-    monkeypatch.setattr("open_clip.transformer.checkpoint", recorded)
-    plain, one = train(keys, name="plain")
-    assert not again
-    spare, other = train(keys, name="spare", checkpointing=True)
-    assert again
-    assert one["losses"] == pytest.approx(other["losses"], abs=1e-6)
-    first, second, begun = map(tower_of, (plain / "vlm", spare / "vlm", Path(clip_of(keys))))
-    assert (second - first).norm() < 1e-3 * (first - begun).norm()
-
-
-# --- towers ---------------------------------------------------------------------------------------
-
-
-def test_tower_without_checkpointing(keys, tmp_path):
-    vision = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8}
-    resnet = write_clip(tmp_path / "resnet", vision_cfg=vision)
-    keys["heads"] = write_stage(tmp_path / "mlp_resnet", tmp_path, resnet)
-    refused(r"resnet has no gradient checkpointing; set checkpoint", keys, checkpointing=True)
-    folder, _ = train(keys, epochs=1)
-    before, after = weights(resnet), weights(folder / "vlm")
-    statistics = [key for key in before if "running_" in key]
-    assert statistics and all(torch.equal(before[key], after[key]) for key in statistics)
-    assert not torch.equal(before["visual.conv1.weight"], after["visual.conv1.weight"])
-
-
 def test_tower_that_gives_its_patches_too(keys, tmp_path):
     decoder = {"context_length": 20, "width": 32, "heads": 2, "layers": 1, "vocab_size": 49408}
     vision = {**CLIP["vision_cfg"], "attentional_pool": True, "attn_pooler_heads": 2}
@@ -215,9 +165,6 @@ def test_tower_that_gives_its_patches_too(keys, tmp_path):
     coca = write_clip(tmp_path / "coca", **model, custom_text=True)
     folder, _ = train(keys, heads=write_stage(tmp_path / "mlp_coca", tmp_path, coca), epochs=1)
     assert load_vlm(str(folder / "vlm"), device="cpu").dim == 16
-
-
-# --- the trained VLM ------------------------------------------------------------------------------
 
 
 def test_trained_vlm_is_evaluated(keys, tmp_path, run):
@@ -245,64 +192,3 @@ def test_trained_vlm_is_evaluated(keys, tmp_path, run):
 
 
 # --- messages -------------------------------------------------------------------------------------
-
-
-def refused(match, keys, **more):
-    outputs = Path(keys["outputs"])
-    before = files_of(outputs)
-    with pytest.raises(UserError, match=match) as caught:
-        train(keys, **more)
-    assert "\n" not in str(caught.value)
-    assert files_of(outputs) == before
-
-
-def test_wrong_input(keys, tmp_path):
-    root, clip = tmp_path, clip_of(keys)
-    refused("no data set 'Cloths'; did you mean 'Clothes'", keys, dataset="Cloths")
-    refused("nothing is no folder of train_mlp.py, train_b", keys, heads="nothing")
-    file = Path(keys["heads"]) / "heads.safetensors"
-    refused(f"is a file; give the folder of the training: {keys['heads']}", keys, heads=file)
-    other = write_stage(tmp_path / "align", root, clip, vlm="align")
-    refused("only an open_clip VLM can be trained here, and 'align' is none", keys, heads=other)
-    other = write_stage(tmp_path / "gone", root, clip, vlm="gone")
-    refused("unknown VLM 'gone'", keys, heads=other)
-    other = write_stage(tmp_path / "three", root, clip, attributes=3)
-    refused("do not fit heads of 2 attributes over 6 texts: .*Unexpected", keys, heads=other)
-    other = write_stage(tmp_path / "wide", root, clip, width=9)
-    refused("do not fit heads of 2 attributes over 6 texts: .*size", keys, heads=other)
-    other = write_stage(tmp_path / "stage2", root, clip, method="crl")
-    (tmp_path / "stage2/vlm").mkdir()
-    refused("stage2 is no folder of train_mlp.py; heads must be one", keys, heads=other)
-    file.write_bytes(file.read_bytes()[:200])
-    refused("heads.safetensors is damaged", keys)
-    (tmp_path / "img/150.png").unlink()
-    refused("1 of 180 images are missing", keys)
-
-
-def test_vlm_that_has_changed_since_stage_1(keys, tmp_path):
-    other = write_stage(tmp_path / "other", tmp_path, clip_of(keys), vlm_fingerprint="0" * 16)
-    refused("other was trained on another VLM than .*clip' is now", keys, heads=other)
-
-
-def test_another_training_in_the_folder(keys, tmp_path):
-    folder, _ = train(keys, epochs=1)
-    train(keys, epochs=1, workers=1, checkpoint_every=7)  # keys that change no number
-    shape = tmp_path / "shape.yaml"  # the longer one
-    shape.write_text(shape.read_text() + "- shape z\n")
-    train(keys, epochs=1)  # the bases are those of stage 1
-    refused(r"another training \(precision 'fp32', not 'bf16'\)", keys, precision="bf16")
-    for what, changes in (
-        ("heads", {"clip": clip_of(keys), "seed": 2}),
-        ("vlm", {"clip": folder / "vlm"}),
-        ("basis", {"clip": clip_of(keys)}),
-    ):
-        other = write_stage(tmp_path / f"other_{what}", tmp_path, **changes)
-        refused(rf"another training \(.*{what} '", keys, heads=other)
-
-
-@pytest.mark.parametrize("name", ["deepfashion_backbone", "demo/garments_backbone"])
-def test_configurations_of_the_repository(name):
-    config = load_config(BackboneConfig, ["--config", f"{REPOSITORY}/configs/{name}.yaml"], "")
-    assert config.margin == 0.3 and config.batch_size == 32
-    # Two processes at least have a share in every batch.
-    assert config.triplets % config.batch_size != 1

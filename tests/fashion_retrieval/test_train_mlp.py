@@ -8,17 +8,13 @@ import pytest
 import torch
 from authors_heads import AuthorsHeads
 from clothes import ATTRIBUTES, Clothes, bases_of, write_clothes
-from commands import REPOSITORY
 from PIL import Image
 
 from crl.projection import l2
-from crl.run.config import load_config
 from crl.run.errors import UserError
 from fashion_retrieval import train_mlp as module
-from fashion_retrieval.bases import Bases, aligned
-from fashion_retrieval.config import EvaluateConfig
 from fashion_retrieval.train_mlp import MlpConfig, MlpTrainer
-from fashion_retrieval.trained import read_training
+from fashion_retrieval.trained import Bases, aligned, read_training
 
 
 @pytest.fixture
@@ -43,9 +39,6 @@ def train(keys, **more):
 
 def files_of(folder):
     return {file: file.read_bytes() for file in folder.iterdir()}
-
-
-# --- what is trained ------------------------------------------------------------------------------
 
 
 def text_of(keys, vlm):
@@ -105,13 +98,6 @@ def test_learns_and_keeps_the_best(tmp_path, keys, vlm):
     assert stage.bases == Bases.load("Clothes", list(ATTRIBUTES), keys["bases"], None)
 
 
-def test_texts_takes_the_first_of_each_basis(keys, vlm):
-    folder, results = train(keys, epochs=1, texts=4)
-    assert results["texts"] == 4 and len(vlm.texts) == 2 * 4
-    stage = read_training(folder, list(ATTRIBUTES))
-    assert stage.heads.width == 4 and stage.bases.width == 4
-
-
 def test_seed_decides_and_interruptions_do_not(keys, vlm, monkeypatch):
     keys |= {"checkpoint_every": 3}  # 8 steps an epoch
     loss, calls = module.triplet_loss, []
@@ -141,9 +127,6 @@ def test_rate_falls_every_three_epochs(keys, vlm):
     assert rates == pytest.approx([1.0] * 6 + [0.9] * 6 + [0.81] * 2)
 
 
-# --- messages -------------------------------------------------------------------------------------
-
-
 def refused(match, keys, **more):
     with pytest.raises(UserError, match=match) as caught:
         train(keys, **more)
@@ -166,32 +149,3 @@ def test_another_training_in_the_folder(tmp_path, keys, vlm):
     vlm.fingerprint = "clothes-2"
     refused("another training .vlm 'clothes-1', not 'clothes-2'", keys)
     assert files_of(folder) == before
-
-
-def test_wrong_input_is_seen_before_the_vlm_is_used(tmp_path, keys):
-    refused("unknown VLM 'nothing'", keys, vlm="nothing")
-    refused("no data set 'Cloths'; did you mean 'Clothes'", keys, dataset="Cloths")
-    refused("unknown attribute 'colour'", keys, bases={"colour": "x"})
-    refused("has 6 texts, not 7", keys, texts=7)
-    (tmp_path / "img/150.png").unlink()
-    refused("1 of 180 images are missing", keys)
-    assert not (tmp_path / "outputs").exists()
-
-
-def test_vlm_of_several_vectors_per_image(keys, vlm):
-    encode = vlm.encode_images
-    vlm.encode_images = lambda batch: torch.stack([encode(batch)] * 2, 1)
-    refused("toy gives 2 vectors per image", keys)
-
-
-@pytest.mark.parametrize("name", ["deepfashion", "demo/garments"])
-def test_configurations_of_the_repository(name):
-    def read(kind, file):
-        return load_config(kind, ["--config", f"{REPOSITORY}/configs/{file}.yaml"], "")
-
-    config = read(MlpConfig, f"{name}_mlp")
-    assert config.margin == 0.3
-    names = ["texture", "fabric", "shape", "part", "style"]
-    assert len(Bases.load(config.dataset, names, config.bases, None).by_attribute) == 5
-    used = read(EvaluateConfig, name)
-    assert (used.dataset, used.bases, used.vlm) == (config.dataset, config.bases, config.vlm)

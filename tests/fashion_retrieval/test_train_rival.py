@@ -1,28 +1,20 @@
 """Training a rival: it learns, and comes back from its folder; interruptions; every message."""
 
 import json
-import shutil
-from pathlib import Path
 
 import pytest
 import torch
 from clothes import ATTRIBUTES, write_clothes
-from commands import REPOSITORY
 from PIL import Image
 from safetensors.torch import load_file
 
-from crl.backends.weights import save_tensors
-from crl.run.config import load_config
-from crl.run.errors import UserError
 from crl.vlm import load_vlm
-from fashion_retrieval import train_rival as module
 from fashion_retrieval import trainers
-from fashion_retrieval.method import mean_scores, retrieval_precision, triplet_loss
+from fashion_retrieval.method import mean_scores, retrieval_precision
 from fashion_retrieval.networks import represent_tables
-from fashion_retrieval.rivals import ASEN, CSN, RIVALS, load_rival
-from fashion_retrieval.rivals.towers import open_tower
+from fashion_retrieval.rivals import RIVALS, load_rival
 from fashion_retrieval.train_rival import RivalConfig, RivalTrainer
-from fashion_retrieval.trained import TrainedRival, read_training
+from fashion_retrieval.trained import read_training
 from fashion_retrieval.trainers import TrainingData
 
 
@@ -77,30 +69,6 @@ def test_trains_and_can_be_read_back(keys, method):
     assert not torch.allclose(stored, before, atol=1e-4)
 
 
-def test_step_of_a_resnet_and_its_file(resnet, tmp_path):
-    tower = open_tower(f"resnet50:{resnet[1]}", True, "cpu")
-    rival = ASEN(tower, 2, 8).train()
-    former = {key: tensor.clone() for key, tensor in rival.state_dict().items()}
-    optimizer = torch.optim.Adam(rival.parameters(), 1e-3)
-    pixels, attribute = torch.randn(6, 3, 64, 64), torch.tensor([0, 1])
-    embedded = rival.embed(rival.features(pixels, "fp32"), attribute.repeat(3))
-    triplet_loss(*embedded.unflatten(0, (3, -1)), 0.9).backward()
-    optimizer.step()
-    state = rival.state_dict()
-    changed = {key for key in state if not torch.equal(state[key], former[key])}
-    assert {"tower.0.weight", "tower.6.5.conv3.weight", "embedding.weight"} <= changed
-    assert not any("running" in key for key in changed if key.startswith("tower."))  # in eval mode
-    save_tensors(tmp_path / "rival.safetensors", rival)
-    record = {"method": "asen", "tower": tower.name, "width": 8, "attributes": ["a", "b"]}
-    training = TrainedRival(folder=tmp_path, weights="rival.safetensors", **record)
-    with torch.no_grad():
-        features = rival.eval().features(pixels, "fp32")
-        read = load_rival(training, "cpu")  # no file of the tower, and no network
-        again = read.features(pixels, "fp32")
-        actual = read.embed(again, attribute.repeat(3))
-        assert torch.equal(actual, rival.embed(features, attribute.repeat(3)))
-
-
 @pytest.mark.parametrize("method", RIVALS)
 def test_seed_decides_and_interruptions_do_not(keys, method, monkeypatch, capsys):
     keys |= {"method": method, "checkpoint_every": 3}  # 4 steps an epoch
@@ -128,63 +96,4 @@ def test_seed_decides_and_interruptions_do_not(keys, method, monkeypatch, capsys
     assert other["losses"][0] != whole["losses"][0]
 
 
-def test_identity_does_not_depend_on_places(keys, tmp_path, capsys):
-    train(keys, epochs=1)
-    shutil.copytree(keys["tower"], tmp_path / "elsewhere")
-    train(keys, epochs=1, tower=str(tmp_path / "elsewhere"))
-    assert "this training is finished; nothing to do" in capsys.readouterr().out
-    refused(r"holds another training \(width 16, not 8\)", keys, width=8)
-    refused(r"holds another training \(tower '\w{16}', not '\w{16}'\)", keys, tower="demo")
-
-
 # --- messages ------------------------------------------------------------------------------------
-
-
-def refused(match, keys, **more):
-    with pytest.raises(UserError, match=match) as caught:
-        train(keys, **more)
-    assert "\n" not in str(caught.value)
-
-
-def test_wrong_input(keys, monkeypatch):
-    refused("unknown VLM 'nothing'", keys, tower="nothing")
-    refused("only an open_clip VLM .* 'align' is none", keys, tower="align")
-    refused("there is no file a/b.pth", keys, tower="resnet50:a/b.pth")
-    refused("no data set 'Cloths'", keys, dataset="Cloths")
-    monkeypatch.setattr(module, "world", lambda: 2)
-    refused("rivals are trained by one process", keys)
-    assert not Path(keys["outputs"]).exists()
-
-
-@pytest.mark.parametrize(
-    ("wrong", "says"),
-    [
-        ({"method": "rpf"}, "is no folder of train_mlp.py, train_backbone.py or train_rival.py"),
-        (
-            {"attributes": ["a"]},
-            "was trained on the attributes a, the data has texture, shape; use",
-        ),
-        ({"tower": "gone"}, "the tower of .*run is not here: unknown VLM 'gone'"),
-        ({"width": 17}, "weights do not fit csn on .*size mismatch for mask"),
-        ({"method": "asen"}, "weights do not fit asen on .*Missing key"),
-        ({"weights": "x"}, "has no x; train to the first validation"),
-    ],
-)
-def test_folders_that_are_no_rival(tmp_path, keys, clip, wrong, says):
-    record = {"method": "csn", "attributes": list(ATTRIBUTES), "weights": "rival.safetensors"}
-    record |= {"tower": str(clip), "width": 16}
-    folder = tmp_path / "run"
-    save_tensors(folder / "rival.safetensors", CSN(open_tower(str(clip), False, "cpu"), 2, 16))
-    (folder / "results.json").write_text(json.dumps(record))
-    assert read_back(folder).width == 16
-    (folder / "results.json").write_text(json.dumps({**record, **wrong}))
-    with pytest.raises(UserError, match=says) as caught:
-        read_back(folder)
-    assert "\n" not in str(caught.value)
-
-
-def test_configurations_of_the_repository():
-    for name in ("deepfashion_rival", "demo/garments_csn"):
-        config = load_config(RivalConfig, ["--config", f"{REPOSITORY}/configs/{name}.yaml"], "")
-        assert config.margin == 0.3
-    assert (config.method, config.tower, config.width) == ("csn", "demo", 256)

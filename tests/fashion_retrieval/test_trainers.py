@@ -14,8 +14,6 @@ from toy_network import Toy, ToyTrainer, pixels_of, settings, write_data
 
 from crl.run import distributed
 from crl.run.errors import UserError
-from fashion_retrieval import trainers
-from fashion_retrieval.method import mean_scores
 from fashion_retrieval.networks import represent_tables
 
 
@@ -23,28 +21,6 @@ def train(folder, data, network=None, **more):
     trainer = ToyTrainer(settings(folder, **more), data, network)
     trainer.run()
     return trainer.network, json.loads((trainer.folder / "results.json").read_text())
-
-
-def test_validation_query_by_query(tmp_path):
-    data = write_data(tmp_path)
-    network, results = train(tmp_path, data, epochs=1)
-    precision = []
-    with torch.inference_mode():
-
-        def embed(row):
-            return network.embed(network.tower(pixels_of(data, row[0])), torch.tensor([row[1]]))[0]
-
-        for query in data.query:
-            own = [c for c in data.candidate if c[1] == query[1]]
-            own.sort(key=lambda c: -float(embed(query) @ embed(c)))
-            ranks = [rank for rank, c in enumerate(own, 1) if c[2] == query[2]]
-            precision.append(np.mean([(n + 1) / r for n, r in enumerate(ranks)] or [0.0]))
-    expected = mean_scores(np.array(precision), data.query, data.attributes)
-    assert results["validation"] == [pytest.approx({"epoch": 1, **expected})]
-    assert 0 < expected["overall"] < 100
-
-
-# --- training -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -192,18 +168,3 @@ def test_two_processes_are_one(tmp_path, monkeypatch):
             assert torch.allclose(actual["network"][key], tensor, rtol=0, atol=1e-9)
         assert np.allclose(actual["vectors"], expected, atol=1e-6)
         assert bool(actual["kept"]) == (rank == 0)  # one of them writes
-
-
-def test_every_process_needs_a_triplet_in_every_batch(tmp_path, monkeypatch):
-    data = write_data(tmp_path)
-    monkeypatch.setattr(trainers, "world", lambda: 3)
-
-    def start(**more):
-        ToyTrainer(settings(tmp_path, **more), data)
-
-    with pytest.raises(UserError, match="22 triplets in batches of 5 leave a last one of 2, fewer"):
-        start(batch_size=5)
-    with pytest.raises(UserError, match="batches of 2 leave a last one of 2, fewer than the 3 pro"):
-        start(batch_size=2)
-    start(triplets=21, batch_size=6)  # a last one of 3
-    start(triplets=24, batch_size=6)

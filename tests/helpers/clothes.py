@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from toy_vlm import ToyVLM
 
 from crl.backends.weights import save_tensors
-from fashion_retrieval.bases import Bases
+from fashion_retrieval.trained import Bases
 
 ATTRIBUTES = ("texture", "shape")
 TEXTS = (6, 9)  # of the bases

@@ -21,20 +21,13 @@ RESNET = "resnet50"
 
 
 class Tower(NamedTuple):
-    """The image network below a rival.
+    """The image network below a rival."""
 
-    Attributes:
-        name: its name in results.json; always `resnet50` for a ResNet-50, also with a FILE.
-        module: pixels (B, 3, H, W) -> one vector (B, C), or a feature map (B, C, h, w).
-        channels: C.
-        fingerprint: changes whenever the features do.
-    """
-
-    name: str
-    module: nn.Module
+    name: str  # in results.json; always `resnet50` for a ResNet-50, also with a FILE
+    module: nn.Module  # pixels (B, 3, H, W) -> one vector (B, C), or a feature map (B, C, h, w)
     preprocess: Callable[[Image.Image], Tensor]
-    channels: int
-    fingerprint: str
+    channels: int  # C
+    fingerprint: str  # changes whenever the features do
 
 
 class Visual(nn.Module):
@@ -65,24 +58,23 @@ def open_tower(
     """Load a tower in eval mode.
 
     Args:
-        name: `resnet50`: torchvision's, with the ImageNet weights that ASEN starts from, fetched by
-            torchvision; `resnet50:FILE`: with the weights in a file, a complete state dict; or the
-            name of an open_clip VLM, as for `load_vlm`.
+        name: `resnet50`: torchvision's, with the ImageNet weights that ASEN starts from;
+            `resnet50:FILE`: with the weights in a file; or the name of an open_clip VLM.
         spatial: True for the feature map, False for the vector. The map of a ResNet-50 comes from
             its third stage, 1024 x 14 x 14, as in ASEN.
         weights: False for a ResNet-50 without its weights.
 
     Raises:
-        UserError: no such VLM, or one of another library than open_clip; weights that are missing,
-            cannot be fetched, are damaged or do not fit; a tower without a feature map.
+        UserError: no such VLM of open_clip; weights that are missing, cannot be fetched, are
+            damaged or do not fit; a tower without a feature map.
     """
     device = available_device(device)
     kind, _, file = name.partition(":")
     if kind == RESNET:
         name = RESNET
         module, preprocess = _resnet(file, spatial, weights)
-        state = module.state_dict().values()
-        fingerprint = digest(repr(preprocess), *(tensor.numpy() for tensor in state))
+        state = (tensor.numpy() for tensor in module.state_dict().values())
+        fingerprint = digest(repr(preprocess), *state)
     else:
         vlm = load_trainable(name, device)
         preprocess, fingerprint = vlm.preprocess, vlm.fingerprint

@@ -1,20 +1,14 @@
 """Towers against their own layers, and every message."""
 
-import urllib.error
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from torch import nn
 
 from crl.backends.torchvision_fix import import_torchvision
-from crl.run.errors import UserError
 from crl.vlm import load_vlm
-from fashion_retrieval.rivals import towers
-from fashion_retrieval.rivals.towers import Visual, open_tower
+from fashion_retrieval.towers import Visual, open_tower
 
 import_torchvision()
 from open_clip.modified_resnet import ModifiedResNet  # noqa: E402
@@ -106,44 +100,3 @@ def test_resnet_from_safetensors_and_from_torchvision_is_the_same(resnet, tmp_pa
     towers = [open_tower(name, True, "cpu") for name in names]
     assert len({(tower.name, tower.fingerprint) for tower in towers}) == 1
     assert asked["weights_only"] and asked["check_hash"] and "resnet50-0676ba61" in asked["url"]
-
-
-# --- messages ------------------------------------------------------------------------------------
-
-
-def no_tower(match, name, spatial=False):
-    with pytest.raises(UserError, match=match) as caught:
-        open_tower(name, spatial, "cpu")
-    assert "\n" not in str(caught.value)
-
-
-class Evil:
-    def __reduce__(self):
-        return (pytest.fail, ("code of a checkpoint ran",))
-
-
-def test_weights_of_a_resnet_that_are_wrong(tmp_path):
-    file = tmp_path / "resnet.pth"
-    torch.save({"conv1.weight": torch.zeros(64, 4, 7, 7)}, file)
-    no_tower("weights do not fit a ResNet-50: .*Missing key.*bn1.weight", f"resnet50:{file}")
-    torch.save({"conv1.weight": Evil()}, file)
-    no_tower("resnet.pth is refused: it holds Python objects", f"resnet50:{file}")
-
-
-def test_resnet_without_a_network(monkeypatch):
-    def fetch(*_, **__):
-        raise urllib.error.URLError("no route")
-
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fetch)
-    no_tower("ResNet-50: .*no route.*Without a network use tower=resnet50:FILE", "resnet50")
-
-
-def test_tower_without_a_map(clip, monkeypatch):
-    vlm = load_vlm(str(clip), "cpu")
-    plain = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 4))
-    fake = SimpleNamespace(
-        preprocess=vlm.preprocess, fingerprint="", model=SimpleNamespace(visual=plain)
-    )
-    monkeypatch.setattr(towers, "load_trainable", lambda *_: fake)
-    assert open_tower("demo", False, "cpu").channels == 4
-    no_tower("the visual tower of demo has no feature map; try resnet50", "demo", spatial=True)
