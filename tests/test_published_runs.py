@@ -48,7 +48,6 @@ SMALL = {  # script, in the order in which they are run -> what is added to each
         "figures=no",
     ],
     "scripts/compare_representations.py": ["--seeds", "1", "--shots", "1"],
-    "scripts/compare_criteria.py": [],
     "scripts/reproduce_tables.py": ["--data", "none"],  # of the drawn data: their own tests
     "scripts/explore.py": ["--vlm", "demo"],
     "scripts/check_data.py": ["--data", "none"],
