@@ -42,8 +42,6 @@ from crl.run.results import read_rows
 from crl.run.tables import FORMATS, Table
 from crl.vlm import find_vlm
 
-OPTIONS = ("seeds", "shots", "weight", "tie_policy", "sharpness", "precision")  # to be named
-
 
 @command
 def main(argv: list[str]) -> None:
@@ -86,59 +84,49 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def reproduce(arguments: argparse.Namespace) -> int:
     """Run what the tables need and write them; -> the exit code."""
     names = ("data", "outputs", "official", "vlm", "demo", "quick")
-    settings = Settings(*(getattr(arguments, name) for name in names))
-    every = paper_tables(settings)
+    s = Settings(*(getattr(arguments, name) for name in names))
+    every = paper_tables(s)
     numbers = every if "all" in arguments.table else map(int, dict.fromkeys(arguments.table))
     tables = {number: every[number] for number in numbers}
     if arguments.dry_run:
         return 2 if execute(tables, dry=True)["wrong"] else 0
-    folder = settings.outputs / "tables"
+    folder = s.outputs / "tables"
     with alone_in(folder):
         states = execute(tables)
-        documents = [make(number, table, settings) for number, table in tables.items()]
+        documents = [make(number, table, s) for number, table in tables.items()]
         for document in documents:
             formats.write(document, folder)
-    print()
-    for document in documents:
-        print(f"table {document.number}: {document.verdicts}. {document.title}")
+            print(f"table {document.number}: {document.verdicts}. {document.title}")
     print(f"tables: {folder}")
-    if write_page(settings.outputs) or states["wrong"]:
+    if write_page(s.outputs) or states["wrong"]:
         return 2
     counts = Counter(number.verdict for document in documents for number in document.numbers)
-    missed = arguments.strict and counts["not run"]
-    return 1 if counts["differs"] or missed else 0
+    return 1 if counts["differs"] or (arguments.strict and counts["not run"]) else 0
 
 
 def execute(tables: dict[int, PaperTable], dry: bool = False) -> Counter[str]:
     """Do all runs, or if `dry` say what would be done; -> how many have which state."""
     states: dict[Run, str] = {}
-    reasons: dict[str, int] = {}  # why something cannot be run: its number
     for number, table in tables.items():
         print(f"Table {number}. {table.title}")
         for row, run in table.in_order:
             print(f"  {row:11} {run.name:50}", end=" " if dry else "\n", flush=True)
-            if run in states:
-                print("as above")
-                continue
-            states[run] = state = run.do(dry)
-            if run.reason:
-                new = "" if run.reason in reasons else f": {run.reason}"
-                state += f" [{reasons.setdefault(run.reason, len(reasons) + 1)}]{new}"
-            print(state)
-            if states[run] == "wrong":
-                complain(run.reason)
+            if run not in states:
+                states[run] = run.do(dry)
+                if states[run] == "wrong":
+                    complain(run.reason)
+            print(states[run])
     counts = Counter(states.values())
     print(f"{len(states)} runs: {', '.join(f'{n} {state}' for state, n in counts.items())}")
+    for reason, n in Counter(run.reason for run in states if run.reason).items():
+        print(f"{n} cannot be run: {reason}")
     if counts["lacks"]:
         print("scripts/check_data.py shows which data are there; scripts/download.py gets most")
     return counts
 
 
-def make(number: int, table: PaperTable, settings: Settings) -> Document:
+def make(number: int, table: PaperTable, s: Settings) -> Document:
     """A table of the paper from the rows of its runs."""
-    document = Document(number, table.title, table.varied)
-    if not table.paper:
-        document.texts = bases_in_use(settings)
     placed: list[tuple[str, str, Score]] = []
     not_run: dict[str, list[str]] = {}  # why: which runs
     paper = published(table.paper) if table.paper else {}
@@ -147,67 +135,53 @@ def make(number: int, table: PaperTable, settings: Settings) -> Document:
         for run in runs:
             if reason := run.reason or run.partly:
                 not_run.setdefault(reason, []).append(f"{row} {run.name}".strip())
-            if run.task in paper and run.task in incomplete:
-                continue  # Tables 10 to 13: a mean over all criteria needs them all
-            for score in TASKS[run.task].scores(run.rows):
-                if name := row_of(score, row, run, table, settings):
-                    placed.append((name, run.task, score))
-    document.parts = compare(table, paper, placed, settings.demo, settings.quick)
+            # In Tables 10 to 13 the mean is over all criteria: it needs them all.
+            if run.rows and not (run.task in paper and run.task in incomplete):
+                for score in TASKS[run.task].read(run.rows)[2]:
+                    if name := row_of(score, row, run, table, s):
+                        placed.append((name, run.task, score))
     every = list(dict.fromkeys(run for _, run in table.in_order))
-    document.about = about([row for run in every for row in run.rows], settings)
-    document.about += [f"Not run: {why} ({', '.join(names)})" for why, names in not_run.items()]
-    document.commands = [run.command for run in every]
-    return document
+    about = [made_with([row for run in every for row in run.rows])]
+    about += ["Drawn data and the demo VLM: no result on the paper's data"] * s.demo
+    about += ["--quick: not the paper's protocol"] * s.quick
+    about += [f"Not run: {why} ({', '.join(names)})" for why, names in not_run.items()]
+    parts = compare(table, paper, placed, s.demo, s.quick)
+    texts = None if table.paper else bases_in_use(s)
+    commands = [run.command for run in every]
+    return Document(number, table.title, table.varied, parts, texts, about, commands)
 
 
-def row_of(score: Score, row: str, run: Run, table: PaperTable, settings: Settings) -> str:
+def made_with(rows: list[dict[str, Any]]) -> str:
+    """VLMs and their fingerprints, commits of the code, the date."""
+    words = [f"{row['about']['vlm']} {row['about'].get('vlm_fingerprint', '')}" for row in rows]
+    for environment in (row.get("environment", {}) for row in rows):
+        edited = " (edited)" if environment.get("dirty") else ""
+        words.append(f"commit {str(environment.get('commit'))[:10]}{edited}")
+    return ", ".join(dict.fromkeys([*words, str(date.today())]))
+
+
+def row_of(score: Score, row: str, run: Run, table: PaperTable, s: Settings) -> str:
     """The row of a score; none if it is not of the method that an ablation varies."""
     if not table.varied:
         return score.row
     method = table.method.removeprefix("CLIP")
-    if settings.demo:
+    if s.demo:
         method = method.rstrip("*")  # its VLM is not trained
-    name = f"{row}, {run.vlm}" if settings.vlm else row
+    name = f"{row}, {run.vlm}" if s.vlm else row
     return name if score.row.endswith(method) else ""
 
 
-def bases_in_use(settings: Settings) -> Table:
+def bases_in_use(s: Settings) -> Table:
     """The text bases of all tables."""
+    header = ["text basis", "texts", "VLM prompt", "the first texts", "digest", "from"]
     rows = []
-    for file in dict.fromkeys(f for run in settings.runs.values() for f in run.bases.values()):
+    for file in dict.fromkeys(f for run in s.runs.values() for f in run.bases.values()):
         basis = TextBasis.load(file)
         source = basis.provenance.get("model") or basis.provenance.get("repository", "-")
-        rows.append([basis_label(file), str(len(basis.texts)), basis.vlm_prompt])
-        rows[-1] += [", ".join(basis.texts[:4]), basis.digest, str(source)]
-    header = ["text basis", "texts", "VLM prompt", "the first texts", "digest", "from"]
+        first = ", ".join(basis.texts[:4])
+        row = [basis_label(file), len(basis.texts), basis.vlm_prompt, first, basis.digest, source]
+        rows.append([*map(str, row)])
     return Table("Text bases", header, rows, left=len(header))
-
-
-def about(rows: list[dict[str, Any]], settings: Settings) -> list[str]:
-    """What a reader must know of the results: VLMs, bases, options, commit, date."""
-    abouts, configs = [row["about"] for row in rows], [row.get("config", {}) for row in rows]
-    commits = [row.get("environment", {}) for row in rows]
-    values = {
-        "VLM (fingerprint)": [
-            f"{a['vlm']} ({a['vlm_fingerprint']})" for a in abouts if "vlm_fingerprint" in a
-        ],
-        "Text bases (digest)": [
-            f"{a['basis']} ({a['texts']} texts, {a['basis_digest']})"
-            for a in abouts
-            if "texts" in a
-        ],
-        **{key: [config.get(key) for config in configs] for key in OPTIONS},
-        "Commit": [str(c.get("commit"))[:10] + " (edited)" * bool(c.get("dirty")) for c in commits],
-    }
-    lines = []
-    if settings.demo:
-        lines.append("Drawn data and the demo VLM: an illustration, no result on the paper's data")
-    if settings.quick:
-        lines.append("--quick: few seeds and short trainings, not the paper's protocol")
-    for what, them in values.items():
-        distinct = dict.fromkeys(str(value) for value in them if value is not None)
-        lines += [f"{what}: {', '.join(distinct)}"] if distinct else []
-    return [*lines, f"Date of the table: {date.today()}"]
 
 
 def write_page(outputs: Path) -> bool:
@@ -219,10 +193,9 @@ def write_page(outputs: Path) -> bool:
     return bool(problems)
 
 
-def complain(message: str) -> bool:
+def complain(message: str) -> None:
     """One line on stderr; the rest goes on."""
     print(f"error: {one_line(message)}", file=sys.stderr, flush=True)
-    return True
 
 
 # --- any runs -------------------------------------------------------------------------------------
@@ -230,28 +203,24 @@ def complain(message: str) -> bool:
 
 def show_runs(arguments: argparse.Namespace) -> int:
     """Print the tables of runs; a damaged one does not stop the others. -> the exit code."""
-    folders = arguments.runs or sorted(
-        file.parent for task in TASKS for file in arguments.outputs.glob(f"{task}/*/results.json")
-    )
+    files = [arguments.outputs.glob(f"{task}/*/results.json") for task in TASKS]
+    folders = arguments.runs or [file.parent for of_task in files for file in sorted(of_task)]
     rows: dict[str, list] = {}
-    wrong = False
+    parts, problems = [], []
     for folder in folders:
         task = folder.resolve().parent.name
         try:
             if task not in TASKS:
-                raise UserError(
-                    f"{folder} is no run of {' or '.join(TASKS)}: outputs/<task>/<name>"
-                )
+                tasks = " or ".join(TASKS)
+                raise UserError(f"{folder} is no run of {tasks}: outputs/<task>/<name>")
             rows[task] = rows.get(task, []) + read_rows(folder / "results.json")
         except UserError as error:
-            wrong = complain(str(error))
-    parts = []
+            problems.append(str(error))
     for task, of_task in rows.items():
         try:
-            table, notes = TASKS[task].table(of_task)
-            scores = TASKS[task].scores(of_task)
+            table, notes, scores = TASKS[task].read(of_task)
         except UserError as error:
-            wrong = complain(str(error))
+            problems.append(str(error))
             continue
         tables = [table, *beside_the_paper(TASKS[task].paper, scores)]
         parts += [FORMATS[arguments.format](one) for one in tables]
@@ -259,29 +228,25 @@ def show_runs(arguments: argparse.Namespace) -> int:
             parts.append("\n".join(f"note: {note}" for note in notes))
     if parts:
         print("\n\n".join(parts))
-    if arguments.page:
-        wrong = write_page(arguments.outputs) or wrong
-    return 2 if wrong else 0
+    for problem in problems:
+        complain(problem)
+    wrong = write_page(arguments.outputs) if arguments.page else False
+    return 2 if problems or wrong else 0
 
 
 def beside_the_paper(name: str, scores: list[Score]) -> list[Table]:
     """The paper's numbers beside ours, of scores that can be compared."""
-    paper = {
-        (row, column): number
-        for rows in published(name).values()
-        for row, numbers in rows.items()
-        for column, number in numbers.items()
-    }
-    rows = []
-    for score in scores:
-        number = paper.get((score.row, score.column))
-        if score.comparable and number is not None:
-            ours = sum(score.values) / len(score.values)
-            shown = [f"{number:.2f}", f"{ours:.2f}", f"{ours - number:+.2f}"]
-            rows.append([score.row, score.basis, score.column, *shown])
-    distinct = list(map(list, dict.fromkeys(map(tuple, rows))))
+    rows = {}  # each once
+    for part in published(name).values():
+        for score in scores:
+            number = part.get(score.row, {}).get(score.column)
+            if score.comparable and number is not None:
+                ours = sum(score.values) / len(score.values)
+                head, values = (score.row, score.basis, score.column), (number, ours)
+                rows[(*head, *(f"{v:.2f}" for v in values), f"{ours - number:+.2f}")] = None
     header = ["method", "basis", "column", "paper", "ours", "difference"]
-    return [Table("The paper's numbers beside ours", header, distinct, left=3)] if rows else []
+    title = "The paper's numbers beside ours"
+    return [Table(title, header, [*map(list, rows)], left=3)] if rows else []
 
 
 if __name__ == "__main__":

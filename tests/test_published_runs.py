@@ -47,11 +47,9 @@ SMALL = {  # script, in the order in which they are run -> what is added to each
         "figures=no",
     ],
     "scripts/compare_representations.py": ["--seeds", "1", "--shots", "1"],
-    "scripts/compare_criteria.py": [],
     "scripts/reproduce_tables.py": ["--data", "none"],  # of the drawn data: their own tests
     "scripts/explore.py": ["--vlm", "demo"],
     "scripts/check_data.py": ["--data", "none"],
-    "scripts/download.py": ["--list"],  # no network; tests/scripts/test_download.py has a server
 }
 OLLAMA = "http://localhost:11434/v1"
 # Cannot be had here: GeneCIS's weights; captions in the authors' files and spaCy's model.

@@ -1,10 +1,9 @@
 """A table of the paper as Markdown, CSV, LaTeX, and the figure of an ablation."""
 
 from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 
@@ -22,24 +21,16 @@ LEGEND = (
 )
 
 
-@dataclass
-class Document:
-    """A table with all that a reader must know.
-
-    Attributes:
-        varied: what an ablation varies; else empty.
-        texts: in place of numbers, a table of texts (Table 8).
-        about: VLMs, bases, options, commit, date, what did not run and why.
-        commands: what made it.
-    """
+class Document(NamedTuple):
+    """A table with all that a reader must know."""
 
     number: int
     title: str
-    varied: str = ""
-    parts: Parts = field(default_factory=dict)
-    texts: Table | None = None
-    about: list[str] = field(default_factory=list)
-    commands: list[str] = field(default_factory=list)
+    varied: str  # what an ablation varies; else empty
+    parts: Parts
+    texts: Table | None  # in place of numbers, a table of texts (Table 8)
+    about: list[str]  # VLMs, commit, date; what did not run and why
+    commands: list[str]  # what made it
 
     @property
     def numbers(self) -> list[Number]:
@@ -59,34 +50,28 @@ class Document:
     @property
     def tables(self) -> list[Table]:
         """The parts as they are printed."""
-        if self.texts:
-            return [self.texts]
-        beyond = " (ours)" if self.compared else ""
-        marks = {"quoted": " (quoted)", "ours": beyond, "paper": ""}
-        return [
-            Table(
-                part,
-                [self.varied or "method", *next(iter(rows.values()))],
-                [
-                    [name + marks[next(iter(row.values())).kind], *map(shown, row.values())]
-                    for name, row in rows.items()
-                ],
-            )
-            for part, rows in self.parts.items()
-        ]
+        marks = {"quoted": " (quoted)", "ours": " (ours)" * self.compared, "paper": ""}
+        tables = [self.texts] if self.texts else []
+        for part, rows in self.parts.items():
+            header = [self.varied or "method", *next(iter(rows.values()))]
+            lines = [
+                [name + marks[next(iter(row.values())).kind], *map(shown, row.values())]
+                for name, row in rows.items()
+            ]
+            tables.append(Table(part, header, lines))
+        return tables
 
 
 def shown(number: Number) -> str:
     """`88.67 / 88.40 ± 0.52 (-0.27) ✓`."""
-    paper = [] if number.paper is None else [f"{number.paper:.2f}"]
+    paper = "" if number.paper is None else f"{number.paper:.2f}"
     if number.verdict == "quoted":
-        return paper[0]
-    if number.ours is None:
-        return " / ".join([*paper, "not run"])
-    ours = f"{number.ours:.2f}" + ("" if number.std is None else f" ± {number.std:.2f}")
+        return paper
+    ours = "not run" if number.ours is None else f"{number.ours:.2f}"
+    ours += "" if number.std is None else f" ± {number.std:.2f}"
     if number.difference is not None:
         ours += f" ({number.difference:+.2f}){MARKS.get(number.verdict, '')}"
-    return " / ".join([*paper, ours])
+    return f"{paper} / {ours}" if paper else ours
 
 
 def write(document: Document, folder: Path) -> None:
@@ -103,18 +88,14 @@ def write(document: Document, folder: Path) -> None:
     comment = [f"% {line}" for line in [*notes, *document.about]]
     tables = [t._replace(title=f"{heading}: {t.title}").latex() for t in document.tables]
     write_text(stem.with_suffix(".tex"), "\n".join([*comment, *tables]) + "\n")
-    write_text(stem.with_suffix(".csv"), _csv(document).csv() + "\n")
-
-
-def _csv(document: Document) -> Table:
-    """A line for each number, with all that is known of it."""
     lines = [
         [str(document.number), part, row, column, *map(_plain, number)]
         for part, rows in document.parts.items()
         for row, numbers in rows.items()
         for column, number in numbers.items()
     ]
-    return document.texts or Table("", ["table", "part", "row", "column", *Number._fields], lines)
+    table = Table("", ["table", "part", "row", "column", *Number._fields], lines)
+    write_text(stem.with_suffix(".csv"), (document.texts or table).csv() + "\n")
 
 
 def _plain(value: object) -> str:
@@ -122,8 +103,8 @@ def _plain(value: object) -> str:
 
 
 def draw(document: Document, file: Path) -> None:
-    """Draw the scores of an ablation: a line for each criterion, and the mean, as in the paper's
-    Figure 6; the paper's mean is dashed."""
+    """The scores of an ablation: a line for each criterion, and the mean, as in the paper's Figure
+    6; the paper's mean is dashed."""
     parts = document.parts
     figure, axes = plt.subplots(1, len(parts), figsize=(5.2 * len(parts), 3.8), squeeze=False)
     for axis, (part, rows) in zip(axes[0], parts.items(), strict=True):
@@ -134,17 +115,15 @@ def draw(document: Document, file: Path) -> None:
             drawn = [place for place, values in enumerate(ours) if None not in values]
             style: dict[str, Any] = {"linewidth": 1}
             if criterion == "mean":
-                numbers = [row["mean"] for row in rows.values()]
-                spread = [numbers[place].std or 0 for place in drawn]
-                style = {"linewidth": 2, "color": "black", "yerr": spread}
-                if all(number.paper is not None for number in numbers):
-                    paper = [number.paper for number in numbers]
-                    axis.plot(paper, "k--", label="mean, paper")
+                means = [row["mean"] for row in rows.values()]
+                style = {"linewidth": 2, "color": "black"}
+                style["yerr"] = [means[place].std or 0 for place in drawn]
+                if all(number.paper is not None for number in means):
+                    axis.plot([number.paper for number in means], "k--", label="mean, paper")
             height = [fmean(ours[place]) for place in drawn]
             axis.errorbar(drawn, height, marker="o", label=criterion, **style)
         axis.set_xticks(range(len(rows)), list(rows))
         axis.set(xlabel=document.varied, ylabel="percent", title=part.replace("_", " "))
-        axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
     figure.tight_layout()
     with atomic_path(file) as temporary:

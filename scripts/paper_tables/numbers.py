@@ -19,23 +19,16 @@ Published = dict[str, dict[str, dict[str, float]]]  # part of a table: row: colu
 
 
 class Number(NamedTuple):
-    """One place of a table; all numbers in percent or percentage points.
+    """One place of a table; all numbers in percent or percentage points."""
 
-    Attributes:
-        kind: of its row: `paper`, `quoted` (only the paper has it) or `ours` (beyond the paper).
-        ours: the mean over seeds; std: the sample standard deviation over seeds.
-        tolerance: the largest difference that counts as reproduced.
-        verdict: one of `VERDICTS`; `measured` where the paper has no number.
-    """
-
-    kind: str
+    kind: str  # of its row: `paper`, `quoted` (only the paper has it) or `ours` (beyond the paper)
     paper: float | None = None
-    ours: float | None = None
-    std: float | None = None
+    ours: float | None = None  # the mean over seeds
+    std: float | None = None  # the sample standard deviation over seeds
     seeds: int = 0
     difference: float | None = None
-    tolerance: float | None = None
-    verdict: str = "not run"
+    tolerance: float | None = None  # the largest difference that counts as reproduced
+    verdict: str = "not run"  # one of `VERDICTS`; `measured` where the paper has no number
 
 
 Parts = dict[str, dict[str, dict[str, Number]]]  # part of a table: row: column: number
@@ -43,14 +36,11 @@ Parts = dict[str, dict[str, dict[str, Number]]]  # part of a table: row: column:
 
 def published(name: str) -> Published:
     """A table of configs/paper_tables.json; `clevr4-10k:count/nmi` is `count/nmi` here."""
-    tables = json.loads((CONFIGS / "paper_tables.json").read_text(encoding="utf-8"))
-    return {
-        part: {
-            row: {column.rpartition(":")[2]: value for column, value in numbers.items()}
-            for row, numbers in rows.items()
-        }
-        for part, rows in tables[name].items()
-    }
+    parts = json.loads((CONFIGS / "paper_tables.json").read_text(encoding="utf-8"))[name]
+    for rows in parts.values():
+        for row, numbers in rows.items():
+            rows[row] = {column.rpartition(":")[2]: value for column, value in numbers.items()}
+    return parts
 
 
 def compare(
@@ -63,8 +53,7 @@ def compare(
     """Our numbers beside the paper's.
 
     Args:
-        placed: our scores, each after its row and its task (folder in outputs/); those of a row
-            that did not run are missing.
+        placed: our scores, each after its row and its task (folder in outputs/).
         demo: without the paper's numbers, and without rows that only the paper has.
         quick: no protocol of the paper, so nothing is compared.
     """
@@ -76,37 +65,30 @@ def compare(
             if score.column in columns or task == part:  # Tables 10 to 13 have a task as part
                 ours.setdefault(row, {})[score.column] = score
         expected = {row: {} for row in table.runs if row} if demo else printed
-        parts[part] = {}
         for row in dict.fromkeys([*expected, *ours]):
             kind = "quoted" if row in table.quoted else "paper" if row in expected else "ours"
             trained = row in table.trained or (table.varied and table.method in table.trained)
             numbers, scores = expected.get(row, {}), ours.get(row, {})
-            parts[part][row] = {}
             for column in columns:
                 averaged = [column]
                 if column == "mean":
                     averaged = [c for c in columns if c != "mean"] or list(scores)
                 present = [scores[c] for c in averaged if c in scores]
-                complete = present and len(present) == len(averaged)
-                parts[part][row][column] = _judge(
+                parts.setdefault(part, {}).setdefault(row, {})[column] = _judge(
                     Number(kind, numbers.get(column)),
-                    _mean_by_seed([score.values for score in present]) if complete else [],
+                    _mean_by_seed(present) if len(present) == len(averaged) else [],
                     comparable=not quick and all(score.comparable for score in present),
                     fixed=TRAINING if trained else FIXED,
                     std=numbers.get("std"),
                 )
-    return {part: rows for part, rows in parts.items() if rows}
+    return parts
 
 
-def _mean_by_seed(values: Sequence[Sequence[float]]) -> list[float]:
-    """The mean over columns for each seed; over all if the columns have other seeds.
-
-    >>> _mean_by_seed([[1.0, 2.0], [3.0, 6.0]])
-    [2.0, 4.0]
-    """
-    if len({len(one) for one in values}) == 1:
-        return [fmean(of_seed) for of_seed in zip(*values, strict=True)]
-    return [fmean(map(fmean, values))]
+def _mean_by_seed(scores: Sequence[Score]) -> list[float]:
+    """The mean over columns for each seed; over all if the columns have other seeds."""
+    if len({len(score.values) for score in scores}) == 1:
+        return [fmean(of_seed) for of_seed in zip(*(s.values for s in scores), strict=True)]
+    return [fmean(fmean(score.values) for score in scores)] if scores else []
 
 
 def _judge(
@@ -115,12 +97,9 @@ def _judge(
     """Compare our values, one for each seed, with the paper's number.
 
     With seeds, the difference of two means over n seeds with standard deviations s and t has the
-    standard error sqrt((s² + t²) / n). The paper says its own, t, only in Tables 10 to 13; else it
-    is taken to be ours. Half a unit in the paper's last digit is added.
-
-    Args:
-        fixed: the tolerance of a number that has no seeds.
-        std: the paper's standard deviation over seeds.
+    standard error sqrt((s² + t²) / n). The paper says its own, t (`std`), only in Tables 10 to 13;
+    else it is taken to be ours. Half a unit in the paper's last digit is added. `fixed` is the
+    tolerance of a number that has no seeds.
     """
     if not values:
         return number._replace(verdict="quoted" if number.kind == "quoted" else "not run")

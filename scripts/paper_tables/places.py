@@ -1,4 +1,4 @@
-"""Result rows -> their places in the paper's tables; and the tasks as the page shows them."""
+"""Result rows -> their places in the paper's tables."""
 
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -27,43 +27,35 @@ FASHION = {  # method: its row in Table 4; all others are CRL without training
 
 
 class Score(NamedTuple):
-    """A score in its place in the paper's tables.
+    """A score in its place in the paper's tables."""
 
-    Attributes:
-        row: method, e.g. `CLIP+CRL`. column: e.g. `color/nmi`, `color/5` (5 shots), `focus/R@1`.
-        values: in percent, one for each seed.
-        basis: the text basis; - without one.
-        comparable: is it measured as in the paper: whole data, the paper's VLM and settings?
-    """
-
-    row: str
-    column: str
-    values: list[float]
-    basis: str
-    comparable: bool
+    row: str  # method, e.g. `CLIP+CRL`
+    column: str  # e.g. `color/nmi`, `color/5` (5 shots), `focus/R@1`
+    values: list[float]  # in percent, one for each seed
+    basis: str  # - without one
+    comparable: bool  # measured as in the paper: whole data, the paper's VLM and settings
 
 
 def classification(rows: Rows) -> Iterator[Score]:
     """Tables 1 and 2."""
     for row in rows:
-        about = row["about"]
+        about, vlm = row["about"], NAMES.get(row["about"]["vlm"], row["about"]["vlm"])
         if about["method"] == "zero-shot":
             continue
-        vlm = NAMES.get(about["vlm"], about["vlm"])
-        method = vlm if about["method"] == "universal" else _crl(vlm, about["method"])
+        name = vlm if about["method"] == "universal" else _crl(vlm, about["method"])
         comparable = about["vlm"] in NAMES and row["images"] == IMAGES.get(about["data"])
         for metric, score in row["scores"].items():
             column = f"{about['criterion']}/{metric.removesuffix('-shot')}"
-            yield Score(method, column, score["seeds"], _basis(about), comparable)
+            yield Score(name, column, score["seeds"], _basis(about), comparable)
 
 
 def similarity(rows: Rows) -> Iterator[Score]:
     """Table 3, its object tasks; `*` marks GeneCIS's training. Comparable are GeneCIS's two
     complete object tasks with CLIP ViT-B/16 and the paper's weight."""
     for row in rows:
-        about = row["about"]
+        about, method = row["about"], row["about"]["method"]
         star, label = "*" * about["label"].endswith("*"), about["label"].removesuffix("*")
-        vlm, method = "CLIP" if label == "clip-b16" else label, about["method"]
+        vlm = "CLIP" if label == "clip-b16" else label
         name = f"{vlm} {method}{star}"
         if method == "chance":
             name = method
@@ -84,21 +76,20 @@ def fashion(rows: Rows) -> Iterator[Score]:
     ASEN's authors. The split is recognised by its attributes, their numbers of values, and its
     number of images in thousands, because we know no more about it."""
     for row in rows:
-        about = row["about"]
-        vlm, method = about["vlm"], about["method"]
-        shown = "CLIP" if vlm == "clip-b16" else vlm
+        about, method = row["about"], row["about"]["method"]
+        tower = "CLIP" if about["vlm"] == "clip-b16" else about["vlm"]
         name = FASHION.get(method) or _crl("CLIP", method, " (no training)")
-        usual = vlm == ("clip-b16" if name.startswith("CLIP") else "resnet50")
+        usual = tower == ("CLIP" if name.startswith("CLIP") else "resnet50")
         if method.startswith("random"):  # the exact expectation, and one draw
             usual = True
         elif not name.startswith("CLIP") and not usual:
-            name += f" ({shown})"
+            name += f" ({tower})"
         data = about["data"], row["values"], f"{row['images'] / 1000:.0f}k"
-        official = data == ("DeepFashion", OFFICIAL_VALUES, OFFICIAL_IMAGES["test"])
+        comparable = usual and data == ("DeepFashion", OFFICIAL_VALUES, OFFICIAL_IMAGES["test"])
         for attribute, value in row["scores"].items():
             if attribute not in ("mean", "overall"):
-                name = name.replace("CLIP", shown)
-                yield Score(name, attribute, [value], _basis(about), official and usual)
+                name = name.replace("CLIP", tower)
+                yield Score(name, attribute, [value], _basis(about), comparable)
 
 
 def _crl(vlm: str, method: str, mark: str = "") -> str:
@@ -114,32 +105,23 @@ def _basis(about: dict[str, Any]) -> str:
 
 
 class Task(NamedTuple):
-    """What is shown of the results of a task.
-
-    Attributes:
-        package: its module `tables` has `table` and `notes`.
-        paper: its table in configs/paper_tables.json.
-    """
+    """What is shown of the results of a task."""
 
     title: str
-    package: str
-    paper: str
+    package: str  # its module `tables` has `table` and `notes`
+    paper: str  # its table in configs/paper_tables.json
     places: Callable[[Rows], Iterator[Score]]
 
-    def table(self, rows: Rows) -> tuple[Table, list[str]]:
-        """Its table and notes; raises as in `scores`."""
-        tables, title = import_module(f"{self.package}.tables"), f"{self.title}, percent"
-        return self._read(lambda: (tables.table(rows, title), tables.notes(rows)))
+    def read(self, rows: Rows) -> tuple[Table, list[str], list[Score]]:
+        """The table of its results, notes on it, and their places in the paper's.
 
-    def scores(self, rows: Rows) -> list[Score]:
-        """Raises:
-        UserError: the rows lack something.
+        Raises:
+            UserError: there are no rows, or they lack something.
         """
-        return self._read(lambda: list(self.places(rows)))
-
-    def _read(self, read: Callable[[], Any]) -> Any:
+        tables = import_module(f"{self.package}.tables")
         try:
-            return read()
+            table = tables.table(rows, f"{self.title}, percent")
+            return table, tables.notes(rows), list(self.places(rows))
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
                 f"a results.json of {self.package} lacks what its table needs ({error!r}); "

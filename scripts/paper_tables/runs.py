@@ -38,10 +38,9 @@ QUICK = {  # what --quick replaces: this is no protocol of the paper, so there a
     "fashion_backbone": {"epochs": 1, "triplets": 480},
     "fashion_rivals": {"epochs": 1, "triplets": 480},
 }
-NO_SETTINGS = {  # keys that change no row, or only say how many rows there are
-    *"name root outputs cache coco visual_genome device workers batch_size figures".split(),
-    *"criteria representation balance".split(),
-}
+# Keys that change no row, or only say how many rows there are.
+IDLE = "name root outputs cache coco visual_genome device workers batch_size figures".split()
+IDLE += "criteria representation balance".split()
 OF_TEXTS = {"bases", "texts", "vlm_prompt", "null_space", "null_space_size", "sharpness"}
 
 
@@ -54,21 +53,15 @@ def script_of(task: str) -> tuple[str, Callable, type[Config]]:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the command line says.
-
-    Attributes:
-        official: folder of the authors' lists.
-        vlm: in place of the paper's; empty: the paper's.
-        runs: all that were made, so that tables share them.
-    """
+    """What the command line says."""
 
     data: Path
     outputs: Path
-    official: Path
-    vlm: list[str]
+    official: Path  # folder of the authors' lists
+    vlm: list[str]  # in place of the paper's; empty: the paper's
     demo: bool
     quick: bool
-    runs: dict[Any, "Run"] = field(default_factory=dict)
+    runs: dict[Any, "Run"] = field(default_factory=dict)  # all that were made: tables share them
 
     def vlms(self, usual: list[str]) -> list[str]:
         """The VLMs that a table is about; "" is that of the demo's configuration."""
@@ -77,26 +70,18 @@ class Settings:
 
 @dataclass(eq=False)
 class Run:
-    """A script with a configuration.
+    """A script with a configuration."""
 
-    Attributes:
-        task: its folder in outputs/.
-        bases: criterion: name or file of its text basis; none if they are lacking.
-        before: the runs that it needs.
-        lacking: why it cannot be run; partly: why not all of it can.
-        rows: its results, once it has run; reason: why there are none.
-    """
-
-    task: str
+    task: str  # its folder in outputs/
     command: str
     config: Any
     vlm: str
-    bases: dict[str, str]
-    before: list["Run"]
-    lacking: str
-    partly: str
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    reason: str = ""
+    bases: dict[str, str]  # criterion: name or file of its text basis; none if they are lacking
+    before: list["Run"]  # the runs that it needs
+    lacking: str  # why it cannot be run
+    partly: str  # why not all of it can be run
+    rows: list[dict[str, Any]] = field(default_factory=list)  # its results, once it has run
+    reason: str = ""  # why there are none
 
     @property
     def name(self) -> str:
@@ -116,33 +101,27 @@ class Run:
         """Run it, or take the rows that another machine left; if `dry`, only look. -> its state:
         `done`, `has results`, `to do`, `lacks` or `wrong`."""
         try:
-            self.rows = self.kept() if dry else []
-            if self.rows:
+            self.rows = self.kept()
+            if self.rows and dry:
                 return "has results"
-            try:
-                needed = [self.lacking, *(one.reason for one in self.before)]
-                if any(needed):
-                    raise Missing("; ".join(dict.fromkeys(filter(None, needed))))
-                if dry:
-                    self._check()
-                    return "to do"
-                results = script_of(self.task)[1](self.config)
-                self.rows = results.rows if self.measures else []
-            except Missing:
-                self.rows = self.kept()
-                if not self.rows:
-                    raise
-                return "has results"
+            if needed := [n for n in (self.lacking, *(run.reason for run in self.before)) if n]:
+                raise Missing("; ".join(dict.fromkeys(needed)))
+            if dry:
+                self._look_for_data()
+                return "to do"
+            results = script_of(self.task)[1](self.config)
+            self.rows = results.rows if self.measures else []
             return "done"
         except Exception as error:
-            reason = advice(error)
-            if reason is None:
+            if isinstance(error, Missing) and self.rows:
+                return "has results"
+            self.rows, reason = [], advice(error)
+            if reason is None:  # a bug
                 raise
             self.reason = one_line(reason)
             return "lacks" if isinstance(error, Missing) else "wrong"
 
-    def _check(self) -> None:
-        """Look for its data, quickly."""
+    def _look_for_data(self) -> None:
         config, package = self.config, SCRIPTS[self.task].partition(".")[0]
         data = import_module(f"{package}.datasets")
         if package == "classification_clustering":
@@ -166,76 +145,23 @@ class Run:
 
     def _would_make(self, row: dict[str, Any]) -> bool:
         config, about = self.config.model_dump(mode="json"), row["about"]
-        ignored = NO_SETTINGS | (OF_TEXTS if about.get("basis") == "-" else set())
+        keys = config.keys() - set(IDLE) - (OF_TEXTS if about.get("basis") == "-" else set())
         if isinstance(config["vlm"], list):  # a row is of one of them
-            ignored |= {"vlm"}
+            keys -= {"vlm"}
             if about.get("vlm") not in config["vlm"]:
                 return False
-        made_with = row.get("config", {})
-        return all(made_with.get(key) == config[key] for key in config.keys() - ignored)
-
-
-@dataclass(frozen=True)
-class Texts:
-    """The text bases of a run.
-
-    Attributes:
-        bases: criterion: name or file.
-        keys: what the configuration says of them.
-        lacking: why there are none; partly: which of them are too short, and left out.
-    """
-
-    bases: dict[str, str] = field(default_factory=dict)
-    keys: dict[str, Any] = field(default_factory=dict)
-    lacking: str = ""
-    partly: str = ""
-
-
-NO_TEXTS = Texts()
-
-
-def texts(
-    settings: Settings,
-    ours: dict[str, str],
-    number: int | None = None,
-    lists: str = "",
-    only_authors: bool = False,
-) -> Texts:
-    """The authors' lists, all or none; else ours.
-
-    Args:
-        ours: criterion: our text basis; the authors' has the same name.
-        number: use the first texts of each.
-        lists: the end of the names of the authors' lists, e.g. `long`.
-        only_authors: ours cannot stand in.
-    """
-    end = f"_{lists}" if lists else ""
-    bases = {c: str(settings.official / f"{name}{end}.yaml") for c, name in ours.items()}
-    official = all(Path(file).exists() for file in bases.values())
-    if only_authors and not official:
-        lacking = f"the authors' lists are not in {settings.official}; {IMPORT}"
-        return Texts(keys={"bases": bases}, lacking=lacking)
-    bases = bases if official else ours
-    length = {name: texts_in(name) for name in bases.values()} if number else {}
-    short = [f"{basis_label(name)} has {n} texts" for name, n in length.items() if n < number]
-    partly = f"{' and '.join(short)}, not {number}" if short else ""
-    bases = {c: name for c, name in bases.items() if not number or length[name] >= number}
-    keys = ({"bases": bases} if official else {}) | ({"texts": number} if number else {})
-    return Texts(bases, keys, partly=partly)
-
-
-@cache
-def texts_in(basis: str) -> int:
-    return len(TextBasis.load(basis).texts)
+        return all(row.get("config", {}).get(key) == config[key] for key in keys)
 
 
 def make(
-    settings: Settings,
+    s: Settings,
     task: str,
     config: str,
-    texts: Texts = NO_TEXTS,
     vlm: str = "",
-    before: list[Run] | None = None,
+    ours: dict[str, str] | None = None,
+    lists: str | None = None,
+    number: int | None = None,
+    before: Sequence[Run] = (),
     needs: Sequence[Path] = (),
     ablation: bool = False,
     **keys: Any,
@@ -245,27 +171,51 @@ def make(
     Args:
         config: a file in configs/; `keys` replace what it says.
         vlm: "" takes that of the file.
+        ours: criterion: our text basis. The authors' of the same names are used if all are there.
+        lists: the end of the names of the authors' lists, where ours cannot stand in.
+        number: use the first texts of each basis (of the authors' long lists); leave out criteria
+            that have fewer.
         needs: files without which it cannot run.
         ablation: it gets a folder of its own, where rows for other texts stand side by side.
     """
     file, (script, _, kind) = CONFIGS / config, script_of(task)
+    lacking = [f"{path} is not there" for path in needs if not path.exists()]
+    bases, end = ours or {}, "_long" if number else lists or ""
+    official = {c: str(s.official / f"{name}{end}.yaml") for c, name in bases.items()}
+    if official and all(Path(file).exists() for file in official.values()):
+        bases = keys["bases"] = official
+    elif lists is not None:
+        lacking.append(f"the authors' lists are not in {s.official}; {IMPORT}")
+        bases, keys["bases"] = {}, official
+    partly = ""
+    if number:
+        keys["texts"] = number
+        length = {c: texts_in(name) for c, name in bases.items()}
+        short = [f"{basis_label(bases[c])} has {n} texts" for c, n in length.items() if n < number]
+        if short:
+            partly = f"{' and '.join(short)}, not {number}"
+            bases = {c: name for c, name in bases.items() if length[c] >= number}
+            keys |= {"bases": bases} if "bases" in keys else {}
+            if bases and "criteria" in kind.model_fields:
+                keys["criteria"] = list(bases)
+            else:
+                lacking.append(partly)
+                bases = {}
     if ablation:
         keys |= {"name": f"{read_yaml(file).get('name', file.stem)}-ablations", "figures": False}
-    keys |= texts.keys | {"outputs": settings.outputs} | ({"vlm": vlm} if vlm else {})
-    keys |= QUICK.get(task, {}) if settings.quick else {}
+        keys |= {"representation": "paper"} if s.demo else {}
+    keys |= {"outputs": s.outputs} | ({"vlm": vlm} if vlm else {})
+    keys |= QUICK.get(task, {}) if s.quick else {}
     keys = json.loads(json.dumps(keys, default=str))  # paths as texts
     overrides = [f"{key}={as_yaml(value)}" for key, value in keys.items()]
-    # A run with `criteria` can do without a basis that is too short.
-    no_texts = "" if "criteria" in keys else texts.lacking or texts.partly
-    lacking = [f"{path} is not there" for path in needs if not path.exists()]
-    run = Run(
-        task=task,
-        command=shlex.join(["python", script, "--config", f"configs/{config}", *overrides]),
-        config=load_config(kind, ["--config", str(file), *overrides], ""),
-        vlm=vlm,
-        bases={} if no_texts else texts.bases,
-        before=before or [],
-        lacking="; ".join(filter(None, [*lacking, no_texts])),
-        partly=texts.partly,
-    )
-    return settings.runs.setdefault((run.command, run.lacking), run)
+    command = shlex.join(["python", script, "--config", f"configs/{config}", *overrides])
+    key = command, "; ".join(lacking)
+    if key not in s.runs:
+        loaded = load_config(kind, ["--config", str(file), *overrides], "")
+        s.runs[key] = Run(task, command, loaded, vlm, bases, list(before), key[1], partly)
+    return s.runs[key]
+
+
+@cache
+def texts_in(basis: str) -> int:
+    return len(TextBasis.load(basis).texts)

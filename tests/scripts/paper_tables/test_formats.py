@@ -23,8 +23,8 @@ ROWS = {
 
 
 def document(**more) -> Document:
-    about = ["Commit: c0ffee", "Not run: no data (x)"]
-    usual = {"parts": {"part": ROWS}, "about": about, "commands": ["python x.py"]}
+    usual = {"varied": "", "parts": {"part": ROWS}, "texts": None, "commands": ["python x.py"]}
+    usual["about"] = ["commit c0ffee", "Not run: no data (x)"]
     return Document(2, "Clustering, in %", **usual | more)
 
 
@@ -52,14 +52,14 @@ def test_the_files(tmp_path):
     assert cells[7] == ["| CC_1 (quoted)", "12.30", "12.30 |"]
     assert cells[9] == ["| CLIP+CRL, posterior (ours)", "91.00", "not run |"]
     verdicts = "- 2 reproduced, 1 differs, 1 measured, 2 quoted, 2 not run"
-    ends = ["- Commit: c0ffee", "- Not run: no data (x)", verdicts, "", "```", "python x.py", "```"]
+    ends = ["- commit c0ffee", "- Not run: no data (x)", verdicts, "", "```", "python x.py", "```"]
     assert lines[-7:] == ends
     with (tmp_path / "table2.csv").open() as file:
         first, *_, last = csv.DictReader(file)
     assert (first["row"], first["paper"], first["verdict"]) == ("CLIP|x", "80.0000", "reproduced")
     assert (last["kind"], last["ours"], last["verdict"]) == ("ours", "", "not run")
     tex = (tmp_path / "table2.tex").read_text()
-    assert "% Commit: c0ffee" in tex and r"CC\_1 (quoted)" in tex and r"in \%" in tex
+    assert "% commit c0ffee" in tex and r"CC\_1 (quoted)" in tex and r"in \%" in tex
     assert r"$\pm$" in tex and "±" not in tex.partition("\\begin")[2]
     assert {file.name for file in tmp_path.iterdir()} == {"table2.csv", "table2.md", "table2.tex"}
 
