@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 from color_vlm import COLORS, ColorVLM, draw, write_bases
 from llm_server import gives
-from PIL import Image
 
 from crl.embed import embed_images, embed_texts
 from crl.explore.listing import write_listing
@@ -42,16 +41,14 @@ def look(run, place):
 
 @pytest.fixture
 def wrong(refusal, place):
-    def wrong(*arguments, folder="pictures"):
-        return refusal(explore.main, folder, "--vlm", "color_vlm:ColorVLM", *arguments)
+    def wrong(*arguments):
+        return refusal(explore.main, "pictures", "--vlm", "color_vlm:ColorVLM", *arguments)
 
     return wrong
 
 
 def test_clusters_names_page_and_tables(look, place):
     printed = look(*BASES)
-    assert "pictures: 24 pictures, VLM colors" in printed
-    assert "color: 4 groups, chosen by silhouette" in printed
     for color in COLORS:
         assert f"\n6         {color}" in printed
     out = place / "outputs/explore/pictures"
@@ -88,11 +85,10 @@ def test_embeddings_made_elsewhere(look, run, refusal, place):
         text=embed_texts(ColorVLM(), prompts, raw=True),  # (K, D); and texts (K,): one criterion
         texts=texts,
     )
-    code, printed, errors = run(
+    code, _, errors = run(
         explore.main, "pictures", "--features", "mine.npz", "--criterion", "color"
     )
     assert code == 0, errors
-    assert "mine.npz: 24 pictures, VLM not known" in printed
     table = pd.read_csv(place / "outputs/explore/mine/images.csv")
     columns = ["path", "width", "height", "color_cluster", "color_name", "color_words"]
     assert table[columns].equals(expected[columns])
@@ -145,29 +141,13 @@ def shipped(place, monkeypatch):
     monkeypatch.setattr(explore, "BASES", folder)
 
 
-def test_rank(look, shipped):
-    printed = look("--rank", *BASES)
-    names = [line.split()[0] for line in printed.splitlines() if line.split()[1:2] and "." in line]
-    assert set(names[-3:-1]) == {"color", "side"} and names[-1] == "our_fabric"
-
-
-def test_query_by_image(look, wrong, place):
+def test_query_by_image(look):
     printed = look(*BASES, "--query", "red-left-0.png", "--top", "5")
     rows = [line.split() for line in printed.splitlines() if line.startswith("red-")]
     assert len(rows) == 5 and all(row[2] == "red;" for row in rows)
-    sheet = Image.open(place / "outputs/explore/pictures/query.jpg")
-    assert sheet.size == (5 * 160, 160)
     more = (*BASES[:2], "--criterion", "color", "--texts", BASES[3], "--top", "2")
     printed = look(*more, "--query", "red-left-0.png", "--unlike", "side=0.3")
     assert printed.count("red-right") == 2
-    (place / "none").mkdir()
-    (place / "none/a.png").write_bytes(b"no picture")
-    for folder, message in (
-        ("nowhere", "there is no folder nowhere"),
-        ("none", "none of 1 images"),
-    ):
-        assert wrong(*BASES, folder=folder).startswith(message)
-        assert not (place / "outputs/explore/none").exists()
 
 
 def test_labels(look, place):
@@ -182,11 +162,9 @@ def test_labels(look, place):
 
 def test_propose_shows_the_sheets_first_and_sends_only_on_request(look, place, shipped, server):
     llm = ("--llm", "some-model", "--base-url", server.url)
-    printed = look("--propose", *llm)
-    assert not server.requests
+    assert "--send" in look("--propose", *llm) and not server.requests
     out = place / "outputs/explore/pictures"
     assert [file.name for file in (out / "sheets").iterdir()] == ["1.jpg"]
-    assert "1 contact sheets, " in printed and "--send" in printed
     server.replies = [
         gives("color", "side of the thing"),
         *[gives("red", "green", "blue", "yellow"), gives(), gives()],
@@ -228,14 +206,8 @@ def test_files_as_people_have_them(look, place):
     ("arguments", "message"),
     [
         (["--criterion", "mood"], "there are no texts for 'mood'; give a file (--texts mood="),
-        (["--texts", "universal=bases/color.yaml"], "universal means the embedding without"),
-        (["--texts", "mood"], "--texts: invalid name_and_file value: 'mood'; see"),
-        ([*BASES, "--clusters", "0"], "--clusters: it must be 1 or more, not 0"),
-        ([*BASES, "--like", "side=1"], "--like and --unlike belong to --query"),
-        ([*BASES, "--query", "red", "--like", "side=much"], "invalid name_and_weight value"),
         ([*BASES, "--query", "red", "--like", "side=1"], "the query is a text"),
         ([*BASES, "--query", "red.png"], "red.png is no image of pictures"),
-        ([*BASES, "--query", "red-left-0.png", "--unlike", "side=-1"], "must be above 0"),
         (["--propose"], "--propose needs a model that sees images: --llm MODEL"),
         ([*BASES, "--labels", "none.csv"], "none.csv: No such file or directory"),
     ],
@@ -248,13 +220,9 @@ def test_mistakes(wrong, place, arguments, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "cannot read few.csv: No columns"),
-        ("name,label\na.png,x\n", "must begin with the line file,label"),
         ("file,label\nred-left-0.png\n", "then a file and its label"),
-        ("file,label\nred-left-0.png, \n", "then a file and its label"),
         ("file,label\na.png,x\na.png,y\n", "few.csv: 'a.png' has two labels"),
         ("file,label\na.png,x\nb.png,y\n", "a.png is no image of pictures"),
-        ("file,label\nred-left-0.png,x\n", "labels of two kinds or more"),
         ("file,label\n\xff", "cannot read few.csv"),
     ],
 )

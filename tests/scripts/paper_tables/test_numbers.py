@@ -30,7 +30,9 @@ def test_the_tolerance_comes_from_the_spread_over_seeds():
     assert (number.ours, number.std, number.seeds, number.difference) == (83, 2, 3, 3)
     assert number.tolerance == pytest.approx(3.2710, abs=1e-4)
     assert number.verdict == "reproduced"
-    assert numbers([placed([82.0, 84.0, 86.0])])["CLIP", "color/nmi"].verdict == "differs"  # by 4
+    far = [placed([82.0, 84.0, 86.0])]  # by 4
+    assert numbers(far)["CLIP", "color/nmi"].verdict == "differs"
+    assert numbers(far, quick=True)["CLIP", "color/nmi"].verdict == "not compared"
 
 
 def test_the_papers_own_spread_counts_where_it_is_printed():
@@ -43,24 +45,11 @@ def test_the_papers_own_spread_counts_where_it_is_printed():
 
 @pytest.mark.parametrize(
     ("trained", "ours", "verdict"),
-    [
-        ((), 80.3, "reproduced"),
-        ((), 80.4, "differs"),
-        (("CLIP",), 80.9, "reproduced"),
-        (("CLIP",), 78.9, "differs"),
-        (("CLIP+CRL",), 80.9, "differs"),  # another row
-    ],
+    [((), 80.3, "reproduced"), ((), 80.4, "differs"), (("CLIP",), 80.9, "reproduced")],
 )
 def test_without_seeds_the_tolerance_is_fixed(trained, ours, verdict):
     number = numbers([placed([ours])], TABLE._replace(trained=trained))["CLIP", "color/nmi"]
     assert (number.std, number.verdict) == (None, verdict)
-
-
-def test_an_ablation_of_a_training_has_the_tolerance_of_trainings():
-    table = PaperTable("title", "", {"10": []}, varied="texts", trained=("CLIP+CRL",))
-    paper = {"part": {"10": {"style": 80.0}}}
-    number = numbers([placed([80.9], "10", "style")], table, paper)["10", "style"]
-    assert (number.tolerance, number.verdict) == (1.0, "reproduced")
 
 
 def test_rows_quoted_missing_and_beyond_the_paper():
@@ -72,23 +61,11 @@ def test_rows_quoted_missing_and_beyond_the_paper():
     assert (beyond.kind, beyond.verdict, beyond.paper, beyond.ours) == ("ours", "measured", None, 9)
 
 
-def test_what_cannot_be_compared_has_no_verdict():
-    far = [1.0, 2.0, 3.0]
-    assert numbers([placed(far)])["CLIP", "color/nmi"].verdict == "differs"
-    assert numbers([placed(far)], quick=True)["CLIP", "color/nmi"].verdict == "not compared"
-    other = placed(far, comparable=False)
-    assert numbers([other])["CLIP", "color/nmi"].verdict == "not compared"
-
-
 def test_a_demo_has_only_its_own_rows():
     rows = numbers([placed([9.0], row="demo")], demo=True)
     assert rows.keys() == {("demo", "color/nmi"), ("demo", "mean")}
     assert rows["demo", "color/nmi"].paper is None
     assert rows["demo", "color/nmi"].verdict == "measured"
-    table = PaperTable("title", "", {"10": [], "20": []}, varied="texts")
-    rows = numbers([placed([9.0], row="20")], table, {"g": {"10": {"color/nmi": 1.0}}}, demo=True)
-    assert rows["10", "color/nmi"].verdict == "not run"
-    assert rows["20", "color/nmi"].verdict == "measured"
 
 
 @given(st.lists(st.lists(st.floats(0, 100), min_size=3, max_size=3), min_size=2, max_size=5))
@@ -102,17 +79,6 @@ def test_mean_is_over_columns_for_each_seed(values):
     assert numbers(scores[1:], paper=paper)["CLIP", "mean"].verdict == "not run"
 
 
-def test_tables_10_to_13_average_over_a_task():
-    paper = {"clustering": {"1": {"mean": 50.0}}, "few_shot": {"1": {"mean": 60.0}}}
-    scores = [
-        placed([40.0, 50.0], "1", "color/nmi"),
-        placed([60.0, 70.0], "1", "suits/nmi"),
-        placed([1.0, 2.0], "1", "color/1", task="few_shot"),
-    ]
-    parts = compare(PaperTable("title", "", {"1": []}, varied="LLM"), paper, scores)
-    assert [rows["1"]["mean"].ours for rows in parts.values()] == [55, 1.5]
-
-
 @pytest.mark.parametrize(
     ("name", "task"),
     [("table2_clustering", "clustering"), ("table1_few_shot_accuracy", "few_shot")],
@@ -123,8 +89,3 @@ def test_the_means_of_the_papers_tables_are_those_of_its_columns(name, task):
     values = [value for row in rows for column, value in row.items() if column != "mean"]
     printed = published("table10_llm")[task]["GPT-4o"]["mean"]
     assert np.mean(values) == pytest.approx(printed, abs=0.02)
-
-
-def test_columns_do_not_name_the_data_set():
-    columns = published("table2_clustering")["count_and_cards"]["CLIP"]
-    assert {"count/nmi", "number/acc", "suits/ari"} <= columns.keys()
