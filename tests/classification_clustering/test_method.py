@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from classification_clustering.method import (
     clustering_scores,
-    few_shot_split,
     zero_shot,
 )
 from crl.projection import l2
@@ -47,15 +46,6 @@ def test_nmi_and_ari_by_hand():
     assert scores["nmi"] == pytest.approx(100 * information / ((of_labels + of_clusters) / 2))
     assert scores["ari"] == pytest.approx(100 * (4 - chance) / ((6 + 7) / 2 - chance))
     assert scores["acc"] == pytest.approx(500 / 6)
-
-
-def test_the_split_trains_on_shots_of_each_class_and_tests_on_all_the_rest():
-    labels = np.array([2, 0, 1, 0, 1, 2, 2, 0, 1, 1])
-    train, test = few_shot_split(labels, shots=2, seed=7)
-    assert sorted([*train, *test]) == list(range(10))
-    assert np.bincount(labels[train]).tolist() == [2, 2, 2]
-    again, _ = few_shot_split(labels, shots=2, seed=7)
-    assert again.tolist() == train.tolist()
 
 
 @pytest.mark.parametrize("queries", [None, 2])

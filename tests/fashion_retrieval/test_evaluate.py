@@ -8,16 +8,12 @@ import pytest
 import torch
 from clothes import write_training
 from sklearn.decomposition import PCA
-from torch import nn
-from toy_vlm import SIDE, ToyVLM, direct, make_images
+from toy_vlm import ToyVLM, direct, make_images
 
-from crl.backends.weights import save_tensors
 from crl.basis import TextBasis
-from crl.images import open_image
 from crl.projection import l2
-from fashion_retrieval import embedded, evaluate, rivals, trained
+from fashion_retrieval import embedded, evaluate, trained
 from fashion_retrieval.networks import Heads
-from fashion_retrieval.towers import Tower
 from fashion_retrieval.trained import Bases
 
 ATTRIBUTES, VALUES, TEXTS = ["texture", "style"], [3, 5], [4, 7]
@@ -239,35 +235,3 @@ def test_a_row_for_each_representation(root, toy, start):
     start("representation=posterior", "figures=no")  # another sharpness replaces none
     again = rows(root)
     assert set(again) == {*first, "posterior"} and all(again[name] == first[name] for name in first)
-
-
-def test_a_rival_on_the_same_images(root, toy, start, monkeypatch):
-    tower = Tower("toy", nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, 9)), None, 9, "f")
-    tower = tower._replace(preprocess=ToyVLM().preprocess)
-    monkeypatch.setattr(rivals, "open_tower", lambda *_, **__: tower)
-    torch.manual_seed(0)
-    rival = rivals.CSN(tower, attributes=2, width=8)
-    folder = root.parent / "csn"
-    save_tensors(folder / "rival.safetensors", rival)
-    record = {"method": "csn", "weights": "rival.safetensors", "attributes": ATTRIBUTES}
-    (folder / "results.json").write_text(json.dumps({**record, "tower": "toy", "width": 8}))
-    seen, features = [], rivals.CSN.features
-    monkeypatch.setattr(
-        rivals.CSN, "features", lambda *given: seen.append(len(given[1])) or features(*given)
-    )
-    settings = [f"trained={folder}", "device=cpu", "workers=1", "batch_size=7"]
-    start(*settings)
-    row = rows(root)["csn"]
-    files = [root / "img" / f"{n:03}.png" for n in range(IMAGES)]
-    pixels = np.stack([rival.preprocess(open_image(file)).flatten().numpy() for file in files])
-    pixels = tower.module[1](torch.from_numpy(pixels)).detach().numpy()
-    weight, bias, mask = (
-        tensor.detach().numpy().astype(float)
-        for tensor in (rival.embedding.weight, rival.embedding.bias, rival.mask)
-    )
-    represented = [l2((pixels @ weight.T + bias) * mask[a].clip(0)) for a in range(2)]
-    assert row["scores"] == pytest.approx(slow_scores(root, represented), abs=1e-3)
-    assert sum(seen) == 39 and max(seen) == 7  # each once, for both attributes, scores and figure
-    (root / "img/003.png").write_bytes((root / "img/004.png").read_bytes())  # another image
-    start(*settings, "figures=false")
-    assert sum(seen) == 2 * 39 and len(rows(root)) == 5  # in the place of the former results

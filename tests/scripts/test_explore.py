@@ -39,14 +39,6 @@ def look(run, place):
     return look
 
 
-@pytest.fixture
-def wrong(refusal, place):
-    def wrong(*arguments):
-        return refusal(explore.main, "pictures", "--vlm", "color_vlm:ColorVLM", *arguments)
-
-    return wrong
-
-
 def test_clusters_names_page_and_tables(look, place):
     printed = look(*BASES)
     for color in COLORS:
@@ -131,16 +123,6 @@ def test_texts_of_an_llm_are_kept_and_can_be_edited(look, place, server):
     assert "very blue" in printed and len(server.requests) == asked
 
 
-@pytest.fixture
-def shipped(place, monkeypatch):
-    """Stands in for configs/bases, most of whose texts say nothing to a VLM of colors and sides."""
-    folder = place / "shipped"
-    folder.mkdir()
-    lines = "criterion: fabric\nvlm_prompt: '{text}'\ntexts: [silk, wool that is left behind]\n"
-    (folder / "our_fabric.yaml").write_text(lines)
-    monkeypatch.setattr(explore, "BASES", folder)
-
-
 def test_query_by_image(look):
     printed = look(*BASES, "--query", "red-left-0.png", "--top", "5")
     rows = [line.split() for line in printed.splitlines() if line.startswith("red-")]
@@ -160,7 +142,8 @@ def test_labels(look, place):
     assert (table["color_label"] == table["path"].str.split("-").str[0] + "!").all()
 
 
-def test_propose_shows_the_sheets_first_and_sends_only_on_request(look, place, shipped, server):
+def test_propose_shows_the_sheets_first_and_sends_only_on_request(look, place, server, monkeypatch):
+    monkeypatch.setattr(explore, "BASES", place / "bases")
     llm = ("--llm", "some-model", "--base-url", server.url)
     assert "--send" in look("--propose", *llm) and not server.requests
     out = place / "outputs/explore/pictures"
@@ -209,24 +192,13 @@ def test_files_as_people_have_them(look, place):
         ([*BASES, "--query", "red", "--like", "side=1"], "the query is a text"),
         ([*BASES, "--query", "red.png"], "red.png is no image of pictures"),
         (["--propose"], "--propose needs a model that sees images: --llm MODEL"),
-        ([*BASES, "--labels", "none.csv"], "none.csv: No such file or directory"),
+        ([*BASES, "--labels", "twice.csv"], "twice.csv: 'a.png' has two labels"),
+        ([*BASES, "--labels", "other.csv"], "b.png is no image of pictures"),
     ],
 )
-def test_mistakes(wrong, place, arguments, message):
-    assert message in wrong(*arguments)
+def test_mistakes(refusal, place, arguments, message):
+    (place / "twice.csv").write_text("file,label\na.png,x\na.png,y\n")
+    (place / "other.csv").write_text("file,label\nb.png,x\nred-left-0.png,y\n")
+    pictures = ("pictures", "--vlm", "color_vlm:ColorVLM")
+    assert message in refusal(explore.main, *pictures, *arguments)
     assert not (place / "outputs/explore/pictures/report.html").exists()
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("file,label\nred-left-0.png\n", "then a file and its label"),
-        ("file,label\na.png,x\na.png,y\n", "few.csv: 'a.png' has two labels"),
-        ("file,label\na.png,x\nb.png,y\n", "a.png is no image of pictures"),
-        ("file,label\n\xff", "cannot read few.csv"),
-    ],
-)
-def test_wrong_labels(wrong, place, content, message):
-    (place / "few.csv").write_bytes(content.encode("latin-1"))
-    assert message in wrong(*BASES, "--labels", "few.csv")
-    assert not (place / "outputs/explore/pictures").exists()

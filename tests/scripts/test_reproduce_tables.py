@@ -50,16 +50,6 @@ def test_runs_of_several_tasks_are_a_table_each(tmp_path, run):
     assert line[-3:] == ["65.28", "65.00", "-0.28"]
 
 
-def test_mistakes_are_one_line(tmp_path, refusal):
-    def refused(*arguments):
-        return refusal(reproduce_tables.main, *arguments)
-
-    assert "run the task first" in refused("--runs", tmp_path / "clustering/none")
-    lacking = write(tmp_path / "few_shot/a", {"about": {"vlm": "clip"}, "scores": {}})
-    assert "a results.json of classification_clustering lacks" in refused("--runs", lacking)
-    assert "did you mean 'clip'?" in refused("--table", 1, "--vlm", "clpi")
-
-
 # --- tables of the paper --------------------------------------------------------------------------
 
 
