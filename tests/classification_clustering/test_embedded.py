@@ -1,4 +1,4 @@
-"""What few_shot.py and clustering.py are given: every mistake is refused in one line."""
+"""What few_shot.py and clustering.py are given."""
 
 import numpy as np
 import pytest
@@ -23,21 +23,6 @@ EYE = {"image": np.eye(3, 2) + 1, "text": np.eye(2), "labels": np.arange(3)}
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"labels": None}, "labels (N); labels is missing"),
-        ({"labels": np.array([0, 1, np.nan])}, "labels holds NaN"),
-        ({"image": np.array([{}] * 3)}, "holds Python objects"),  # a pickle: it is not opened
-    ],
-)
-def test_features_that_do_not_fit(tmp_path, refusal, changes, says):
-    arrays = {key: array for key, array in {**EYE, **changes}.items() if array is not None}
-    np.savez("mine.npz", **arrays)
-    assert says in refusal(clustering.main, "features=mine.npz")
-    assert not (tmp_path / "outputs").exists()
 
 
 def test_features_of_several_files_and_with_several_vectors_per_image():
@@ -67,26 +52,8 @@ def test_another_vlm_prompt_replaces_that_of_the_basis(root):
     expected = embed_texts(load_vlm("demo"), prompts, cache=None)
     np.testing.assert_allclose(other.text, expected, atol=1e-5)
     assert not np.allclose(own.text, expected, atol=1e-3)
-    assert own.about_basis["basis"] == "clevr4_color"
     assert own.about_basis["basis_digest"] != other.about_basis["basis_digest"]
     assert other.about_basis["basis"] == "clevr4_color in 'art with the {criterion} of {text}'"
-
-
-@pytest.mark.parametrize(
-    ("override", "says"),
-    [
-        ("seedz=3", "unknown key 'seedz'; did you mean 'seeds'?"),
-        ("criteria=colour", "did you mean 'color'"),
-        ("bases={colour: clevr4_color}", "'colour', which is not in criteria; did you mean"),
-        ("bases={color: clevr4_colour}", "did you mean 'clevr4_color'"),
-        ("images=10531", "has 120 images, not 10531"),
-        ("root=nowhere", "Clevr4 is not in"),
-    ],
-)
-def test_mistakes_are_one_line_and_write_nothing(root, tmp_path, refusal, override, says):
-    (tmp_path / "small.yaml").write_text("data: clevr4\ncriteria: color\nvlm: demo\nseeds: 1\n")
-    assert says in refusal(clustering.main, "--config", "small.yaml", f"root={root}", override)
-    assert not (tmp_path / "outputs").exists()
 
 
 def test_a_data_set_of_ones_own_is_one_entry(tmp_path, monkeypatch):

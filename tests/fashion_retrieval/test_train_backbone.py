@@ -38,20 +38,15 @@ def keys(tmp_path):
     keys = write_clothes(tmp_path)
     write_noise(tmp_path)
     vlm = write_clip(tmp_path / "clip")
-    keys["heads"] = write_stage(tmp_path / "mlp", tmp_path, vlm)
-    return {**keys, "epochs": 2, "triplets": 26, "batch_size": 8, "lr": 1e-4, "workers": 0}
-
-
-def write_stage(folder, root, clip):
-    """What train_mlp.py leaves; -> its folder."""
     torch.manual_seed(1)
     heads = Heads(2, WIDTH, 8)
     for head in heads.projection_heads:
         head.fc[1].running_mean.normal_(0, 0.1)
         head.fc[1].running_var.uniform_(0.5, 2)
-    bases = Bases.load("Clothes", list(ATTRIBUTES), bases_of(root), None)
-    fingerprint = load_vlm(str(clip), "cpu").fingerprint
-    return str(write_training(folder, heads, bases, vlm=str(clip), vlm_fingerprint=fingerprint))
+    bases = Bases.load("Clothes", list(ATTRIBUTES), bases_of(tmp_path), None)
+    record = {"vlm": str(vlm), "vlm_fingerprint": load_vlm(str(vlm), "cpu").fingerprint}
+    keys["heads"] = str(write_training(tmp_path / "mlp", heads, bases, **record))
+    return {**keys, "epochs": 2, "triplets": 26, "batch_size": 8, "lr": 1e-4, "workers": 0}
 
 
 def train(keys, **more):

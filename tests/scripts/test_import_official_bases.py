@@ -109,15 +109,12 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def texts(out: Path) -> dict[str, list[str]]:
-    return {file.stem: list(TextBasis.load(file).texts) for file in out.iterdir()}
-
-
 def test_every_list_becomes_a_basis(clone, run, tmp_path):
     code, printed, _ = run(importer.main, clone, "--out", "bases")
     assert code == 0
     assert {path.suffix for path in (tmp_path / "bases").iterdir()} == {".yaml"}
-    assert texts(tmp_path / "bases") == {
+    bases = {file.stem: list(TextBasis.load(file).texts) for file in Path("bases").iterdir()}
+    assert bases == {
         "cards_number": ["uno", "dos"], "cards_number_long": ["uno", "dos", "tres"],
         "cards_number_temperature0": ["uno zero"], "cards_number_temperature0.5": ["uno half"],
         "cards_number_temperature1.5": ["uno hot"],
