@@ -139,7 +139,10 @@ def test_labels(look, place):
 
 
 def test_propose_shows_the_sheets_first_and_sends_only_on_request(look, place, server, monkeypatch):
-    monkeypatch.setattr(explore, "BASES", place / "bases")
+    (place / "shipped").mkdir()  # stands in for configs/bases
+    lines = "criterion: fabric\nvlm_prompt: '{text}'\ntexts: [silk, wool that is left behind]\n"
+    (place / "shipped/our_fabric.yaml").write_text(lines)
+    monkeypatch.setattr(explore, "BASES", place / "shipped")
     llm = ("--llm", "some-model", "--base-url", server.url)
     assert "--send" in look("--propose", *llm) and not server.requests
     out = place / "outputs/explore/pictures"
