@@ -30,16 +30,10 @@ def derived_seed(*key: int) -> int:
 def embed(
     vlm: VLM, data: MinedTriplets, cache: Path | None, workers: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Raw embeddings of all images and conditions: (M, D) and (C, D), float32, on the CPU.
-
-    Raises:
-        UserError: an unreadable image, several vectors per image, embeddings that are not finite.
-    """
-    image = embed_images(
-        vlm, data.images, cache, workers=workers or None, single=True, raw=True
-    ).image
+    """Raw embeddings of all images and conditions: (M, D) and (C, D), float32, on the CPU."""
+    images = embed_images(vlm, data.images, cache, workers=workers or None, single=True, raw=True)
     text = embed_texts(vlm, data.conditions, cache, raw=True)
-    return torch.from_numpy(image), torch.from_numpy(text)
+    return torch.from_numpy(images.image), torch.from_numpy(text)
 
 
 class FrozenFeatures:
@@ -128,12 +122,8 @@ def _collate(items: list) -> Any:
 
 def augmentation(preprocess: Preprocess) -> Callable[[Image.Image], Tensor]:
     """GeneCIS's augmentation: resize to 8/7 of the VLM's size, then a random crop of 90 to 100 % of
-    the area, stretched by up to a third, at the VLM's size; then the VLM's own last steps
-    (normalisation).
-
-    If the VLM's preprocessing does not begin with Resize and CenterCrop, as CLIP's does, there is
-    no augmentation.
-    """
+    the area, stretched by up to a third; then the VLM's own last steps (normalisation). If these do
+    not begin with Resize and CenterCrop, as CLIP's do, there is no augmentation."""
     from torchvision.transforms import CenterCrop, Compose, RandomResizedCrop, Resize
 
     steps = getattr(preprocess.transform, "transforms", [])

@@ -4,7 +4,7 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from crl.representations import Representations
 from crl.run.config import Distinct, EvaluationConfig, OneOrMore
@@ -31,12 +31,6 @@ PROMPTS: dict[Task, list[str]] = {
 }
 
 
-def _has_slot(prompt: str) -> str:
-    if "{condition}" not in prompt:
-        raise ValueError(f"the prompt {prompt!r} has no {{condition}}")
-    return prompt
-
-
 class EvaluateConfig(EvaluationConfig):
     """Keys of evaluate.py."""
 
@@ -60,7 +54,7 @@ class EvaluateConfig(EvaluationConfig):
     bases: dict[Task, str | dict[str, str]] = Field(
         BASES, description="task: text basis, or {condition: text basis, other: text basis}"
     )
-    prompts: dict[Task, list[Annotated[str, AfterValidator(_has_slot)]]] = Field(
+    prompts: dict[Task, list[Annotated[str, Field(pattern=r"\{condition\}")]]] = Field(
         PROMPTS, description="task: prompts of CRL for {condition}; their embeddings are averaged"
     )
     weight: float = Field(10, ge=0, description="weight of the basis in CRL's score (paper: 10)")

@@ -25,14 +25,7 @@ from crl.run.results import Results, digest
 from crl.run.weights import weights_digest
 from similarity_retrieval.config import EvaluateConfig
 from similarity_retrieval.embedded import Embedded, embedded
-from similarity_retrieval.method import (
-    CUTOFFS,
-    baseline_scores,
-    chance,
-    crl_scores,
-    recall,
-    target_ranks,
-)
+from similarity_retrieval.method import CUTOFFS, baseline_scores, crl_scores, recall, target_ranks
 from similarity_retrieval.tables import notes, table
 
 Ranks = tuple[np.ndarray, np.ndarray]  # (B,) candidates above the target, (B,) tied with it
@@ -69,7 +62,8 @@ def evaluate(config: EvaluateConfig) -> Results:
             ranks = {method: ranks_of(data, method, scores[method]) for method in scores}
 
             recalls = {method: recall_by_policy(*ranks[method]) for method in ranks}
-            expected = {f"R@{k}": chance(templates.gallery.shape[1], k) for k in CUTOFFS}
+            candidates = templates.gallery.shape[1]
+            expected = {f"R@{k}": 100 * min(k / candidates, 1) for k in CUTOFFS}
             recalls["chance"] = {"fair": expected, "paper": expected}
             other = "paper" if config.tie_policy == "fair" else "fair"
             for method, row in about.items():
@@ -93,13 +87,12 @@ def about_rows(config: EvaluateConfig, data: Embedded) -> dict[str, dict[str, An
 
 
 def ranks_of(data: Embedded, method: str, scores: np.ndarray) -> Ranks:
-    try:
-        return target_ranks(scores)
-    except ValueError as error:
+    if not np.isfinite(scores).all():
         raise UserError(
-            f"{data.about['label']}, {data.about['data']}, {method}: {error}; the embeddings or "
-            "the Combiner's weights are of no use"
-        ) from error
+            f"{data.about['label']}, {data.about['data']}, {method}: there are scores that are not "
+            "finite; the embeddings or the Combiner's weights are of no use"
+        )
+    return target_ranks(scores)
 
 
 def recall_by_policy(better: np.ndarray, tied: np.ndarray) -> dict[str, dict[str, float]]:

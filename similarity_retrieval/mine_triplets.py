@@ -11,15 +11,13 @@ the object of the target, and the distractor shows that object with another subj
     distractor "a cat on a bench"
 
 All files are written to <outputs>/triplets/<name>. A killed run that is started again goes on
-parsing where it was (mining takes minutes and begins anew), and ends with the same bytes as an
-undisturbed one.
+parsing where it was, and ends with the same bytes as an undisturbed one.
 """
 
 from crl.run.command import command
 
 import itertools
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -44,7 +42,7 @@ class MineConfig(RunConfig):
     """Keys of mine_triplets.py."""
 
     captions: str | None = Field(
-        None, description=".jsonl, .csv, .tsv, COCO .json; .tar shards: a folder, x{0..9}.tar, *"
+        None, description=".jsonl, .csv, .tsv, COCO .json, or .tar shards: a folder or a pattern"
     )
     prefix: str = Field("", description="put before each image's name, e.g. train2017/")
     graphs: Path | None = Field(None, description="JSONL of parsed captions; instead of captions")
@@ -67,22 +65,23 @@ class MineConfig(RunConfig):
 
 
 def mine_triplets(config: MineConfig) -> None:
-    """Mine what is missing in <outputs>/triplets/<name>, and print what was mined.
-
-    Raises:
-        UserError: bad input, nothing to mine, or the folder holds other triplets.
-    """
+    """Mine what is missing in <outputs>/triplets/<name>, and print what was mined."""
     folder = config.outputs / "triplets" / config.name
     for file in (config.graphs, config.ratings):
         if file and not file.is_file():
             raise UserError(f"{file} does not exist")
     with alone_in(folder):
         files = [config.graphs] if config.graphs else caption_files(config.captions)
-        source = source_digest(files, config.prefix)
+        # Shards can be hundreds of gigabytes, so only their names and sizes count.
+        contents = [
+            (file.name, file.stat().st_size if file.suffix == ".tar" else file_digest(file))
+            for file in files
+        ]
+        source = digest(contents, config.prefix, SPACY_MODEL)
         ratings = file_digest(config.ratings) if config.ratings else None
         inputs = {"source": source, "ratings": ratings, **config.model_dump(include=RULES)}
-        summary = earlier_summary(folder, inputs)
-        if not summary:
+        counts = counts_of(folder, inputs)
+        if not counts:
             graphs = config.graphs or folder / f"graphs-{source}.jsonl"
             if not graphs.exists():
                 parse_captions(files, config.prefix, graphs)
@@ -93,30 +92,14 @@ def mine_triplets(config: MineConfig) -> None:
                 "inputs": inputs,
                 "config": config.model_dump(mode="json", exclude={"device"}),
             }
-            text = json.dumps(summary, indent=1, ensure_ascii=False)
-            write_text(folder / "summary.json", text + "\n")
-    for name, count in summary["counts"].items():
+            write_text(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
+    for name, count in counts.items():
         print(f"{name}: {listed(count) if isinstance(count, dict) else count}")
     print(f"triplets: {folder / 'triplets.jsonl'}")
 
 
-@command
-def main(argv: list[str]) -> None:
-    mine_triplets(load_config(MineConfig, argv, __doc__, unused=("device",)))
-
-
-def source_digest(files: list[Path], prefix: str) -> str:
-    """16 hex digits that change whenever the relations may. Shards can be hundreds of gigabytes, so
-    only their names and sizes count."""
-    contents = [
-        (file.name, file.stat().st_size if file.suffix == ".tar" else file_digest(file))
-        for file in files
-    ]
-    return digest(contents, prefix, SPACY_MODEL)
-
-
-def earlier_summary(folder: Path, inputs: dict[str, Any]) -> dict[str, Any] | None:
-    """What summary.json says, if the triplets in `folder` are whole and come from `inputs`."""
+def counts_of(folder: Path, inputs: dict[str, Any]) -> dict[str, Any] | None:
+    """What was mined, if the triplets in `folder` are whole; a UserError if from other inputs."""
     triplets, file = folder / "triplets.jsonl", folder / "summary.json"
     if not file.exists():
         return None
@@ -126,10 +109,10 @@ def earlier_summary(folder: Path, inputs: dict[str, Any]) -> dict[str, Any] | No
     except (ValueError, TypeError, KeyError):
         same = False
     if not same:
-        raise UserError(
-            f"{folder} comes from other inputs or settings; take another name=, or delete it"
-        )
-    return summary if triplets.exists() and file_digest(triplets) == summary["digest"] else None
+        reason = f"{folder} comes from other inputs or settings"
+        raise UserError(f"{reason}; take another name=, or delete it")
+    whole = triplets.exists() and file_digest(triplets) == summary["digest"]
+    return summary["counts"] if whole else None
 
 
 def parse_captions(files: list[Path], prefix: str, graphs: Path) -> None:
@@ -140,14 +123,13 @@ def parse_captions(files: list[Path], prefix: str, graphs: Path) -> None:
     # the last line is reported at once.
     shards = any(file.suffix == ".tar" for file in files)
     total = None if shards else sum(1 for _ in read_captions(files))
-    parse = spacy_parser()
-    with graphs.with_suffix(".part").open("ab+") as stream:
+    parse, part = spacy_parser(), graphs.with_suffix(".part")
+    with part.open("ab+") as stream:
         done = keep_batches(stream)
         parsed = parse(itertools.islice(read_captions(files, prefix), done, None))
-        bar = progress(parsed, label="captions", unit="captions", total=total, done=done)
-        for graph in bar:
+        for graph in progress(parsed, label="captions", unit="captions", total=total, done=done):
             stream.write(graph.model_dump_json().encode() + b"\n")
-    graphs.with_suffix(".part").replace(graphs)
+    part.replace(graphs)
 
 
 def keep_batches(stream: BinaryIO) -> int:
@@ -169,7 +151,7 @@ def mine(config: MineConfig, graphs: Path, triplets: Path) -> dict[str, Any]:
         words = {word for record in records for word in (record.subject, record.object)}
         rating = {word: concreteness(word, ratings) for word in words}
     miner = Miner(records, rating, config.concreteness, config.min_images, config.min_objects)
-    subjects, conditions = Counter(), Counter()
+    mined = 0
     with atomic_path(triplets) as temporary, temporary.open("w", encoding="utf-8") as stream:
         for number in progress(range(config.samples), label="samples", unit="samples"):
             if sample := miner.sample(config.seed, number):
@@ -182,29 +164,29 @@ def mine(config: MineConfig, graphs: Path, triplets: Path) -> dict[str, Any]:
                     "subject": target.subject,
                 }
                 stream.write(json.dumps(triplet, ensure_ascii=False) + "\n")
-                subjects[triplet["subject"]] += 1
-                conditions[triplet["condition"]] += 1
-        if not subjects:
-            raise UserError(
-                f"not one of {config.samples} samples gave a triplet (failed tries: "
-                f"{listed(miner.failed)}); give more captions, or loosen the rules"
-            )
+                mined += 1
+        if not mined:
+            reason = f"not one of {config.samples} samples gave a triplet ({listed(miner.failed)})"
+            raise UserError(f"{reason}; give more captions, or loosen the rules")
     return {
         "captions": captions,
         "images": len({record.image for record in records}),
         "relations": len(records),
         "subjects": miner.subjects,
         "samples": config.samples,
-        "mined": subjects.total(),
-        "dropped": config.samples - subjects.total(),
+        "mined": mined,
+        "dropped": config.samples - mined,
         "failed tries": miner.failed,
-        "most common subjects": dict(subjects.most_common(10)),
-        "most common conditions": dict(conditions.most_common(10)),
     }
 
 
 def listed(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items())
+
+
+@command
+def main(argv: list[str]) -> None:
+    mine_triplets(load_config(MineConfig, argv, __doc__, unused=("device",)))
 
 
 if __name__ == "__main__":

@@ -44,21 +44,6 @@ def models(config: EvaluateConfig) -> dict[str, tuple[VLM, Combiner | None]]:
     return {label: _load(*source, config) for label, source in sources.items()}
 
 
-def _load(
-    name: str, file: Path | None, training: Training | None, config: EvaluateConfig
-) -> tuple[VLM, Combiner | None]:
-    from_file = name != config.vlm
-    vlm = same = load_vlm(name, config.device, config.precision, from_file)
-    if training and training.precision != config.precision:  # which the fingerprint depends on
-        same = load_vlm(name, config.device, training.precision, from_file)
-    if training and same.fingerprint != training.vlm_fingerprint:
-        raise UserError(
-            f"{file.parent} was trained with another VLM than {name!r} is now: its weights, "
-            "preprocessing or tokenizer have changed; run that training again"
-        )
-    return vlm, load_combiner(file, vlm.dim) if file else None
-
-
 def _read(folder: Path) -> tuple[str, Source]:
     """The label and source of a training: GeneCIS's published one, or of train_combiner.py."""
     backbone, head = (folder / name for name in WEIGHTS)
@@ -77,3 +62,16 @@ def _read(folder: Path) -> tuple[str, Source]:
     if training.vlm_trained:
         return f"{training.vlm}*", (str(folder / "vlm"), combiner, training)
     return training.vlm, (training.vlm, combiner, training)
+
+
+def _load(
+    name: str, file: Path | None, training: Training | None, config: EvaluateConfig
+) -> tuple[VLM, Combiner | None]:
+    from_file = name != config.vlm
+    vlm = same = load_vlm(name, config.device, config.precision, from_file)
+    if training and training.precision != config.precision:  # which the fingerprint depends on
+        same = load_vlm(name, config.device, training.precision, from_file)
+    if training and same.fingerprint != training.vlm_fingerprint:
+        raise UserError(f"{file.parent} was trained with another VLM than {name!r} is now; run "
+                        "that training again")  # fmt: skip
+    return vlm, load_combiner(file, vlm.dim) if file else None

@@ -17,7 +17,7 @@ def read_ratings(file: Path) -> dict[str, float]:
     """Word -> mean concreteness from 1 to 5, from a tab-separated file with Word and Conc.M.
 
     Raises:
-        UserError: not such a file, or a malformed line (the message has its number).
+        UserError: a malformed line (the message has its number), or no ratings.
     """
     ratings = {row.word.strip().lower(): row.concreteness for row in read_table(_Rating, file)}
     if not ratings:
@@ -27,7 +27,5 @@ def read_ratings(file: Path) -> dict[str, float]:
 
 def concreteness(word: str, ratings: dict[str, float]) -> float:
     """The rating of `word`, else of its singular, else -1 (GeneCIS's value for unknown words)."""
-    for form in (word, word.removesuffix("s"), word.removesuffix("es")):
-        if form in ratings:
-            return ratings[form]
-    return -1.0
+    forms = (word, word.removesuffix("s"), word.removesuffix("es"))
+    return next((ratings[form] for form in forms if form in ratings), -1.0)

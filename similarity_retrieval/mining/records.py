@@ -42,14 +42,8 @@ class Record(NamedTuple):
 
 
 def read_graphs(file: Path) -> tuple[list[Record], int]:
-    """Read a JSONL of graphs: {"image": ..., "relations": [{"subject", "relation", "object"}]}.
-
-    Returns:
-        All relations of all captions, and the number of captions.
-
-    Raises:
-        UserError: a malformed line (the message has its number), or no relations at all.
-    """
+    """All relations in a JSONL of graphs, {"image": ..., "relations": [{"subject", "relation",
+    "object"}]}, and the number of captions. A UserError names the line that is malformed."""
     records: list[Record] = []
     captions = 0
     for graph in progress(read_jsonl(Graph, file), label="graphs", unit="lines"):
@@ -58,6 +52,5 @@ def read_graphs(file: Path) -> tuple[list[Record], int]:
             names = (graph.image, relation.subject, relation.relation, relation.object)
             records.append(Record(*map(sys.intern, names)))  # equal strings take memory once
     if not records:
-        reason = f"none of its {captions} captions has a relation" if captions else "it is empty"
-        raise UserError(f"{file}: there is nothing to mine, {reason}")
+        raise UserError(f"{file}: not one of its {captions} captions has a relation")
     return records, captions
