@@ -53,11 +53,7 @@ class Combiner(nn.Module):
 
 def load_combiner(path: Path, dim: int) -> Combiner:
     """A Combiner from .safetensors or a file of torch.save, in eval mode, on the CPU, in float32.
-    The sizes of its layers are read from the file.
-
-    Raises:
-        UserError: as in `load_tensors`; no Combiner, or one for embeddings of another width than D.
-    """
+    The sizes of its layers are read from the file. A UserError if it is none for width D."""
     state = {key: tensor.float() for key, tensor in load_tensors(path).items()}
     try:
         projection, width = state["text_projection_layer.weight"].shape

@@ -47,16 +47,15 @@ class FrozenFeatures:
             dist.barrier()
         self.data, self.device = data, vlm.device
 
-    def parts(self, epoch: int, slices: np.ndarray) -> Iterator[np.ndarray]:
+    def parts(self, epoch: int, rows: np.ndarray) -> Iterator[np.ndarray]:
         """Rows of triplets (P, b) -> P parts."""
-        return iter(slices)
+        return iter(rows)
 
     def features(self, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
         """Reference, condition and target, each (b, D)."""
         data, device = self.data, self.device
-        reference, target = self.image[data.reference[rows]], self.image[data.target[rows]]
-        text = self.text[data.condition[rows]]
-        return reference.to(device), text.to(device), target.to(device)
+        text, target = self.text[data.condition[rows]], self.image[data.target[rows]]
+        return self.image[data.reference[rows]].to(device), text.to(device), target.to(device)
 
     def validation(self, held_out: MinedTriplets) -> tuple[Tensor, Tensor]:
         """Embeddings of images and conditions; those of `held_out` come first."""
@@ -71,13 +70,11 @@ class FineTunedFeatures:
         self.vlm, self.data, self.workers = vlm, data, workers
         self.pixels = Pixels(data, augmentation(vlm.preprocess), seed)
 
-    def parts(self, epoch: int, slices: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
-        """Rows of triplets (P, b) -> P parts: pixels (b, 2, 3, H, W) and rows (b,)."""
-        batches = [[(epoch, int(row)) for row in rows] for rows in slices]
-        loader = DataLoader(
-            self.pixels, batch_sampler=batches, num_workers=self.workers, collate_fn=_collate
-        )
-        for part in loader:
+    def parts(self, epoch: int, rows: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
+        """Rows of triplets (P, b) -> P parts."""
+        batches = [[(epoch, int(row)) for row in part] for part in rows]
+        how = {"num_workers": self.workers, "collate_fn": _collate}
+        for part in DataLoader(self.pixels, batch_sampler=batches, **how):
             if isinstance(part, str):
                 raise UserError(part)
             yield part
@@ -91,8 +88,7 @@ class FineTunedFeatures:
         return reference, self.vlm.text_features(texts), target
 
     def validation(self, held_out: MinedTriplets) -> tuple[Tensor, Tensor]:
-        """Embeddings of the images and conditions of `held_out` by the VLM as it is now."""
-        # Not into the cache: the embeddings of these weights are not needed again.
+        """Embeddings by the VLM as it is now, which are not needed again."""
         return embed(self.vlm, held_out, None, self.workers)
 
 

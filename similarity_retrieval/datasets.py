@@ -21,13 +21,7 @@ Task = Literal["focus_object", "change_object", "focus_attribute", "change_attri
 TASKS = get_args(Task)
 GENECIS_PAGE = "https://github.com/facebookresearch/genecis (DOWNLOAD.md)"
 COCO_PAGE = "https://cocodataset.org/#download (2017 Val images)"
-VISUAL_GENOME_PAGE = (
-    "https://homes.cs.washington.edu/~ranjay/visualgenome/api.html (parts 1 and 2 of the images)"
-)
-TREE = (
-    "{focus,change}_{object,attribute}.json, coco/val2017/<12 digits>.jpg, "
-    "visual_genome/{VG_100K,VG_100K_2}/<image_id>.jpg"
-)
+VISUAL_GENOME_PAGE = "https://homes.cs.washington.edu/~ranjay/visualgenome/api.html (parts 1, 2)"
 # For scripts/check_data.py: GeneCIS's published files and its DOWNLOAD.md.
 OFFICIAL_TEMPLATES = {"focus_object": 1960, "change_object": 1960}
 COCO_FILES, VISUAL_GENOME_FILES = 5000, 108249
@@ -96,11 +90,8 @@ class _File(BaseModel, Generic[_Image]):
 
 
 def load(tasks: Sequence[str], folder: Path) -> GeneCIS:
-    """Read the templates of `tasks`, `<folder>/<task>.json` in GeneCIS's format.
-
-    Raises:
-        UserError: a missing file, or a malformed template (counted from 0).
-    """
+    """Read the templates of `tasks`, `<folder>/<task>.json` in GeneCIS's format. A UserError names
+    a malformed template, counted from 0."""
     ids: dict[str, int] = {}
     conditions: dict[str, int] = {}
     loaded = {task: _load(task, Path(folder), ids, conditions) for task in tasks}
@@ -112,7 +103,7 @@ def _load(task: str, folder: Path, ids: dict[str, int], conditions: dict[str, in
     file = folder / f"{task}.json"
     if not file.is_file():
         raise Missing(f"{file.name}, GeneCIS's templates, is not in {folder.resolve()}; get it "
-                      f"from {GENECIS_PAGE}; expected there: {TREE}")  # fmt: skip
+                      f"from {GENECIS_PAGE}")  # fmt: skip
     kind = _File[_Region] if task.endswith("attribute") else _File[_CocoImage]
     try:
         templates = kind.model_validate_json(b'{"templates": %b}' % file.read_bytes()).templates
@@ -133,16 +124,9 @@ def _load(task: str, folder: Path, ids: dict[str, int], conditions: dict[str, in
 
 
 def images(data: GeneCIS, coco: Path, visual_genome: Path) -> list[Path | Crop]:
-    """The image file or crop of each of `data.ids` (M,).
-
-    Args:
-        coco: folder that holds `val2017`.
-        visual_genome: folder that holds `VG_100K` and `VG_100K_2`, or `VG_All`, or the images.
-
-    Raises:
-        UserError: missing images (all are counted before any image is opened); a Visual Genome
-            image that cannot be read; a box outside its picture.
-    """
+    """The image file or crop of each of `data.ids` (M,), from the folders that hold `val2017`, and
+    `VG_100K` and `VG_100K_2`. A UserError names missing and unreadable images, and a box outside
+    its picture."""
     files = {name: _file(name, Path(coco), Path(visual_genome)) for name in data.ids}
     regions = dict.fromkeys(file for name, file in files.items() if ":" in name)
     for title, page, folder, wanted in (

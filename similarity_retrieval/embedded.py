@@ -1,6 +1,5 @@
 """Loads and embeds: a configuration -> what the methods need, for each VLM on each task."""
 
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,25 +70,15 @@ def _embedded(config: EvaluateConfig, data: GeneCIS) -> Iterator[Embedded]:
     coco, genome = config.coco or config.root / "coco", config.visual_genome
     files = images(data, coco, genome or config.root / "visual_genome")
     loaded = models(config)
-    if "posterior" in config.representation and "paper" in config.balance:
-        warnings.warn(
-            "balance=paper was made for the paper's R, whose similarities differ little; with the "
-            "posterior the scene may drown the condition; balance=standard suits both",
-            stacklevel=3,
-        )
     size, cache = config.null_space_size, config.cache
     removed = digest(size, *(other.digest for other in others)) if others else None
     for label, (vlm, combiner) in loaded.items():
         bases = {}  # of all tasks, before the first image is embedded
         for task in config.tasks:
-            bases[task] = [
-                Basis(
-                    rows,
-                    embed_basis(vlm, basis, cache),  # T, (K, D)
-                    directions_of_others(vlm, basis, others, size, cache),
-                )
-                for rows, _, basis in named[task]
-            ]
+            bases[task] = []
+            for rows, _, basis in named[task]:
+                directions = directions_of_others(vlm, basis, others, size, cache)
+                bases[task].append(Basis(rows, embed_basis(vlm, basis, cache), directions))
         how = cache, config.batch_size, config.workers
         result = embed_images(vlm, files, *how, single=True, raw=True)
         image = np.asarray(result.image)  # (M, D), each distinct image once
@@ -126,7 +115,7 @@ def _embedded(config: EvaluateConfig, data: GeneCIS) -> Iterator[Embedded]:
 def _bases(
     config: EvaluateConfig, data: GeneCIS, task: Task
 ) -> list[tuple[np.ndarray, str, TextBasis]]:
-    """Triples for a task: templates (B',), the name of their basis, the basis."""
+    """For a task: templates (B',), the name of their basis, the basis."""
     names, conditions = config.bases[task], [data.conditions[c] for c in data.tasks[task].condition]
     if isinstance(names, str):
         names = {"other": names}

@@ -41,7 +41,7 @@ class Features:
 
     @cached_property
     def first_alike(self) -> np.ndarray:
-        """Index of the first image with the same embedding (mostly the image itself), (M,)."""
+        """(M,) index of the first image with the same embedding (mostly the image itself)."""
         rows = np.ascontiguousarray(self.image)
         whole = rows.view(np.dtype((np.void, rows.itemsize * rows.shape[1])))[:, 0]
         _, first, place = np.unique(whole, return_index=True, return_inverse=True)
@@ -77,12 +77,9 @@ def baseline_scores(
 
 
 def crl_scores(
-    features: Features,
-    templates: Templates,
-    r: np.ndarray,
-    weight: float = 10.0,
+    features: Features, templates: Templates, r: np.ndarray, weight: float = 10.0,
     balance: Balance = "paper",
-) -> np.ndarray:
+) -> np.ndarray:  # fmt: skip
     """CRL for "the same scene, with the condition" (paper, Table 3).
 
     scene: similarity of candidate and reference in R.
@@ -123,11 +120,9 @@ def recall(better: np.ndarray, tied: np.ndarray, k: int, tie_policy: TiePolicy =
     >>> recall(np.array([0]), np.array([14]), k=3)  # 15 candidates, all with the same score
     20.0
 
-    Args:
-        better, tied: (B,), see `target_ranks`.
-        tie_policy: `fair` counts the share of all orders of the tied candidates in which the target
-            is among the k best. `paper` puts the target first, as the stable sort in the authors'
-            code does; constant scores then give 100.
+    `fair` counts the share of all orders of the tied candidates in which the target is among the k
+    best. `paper` puts the target first, as the stable sort in the authors' code does; constant
+    scores then give 100.
     """
     fair = tie_policy == "fair"
     hits = np.clip((k - better) / (tied + 1), 0, 1) if fair else better < k

@@ -29,10 +29,9 @@ from crl.run.files import alone_in, atomic_path, write_text
 from crl.run.progress import progress
 from crl.run.results import digest
 from similarity_retrieval.mining.captions import caption_files, read_captions
-from similarity_retrieval.mining.concreteness import concreteness, read_ratings
 from similarity_retrieval.mining.files import file_digest
 from similarity_retrieval.mining.miner import Miner
-from similarity_retrieval.mining.records import read_graphs
+from similarity_retrieval.mining.records import concreteness, read_graphs, read_ratings
 from similarity_retrieval.mining.scene_graphs import BATCH, SPACY_MODEL, spacy_parser
 
 RULES = {"concreteness", "min_images", "min_objects", "samples", "seed"}
@@ -46,9 +45,7 @@ class MineConfig(RunConfig):
     )
     prefix: str = Field("", description="put before each image's name, e.g. train2017/")
     graphs: Path | None = Field(None, description="JSONL of parsed captions; instead of captions")
-    ratings: Path | None = Field(
-        None, description="Brysbaert's concreteness ratings, tab-separated; null: no filter"
-    )
+    ratings: Path | None = Field(None, description="Brysbaert's concreteness ratings; null: none")
     concreteness: float = Field(
         4.8, allow_inf_nan=False, description="the mean of a triplet's six words is above this"
     )

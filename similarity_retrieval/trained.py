@@ -26,12 +26,8 @@ Source = tuple[str, Path | None, Training | None]  # VLM, file of its Combiner, 
 
 def models(config: EvaluateConfig) -> dict[str, tuple[VLM, Combiner | None]]:
     """{label in tables: VLM and Combiner}: `vlm`, and each folder of `trained`. A Combiner that was
-    trained with `vlm`, frozen, comes with `vlm`.
-
-    Raises:
-        UserError: as in `load_vlm` and `load_combiner`; no such training; its VLM has changed, or
-            its name would run code.
-    """
+    trained with `vlm`, frozen, comes with `vlm`. A UserError if the VLM of a training has changed
+    since, or its name would run code."""
     if config.combiner and (config.combiner.parent / "results.json").exists():
         raise UserError(f"{config.combiner} belongs to a training; give its folder: "
                         f"trained=[{config.combiner.parent}]")  # fmt: skip

@@ -28,11 +28,7 @@ class Pair(BaseModel):
 
 
 def caption_files(captions: str) -> list[Path]:
-    """The files that `captions` names: one file, a folder of shards, or a glob pattern.
-
-    Raises:
-        UserError: no such file, an unknown suffix, or two shards of the same name.
-    """
+    """The files that `captions` names: one file, a folder of shards, or a glob pattern."""
     path = Path(captions).expanduser()
     if path.is_dir():
         files = sorted(path.glob("*.tar"))
@@ -54,11 +50,8 @@ def caption_files(captions: str) -> list[Path]:
 
 
 def read_captions(files: Iterable[Path], prefix: str = "") -> Iterator[Pair]:
-    """Yield all pairs in `files`, in their order, with `prefix` before the name of each image.
-
-    Raises:
-        UserError: a file is not in the format of its suffix; names the file and the line or entry.
-    """
+    """Yield all pairs in `files`, in their order, with `prefix` before the name of each image. A
+    UserError names the line or entry that is not in the format of the file's suffix."""
     for file in files:
         for pair in READERS[file.suffix](file):
             pair.image = prefix + pair.image

@@ -47,13 +47,11 @@ def read_table(kind: type[Model], file: Path) -> Iterator[Model]:
 
 
 def _lines(file: Path) -> Iterator[str]:
-    with file.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise UserError(f"{file}:{number}: not UTF-8") from error
-            yield text
+    try:
+        with file.open(encoding="utf-8-sig", newline="\n") as stream:
+            yield from stream
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not UTF-8: {error}") from error
 
 
 def file_digest(file: Path) -> str:

@@ -36,18 +36,13 @@ class Miner:
     The published code may take the target itself as the distractor. This would be useless for
     training, so here a try without a third image fails.
 
-    Raises:
-        UserError: no subject has `min_images` images and `min_objects` objects.
+    A UserError if no subject has `min_images` images and `min_objects` objects.
     """
 
     def __init__(
-        self,
-        records: list[Record],
-        rating: dict[str, float] | None,
-        threshold: float,
-        min_images: int,
-        min_objects: int,
-    ):
+        self, records: list[Record], rating: dict[str, float] | None, threshold: float,
+        min_images: int, min_objects: int,
+    ):  # fmt: skip
         order: dict[str, int] = {}  # word -> its place in the order of first appearance
         images, cells = defaultdict(set), defaultdict(lambda: defaultdict(list))
         self.by_object = defaultdict(list)
@@ -68,8 +63,7 @@ class Miner:
         if not kept:
             raise UserError(
                 f"no subject is seen in {min_images} images or more and with {min_objects} objects "
-                f"or more ({len(images)} subjects); give more captions, or lower min_images or "
-                "min_objects"
+                f"or more ({len(images)} subjects); give more captions, or lower these numbers"
             )
         kept.sort(key=order.get)
         # Of each subject: its records by object, and all of them.

@@ -43,11 +43,8 @@ class MinedTriplets:
 
 
 def read_triplets(file: Path, root: Path) -> MinedTriplets:
-    """Read the triplets.jsonl of mine_triplets.py, whose image names are relative to `root`.
-
-    Raises:
-        UserError: no such file, a malformed line, no triplets, or images that are not in `root`.
-    """
+    """Read the triplets.jsonl of mine_triplets.py, whose image names are relative to `root`. A
+    UserError names a malformed line, and images that are not there."""
     images: dict[str, int] = {}
     conditions: dict[str, int] = {}
     rows = []

@@ -104,22 +104,17 @@ def row_of(genecis) -> Callable[..., dict]:
     return row_of
 
 
-@pytest.fixture
-def mine_arguments(tmp_path) -> Callable[..., list[str]]:
-    def arguments(**settings) -> list[str]:
-        given = [f"{key}={'null' if value is None else value}" for key, value in settings.items()]
-        return [f"outputs={tmp_path / 'out'}", *given]
-
-    return arguments
+def mining(outputs: Path, settings: dict) -> list[str]:
+    return [f"outputs={outputs}", *(f"{key}={value}" for key, value in settings.items())]
 
 
 @pytest.fixture
-def mine(run, mine_arguments) -> Callable[..., tuple[int, str, str]]:
+def mine(run, tmp_path) -> Callable[..., tuple[int, str, str]]:
     """mine_triplets.py: exit code, output and errors."""
-    return lambda **settings: run(mine_triplets.main, *mine_arguments(**settings))
+    return lambda **settings: run(mine_triplets.main, *mining(tmp_path / "out", settings))
 
 
 @pytest.fixture
-def mine_refused(refusal, mine_arguments) -> Callable[..., str]:
+def mine_refused(refusal, tmp_path) -> Callable[..., str]:
     """The one line of a mining that must fail."""
-    return lambda **settings: refusal(mine_triplets.main, *mine_arguments(**settings))
+    return lambda **settings: refusal(mine_triplets.main, *mining(tmp_path / "out", settings))

@@ -80,24 +80,6 @@ def test_default_sizes_and_names_are_the_published_ones():
     assert {key: tuple(tensor.shape) for key, tensor in state.items()} == RELEASED
 
 
-def test_drops_half_of_each_hidden_layer_in_training_only():
-    combiner = random_combiner()
-    image, text = torch.ones(2, 50, DIM, dtype=torch.float64)
-    dropped = []  # shares of zeros that dropout makes: text, image, hidden layer, inside the scalar
-
-    def count(module, inputs, output):
-        dropped.append(float((output[inputs[0] > 0] == 0).double().mean()))
-
-    for module in combiner.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.register_forward_hook(count)
-    # Rounded: a product of matrices may differ from row to row in its last bit.
-    assert len(combiner(image, text).round(decimals=9).unique(dim=0)) == 1
-    assert dropped == [0, 0, 0, 0]
-    assert len(combiner.train()(image, text).unique(dim=0)) > 25
-    assert dropped[4:] == pytest.approx([0.5] * 4, abs=0.2)
-
-
 @pytest.mark.parametrize("prefix", ["", "module."])
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 def test_the_released_heads_names_and_sizes_load(tmp_path, suffix, prefix):

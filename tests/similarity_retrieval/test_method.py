@@ -18,7 +18,11 @@ from crl.representations import represent
 from similarity_retrieval.combiner import Combiner
 from similarity_retrieval.datasets import Templates, load
 from similarity_retrieval.method import (
-    Features, baseline_scores, crl_scores, recall, target_ranks
+    Features,
+    baseline_scores,
+    crl_scores,
+    recall,
+    target_ranks,
 )  # fmt: skip
 
 OFFICIAL = SHARED / "genecis"
@@ -233,25 +237,6 @@ def test_the_standard_balance_against_a_slow_loop(prompts, sharpness):
     np.testing.assert_allclose(scores, expected, atol=1e-9)
     assert np.array_equal(scores, crl_scores(features, tasks, r, 3.0, "standard"))  # no weight
     assert not np.allclose(scores, crl_scores(features, tasks, r))
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_scenes_that_are_equal_but_for_rounding_leave_the_condition(dtype):
-    rng = np.random.default_rng(0)
-    features, tasks = random_features(rng, 40, 7), random_templates(rng)
-    basis = np.zeros((TEXTS, DIM))
-    basis[:, :3] = rng.normal(size=(TEXTS, 3))
-    features.image[:, :3] = [1.0, 2.0, 0.5]  # all images are the same to the basis
-    features = Features(*(x.astype(dtype) for x in vars(features).values()))
-    r = represent("paper", features.unit_image, l2(basis.astype(dtype)))
-    scores = crl_scores(features, tasks, r, balance="standard")
-    for row, gallery, condition in zip(scores, tasks.gallery, tasks.condition, strict=True):
-        fit = [[dot(unit(p), unit(features.image[g])) for p in features.prompted[condition]]
-               for g in gallery]  # fmt: skip
-        np.testing.assert_allclose(row, standard([sum(x) for x in fit]), atol=1e-4)
-    alone = Features(features.image, features.plain, features.prompted[:, :0])
-    scores = crl_scores(alone, tasks, np.broadcast_to(r[:1], r.shape), balance="standard")
-    assert not scores.any()
 
 
 # --- ties and chance ------------------------------------------------------------------------------
