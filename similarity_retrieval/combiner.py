@@ -61,8 +61,7 @@ def load_combiner(path: Path, dim: int) -> Combiner:
     except (KeyError, ValueError, TypeError) as error:
         raise UserError(f"{path} holds no Combiner") from error
     if width != dim:
-        raise UserError(f"the Combiner in {path} takes embeddings of width {width}, the VLM's are "
-                        f"{dim} wide; use the VLM that it was trained with")  # fmt: skip
+        raise UserError(f"the Combiner in {path} takes embeddings of width {width}, not {dim}")
     with torch.device("meta"):  # shapes only: the weights come from the file
         combiner = Combiner(dim, projection, hidden)
     try:
@@ -94,8 +93,7 @@ def backward(forward: Callable[[Any], Tensor], parts: list, seeds: list[int]) ->
         seeds: the dropout seed of each part, the same both times.
 
     Returns:
-        The loss, the same in all processes. The gradients of this process's share are added to
-        `.grad`; their sum over all processes is the gradient of the loss.
+        The loss, the same in all processes; `.grad` must be summed over all processes.
     """
     once = len(parts) == 1  # then its graph is kept and the part is not computed again
     features = []

@@ -43,14 +43,10 @@ class EvaluateConfig(EvaluationConfig):
     )
     root: Path = Field(Path("data/genecis"), description="folder of the templates, <task>.json")
     coco: Path | None = Field(None, description="folder with val2017/; none: <root>/coco")
-    visual_genome: Path | None = Field(
-        None, description="folder with VG_100K/ and VG_100K_2/; none: <root>/visual_genome"
-    )
+    visual_genome: Path | None = Field(None, description="folder with VG_100K/ and VG_100K_2/")
     vlm: str = Field("clip-b16", description="the VLM, by name")
     combiner: Path | None = Field(None, description="file of a Combiner for that VLM")
-    trained: list[Path] = Field(
-        [], description="folders of train_combiner.py, or with GeneCIS's two published files"
-    )
+    trained: list[Path] = Field([], description="folders of train_combiner.py or GeneCIS's files")
     bases: dict[Task, str | dict[str, str]] = Field(
         BASES, description="task: text basis, or {condition: text basis, other: text basis}"
     )
@@ -75,7 +71,6 @@ class EvaluateConfig(EvaluationConfig):
 
     def variants(self) -> dict[str, tuple[str, Balance]]:
         """CRL's methods as tables show them, and the representation and balance of each."""
-        return {
-            self.method(name) + ("" if balance == "paper" else f", {balance}"): (name, balance)
-            for name, balance in product(self.representation, self.balance)
-        }
+        both = product(self.representation, self.balance)
+        ends = {"paper": "", "standard": ", standard"}
+        return {self.method(name) + ends[balance]: (name, balance) for name, balance in both}

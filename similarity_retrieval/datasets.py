@@ -130,7 +130,7 @@ def images(data: GeneCIS, coco: Path, visual_genome: Path) -> list[Path | Crop]:
     files = {name: _file(name, Path(coco), Path(visual_genome)) for name in data.ids}
     regions = dict.fromkeys(file for name, file in files.items() if ":" in name)
     for title, page, folder, wanted in (
-        ("COCO val2017", COCO_PAGE, coco, set(files.values()) - regions.keys()),
+        ("COCO val2017", COCO_PAGE, Path(coco, "val2017"), set(files.values()) - regions.keys()),
         ("Visual Genome", VISUAL_GENOME_PAGE, visual_genome, regions.keys()),
     ):
         if missing := sorted(file.name for file in wanted if not file.is_file()):

@@ -67,8 +67,8 @@ def embedded(config: EvaluateConfig) -> Iterator[Embedded]:
 def _embedded(config: EvaluateConfig, data: GeneCIS) -> Iterator[Embedded]:
     named = {task: _bases(config, data, task) for task in config.tasks}
     others = [TextBasis.load(name) for name in config.null_space]
-    coco, genome = config.coco or config.root / "coco", config.visual_genome
-    files = images(data, coco, genome or config.root / "visual_genome")
+    genome = config.visual_genome or config.root / "visual_genome"
+    files = images(data, config.coco or config.root / "coco", genome)
     loaded = models(config)
     size, cache = config.null_space_size, config.cache
     removed = digest(size, *(other.digest for other in others)) if others else None
@@ -156,6 +156,5 @@ def _rows(file: Path, what: str, wanted: list[str], names: np.ndarray) -> np.nda
     if len(place) < len(names):
         raise UserError(f"{file} names some of its {what} twice; keep one row of each")
     if missing := [name for name in wanted if name not in place]:
-        raise UserError(f"{file} lacks {len(missing)} of {len(wanted)} {what} of the templates, "
-                        f"the first: {', '.join(missing[:3])}")  # fmt: skip
+        raise UserError(f"{file} lacks {len(missing)} of {len(wanted)} {what}: {missing[0]}, ...")
     return np.array([place[name] for name in wanted])

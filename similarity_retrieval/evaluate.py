@@ -93,10 +93,8 @@ def about_rows(config: EvaluateConfig, data: Embedded) -> dict[str, dict[str, An
 
 def ranks_of(data: Embedded, method: str, scores: np.ndarray) -> Ranks:
     if not np.isfinite(scores).all():
-        raise UserError(
-            f"{data.about['label']}, {data.about['data']}, {method}: there are scores that are not "
-            "finite; the embeddings or the Combiner's weights are of no use"
-        )
+        where = f"{data.about['label']}, {data.about['data']}, {method}"
+        raise UserError(f"{where}: there are scores that are not finite")
     return target_ranks(scores)
 
 

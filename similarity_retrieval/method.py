@@ -28,7 +28,7 @@ BATCH = 256  # queries of the Combiner at a time; its queries are all different
 
 @dataclass(frozen=True)
 class Features:
-    """Embeddings of all images and conditions, float32 or float64, of any length."""
+    """Embeddings of all images and conditions, of any length."""
 
     image: np.ndarray  # (M, D), the distinct images
     plain: np.ndarray  # (C, D), the conditions themselves
@@ -53,9 +53,7 @@ def baseline_scores(
 ) -> dict[str, np.ndarray]:
     """Cosine similarity of each template's candidates to its query, for GeneCIS's baselines.
 
-    Returns:
-        `image`, `text`, `image+text` and, if there is one, `combiner`: (B, G) each. Candidates
-        with the target's embedding score exactly what the target does.
+    -> `image`, `text`, `image+text` and, if there is one, `combiner`: (B, G) each.
     """
     images, gallery = features.unit_image, templates.gallery  # (M, D), (B, G)
     references = features.image, templates.reference
@@ -82,17 +80,16 @@ def crl_scores(
 ) -> np.ndarray:  # fmt: skip
     """CRL for "the same scene, with the condition" (paper, Table 3).
 
-    scene: similarity of candidate and reference in R.
+    scene: similarity of candidate and reference in `r`, R = I Tᵀ of all images, (M, K), unit rows.
     condition: mean similarity of the candidate to the condition's prompts; omitted if P = 0.
 
     Args:
-        r: R = I Tᵀ of all images, (M, K), unit rows. In the paper the basis describes scenes.
         balance: `paper`: weight * scene + condition, each scaled to unit length over the candidates
             of a template. `standard` (beyond the paper): scene + condition, each standardised over
             the candidates, so that neither drowns the other, however far its scores are spread.
 
     Returns:
-        (B, G). Candidates with the target's embedding score exactly what the target does.
+        (B, G) scores.
     """
     scene = _similarities(r, templates.reference, r, templates.gallery)  # (B, G)
     scores = weight * l2(scene) if balance == "paper" else _standardised(scene)

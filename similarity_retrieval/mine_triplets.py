@@ -7,8 +7,8 @@
 Reference and target of a triplet share a subject and have different objects. The condition names
 the object of the target, and the distractor shows that object with another subject:
 
-    reference "a dog on a sofa", condition "on bench", target "a dog on a bench",
-    distractor "a cat on a bench"
+    reference "a dog on a sofa", condition "on bench", target "a dog on a bench", distractor "a cat
+    on a bench"
 
 All files are written to <outputs>/triplets/<name>. A killed run that is started again goes on
 parsing where it was, and ends with the same bytes as an undisturbed one.
@@ -19,7 +19,7 @@ from crl.run.command import command
 import itertools
 import json
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from pydantic import Field, model_validator
 
@@ -70,11 +70,10 @@ def mine_triplets(config: MineConfig) -> None:
     with alone_in(folder):
         files = [config.graphs] if config.graphs else caption_files(config.captions)
         # Shards can be hundreds of gigabytes, so only their names and sizes count.
-        contents = [
-            (file.name, file.stat().st_size if file.suffix == ".tar" else file_digest(file))
-            for file in files
+        sizes = [
+            file.stat().st_size if file.suffix == ".tar" else file_digest(file) for file in files
         ]
-        source = digest(contents, config.prefix, SPACY_MODEL)
+        source = digest([file.name for file in files], sizes, config.prefix, SPACY_MODEL)
         ratings = file_digest(config.ratings) if config.ratings else None
         inputs = {"source": source, "ratings": ratings, **config.model_dump(include=RULES)}
         counts = counts_of(folder, inputs)
@@ -83,12 +82,8 @@ def mine_triplets(config: MineConfig) -> None:
             if not graphs.exists():
                 parse_captions(files, config.prefix, graphs)
             counts = mine(config, graphs, folder / "triplets.jsonl")
-            summary = {
-                "counts": counts,
-                "digest": file_digest(folder / "triplets.jsonl"),
-                "inputs": inputs,
-                "config": config.model_dump(mode="json", exclude={"device"}),
-            }
+            summary = {"counts": counts, "digest": file_digest(folder / "triplets.jsonl")}
+            summary |= {"inputs": inputs, "config": config.model_dump(mode="json")}
             write_text(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
     for name, count in counts.items():
         print(f"{name}: {listed(count) if isinstance(count, dict) else count}")
@@ -96,7 +91,7 @@ def mine_triplets(config: MineConfig) -> None:
 
 
 def counts_of(folder: Path, inputs: dict[str, Any]) -> dict[str, Any] | None:
-    """What was mined, if the triplets in `folder` are whole; a UserError if from other inputs."""
+    """What was mined, if the triplets in `folder` are whole. A UserError if they are others."""
     triplets, file = folder / "triplets.jsonl", folder / "summary.json"
     if not file.exists():
         return None
@@ -122,21 +117,14 @@ def parse_captions(files: list[Path], prefix: str, graphs: Path) -> None:
     total = None if shards else sum(1 for _ in read_captions(files))
     parse, part = spacy_parser(), graphs.with_suffix(".part")
     with part.open("ab+") as stream:
-        done = keep_batches(stream)
+        stream.seek(0)
+        sizes = [len(line) for line in stream if line.endswith(b"\n")]
+        done = len(sizes) // BATCH * BATCH  # a resumed run parses the same batches
+        stream.truncate(sum(sizes[:done]))
         parsed = parse(itertools.islice(read_captions(files, prefix), done, None))
         for graph in progress(parsed, label="captions", unit="captions", total=total, done=done):
             stream.write(graph.model_dump_json().encode() + b"\n")
     part.replace(graphs)
-
-
-def keep_batches(stream: BinaryIO) -> int:
-    """Cut off what is not a whole batch of lines, so that a resumed run parses the same batches;
-    -> number of lines that stay."""
-    stream.seek(0)
-    sizes = [len(line) for line in stream if line.endswith(b"\n")]
-    done = len(sizes) // BATCH * BATCH
-    stream.truncate(sum(sizes[:done]))
-    return done
 
 
 def mine(config: MineConfig, graphs: Path, triplets: Path) -> dict[str, Any]:

@@ -76,10 +76,8 @@ class CombinerTrainer(Trainer):
     def __init__(self, config: TrainConfig, device: str | None) -> None:
         slices = world() * config.accumulate
         if config.batch_size % slices:
-            raise UserError(
-                f"batch_size {config.batch_size} does not divide into {slices} equal parts "
-                f"({world()} processes x accumulate {config.accumulate})"
-            )
+            parts = f"{slices} equal parts ({world()} processes x accumulate {config.accumulate})"
+            raise UserError(f"batch_size {config.batch_size} does not divide into {parts}")
         self.config = config
         self.folder = config.outputs / "combiner" / config.name
         self.weights = self.folder / "combiner.safetensors"
@@ -90,10 +88,8 @@ class CombinerTrainer(Trainer):
         rest = len(self.data) - self.held
         self.steps = rest // config.batch_size
         if not self.steps:
-            raise UserError(
-                f"{rest} triplets to train on (and {self.held} held out) do not fill a batch of "
-                f"{config.batch_size}; mine more or set batch_size"
-            )
+            count = f"{rest} triplets to train on (and {self.held} held out)"
+            raise UserError(f"{count} do not fill a batch of {config.batch_size}; mine more")
         load = load_trainable if config.train_vlm else load_vlm
         self.vlm: Any = load(config.vlm, device, config.precision)  # trained: a LoadedVLM
         self.settings = config.model_dump(mode="json", exclude=NEUTRAL | {"accumulate"}) | {
@@ -129,8 +125,6 @@ class CombinerTrainer(Trainer):
             "device": str(vlm.device),
             "processes": world(),
             "triplets": {"training": len(self.data) - self.held, "held_out": self.held},
-            "images": len(self.data.images),
-            "conditions": len(self.data.conditions),
             "steps_per_epoch": self.steps,
         }
 

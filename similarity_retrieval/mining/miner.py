@@ -31,7 +31,7 @@ class Miner:
 
     The mean concreteness of the six words of these records must be above `threshold`; `rating` has
     it for each word, or is None: no filter. If a rule fails, the next try begins with a new
-    subject. `subjects` counts them by rule, and `failed` the tries that failed so far.
+    subject; `failed` counts the tries that failed so far.
 
     The published code may take the target itself as the distractor. This would be useless for
     training, so here a try without a third image fails.
@@ -54,17 +54,10 @@ class Miner:
             self.by_object[record.object].append(record)
         seen = [subject for subject in images if len(images[subject]) >= min_images]
         kept = [subject for subject in seen if len(cells[subject]) >= min_objects]
-        self.subjects = {
-            "all": len(images),
-            "too few images": len(images) - len(seen),
-            "too few objects": len(seen) - len(kept),
-            "kept": len(kept),
-        }
+        self.subjects = {"all": len(images), "kept": len(kept)}
         if not kept:
-            raise UserError(
-                f"no subject is seen in {min_images} images or more and with {min_objects} objects "
-                f"or more ({len(images)} subjects); give more captions, or lower these numbers"
-            )
+            least = f"{min_images} images or more and with {min_objects} objects or more"
+            raise UserError(f"no subject is seen in {least} ({len(images)}); give more captions")
         kept.sort(key=order.get)
         # Of each subject: its records by object, and all of them.
         self.cells = [[cells[word][o] for o in sorted(cells[word], key=order.get)] for word in kept]

@@ -17,7 +17,7 @@ Word = Annotated[
 
 
 class Relation(BaseModel):
-    """One statement of a caption, lower-cased: (dog, sitting on, bench)."""
+    """(dog, sitting on, bench), lower-cased."""
 
     subject: Word
     relation: Word

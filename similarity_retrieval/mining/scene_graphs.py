@@ -15,8 +15,7 @@ MAX_CAPTION = 2000  # characters; a longer text is no caption and is not parsed
 
 
 def spacy_parser() -> Callable[[Iterable[Pair]], Iterator[Graph]]:
-    """The parser that takes relations from spaCy's dependency trees (its small English model); a
-    UserError if it is not installed."""
+    """A parser by spaCy's dependency trees; a UserError if its model is not installed."""
     try:
         import spacy  # here: heavy and optional
 

@@ -57,9 +57,7 @@ def read_triplets(file: Path, root: Path) -> MinedTriplets:
     if not rows:
         raise UserError(f"there are no triplets in {file}")
     if missing := [name for name in images if not (root / name).is_file()]:
-        raise UserError(
-            f"{len(missing)} of the {len(images)} images of {file} are not in {root}, the first: "
-            f"{', '.join(missing[:3])}; set images= to the folder that their names are relative to"
-        )
+        count = f"{len(missing)} of the {len(images)} images of {file}"
+        raise UserError(f"{count} are not in {root}, the first: {missing[0]}; set images=")
     files = [root / name for name in images]
     return MinedTriplets(files, list(conditions), *np.array(rows).T)

@@ -121,25 +121,6 @@ def test_files_that_hold_no_combiner_are_refused(tmp_path, suffix):
             refused({**state, key: torch.zeros(shape)})
 
 
-class Code:
-    """Unpickling this runs a command."""
-
-    def __init__(self, trace):
-        self.trace = trace
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.trace),)
-
-
-def test_a_pickle_with_code_is_refused_and_does_not_run(tmp_path):
-    torch.save(
-        {**random_combiner().state_dict(), "note": Code(tmp_path / "ran")}, tmp_path / "a.pt"
-    )
-    with pytest.raises(UserError, match="refused"):
-        load_combiner(tmp_path / "a.pt", DIM)
-    assert not (tmp_path / "ran").exists()
-
-
 # --- the loss -------------------------------------------------------------------------------------
 
 

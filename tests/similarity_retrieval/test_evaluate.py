@@ -26,7 +26,7 @@ def expected_scores(
 ):
     """Scores of every template (B, G) from the toy's embeddings, by the functions that
     test_method.py compares with a transcription of the protocol."""
-    vlm, data = ToyVLM(), load(OBJECT_TASKS, root)
+    vlm, data = ToyVLM(), load([task], root)
     raw = direct(vlm, [root / "coco/val2017" / f"{int(i):012d}.jpg" for i in data.ids])
     raw = raw[:, ::-1].copy() if tuned else raw
     prompts = [p.replace("{condition}", c) for c in data.conditions for p in ON_PLACES]
@@ -34,7 +34,7 @@ def expected_scores(
     features = Features(raw, plain, prompted.reshape(len(plain), 5, -1))
     templates = data.tasks[task]
     if not method.startswith(("paper", "posterior")):
-        return baseline_scores(features, templates, head)[method]
+        return baseline_scores(features, templates, head and head.eval())[method]
     text = l2(vlm.encode_texts(TextBasis.load("genecis_scene").prompts).numpy())
     name, _, balance = method.partition(", ")
     image = without(l2(raw), removed)

@@ -98,7 +98,7 @@ TRIPLET = '{"reference": "a", "target": "b", "condition": "on bed"}\n'
         ("r.txt", b"Word\tConc.M\nx\tnan\n", "r.txt:2: conc.m: must be at most 5.0, not 'nan'"),
         ("t.jsonl", b'{"reference": "a", "target": "b"}', "t.jsonl:1: condition: is missing"),
         ("t.jsonl", b"", "there are no triplets in "),
-        ("t.jsonl", TRIPLET.encode(), r"2 of the 2 images of .* are not in .*, the first: a, b;"),
+        ("t.jsonl", TRIPLET.encode(), r"2 of the 2 images of .* are not in .*, the first: a;"),
     ],
 )
 def test_what_is_malformed_is_named(tmp_path, name, content, message):

@@ -3,8 +3,7 @@
 import pytest
 from mining_files import Doc
 
-from similarity_retrieval.mining.captions import Pair
-from similarity_retrieval.mining.scene_graphs import SPACY_MODEL, spacy_parser, spacy_relations
+from similarity_retrieval.mining.scene_graphs import spacy_relations
 
 # word:lemma/part of speech/dependency/position of the head
 SENTENCES = [
@@ -56,32 +55,3 @@ SENTENCES = [
 def test_relations_are_read_off_the_tree(sentence, relations):
     parsed = spacy_relations(Doc(sentence))
     assert [f"{r.subject} | {r.relation} | {r.object}" for r in parsed] == relations
-
-
-CAPTIONS = {  # as in COCO, worked out by hand
-    "Two cats sleeping on a bed next to a pillow.": [
-        "cat | sleeping on | bed", "cat | sleeping next to | pillow"
-    ],
-    "A man riding a wave on top of a surfboard.": [
-        "man | riding | wave", "man | on top of | surfboard"
-    ],
-    "A man wearing a hat is talking on a phone.": [
-        "man | wearing | hat", "man | talking on | phone"
-    ],
-    "A bird perched on a branch of a tree.": ["bird | perched on | branch", "branch | of | tree"],
-    # Here the model takes the preposition for a particle.
-    "A train traveling down tracks near a forest.": [
-        "train | traveling down | track", "train | traveling near | forest"
-    ],
-    "It is raining.": [],
-    "": [],
-}  # fmt: skip
-
-
-def test_spacys_small_english_model():
-    if not pytest.importorskip("spacy").util.is_package(SPACY_MODEL):
-        pytest.skip(f"{SPACY_MODEL} is not installed")
-    graphs = spacy_parser()(Pair(image="1.jpg", caption=caption) for caption in CAPTIONS)
-    for graph in graphs:
-        relations = [" | ".join(dict(relation).values()) for relation in graph.relations]
-        assert relations == CAPTIONS[graph.caption]
