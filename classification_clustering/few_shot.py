@@ -68,12 +68,13 @@ def evaluate(config: EvaluateConfig) -> Results:
 
 def measure(x: np.ndarray, labels: np.ndarray, shots: list[int], seeds: int) -> dict[str, dict]:
     """Accuracy of a classifier on x (N, F) with each number of shots, over seeds."""
-    scores = {}
+    scores: dict[str, dict] = {}
     for n in shots:
-        name = f"{n}-shot"
-        scores |= over_seeds(
-            lambda seed, n=n, name=name: {name: few_shot(x, labels, n, seed)}, seeds, name
-        )
+
+        def accuracy(seed: int, n: int = n) -> dict[str, float]:
+            return {f"{n}-shot": few_shot(x, labels, n, seed)}
+
+        scores |= over_seeds(accuracy, seeds, f"{n}-shot")
     return scores
 
 

@@ -7,13 +7,11 @@ Embeddings are kept in a store (`crl.run.store`), identified by the VLM's finger
 content of the image or text. The content of a crop is that of its file, and the box.
 """
 
-import os
 import warnings
-from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, islice
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
@@ -22,25 +20,25 @@ import torch
 from torch import Tensor
 
 from crl.basis import TextBasis
-from crl.images import Crop, RemoteFile, UnreadableImage, file_of, open_image
+from crl.images import Crop, File, UnreadableImage, file_of, open_image
 from crl.projection import l2, parts
+from crl.run.ahead import ahead
 from crl.run.errors import UserError
 from crl.run.progress import progress
 from crl.run.results import digest
 from crl.run.store import EMBEDDINGS, Store, content_digest, digest_array, open_store
 from crl.vlm import VLM
 
-Embeddable = Path | RemoteFile | Crop
-AHEAD = 128  # images that are read and decoded in advance
+Embeddable = File | Crop
 
 
 class NoneReadable(UserError):
     """None of the images can be read; `unreadable`: image -> reason."""
 
     def __init__(self, unreadable: dict[Embeddable, str], images: int) -> None:
-        first, reason = next(iter(unreadable.items()))
+        image, reason = next(iter(unreadable.items()))
         super().__init__(
-            f"none of {images} images can be read, the first: {file_of(first)}: {reason}"
+            f"none of {images} images can be read, the first: {file_of(image)}: {reason}"
         )
         self.unreadable = unreadable
 
@@ -96,70 +94,65 @@ def embed_images(
     """
     if len(images) == 0:
         raise UserError("there are no images to embed")
-    # An image is identified by its place in `images`, the first one if it is named twice. So a
-    # million images take a few arrays, not a million objects.
-    first = _first_places(lambda i: _name(images[i]), len(images))
-    distinct = np.flatnonzero(first == np.arange(len(images)))
-    readable = np.ones(len(images), bool)
-    failures: dict[Embeddable, str] = {}
-    for i in map(int, distinct):
-        if reason := _no_file(file_of(_image(images[i]))):
-            failures[_image(images[i])], readable[i] = reason, False
-    if failures and unreadable == "error":
-        raise _unreadable(failures)
+    # An image is identified by its place in `images`. So a million take a few arrays.
     digests = np.zeros(len(images), "V16")
+    reasons = np.array([_no_file(image) for image in images], object)  # why it cannot be read
 
+    def skipped() -> dict[Embeddable, str]:
+        """Image -> why it cannot be read; an error if it may not be left out."""
+        failures = {_image(images[int(i)]): reasons[i] for i in np.flatnonzero(reasons)}
+        if failures and unreadable == "error":
+            raise _unreadable(failures)
+        if reasons.all():
+            raise NoneReadable(failures, len(images))
+        return failures
+
+    def check(rows: np.ndarray) -> None:
+        if single and rows.ndim != 2:
+            raise UserError(
+                f"{vlm.name} gives {rows.shape[1]} vectors per image and one is needed; use a VLM "
+                "of the CLIP kind"
+            )
+
+    skipped()
     with open_store(vlm, "image", cache) as store:
-        in_batch: set[bytes] = set()  # digests of the batch that is being filled
 
-        def new_pixels() -> Iterator[tuple[bytes, Tensor]]:
-            """Digest and pixels (3, H, W) of each image that is not stored, once."""
-            todo = distinct[readable[distinct]]
-            with progress(label=f"images, {vlm.name}", unit="images", total=len(todo)) as bar:
-                for i, content, pixels in _read_ahead(vlm, images, todo, store, workers):
-                    bar.update()
-                    if isinstance(pixels, str):
-                        failures[_image(images[i])], readable[i] = pixels, False
-                        if unreadable == "error":
-                            raise _unreadable(failures)
-                        continue
-                    digests[i] = content
-                    if pixels is not None and content not in in_batch and content not in store:
-                        in_batch.add(content)
-                        yield content, pixels
-
-        def encode_missing() -> None:
-            new = new_pixels()
-            while batch := list(islice(new, batch_size)):
-                pixels = torch.stack([pixels for _, pixels in batch])  # (B, 3, H, W)
-                rows = vlm.encode_images(pixels).float().cpu().numpy()  # (B, D) or (B, Q, D)
-                one_vector(rows)
-                store.append([content for content, _ in batch], rows)
-                in_batch.clear()
-
-        def one_vector(rows: np.ndarray) -> np.ndarray:
-            if single and rows.ndim != 2:
-                raise UserError(
-                    f"{vlm.name} gives {rows.shape[1]} vectors per image and one is needed; use a "
-                    "VLM of the CLIP kind"
-                )
-            return rows
+        def encode(batch: dict[bytes, Tensor]) -> None:
+            pixels = torch.stack(list(batch.values()))  # (B, 3, H, W)
+            rows = vlm.encode_images(pixels).float().cpu().numpy()  # (B, D) or (B, Q, D)
+            check(rows)
+            store.append(list(batch), rows)
 
         def rows() -> np.ndarray | None:
-            encode_missing()
-            if not readable.any():
-                raise NoneReadable(failures, len(images))
-            return store.gather(digests[first[readable[first]]])
+            places = np.flatnonzero(reasons == "")
+            read, groups = partial(_read, vlm, store, images), _by_file(images, places)
+            batch: dict[bytes, Tensor] = {}  # digest -> pixels
+            with progress(label=f"images, {vlm.name}", unit="images", total=len(places)) as bar:
+                for place, digest, pixels, reason in ahead(read, groups, workers):
+                    bar.update()
+                    digests[place], reasons[place] = digest, reason
+                    if reason and unreadable == "error":
+                        skipped()
+                    if pixels is not None and digest not in store:
+                        batch[digest] = pixels
+                    if len(batch) == batch_size:
+                        encode(batch)
+                        batch = {}
+            if batch:
+                encode(batch)
+            skipped()
+            return store.gather(digests[reasons == ""])
 
-        image = one_vector(_complete(rows))
-        kept = np.flatnonzero(readable[first])
-        if len(kept) < len(images):
-            warnings.warn(
-                f"{len(images) - len(kept)} of {len(images)} images could not be read and were "
-                f"left out, the first: {file_of(next(iter(failures)))}",
-                stacklevel=2,
-            )
-        return ImageEmbeddings(_unit(image, raw), kept, digests[first[kept]], failures)
+        image = _complete(rows)
+    check(image)
+    kept = np.flatnonzero(reasons == "")
+    if failures := skipped():
+        warnings.warn(
+            f"{len(images) - len(kept)} of {len(images)} images could not be read and were left "
+            f"out, the first: {file_of(next(iter(failures)))}",
+            stacklevel=2,
+        )
+    return ImageEmbeddings(_unit(image, raw), kept, digests[kept], failures)
 
 
 def embed_texts(
@@ -237,34 +230,10 @@ def _image(image: Embeddable | str) -> Embeddable:
     return Path(image) if isinstance(image, str) else image
 
 
-def _name(image: Embeddable | str) -> Hashable:
-    """Equal for equal images."""
-    image = _image(image)
-    return (str(image.path), image.box) if isinstance(image, Crop) else str(image)
-
-
-def _first_places(name: Callable[[int], Hashable], count: int) -> np.ndarray:
-    """(count,): the first number whose name is that of each number.
-
-    Like a dict from names to numbers, which would take 100 bytes per name; this takes 24.
-    """
-    first = np.arange(count)
-    hashes = np.fromiter((hash(name(i)) for i in range(count)), np.int64, count)
-    order = np.argsort(hashes, kind="stable")
-    same = np.diff(hashes[order]) == 0
-    shared = np.zeros(count, bool)
-    shared[1:] |= same
-    shared[:-1] |= same
-    for _, numbers in groupby(order[shared], hashes.__getitem__):
-        earliest: dict[Hashable, int] = {}  # different names may have the same hash
-        for i in numbers:
-            first[i] = earliest.setdefault(name(i), i)
-    return first
-
-
-def _no_file(file: Path | RemoteFile) -> str:
-    """Why there is nothing to read, or nothing; a remote file is asked when it is read."""
-    if isinstance(file, RemoteFile) or file.is_file():
+def _no_file(image: Embeddable | str) -> str:
+    """Why there is nothing to read, or ""; a remote file is asked when it is read."""
+    file = file_of(_image(image))
+    if not isinstance(file, Path) or file.is_file():
         return ""
     return "not a regular file" if file.exists() else "No such file"
 
@@ -278,67 +247,46 @@ def _unreadable(failures: dict[Embeddable, str]) -> UserError:
     )
 
 
-# Place of the image, digest of its content, and its pixels (3, H, W); in their place None if it is
-# stored, or a text that says why it cannot be read.
-Read = tuple[int, bytes, Tensor | str | None]
+def _by_file(images: Sequence[Embeddable | str], places: np.ndarray) -> Iterator[list[int]]:
+    """`places` grouped by file, files in order of first appearance."""
+
+    def file_at(place: int) -> File:
+        return file_of(_image(images[place]))
+
+    # A dict from files to places would take 100 bytes per file.
+    hashes = np.fromiter((hash(file_at(place)) for place in places), np.int64, len(places))
+    _, first, number = np.unique(hashes, return_index=True, return_inverse=True)
+    order = places[np.argsort(first[number], kind="stable")]
+    for _, group in groupby(map(int, order), file_at):  # two files may have the same hash
+        yield list(group)
 
 
-def _read_ahead(
-    vlm: VLM,
-    images: Sequence[Embeddable | str],
-    todo: np.ndarray,
-    store: Store,
-    workers: int | None,
-) -> Iterator[Read]:
-    """Read the images at the places `todo`, each file once for all its crops, files in order of
-    first appearance.
-
-    Uses threads, because Pillow releases Python's lock while it decodes and resizes. Processes
-    would start more slowly and need several times the memory.
-    """
-    first = _first_places(lambda i: str(file_of(_image(images[todo[i]]))), len(todo))
-    workers = workers or min(8, os.cpu_count() or 1)
-    threads = torch.get_num_threads()
-    pending: deque[Future[list[Read]]] = deque()
-    waiting = 0  # images in `pending`
-    # Each decoding thread uses one core. Torch's setting is per thread, but later threads inherit
-    # it; so it is restored.
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        try:
-            for _, group in groupby(np.argsort(first, kind="stable"), first.__getitem__):
-                of_file = [(int(i), _image(images[i])) for i in todo[list(group)]]
-                pending.append(pool.submit(_read, vlm, of_file, store))
-                torch.set_num_threads(threads)
-                waiting += len(of_file)
-                while waiting > AHEAD:
-                    results = pending.popleft().result()
-                    waiting -= len(results)
-                    yield from results
-            while pending:
-                yield from pending.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-            torch.set_num_threads(threads)
+# Place of an image, digest of its content, its pixels (3, H, W) unless they are stored already, and
+# why it cannot be read, or "".
+Read = tuple[int, bytes, Tensor | None, str]
 
 
-def _read(vlm: VLM, of_file: list[tuple[int, Embeddable]], store: Store) -> list[Read]:
-    """Read the images, at their places, that one file holds."""
+def _read(
+    vlm: VLM, store: Store, images: Sequence[Embeddable | str], group: list[int]
+) -> list[Read]:
+    """Read the images at the places `group`, which share a file."""
     try:
-        content = file_of(of_file[0][1]).read_bytes()
+        content = file_of(_image(images[group[0]])).read_bytes()
     except OSError as error:
-        return [(i, b"", str(error.strerror or error)) for i, _ in of_file]
+        return [(place, b"", None, str(error.strerror or error)) for place in group]
     results: list[Read] = []
-    for i, image in of_file:
-        identity = content_digest(content)
+    file_digest = content_digest(content)
+    decoded: dict[bytes, tuple[Tensor | None, str]] = {}  # once, if an image is named twice
+    for place in group:
+        image, digest = _image(images[place]), file_digest
         if isinstance(image, Crop):
-            identity = content_digest(identity + np.array(image.box, "<i8").tobytes())
-        if identity in store:
-            results.append((i, identity, None))
-            continue
-        try:
-            picture = open_image(image, content)
-        except UnreadableImage as error:
-            results.append((i, identity, str(error)))
-        else:
-            results.append((i, identity, vlm.preprocess(picture)))
+            digest = content_digest(digest + np.array(image.box, "<i8").tobytes())
+        if digest not in decoded:
+            try:
+                stored = digest in store
+                pixels = None if stored else vlm.preprocess(open_image(image, content))
+                decoded[digest] = pixels, ""
+            except UnreadableImage as error:
+                decoded[digest] = None, str(error)
+        results.append((place, digest, *decoded[digest]))
     return results

@@ -12,7 +12,6 @@
 Which files of a folder are images is identified by the endings of their names, see `list_images`.
 """
 
-import errno
 import io
 import os
 import warnings
@@ -21,72 +20,36 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from textwrap import shorten
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError, features
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from crl.run.errors import UserError
 
-if TYPE_CHECKING:
-    from pyarrow.fs import FileSystem
-
 # Not all that Pillow reads: for EPS it would start Ghostscript. JPEG covers the MPO of some phones.
-FORMATS = ["JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF"]
-EXTENSIONS = ".jpg .jpeg .jfif .png .apng .ppm .pgm .bmp .tif .tiff .webp .gif".split()
+FORMATS = ["JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF", "AVIF"]
+EXTENSIONS = ".jpg .jpeg .jfif .png .apng .ppm .pgm .bmp .tif .tiff .webp .gif .avif".split()
+HEIF = [".heic", ".heif"]
 NEED = {}  # ending -> the package that would read such files
 try:
     import pillow_heif
 except ImportError:
-    NEED.update({".heic": "pillow-heif", ".heif": "pillow-heif"})
+    NEED = dict.fromkeys(HEIF, "pillow-heif")
 else:
     pillow_heif.register_heif_opener()
     FORMATS.append("HEIF")
-    EXTENSIONS += [".heic", ".heif"]
-if "avif" in features.modules and features.check("avif"):  # older ones warn if asked
-    FORMATS.append("AVIF")
-    EXTENSIONS.append(".avif")
-else:
-    NEED[".avif"] = "pillow>=11.3"
+    EXTENSIONS += HEIF
 
 
 class UnreadableImage(Exception):
     """Says why a file shows no picture."""
 
 
-@dataclass(frozen=True)
-class RemoteFile:
-    """A file of an object store.
+class File(Protocol):
+    """An image file: a `Path`, or one of an object store (`crl.explore.remote.RemoteFile`)."""
 
-    Attributes:
-        path: bucket/key.
-        store: reads it.
-    """
-
-    path: str
-    store: "FileSystem" = field(compare=False, repr=False)
-
-    def __str__(self) -> str:
-        return f"{self.store.type_name}://{self.path}"
-
-    def read_bytes(self) -> bytes:
-        """Its content.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            UserError: the store does not answer or refuses; that says nothing about the image.
-        """
-        try:
-            with self.store.open_input_stream(self.path) as stream:
-                return stream.read()
-        except FileNotFoundError:
-            raise FileNotFoundError(errno.ENOENT, "No such file", str(self)) from None
-        except OSError as error:
-            raise UserError(
-                f"cannot read {self}: {shorten(str(error), 300)}; when the store answers again, "
-                "run the command again"
-            ) from error
+    def read_bytes(self) -> bytes: ...
 
 
 @dataclass(frozen=True)
@@ -102,110 +65,15 @@ class Crop:
     box: tuple[int, int, int, int]
 
 
-@dataclass(frozen=True)
-class Listing:
-    """The result of `list_images`.
-
-    Attributes:
-        folder: where the images are.
-        files: images, by their endings, sorted by folder, then by name.
-        others: ending, or "without an ending" -> number of files that are no images, or that need
-            another package, see `NEED`. Hidden ones are not counted.
-        closed: folders that could not be read.
-    """
-
-    folder: Path
-    files: list[Path] = field(default_factory=list)
-    others: Counter[str] = field(default_factory=Counter)
-    closed: list[Path] = field(default_factory=list)
-
-    def remarks(self) -> list[str]:
-        """What is left out and why, one text each."""
-        remarks, counts = [], []
-        for ending, count in self.others.most_common():
-            if ending in NEED:
-                remarks.append(
-                    f"{count} {ending} left out: pip install '{NEED[ending]}' to read them"
-                )
-            else:
-                counts.append(f"{count} {ending}")
-        if self.closed:
-            first = ", ".join(shown(folder) for folder in self.closed[:3])
-            more = " ..." if len(self.closed) > 3 else ""
-            remarks.append(f"{len(self.closed)} folder(s) could not be read: {first}{more}")
-        if counts:
-            remarks.append(f"left out, since they are no images: {', '.join(counts[:5])}")
-        return remarks
+# --- pictures -------------------------------------------------------------------------------------
 
 
-def list_images(folder: Path | str) -> Listing:
-    """What there is below `folder`, identified by the endings of names.
-
-    Links to folders are followed, but none that leads back to a folder above it. A link to nothing
-    counts as a file; to open it fails. Hidden files and folders are passed over (macOS puts a
-    `._a.jpg` beside `a.jpg`).
-
-    Raises:
-        UserError: there is no such folder.
-    """
-    folder = Path(os.path.expanduser(folder))
-    if not os.path.isdir(folder):  # Path.is_dir raises for names that are too long
-        if os.path.exists(folder):
-            raise UserError(f"{shown(folder)} is a file, not a folder")
-        raise UserError(f"there is no folder {shown(folder)}")
-    listing = Listing(folder)
-    pending: list[tuple[Path, frozenset]] = [(folder, frozenset())]
-    while pending:
-        directory, above = pending.pop()
-        try:
-            status, entries = directory.stat(), list(os.scandir(directory))
-        except OSError:
-            listing.closed.append(directory)
-            continue
-        identity = (status.st_dev, status.st_ino)
-        if identity in above:
-            continue
-        for entry in entries:
-            path, ending = directory / entry.name, shown(Path(entry.name).suffix.lower())
-            if entry.name.startswith("."):
-                continue
-            # a link to itself makes entry.is_dir() fail
-            if os.path.isdir(path) if entry.is_symlink() else entry.is_dir():
-                pending.append((path, above | {identity}))
-            elif ending in EXTENSIONS:
-                listing.files.append(path)
-            else:
-                listing.others[ending or "without an ending"] += 1
-    listing.files.sort(key=lambda file: (str(file.parent), file.name))
-    return listing
-
-
-def image_files(folder: Path | str) -> list[Path]:
-    """The images of `list_images`, with a warning that says what is left out.
-
-    Raises:
-        UserError: there is no such folder, or no image in it.
-    """
-    listing = list_images(folder)
-    where, remarks = shown(listing.folder), listing.remarks()
-    if not listing.files:
-        raise UserError("; ".join([f"there are no images in {where}", *remarks]))
-    if remarks:
-        warnings.warn(f"{where}: {'; '.join(remarks)}", stacklevel=2)
-    return listing.files
-
-
-def shown(path: Path | str) -> str:
-    r"""The name of a file as text for files and terminals; bytes that are not UTF-8 as \xNN."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def file_of(image: Path | RemoteFile | Crop) -> Path | RemoteFile:
+def file_of(image: File | Crop) -> File:
     """The file that an image comes from."""
     return image.path if isinstance(image, Crop) else image
 
 
-def open_image(image: Path | RemoteFile | Crop, content: bytes | None = None) -> Image.Image:
+def open_image(image: File | Crop, content: bytes | None = None) -> Image.Image:
     """The picture that is embedded: RGB; a crop is cut out and padded to a square.
 
     Padding is as in GeneCIS: centred; an odd row or column of black comes last.
@@ -218,8 +86,7 @@ def open_image(image: Path | RemoteFile | Crop, content: bytes | None = None) ->
         UnreadableImage: no such file, or none that shows a picture; or the box is empty or leaves
             the picture.
     """
-    name = Path(str(file_of(image)))  # of a remote file nothing but its content is used
-    with readable(name, content) as opened:
+    with readable(Path(str(file_of(image))), content) as opened:
         if not isinstance(image, Crop):
             return to_rgb(ImageOps.exif_transpose(opened))
         picture = to_rgb(opened)
@@ -261,21 +128,108 @@ def to_rgb(image: Image.Image) -> Image.Image:
     Raises:
         ValueError: values that no rule covers.
     """
-    if image.mode == "F" or image.mode.startswith("I"):
+    if image.mode == "F" or image.mode.startswith("I"):  # Pillow would cut off at 255
         values = np.asarray(image, np.float64)
-        return Image.fromarray(_eight_bits(values, deep=image.mode != "F")).convert("RGB")
+        white = 65535 if image.mode != "F" else 1 if values.max() <= 1 else 255
+        if not (values.min() >= 0 and values.max() <= white):
+            raise ValueError(
+                f"its values are {values.min():g} to {values.max():g}; known are 0 to "
+                f"{'1, or 0 to 255' if image.mode == 'F' else white}"
+            )
+        return Image.fromarray((values * (255 / white)).round().astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
 
 
-def _eight_bits(values: np.ndarray, deep: bool) -> np.ndarray:
-    """Black to white as 0 to 255; Pillow would cut off at 255 instead of scaling."""
-    white = 65535 if deep else 1 if values.max() <= 1 else 255
-    if not (values.min() >= 0 and values.max() <= white):
-        raise ValueError(
-            f"its values are {values.min():g} to {values.max():g}; known are 0 to "
-            f"{65535 if deep else '1, or 0 to 255'}"
-        )
-    return (values * (255 / white)).round().astype(np.uint8)
+# --- folders --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The result of `list_images`.
+
+    Attributes:
+        folder: where the images are.
+        files: images, by their endings, sorted by folder, then by name.
+        others: ending, or "without an ending" -> number of files that are no images, or that need
+            another package, see `NEED`. Hidden ones are not counted.
+        closed: folders that could not be read.
+    """
+
+    folder: Path
+    files: list[Path] = field(default_factory=list)
+    others: Counter[str] = field(default_factory=Counter)
+    closed: list[Path] = field(default_factory=list)
+
+    def remarks(self) -> list[str]:
+        """What is left out and why, one text each."""
+        counts = self.others.most_common()
+        remarks = [
+            f"{count} {ending} left out: pip install '{NEED[ending]}' to read them"
+            for ending, count in counts
+            if ending in NEED
+        ]
+        if self.closed:
+            first = ", ".join(map(shown, self.closed[:3])) + " ..." * (len(self.closed) > 3)
+            remarks.append(f"{len(self.closed)} folder(s) could not be read: {first}")
+        if no_images := [f"{count} {ending}" for ending, count in counts if ending not in NEED]:
+            remarks.append(f"left out, since they are no images: {', '.join(no_images[:5])}")
+        return remarks
+
+
+def list_images(folder: Path | str) -> Listing:
+    """What there is below `folder`, identified by the endings of names.
+
+    Links to folders are followed, but none that leads back to a folder above it. A link to nothing
+    counts as a file; to open it fails. Hidden files and folders are passed over (macOS puts a
+    `._a.jpg` beside `a.jpg`).
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    folder = Path(os.path.expanduser(folder))
+    if not os.path.isdir(folder):  # Path.is_dir raises for names that are too long
+        if os.path.exists(folder):
+            raise UserError(f"{shown(folder)} is a file, not a folder")
+        raise UserError(f"there is no folder {shown(folder)}")
+    listing = Listing(folder)
+    parents: dict[str, frozenset[str]] = {str(folder): frozenset()}  # real paths on the way to it
+    for directory, subfolders, names in os.walk(
+        folder, followlinks=True, onerror=lambda error: listing.closed.append(Path(error.filename))
+    ):
+        way, real = parents.pop(directory), os.path.realpath(directory)
+        if real in way:
+            subfolders.clear()
+            continue
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        parents.update({os.path.join(directory, name): way | {real} for name in subfolders})
+        for file in (Path(directory, name) for name in names if not name.startswith(".")):
+            ending = shown(file.suffix.lower())
+            if ending in EXTENSIONS:
+                listing.files.append(file)
+            else:
+                listing.others[ending or "without an ending"] += 1
+    listing.files.sort(key=lambda file: (str(file.parent), file.name))
+    return listing
+
+
+def image_files(folder: Path | str) -> list[Path]:
+    """The images of `list_images`, with a warning that says what is left out.
+
+    Raises:
+        UserError: there is no such folder, or no image in it.
+    """
+    listing = list_images(folder)
+    where, remarks = shown(listing.folder), listing.remarks()
+    if not listing.files:
+        raise UserError("; ".join([f"there are no images in {where}", *remarks]))
+    if remarks:
+        warnings.warn(f"{where}: {'; '.join(remarks)}", stacklevel=2)
+    return listing.files
+
+
+def shown(path: Path | str) -> str:
+    r"""The name of a file as text for files and terminals; bytes that are not UTF-8 as \xNN."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from crl.backends.weights import weights_digest
 from crl.basis import TextBasis
 from crl.embed import ImageEmbeddings, checked_basis, embed_images
 from crl.projection import l2
@@ -18,7 +19,6 @@ from crl.run.distributed import available_device
 from crl.run.errors import UserError
 from crl.run.given import checked, read_given
 from crl.run.results import digest
-from crl.run.weights import weights_digest
 from crl.vlm import VLM, load_vlm
 from fashion_retrieval.bases import Bases
 from fashion_retrieval.config import EvaluateConfig

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from crl.backends.hub import explained
+from crl.backends.weights import load_tensors
 from crl.run.errors import UserError
-from crl.run.hub import explained
-from crl.run.weights import load_tensors
 from fashion_retrieval.method import Represent
 
 IMAGES_AT_ONCE = 4096

@@ -15,10 +15,10 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from crl.backends.loaded import PRECISIONS
 from crl.images import UnreadableImage, open_image
 from crl.run.distributed import rank, world
 from crl.run.errors import UserError
-from crl.vlm.contract import PRECISIONS
 from fashion_retrieval.heads import Heads
 from fashion_retrieval.method import Represent
 

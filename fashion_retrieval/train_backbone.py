@@ -18,12 +18,13 @@ from pathlib import Path
 import torch
 from pydantic import Field
 
+from crl.backends.loaded import LoadedVLM
+from crl.backends.open_clip import WEIGHTS, save_vlm
+from crl.backends.weights import save_tensors, weights_digest
 from crl.run.config import load_config
 from crl.run.distributed import process_group
 from crl.run.errors import UserError
-from crl.run.weights import save_tensors, weights_digest
-from crl.vlm import LoadedVLM, find_vlm, load_trainable
-from crl.vlm.open_clip import WEIGHTS, save_vlm
+from crl.vlm import load_trainable
 from fashion_retrieval.bases import aligned
 from fashion_retrieval.networks import ConditionalNetwork
 from fashion_retrieval.trained import CRL, read_training
@@ -79,7 +80,7 @@ class BackboneTrainer(NetworkTrainer):
 
     def keep(self) -> None:
         save_tensors(self.folder / "heads.safetensors", self.stage1.heads)
-        save_vlm(self.folder / "vlm", self.vlm, find_vlm(self.stage1.vlm))
+        save_vlm(self.folder / "vlm", self.vlm)
 
 
 def trainable_tower(vlm: LoadedVLM, checkpointing: bool) -> torch.nn.Module:

@@ -17,10 +17,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from crl.backends.weights import save_tensors
 from crl.embed import embed_images
 from crl.projection import l2, project
 from crl.run.config import EmbeddingConfig, Width, load_config
-from crl.run.weights import save_tensors
 from crl.vlm import load_vlm
 from fashion_retrieval.bases import Bases, aligned
 from fashion_retrieval.heads import Heads, through

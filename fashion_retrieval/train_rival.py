@@ -16,10 +16,10 @@ from typing import Literal
 import torch
 from pydantic import Field
 
+from crl.backends.weights import save_tensors
 from crl.run.config import Width, load_config
 from crl.run.distributed import process_group, world
 from crl.run.errors import UserError
-from crl.run.weights import save_tensors
 from fashion_retrieval.rivals import RIVALS
 from fashion_retrieval.rivals.towers import open_tower
 from fashion_retrieval.trainers import NetworkConfig, NetworkTrainer, TrainingData

@@ -36,14 +36,14 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from crl.backends.loaded import PRECISIONS
+from crl.backends.torchvision_fix import import_torchvision
 from crl.embed import embed_images
 from crl.projection import l2, project
 from crl.run.errors import ArgumentParser, UserError, nearest
 from crl.run.store import ENTRY, Store, content_digest, digest_array, memory_map, open_store
 from crl.run.tables import Table
-from crl.run.torchvision_fix import import_torchvision
 from crl.vlm import load_vlm
-from crl.vlm.contract import PRECISIONS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 STORED = SimpleNamespace(name="benchmark", fingerprint="benchmark", precision="fp32")
@@ -62,11 +62,12 @@ class Sizes:
     known: int = 20_000  # files whose embeddings are stored
     texts: int = 200  # K
     demo: int = 3000  # pictures of the demo data
+    triplets: int = 960  # of an epoch of fashion retrieval
     explored: int = 5000
     rounds: int = 3
 
 
-QUICK = Sizes(1, 4, (500,), 100, 20, 8, 150, 20, 1)
+QUICK = Sizes(1, 4, (500,), 100, 20, 8, demo=300, triplets=16, explored=20, rounds=1)
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ class Bench:
             shutil.rmtree(folder, ignore_errors=True)
         line = [sys.executable, str(REPOSITORY / script), *map(str, arguments)]
         environment = {**os.environ, "CRL_CACHE": str(self.work / "cache")}
-        subprocess.run(line, env=environment, stdout=subprocess.DEVNULL, check=True)
+        if subprocess.run(line, env=environment, stdout=subprocess.DEVNULL).returncode:
+            raise UserError(f"{script} failed; its message stands above")
 
     def demo(self, script: str, name: str, *keys: str, remove: Iterable[Path] = ()) -> None:
         self.run(script, "--config", DEMO / f"{name}.yaml", *keys, remove=remove)
@@ -283,7 +285,7 @@ def product(image: np.ndarray, text: np.ndarray, query: np.ndarray) -> np.ndarra
 def tasks(bench: Bench) -> Iterator[Row]:
     """Each evaluation of the demo data, with and without embeddings in the cache."""
     data, out = bench.demo_data("clevr4", "scenes", "garments"), bench.work / "out"
-    clevr4 = ("clevr4", f"root={data}", f"images={bench.sizes.demo}")
+    clevr4 = ("clevr4", f"root={data}", f"images={bench.sizes.demo}", "criteria=[color]")
     for script, *keys in (
         ("classification_clustering/clustering.py", *clevr4),
         ("classification_clustering/few_shot.py", *clevr4),
@@ -317,12 +319,12 @@ def trainings(bench: Bench) -> Iterator[Row]:
     mine = ("mine", f"graphs={graphs}", f"outputs={data}", "samples=2000")
     bench.demo("similarity_retrieval/mine_triplets.py", *mine)
     combiner = (f"triplets={triplets}", f"images={coco}")
-    clothes, heads = (f"root={data}/garments", "triplets=960"), "heads={out}/fashion_mlp/demo"
+    clothes = (f"root={data}/garments", f"triplets={bench.sizes.triplets}")
     for script, folder, name, *keys in (
         ("similarity_retrieval/train_combiner.py", "combiner", "combiner", *combiner),
         ("fashion_retrieval/train_mlp.py", "fashion_mlp", "garments_mlp", *clothes),
         ("fashion_retrieval/train_backbone.py", "fashion_backbone", "garments_backbone",
-         *clothes, heads),
+         *clothes, "heads={out}/fashion_mlp/demo"),
         ("fashion_retrieval/train_rival.py", "fashion_rivals", "garments_csn", *clothes),
     ):  # fmt: skip
         outs = {precision: data / precision for precision in ("fp32", "bf16")}

@@ -4,8 +4,8 @@
     python scripts/check_data.py --data elsewhere/data
 
 Files are counted, and texts (labels, templates, splits) are read; no image is opened. A data set
-that is not there is no mistake. Exit code 2: one that is there is incomplete or broken. Exact
-checks of a single data set: similarity_retrieval/datasets.py, fashion_retrieval/datasets.py.
+that is not there is no mistake. Exit code 2: one that is there is incomplete or broken. An
+exact check of a single data set: fashion_retrieval/datasets.py.
 """
 
 from crl.run.command import command

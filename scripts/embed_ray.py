@@ -101,9 +101,9 @@ class Embedder:
             if self.vlm is None:
                 raise UserError("its weights differ from those where the run started")
             names = os.fsdecode(bytes(batch["names"][0])).split("\0")
-            files = {open_file(n, self.root, self.args.images): n for n in names}
-            how = self.args.out.resolve(), self.args.batch_size, self.threads, "skip"
-            embedded = embed_images(self.vlm, list(files), *how)
+            files: dict[Any, str] = {open_file(n, self.root, self.args.images): n for n in names}
+            how = self.args.out.resolve(), self.args.batch_size, self.threads
+            embedded = embed_images(self.vlm, list(files), *how, unreadable="skip")
             part["paths"] = [shown(names[i]) for i in embedded.kept]
             part["digests"], unreadable = embedded.digests.tolist(), embedded.unreadable
         except NoneReadable as error:

@@ -35,7 +35,7 @@ from crl.explore import listing
 from crl.explore.collection import Collection
 from crl.explore.labels import Guesses
 from crl.explore.view import View
-from crl.representations import names
+from crl.representations import names as representations
 from crl.run.errors import ArgumentParser, UserError
 from crl.run.files import alone_in, atomic_path, slug, write_text
 from crl.run.results import digest
@@ -59,8 +59,8 @@ def main(argv: list[str]) -> None:
     name = args.features.stem if args.features else args.folder.resolve().name
     out = args.out or Path("outputs/explore") / (slug(name) or "pictures")
     with alone_in(out):
-        wanted = [] if with_texts(args) else args.criterion
-        bases = {name: TextBasis.load(find_texts(name, args, out)) for name in wanted}
+        named = [] if with_texts(args) else args.criterion
+        bases = {name: TextBasis.load(find_texts(name, args, out)) for name in named}
         others = {name: find_texts(name, args, out) for name in {**args.like, **args.unlike}}
         labels = read_labels(args.labels) if args.labels else None
         photos = collect(args)
@@ -282,7 +282,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         help="of the LLM: any OpenAI-compatible server (default: OPENAI_BASE_URL, or OpenAI's)",
     )
     add("--vlm", help="see the README (default: clip; of embeddings the one that made them)")
-    add("--representation", default="posterior", choices=names())
+    add("--representation", default="posterior", choices=representations())
     add("--clusters", default=None, type=clusters, metavar="auto|K", help="default: auto")
     add("--out", type=Path, help="default: outputs/explore/<name of the folder>")
     add("--batch-size", type=int, default=64, help="images at once (default: %(default)s)")

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from crl.backends.weights import load_tensors
 from crl.run.distributed import gather, rank
 from crl.run.errors import UserError
-from crl.run.weights import load_tensors
 
 SCALE = 100.0  # of the logits: 1 / temperature
 

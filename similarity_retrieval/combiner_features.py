@@ -12,11 +12,12 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from crl.backends.loaded import LoadedVLM, Preprocess
 from crl.embed import embed_images, embed_texts
 from crl.images import UnreadableImage, open_image
 from crl.run.distributed import rank, world
 from crl.run.errors import UserError
-from crl.vlm import VLM, LoadedVLM, Preprocess
+from crl.vlm import VLM
 from similarity_retrieval.mining.triplets import MinedTriplets
 
 ORDER, DROPOUT, AUGMENTATION, INITIAL = range(4)  # uses of randomness; one random stream per use

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from crl.backends.weights import weights_digest
 from crl.projection import l2, project
 from crl.representations import represent
 from crl.representations.null_space import without
@@ -22,7 +23,6 @@ from crl.run.errors import UserError
 from crl.run.figures import retrieval_sheet
 from crl.run.files import alone_in, atomic_path, slug
 from crl.run.results import Results, digest
-from crl.run.weights import weights_digest
 from similarity_retrieval.config import EvaluateConfig
 from similarity_retrieval.embedded import Embedded, embedded
 from similarity_retrieval.method import CUTOFFS, baseline_scores, crl_scores, recall, target_ranks

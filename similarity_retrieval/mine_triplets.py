@@ -70,10 +70,8 @@ def mine_triplets(config: MineConfig) -> None:
     with alone_in(folder):
         files = [config.graphs] if config.graphs else caption_files(config.captions)
         # Shards can be hundreds of gigabytes, so only their names and sizes count.
-        sizes = [
-            file.stat().st_size if file.suffix == ".tar" else file_digest(file) for file in files
-        ]
-        source = digest([file.name for file in files], sizes, config.prefix, SPACY_MODEL)
+        contents = [f.stat().st_size if f.suffix == ".tar" else file_digest(f) for f in files]
+        source = digest([file.name for file in files], contents, config.prefix, SPACY_MODEL)
         ratings = file_digest(config.ratings) if config.ratings else None
         inputs = {"source": source, "ratings": ratings, **config.model_dump(include=RULES)}
         counts = counts_of(folder, inputs)

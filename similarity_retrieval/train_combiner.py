@@ -28,13 +28,13 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from crl.backends.open_clip import save_vlm
+from crl.backends.weights import save_tensors
 from crl.run.config import EmbeddingConfig, Width, load_config
 from crl.run.distributed import process_group, rank, sum_gradients, world
 from crl.run.errors import UserError
 from crl.run.training import Trainer, TrainingConfig
-from crl.run.weights import save_tensors
-from crl.vlm import find_vlm, load_trainable, load_vlm
-from crl.vlm.open_clip import save_vlm
+from crl.vlm import load_trainable, load_vlm
 from similarity_retrieval import combiner_features as features
 from similarity_retrieval.combiner import Combiner, backward
 from similarity_retrieval.combiner_features import derived_seed
@@ -164,7 +164,7 @@ class CombinerTrainer(Trainer):
 
     def keep(self) -> None:
         if self.config.train_vlm:
-            save_vlm(self.vlm_folder, self.vlm, find_vlm(self.config.vlm))
+            save_vlm(self.vlm_folder, self.vlm)
             self.record["vlm_fingerprint"] = self.vlm.fingerprint
         save_tensors(self.weights, self.combiner)
 

@@ -25,10 +25,11 @@ class Followed:
     """The functions that a configuration or one of its values passes through while this is on."""
 
     def __init__(self, config) -> None:
-        values = [value for value in config.__dict__.values() if not isinstance(value, int | float)]
-        flat = [one for value in values for one in (value if isinstance(value, list) else [value])]
-        # told apart by identity: short texts and None are shared by everyone
-        self.values = {id(one) for one in [config, *values, *flat] if one not in (None, [], {}, "")}
+        values = [config, *config.__dict__.values()]
+        values += [one for value in values if isinstance(value, list) for one in value]
+        # Told apart by identity; numbers, short texts and None are shared by everyone.
+        values = [value for value in values if not isinstance(value, int | float | None)]
+        self.values = {id(value): value for value in values if value not in ("", "paper")}
         self.functions: set[tuple[str, str]] = set()
 
     def __call__(self, frame, event, _) -> None:

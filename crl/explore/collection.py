@@ -31,7 +31,8 @@ from crl.explore.thumbnails import Thumbnail, gray, thumbnails
 from crl.explore.view import View
 from crl.images import list_images, shown
 from crl.projection import l2, parts, single_vector
-from crl.representations import fit_representation, names
+from crl.representations import fit_representation
+from crl.representations import names as representations
 from crl.run.errors import UserError, explain, nearest
 from crl.run.given import checked, read_given
 from crl.run.store import content_digest, digest_array, open_store
@@ -165,9 +166,12 @@ class Collection:
         if vlm is not None and vlm.dim != image.shape[-1]:
             raise UserError(f"{vlm.name} gives {vlm.dim} numbers and {file} holds "
                             f"{image.shape[-1]}: another VLM made them")  # fmt: skip
-        files = [Path(folder, name).expanduser().absolute() for name in ids]
+        start = Path(folder).expanduser().absolute()
+        files = [start / name for name in ids]
+        if not all(file.is_relative_to(start) for file in files):
+            start = _above(files)
         sizes = np.zeros((len(files), 2), int)
-        return cls(_above(files), files, image, digests, vlm, sizes=sizes, texts=texts)
+        return cls(start, files, image, digests, vlm, sizes=sizes, texts=texts)
 
     @property
     def embedder(self) -> VLM:
@@ -199,14 +203,13 @@ class Collection:
         Raises:
             UserError: no such basis or representation, or texts that all look the same to the VLM.
         """
-        if representation not in names():
-            raise UserError(
-                f"unknown representation {representation!r}; {nearest(representation, names())}"
-            )
+        if representation not in representations():
+            hint = nearest(representation, representations())
+            raise UserError(f"unknown representation {representation!r}; {hint}")
         if basis is None and self.texts is not None:
             basis, text = self.texts
         elif basis is None:
-            raise UserError("name a basis; none came with the images")
+            raise UserError("name a basis; no texts came with the images")
         else:
             if not isinstance(basis, TextBasis):
                 name = name or basis_label(basis).rpartition("/")[2]

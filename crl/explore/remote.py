@@ -1,14 +1,50 @@
 """Lists of image files: in a folder, in a text file, or in an object store."""
 
+import errno
 import os
 import re
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from textwrap import shorten
 
 from pyarrow.fs import FileSelector, FileSystem, FileType
 
-from crl.images import EXTENSIONS, RemoteFile, image_files, shown
+from crl.images import EXTENSIONS, image_files, shown
 from crl.run.errors import UserError
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of an object store.
+
+    Attributes:
+        path: bucket/key.
+        store: reads it.
+    """
+
+    path: str
+    store: FileSystem = field(compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.store.type_name}://{self.path}"
+
+    def read_bytes(self) -> bytes:
+        """Its content.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            UserError: the store does not answer or refuses; that says nothing about the image.
+        """
+        try:
+            with self.store.open_input_stream(self.path) as stream:
+                return stream.read()
+        except FileNotFoundError:
+            raise FileNotFoundError(errno.ENOENT, "No such file", str(self)) from None
+        except OSError as error:
+            raise UserError(
+                f"cannot read {self}: {shorten(str(error), 300)}; when the store answers again, "
+                "run the command again"
+            ) from error
 
 
 def find_images(where: str) -> tuple[list[str], str]:

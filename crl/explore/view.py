@@ -73,12 +73,9 @@ class View:
     @cached_property
     def standing(self) -> np.ndarray:
         """(N, K): how much more than usual each text fits each image, see `crl.explore.words`."""
-        return standing(self._cosines(self.collection.image))
-
-    def _cosines(self, image: np.ndarray) -> np.ndarray:
         if self.text is None:
-            return np.zeros((len(image), 0), np.float32)
-        return project(image, self.text)
+            return np.zeros((len(self.x), 0), np.float32)
+        return standing(project(self.collection.image, self.text))
 
     @cached_property
     def best(self) -> tuple[np.ndarray, np.ndarray]:
@@ -183,8 +180,9 @@ class View:
         if image is None or self.basis is None:
             words = self.best[0][order]
         else:
-            usual = self._cosines(self.collection.image).mean(axis=0)
-            both = np.concatenate([standing(self._cosines(image), usual), self.standing[order]])
+            usual = project(self.collection.image, self.text).mean(axis=0)
+            query_standing = standing(project(image, self.text), usual)
+            both = np.concatenate([query_standing, self.standing[order]])
             words = shared_words(both, np.arange(1, len(both))[None])[0]
         return pd.DataFrame(
             {

@@ -50,9 +50,10 @@ def read_given(files: Sequence[Path]) -> dict[str, np.ndarray]:
 
 
 def _npz(file: Path) -> dict[str, np.ndarray]:
-    with np.load(file, allow_pickle=False) as stored:
-        if not isinstance(stored, np.lib.npyio.NpzFile):
-            raise ValueError("it must be an archive of named arrays, see numpy.savez")
+    stored = np.load(file, allow_pickle=False)
+    if not isinstance(stored, np.lib.npyio.NpzFile):
+        raise ValueError("it must be an archive of named arrays, see numpy.savez")
+    with stored:
         return {key: stored[key] for key in stored.files}
 
 

@@ -29,7 +29,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from crl.run.errors import UserError
-from crl.run.files import CACHE, HOST, write_text
+from crl.run.files import CACHE, HOST, remove_leftovers, write_text
 
 EMBEDDINGS = CACHE / "embeddings"
 VERSION = 3  # of the format, and of the rule for images (crl/images.py); others are not seen
@@ -224,6 +224,7 @@ class Store:
 
     def _write_meta(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self.folder)
         meta = json.dumps(self._meta(self.shape, self.about), indent=1)
         write_text(self.folder / "meta.json", meta + "\n")
         self.refresh()  # rows of before, if meta.json was lost
@@ -244,8 +245,9 @@ class _Writer:
         self.complete = complete_rows(file, width)  # what a killed process left after it is cut off
 
     def _file_of_its_own(self, folder: Path) -> Path:
-        for number in count():
-            file = folder / f"{HOST}-{number}.rows"
+        numbers = count()
+        while True:
+            file = folder / f"{HOST}-{next(numbers)}.rows"
             lock = FileLock(folder / f".{file.stem}.lock", timeout=0)
             try:
                 self.stack.enter_context(lock)

@@ -7,9 +7,9 @@ RPF are not implemented: their numbers are quoted from the paper.
 
 import torch
 
+from crl.backends.hub import explained
+from crl.backends.weights import load_tensors
 from crl.run.errors import UserError
-from crl.run.hub import explained
-from crl.run.weights import load_tensors
 from fashion_retrieval.rivals.asen import ASEN
 from fashion_retrieval.rivals.csn import CSN
 from fashion_retrieval.rivals.rival import Rival

@@ -8,13 +8,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from crl.backends.hub import explained
+from crl.backends.loaded import Preprocess
+from crl.backends.torchvision_fix import import_torchvision
+from crl.backends.weights import load_tensors
 from crl.run.distributed import available_device
 from crl.run.errors import UserError
-from crl.run.hub import explained
 from crl.run.results import digest
-from crl.run.torchvision_fix import import_torchvision
-from crl.run.weights import load_tensors
-from crl.vlm import Preprocess, load_trainable
+from crl.vlm import load_trainable
 
 RESNET = "resnet50"
 

@@ -34,10 +34,10 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 from worlds import WORLDS, draw_many
 
+from crl.backends.torchvision_fix import import_torchvision
 from crl.run.errors import ArgumentParser
 from crl.run.files import CACHE, atomic_path, write_text
 from crl.run.tables import Table
-from crl.run.torchvision_fix import import_torchvision
 from crl.vlm import DEMO
 
 TRAINING_SEED, TUNING_SEED = 1_000_003, 2_000_003  # the demo data is drawn from seed 0

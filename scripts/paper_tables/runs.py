@@ -132,6 +132,7 @@ class Run:
                 self.rows = self.kept()
                 if not self.rows:
                     raise
+                return "has results"
             return "done"
         except Exception as error:
             reason = advice(error)
@@ -148,8 +149,9 @@ class Run:
             for criterion in config.criteria:
                 data.load(config.data, config.root, criterion, config.images)
         elif self.task == "similarity_retrieval":
-            folders = config.coco or config.root / "coco", config.root / "visual_genome"
-            data.images(data.load(config.tasks, config.root), *folders)
+            coco = config.coco or config.root / "coco"
+            genome = config.visual_genome or config.root / "visual_genome"
+            data.images(data.load(config.tasks, config.root), coco, genome)
         elif package == "fashion_retrieval":
             splits = [config.split] if self.measures else ["train", "valid"]
             fashion = data.load(config.root, config.dataset, config.images, splits)

@@ -30,12 +30,8 @@ class Pair(BaseModel):
 def caption_files(captions: str) -> list[Path]:
     """The files that `captions` names: one file, a folder of shards, or a glob pattern."""
     path = Path(captions).expanduser()
-    if path.is_dir():
-        files = sorted(path.glob("*.tar"))
-    else:
-        files = (
-            [path] if path.is_file() else sorted(map(Path, glob.glob(str(path), recursive=True)))
-        )
+    pattern = str(path / "*.tar") if path.is_dir() else str(path)
+    files = [path] if path.is_file() else sorted(map(Path, glob.glob(pattern, recursive=True)))
     if not files:
         raise UserError(f"{captions} names no file (of a folder, the .tar shards are read)")
     for file in files:

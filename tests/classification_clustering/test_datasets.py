@@ -9,8 +9,8 @@ from worlds import cards, clevr4
 
 from classification_clustering import datasets
 from classification_clustering.datasets import load
+from crl.backends.torchvision_fix import import_torchvision
 from crl.run.errors import Missing, UserError
-from crl.run.torchvision_fix import import_torchvision
 
 
 @pytest.fixture(scope="module")

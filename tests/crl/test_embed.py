@@ -1,6 +1,5 @@
 """Embeddings: right rows, each image encoded once, and nothing lost or wrong after any fault."""
 
-import errno
 import os
 import shutil
 import signal
@@ -27,12 +26,13 @@ from toy_vlm import DIM, ToyVLM, direct, make_images
 from crl import embed as module
 from crl import images
 from crl.basis import TextBasis
-from crl.embed import _first_places, _read_ahead, checked_basis, embed_basis
+from crl.embed import _by_file, _read, checked_basis, embed_basis
 from crl.images import Crop, open_image
 from crl.projection import l2
 from crl.run import store as store_module
+from crl.run.ahead import ahead
 from crl.run.errors import UserError
-from crl.run.store import ENTRY
+from crl.run.store import ENTRY, content_digest
 
 # Whole numbers, as the toy gives them: they can be compared to the bit.
 embed_images = partial(module.embed_images, raw=True)
@@ -201,41 +201,47 @@ def test_workers_change_nothing(tmp_path):
     assert a == b
 
 
-@given(names=st.lists(st.sampled_from("abcde"), max_size=12), hashes=st.integers(1, 3))
-def test_first_places_are_those_of_a_dict_also_if_hashes_are_equal(names, hashes):
-    class Name(str):
-        def __hash__(self):
-            return ord(self) % hashes
-
-    found = _first_places(lambda i: Name(names[i]), len(names))
-    assert found.tolist() == [names.index(name) for name in names]
-
-
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 2)), min_size=1, max_size=20))
-def test_files_are_read_once_in_order_of_first_appearance(named):
+@given(
+    named=st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 2)), min_size=1, max_size=20),
+    hashes=st.sampled_from([1, 2, 2**60]),
+)
+def test_files_are_read_once_in_order_of_first_appearance(named, hashes):
     class Known:
         def __contains__(self, digest):
             return True
 
-    images = [Crop(Name(name), (0, 0, 1, part)) for name, part in named]
-    todo = np.arange(len(images))
+    images = [Crop(Name(name, hashes), (0, 0, 1, part)) for name, part in named]
     Name.read.clear()
-    found = [i for i, _, _ in _read_ahead(None, images, todo, Known(), 1)]
+    groups = _by_file(images, np.arange(len(images)))
+    read = list(ahead(partial(_read, None, Known(), images), groups, 1))
     by_file: dict[str, list[int]] = {}
     for i, (name, _) in enumerate(named):
         by_file.setdefault(name, []).append(i)
-    assert found == [i for part in by_file.values() for i in part]
-    assert Name.read == list(by_file)
+    digests = {place: digest for place, digest, _, _ in read}
+    for i, (name, part) in enumerate(named):  # of the right file, even if hashes are equal
+        box = np.array((0, 0, 1, part), "<i8").tobytes()
+        assert digests[i] == content_digest(content_digest(name.encode()) + box)
+    if hashes > 2:
+        assert [place for place, *_ in read] == [i for part in by_file.values() for i in part]
+        assert Name.read == list(by_file)
 
 
 class Name(str):
-    """A file of no content; says that it was read."""
+    """A file whose content is its name; says that it was read."""
 
     read: ClassVar[list[str]] = []
 
+    def __new__(cls, name, hashes):
+        self = super().__new__(cls, name)
+        self.hashes = hashes
+        return self
+
+    def __hash__(self):
+        return hash(str(self)) % self.hashes
+
     def read_bytes(self):
         self.read.append(str(self))
-        return b""
+        return self.encode()
 
 
 # --- what goes wrong ------------------------------------------------------------------------------
@@ -336,23 +342,6 @@ def test_nothing_readable_and_nothing_asked(tmp_path):
     assert files(tmp_path / "cache") == []
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_embeddings_that_are_not_finite_are_never_stored(folder, tmp_path, value):
-    class Broken(ToyVLM):
-        def encode_images(self, batch):
-            embeddings = super().encode_images(batch)
-            embeddings[-1, 2] = value
-            return embeddings
-
-        def encode_texts(self, texts):
-            return torch.full((len(texts), DIM), value)
-
-    for call, what in ((embed_images, sorted(folder.glob("*.png"))), (embed_texts, ["a", "b"])):
-        with pytest.raises(UserError, match="NaN or infinite"):
-            call(Broken(), what, tmp_path)
-    assert files(tmp_path) == []
-
-
 def test_an_interrupt_keeps_whole_batches(folder, tmp_path):
     class Interrupted(ToyVLM):
         def encode_images(self, batch):
@@ -366,40 +355,6 @@ def test_an_interrupt_keeps_whole_batches(folder, tmp_path):
     vlm = ToyVLM()
     assert np.array_equal(embed_images(vlm, paths, tmp_path, 2).image, direct(vlm, paths))
     assert vlm.images == 2
-
-
-def test_full_disk_is_said_and_earlier_batches_stay(tmp_path, few_batches, monkeypatch):
-    paths = make_images(tmp_path / "images", 10)
-    cache, calls, sync = tmp_path / "cache", [], os.fsync
-
-    def full(descriptor):
-        calls.append(descriptor)
-        if len(calls) >= 5:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        sync(descriptor)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
-        with pytest.raises(OSError, match="No space left") as caught:
-            embed_images(ToyVLM(), paths, cache, batch_size=2, workers=1)
-    assert caught.value.errno == errno.ENOSPC  # so `command` makes one line of it
-    vlm = ToyVLM()
-    assert np.array_equal(embed_images(vlm, paths, cache, 2, 0).image, direct(vlm, paths))
-    assert vlm.images <= 2
-
-
-@pytest.mark.parametrize("order", ["F", "transposed", "expanded"])
-def test_a_vlm_whose_arrays_are_not_row_major(folder, tmp_path, order):
-    class Odd(ToyVLM):
-        def encode_images(self, batch):
-            x = super().encode_images(batch)
-            if order == "expanded":
-                return x[:1].expand(len(x), -1)
-            return x.T.contiguous().T if order == "transposed" else x.t().clone().t()
-
-    paths = sorted(folder.glob("0*.png"))
-    image = embed_images(Odd(), paths, tmp_path, 3).image
-    assert order == "expanded" or np.array_equal(image, direct(ToyVLM(), paths))
 
 
 def test_a_store_that_never_reads_back_ends_with_an_error(folder, tmp_path, monkeypatch):
@@ -492,12 +447,19 @@ def test_each_file_is_read_once_whatever_its_crops_and_whatever_is_stored(
         read.append(path)
         return whole(path)
 
+    class Decoding(ToyVLM):
+        decoded = 0
+
+        def preprocess(self, image):
+            self.decoded += 1
+            return super().preprocess(image)
+
     monkeypatch.setattr(Path, "read_bytes", counting)
     images = [file, *(Crop(file, (i, 0, 7, 6)) for i in range(5)), folder / "001.png"]
     for count in (7, 0):
-        vlm = ToyVLM()
-        embed_images(vlm, images, tmp_path)
-        assert vlm.images == count and sorted(read) == [file, folder / "001.png"]
+        vlm = Decoding()
+        embed_images(vlm, [*images, *images[::-1]], tmp_path, workers=1)  # each is named twice
+        assert vlm.images == vlm.decoded == count and sorted(read) == [file, folder / "001.png"]
         read.clear()
 
 
@@ -587,52 +549,34 @@ def test_a_damaged_row_is_computed_again(tmp_path):
 
 
 EMBED = """
-import sys, time
+import sys
 from pathlib import Path
 from toy_vlm import ToyVLM
 from crl.embed import embed_images
 
-images, cache, log, moment = sys.argv[1:]
-if moment == "writing":  # the third time, half of the rows and no entries reach the disk
-    import os
-    sync, calls = os.fsync, []
-    def half(descriptor):
-        calls.append(descriptor)
-        if len(calls) < 5:
-            return sync(descriptor)
-        os.ftruncate(descriptor, os.fstat(descriptor).st_size - 100)
-        Path(log).with_name("half").touch()
-        time.sleep(3600)
-    os.fsync = half
-stall_after = 40 if moment == "encoding" else None
-embed_images(ToyVLM(log=log, stall_after=stall_after), sorted(Path(images).glob("*.png")),
-             Path(cache), batch_size=2, workers=1)
+images, cache, log = sys.argv[1:]
+embed_images(ToyVLM(log=log, stall_after=40), sorted(Path(images).glob("*.png")), Path(cache),
+             batch_size=2, workers=1)
 """
 
 
-@pytest.mark.parametrize("moment", ["encoding", "writing"])
-def test_killed_run_goes_on_from_its_last_batches(tmp_path, moment):
+def test_killed_run_goes_on_from_its_last_batches(tmp_path):
+    """Of a kill while a store is written, see tests/crl/run/test_store.py."""
     paths = make_images(tmp_path / "images", 60)
     log, cache = tmp_path / "log", tmp_path / "cache"
     search = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests/helpers")])
     process = subprocess.Popen(
-        [sys.executable, "-c", EMBED, tmp_path / "images", cache, log, moment],
+        [sys.executable, "-c", EMBED, tmp_path / "images", cache, log],
         env={**os.environ, "PYTHONPATH": search},
     )
-    try:  # the process waits for us at that moment, so this is no race
-        reached = (
-            (lambda: log.exists() and log.stat().st_size > 40)
-            if moment == "encoding"
-            else (tmp_path / "half").exists
-        )
-        while not reached():
+    try:  # the process stalls at that moment, so this is no race
+        while not (log.exists() and log.stat().st_size > 40):
             assert process.poll() is None
             time.sleep(0.01)
     finally:
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-    lost = 42 - 32 if moment == "encoding" else 16
-    assert stored(cache) == 32 and log.stat().st_size == 32 + lost
+    assert stored(cache) == 32 and log.stat().st_size == 42
 
     vlm, undisturbed = ToyVLM(), tmp_path / "undisturbed"
     with warnings.catch_warnings():
@@ -661,15 +605,3 @@ def test_texts_keep_their_order_and_are_encoded_once(folder, tmp_path):
 
     embed_images(vlm, [folder / "000.png"], tmp_path)  # in the same cache, on its own
     assert stored(tmp_path, "image") == 1 and stored(tmp_path, "text") == 6
-
-
-def test_stores_of_another_version_are_not_called_damaged(tmp_path, monkeypatch):
-    paths = make_images(tmp_path / "images", 2)
-    monkeypatch.setattr(store_module, "VERSION", 1)
-    embed_images(ToyVLM(), paths, tmp_path / "cache")
-    monkeypatch.undo()
-    vlm = ToyVLM()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        embed_images(vlm, paths, tmp_path / "cache")
-    assert vlm.images == 2

@@ -3,6 +3,7 @@
 import os
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -266,9 +267,9 @@ def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
     scan = os.scandir
 
     def refuse(folder):  # the tests may run as root, who may read all
-        if folder == tmp_path:
+        if Path(folder) == tmp_path:
             return scan(folder)
-        raise PermissionError(13, "Permission denied")
+        raise PermissionError(13, "Permission denied", str(folder))
 
     monkeypatch.setattr(images.os, "scandir", refuse)
     listing = list_images(tmp_path)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from clothes import write_clip
 
-from crl.run.torchvision_fix import import_torchvision
+from crl.backends.torchvision_fix import import_torchvision
 
 import_torchvision()
 from torchvision.models import resnet50  # noqa: E402

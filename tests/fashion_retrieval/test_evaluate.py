@@ -11,10 +11,10 @@ from sklearn.decomposition import PCA
 from torch import nn
 from toy_vlm import SIDE, ToyVLM, direct, make_images
 
+from crl.backends.weights import save_tensors
 from crl.basis import TextBasis
 from crl.images import open_image
 from crl.projection import l2
-from crl.run.weights import save_tensors
 from fashion_retrieval import embedded, evaluate, rivals, trained
 from fashion_retrieval.bases import Bases
 from fashion_retrieval.heads import Heads

@@ -8,8 +8,8 @@ from authors_heads import AuthorsHeads
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
+from crl.backends.weights import save_tensors
 from crl.run.errors import UserError
-from crl.run.weights import save_tensors
 from fashion_retrieval.heads import Heads, load_heads
 
 A, K, OUT = 3, 5, 9

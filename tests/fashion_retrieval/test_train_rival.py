@@ -11,9 +11,9 @@ from commands import REPOSITORY
 from PIL import Image
 from safetensors.torch import load_file
 
+from crl.backends.weights import save_tensors
 from crl.run.config import load_config
 from crl.run.errors import UserError
-from crl.run.weights import save_tensors
 from crl.vlm import load_vlm
 from fashion_retrieval import train_rival as module
 from fashion_retrieval import trainers

@@ -1,118 +1,109 @@
-"""A kill at any rename, of any command: the same command again ends as if nothing had been.
+"""A kill at any rename, of any command: the same command again ends as if nothing had been. And two
+commands at once.
 
 All output files appear by a rename. A process that ends before the n-th rename leaves what one
 leaves that ends after the one before, and a temporary file more.
 """
 
+import os
 import shutil
+import subprocess
+import sys
+from itertools import count
 from pathlib import Path
 
-import make_data
 import pytest
-from killing import KILLED, Forks, contents
+from commands import run_python
+from killing import KILLED, contents, finish
+from mistakes import words_of
 
-CACHE = "cache=data/cache"  # filled before
-TINY = ["vlm=demo", CACHE, "figures=no"]
-TRAINED = ["epochs=1", "triplets=8", "batch_size=4", "checkpoint_every=1"]
-SCENES, GARMENTS = "data/genecis", ["root=data/garments", "dataset=Garments"]
-COMMANDS: dict[str, list[str]] = {
-    "clustering": [
-        *["classification_clustering/clustering.py", "data=cards", "root=data", "images=null"],
-        *["criteria=[suits]", "vlm=demo", "cache=cache", "seeds=2", "figures=no"],
-    ],
-    "few_shot": [
-        *["classification_clustering/few_shot.py", "data=cards", "root=data", "images=null"],
-        *["criteria=[suits]", "shots=[1]", "seeds=2", *TINY],
-    ],
-    "mine_triplets": [
-        *["similarity_retrieval/mine_triplets.py", "samples=60", "min_images=1"],
-        f"graphs={SCENES}/coco/annotations/relations_train2017.jsonl",
-    ],
-    "train_combiner": [
-        *["similarity_retrieval/train_combiner.py", "triplets=triplets.jsonl", "epochs=1"],
-        *[f"images={SCENES}/coco", "vlm=demo", CACHE, "projection=4", "hidden=4"],
-        *["batch_size=16", "validation=0.2", "checkpoint_every=1"],
-    ],
-    "similarity_evaluate": [
-        *["similarity_retrieval/evaluate.py", f"root={SCENES}", *TINY],
-        "trained=[outputs/combiner/run]",
-    ],
-    "train_mlp": [
-        "fashion_retrieval/train_mlp.py",
-        *GARMENTS,
-        *TRAINED,
-        "vlm=demo",
-        CACHE,
-        "out=4",
-    ],
-    "train_backbone": [
-        *["fashion_retrieval/train_backbone.py", *GARMENTS, *TRAINED, "triplets=4", "workers=0"],
-        "heads=outputs/fashion_mlp/run",
-    ],
-    "train_rival": [
-        *["fashion_retrieval/train_rival.py", *GARMENTS, *TRAINED, "triplets=4"],
-        *["method=csn", "tower=demo", "width=4", "workers=0"],
-    ],
-    "fashion_evaluate": [
-        *["fashion_retrieval/evaluate.py", *GARMENTS, *TINY],
-        "trained=[outputs/fashion_mlp/run]",
-    ],
+from crl.run.errors import UserError
+from crl.run.files import HOST, alone_in, atomic_path
+
+STEPS = "checkpoint_every=1"
+MORE = {  # command -> arguments after those of `mistakes.COMMANDS`
+    "clustering": ["cache=other"],
+    "few_shot": [],
+    "mine_triplets": [],
+    "train_combiner": [STEPS, "batch_size=16"],
+    "similarity": ["vlm=vlm", "trained=[outputs/combiner/run]"],
+    "train_mlp": [STEPS],
+    "train_backbone": [STEPS],
+    "train_rival": [STEPS],
+    "fashion": ["vlm=vlm", "trained=outputs/fashion_mlp/run"],
 }
-FIRST = {  # what a command needs from another one
-    "similarity_evaluate": "train_combiner",
-    "train_backbone": "train_mlp",
-    "fashion_evaluate": "train_mlp",
-}
-BASES = "bases={" + ", ".join(
-    f"{name}: deepfashion_{name}" for name in ("texture", "fabric", "shape", "part", "style")
-) + "}"  # fmt: skip
-for name in ("train_mlp", "fashion_evaluate"):
-    COMMANDS[name] += [BASES, "texts=20"]
+NEEDS = {"similarity": "combiner", "train_backbone": "fashion_mlp", "fashion": "fashion_mlp"}
 
 
-@pytest.fixture(scope="module")
-def finish():
-    with Forks() as forks:
-        yield forks.finish
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory, finish) -> Path:
-    """Drawn data, triplets, and what `FIRST` asks for."""
-    folder = tmp_path_factory.mktemp("world")
-    (folder / "data").mkdir()
-    for drawn in ("clevr4", "cards", "scenes", "garments"):
-        make_data.make(drawn, folder / "data", images=24, seed=0, workers=1)
-    assert finish(folder, COMMANDS["mine_triplets"]) == 0
-    shutil.move(folder / "outputs/triplets/run/triplets.jsonl", folder)
-    for command in set(FIRST.values()):
-        assert finish(folder, COMMANDS[command]) == 0, (folder / "printed").read_text()
-    return folder
-
-
-def start_folder(world: Path, folder: Path, name: str) -> Path:
+def start_folder(data: Path, folder: Path, name: str) -> Path:
     """A folder in which the command `name` has not run yet."""
     folder.mkdir()
-    for entry in ("data", "triplets.jsonl"):
-        (folder / entry).symlink_to(world / entry)
-    if name in FIRST:
-        task = {"train_combiner": "combiner", "train_mlp": "fashion_mlp"}[FIRST[name]]
-        shutil.copytree(world / "outputs" / task, folder / "outputs" / task)
+    for entry in data.iterdir():
+        if entry.name != "outputs":
+            (folder / entry.name).symlink_to(entry)
+    if task := NEEDS.get(name):
+        shutil.copytree(data / "outputs" / task, folder / "outputs" / task)
     return folder
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_killed_before_any_rename_it_ends_like_an_undisturbed_run(world, finish, tmp_path, name):
-    command = COMMANDS[name]
-    for attempt in ("fills the cache", "whole"):
-        whole = start_folder(world, tmp_path / attempt, name)
-        assert finish(whole, command) == 0, (whole / "printed").read_text()
-    renames = (whole / "renames").read_text().splitlines()
-    expected = contents(whole / "outputs")
+@pytest.mark.parametrize("name", MORE)
+def test_killed_before_any_rename_it_ends_like_an_undisturbed_run(data, trained, tmp_path, name):
+    arguments = [*words_of(name), *MORE[name]]
+    for number in count():
+        folder = start_folder(data, tmp_path / str(number), name)
+        code = finish(folder, name, arguments, number)
+        if code == 0:  # it has fewer renames
+            break
+        assert code == KILLED, (folder / "printed").read_text()
+        assert finish(folder, name, arguments) == 0, (folder / "printed").read_text()
+        assert not list(folder.rglob("*.tmp")), f"killed before rename {number}"
+    assert number > 0
+    undisturbed = contents(folder / "outputs")
+    for killed in range(number):
+        outputs = tmp_path / str(killed) / "outputs"
+        assert contents(outputs) == undisturbed, f"killed before rename {killed}"
 
-    for number, rename in enumerate(renames):
-        folder = start_folder(world, tmp_path / str(number), name)
-        assert finish(folder, command, number) == KILLED, f"killed before {rename}"
-        assert finish(folder, command) == 0, f"{rename}: {(folder / 'printed').read_text()}"
-        assert contents(folder / "outputs") == expected, f"killed before {rename}"
-        assert not list(folder.rglob("*.tmp")), f"killed before {rename}"
+
+HOLD = """
+import os, sys
+from pathlib import Path
+from crl.run.files import alone_in
+with alone_in(Path(sys.argv[1])):
+    print(os.getpid(), flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_the_second_command_is_refused_while_the_first_one_runs(tmp_path):
+    folder, pipe = tmp_path / "outputs/clustering/run", subprocess.PIPE
+    line = [sys.executable, "-c", HOLD, str(folder)]
+    with subprocess.Popen(line, stdin=pipe, stdout=pipe, text=True) as first:
+        number = first.stdout.readline().strip()
+        says = rf"at work in .*run \(process {number} on {HOST}\)"
+        with pytest.raises(UserError, match=says), alone_in(folder):
+            pytest.fail("two at once")
+        first.stdin.close()
+    with alone_in(folder):
+        (folder / "results.json").write_text("{}")
+    assert [file.name for file in folder.iterdir()] == ["results.json"]
+
+
+def test_a_killed_command_leaves_no_lock(tmp_path):
+    done = run_python("-c", HOLD.replace("sys.stdin.read()", "os._exit(9)"), tmp_path / "a")
+    assert done.returncode == 9
+    with alone_in(tmp_path / "a"):
+        pass
+
+
+def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(tmp_path):
+    code = "import sys, os; from pathlib import Path; from crl.run.files import atomic_path\n"
+    code += "with atomic_path(Path(sys.argv[1]) / 'deep' / 'state.pt') as file:\n"
+    code += "    file.write_text('half'); os._exit(9)"
+    assert run_python("-c", code, tmp_path).returncode == 9
+    (leftover,) = tmp_path.rglob(".state.pt.*.tmp")
+    elsewhere = tmp_path / f".x.{os.getpid()}-another.abc.tmp"
+    elsewhere.write_text("of another machine")
+    with atomic_path(tmp_path / "new.json") as new:
+        with alone_in(tmp_path):
+            assert not leftover.exists() and new.exists() and elsewhere.exists()
+        new.write_text("{}")

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from crl.run.torchvision_fix import import_torchvision
+from crl.backends.torchvision_fix import import_torchvision
 
 import_torchvision()
 import open_clip  # noqa: E402

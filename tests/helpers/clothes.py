@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 from toy_vlm import ToyVLM
 
-from crl.run.weights import save_tensors
+from crl.backends.weights import save_tensors
 from fashion_retrieval.bases import Bases
 
 ATTRIBUTES = ("texture", "shape")

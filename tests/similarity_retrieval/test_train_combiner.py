@@ -13,8 +13,9 @@ from mining_files import write_triplets
 from PIL import Image
 from safetensors.torch import load_file
 
+from crl.backends.loaded import Preprocess
 from crl.run.errors import UserError
-from crl.vlm import Preprocess, load_vlm
+from crl.vlm import load_vlm
 from similarity_retrieval import train_combiner as module
 from similarity_retrieval.combiner import Combiner
 from similarity_retrieval.combiner_features import Pixels, augmentation

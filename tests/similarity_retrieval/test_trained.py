@@ -8,7 +8,7 @@ from checkpoints import save_clip
 from mining_files import write_triplets
 from safetensors.torch import load_file, save_file
 
-from crl.run.weights import save_tensors, weights_digest
+from crl.backends.weights import save_tensors, weights_digest
 from similarity_retrieval import train_combiner, trained
 from similarity_retrieval.combiner import Combiner
 

@@ -98,7 +98,7 @@ def test_r_is_the_product_of_images_and_texts(photos, folder):
     assert photos.under(basis).name == "color" and photos.under(basis, name="hue").name == "hue"
     with pytest.raises(UserError, match="unknown representation 'papr'; did you mean 'paper'"):
         photos.under(basis, "papr")
-    with pytest.raises(UserError, match="name a basis"):
+    with pytest.raises(UserError, match="name a basis; no texts came"):
         photos.under()
 
 

@@ -11,10 +11,10 @@ import torch
 import yaml
 from torch import nn
 
+from crl.backends.weights import save_tensors
 from crl.run import training
 from crl.run.errors import UserError
 from crl.run.training import Progress, Trainer, TrainingConfig
-from crl.run.weights import save_tensors
 
 STEPS, EPOCHS = 5, 3
 

@@ -10,8 +10,8 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
+from crl.backends.torchvision_fix import import_torchvision
 from crl.run.errors import UserError
-from crl.run.torchvision_fix import import_torchvision
 from crl.vlm import load_vlm
 from fashion_retrieval.rivals import towers
 from fashion_retrieval.rivals.towers import Visual, open_tower

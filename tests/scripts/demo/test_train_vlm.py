@@ -8,7 +8,7 @@ import torch
 import train_vlm as training
 from worlds import WORLDS, clevr4
 
-from crl.run.torchvision_fix import import_torchvision
+from crl.backends.torchvision_fix import import_torchvision
 
 
 @pytest.fixture(scope="module")

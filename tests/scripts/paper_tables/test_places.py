@@ -9,8 +9,8 @@ from crl.run.results import summary
 TEXTS = {"basis": "b", "texts": 9}
 
 
-def names(scores):
-    return [score.row for score in scores]
+def names(scores) -> str:
+    return "; ".join(score.row for score in scores)
 
 
 def test_classification():
@@ -27,12 +27,7 @@ def test_classification():
         row("clip", "zero-shot"),
     ]
     scores = list(classification(rows))
-    assert names(scores) == [
-        "CLIP",
-        "MetaCLIP+CRL",
-        "CLIP+CRL, posterior",
-        "demo+CRL, null space of 2",
-    ]
+    assert names(scores) == ("CLIP; MetaCLIP+CRL; CLIP+CRL, posterior; demo+CRL, null space of 2")
     assert [score.comparable for score in scores] == [True, True, False, False]
     assert scores[1][1:4] == ("color/5", [2.0, 4], "b (9)") and scores[0].basis == "-"
 
@@ -47,32 +42,22 @@ def test_similarity():
             "templates": templates,
         }
 
-    scores = list(
-        similarity(
-            [
-                row("clip-b16", "chance"),
-                row("clip-b16", "image+text"),
-                row("clip-b16", "paper", weight=10, **TEXTS),
-                row("clip-b16*", "combiner"),
-                row("clip-b16*", "posterior, standard", **TEXTS),
-                row("demo", "combiner"),
-                row("clip-b16", "paper", weight=3, **TEXTS),
-                row("clip-b16", "image", templates=1959),  # not the whole task
-                row("clip-b16", "image", "change_object"),  # drawn: other images
-            ]
-        )
-    )
-    assert names(scores) == [
-        "chance",
-        "CLIP image+text",
-        "CLIP+CRL",
-        "Combiner*",
-        "CLIP+CRL*, posterior, standard",
-        "demo combiner",
-        "CLIP+CRL",
-        "CLIP image",
-        "CLIP image",
+    rows = [
+        row("clip-b16", "chance"),
+        row("clip-b16", "image+text"),
+        row("clip-b16", "paper", weight=10, **TEXTS),
+        row("clip-b16*", "combiner"),
+        row("clip-b16*", "posterior, standard", **TEXTS),
+        row("demo", "combiner"),
+        row("clip-b16", "paper", weight=3, **TEXTS),
+        row("clip-b16", "image", templates=1959),  # not the whole task
+        row("clip-b16", "image", "change_object"),  # drawn: other images
     ]
+    scores = list(similarity(rows))
+    assert names(scores) == (
+        "chance; CLIP image+text; CLIP+CRL; Combiner*; CLIP+CRL*, posterior, standard; "
+        "demo combiner; CLIP+CRL; CLIP image; CLIP image"
+    )
     assert [score.comparable for score in scores] == [True] * 5 + [False] * 4
     assert scores[2][1:4] == ("focus/R@1", [15.4], "b (9)")
     assert scores[-1].column == "change/R@1"
@@ -84,36 +69,24 @@ def test_fashion():
         scores = {"texture": 9.0, "overall": 1.0, "mean": 1.0}
         return {"about": about, "scores": scores, "images": images, "values": list(values)}
 
-    scores = list(
-        fashion(
-            [
-                row("-", "random"),
-                row("clip-b16", "universal"),
-                row("clip-b16", "paper", **TEXTS),
-                row("clip-b16", "posterior", **TEXTS),
-                row("clip-b16", "crl-mlp", **TEXTS),
-                row("clip-b16", "crl", **TEXTS),
-                row("resnet50", "asen"),
-                row("demo", "csn"),
-                row("demo", "crl", **TEXTS),
-                row("clip-b16", "universal", images=300),
-                row("clip-b16", "universal", values=[13, 13]),
-            ]
-        )
-    )
-    assert names(scores) == [
-        "Random",
-        "CLIP",
-        "CLIP+CRL (no training)",
-        "CLIP+CRL (no training), posterior",
-        "CLIP+CRL, heads only",
-        "CLIP+CRL",
-        "ASEN",
-        "CSN (demo)",
-        "demo+CRL",
-        "CLIP",
-        "CLIP",
+    rows = [
+        row("-", "random"),
+        row("clip-b16", "universal"),
+        row("clip-b16", "paper", **TEXTS),
+        row("clip-b16", "posterior", **TEXTS),
+        row("clip-b16", "crl-mlp", **TEXTS),
+        row("clip-b16", "crl", **TEXTS),
+        row("resnet50", "asen"),
+        row("demo", "csn"),
+        row("demo", "crl", **TEXTS),
+        row("clip-b16", "universal", images=300),
+        row("clip-b16", "universal", values=[13, 13]),
     ]
+    scores = list(fashion(rows))
+    assert names(scores) == (
+        "Random; CLIP; CLIP+CRL (no training); CLIP+CRL (no training), posterior; "
+        "CLIP+CRL, heads only; CLIP+CRL; ASEN; CSN (demo); demo+CRL; CLIP; CLIP"
+    )
     assert [score.comparable for score in scores] == [True] * 7 + [False] * 4
     assert {score.column for score in scores} == {"texture"}
 

@@ -2,17 +2,15 @@
 
 import json
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
+from crl.backends.hub import explained
+from crl.backends.loaded import LoadedVLM, Parts, Preprocess, describe_tokenizer
+from crl.backends.weights import save_tensors, stored_shapes
 from crl.run.errors import UserError, nearest
-from crl.run.files import atomic_path, write_text
-from crl.run.hub import explained
-from crl.run.torchvision_fix import import_torchvision
-from crl.run.weights import save_tensors, stored_shapes
-from crl.vlm.contract import LoadedVLM, Parts, Preprocess, describe_tokenizer
+from crl.run.files import write_text
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = (  # in an open_clip folder, in open_clip's own order of preference
@@ -82,6 +80,20 @@ def load_folder(folder: Path) -> Parts:
     raise UserError(f"{folder} has no weights: {WEIGHTS[0]} is missing")
 
 
+def save_vlm(folder: Path, vlm: LoadedVLM) -> None:
+    """Write `vlm`, one of open_clip, to `folder` in open_clip's format: configuration, tokenizer
+    and weights. `load_vlm(str(folder))` reads it.
+
+    It is a folder, since a file of weights alone does not say how images are prepared.
+    """
+    recipe, tokenize = vlm.parts.recipe, vlm.parts.tokenize
+    config = {"model_cfg": recipe["model"], "preprocess_cfg": recipe["preprocess"]}
+    write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+    if hasattr(tokenize, "save_pretrained"):  # CLIP's own tokenizer comes with open_clip
+        tokenize.save_pretrained(folder)
+    save_tensors(folder / WEIGHTS[0], vlm.model)
+
+
 def _build(model_name: str, checkpoint: Path, preprocessing: dict | None = None) -> Parts:
     import open_clip
     from open_clip.transform import PreprocessCfg, image_transform_v2
@@ -144,42 +156,3 @@ def _check_quick_gelu(model: str, tag: str) -> None:
             f"the weights {tag!r} were trained {'with' if trained_with else 'without'} QuickGELU; "
             f"use open_clip:{right}/{tag}"
         )
-
-
-def repository(spec: str) -> str:
-    """The repository of the weights of `<model>/<tag>` on the Hugging Face Hub; "" if none."""
-    import_torchvision()
-    import open_clip
-
-    model, _, tag = spec.partition("/")
-    if not open_clip.is_pretrained_cfg(model, tag):
-        return ""
-    return open_clip.get_pretrained_cfg(model, tag).get("hf_hub", "")
-
-
-def save_vlm(folder: Path, vlm: LoadedVLM, source: str) -> None:
-    """Write `vlm` to `folder` in open_clip's format: `load_vlm(str(folder))` reads it.
-
-    It is a folder, since a file of weights alone does not say how images are prepared.
-
-    Args:
-        source: where the VLM came from, see `crl.vlm.find_vlm`.
-    """
-    if Path(source).is_dir():  # configuration and tokenizer
-        _copy(Path(source), folder)
-    else:
-        config = {"model_cfg": vlm.recipe["model"], "preprocess_cfg": vlm.recipe["preprocess"]}
-        write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
-        if hasattr(vlm.tokenize, "save_pretrained"):  # CLIP's own tokenizer comes with open_clip
-            with TemporaryDirectory() as written:
-                vlm.tokenize.save_pretrained(written)
-                _copy(Path(written), folder)
-    save_tensors(folder / WEIGHTS[0], vlm.model)
-
-
-def _copy(source: Path, folder: Path) -> None:
-    """All files of `source` but weights and a model card."""
-    for file in source.iterdir():
-        if file.is_file() and file.name not in WEIGHTS and file.suffix != ".md":
-            with atomic_path(folder / file.name) as temporary:
-                temporary.write_bytes(file.read_bytes())

@@ -1,5 +1,6 @@
 """VLMs of transformers: ALIGN and BLIP-2, from the Hugging Face Hub or a folder."""
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,23 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from crl.backends.hub import explained
+from crl.backends.loaded import Parts, Preprocess, describe_tokenizer
+from crl.backends.weights import stored_shapes
 from crl.run.errors import UserError
-from crl.run.hub import explained
-from crl.run.weights import stored_shapes
-from crl.vlm.contract import Parts, Preprocess, describe_tokenizer
+
+
+def load_folder(folder: Path) -> Parts:
+    """A local folder of ALIGN or BLIP-2."""
+    place = f"{folder}: it has no open_clip_config.json, and as to config.json"
+    with explained(place, remote=False):
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
+    if kind not in ("align", "blip-2"):
+        raise UserError(
+            f"{folder} holds a {kind!r} model; transformers folders can be 'align' or 'blip-2', "
+            "all others come through open_clip"
+        )
+    return load_align(str(folder)) if kind == "align" else load_blip2(str(folder))
 
 
 def load_align(source: str) -> Parts:
@@ -74,15 +88,12 @@ def _load(model_class: Any, source: str, **padding: Any) -> tuple[Any, dict[str,
     for pattern in ("model*.safetensors", "pytorch_model*.bin"):
         for file in Path(source).glob(pattern):
             stored_shapes(file)
+    safe = {"trust_remote_code": False}
     with explained(source, remote=not local):
         # Pillow's resizing, with which these models were published; torchvision's differs a little.
-        processor = AutoImageProcessor.from_pretrained(
-            source, backend="pil", trust_remote_code=False
-        )
+        processor = AutoImageProcessor.from_pretrained(source, backend="pil", **safe)
         # Padding on the right: BLIP-2 takes the first token.
-        tokenizer = AutoTokenizer.from_pretrained(
-            source, padding_side="right", trust_remote_code=False
-        )
+        tokenizer = AutoTokenizer.from_pretrained(source, padding_side="right", **safe)
         model, report = model_class.from_pretrained(
             source,
             dtype=torch.float32,
@@ -103,7 +114,9 @@ def _load(model_class: Any, source: str, **padding: Any) -> tuple[Any, dict[str,
     tokenize = partial(tokenizer, truncation=True, return_tensors="pt", **padding)
     folder = Path(source if local else snapshot_download(source, local_files_only=True))
     return model, {
-        "preprocess": Preprocess(partial(_pixels, processor)),
+        "preprocess": Preprocess(
+            lambda image: processor(image, return_tensors="pt")["pixel_values"][0]
+        ),
         "tokenize": tokenize,
         "recipe": {
             "model": config,
@@ -112,7 +125,3 @@ def _load(model_class: Any, source: str, **padding: Any) -> tuple[Any, dict[str,
         },
         "files": [file for file in sorted(folder.iterdir()) if file.is_file()],
     }
-
-
-def _pixels(processor: Any, image: Image.Image) -> Tensor:
-    return processor(image, return_tensors="pt")["pixel_values"][0]

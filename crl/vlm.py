@@ -4,37 +4,29 @@
     I = vlm.encode_images(batch)    # (B, D), or (B, Q, D) if an image has Q vectors
     T = vlm.encode_texts(prompts)   # (K, D)
 
-These are as the model gives them; `crl.embed` makes unit rows.
+These are as the model gives them; `crl.embed` makes unit rows. How the models of open_clip and
+transformers are loaded is in `crl.backends`.
 """
 
-import json
 import re
 import sys
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Protocol
 
 import torch
+from PIL import Image
+from torch import Tensor
 
+from crl.backends import open_clip, transformers
+from crl.backends.loaded import PRECISIONS, LoadedVLM, Parts
+from crl.backends.torchvision_fix import import_torchvision
 from crl.run.distributed import available_device
 from crl.run.errors import UserError, nearest
-from crl.run.hub import explained
-from crl.run.torchvision_fix import import_torchvision
-from crl.vlm import open_clip, transformers
-from crl.vlm.contract import PRECISIONS, VLM, LoadedVLM, Parts, Preprocess
 
-__all__ = [
-    "VLM",
-    "LoadedVLM",
-    "Preprocess",
-    "find_vlm",
-    "load_trainable",
-    "load_vlm",
-    "weights_here",
-]
-
-DEMO = Path(__file__).resolve().parent.parent / "assets" / "demo_vlm"
+DEMO = Path(__file__).resolve().parent / "assets" / "demo_vlm"
 ALIASES = {  # OpenAI's, MetaCLIP's and these DFN weights were trained with QuickGELU
     # the paper's
     "clip": "open_clip:ViT-B-32-quickgelu/openai",
@@ -50,6 +42,37 @@ ALIASES = {  # OpenAI's, MetaCLIP's and these DFN weights were trained with Quic
 }
 HUB = {"align": "kakaobrain/align-base", "blip2": "Salesforce/blip2-itm-vit-g"}
 MEMBERS = ("name", "dim", "device", "fingerprint", "preprocess", "encode_images", "encode_texts")
+
+
+class VLM(Protocol):
+    """A vision-language model. Its embeddings are not L2-normalised; `crl.embed` does that.
+
+    Attributes:
+        name: the name it was loaded by.
+        dim: D, the width of image and text embeddings.
+        device: where the model computes and where the embeddings stay; callers move them.
+        fingerprint: changes whenever weights, architecture, preprocessing, tokenizer or precision
+            change an embedding. It is the key of the embedding cache.
+    """
+
+    name: str
+    device: torch.device
+
+    @property
+    def dim(self) -> int: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """An image of any mode -> (3, H, W) float32. Called from several threads at once."""
+
+    def encode_images(self, batch: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, D), or (B, Q, D) for Q vectors per image. float32, not normalised."""
+
+    def encode_texts(self, texts: list[str]) -> Tensor:
+        """K texts -> (K, D), float32, not normalised. The row of a text does not depend on the
+        other texts; texts longer than the model's context length are cut off."""
 
 
 def load_vlm(
@@ -116,7 +139,7 @@ def find_vlm(name: str, from_file: bool = False) -> str:
 def load_trainable(
     name: str, device: str | torch.device | None, precision: str = "fp32"
 ) -> LoadedVLM:
-    """Load an open_clip VLM for training; `open_clip.save_vlm` saves it.
+    """Load an open_clip VLM for training; `crl.backends.open_clip.save_vlm` saves it.
 
     Raises:
         UserError: as in `load_vlm`; a VLM of another library.
@@ -134,56 +157,20 @@ def check_trainable(name: str) -> None:
         UserError: no such VLM, or a VLM of another library than open_clip.
     """
     source = find_vlm(name)
-    is_folder = (Path(source) / open_clip.CONFIG).is_file() and not _is_code(source)
+    is_folder = Path(source, open_clip.CONFIG).is_file() and not _is_code(source)
     if not (source.startswith("open_clip:") or is_folder):
         raise UserError(f"only an open_clip VLM can be trained here, and {name!r} is none")
-
-
-def weights_here(name: str) -> bool:
-    """Are the weights of `name` on this machine? If not, `load_vlm` downloads them.
-
-    Raises:
-        UserError: no such name or folder.
-    """
-    source = find_vlm(name)
-    repository = source if name in HUB else ""
-    if source.startswith("open_clip:"):
-        repository = open_clip.repository(source.removeprefix("open_clip:"))
-    if not repository:
-        return True  # a file, a folder or a VLM of one's own
-    from huggingface_hub import constants
-
-    folder = "models--" + repository.strip("/").replace("/", "--")
-    files = Path(constants.HF_HUB_CACHE, folder, "snapshots").glob("*/*")
-    return any(file.suffix in (".safetensors", ".bin", ".pt") for file in files)
 
 
 def _load(name: str, source: str) -> Parts:
     import_torchvision()
     if source.startswith("open_clip:"):
         return open_clip.load_tag_or_file(source.removeprefix("open_clip:"))
-    kind = name if name in HUB else _kind_of_folder(Path(source))
-    if kind == "open_clip":
+    if name in HUB:
+        return {"align": transformers.load_align, "blip2": transformers.load_blip2}[name](source)
+    if Path(source, open_clip.CONFIG).is_file():
         return open_clip.load_folder(Path(source))
-    return transformers.load_align(source) if kind == "align" else transformers.load_blip2(source)
-
-
-def _kind_of_folder(folder: Path) -> str:
-    """The library or model that a local folder belongs to."""
-    if (folder / open_clip.CONFIG).is_file():
-        return "open_clip"
-    with explained(f"{folder}: it has no {open_clip.CONFIG}, and as to config.json", remote=False):
-        kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
-    if kind not in {"align", "blip-2"}:
-        raise UserError(
-            f"{folder} holds a {kind!r} model; transformers folders can be 'align' or 'blip-2', "
-            "all others come through open_clip"
-        )
-    # transformers 5 writes either file.
-    files = [folder / "preprocessor_config.json", folder / "processor_config.json"]
-    if not any(file.is_file() for file in files):
-        raise UserError(f"{files[0]} is missing: nothing says how images are prepared")
-    return kind
+    return transformers.load_folder(Path(source))
 
 
 def _is_code(source: str) -> bool:

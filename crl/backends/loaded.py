@@ -1,4 +1,4 @@
-"""The interface of a vision-language model (VLM), and the parts that each library provides."""
+"""The VLM of a library, loaded when it is needed; its fingerprint is remembered for later runs."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from threading import Lock
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -21,37 +21,6 @@ from crl.run.results import digest
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 FINGERPRINTS = CACHE / "fingerprints"
 LIBRARIES = ("torch", "open_clip_torch", "transformers")  # other versions may embed differently
-
-
-class VLM(Protocol):
-    """A vision-language model. Its embeddings are not L2-normalised; `crl.embed` does that.
-
-    Attributes:
-        name: the name it was loaded by.
-        dim: D, the width of image and text embeddings.
-        device: where the model computes and where the embeddings stay; callers move them.
-        fingerprint: changes whenever weights, architecture, preprocessing, tokenizer or precision
-            change an embedding. It is the key of the embedding cache.
-    """
-
-    name: str
-    device: torch.device
-
-    @property
-    def dim(self) -> int: ...
-
-    @property
-    def fingerprint(self) -> str: ...
-
-    def preprocess(self, image: Image.Image) -> Tensor:
-        """An image of any mode -> (3, H, W) float32. Called from several threads at once."""
-
-    def encode_images(self, batch: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, D), or (B, Q, D) for Q vectors per image. float32, not normalised."""
-
-    def encode_texts(self, texts: list[str]) -> Tensor:
-        """K texts -> (K, D), float32, not normalised. The row of a text does not depend on the
-        other texts; texts longer than the model's context length are cut off."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +47,7 @@ class Parts(NamedTuple):
 
 
 class LoadedVLM:
-    """The `VLM` interface over `Parts`. `model` is public for fine-tuning.
+    """The interface `crl.vlm.VLM` over `Parts`. `model` is public for fine-tuning.
 
     If an earlier run has computed the fingerprint of the same files, the model is loaded only when
     it must encode. A repeated run that finds all embeddings in the cache never loads it.
@@ -98,12 +67,12 @@ class LoadedVLM:
         record = _record_of(source, precision)
         summary = _recall(record)
         if summary is None:
-            parts = self._parts()
-            summary = _hash(parts, precision), parts.dim
-            _remember(record, parts.files, *summary)
+            summary = _hash(self.parts, precision), self.parts.dim
+            _remember(record, self.parts.files, *summary)
         self._fingerprint, self.dim = summary
 
-    def _parts(self) -> Parts:
+    @property
+    def parts(self) -> Parts:
         with self._lock:  # `preprocess` is called from several threads
             if self._loaded is None:
                 with torch.inference_mode(False):  # the call may come from within `encode_texts`
@@ -121,20 +90,11 @@ class LoadedVLM:
 
     @property
     def model(self) -> nn.Module:
-        return self._parts().model
+        return self.parts.model
 
     @property
     def preprocess(self) -> Preprocess:
-        return self._parts().preprocess
-
-    @property
-    def tokenize(self) -> Callable[[list[str]], Any]:
-        return self._parts().tokenize
-
-    @property
-    def recipe(self) -> dict[str, Any]:
-        """Everything except the weights that affects an embedding, as plain data."""
-        return self._parts().recipe
+        return self.parts.preprocess
 
     def encode_images(self, batch: Tensor) -> Tensor:
         with torch.inference_mode(), self._autocast():
@@ -146,11 +106,11 @@ class LoadedVLM:
 
     def image_features(self, batch: Tensor) -> Tensor:
         """`encode_images` with gradients, for training; the caller sets autocast."""
-        return self._parts().image_features(batch.to(self.device))
+        return self.parts.image_features(batch.to(self.device))
 
     def text_features(self, texts: list[str]) -> Tensor:
         """`encode_texts` with gradients, for training; the caller sets autocast."""
-        return self._parts().text_features(self.tokenize(texts).to(self.device))
+        return self.parts.text_features(self.parts.tokenize(texts).to(self.device))
 
     def _autocast(self):
         dtype = PRECISIONS[self.precision]

@@ -7,10 +7,11 @@ import torch
 from huggingface_hub import constants
 from toy_vlm import ToyVLM
 
+from crl.backends import loaded
+from crl.backends import open_clip as backend
+from crl.backends.torchvision_fix import import_torchvision
 from crl.run.errors import UserError
-from crl.run.torchvision_fix import import_torchvision
-from crl.vlm import ALIASES, HUB, check_trainable, contract, load_vlm, weights_here
-from crl.vlm import open_clip as backend
+from crl.vlm import ALIASES, HUB, check_trainable, load_vlm
 
 import_torchvision()
 import open_clip  # noqa: E402
@@ -40,7 +41,7 @@ def nothing_loaded(tmp_path, monkeypatch):
         raise AskedFor(*arguments)
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(contract, "FINGERPRINTS", tmp_path)
+    monkeypatch.setattr(loaded, "FINGERPRINTS", tmp_path)
     monkeypatch.setattr(open_clip, "download_pretrained", lambda tag: tag["hf_hub"])
     monkeypatch.setattr(open_clip.factory, "download_pretrained", lambda tag, **_: tag["hf_hub"])
     monkeypatch.setattr(backend, "_build", stop)
@@ -86,25 +87,6 @@ def test_messages_and_docstring_know_each_name():
     for name in ("demo", *ALIASES, *HUB):
         assert name in str(unknown.value).partition("known: ")[2].replace(";", ",").split(", ")
         assert f"`{name}`" in load_vlm.__doc__
-
-
-def test_weights_here_without_loading_or_fetching(tmp_path, monkeypatch):
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    assert weights_here("demo") and weights_here(str(tmp_path))
-    for name, repository in (
-        ("clip", "timm/vit_base_patch32_clip_224.openai"),
-        ("align", "kakaobrain/align-base"),
-    ):
-        assert not weights_here(name)
-        snapshot = tmp_path / f"models--{repository.replace('/', '--')}/snapshots/c0ffee"
-        snapshot.mkdir(parents=True)
-        assert not weights_here(name)
-        (snapshot / "config.json").touch()
-        assert not weights_here(name)
-        (snapshot / "model.safetensors").touch()
-        assert weights_here(name)
-    with pytest.raises(UserError, match="unknown VLM"):
-        weights_here("clpi")
 
 
 # --- of one's own ---------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ from commands import run_python
 from toy_vlm import make_images
 
 from crl import embed_images, embed_texts, load_vlm
-from crl.vlm import LoadedVLM, contract
+from crl.backends import loaded
+from crl.backends.loaded import LoadedVLM
 
 SAVE = {"open_clip": save_clip, "align": save_align, "blip2": save_blip2}
 
@@ -25,7 +26,7 @@ def folders(tmp_path_factory):
 @pytest.fixture
 def clip(folders, tmp_path, monkeypatch):
     """A CLIP in a folder, and no record of former runs."""
-    monkeypatch.setattr(contract, "FINGERPRINTS", tmp_path / "fingerprints")
+    monkeypatch.setattr(loaded, "FINGERPRINTS", tmp_path / "fingerprints")
     folder = shutil.copytree(folders["open_clip"], tmp_path / "clip")
     (folder / "merges.txt").write_text("of a tokenizer")
     return folder
@@ -77,7 +78,7 @@ def test_a_damaged_record_costs_no_more_than_loading(clip, tmp_path):
 
 @pytest.mark.parametrize("backend", SAVE)
 def test_the_fingerprint_follows_the_weights(folders, tmp_path, monkeypatch, backend):
-    monkeypatch.setattr(contract, "FINGERPRINTS", tmp_path)
+    monkeypatch.setattr(loaded, "FINGERPRINTS", tmp_path)
     first, second = (load_vlm(str(folders[backend]), "cpu") for _ in range(2))
     for vlm in (first, second):  # one that is loaded now, one that is loaded here
         with torch.no_grad():

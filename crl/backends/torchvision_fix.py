@@ -5,13 +5,13 @@ wheel on PyPI is compiled for CUDA. With a CPU-only torch of the right version, 
 operators do not load, and the import fails because the operator `nms` is missing. If we declare
 that operator, the Python part can be imported.
 
-This file can be removed when `import torchvision` works with a CPU-only torch: when
-`python -c "import torch, torchvision"` succeeds in a fresh environment with constraints.txt.
+This file can be removed when `python -c "import torch, torchvision"` succeeds in a fresh
+environment with constraints.txt and a CPU-only torch.
 """
 
-import importlib.metadata
 import re
 import sys
+from importlib import metadata
 
 import torch
 
@@ -24,12 +24,11 @@ def import_torchvision() -> None:
     Raises:
         UserError: it was built for another version of torch; the message says which.
     """
-    requirements = importlib.metadata.requires("torchvision") or []
-    pins = [re.match(r"torch *\(?== *([^)+;]+)", requirement) for requirement in requirements]
-    wanted = next((pin[1].strip() for pin in pins if pin), None)
-    if wanted and wanted != torch.__version__.split("+")[0]:
+    requirements = " ".join(metadata.requires("torchvision") or [])
+    pin = re.search(r"\btorch *\(?== *([\w.]+)", requirements)
+    if pin and pin[1] != torch.__version__.split("+")[0]:
         raise UserError(
-            f"torchvision {importlib.metadata.version('torchvision')} wants torch {wanted} but "
+            f"torchvision {metadata.version('torchvision')} wants torch {pin[1]} but "
             f"{torch.__version__} is installed; install the pair in constraints.txt"
         )
     try:

@@ -1,12 +1,12 @@
-"""What goes wrong while a model is fetched; see tests/crl/vlm/test_published_weights.py too."""
+"""What goes wrong while a model is fetched; see test_published_weights.py too."""
 
 import errno
 
 import pytest
 from commands import run_python
 
+from crl.backends.hub import explained
 from crl.run.errors import UserError
-from crl.run.hub import explained
 
 FETCH = """
 from crl.run.errors import Missing

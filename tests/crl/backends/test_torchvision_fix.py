@@ -1,8 +1,8 @@
 import pytest
 from commands import run_python
 
+from crl.backends.torchvision_fix import import_torchvision
 from crl.run.errors import UserError
-from crl.run.torchvision_fix import import_torchvision
 
 
 def test_torch_and_torchvision_that_do_not_match(monkeypatch):
@@ -27,7 +27,7 @@ def test_torchvision_whose_operators_do_not_load(tmp_path):
     (package / "__init__.py").write_text("from torchvision import early, late\nwhole = True\n")
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from crl.run.torchvision_fix import import_torchvision\n"
+        "from crl.backends.torchvision_fix import import_torchvision\n"
         "import_torchvision(); import_torchvision()\n"
         "import torchvision; print(torchvision.whole, torchvision.__file__)"
     )

@@ -1,7 +1,6 @@
 """Turns the errors of libraries that fetch or load models into one line of advice."""
 
 import errno
-import pickle
 import re
 import socket
 from collections.abc import Iterator
@@ -9,8 +8,6 @@ from contextlib import contextmanager
 from textwrap import shorten
 from urllib.parse import urlsplit
 from urllib.request import getproxies
-
-from safetensors import SafetensorError
 
 from crl.run.errors import Missing, UserError
 
@@ -29,10 +26,6 @@ TRY_AGAIN = (
     "try again; without a network use vlm=demo, a local folder, or fill the Hugging Face cache "
     "(HF_HOME) on a machine that has one"
 )
-LOADING: tuple[type[Exception], ...] = (
-    *(OSError, RuntimeError, ValueError, TypeError, AttributeError, LookupError),
-    *(SafetensorError, EOFError, pickle.UnpicklingError),  # damaged files
-)
 
 
 @contextmanager
@@ -44,28 +37,17 @@ def explained(source: str, remote: bool) -> Iterator[None]:
 
         fetching = (OSError, HTTPError)
         _offline_without_a_network()
-    expected = LOADING + fetching
     try:
         yield
-    except expected as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    except UserError:
+        raise
+    except Exception as error:  # for a damaged file the libraries can raise almost any error
+        if getattr(error, "errno", None) == errno.ENOSPC:
             raise  # a full disk has a message of its own
         if isinstance(error, fetching):  # without the many chained errors, which say nothing more
             raise Missing(f"cannot fetch {source}: {_advice(error)}") from None
         what = "the weights do not fit" if "state_dict" in str(error) else "cannot load"
         raise UserError(f"{what} {source}: {_brief(error)}") from error
-
-
-def _advice(error: BaseException) -> str:
-    """What the hub answered, else the error; and what to do."""
-    cause: BaseException | None = error
-    while cause is not None:
-        answer = getattr(cause, "response", None)
-        if answer is not None:
-            status = answer.status_code
-            return f"the Hugging Face Hub answers {status}: {ADVICE.get(status, TRY_AGAIN)}"
-        cause = cause.__cause__ or cause.__context__
-    return f"{_brief(error)}; {TRY_AGAIN}"
 
 
 def _offline_without_a_network() -> None:
@@ -84,6 +66,18 @@ def _offline_without_a_network() -> None:
         socket.create_connection((hub.hostname or "", port), SECONDS).close()
     except OSError:
         constants.HF_HUB_OFFLINE = True
+
+
+def _advice(error: BaseException) -> str:
+    """What the hub answered, else the error; and what to do."""
+    cause: BaseException | None = error
+    while cause is not None:
+        answer = getattr(cause, "response", None)
+        if answer is not None:
+            status = answer.status_code
+            return f"the Hugging Face Hub answers {status}: {ADVICE.get(status, TRY_AGAIN)}"
+        cause = cause.__cause__ or cause.__context__
+    return f"{_brief(error)}; {TRY_AGAIN}"
 
 
 def _brief(error: BaseException) -> str:

@@ -26,7 +26,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from toy_vlm import make_images
 
-from crl.run.torchvision_fix import import_torchvision
+from crl.backends.torchvision_fix import import_torchvision
 
 import_torchvision()
 import open_clip  # noqa: E402
@@ -111,7 +111,7 @@ def weights(world) -> dict[str, Weights]:
 FETCHER = """
 import os, sys, time
 from pathlib import Path
-from crl.run.torchvision_fix import import_torchvision
+from crl.backends.torchvision_fix import import_torchvision
 import_torchvision()
 import numpy as np, open_clip, torch, transformers
 from huggingface_hub import constants

@@ -1,0 +1,213 @@
+"""Configurations: every key with wrong values, and files that are none."""
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+from annotated_types import Ge, Gt, Le, Lt
+from mistakes import FIFO, FOLDER, GARBAGE, LOOP
+from pydantic import BeforeValidator
+from pydantic.fields import FieldInfo
+
+from classification_clustering.config import EvaluateConfig as Clustering
+from crl.run.config import Config
+from fashion_retrieval import train_backbone, train_mlp, train_rival
+from fashion_retrieval.config import EvaluateConfig as Fashion
+from similarity_retrieval import mine_triplets, train_combiner
+from similarity_retrieval.config import EvaluateConfig as Similarity
+
+OF_TYPE: dict[Any, dict[str, str]] = {  # type of a key -> wrong values, and words about them
+    int: {
+        "x": "{key}: must be a whole number, not 'x'",
+        "1.5": "{key}: must be a whole number, not 1.5",
+        "[[1]]": "must be a",
+        "yes": ", not True",
+        str(10**29): "{key}: must be at most ",
+        "1e999": "{key}: must be a whole number, not '1e999'",
+    },
+    float: {
+        "x": "{key}: must be a number, not 'x'",
+        "[1]": "{key}: must be a number, not [1]",
+        "no": ", not False",
+        ".nan": ", not nan",
+        ".inf": ", not inf",
+        "-.inf": ", not -inf",
+    },
+    bool: {
+        "maybe": "{key}: must be true or false, not 'maybe'",
+        "2": "{key}: must be true or false, not 2",
+    },
+    str: {
+        "7": "{key}: must be a text, not 7; put it in quotes",
+        "yes": "{key}: must be a text, not True; put it in quotes",
+        "{a: b}": "{key}: must be a text, not {'a': 'b'}; put it in quotes",
+    },
+    Path: {
+        "7": "{key}: must be the name of a file or folder, not 7",
+        '"a\\0b"': "'a\\x00b' holds a NUL, which no file name does",
+    },
+    list: {"x": "{key}: must be a list like [a, b], not 'x'", "[[a]]": "{key}.0: must be "},
+    dict: {
+        "x": "{key}: must hold `key: value` lines, not 'x'",
+        "{7: a}": "{key}.7: must be ",
+        "{a: 7}": "{key}.a: must be ",
+    },
+    Literal: {"x": "'x'"},
+}
+OF_ALL = {  # arguments of any command -> words
+    "nmae=x": "unknown key 'nmae'; did you mean 'name'?",
+    "=x": "unknown key ''; known: name, ",
+    "name": "'name' is not of the form key=value",
+    "name=[": "'name=[': the value is not valid YAML",
+    "name=..": "'..' names no folder in outputs",
+    "name=a/b": "'a/b' names no folder in outputs",
+    f"name={'n' * 300}": "name: is longer than the name of a folder can be",
+    "--config none.yaml": "cannot read none.yaml: No such file",
+    "--config": "expected one argument",
+    "--confg x": "unrecognized arguments: --confg",
+}
+
+
+CONFIGS: dict[str, type[Config]] = {
+    "clustering": Clustering,
+    "similarity": Similarity,
+    "fashion": Fashion,
+    "mine_triplets": mine_triplets.MineConfig,
+    "train_combiner": train_combiner.TrainConfig,
+    "train_mlp": train_mlp.MlpConfig,
+    "train_backbone": train_backbone.BackboneConfig,
+    "train_rival": train_rival.RivalConfig,
+}
+
+
+def of_keys() -> Iterator[tuple[str, str]]:
+    """Wrong values of each key; a key that several commands share is tried with the first."""
+    seen = set()
+    for command, config in CONFIGS.items():
+        for key, field in config.model_fields.items():
+            if (key, str(field)) not in seen and key not in ("features", "shots"):
+                seen.add((key, str(field)))
+                for value, words in wrong_values(key, field):
+                    yield f"{command} {shlex.quote(f'{key}={value}')}", words
+    for arguments, words in OF_ALL.items():
+        yield f"clustering {arguments}", words
+
+
+def wrong_values(key: str, field: FieldInfo) -> Iterator[tuple[str, str]]:
+    kinds = [get_origin(kind) or kind for kind in (field.annotation, *get_args(field.annotation))]
+    kind = next((kind for kind in kinds if kind in OF_TYPE and kind is not list), Literal)
+    alone = any(isinstance(m, BeforeValidator) for m in field.metadata)  # a value is a list of it
+    table = OF_TYPE[list if kinds[0] is list and not alone else kind]
+    for value, words in table.items():
+        yield value, words.replace("{key}", key + ".0" * (kinds[0] is list and alone))
+    if type(None) not in kinds:
+        yield "null", ", not None"
+    number = float if kind is float else int
+    for bound in field.metadata:
+        match bound:
+            case Gt(gt):
+                yield str(gt), f"{key}: must be above {number(gt)}, not {gt}"
+                yield "-1", f"{key}: must be above {number(gt)}, not -1"
+            case Ge(ge):
+                yield str(ge - 1), f"{key}: must be at least {number(ge)}, not {ge - 1}"
+            case Lt(lt):
+                yield str(lt), f"{key}: must be below {number(lt)}, not {lt}"
+            case Le(le):
+                yield str(10**12), f"{key}: must be at most {number(le)}, not {10**12}"
+
+
+@pytest.mark.parametrize(("line", "words"), list(of_keys()))
+def test_keys(refused, line, words):
+    refused(line, words)
+
+
+TOGETHER = [  # values that do not fit each other, or the data
+    ("clustering outputs=texts.yaml", "cannot write to texts.yaml/"),
+    ("clustering data=clever4", "unknown data set 'clever4'; did you mean 'clevr4'?"),
+    ("clustering criteria=[]", "set data and criteria (see configs/), or features=FILE.npz"),
+    ("clustering 'bases={mod: x}'", "bases names 'mod', which is not in criteria; did you mean"),
+    ("clustering vlm=[]", "vlm: must have at least 1 (entries: 0)"),
+    ("clustering vlm=[clipp]", "unknown VLM 'clipp'; did you mean 'clip'?"),
+    ("clustering vlm=open_clip:nothing/x", "nothing"),
+    ("clustering vlm=no_module:Thing", "cannot import the VLM no_module:Thing"),
+    ("clustering device=gpu", "no device 'gpu' here"),
+    ("clustering device=cpu:3", "no device 'cpu:3' here (the CPU has no number); use device=cpu"),
+    ("clustering 'vlm_prompt=a text'", "vlm_prompt: must contain {text} exactly once"),
+    ("clustering images=41", "folder in pictures has 6 images, not 41; is the download complete?"),
+    ("clustering shots=1", "this script does not use 'shots'; remove it"),
+    ("mine_triplets device=cpu", "this script does not use 'device'; remove it"),
+    ("few_shot shots=[]", "shots: must have at least 1 (entries: 0)"),
+    ("few_shot 'shots=[1, x]'", "shots.1: must be a whole number, not 'x'"),
+    ("few_shot shots=9", "class calm has 3 images; it needs 10 or more"),
+    ("similarity tasks=[]", "tasks: must have at least 1 (entries: 0)"),
+    ("similarity 'prompts={focus_object: [a]}'", "the prompt 'a' has no {condition}"),
+    ("similarity 'bases={focus_object: {x: texts.yaml}}'", "bases of focus_object name no basis"),
+    ("fashion dataset=Cloths", "has no data set 'Cloths'; did you mean 'Clothes'?"),
+    ("fashion bases={}", "unknown text basis 'clothes_texture'"),
+    ("fashion 'bases={colour: texts.yaml}'", "bases: unknown attribute 'colour'; known: "),
+    ("mine_triplets captions=x.csv", "set either captions or graphs (see configs/mine_cc3m"),
+    ("mine_triplets graphs=null", "set either captions or graphs (see configs/mine_cc3m.yaml)"),
+    ("train_combiner batch_size=1", "batch_size: must be above 1, not 1"),
+    ("train_combiner batch_size=999", "do not fill a batch of 999; mine more or set"),
+    ("train_combiner accumulate=3", "batch_size 4 does not divide into 3 equal parts"),
+    ("train_combiner vlm=align train_vlm=yes", "only an open_clip VLM can be trained here"),
+    ("train_rival tower=resnet5", "unknown VLM 'resnet5'"),
+    ("train_rival tower=align", "only an open_clip VLM can be trained here, and 'align'"),
+    ("generate_texts", "OPENAI_API_KEY is not set; set it, or work offline"),
+    ("generate_texts --out x.txt", "--out must end in .yaml, not 'x.txt'"),
+    ("generate_texts --number 0", "the number of texts must be 1 to 5000, not 0"),
+    ("generate_texts --base-url localhost", "the base URL must look like http://localhost"),
+]
+for task in ("clustering", "few_shot", "similarity", "fashion"):
+    TOGETHER += [
+        (f"{task} representation=[]", "representation: must have at least 1 (entries: 0)"),
+        (f"{task} representation=postrior", "postrior"),
+        (f"{task} null_space_size=2", "null_space_size needs null_space"),
+        (f"{task} null_space=clevr4_colour", "'clevr4_colour'; did you mean 'clevr4_color'?"),
+        (f"{task}_of features=7", "features.0: must be the name of a file or folder, not 7"),
+        (f"{task}_of null_space=clevr4_color", "features replaces null_space; remove it"),
+        (f"{task}_of vlm=clip", "features replaces vlm; remove it"),
+    ]
+
+
+@pytest.mark.parametrize(("line", "words"), TOGETHER)
+def test_values_that_do_not_fit(refused, line, words):
+    refused(line, words)
+
+
+BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{f'*a{n - 1}, ' * 9}]\n" for n in range(1, 10))
+NO_YAML = "bad.yaml is not valid YAML"
+FILES = {
+    "seeds: 2\nseeds: 3\n": f"{NO_YAML}: the key 'seeds' stands twice",
+    BOMB: f"{NO_YAML}: it has more than 20 references (*name)",
+    "seeds: " + "[" * 20_000: f"{NO_YAML}: it is nested too deeply",
+    "seeds: !!python/object/apply:os.system ['exit 1']": f"{NO_YAML}: could not determine a",
+    "name: 2020-13-45": f"{NO_YAML}: month must be in 1..12",
+    "seeds:\t- 2\n\tname: x": NO_YAML,
+    "shots: [1, 5": NO_YAML,
+    "? [a, b]\n: 2": NO_YAML,
+    "seeds: *nothing": f"{NO_YAML}: found undefined alias",
+    "seeds: 2\n---\nseeds: 3": f"{NO_YAML}: expected a single document",
+    "<<: 3\nseeds: 2": NO_YAML,
+    GARBAGE: NO_YAML,
+    "naïve: é".encode("latin-1"): NO_YAML,
+    "a\0b": NO_YAML,
+    "- seeds\n- 2": "bad.yaml must hold `key: value` lines",
+    "seeds": "bad.yaml must hold `key: value` lines",
+    "": "bad.yaml must hold `key: value` lines",
+    "7: 2": "bad.yaml: unknown key 7",
+    "? \n: 2": "bad.yaml: unknown key None",
+    "nmae: x": "bad.yaml: unknown key 'nmae'; did you mean 'name'?",
+    "outputs: 2": "bad.yaml: outputs: must be the name of a file or folder, not 2",
+    "null_space_size: " + "9" * 5000: "bad.yaml",
+    FOLDER: "bad.yaml is not a regular file",
+    FIFO: "bad.yaml is not a regular file",
+    LOOP: "cannot read bad.yaml: ",
+}
+
+
+@pytest.mark.parametrize(("content", "words"), FILES.items(), ids=range(len(FILES)))
+def test_files(refused, content, words):
+    refused("clustering --config bad.yaml", words, {"bad.yaml": content})

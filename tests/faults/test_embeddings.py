@@ -1,0 +1,166 @@
+"""Embeddings: those made elsewhere, and those of the store."""
+
+import io
+import struct
+import warnings
+from zipfile import ZipFile
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from mistakes import FIFO, FOLDER, GARBAGE, LOOP, cuts, features, flipped
+from pyarrow import parquet
+from safetensors.numpy import save
+from toy_vlm import ToyVLM, direct, make_images
+
+from crl.embed import embed_images
+from crl.projection import l2
+
+OF = ("clustering_of", "few_shot_of", "similarity_of", "fashion_of")
+GOOD = features()
+
+
+def npz(**arrays) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def columns(**arrays) -> bytes:
+    buffer = io.BytesIO()
+    table = pa.table({key: list(array) for key, array in arrays.items()})
+    parquet.write_table(table, buffer, write_page_checksum=True)
+    return buffer.getvalue()
+
+
+def single(file: str) -> None:
+    with open(file, "wb") as stream:
+        np.save(stream, GOOD["image"])
+
+
+def pickled(file: str) -> None:
+    np.savez(file, image=np.array([{"a": 1}], object), allow_pickle=True)
+
+
+def liar(file: str) -> None:
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (10000000000000, 8), }"
+    with ZipFile(file, "w") as archive:
+        size = struct.pack("<H", len(header) + 1)
+        archive.writestr("image.npy", b"\x93NUMPY\x01\x00" + size + header + b"\n")
+
+
+NUMBERS = {key: array for key, array in GOOD.items() if array.dtype.kind != "U"}
+WHOLE = {
+    "npz": npz(**GOOD),
+    "safetensors": save(NUMBERS),
+    "parquet": columns(image=GOOD["image"], labels=GOOD["labels"]),
+}
+NO_FILES = [
+    *((f"bad.{form}", FOLDER, f"there is no file bad.{form}") for form in WHOLE),
+    *((f"bad.{form}", FIFO, f"there is no file bad.{form}") for form in WHOLE),
+    *((f"bad.{form}", LOOP, f"bad.{form}") for form in WHOLE),
+    *((f"bad.{form}", GARBAGE, f"bad.{form}") for form in WHOLE),
+    ("none.npz", None, "there is no file none.npz"),
+    ("bad.csv", "a,b\n", "bad.csv must end with .npz, .safetensors, .parquet; see"),
+    ("bad.npz", pickled, "bad.npz is no NPZ file, or holds Python objects, which are never loaded"),
+    ("bad.npz", single, "cannot read bad.npz: it must be an archive of named arrays"),
+    ("bad.npz", liar, "bad.npz"),
+    ("bad.npz", flipped(WHOLE["npz"], 200), "cannot read bad.npz: "),
+    ("bad.parquet", flipped(WHOLE["parquet"], 60), "cannot read bad.parquet: "),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "words"), NO_FILES, ids=range(len(NO_FILES)))
+def test_files_that_are_none(refused, name, content, words):
+    refused(f"clustering_of features={name}", words, {name: content})
+
+
+@pytest.mark.parametrize("form", WHOLE)
+@pytest.mark.parametrize("part", range(8))
+@pytest.mark.parametrize("command", OF[1:])
+def test_files_that_are_cut_off(refused, form, part, command):
+    name = f"bad.{form}"
+    refused(f"{command} features={name}", name, {name: cuts(WHOLE[form], 8)[part]})
+
+
+def with_row(key: str, value: object) -> np.ndarray:
+    x = GOOD[key].astype(float) if isinstance(value, float) else GOOD[key].copy()
+    x[1] = value
+    return x
+
+
+IMAGE, TEXT, LABELS = GOOD["image"], GOOD["text"], GOOD["labels"]
+IMAGES = {  # what every task refuses
+    "image holds NaN or infinity": with_row("image", np.nan),
+    "image has rows too long for float32; scale the embeddings": IMAGE * 1e30,
+    "image is empty or has a row of zeros (in float32)": with_row("image", 0.0),
+    "image holds <U": IMAGE.astype(str),
+    "image holds complex128 values, not real numbers": IMAGE * 1j,
+    "bad.npz must hold ": IMAGE[:, :3],
+    "image is missing": None,
+}
+
+
+@pytest.mark.parametrize("command", OF)
+@pytest.mark.parametrize(("words", "image"), IMAGES.items(), ids=range(len(IMAGES)))
+def test_images(refused, command, words, image):
+    arrays = {key: x for key, x in (GOOD | {"image": image}).items() if x is not None}
+    refused(f"{command} features=bad.npz", words, {"bad.npz": npz(**arrays)})
+
+
+SAME = np.arange(1, 6)[:, None] * TEXT[:1]
+OTHERS = [  # command, arrays, words
+    ("clustering_of", {"text": TEXT * 0}, "text is empty or has a row of zeros (in float32)"),
+    ("clustering_of", {"text": TEXT[:, :3]}, "must hold image (N, D) or (N, Q, D), text (K, D)"),
+    ("clustering_of", {"labels": np.array(1)}, "labels ()"),
+    ("clustering_of", {"text": TEXT[:0]}, "text is empty"),
+    ("clustering_of", {"labels": LABELS[:-1]}, "labels (7,)"),
+    ("clustering_of", {"labels": with_row("labels", np.nan)}, "labels holds NaN; give every image"),
+    ("clustering_of", {"labels": LABELS * 0}, "there is one class only, 0; two or more are needed"),
+    ("few_shot_of", {"labels": with_row("labels", 9)}, "class 9 has 1 images; it needs 2"),
+    ("fashion_of", {"query": GOOD["query"] * 1.0}, "query must hold integers, not float64"),
+    ("fashion_of", {"query": GOOD["query"] + [9, 0, 0]}, "query, row 0: image 9 is not in 0..7"),
+    ("fashion_of", {"candidate": -GOOD["candidate"]}, "candidate, row 0: image -4 is not in 0..7"),
+    ("fashion_of", {"query": GOOD["query"] + [0, 7, 0]}, "row 0: attribute 7 is not in 0..0"),
+    ("fashion_of", {"query": GOOD["query"][:, :2]}, "query (4, 2)"),
+    ("fashion_of", {"query": GOOD["query"][:0]}, "query has no row of attribute 0"),
+    ("fashion_of", {"attributes": np.array(["a", "b"])}, "attributes must hold 1 different names"),
+    ("similarity_of", {"ids": with_row("ids", 0)}, "names some of its images twice; keep one"),
+    ("similarity_of", {"ids": GOOD["ids"] + 0.5}, "the names of its images must be whole numbers"),
+    ("similarity_of", {"ids": GOOD["ids"] + 99}, "bad.npz lacks 5 of 5 images of the templates"),
+    ("similarity_of", {"conditions": np.array(["c"])}, "bad.npz lacks 1 of 1 conditions"),
+]
+for command, key in zip(OF, ("text", "text", "scene_text", "text0"), strict=True):
+    OTHERS += [
+        (command, {key: TEXT[:1]}, "needs 2 texts or more"),
+        (command, {key: SAME}, "its texts all look the same to the VLM"),
+        (command, {key: TEXT * np.nan}, f"{key} holds NaN or infinity"),
+    ]
+for command, keys in {
+    "clustering_of": ("text", "labels"),
+    "fashion_of": ("query", "candidate", "text0"),
+    "similarity_of": ("ids", "conditions", "scene_text", "captions5", "caption_plain"),
+}.items():
+    OTHERS += [(command, {key: None}, f"{key} is missing") for key in keys]
+
+
+@pytest.mark.parametrize(("command", "change", "words"), OTHERS, ids=range(len(OTHERS)))
+def test_other_arrays(refused, command, change, words):
+    arrays = {key: x for key, x in (GOOD | change).items() if x is not None}
+    refused(f"{command} features=bad.npz", words, {"bad.npz": npz(**arrays)})
+
+
+def test_any_flipped_bit_of_the_store_changes_no_embedding(tmp_path):
+    paths, cache = make_images(tmp_path / "images", 6), tmp_path / "cache"
+    embed_images(ToyVLM(), paths, cache)
+    whole = {file: file.read_bytes() for file in cache.rglob("*") if file.is_file()}
+    rng, expected = np.random.default_rng(0), l2(direct(ToyVLM(), paths))
+    for damaged in sorted(whole):
+        for place in rng.integers(len(whole[damaged]) or 1, size=10):
+            for file, content in whole.items():
+                file.write_bytes(
+                    flipped(content, place) if file == damaged and content else content
+                )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                assert np.array_equal(embed_images(ToyVLM(), paths, cache).image, expected)
