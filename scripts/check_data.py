@@ -4,8 +4,7 @@
     python scripts/check_data.py --data elsewhere/data
 
 Files are counted, and texts (labels, templates, splits) are read; no image is opened. A data set
-that is not there is no mistake. Exit code 2: one that is there is incomplete or broken. Exact
-checks of GeneCIS: similarity_retrieval/datasets.py.
+that is not there is no mistake. Exit code 2: one that is there is incomplete or broken.
 """
 
 from crl.run.command import command

@@ -23,7 +23,6 @@ from similarity_retrieval.datasets import TASKS, load
 
 SMALL = {  # script, in the order in which they are run -> what is added to each of its commands
     "scripts/demo/make_data.py": ["--images", "150"],
-    "similarity_retrieval/datasets.py": [],
     "similarity_retrieval/mine_triplets.py": ["samples=100", "min_images=1"],
     "similarity_retrieval/train_combiner.py": [
         *["vlm=demo", "epochs=1", "precision=fp32", "batch_size=8", "validation=0", "workers=0"],

@@ -20,8 +20,7 @@ from crl.run.results import read_rows
 from fashion_retrieval.datasets import load as load_clothes
 from similarity_retrieval.datasets import load as load_templates
 from similarity_retrieval.mining.captions import read_captions
-from similarity_retrieval.mining.concreteness import read_ratings
-from similarity_retrieval.mining.records import read_graphs
+from similarity_retrieval.mining.records import read_graphs, read_ratings
 from similarity_retrieval.mining.triplets import read_triplets
 
 SECONDS = 5  # of this process, on a slow machine
