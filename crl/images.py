@@ -113,7 +113,7 @@ def readable(file: Path, content: bytes | None = None) -> Iterator[Image.Image]:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """A picture of any mode -> RGB, by the rule at the top; ValueError if none covers its values."""
+    """A picture of any mode -> RGB, by the rule at the top; a ValueError if none covers it."""
     if image.mode == "F" or image.mode.startswith("I"):  # Pillow would cut off at 255
         values = np.asarray(image, np.float64)
         white = 65535 if image.mode != "F" else 1 if values.max() <= 1 else 255
