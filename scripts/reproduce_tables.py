@@ -129,7 +129,7 @@ def make(number: int, table: PaperTable, s: Settings) -> Document:
     """A table of the paper from the rows of its runs."""
     placed: list[tuple[str, str, Score]] = []
     not_run: dict[str, list[str]] = {}  # why: which runs
-    paper = published(table.paper) if table.paper else {}
+    paper = published(number)
     for row, runs in table.runs.items():
         incomplete = {run.task for run in runs if run.reason or run.partly}
         for run in runs:
@@ -146,7 +146,7 @@ def make(number: int, table: PaperTable, s: Settings) -> Document:
     about += ["--quick: not the paper's protocol"] * s.quick
     about += [f"Not run: {why} ({', '.join(names)})" for why, names in not_run.items()]
     parts = compare(table, paper, placed, s.demo, s.quick)
-    texts = None if table.paper else bases_in_use(s)
+    texts = None if table.runs else bases_in_use(s)
     commands = [run.command for run in every]
     return Document(number, table.title, table.varied, parts, texts, about, commands)
 
@@ -234,16 +234,16 @@ def show_runs(arguments: argparse.Namespace) -> int:
     return 2 if problems or wrong else 0
 
 
-def beside_the_paper(name: str, scores: list[Score]) -> list[Table]:
+def beside_the_paper(number: int, scores: list[Score]) -> list[Table]:
     """The paper's numbers beside ours, of scores that can be compared."""
     rows = {}  # each once
-    for part in published(name).values():
+    for part in published(number).values():
         for score in scores:
-            number = part.get(score.row, {}).get(score.column)
-            if score.comparable and number is not None:
+            printed = part.get(score.row, {}).get(score.column)
+            if score.comparable and printed is not None:
                 ours = sum(score.values) / len(score.values)
-                head, values = (score.row, score.basis, score.column), (number, ours)
-                rows[(*head, *(f"{v:.2f}" for v in values), f"{ours - number:+.2f}")] = None
+                head, values = (score.row, score.basis, score.column), (printed, ours)
+                rows[(*head, *(f"{v:.2f}" for v in values), f"{ours - printed:+.2f}")] = None
     header = ["method", "basis", "column", "paper", "ours", "difference"]
     title = "The paper's numbers beside ours"
     return [Table(title, header, [*map(list, rows)], left=3)] if rows else []

@@ -34,9 +34,10 @@ class Number(NamedTuple):
 Parts = dict[str, dict[str, dict[str, Number]]]  # part of a table: row: column: number
 
 
-def published(name: str) -> Published:
+def published(number: int) -> Published:
     """A table of configs/paper_tables.json; `clevr4-10k:count/nmi` is `count/nmi` here."""
-    parts = json.loads((CONFIGS / "paper_tables.json").read_text(encoding="utf-8"))[name]
+    tables = json.loads((CONFIGS / "paper_tables.json").read_text(encoding="utf-8"))
+    parts = next((t for name, t in tables.items() if name.startswith(f"table{number}_")), {})
     for rows in parts.values():
         for row, numbers in rows.items():
             rows[row] = {column.rpartition(":")[2]: value for column, value in numbers.items()}
@@ -74,21 +75,15 @@ def compare(
                 if column == "mean":
                     averaged = [c for c in columns if c != "mean"] or list(scores)
                 present = [scores[c] for c in averaged if c in scores]
+                values = zip(*(score.values for score in present), strict=True)  # of each seed
                 parts.setdefault(part, {}).setdefault(row, {})[column] = _judge(
                     Number(kind, numbers.get(column)),
-                    _mean_by_seed(present) if len(present) == len(averaged) else [],
+                    [*map(fmean, values)] if len(present) == len(averaged) else [],
                     comparable=not quick and all(score.comparable for score in present),
                     fixed=TRAINING if trained else FIXED,
                     std=numbers.get("std"),
                 )
     return parts
-
-
-def _mean_by_seed(scores: Sequence[Score]) -> list[float]:
-    """The mean over columns for each seed; over all if the columns have other seeds."""
-    if len({len(score.values) for score in scores}) == 1:
-        return [fmean(of_seed) for of_seed in zip(*(s.values for s in scores), strict=True)]
-    return [fmean(fmean(score.values) for score in scores)] if scores else []
 
 
 def _judge(

@@ -30,7 +30,6 @@ class PaperTable(NamedTuple):
     """A table of the paper."""
 
     title: str
-    paper: str  # its name in configs/paper_tables.json
     runs: dict[str, list[Run]]  # of each row of an ablation; in other tables all stand under ""
     quoted: tuple[str, ...] = ()  # methods that this repository does not have
     trained: tuple[str, ...] = ()  # methods with a training
@@ -52,69 +51,59 @@ def paper_tables(s: Settings) -> dict[int, PaperTable]:
     by_number: dict[str, Any] = {"varied": "number of texts"}
     both_tasks = "Clustering and few-shot classification by"
 
-    def by_lists(varied: str, paper: str, lists: dict[str, str]) -> PaperTable:
+    def by_lists(varied: str, lists: dict[str, str]) -> PaperTable:
         rows = {row: both(s, lists=end) for row, end in lists.items()}
-        title = f"{both_tasks} {varied}, mean of all settings"
-        return PaperTable(title, paper, rows, varied=varied)
+        return PaperTable(f"{both_tasks} {varied}, mean of all settings", rows, varied=varied)
 
     return {
         1: PaperTable(
             "Few-shot classification, accuracy in percent, with 1, 5 and 10 images per class",
-            "table1_few_shot_accuracy",
             {"": labelled(s, "few_shot", VLMS, **BEYOND)},
         ),
         2: PaperTable(
             "Clustering, NMI, ACC and ARI in percent",
-            "table2_clustering",
             {"": labelled(s, "clustering", VLMS, **BEYOND)},
             quoted=("CC", "SCAN", "Multi-Map"),
         ),
         3: PaperTable(
             "Similarity retrieval (GeneCIS), Recall@1, 2 and 3 in percent",
-            "table3_similarity_recall",
             {"": genecis(s, **balances) + genecis(s, trained=True, **balances)},
             quoted=("Pic2Word", "SEARLE", "LinCIR", "CIG"),
         ),
         4: PaperTable(
             "Fashion retrieval (DeepFashion), mAP in percent",
-            "table4_fashion_map",
             {"": [fashion(s, v, t, **BEYOND) for v in vlms for t in (None, *trainings(s, v))]},
             quoted=("ASEN++", "RPF"),
             trained=("Triplet", "CSN", "ASEN", "CLIP+CRL"),
         ),
         5: PaperTable(
             "Few-shot classification by number of texts",
-            "table5_few_shot_by_number_of_texts",
             {str(n): labelled(s, "few_shot", number=n) for n in NUMBERS},
             **by_number,
         ),
         6: PaperTable(
             "Clustering by number of texts",
-            "table6_clustering_by_number_of_texts",
             {str(n): labelled(s, "clustering", number=n) for n in NUMBERS},
             **by_number,
         ),
         7: PaperTable(
             "Similarity retrieval by number of texts, after GeneCIS's training",
-            "table7_similarity_by_number_of_texts",
             {str(n): genecis(s, trained=True, number=n) for n in NUMBERS},
             **by_number,
             method="CLIP+CRL*",  # the paper's numbers are near those of this row of Table 3
         ),
-        8: PaperTable("The text bases of these tables (the paper's holds no scores)", "", {}),
+        8: PaperTable("The text bases of these tables (the paper's holds no scores)", {}),
         9: PaperTable(
             "Fashion retrieval by number of texts, both stages trained",
-            "table9_fashion_by_number_of_texts",
             {str(n): [fashion(s, v, backbone(s, v, n), n) for v in vlms] for n in fewer},
             **by_number,
             trained=("CLIP+CRL",),
         ),
-        10: by_lists("LLM", "table10_llm", LLMS),
-        11: by_lists("temperature of the LLM", "table11_temperature", TEMPERATURES),
-        12: by_lists("LLM prompt", "table12_llm_prompt", LLM_PROMPTS),
+        10: by_lists("LLM", LLMS),
+        11: by_lists("temperature of the LLM", TEMPERATURES),
+        12: by_lists("LLM prompt", LLM_PROMPTS),
         13: PaperTable(
             f"{both_tasks} VLM prompt",
-            "table13_vlm_prompt",
             {row: both(s, **prompt) for row, prompt in VLM_PROMPTS.items()},
             varied="VLM prompt",
         ),
