@@ -42,11 +42,9 @@ def principal(x: np.ndarray) -> np.ndarray:
 
 
 def find_clusters(points: np.ndarray, number: int | None = None) -> Clusters:
-    """k-means on principal components (N, components); every image gets a cluster.
-
-    `number` of clusters, 1 or more; None: the one in `NUMBERS` with the highest mean silhouette. If
-    there are fewer different images, there are fewer clusters.
-    """
+    """k-means on principal components (N, components); every image gets a cluster. `number` of
+    clusters, 1 or more; None: the one in `NUMBERS` with the highest mean silhouette. If there are
+    fewer different images, there are fewer clusters."""
     scale = float(np.abs(points).max()) or 1.0
     different = len(np.unique((points / scale).round(4), axis=0))  # k-means tells no more apart
     if number is None:

@@ -59,11 +59,9 @@ class Collection:
 
     @classmethod
     def embed(cls, folder: Path | str, vlm: str | VLM = "clip", **settings: Any) -> "Collection":
-        """Embed the images below `folder`; files that cannot be read are left out.
-
-        A second call embeds only what is new. `vlm` is a name, as in `load_vlm`, or a VLM;
-        `settings` are those of `embed_images`, e.g. batch_size, workers, cache.
-        """
+        """Embed the images below `folder`; files that cannot be read are left out. A second call
+        embeds only what is new. `vlm` is a name, as in `load_vlm`, or a VLM; `settings` are those
+        of `embed_images`, e.g. batch_size, workers, cache."""
         images = list_images(folder)
         left_out = images.remarks()
         if not images.files:
@@ -77,10 +75,8 @@ class Collection:
 
     @classmethod
     def load(cls, folder: Path | str, vlm: str | VLM | None = None) -> "Collection":
-        """The images that scripts/embed_ray.py has embedded into `folder`; no image is read.
-
-        `vlm` is the one that made them, which embeds the texts; None: the one that `folder` names.
-        """
+        """The images that scripts/embed_ray.py has embedded into `folder`; no image is read. `vlm`
+        is the one that made them, which embeds the texts; None: the one that `folder` names."""
         folder = Path(folder).expanduser()
         paths, digests, about = listing.read_listing(folder / listing.NAME)
         if vlm is None or isinstance(vlm, str):
@@ -103,10 +99,8 @@ class Collection:
     ) -> "Collection":
         """Images whose embeddings were made elsewhere, in a file of `crl.run.given`: `ids` (N,),
         the names of their files, and `image`, (N, D) or (N, Q, D); `text` (K, D) and `texts` (K,)
-        if it holds a criterion too.
-
-        `vlm` is what made them, to embed texts; `folder` is where relative names start.
-        """
+        if it holds a criterion too. `vlm` is what made them, to embed texts; `folder` is where
+        relative names start."""
         file, texts = Path(features), None
         arrays = read_given([file])
         more = {"text": "K D", "texts": "K"} if "text" in arrays else {}
@@ -224,11 +218,9 @@ class Collection:
         guesses: Mapping[str, Guesses] | None = None,
         command: str = "",
     ) -> None:
-        """Write one HTML page that works without a network: maps, clusters, neighbours, labels.
-
-        It shows at most `MOST_ON_PAGE` images, a random sample if there are more. `number` of
-        clusters, None: chosen by silhouette; `guesses` by name of the view; `command` made it.
-        """
+        """Write one HTML page that works without a network: maps, clusters, neighbours, labels. It
+        shows at most `MOST_ON_PAGE` images, a random sample if there are more. `number` of
+        clusters, None: chosen by silhouette; `guesses` by name of the view; `command` made it."""
         from crl.explore.page import write_page  # takes seconds to import
 
         file, count = Path(file), len(self.files)

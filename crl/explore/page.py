@@ -41,12 +41,10 @@ def write_page(
     banner: str = "",
     sample: str = "",
 ) -> None:
-    """Write the page, atomically. All texts are escaped.
-
-    `facts` are what a reader must know, `places` N links to the files (the page works without
-    them), `panels` those of `View.panel`, the universal embedding first; `banner` is a warning
-    above all, and `sample` says that these are not all images.
-    """
+    """Write the page, atomically. All texts are escaped. `facts` are what a reader must know,
+    `places` N links to the files (the page works without them), `panels` those of `View.panel`, the
+    universal embedding first; `banner` is a warning above all, and `sample` says that these are not
+    all images."""
     script, maps = components(_maps(panels))
     data = {
         "names": names,

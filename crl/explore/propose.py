@@ -96,10 +96,8 @@ def propose_criteria(
 
 def usable_names(texts: Sequence[str]) -> tuple[str, ...]:
     """The texts that can name a criterion, in a sentence, on a page and as a file: letters or
-    digits of any alphabet, `MARKS`, and nothing else, in at most `MAX_CHARACTERS`.
-
-    Others are left out with a warning; of names that would share a file, the first is kept.
-    """
+    digits of any alphabet, `MARKS`, and nothing else, in at most `MAX_CHARACTERS`. Others are left
+    out with a warning; of names that would share a file, the first is kept."""
     names: dict[str, str] = {}  # name of the file -> criterion
     for text in filter(_is_name, texts):
         names.setdefault(slug(text), text)

@@ -32,13 +32,11 @@ class Matches(NamedTuple):
 
 
 def search(image: np.ndarray, criteria: Sequence[Criterion], k: int) -> Matches:
-    """The k rows of I (fewer, if there are fewer) that are most similar to each query.
-
-    The scores are those of `weighted_similarity`, computed in float64 and rounded to float32; equal
-    scores are ordered by row number. All rows are computed in float32 first, and those that come
-    near the k-th best once more: so the result is exact, and takes half the time. I is (N, D) or
-    (N, Q, D), float16 or float32, rows of any length.
-    """
+    """The k rows of I (fewer, if there are fewer) that are most similar to each query. The scores
+    are those of `weighted_similarity`, computed in float64 and rounded to float32; equal scores are
+    ordered by row number. All rows are computed in float32 first, and those that come near the k-th
+    best once more: so the result is exact, and takes half the time. I is (N, D) or (N, Q, D),
+    float16 or float32, rows of any length."""
     k, slack = min(k, len(image)), SLACK
     rough = _scores(image, np.arange(len(image)), criteria, np.float32)  # (queries, N)
     least = np.partition(rough, -k, axis=1)[:, [-k]]

@@ -25,11 +25,9 @@ def write_tables(
     number: int | None = None,
     guesses: Mapping[str, Guesses] | None = None,
 ) -> None:
-    """Write the three files into `out`, each atomically.
-
-    images.parquet has thumbnails too, as viewers of Parquet expect them. embeddings.safetensors
-    holds `image` (N, D), in the order of the tables, and `text/<criterion>` (K, D): unit rows.
-    """
+    """Write the three files into `out`, each atomically. images.parquet has thumbnails too, as
+    viewers of Parquet expect them. embeddings.safetensors holds `image` (N, D), in the order of the
+    tables, and `text/<criterion>` (K, D): unit rows."""
     small, guesses = photos.thumbnails, guesses or {}
     columns: dict[str, object] = {
         "path": photos.names,

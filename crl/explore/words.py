@@ -21,10 +21,8 @@ def standing(r: np.ndarray, usual: np.ndarray | None = None) -> np.ndarray:
 
 
 def probabilities(standing: np.ndarray) -> np.ndarray:
-    """softmax(`SHARPNESS` * standing / sigma), row by row: (N, K), rows that add up to 1.
-
-    sigma is the mean over images of the standard deviation over texts.
-    """
+    """softmax(`SHARPNESS` * standing / sigma), row by row: (N, K), rows that add up to 1. sigma is
+    the mean over images of the standard deviation over texts."""
     sigma = standing.std(axis=1).mean()
     if not sigma > 1e-6:  # images that are all the same: similarities are cosines
         return np.full_like(standing, 1 / standing.shape[1])

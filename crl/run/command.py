@@ -21,11 +21,9 @@ INTERRUPTED = "interrupted; finished parts are kept, run the command again"
 
 
 def command(main: Callable[[list[str]], None]) -> Callable[[], None]:
-    """Wrap a script's `main(argv)`.
-
-    What a user can repair becomes one line on stderr and exit code 2; an interrupt gets 130.
-    Warnings become lines that begin with `note:`. Anything else is a bug, and keeps its traceback.
-    """
+    """Wrap a script's `main(argv)`. What a user can repair becomes one line on stderr and exit code
+    2; an interrupt gets 130. Warnings become lines that begin with `note:`. Anything else is a bug,
+    and keeps its traceback."""
 
     @functools.wraps(main)
     def run() -> None:
@@ -53,9 +51,7 @@ def advice(error: Exception) -> str | None:
         case UserError():
             return str(error)
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):  # comes without the name of a file
-            return (
-                "the disk is full, or your quota of it; free some space and run the command again"
-            )
+            return "the disk is full, or your quota of it; free some space and run it again"
         case OSError() if error.filename is not None:
             return f"{error.filename}: {error.strerror}"
         case OSError():
