@@ -12,8 +12,6 @@ FOLDS = 5
 
 
 class Guesses(NamedTuple):
-    """The result of `guess_labels`."""
-
     label: np.ndarray  # (N,) the given label, or else the guess
     confidence: np.ndarray  # (N,) probability of the guess, 0 to 1; 1 where the label was given
     accuracy: float | None  # cross-validated, fraction; None if a label was given only once
@@ -44,5 +42,4 @@ def guess_labels(x: np.ndarray, given: dict[int, str], ask: int = 20) -> Guesses
     first, second = np.sort(probability, axis=1)[:, :-3:-1].T
     doubtful = np.argsort(first - second, kind="stable")
     label[labelled], confidence[labelled] = names, 1.0
-    ask_next = doubtful[~np.isin(doubtful, labelled)][:ask]
-    return Guesses(label, confidence, accuracy, ask_next)
+    return Guesses(label, confidence, accuracy, doubtful[~np.isin(doubtful, labelled)][:ask])

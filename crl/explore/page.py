@@ -31,16 +31,9 @@ PER_DEVIATION = 25  # standing is kept in steps of 1/25 standard deviation, up t
 
 
 def write_page(
-    file: Path,
-    title: str,
-    facts: dict[str, str],
-    names: list[str],
-    places: list[str],
-    thumbnails: list[Thumbnail],
-    panels: list[dict[str, Any]],
-    banner: str = "",
-    sample: str = "",
-) -> None:
+    file: Path, title: str, facts: dict[str, str], names: list[str], places: list[str],
+    thumbnails: list[Thumbnail], panels: list[dict[str, Any]], banner: str = "", sample: str = "",
+) -> None:  # fmt: skip
     """Write the page, atomically. All texts are escaped. `facts` are what a reader must know,
     `places` N links to the files (the page works without them), `panels` those of `View.panel`, the
     universal embedding first; `banner` is a warning above all, and `sample` says that these are not

@@ -1,6 +1,6 @@
 """Small pictures of image files, made once and kept as Parquet files, one folder per collection.
 
-They are identified by the content of the image, so copies, renamed and moved files share one.
+They are identified by content, so copies, renamed and moved files share one.
 """
 
 import io
@@ -61,8 +61,7 @@ def gray() -> Thumbnail:
 def thumbnails(
     files: Sequence[Path], digests: Sequence[bytes], collection: Path, cache: Path = THUMBNAILS
 ) -> list[Thumbnail]:
-    """The thumbnail of each of N files with these digests; the folder `collection`, which they
-    belong to, names the part of the cache."""
+    """The thumbnail of each of N files; the folder `collection` names the part of the cache."""
     folder = cache / f"{digest(str(collection.resolve()))}-{VERSION}"
     small = _read(folder)
     missing = {d: file for file, d in zip(files, digests, strict=True) if d not in small}

@@ -12,8 +12,8 @@ AHEAD = 128  # items that are computed in advance
 
 def ahead(work: Callable[[list], list], groups: Iterable[list], workers: int | None) -> Iterator:
     """The items of `work(group)`, one per item of the group, for all groups in order. `workers`
-    threads; None: one per core, at most 8. Threads, because Pillow releases Python's lock; processes
-    would start more slowly and need several times the memory."""
+    threads; None: one per core, at most 8. Threads, because Pillow releases Python's lock;
+    processes would start more slowly and need several times the memory."""
     workers = workers or min(8, os.cpu_count() or 1)
     threads = torch.get_num_threads()
     pending: deque = deque()

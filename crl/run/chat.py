@@ -63,17 +63,9 @@ class Server:
         self.schema = True  # until the server rejects it
 
     def answer(
-        self,
-        prompt: str,
-        read: Callable[[str], Value],
-        *,
-        model: str,
-        temperature: float,
-        seed: int,
-        cache_dir: Path,
-        schema: dict[str, Any] = SCHEMA,
-        pictures: Sequence[bytes] = (),
-    ) -> tuple[Value, dict[str, Any]]:
+        self, prompt: str, read: Callable[[str], Value], *, model: str, temperature: float,
+        seed: int, cache_dir: Path, schema: dict[str, Any] = SCHEMA, pictures: Sequence[bytes] = (),
+    ) -> tuple[Value, dict[str, Any]]:  # fmt: skip
         """The value that `read` returns for the answer to `prompt`, and the record of that answer.
 
         Records whose answer can be read are kept in `cache_dir`; the same question is not asked
@@ -109,8 +101,8 @@ class Server:
         if not re.fullmatch("[!-~]*", key):
             raise UserError("OPENAI_API_KEY holds a character that no key has; copy it again")
         if not key and self.public_url == OPENAI:
-            raise UserError("OPENAI_API_KEY is not set; set it, or work offline: with a local server "
-                            "(--base-url, for Ollama http://localhost:11434/v1), or with "
+            raise UserError("OPENAI_API_KEY is not set; set it, or work offline: with a local "
+                            "server (--base-url, for Ollama http://localhost:11434/v1), or with "
                             "configs/bases/*.yaml")  # fmt: skip
         # Local servers need no key, but the client must send something.
         limits = {"timeout": self.timeout, "max_retries": self.max_retries}
@@ -123,8 +115,8 @@ class Server:
                 task = pool.apply_async(client.chat.completions.create, kwds=question)
                 completion: Any = task.get(self.timeout)
             except (multiprocessing.TimeoutError, openai.APITimeoutError):
-                raise UserError(f"{self.public_url} gave no answer within {self.timeout:g} s; allow "
-                                "more with --timeout, or take a faster model") from None  # fmt: skip
+                raise UserError(f"{self.public_url} gave no answer within {self.timeout:g} s; "
+                                "allow more with --timeout") from None  # fmt: skip
             except (openai.BadRequestError, openai.UnprocessableEntityError):
                 if not self.schema:
                     raise
@@ -137,8 +129,8 @@ class Server:
             answer = message.content or message.refusal or ""
             if isinstance(answer, str):
                 return answer
-        raise UserError(f"{self.public_url} does not answer like an OpenAI-compatible server, or its "
-                        "answer was cut off; most need /v1 at the end of --base-url")  # fmt: skip
+        reason = "does not answer like an OpenAI-compatible server, or its answer was cut off"
+        raise UserError(f"{self.public_url} {reason}; most need /v1 at the end of --base-url")
 
     def _explain(self, error: Exception, model: str, pictures: bool) -> str:
         """What went wrong and what to do, in one line, without the key."""

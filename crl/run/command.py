@@ -1,7 +1,7 @@
 """The one door of every script: what goes wrong inside becomes one line and an exit code.
 
-Scripts import this module before all others: importing torch takes seconds, and an interrupt
-meanwhile gets its one line too.
+Scripts import it before all others: importing torch takes seconds, and an interrupt meanwhile gets
+its one line too.
 """
 
 import errno

@@ -49,6 +49,8 @@ class Config(BaseModel):
                 raise ValueError(f"must be a number, not {given}")
             if isinstance(one, int) and abs(one) > LARGEST:
                 raise ValueError(f"must be at most {LARGEST}")
+            if isinstance(one, Path) and "\0" in str(one):
+                raise ValueError(f"{str(one)!r} holds a NUL, which no file name does")
         homes = [one.expanduser() if isinstance(one, Path) else one for one in _listed(checked)]
         return homes if isinstance(checked, list) else homes[0]
 
@@ -59,6 +61,8 @@ class Config(BaseModel):
             raise ValueError(
                 f"{name!r} names no folder in outputs; to write elsewhere set outputs="
             )
+        if len(name.encode(errors="replace")) > 200:
+            raise ValueError("is longer than the name of a folder can be")
         return name
 
 

@@ -122,6 +122,8 @@ def parse_yaml(text: str) -> Any:
 def read_yaml(path: Path) -> dict[str, Any]:
     """The `key: value` pairs of a YAML file. A UserError if it cannot be read or holds others."""
     try:
+        if path.exists() and not path.is_file():  # reading from a pipe would wait for ever
+            raise UserError(f"{path} is not a regular file")
         data = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error

@@ -1,12 +1,10 @@
 """Embeddings made elsewhere: `features=FILE`, or a list of files, in every task and in explore.py.
 
-A file holds named arrays. Which names a task wants is in its README.
+A file holds named arrays; which, is in the README of the task. Nothing in a file is run.
 
     .npz            numpy.savez(file, image=I, text=T, labels=labels)
     .safetensors    tensors by name; lists of texts as JSON in the metadata
     .parquet        a row per image: each column is an array; the texts in a second file
-
-Nothing in a file is run: pickled arrays are refused.
 """
 
 import json
@@ -32,8 +30,8 @@ def read_given(files: Sequence[Path]) -> dict[str, np.ndarray]:
             content = READERS[file.suffix](file)
         except Exception as error:  # for a damaged file the readers raise nearly anything
             if "allow_pickle" in str(error):
-                raise UserError(f"{file} is no NPZ file, or holds Python objects, which are never "
-                                "loaded, since that runs code; use numpy.savez") from error  # fmt: skip
+                raise UserError(f"{file} is no NPZ file, or holds Python objects, which are "
+                                "never loaded, since that runs code") from error  # fmt: skip
             raise UserError(f"cannot read {file}: {shorten(str(error), 160)}") from error
         if twice := arrays.keys() & content.keys():
             raise UserError(f"{file} holds {min(twice)}, which another file holds too")

@@ -247,5 +247,5 @@ class Trainer(ABC):
 
     def _stop_unless(self, finite: bool, what: str) -> None:
         if not finite:
-            raise UserError(f"{what} not finite; the best weights and the last checkpoint are kept: "
-                            f"remove {self.folder} and try a lower lr, or precision=fp32")  # fmt: skip
+            raise UserError(f"{what} not finite; the best weights and the last checkpoint are "
+                            f"kept: remove {self.folder} and try a lower lr, or fp32")  # fmt: skip
