@@ -52,9 +52,7 @@ def generate_basis(
         examples: two or three texts that show the model what is meant.
         cache_dir: folder where the answers are kept.
 
-    Raises:
-        UserError: an invalid argument; what `Server.answer` raises; a first answer without texts.
-    """
+    A UserError for an invalid argument, a first answer without texts, and a server that fails."""
     if vlm_prompt.count("{text}") != 1:
         raise UserError(f"the VLM prompt must contain {{text}} exactly once, not {vlm_prompt!r}")
     if llm_prompt not in range(1, len(LLM_PROMPTS) + 1):

@@ -13,8 +13,8 @@ from crl.run.store import content_digest
 
 COMPUTED = CACHE / "computed"
 MOST_TSNE = 5_000  # images; of more, t-SNE takes minutes
-# Steps; openTSNE's defaults are 250 and 500. On 5,000 images of the demo, 64 of 100 nearest
-# neighbours stay neighbours in the map with either, and these take less than a third of the time.
+# Steps; with openTSNE's 250 and 500, as many nearest neighbours stay so in the map (64 of 100 on
+# 5,000 images of the demo), and it takes three times as long.
 EARLY, LATER = 60, 140
 VERSION = 2
 

@@ -24,9 +24,7 @@ from crl.run.files import write_text
 WEB = Path(__file__).resolve().parent / "web"
 PALETTE = [*Category20_20[::2], *Category20_20[1::2]]  # the strong ones first
 COLORS = {**{name.removeprefix("xkcd:"): c for name, c in XKCD_COLORS.items()}, **CSS4_COLORS}
-# Bytes of all standing together: above it, only the texts that are most often among an image's best
-# get a slider.
-MOST_STANDING = 12_000_000
+MOST_STANDING = 12_000_000  # bytes in all; above, only the most frequent texts get a slider
 PER_DEVIATION = 25  # standing is kept in steps of 1/25 standard deviation, up to 5
 
 

@@ -29,15 +29,12 @@ TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 
 
 class Thumbnail(NamedTuple):
-    """A small WebP picture, and the width and height of the image in pixels; 0: unknown."""
-
-    webp: bytes
-    width: int
+    webp: bytes  # the small picture
+    width: int  # of the image, in pixels; 0: unknown
     height: int
 
 
 def thumbnail(file: Path) -> Thumbnail:
-    """A picture of an image file whose longer side is `SIDE` pixels or less."""
     try:
         with readable(file) as opened:
             width, height = opened.size

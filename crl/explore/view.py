@@ -76,13 +76,11 @@ class View:
 
     @cached_property
     def points(self) -> np.ndarray:
-        """The principal components of x, for clusters and maps."""
-        return principal(self.x)
+        return principal(self.x)  # for clusters and maps
 
     @cached_property
     def map(self) -> np.ndarray:
-        """(N, 2) coordinates, see `crl.explore.maps`."""
-        return map_points(self.points, f"map, {self.name}")
+        return map_points(self.points, f"map, {self.name}")  # (N, 2)
 
     def groups(self, number: int | None = None) -> Groups:
         """The clusters of x and their names; computed once. See `crl.explore.clusters`."""
@@ -180,7 +178,7 @@ class View:
         return pd.DataFrame({"file": files, "label": label, "confidence": confidence})
 
     def report(self, file: Path | str, number: int | None = None) -> None:
-        """Write a page to look at the collection under this criterion; see `Collection.report`."""
+        """See `Collection.report`."""
         self.collection.report(file, [self] if self.basis else [], number)
 
     def panel(self, some: np.ndarray, number: int | None, guesses: Guesses | None) -> dict:

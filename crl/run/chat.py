@@ -96,7 +96,6 @@ class Server:
         return value, record
 
     def _ask(self, content: Any, schema: dict[str, Any], sampling: dict[str, Any]) -> str:
-        """The model's answer, from the server."""
         key = _key()
         if not re.fullmatch("[!-~]*", key):
             raise UserError("OPENAI_API_KEY holds a character that no key has; copy it again")

@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 from crl.run.errors import UserError
 
-# Threads that wait for others sleep, in place of spinning: beside other work t-SNE and k-means take
-# a third of the time, and alone 5 % more at most. Must be set before torch and scikit-learn come.
+# Threads that wait sleep, in place of spinning: beside other work t-SNE and k-means take a third of
+# the time, and alone 5 % more at most. Must be set before torch and scikit-learn come.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 INTERRUPTED = "interrupted; finished parts are kept, run the command again"

@@ -162,7 +162,6 @@ def load_config(
 
 
 def _override(text: str) -> tuple[str, Any]:
-    """`key=value` -> key and value."""
     key, separator, value = text.partition("=")
     if not separator:
         raise UserError(f"{text!r} is not of the form key=value")

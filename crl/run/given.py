@@ -94,10 +94,8 @@ def checked(
     shapes. Arrays whose last axis is D are embeddings: a UserError if they are not finite, have a
     row of zeros, or are so large or small that float32 cannot hold their length."""
     place = ", ".join(map(str, files))
-    wanted = ", ".join(
-        f"{key} " + " or ".join(f"({', '.join(axes.split())})" for axes in shape.split("|"))
-        for key, shape in shapes.items()
-    )
+    forms = {k: [f"({', '.join(a.split())})" for a in s.split("|")] for k, s in shapes.items()}
+    wanted = ", ".join(f"{key} {' or '.join(form)}" for key, form in forms.items())
     if missing := [key for key in shapes if key not in arrays]:
         raise UserError(f"{place} must hold {wanted}; {', '.join(missing)} is missing")
     lengths: dict[str, int] = {}

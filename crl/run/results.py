@@ -66,7 +66,8 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         if "cells" in content:
-            raise UserError(f"{file} is of a former version; remove it and run the task again")
+            reason = "is of a former version of this repository; remove it and run the task again"
+            raise UserError(f"{file} {reason}")
         rows = content["rows"]
         if content["format"] != FORMAT or not all(
             isinstance(row["about"], dict) and "scores" in row for row in rows

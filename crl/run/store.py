@@ -180,7 +180,6 @@ class Store:
             self.flush()
 
     def flush(self) -> None:
-        """Write what waits: the rows, then their entries."""
         if not self._waiting:
             return
         if not self._output:

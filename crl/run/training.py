@@ -70,7 +70,6 @@ class Progress:
 
     @property
     def validated(self) -> bool:
-        """Has the last finished epoch been validated?"""
         return bool(self.validation) and self.validation[-1]["epoch"] == len(self.losses)
 
 
@@ -110,8 +109,7 @@ class Trainer(ABC):
         """Write the weights, which are the best so far. Called in the first process only."""
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step (from 0)."""
-        return self.config.lr
+        return self.config.lr  # of a step (from 0)
 
     # ---- the loop ----
 
