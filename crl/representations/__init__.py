@@ -24,7 +24,7 @@ from crl.run.errors import nearest
 def _class(name: str) -> type:
     if name == "paper":
         return ConditionalProjection
-    module = import_module(f"crl.representations.{name}")
+    module = import_module(f"crl.representations.{_known(name)}")
     if not hasattr(module, "Representation"):
         raise ImportError(f"{module.__file__} defines no class Representation")
     return module.Representation
@@ -41,10 +41,7 @@ STEPS = ("null_space", "weighted")  # files here that change or combine represen
 
 def fit_representation(name: str, image: np.ndarray, text: np.ndarray, **options: Any):
     """The transformer `name` under the texts T (K, D), fitted on the images I (N, D) or (N, Q, D).
-
-    Args:
-        options: e.g. sharpness; those that the representation does not name are ignored.
-    """
+    Of the `options`, e.g. sharpness, those that it does not name are ignored."""
     kind = _class(name)
     accepted = inspect.signature(kind).parameters
     options = {key: value for key, value in options.items() if key in accepted}
@@ -52,20 +49,13 @@ def fit_representation(name: str, image: np.ndarray, text: np.ndarray, **options
 
 
 def represent(name: str, image: np.ndarray, text: np.ndarray, **options: Any) -> np.ndarray:
-    """Images in the representation `name`: (N, F), unit rows.
-
-    Args:
-        name: `universal` (I itself), `paper` (R = I Tᵀ), a file of this folder, or several of
-            these side by side, `paper+posterior`.
-        image: I, (N, D) or (N, Q, D), unit rows; text: T, (K, D), unit rows.
-        options: of the representation, e.g. sharpness.
-    """
+    """Images I (N, D) or (N, Q, D), unit rows, in a representation under the texts T (K, D), unit
+    rows: (N, F), unit rows. `name` is `universal` (I itself), `paper` (R = I Tᵀ), a file of this
+    folder, or several of these side by side, `paper+posterior`. A ValueError for other names."""
     if name == "universal":
         return single_vector(image)
-    rows = [
-        fit_representation(part, image, text, **options).transform(image)
-        for part in name.split("+")
-    ]
+    parts = name.split("+")
+    rows = [fit_representation(part, image, text, **options).transform(image) for part in parts]
     return rows[0] if len(rows) == 1 else l2(np.concatenate(rows, axis=1))
 
 

@@ -21,10 +21,8 @@ def tsne_maps(
     representations: dict[str, np.ndarray], labels: np.ndarray, names: list[str], title: str,
     file: Path,
 ) -> None:  # fmt: skip
-    """Write a PNG: t-SNE of each representation (N, any width), points colored by label (N,).
-
-    At most `MOST_POINTS` images, the same in all maps, drawn with a fixed seed.
-    """
+    """Write a PNG: t-SNE of each representation (N, any width), points colored by label (N,). At
+    most `MOST_POINTS` images, the same in all maps, drawn with a fixed seed."""
     rng = np.random.default_rng(0)
     some = np.sort(rng.permutation(len(labels))[:MOST_POINTS])
     width = 4.5 * len(representations) + 1
@@ -46,11 +44,8 @@ def tsne_maps(
 def cluster_sheet(
     paths: list[Path], clusters: dict[str, np.ndarray], title: str, file: Path, columns: int = 7
 ) -> None:
-    """Write a PNG: one row per cluster, with random members; the representations side by side.
-
-    Args:
-        paths: N image files. clusters: representation: (N,) cluster numbers.
-    """
+    """Write a PNG: one row per cluster, with random members; the representations side by side, from
+    N image files and the (N,) cluster numbers of each representation."""
     rows = int(max(labels.max() for labels in clusters.values())) + 1
     across = len(clusters) * (columns + 1) - 1
     figure, axes = _grid(rows, across, 0.5 * across, 0.5 * rows + 0.5)
@@ -68,12 +63,8 @@ def cluster_sheet(
 def retrieval_sheet(
     rows: list[tuple[Path | Crop, str, list[Path | Crop], list[bool]]], title: str, file: Path
 ) -> None:
-    """Write a PNG: one row per query, with its image, a text, and the images found, best first.
-
-    Args:
-        rows: query image, text above it, images found, and which of them are right (green frame;
-            the others red). Pictures that are not square are padded, not cut.
-    """
+    """Write a PNG: one row per query. `rows` are its image, a text above it, the images found, best
+    first, and which of them are right (green frame; the others red)."""
     columns = max(len(images) for _, _, images, _ in rows) + 1
     figure, axes = _grid(len(rows), columns, 1.7 * columns, 2.0 * len(rows) + 0.4)
     for line, (query, text, images, right) in zip(axes, rows, strict=True):

@@ -67,3 +67,9 @@ def test_the_key_of_configurations():
     for wrong in ("papers", "paper+", "null_space", 3):
         with pytest.raises(ValidationError, match=r"did you mean 'paper'|known: paper|string"):
             check(wrong)
+
+
+def test_an_unknown_name_from_python_is_one_clear_error():
+    for name in ("posteriour", "paper+posteriour"):
+        with pytest.raises(ValueError, match=r"'posteriour'; did you mean 'posterior'\?"):
+            represent(name, IMAGE, TEXT)
