@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from crl.representations import Representations
+from crl.representations import Representations, label
 from crl.run.config import Distinct, EvaluationConfig, OneOrMore
 from similarity_retrieval.datasets import TASKS, Task
 from similarity_retrieval.method import Balance, TiePolicy
@@ -73,4 +73,4 @@ class EvaluateConfig(EvaluationConfig):
         """CRL's methods as tables show them, and the representation and balance of each."""
         both = product(self.representation, self.balance)
         ends = {"paper": "", "standard": ", standard"}
-        return {self.method(name) + ends[balance]: (name, balance) for name, balance in both}
+        return {label(self, name) + ends[balance]: (name, balance) for name, balance in both}

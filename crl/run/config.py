@@ -110,13 +110,6 @@ class EvaluationConfig(EmbeddingConfig):
             raise ValueError("null_space_size needs null_space, the bases that it is about")
         return self
 
-    def method(self, representation: str) -> str:
-        """A representation as tables show it: `posterior (1.4)`, `paper, null space of 2`."""
-        label = representation
-        if "posterior" in representation and self.sharpness != 1:
-            label += f" ({self.sharpness:g})"
-        return label + (f", null space of {len(self.null_space)}" if self.null_space else "")
-
 
 Kind = TypeVar("Kind", bound=Config)
 

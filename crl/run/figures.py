@@ -14,6 +14,7 @@ from crl.images import Crop, open_image
 from crl.run.files import atomic_path
 
 matplotlib.rcParams["text.parse_math"] = False  # a $ in a class name is a $
+HEADINGS = {"universal": "universal: I", "paper": "conditional: R = I Tᵀ"}
 MOST_POINTS = 1000  # t-SNE of more costs minutes and shows no more
 
 
@@ -34,7 +35,7 @@ def tsne_maps(
         for label, class_name in enumerate(names):
             color, dots = colors(label % colors.N), points[labels[some] == label]
             axis.scatter(*dots.T, color=color, s=7, linewidths=0, label=class_name)
-        axis.set(title=_heading(name), xticks=[], yticks=[])
+        axis.set(title=HEADINGS.get(name, f"R, {name}"), xticks=[], yticks=[])
     if len(names) <= colors.N:
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right", markerscale=3)
     figure.suptitle(title)
@@ -56,7 +57,8 @@ def cluster_sheet(
             for axis, member in zip(axes[row, place * (columns + 1) :], members, strict=False):
                 axis.imshow(open_image(paths[member]).resize((96, 96)))
     figure.subplots_adjust(0.01, 0.01, 0.99, 1 - 0.45 / figure.get_figheight(), 0.04, 0.04)
-    figure.suptitle(f"{title}, one row per cluster:  {'  |  '.join(map(_heading, clusters))}")
+    headings = [HEADINGS.get(name, f"R, {name}") for name in clusters]
+    figure.suptitle(f"{title}, one row per cluster:  {'  |  '.join(headings)}")
     _save(figure, file)
 
 
@@ -86,10 +88,6 @@ def _grid(rows: int, columns: int, width: float, height: float) -> tuple[plt.Fig
     for axis in axes.flat:
         axis.axis("off")
     return figure, axes
-
-
-def _heading(name: str) -> str:
-    return {"universal": "universal: I", "paper": "conditional: R = I Tᵀ"}.get(name, f"R, {name}")
 
 
 def _save(figure: plt.Figure, file: Path) -> None:
