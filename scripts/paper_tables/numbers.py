@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from paper_tables.places import Score
 from paper_tables.plan import PaperTable
-from paper_tables.runs import CONFIGS
+from paper_tables.runs import CONFIGS, Settings
 
 VERDICTS = ("reproduced", "differs", "not compared", "measured", "quoted", "not run")
 # Percentage points within which a result counts as reproduced.
@@ -18,9 +18,7 @@ TRAINING = 1.0  # one training: the paper gives no spread; this is our guess
 Published = dict[str, dict[str, dict[str, float]]]  # part of a table: row: column: number
 
 
-class Number(NamedTuple):
-    """One place of a table; all numbers in percent or percentage points."""
-
+class Number(NamedTuple):  # in percent or percentage points
     kind: str  # of its row: `paper`, `quoted` (only the paper has it) or `ours` (beyond the paper)
     paper: float | None = None
     ours: float | None = None  # the mean over seeds
@@ -45,19 +43,10 @@ def published(number: int) -> Published:
 
 
 def compare(
-    table: PaperTable,
-    paper: Published,
-    placed: Sequence[tuple[str, str, Score]],
-    demo: bool = False,
-    quick: bool = False,
+    table: PaperTable, paper: Published, placed: list[tuple[str, str, Score]], s: Settings
 ) -> Parts:
-    """Our numbers beside the paper's.
-
-    Args:
-        placed: our scores, each after its row and its task (folder in outputs/).
-        demo: without the paper's numbers, and without rows that only the paper has.
-        quick: no protocol of the paper, so nothing is compared.
-    """
+    """Our scores (`placed`: row, task, score) beside the paper's numbers. A demo has no numbers or
+    rows of the paper; after --quick nothing is compared."""
     parts: Parts = {}
     for part, printed in paper.items():
         columns = [column for column in next(iter(printed.values())) if column != "std"]
@@ -65,7 +54,7 @@ def compare(
         for row, task, score in placed:
             if score.column in columns or task == part:  # Tables 10 to 13 have a task as part
                 ours.setdefault(row, {})[score.column] = score
-        expected = {row: {} for row in table.runs if row} if demo else printed
+        expected = {row: {} for row in table.runs if row} if s.demo else printed
         for row in dict.fromkeys([*expected, *ours]):
             kind = "quoted" if row in table.quoted else "paper" if row in expected else "ours"
             trained = row in table.trained or (table.varied and table.method in table.trained)
@@ -75,23 +64,26 @@ def compare(
                 if column == "mean":
                     averaged = [c for c in columns if c != "mean"] or list(scores)
                 present = [scores[c] for c in averaged if c in scores]
-                values = zip(*(score.values for score in present), strict=True)  # of each seed
-                parts.setdefault(part, {}).setdefault(row, {})[column] = _judge(
-                    Number(kind, numbers.get(column)),
-                    [*map(fmean, values)] if len(present) == len(averaged) else [],
-                    comparable=not quick and all(score.comparable for score in present),
-                    fixed=TRAINING if trained else FIXED,
-                    std=numbers.get("std"),
-                )
+                values = _mean_by_seed(present) if len(present) == len(averaged) else []
+                comparable = not s.quick and all(score.comparable for score in present)
+                number = Number(kind, numbers.get(column))
+                fixed, std = TRAINING if trained else FIXED, numbers.get("std")
+                judged = _judge(number, values, comparable, fixed, std)
+                parts.setdefault(part, {}).setdefault(row, {})[column] = judged
     return parts
+
+
+def _mean_by_seed(scores: Sequence[Score]) -> list[float]:
+    """The mean over columns for each seed; over all if the columns have other seeds."""
+    if len({len(score.values) for score in scores}) == 1:
+        return [fmean(of_seed) for of_seed in zip(*(s.values for s in scores), strict=True)]
+    return [fmean(fmean(score.values) for score in scores)] if scores else []
 
 
 def _judge(
     number: Number, values: list[float], comparable: bool, fixed: float, std: float | None
 ) -> Number:
-    """Compare our values, one for each seed, with the paper's number.
-
-    With seeds, the difference of two means over n seeds with standard deviations s and t has the
+    """With seeds, the difference of two means over n seeds with standard deviations s and t has the
     standard error sqrt((s² + t²) / n). The paper says its own, t (`std`), only in Tables 10 to 13;
     else it is taken to be ours. Half a unit in the paper's last digit is added. `fixed` is the
     tolerance of a number that has no seeds.

@@ -27,8 +27,6 @@ FASHION = {  # method: its row in Table 4; all others are CRL without training
 
 
 class Score(NamedTuple):
-    """A score in its place in the paper's tables."""
-
     row: str  # method, e.g. `CLIP+CRL`
     column: str  # e.g. `color/nmi`, `color/5` (5 shots), `focus/R@1`
     values: list[float]  # in percent, one for each seed
@@ -84,8 +82,7 @@ def fashion(rows: Rows) -> Iterator[Score]:
             usual = True
         elif not name.startswith("CLIP") and not usual:
             name += f" ({tower})"
-        # Embeddings made elsewhere say nothing of the values.
-        data = about["data"], row.get("values"), f"{row['images'] / 1000:.0f}k"
+        data = about["data"], row["values"], f"{row['images'] / 1000:.0f}k"
         comparable = usual and data == ("DeepFashion", OFFICIAL_VALUES, OFFICIAL_IMAGES["test"])
         for attribute, value in row["scores"].items():
             if attribute not in ("mean", "overall"):
@@ -106,19 +103,13 @@ def _basis(about: dict[str, Any]) -> str:
 
 
 class Task(NamedTuple):
-    """What is shown of the results of a task."""
-
     title: str
     package: str  # its module `tables` has `table` and `notes`
-    paper: int  # its table in the paper
+    number: int  # of its table in the paper
     places: Callable[[Rows], Iterator[Score]]
 
     def read(self, rows: Rows) -> tuple[Table, list[str], list[Score]]:
-        """The table of its results, notes on it, and their places in the paper's.
-
-        Raises:
-            UserError: there are no rows, or they lack something.
-        """
+        """The table of its results, notes on it, and their places in the paper's table."""
         tables = import_module(f"{self.package}.tables")
         try:
             table = tables.table(rows, f"{self.title}, percent")

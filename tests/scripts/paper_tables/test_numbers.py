@@ -1,6 +1,7 @@
 """Our numbers beside the paper's: places, means, tolerances and verdicts."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from paper_tables.numbers import compare, published
 from paper_tables.places import Score
 from paper_tables.plan import PaperTable
+from paper_tables.runs import Settings
 
 PAPER = {"part": {"CLIP": {"color/nmi": 80.0, "mean": 80.0}, "CC": {"color/nmi": 5.0, "mean": 5.0}}}
 TABLE = PaperTable("title", {"": []}, quoted=("CC",))
@@ -18,9 +20,10 @@ def placed(values, row="CLIP", column="color/nmi", task="clustering", comparable
     return row, task, Score(row, column, values, "-", comparable)
 
 
-def numbers(scores, table=TABLE, paper=PAPER, **more):
+def numbers(scores, table=TABLE, paper=PAPER, demo=False, quick=False):
     """{(row, column): its number} of the only part."""
-    [rows] = compare(table, paper, scores, **more).values()
+    settings = Settings(Path(), Path(), Path(), [], demo, quick)
+    [rows] = compare(table, paper, scores, settings).values()
     return {(row, column): number for row in rows for column, number in rows[row].items()}
 
 
@@ -109,7 +112,8 @@ def test_tables_10_to_13_average_over_a_task():
         placed([60.0, 70.0], "1", "suits/nmi"),
         placed([1.0, 2.0], "1", "color/1", task="few_shot"),
     ]
-    parts = compare(PaperTable("title", {"1": []}, varied="LLM"), paper, scores)
+    settings = Settings(Path(), Path(), Path(), [], demo=False, quick=False)
+    parts = compare(PaperTable("title", {"1": []}, varied="LLM"), paper, scores, settings)
     assert [rows["1"]["mean"].ours for rows in parts.values()] == [55, 1.5]
 
 

@@ -1,6 +1,8 @@
 """Result rows and their places in the paper's Tables 1 to 4."""
 
-from paper_tables.places import classification, fashion, similarity
+import pytest
+from paper_tables.numbers import published
+from paper_tables.places import TASKS, classification, fashion, similarity
 
 from crl.run.results import summary
 
@@ -87,3 +89,13 @@ def test_fashion():
     )
     assert [score.comparable for score in scores] == [True] * 7 + [False] * 4
     assert {score.column for score in scores} == {"texture"}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_paper_has_these_rows(task):
+    rows = {row for part in published(TASKS[task].number).values() for row in part}
+    wanted = {
+        "similarity_retrieval": {"CLIP image", "CLIP image+text", "CLIP+CRL*", "Combiner*"},
+        "fashion_retrieval": {"Random", "ASEN", "CLIP", "CLIP+CRL (no training)", "CLIP+CRL"},
+    }
+    assert wanted.get(task, {"CLIP", "MetaCLIP+CRL"}) <= rows

@@ -42,7 +42,7 @@ def test_the_rows_are_those_of_the_paper(tmp_path):
         if table.varied:
             for part in published(number).values():
                 assert list(part) == list(table.runs)
-        elif table.runs:
+        elif number != 8:
             rows = {row for part in published(number).values() for row in part}
             assert {*table.quoted, *table.trained} <= rows
 
