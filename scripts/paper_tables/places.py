@@ -82,7 +82,7 @@ def fashion(rows: Rows) -> Iterator[Score]:
             usual = True
         elif not name.startswith("CLIP") and not usual:
             name += f" ({tower})"
-        data = about["data"], row["values"], f"{row['images'] / 1000:.0f}k"
+        data = about["data"], row.get("values"), f"{row['images'] / 1000:.0f}k"
         comparable = usual and data == ("DeepFashion", OFFICIAL_VALUES, OFFICIAL_IMAGES["test"])
         for attribute, value in row["scores"].items():
             if attribute not in ("mean", "overall"):
