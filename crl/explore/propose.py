@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -84,7 +85,7 @@ def propose_criteria(
         except UserError as error:  # perhaps an excuse
             raise UserError(f"{error}; the model must be one that sees images") from None
 
-    settings = {"model": model, "temperature": 1.0, "seed": 0, "cache_dir": cache}
+    settings: dict[str, Any] = {"model": model, "temperature": 1.0, "seed": 0, "cache_dir": cache}
     return Server(base_url).answer(PROMPT, read, pictures=sheets, **settings)[0]
 
 

@@ -104,7 +104,7 @@ class Server:
                             "server (--base-url, for Ollama http://localhost:11434/v1), or with "
                             "configs/bases/*.yaml")  # fmt: skip
         # Local servers need no key, but the client must send something.
-        limits = {"timeout": self.timeout, "max_retries": self.max_retries}
+        limits: dict[str, Any] = {"timeout": self.timeout, "max_retries": self.max_retries}
         client = openai.OpenAI(api_key=key or "none", base_url=self.url, **limits)
         question = {"messages": [{"role": "user", "content": content}], **sampling}
         question["response_format"] = schema if self.schema else openai.omit

@@ -19,6 +19,7 @@ import importlib
 import json
 import math
 import re
+from collections.abc import Callable
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -234,7 +235,7 @@ def save(model, out: Path) -> None:
     write_text(out / "open_clip_config.json", json.dumps(config, indent=2) + "\n")
 
 
-CHANGES = {  # (B, 3, S, S) in [0, 1] -> the same
+CHANGES: dict[str, Callable] = {  # (B, 3, S, S) in [0, 1] -> the same
     "as drawn": lambda x: x,
     "darker": lambda x: x * 0.55,
     "blurred": blur,
