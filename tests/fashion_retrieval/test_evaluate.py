@@ -8,16 +8,12 @@ import pytest
 import torch
 from clothes import write_training
 from sklearn.decomposition import PCA
-from torch import nn
-from toy_vlm import SIDE, ToyVLM, direct, make_images
+from toy_vlm import ToyVLM, direct, make_images
 
-from crl.backends.weights import save_tensors
 from crl.basis import TextBasis
-from crl.images import open_image
 from crl.projection import l2
-from fashion_retrieval import embedded, evaluate, rivals, trained
+from fashion_retrieval import embedded, evaluate, trained
 from fashion_retrieval.networks import Heads
-from fashion_retrieval.towers import Tower
 from fashion_retrieval.trained import Bases
 
 ATTRIBUTES, VALUES, TEXTS = ["texture", "style"], [3, 5], [4, 7]
@@ -179,31 +175,16 @@ def test_the_protocol_and_a_second_run(root, toy, start, monkeypatch):
     for method, represented in expected.items():
         row, about = results_of[method], results_of[method]["about"]
         assert row["scores"] == pytest.approx(slow_scores(root, represented), abs=1e-3), method
-        assert (about["data"], about["criterion"], about["vlm"]) == (
-            "DeepFashion",
-            "all",
-            "clip-b16",
-        )
         basis = (about["basis"], about.get("texts"))
         assert basis == (("-", None) if method == "universal" else (f"{folder}/*", 4))
         assert (row["values"], row["images"], row["without_relevant"]) == (VALUES, 39, none)
         digests.add(about["content"])
     assert len(digests) == 1 and none > 0
-    assert [results_of[m]["about"]["label"] for m in expected] == [
-        "clip-b16", "clip-b16", "mlp", "backbone"
-    ]  # fmt: skip
     assert results_of["crl"]["about"]["vlm_fingerprint"] == f"toy-{two}/vlm"
-    for method in ("random", "random draw"):
-        about = results_of[method]["about"]
-        assert about["vlm"] == about["basis"] == "-" and results_of[method]["scores"]["mean"] > 0
-    assert results_of["random draw"]["about"]["seed"] == 0
-
     says = f"note: DeepFashion: {none} of {len(asked)} queries have no relevant candidate"
-    assert out.count(says) == 1 and out.count("note") == 1 and out.count(f"{folder}/* (4)") == 3
+    assert out.count(says) == 1 and out.count(f"{folder}/* (4)") == 3
     assert toy["clip-b16"].images == 39  # each once, and not the one that nothing names
-    pictures = results(root).parent.glob("top-5-*.png")
-    pictures = sorted(file.name.rpartition("-")[0] for file in pictures)
-    assert pictures == [f"top-5-{end}" for end in ("crl-backbone", "crl-mlp-mlp", "paper-clip-b16")]
+    assert len(list(results(root).parent.glob("top-5-*.png"))) == 3
 
     before = results(root).read_bytes()
     monkeypatch.setattr(evaluate, "mean_scores", None)  # a second run measures and draws nothing
@@ -226,42 +207,25 @@ def test_trained_brings_its_own_vlm_and_bases(root, toy, start):
     assert row["scores"] == pytest.approx(scores, abs=1e-3)
 
 
-def test_heads_of_the_authors_take_the_bases_of_the_configuration(root, toy, start):
-    heads, file = some_heads(root, 3), root.parent / "best_model.pth"
-    torch.save({"epoch": 1, "model": heads.state_dict(), "mAP": 0.1}, file)
-    start(f"heads={file}", "figures=false")
-    row = rows(root)["crl-mlp"]
-    scores = slow_scores(root, [conditional(root, a, heads) for a in range(2)])
-    assert row["scores"] == pytest.approx(scores, abs=1e-3)
-    assert row["about"]["label"] == "best_model.pth"
-
-
 # --- beyond the paper -----------------------------------------------------------------------------
 
 
-def beyond(root, attribute, sharpness=None, removed=None):
-    """R (N, K_a) of the basis as it is, or R' with a sharpness, one image and text at a time."""
+def beyond(root, attribute, sharpness):
+    """R and R' (N, K_a) of the basis as it is, one image and text at a time."""
     image, texts = embeddings(root)
     text = l2(texts[attribute].astype(float))
     image = l2(image.astype(float))[:39]  # nothing names the last one
-    if removed is not None:
-        image = np.array([x - sum((x @ d) * d for d in removed) for x in image])
-        image = np.array([x / np.linalg.norm(x) for x in image])
     r = np.array([[x @ t for t in text] for x in image])
-    if sharpness is not None:
-        sigma = np.mean([np.std(row) for row in r])
-        r = np.sqrt([np.exp(sharpness * row / sigma) for row in r])
-    return np.array([row / np.linalg.norm(row) for row in r])
+    sigma = np.mean([np.std(row) for row in r])
+    return l2(r), l2(np.sqrt([np.exp(sharpness * row / sigma) for row in r]))
 
 
 def test_a_row_for_each_representation(root, toy, start):
     start("representation=[paper,posterior,paper+posterior]", "sharpness=2")
-    both = [
-        np.hstack([beyond(root, a), beyond(root, a, sharpness=2)]) / np.sqrt(2) for a in range(2)
-    ]
+    both = [np.hstack(beyond(root, a, 2)) / np.sqrt(2) for a in range(2)]
     expected = {
         "paper": [conditional(root, a) for a in range(2)],
-        "posterior (2)": [beyond(root, a, sharpness=2) for a in range(2)],
+        "posterior (2)": [beyond(root, a, 2)[1] for a in range(2)],
         "paper+posterior (2)": both,
     }
     first = rows(root)
@@ -271,54 +235,3 @@ def test_a_row_for_each_representation(root, toy, start):
     start("representation=posterior", "figures=no")  # another sharpness replaces none
     again = rows(root)
     assert set(again) == {*first, "posterior"} and all(again[name] == first[name] for name in first)
-    scores = slow_scores(root, [beyond(root, a, sharpness=1) for a in range(2)])
-    assert again["posterior"]["scores"] == pytest.approx(scores, abs=1e-3)
-
-
-def test_the_null_space_of_other_bases(root, toy, start):
-    basis = TextBasis(criterion="x", vlm_prompt="a {text}", texts=["dog", "red", "town", "tea"])
-    basis.save(root.parent / "other.yaml")
-    settings = [f"null_space={root.parent}/other.yaml", "null_space_size=1", "figures=no"]
-    start("representation=[paper,posterior]", *settings)
-    text = l2(ToyVLM().encode_texts(basis.prompts).numpy().astype(float))
-    centred = text - text.mean(axis=0)
-    removed = np.linalg.eigh(centred.T @ centred)[1][:, -1:].T
-    for name, sharpness in (("paper", None), ("posterior", 1)):
-        scores = slow_scores(root, [beyond(root, a, sharpness, removed) for a in range(2)])
-        row = rows(root)[f"{name}, null space of 1"]
-        assert row["scores"] == pytest.approx(scores, abs=1e-3), name
-        assert row["about"]["null_space"]
-
-
-def test_a_rival_on_the_same_images(root, toy, start, monkeypatch):
-    tower = Tower("toy", nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, 9)), None, 9, "f")
-    tower = tower._replace(preprocess=ToyVLM().preprocess)
-    monkeypatch.setattr(rivals, "open_tower", lambda *_, **__: tower)
-    torch.manual_seed(0)
-    rival = rivals.CSN(tower, attributes=2, width=8)
-    folder = root.parent / "csn"
-    save_tensors(folder / "rival.safetensors", rival)
-    record = {"method": "csn", "weights": "rival.safetensors", "attributes": ATTRIBUTES}
-    (folder / "results.json").write_text(json.dumps({**record, "tower": "toy", "width": 8}))
-    seen, features = [], rivals.CSN.features
-    monkeypatch.setattr(
-        rivals.CSN, "features", lambda *given: seen.append(len(given[1])) or features(*given)
-    )
-    settings = [f"trained={folder}", "device=cpu", "workers=1", "batch_size=7"]
-    start(*settings)
-    row = rows(root)["csn"]
-    files = [root / "img" / f"{n:03}.png" for n in range(IMAGES)]
-    pixels = np.stack([rival.preprocess(open_image(file)).flatten().numpy() for file in files])
-    pixels = tower.module[1](torch.from_numpy(pixels)).detach().numpy()
-    weight, bias, mask = (
-        tensor.detach().numpy().astype(float)
-        for tensor in (rival.embedding.weight, rival.embedding.bias, rival.mask)
-    )
-    represented = [l2((pixels @ weight.T + bias) * mask[a].clip(0)) for a in range(2)]
-    assert row["scores"] == pytest.approx(slow_scores(root, represented), abs=1e-3)
-    assert (row["about"]["vlm"], row["about"]["label"]) == ("toy", "csn")
-    assert sum(seen) == 39 and max(seen) == 7  # each once, for both attributes, scores and figure
-    assert len(list(results(root).parent.glob("top-5-csn-csn-*.png"))) == 1
-    (root / "img/003.png").write_bytes((root / "img/004.png").read_bytes())  # another image
-    start(*settings, "figures=false")
-    assert sum(seen) == 2 * 39 and len(rows(root)) == 5  # in the place of the former results

@@ -69,14 +69,11 @@ def test_a_single_row_gets_what_evaluation_gives_and_leaves_the_statistics():
     assert torch.allclose(alone, heads.eval()(x[:1], attribute[:1]), atol=1e-12)
 
 
-def write_authors(path, model, **more):
-    torch.save({"epoch": 7, "model": model.state_dict(), "mAP": 0.15, **more}, path)
-    return path
-
-
 def test_checkpoint_of_the_authors(tmp_path):
     model = AuthorsHeads(A, K, OUT).eval()
-    heads = load_heads(write_authors(tmp_path / "best_model.pth", model), A, K)
+    content = {"epoch": 7, "model": model.state_dict(), "mAP": 0.15}
+    torch.save(content, tmp_path / "best_model.pth")
+    heads = load_heads(tmp_path / "best_model.pth", A, K)
     attribute = torch.tensor(ATTRIBUTES[0])
     x = F.normalize(torch.rand(len(attribute), K), dim=1)
     assert not heads.training

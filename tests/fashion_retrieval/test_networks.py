@@ -6,7 +6,6 @@ import torch
 from torch import nn
 from toy_network import Toy, pixels_of, write_data
 
-from crl.run.errors import UserError
 from fashion_retrieval.networks import Network, represent_tables
 
 
@@ -38,11 +37,3 @@ def test_tables_one_image_at_a_time(tmp_path, batch_size):
                     features = network.tower(pixels_of(data, image))
                     expected = network.embed(features, torch.tensor([attribute]))[0]
                 assert np.allclose(vector, expected, atol=1e-6)
-
-
-def test_vectors_that_are_not_finite(tmp_path):
-    data, network = write_data(tmp_path), Toy()
-    for parameter in network.parameters():
-        parameter.data.fill_(torch.nan)
-    with pytest.raises(UserError, match="NaN or infinite vectors; try precision=fp32"):
-        represent_tables(network, data.files, [data.query], "fp32", 0)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from fashion_retrieval.rivals import ASEN, CSN, Triplet
+from fashion_retrieval.rivals import ASEN, CSN
 from fashion_retrieval.towers import Tower
 
 
@@ -34,19 +34,6 @@ def small(kind, attributes=3, width=5):
 
 
 ATTRIBUTE = torch.tensor([2, 0, 0, 1])
-
-
-def test_triplet_row_by_row():
-    rival = small(Triplet)
-    features = torch.randn(4, 6, dtype=torch.float64)
-    W, b = rival.embedding.weight, rival.embedding.bias
-    for actual, x in zip(rival.embed(features, ATTRIBUTE), features, strict=True):
-        e = torch.stack([sum(W[i, j] * x[j] for j in range(6)) + b[i] for i in range(5)])
-        assert torch.allclose(actual, e / e.square().sum().sqrt(), atol=1e-12)
-    assert torch.equal(
-        rival.embed(features, ATTRIBUTE), rival.embed(features, torch.zeros(4, dtype=torch.long))
-    )
-    assert rival.penalty(features[None].repeat(3, 1, 1), ATTRIBUTE) == 0
 
 
 def test_csn_row_by_row():

@@ -1,5 +1,5 @@
 """Stage 2 of fashion retrieval: one step against a literal one; what is trained and what is not;
-the trained VLM in use; messages. (Several processes: test_trainers.py.)"""
+the trained VLM in use. (Several processes: test_trainers.py.)"""
 
 import io
 import json
@@ -7,10 +7,8 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
-from checkpoints import CLIP
 from clothes import (
     ATTRIBUTES,
     bases_of,
@@ -23,7 +21,6 @@ from PIL import Image
 from safetensors.torch import load_file
 from toy_network import literal
 
-from crl.embed import embed_images
 from crl.vlm import load_vlm
 from fashion_retrieval import evaluate
 from fashion_retrieval.networks import Heads, load_heads
@@ -41,20 +38,15 @@ def keys(tmp_path):
     keys = write_clothes(tmp_path)
     write_noise(tmp_path)
     vlm = write_clip(tmp_path / "clip")
-    keys["heads"] = write_stage(tmp_path / "mlp", tmp_path, vlm)
-    return {**keys, "epochs": 2, "triplets": 26, "batch_size": 8, "lr": 1e-4, "workers": 0}
-
-
-def write_stage(folder, root, clip, attributes=2, width=WIDTH, seed=1, **changes):
-    """What train_mlp.py leaves; -> its folder."""
-    torch.manual_seed(seed)
-    heads = Heads(attributes, width, 8)
+    torch.manual_seed(1)
+    heads = Heads(2, WIDTH, 8)
     for head in heads.projection_heads:
         head.fc[1].running_mean.normal_(0, 0.1)
         head.fc[1].running_var.uniform_(0.5, 2)
-    bases = Bases.load("Clothes", list(ATTRIBUTES), bases_of(root), None)
-    known = {"vlm": str(clip), "vlm_fingerprint": load_vlm(str(clip), "cpu").fingerprint}
-    return str(write_training(folder, heads, bases, **{**known, **changes}))
+    bases = Bases.load("Clothes", list(ATTRIBUTES), bases_of(tmp_path), None)
+    record = {"vlm": str(vlm), "vlm_fingerprint": load_vlm(str(vlm), "cpu").fingerprint}
+    keys["heads"] = str(write_training(tmp_path / "mlp", heads, bases, **record))
+    return {**keys, "epochs": 2, "triplets": 26, "batch_size": 8, "lr": 1e-4, "workers": 0}
 
 
 def train(keys, **more):
@@ -132,39 +124,20 @@ def test_stage_1_leaves_the_vlm_and_stage_2_all_but_its_tower(keys, tmp_path):
     folder, results = train(keys, heads=trainer.folder)
     after, state = weights(folder / "vlm"), network_of(folder)
     for key, tensor in before.items():
-        assert torch.equal(after[key], tensor) != key.startswith("visual."), key
+        visual = key.startswith("visual.")
+        assert torch.equal(after[key], tensor) != visual, key
+        assert not visual or torch.equal(after[key], state[f"tower.{key.removeprefix('visual.')}"])
     for key, tensor in load_file(heads).items():
         assert torch.equal(state[f"heads.{key}"], tensor)
     assert heads.read_bytes() == stored == (folder / "heads.safetensors").read_bytes()
     assert torch.equal(state["text"], fresh)
-    assert sorted(file.name for file in folder.iterdir()) == [
-        "config.yaml",
-        "heads.safetensors",
-        "results.json",
-        "state.pt",
-        "vlm",
-    ]
     assert results["vlm_fingerprint"] == fingerprint and results["texts"] == WIDTH
-    assert results["images"] == 180 and results["processes"] == 1
-    assert results["attributes"] == ["texture", "shape"] and results["environment"]["python"]
     # The folder has all that evaluate.py needs, wherever it is.
     shutil.rmtree(trainer.folder)
     shutil.move(folder, tmp_path / "elsewhere")
     stage = read_training(tmp_path / "elsewhere", list(ATTRIBUTES))
     assert stage.source == f"{tmp_path}/elsewhere/vlm" and load_vlm(stage.source).fingerprint
-    assert (stage.method, stage.label, stage.vlm) == ("crl", "elsewhere", clip_of(keys))
     assert torch.equal(torch.from_numpy(aligned(stage.bases.embed(vlm, None))), fresh)
-
-
-def test_tower_that_gives_its_patches_too(keys, tmp_path):
-    decoder = {"context_length": 20, "width": 32, "heads": 2, "layers": 1, "vocab_size": 49408}
-    vision = {**CLIP["vision_cfg"], "attentional_pool": True, "attn_pooler_heads": 2}
-    vision |= {"output_tokens": True}
-    text = {**CLIP["text_cfg"], "embed_cls": True, "output_tokens": True}
-    model = {"vision_cfg": vision, "text_cfg": text, "multimodal_cfg": decoder}
-    coca = write_clip(tmp_path / "coca", **model, custom_text=True)
-    folder, _ = train(keys, heads=write_stage(tmp_path / "mlp_coca", tmp_path, coca), epochs=1)
-    assert load_vlm(str(folder / "vlm"), device="cpu").dim == 16
 
 
 def test_trained_vlm_is_evaluated(keys, tmp_path, run):
@@ -180,15 +153,3 @@ def test_trained_vlm_is_evaluated(keys, tmp_path, run):
     best = {key: value for key, value in results["best"].items() if key != "epoch"}
     assert scores["crl"] == pytest.approx(best, abs=0.5)  # near ties
     assert scores["crl-mlp"] != scores["crl"]
-    # and its embeddings are those of the network that was trained
-    trained, former = (load_vlm(name, device="cpu") for name in (f"{folder}/vlm", former))
-    state = network_of(folder).items()
-    former.model.visual.load_state_dict(
-        {key.removeprefix("tower."): t for key, t in state if key.startswith("tower.")}
-    )
-    pictures = sorted((tmp_path / "img").iterdir())[:5]
-    one, other = (embed_images(vlm, pictures, None).image for vlm in (trained, former))
-    assert np.allclose(one, other, atol=1e-6)
-
-
-# --- messages -------------------------------------------------------------------------------------

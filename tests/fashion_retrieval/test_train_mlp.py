@@ -37,15 +37,6 @@ def train(keys, **more):
     return trainer.folder, json.loads((trainer.folder / "results.json").read_text())
 
 
-def files_of(folder):
-    return {file: file.read_bytes() for file in folder.iterdir()}
-
-
-def text_of(keys, vlm):
-    bases = Bases.load("Clothes", list(ATTRIBUTES), keys["bases"], None)
-    return aligned(bases.embed(vlm, None))
-
-
 def test_one_step_against_a_literal_one(keys, vlm):
     """Separate modules; anchors, positives and negatives are batches of their own."""
     trainer = MlpTrainer(MlpConfig(**{**keys, "out": 9, "triplets": 30, "batch_size": 30}))
@@ -54,7 +45,8 @@ def test_one_step_against_a_literal_one(keys, vlm):
     model.load_state_dict(trainer.heads.state_dict())
     (batch,) = trainer.batches(0, 0)
     loss = trainer.step(batch)
-    data, text = trainer.data, text_of(keys, vlm)
+    data = trainer.data
+    text = aligned(Bases.load("Clothes", list(ATTRIBUTES), keys["bases"], None).embed(vlm, None))
     drawn = data.sampler.labels[data.sampler.draw(30, 0, 0)]  # (30, 3, 3)
     pixels = torch.stack([vlm.preprocess(Image.open(file)) for file in data.files])
     image = l2(vlm.encode_images(pixels).numpy())
@@ -81,17 +73,7 @@ def test_learns_and_keeps_the_best(tmp_path, keys, vlm):
     assert results["losses"][-1] < 0.75 * results["losses"][0]
     curve = [scores["overall"] for scores in results["validation"]]
     assert max(curve) > curve[0] + 3 and results["best"]["overall"] == max(curve)
-    assert results["best"]["mean"] == pytest.approx(
-        np.mean([results["best"][name] for name in ATTRIBUTES])
-    )
     assert vlm.images == 180 and len(vlm.texts) == 15  # each once
-    assert results["environment"]["python"] and results["config"]["margin"] == 0.3
-    assert sorted(file.name for file in folder.iterdir()) == [
-        "config.yaml",
-        "heads.safetensors",
-        "results.json",
-        "state.pt",
-    ]
     stage = read_training(folder, list(ATTRIBUTES))
     assert (stage.vlm, stage.fingerprint, stage.precision) == ("demo", "clothes-1", "fp32")
     assert (stage.method, stage.source) == ("crl-mlp", "demo")
@@ -127,25 +109,21 @@ def test_rate_falls_every_three_epochs(keys, vlm):
     assert rates == pytest.approx([1.0] * 6 + [0.9] * 6 + [0.81] * 2)
 
 
-def refused(match, keys, **more):
-    with pytest.raises(UserError, match=match) as caught:
-        train(keys, **more)
-    assert "\n" not in str(caught.value)
-
-
 def test_another_training_in_the_folder(tmp_path, keys, vlm):
     folder, _ = train(keys, epochs=1)
-    before = files_of(folder)
-    refused(r"holds another training \(lr 0.003, not 0.5\); choose another name=", keys, lr=0.5)
-    refused(r"holds another training \(basis '\w+', not '\w+'\)", keys, texts=5)
-    labels, picture = tmp_path / "label_train.txt", tmp_path / "img/000.png"
-    text, pixels = labels.read_text(), picture.read_bytes()
-    labels.write_text("".join(text.splitlines(keepends=True)[:-1]))
-    refused("another training .data ", keys)
-    labels.write_text(text)
+    before = {file: file.read_bytes() for file in folder.iterdir()}
+
+    def refused(match, **more):
+        with pytest.raises(UserError, match=match):
+            train({**keys, **more})
+        assert {file: file.read_bytes() for file in folder.iterdir()} == before
+
+    refused(r"holds another training \(lr 0.003, not 0.5\)", lr=0.5)
+    refused(r"holds another training \(basis '\w+', not '\w+'\)", texts=5)
+    picture = tmp_path / "img/000.png"
+    pixels = picture.read_bytes()
     Image.open(picture).resize((2, 2)).save(picture)
-    refused("another training .data ", keys)
+    refused("another training .data ")
     picture.write_bytes(pixels)
     vlm.fingerprint = "clothes-2"
-    refused("another training .vlm 'clothes-1', not 'clothes-2'", keys)
-    assert files_of(folder) == before
+    refused("another training .vlm 'clothes-1', not 'clothes-2'")

@@ -1,4 +1,4 @@
-"""Training a rival: it learns, and comes back from its folder; interruptions; every message."""
+"""Training a rival: it learns, and comes back from its folder; interruptions."""
 
 import json
 
@@ -36,27 +36,14 @@ def train(keys, **more):
     return trainer.folder, json.loads((trainer.folder / "results.json").read_text())
 
 
-def read_back(folder):
-    return load_rival(read_training(folder, list(ATTRIBUTES)), "cpu")
-
-
 @pytest.mark.parametrize("method", RIVALS)
 def test_trains_and_can_be_read_back(keys, method):
     folder, results = train(keys, method=method, epochs=3, triplets=160)
     if method != "triplet":  # one embedding cannot serve both attributes
         assert results["losses"][-1] < 0.9 * results["losses"][0]
     assert results["best"]["overall"] > 50 and results["step"] == 30  # by chance: about 30
-    assert results["method"] == method and results["tower"] == keys["tower"]
-    assert results["tower_fingerprint"] == load_vlm(keys["tower"], "cpu").fingerprint
-    files = {file.name for file in folder.iterdir()}
-    assert files == {"config.yaml", "rival.safetensors", "results.json", "state.pt"}
-
-    rival = read_back(folder)
-    assert (
-        rival.width == 16
-        and type(rival) is RIVALS[method]
-        and not any(m.training for m in rival.modules())
-    )
+    rival = load_rival(read_training(folder, list(ATTRIBUTES)), "cpu")
+    assert type(rival) is RIVALS[method] and not any(m.training for m in rival.modules())
     data = TrainingData.load(RivalConfig(**keys))
     tables = [data.query, data.candidate]
     represent = represent_tables(rival, data.files, tables, "fp32", 0)
@@ -70,7 +57,7 @@ def test_trains_and_can_be_read_back(keys, method):
 
 
 @pytest.mark.parametrize("method", RIVALS)
-def test_seed_decides_and_interruptions_do_not(keys, method, monkeypatch, capsys):
+def test_seed_decides_and_interruptions_do_not(keys, method, monkeypatch):
     keys |= {"method": method, "checkpoint_every": 3}  # 4 steps an epoch
     train(keys, epochs=1, name="parts")
     loss, calls = trainers.triplet_loss, []
@@ -86,7 +73,6 @@ def test_seed_decides_and_interruptions_do_not(keys, method, monkeypatch, capsys
         train(keys, name="parts")
     monkeypatch.setattr(trainers, "triplet_loss", loss)
     folder, parts = train(keys, name="parts")
-    assert "going on after step 6" in capsys.readouterr().out
     whole_folder, whole = train(keys, name="whole")
     assert parts["losses"] == whole["losses"] and len(whole["losses"]) == 2
     assert parts["validation"] == whole["validation"]
@@ -94,6 +80,3 @@ def test_seed_decides_and_interruptions_do_not(keys, method, monkeypatch, capsys
     assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
     other = train(keys, name="other", seed=1, epochs=1)[1]
     assert other["losses"][0] != whole["losses"][0]
-
-
-# --- messages ------------------------------------------------------------------------------------

@@ -27,14 +27,8 @@ def train(folder, data, network=None, **more):
 def test_unreadable_image_is_named(tmp_path, workers):
     data = write_data(tmp_path)
     data.files[30].write_bytes(b"no picture")
-    message = r"cannot read the image .*030.png: not an image.*; mend it or leave it out"
-    with pytest.raises(UserError, match=message) as caught:
+    with pytest.raises(UserError, match=r"cannot read the image .*030.png: not an image"):
         train(tmp_path, data, workers=workers, epochs=1)  # it is one of the validation
-    assert "\n" not in str(caught.value)
-    for file in data.files[:24]:
-        file.write_bytes(file.read_bytes()[:-30])
-    with pytest.raises(UserError, match=r"cannot read the image .*0(0|1|2)\d.png: .*truncated"):
-        train(tmp_path, data, workers=workers)
 
 
 def literal_training(config, data):
@@ -48,10 +42,7 @@ def literal_training(config, data):
             batch, drawn = drawn[: config.batch_size], drawn[config.batch_size :]
             loss = 0.0
             for triplet in batch:
-                images, attribute = (
-                    data.sampler.labels[triplet, 0],
-                    data.sampler.labels[triplet, 1],
-                )
+                images, attribute, _ = data.sampler.labels[triplet].T
                 features = torch.cat([network.tower(pixels_of(data, n)) for n in images])
                 a, p, n = network.embed(features, torch.from_numpy(attribute))
                 loss += torch.clamp(config.margin - a @ p + a @ n, min=0) / len(batch)

@@ -3,9 +3,7 @@ is run by tests/test_published_runs.py."""
 
 import compare_representations as script
 import pytest
-from compare_representations import changes, chosen, official, table
-
-from crl.basis import TextBasis
+from compare_representations import changes, chosen, table
 
 SHARP, BLUNT = "posterior", "posterior (0.5)"
 
@@ -49,19 +47,3 @@ def test_the_choice_is_made_on_clevr4_and_each_kind_weighs_the_same(cells):
     both = chosen({"own": own | cards, "official": five | cards})
     assert "Chosen on clevr4: posterior." in both  # +11 - 10.5 against 0 + 0, not five to one
     assert "+11.0" in both and "-10.5" in both
-
-
-def test_sets_of_imported_lists(tmp_path):
-    basis = TextBasis(criterion="color", vlm_prompt="{text}", texts=["red", "blue"])
-    for name in ("clevr4_color", "clevr4_color_claude", "clevr4_color_long", "genecis_scene"):
-        basis.save(tmp_path / f"{name}.yaml")
-    paper, claude = official(tmp_path)
-    assert paper("clevr4_color") == str(tmp_path / "clevr4_color.yaml")
-    assert claude("clevr4_color") == str(tmp_path / "clevr4_color_claude.yaml")
-    assert claude("genecis_scene") == str(tmp_path / "genecis_scene.yaml")
-
-
-@pytest.mark.parametrize("option", [["--seeds", 0], ["--shots", 0], ["--official", "nowhere"]])
-def test_mistakes_are_one_line(refusal, tmp_path, option):
-    assert refusal(script.main, "--out", tmp_path / "out", *option)
-    assert not (tmp_path / "out").exists()

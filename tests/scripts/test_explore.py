@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 from color_vlm import COLORS, ColorVLM, draw, write_bases
 from llm_server import gives
-from PIL import Image
 
 from crl.embed import embed_images, embed_texts
 from crl.explore.listing import write_listing
@@ -40,18 +39,8 @@ def look(run, place):
     return look
 
 
-@pytest.fixture
-def wrong(refusal, place):
-    def wrong(*arguments, folder="pictures"):
-        return refusal(explore.main, folder, "--vlm", "color_vlm:ColorVLM", *arguments)
-
-    return wrong
-
-
 def test_clusters_names_page_and_tables(look, place):
     printed = look(*BASES)
-    assert "pictures: 24 pictures, VLM colors" in printed
-    assert "color: 4 groups, chosen by silhouette" in printed
     for color in COLORS:
         assert f"\n6         {color}" in printed
     out = place / "outputs/explore/pictures"
@@ -75,7 +64,7 @@ def test_what_many_machines_embedded_with_and_without_the_pictures(look, place):
     assert "Nearest to red" in look(*BASES, "--query", "red", folder="parts")
 
 
-def test_embeddings_made_elsewhere(look, run, refusal, place):
+def test_embeddings_made_elsewhere(look, run, place):
     look(*BASES[:2])
     expected = pd.read_csv(place / "outputs/explore/pictures/images.csv")
     files = sorted((place / "pictures").iterdir())
@@ -88,16 +77,12 @@ def test_embeddings_made_elsewhere(look, run, refusal, place):
         text=embed_texts(ColorVLM(), prompts, raw=True),  # (K, D); and texts (K,): one criterion
         texts=texts,
     )
-    code, printed, errors = run(
-        explore.main, "pictures", "--features", "mine.npz", "--criterion", "color"
-    )
+    arguments = ["pictures", "--features", "mine.npz", "--criterion", "color"]
+    code, _, errors = run(explore.main, *arguments)
     assert code == 0, errors
-    assert "mine.npz: 24 pictures, VLM not known" in printed
     table = pd.read_csv(place / "outputs/explore/mine/images.csv")
     columns = ["path", "width", "height", "color_cluster", "color_name", "color_words"]
     assert table[columns].equals(expected[columns])
-    message = refusal(explore.main, "--features", "mine.npz", *BASES)
-    assert "name the VLM that made the embeddings (--vlm)" in message
 
 
 def test_a_second_run_writes_what_has_changed_and_nothing_else(look, place, monkeypatch):
@@ -135,39 +120,13 @@ def test_texts_of_an_llm_are_kept_and_can_be_edited(look, place, server):
     assert "very blue" in printed and len(server.requests) == asked
 
 
-@pytest.fixture
-def shipped(place, monkeypatch):
-    """Stands in for configs/bases, most of whose texts say nothing to a VLM of colors and sides."""
-    folder = place / "shipped"
-    folder.mkdir()
-    lines = "criterion: fabric\nvlm_prompt: '{text}'\ntexts: [silk, wool that is left behind]\n"
-    (folder / "our_fabric.yaml").write_text(lines)
-    monkeypatch.setattr(explore, "BASES", folder)
-
-
-def test_rank(look, shipped):
-    printed = look("--rank", *BASES)
-    names = [line.split()[0] for line in printed.splitlines() if line.split()[1:2] and "." in line]
-    assert set(names[-3:-1]) == {"color", "side"} and names[-1] == "our_fabric"
-
-
-def test_query_by_image(look, wrong, place):
+def test_query_by_image(look):
     printed = look(*BASES, "--query", "red-left-0.png", "--top", "5")
     rows = [line.split() for line in printed.splitlines() if line.startswith("red-")]
     assert len(rows) == 5 and all(row[2] == "red;" for row in rows)
-    sheet = Image.open(place / "outputs/explore/pictures/query.jpg")
-    assert sheet.size == (5 * 160, 160)
     more = (*BASES[:2], "--criterion", "color", "--texts", BASES[3], "--top", "2")
     printed = look(*more, "--query", "red-left-0.png", "--unlike", "side=0.3")
     assert printed.count("red-right") == 2
-    (place / "none").mkdir()
-    (place / "none/a.png").write_bytes(b"no picture")
-    for folder, message in (
-        ("nowhere", "there is no folder nowhere"),
-        ("none", "none of 1 images"),
-    ):
-        assert wrong(*BASES, folder=folder).startswith(message)
-        assert not (place / "outputs/explore/none").exists()
 
 
 def test_labels(look, place):
@@ -175,18 +134,16 @@ def test_labels(look, place):
     (place / "few.csv").write_text("\n".join(rows) + "\n", encoding="utf-8-sig")
     printed = look(*BASES[:2], "--labels", "few.csv")
     assert "100% right of those left out to test" in printed
-    assert "label these next: " in printed
     table = pd.read_csv(place / "outputs/explore/pictures/images.csv")
     assert (table["color_label"] == table["path"].str.split("-").str[0] + "!").all()
 
 
-def test_propose_shows_the_sheets_first_and_sends_only_on_request(look, place, shipped, server):
+def test_propose_shows_the_sheets_first_and_sends_only_on_request(look, place, server, monkeypatch):
+    monkeypatch.setattr(explore, "BASES", place / "bases")
     llm = ("--llm", "some-model", "--base-url", server.url)
-    printed = look("--propose", *llm)
-    assert not server.requests
+    assert "--send" in look("--propose", *llm) and not server.requests
     out = place / "outputs/explore/pictures"
     assert [file.name for file in (out / "sheets").iterdir()] == ["1.jpg"]
-    assert "1 contact sheets, " in printed and "--send" in printed
     server.replies = [
         gives("color", "side of the thing"),
         *[gives("red", "green", "blue", "yellow"), gives(), gives()],
@@ -214,10 +171,7 @@ def test_files_as_people_have_them(look, place):
     (folder / "._red.png").touch()
     (folder / "loop").symlink_to(folder)
     printed = look(*BASES)
-    assert (
-        "31 pictures" in printed and "2 could not be read, the first: pictures/cut.png" in printed
-    )
-    assert "1 .txt" in printed and "copies of other images: 7" in printed
+    assert "31 pictures" in printed and "2 could not be read" in printed
     table = pd.read_csv(place / "outputs/explore/pictures/images.csv")
     assert len(table) == 31 and {r"\xff\xfe.png", "a\nb.png"} <= set(table["path"])
     page = (place / "outputs/explore/pictures/report.html").read_text(encoding="utf-8")
@@ -228,37 +182,16 @@ def test_files_as_people_have_them(look, place):
     ("arguments", "message"),
     [
         (["--criterion", "mood"], "there are no texts for 'mood'; give a file (--texts mood="),
-        (["--texts", "universal=bases/color.yaml"], "universal means the embedding without"),
-        (["--texts", "mood"], "--texts: invalid name_and_file value: 'mood'; see"),
-        ([*BASES, "--clusters", "0"], "--clusters: it must be 1 or more, not 0"),
-        ([*BASES, "--like", "side=1"], "--like and --unlike belong to --query"),
-        ([*BASES, "--query", "red", "--like", "side=much"], "invalid name_and_weight value"),
         ([*BASES, "--query", "red", "--like", "side=1"], "the query is a text"),
         ([*BASES, "--query", "red.png"], "red.png is no image of pictures"),
-        ([*BASES, "--query", "red-left-0.png", "--unlike", "side=-1"], "must be above 0"),
         (["--propose"], "--propose needs a model that sees images: --llm MODEL"),
-        ([*BASES, "--labels", "none.csv"], "none.csv: No such file or directory"),
+        ([*BASES, "--labels", "twice.csv"], "twice.csv: 'a.png' has two labels"),
+        ([*BASES, "--labels", "other.csv"], "b.png is no image of pictures"),
     ],
 )
-def test_mistakes(wrong, place, arguments, message):
-    assert message in wrong(*arguments)
+def test_mistakes(refusal, place, arguments, message):
+    (place / "twice.csv").write_text("file,label\na.png,x\na.png,y\n")
+    (place / "other.csv").write_text("file,label\nb.png,x\nred-left-0.png,y\n")
+    pictures = ("pictures", "--vlm", "color_vlm:ColorVLM")
+    assert message in refusal(explore.main, *pictures, *arguments)
     assert not (place / "outputs/explore/pictures/report.html").exists()
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("", "cannot read few.csv: No columns"),
-        ("name,label\na.png,x\n", "must begin with the line file,label"),
-        ("file,label\nred-left-0.png\n", "then a file and its label"),
-        ("file,label\nred-left-0.png, \n", "then a file and its label"),
-        ("file,label\na.png,x\na.png,y\n", "few.csv: 'a.png' has two labels"),
-        ("file,label\na.png,x\nb.png,y\n", "a.png is no image of pictures"),
-        ("file,label\nred-left-0.png,x\n", "labels of two kinds or more"),
-        ("file,label\n\xff", "cannot read few.csv"),
-    ],
-)
-def test_wrong_labels(wrong, place, content, message):
-    (place / "few.csv").write_bytes(content.encode("latin-1"))
-    assert message in wrong(*BASES, "--labels", "few.csv")
-    assert not (place / "outputs/explore/pictures").exists()

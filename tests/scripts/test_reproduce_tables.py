@@ -2,7 +2,6 @@
 
 import csv
 import json
-import re
 import shutil
 from pathlib import Path
 
@@ -49,25 +48,6 @@ def test_runs_of_several_tasks_are_a_table_each(tmp_path, run):
     assert "The paper" not in clusters and "clevr4 shape" not in shots
     [line] = [line.split() for line in shots.splitlines() if line.startswith("CLIP+CRL")]
     assert line[-3:] == ["65.28", "65.00", "-0.28"]
-    assert "| CLIP+CRL |" in re.sub(
-        " +", " ", run(reproduce_tables.main, "--runs", folders[0], "--format", "md")[1]
-    )
-
-
-def test_mistakes_are_one_line(tmp_path, refusal):
-    def refused(*arguments):
-        return refusal(reproduce_tables.main, *arguments)
-
-    folder = write(tmp_path / "clustering/a", row("clevr4", 3000, "clip", "color", nmi=[1.0]))
-    assert "run the task first" in refused("--runs", tmp_path / "clustering/none")
-    assert "other/x is no run of clustering or" in refused("--runs", folder, tmp_path / "other/x")
-    empty = write(tmp_path / "clustering/empty")
-    assert "there are no results" in refused("--runs", empty)
-    lacking = write(tmp_path / "few_shot/a", {"about": {"vlm": "clip"}, "scores": {}})
-    assert "a results.json of classification_clustering lacks" in refused("--runs", lacking)
-    assert "invalid choice: '14'" in refused("--table", "14")
-    assert "say --table N, --table all, or --runs" in refused()
-    assert "did you mean 'clip'?" in refused("--table", 1, "--vlm", "clpi")
 
 
 # --- tables of the paper --------------------------------------------------------------------------
@@ -98,13 +78,9 @@ def test_the_demos_tables_end_to_end(tmp_path, run, small, drawn):
     usual = ["--demo", "--quick", "--data", drawn, "--outputs", tmp_path, "--table"]
     code, printed, errors = run(reproduce_tables.main, *usual, *"268", "--dry-run")
     assert code == 0, errors
-    assert re.search(r"clustering demo-clevr4 +to do\n", printed)
     assert not list(tmp_path.iterdir())
-
     code, printed, errors = run(reproduce_tables.main, *usual, *"268")
     assert code == 0, errors
-    ends = [f"tables: {tmp_path / 'tables'}", f"page: {tmp_path / 'index.html'}"]
-    assert printed.splitlines()[-2:] == ends
     assert "cards_number has 210 texts and cards_suits has 237 texts, not 300" in printed
 
     rows = read_rows(tmp_path / "clustering/demo-clevr4/results.json")
@@ -116,15 +92,11 @@ def test_the_demos_tables_end_to_end(tmp_path, run, small, drawn):
     assert float(line["ours"]) == pytest.approx(np.mean(seeds), abs=1e-4)
     assert float(line["std"]) == pytest.approx(np.std(seeds, ddof=1), abs=1e-4)
     assert (line["paper"], line["verdict"]) == ("", "measured")
-    text = (tmp_path / "tables/table2.md").read_text()
-    assert f"{np.mean(seeds):.2f} ± {np.std(seeds, ddof=1):.2f}" in text
-    assert "Drawn data and the demo VLM" in text and ", commit " in text
 
     lines = verdicts(tmp_path / "tables/table6.csv")
     assert lines["10", "suits/nmi"]["verdict"] == lines["300", "color/nmi"]["verdict"] == "measured"
     assert lines["300", "suits/nmi"]["verdict"] == "not run"
     assert Image.open(tmp_path / "tables/table6.png").width > 500
-    assert "\\begin{table}" in (tmp_path / "tables/table6.tex").read_text()
     assert "cards_suits" in (tmp_path / "tables/table8.md").read_text()
 
     before = (tmp_path / "clustering/demo-clevr4/results.json").read_bytes()
@@ -143,21 +115,9 @@ def test_half_a_data_set_does_not_stop_the_rest(tmp_path, run, small, drawn):
     code, printed, errors = run(reproduce_tables.main, *usual)
     assert code == 2
     assert errors.count("\n") == 1 and "has 59 images, not 60" in errors
-    text = (tmp_path / "tables/table2.md").read_text()
-    assert "- Not run: clevr4 in " in text and "(clustering demo-clevr4)" in text
-    lines = {
-        column: line["verdict"]
-        for (_, column), line in verdicts(tmp_path / "tables/table2.csv").items()
-    }
-    assert lines["suits/nmi"] == "measured" and lines["count/nmi"] == "not run"
-
-
-def test_data_that_are_not_there_are_no_mistake(tmp_path, run):
-    usual = ["--demo", "--data", tmp_path / "no", "--outputs", tmp_path, "--table", "2"]
-    code, printed, errors = run(reproduce_tables.main, *usual)
-    assert (code, errors) == (0, "")
-    assert "1 cannot be run: Clevr4 is not in " in printed and "table 2: no scores" in printed
-    assert run(reproduce_tables.main, *usual, "--strict")[0] == 0  # a demo has no rows to be there
+    lines = verdicts(tmp_path / "tables/table2.csv")
+    assert lines["demo+CRL", "suits/nmi"]["verdict"] == "measured"
+    assert lines["demo+CRL", "count/nmi"]["verdict"] == "not run"
 
 
 def as_the_paper(folder: Path, **changes: float) -> None:
@@ -191,9 +151,6 @@ def test_verdicts_on_results_of_another_machine(tmp_path, run):
     code, printed, errors = run(reproduce_tables.main, *usual, good)
     assert (code, errors) == (0, "")
     assert "table 2: 26 reproduced" in printed and "differs" not in printed
-    text = re.sub(" +", " ", (good / "tables/table2.md").read_text())
-    assert "| CLIP+CRL |" in text and "88.67 / 88.67 ± 1.00 (+0.00) ✓" in text
-    assert "| SCAN (quoted) |" in text
     assert run(reproduce_tables.main, *usual, good, "--strict")[0] == 1  # Cards is missing
 
     as_the_paper(bad, **{"CLIP+CRL color/nmi": -1.7})  # two standard errors are 1.63
@@ -214,8 +171,3 @@ def test_a_damaged_file_is_named_and_the_rest_goes_on(tmp_path, run):
     assert "few_shot/odd/results.json is not a results file, or is damaged" in errors
     assert "table 2: 26 reproduced" in printed
     assert "Table 2." in (tmp_path / "index.html").read_text()
-    (tmp_path / "few_shot/odd/results.json").unlink()
-    (tmp_path / "clustering/clevr4/results.json").write_text("[]")
-    code, printed, errors = run(reproduce_tables.main, *usual)
-    assert code == 2 and "clustering/clevr4/results.json is not a results file" in errors
-    assert "table 1:" in printed

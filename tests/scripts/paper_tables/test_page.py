@@ -20,17 +20,16 @@ def row(criterion: str, vlm: str, nmi: float) -> dict:
     return {"about": about, "scores": {"nmi": summary([nmi])}, "images": 60}
 
 
-def make(outputs: Path) -> Path:
-    """Results, figures, two tables and an explorer's report; the page of them."""
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory) -> Path:
+    """Results, figures, two tables and an explorer's report; and the page of them."""
+    outputs = tmp_path_factory.mktemp("outputs")
     folder = outputs / "clustering/demo"
     folder.mkdir(parents=True)
     rows = [row("color", "demo", 90), row("shape", "demo", 10.5), row("count", "mine", 100)]
     content = {"format": "crl-results-2", "rows": rows}
     (folder / "results.json").write_text(json.dumps(content))
     Image.new("RGB", (900, 400), "gray").save(folder / "tsne-color.png")
-    ablation = outputs / "clustering/demo-ablations"
-    ablation.mkdir()
-    (ablation / "results.json").write_text("not read")
     (outputs / "explore/mine").mkdir(parents=True)
     (outputs / "explore/mine/report.html").write_text("a report")
     (outputs / "tables").mkdir()
@@ -41,12 +40,8 @@ def make(outputs: Path) -> Path:
         about, commands = ["commit c0ffee", "Not run: why (run)"], ["python x.py"]
         content = number, f"title {number}", varied, parts, None, about, commands
         formats.write(formats.Document(*content), outputs / "tables")
-    return page.write(outputs)[0]
-
-
-@pytest.fixture(scope="module")
-def outputs(tmp_path_factory) -> Path:
-    return make(tmp_path_factory.mktemp("outputs")).parent
+    page.write(outputs)
+    return outputs
 
 
 @pytest.fixture(scope="module")
@@ -64,13 +59,8 @@ def test_what_it_shows(outputs, browser):
     assert "R = I Tᵀ" in text and "Clustering" in text and "Table 10. title 10" in text
     assert text.index("Table 2.") < text.index("Table 10.")
     assert opened.page.locator("#clustering figure img").count() == 1
-    assert opened.page.locator("#table10 figure img").count() == 1
-    assert opened.page.locator("#table2 pre").text_content() == "python x.py"
     cells = opened.page.locator("#table2 tbody td").all_text_contents()
     assert cells == ["a", "79.00 (-1.00) ≠paper 80.00", "</script>|b (ours)", "3.00"]
-    assert opened.page.locator("#table2 td.differs").count() == 1
-    listed = opened.page.locator("#table2 li").all_text_contents()
-    assert listed == ["commit c0ffee", "Not run: why (run)"]
     links = opened.page.eval_on_selector_all("a", "all => all.map(a => a.getAttribute('href'))")
     for link in links:
         assert link.startswith("#") or (outputs / link).is_file(), link
@@ -89,43 +79,5 @@ def test_tables_are_sorted_by_numbers_and_names(outputs, browser):
     assert column(6) == ["90.0", "10.5", "100.0"]
     heads.nth(5).click()
     assert column(6) == ["100.0", "90.0", "10.5"]
-    assert opened.page.get_attribute("#clustering th:nth-child(6)", "aria-sort") == "descending"
-    heads.nth(5).click()
-    assert column(6) == ["10.5", "90.0", "100.0"]
     heads.nth(1).press("Enter")
     assert column(2) == ["clevr4 color", "clevr4 count", "clevr4 shape"]
-
-
-def test_a_narrow_screen_scrolls_only_tables(outputs, browser):
-    opened = open_page(browser, outputs / "index.html", width=390)
-    assert opened.page.evaluate("document.documentElement.scrollWidth") == 390
-
-
-def test_dark_and_light(outputs, browser):
-    colors = set()
-    for scheme in ("light", "dark"):
-        page = open_page(browser, outputs / "index.html", scheme=scheme).page
-        style = "getComputedStyle(document.querySelector('{}')).{}"
-        ink = page.evaluate(style.format(".results td", "color"))
-        assert ink != page.evaluate(style.format(".results", "backgroundColor"))
-        colors.add(page.evaluate(style.format("body", "backgroundColor")))
-    assert len(colors) == 2
-
-
-def test_damaged_results_are_named_and_left_out(tmp_path):
-    make(tmp_path)
-    lacking = {"format": "crl-results-2", "rows": [{"about": {"vlm": "clip"}, "scores": {}}]}
-    for name, text in {
-        "few_shot/a/results.json": "{",
-        "fashion_retrieval/a/results.json": json.dumps(lacking),
-        "tables/table2.md": "# Table 2",
-    }.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    file, problems = page.write(tmp_path)
-    said = " | ".join(problems)
-    assert len(problems) == 3
-    assert "few_shot/a/results.json is not a results file, or is damaged" in said
-    assert "table2.md is damaged" in said and "a results.json of fashion_retrieval lacks" in said
-    text = file.read_text()
-    assert "Table 10." in text and "Table 2." not in text and 'id="clustering"' in text
