@@ -19,7 +19,7 @@ from classification_clustering.embedded import Embedded, embedded
 from classification_clustering.method import clustering_scores, kmeans, zero_shot
 from classification_clustering.tables import notes, table
 from crl.projection import l2, project, single_vector
-from crl.representations import represent
+from crl.representations import label, represent
 from crl.representations.null_space import without
 from crl.run.config import load_config
 from crl.run.figures import cluster_sheet, tsne_maps
@@ -37,7 +37,7 @@ def evaluate(config: EvaluateConfig) -> Results:
             r = project(image, data.text)  # R = I Tᵀ, (N, K)
             x = {"universal": single_vector(data.image)}
             for name in config.representation:
-                x[config.method(name)] = l2(r) if name == "paper" else represent(
+                x[label(config, name)] = l2(r) if name == "paper" else represent(
                     name, image, data.text, sharpness=config.sharpness
                 )  # fmt: skip
 

@@ -57,6 +57,9 @@ def load(
     Raises:
         UserError: missing data, an unknown criterion or label, or a wrong number of images.
     """
+    known = {"clevr4": CLEVR4_CLASSES, "cards": CARDS_CLASSES}.get(data, [criterion])
+    if criterion not in known:
+        raise UserError(f"unknown criterion {criterion!r}; {nearest(criterion, known)}")
     labelled = LOADERS[data](Path(root), criterion)
     if not labelled.paths:
         raise UserError(f"there are no images in {root} for data={data}, {criterion}")
@@ -81,7 +84,6 @@ def check_classes(where: str, data: Labelled, at_least: int) -> None:
 
 
 def _clevr4(root: Path, criterion: str) -> Labelled:
-    _check_criterion(criterion, CLEVR4_CLASSES)
     folder = root / "clevr_4_10k_v1"
     annotations_file = folder / "clevr_4_annots.json"
     if not annotations_file.is_file() or not (folder / "images").is_dir():
@@ -106,7 +108,6 @@ def _clevr4(root: Path, criterion: str) -> Labelled:
 
 
 def _cards(root: Path, criterion: str) -> Labelled:
-    _check_criterion(criterion, CARDS_CLASSES)
     folder = root / "cards" / criterion
     if not folder.is_dir():
         tree = "cards/{number/<13 classes>/*, suits/<4 classes>/*}"
@@ -132,11 +133,6 @@ def _tree(folder: Path, expected: list[str] | None = None) -> Labelled:
     labels = np.array([classes.index(file.relative_to(folder).parts[0]) for file in files], int)
     order = np.argsort(labels, kind="stable")
     return Labelled([files[i] for i in order], labels[order], classes)
-
-
-def _check_criterion(criterion: str, known: dict) -> None:
-    if criterion not in known:
-        raise UserError(f"unknown criterion {criterion!r}; {nearest(criterion, known)}")
 
 
 def _missing(name: str, root: Path, page: str, tree: str) -> Missing:

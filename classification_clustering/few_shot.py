@@ -17,7 +17,7 @@ from classification_clustering.embedded import embedded
 from classification_clustering.method import few_shot, zero_shot
 from classification_clustering.tables import notes, table
 from crl.projection import project, single_vector, standardise
-from crl.representations import represent
+from crl.representations import label, represent
 from crl.representations.null_space import without
 from crl.run.config import load_config
 from crl.run.figures import tsne_maps
@@ -42,7 +42,7 @@ def evaluate(config: EvaluateConfig) -> Results:
                     )
                     for part in name.split("+")
                 ]  # fmt: skip
-                x[config.method(name)] = np.concatenate([*map(standardise, parts)], axis=1)
+                x[label(config, name)] = np.concatenate([*map(standardise, parts)], axis=1)
 
             for method, rows in x.items():
                 basis = {"basis": "-"} if method == "universal" else data.about_basis

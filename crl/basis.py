@@ -78,8 +78,8 @@ class TextBasis(BaseModel):
 
     @classmethod
     def load(cls, name: str | Path, first: int | None = None) -> "TextBasis":
-        """Read a YAML file, or a basis in `configs/bases/` by its name (`clevr4_color`); of it the
-        first texts. A UserError if there is none, or none of that form and length."""
+        """Read a YAML file, or a basis in `configs/bases/` by its name (`clevr4_color`); `first`:
+        its first texts only. A UserError if there is none, or it does not fit."""
         path = Path(name)
         if path.suffix not in {".yaml", ".yml"}:
             path = BASES / f"{name}.yaml"

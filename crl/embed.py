@@ -9,11 +9,10 @@ content of the image or text. The content of a crop is that of its file, and the
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -37,29 +36,18 @@ class NoneReadable(UserError):
 
     def __init__(self, unreadable: dict[Embeddable, str], images: int) -> None:
         image, reason = next(iter(unreadable.items()))
-        super().__init__(
-            f"none of {images} images can be read, the first: {file_of(image)}: {reason}"
-        )
+        first = f"{file_of(image)}: {reason}"
+        super().__init__(f"none of {images} images can be read, the first: {first}")
         self.unreadable = unreadable
 
 
-@dataclass(frozen=True)
-class ImageEmbeddings:
-    """The result of `embed_images`.
+class ImageEmbeddings(NamedTuple):
+    """The result of `embed_images`: N rows, in the order of the images."""
 
-    Attributes:
-        image: I, (N, D) float32, or (N, Q, D) for a VLM with Q query vectors; unit rows, or as the
-            VLM gives them (`raw`); a memory map, so that only the rows in use take memory.
-        kept: (N,) index of the given image of each row: all images, unless unreadable ones were
-            skipped.
-        digests: (N,) digests of the contents, dtype V16; copies of an image have the same one.
-        unreadable: skipped image -> reason.
-    """
-
-    image: np.ndarray
-    kept: np.ndarray
-    digests: np.ndarray
-    unreadable: dict[Embeddable, str]
+    image: np.ndarray  # I, (N, D) float32, or (N, Q, D) for Q query vectors; a memory map
+    kept: np.ndarray  # (N,) index of each row's image: all, unless unreadable ones were skipped
+    digests: np.ndarray  # (N,) of the contents, dtype V16
+    unreadable: dict[Embeddable, str]  # skipped image -> reason
 
     @property
     def content(self) -> str:
@@ -84,13 +72,12 @@ def embed_images(
         cache: folder of the embedding cache; None keeps nothing.
         workers: threads that decode images; None: one per core, at most 8.
         unreadable: `error` stops at an image that cannot be decoded and names it; `skip` leaves
-            such images out, with a warning that says how many.
+            such images out, with a warning.
         single: refuse a VLM that gives several vectors per image, after the first batch.
         raw: rows as the VLM gives them, where a method needs their lengths.
 
     Raises:
-        UserError: no images, a missing file, an unreadable image, or too many vectors; a VLM that
-            does not give the same twice.
+        UserError: no images, a missing file, an unreadable image, or too many vectors.
     """
     if len(images) == 0:
         raise UserError("there are no images to embed")
@@ -156,17 +143,10 @@ def embed_images(
 
 
 def embed_texts(
-    vlm: VLM,
-    texts: Sequence[str],
-    cache: Path | None = EMBEDDINGS,
-    batch_size: int = 256,
+    vlm: VLM, texts: Sequence[str], cache: Path | None = EMBEDDINGS, batch_size: int = 256,
     raw: bool = False,
-) -> np.ndarray:
-    """Embed sentences: T (K, D) float32, in the order given; unit rows, or as the VLM gives them.
-
-    Args:
-        cache, raw: as for `embed_images`.
-    """
+) -> np.ndarray:  # fmt: skip
+    """T (K, D) float32, a row per sentence, in the order given; arguments as of `embed_images`."""
     if len(texts) == 0:
         raise UserError("there are no texts to embed")
     digests = [content_digest(text.encode()) for text in texts]
@@ -185,13 +165,10 @@ def embed_texts(
 
 
 def embed_basis(vlm: VLM, basis: TextBasis, cache: Path | None = EMBEDDINGS) -> np.ndarray:
-    """T of a basis: (K, D) float32, unit rows.
-
-    Raises:
-        UserError: as in `checked_basis`.
-    """
-    text = embed_texts(vlm, basis.prompts, cache)
-    return checked_basis(f"the basis for {basis.criterion!r}", text)
+    """T of a basis: (K, D) float32, unit rows; a UserError as in `checked_basis`."""
+    return checked_basis(
+        f"the basis for {basis.criterion!r}", embed_texts(vlm, basis.prompts, cache)
+    )
 
 
 def checked_basis(where: str, text: np.ndarray) -> np.ndarray:
@@ -208,11 +185,7 @@ def checked_basis(where: str, text: np.ndarray) -> np.ndarray:
 
 
 def _complete(rows: Callable[[], np.ndarray | None]) -> np.ndarray:
-    """The rows; computed a second time if some were damaged.
-
-    Raises:
-        UserError: they are incomplete again.
-    """
+    """The rows; computed again if some were damaged."""
     for _ in range(3):
         if (complete := rows()) is not None:
             return complete
@@ -266,9 +239,7 @@ def _by_file(images: Sequence[Embeddable | str], places: np.ndarray) -> Iterator
 Read = tuple[int, bytes, Tensor | None, str]
 
 
-def _read(
-    vlm: VLM, store: Store, images: Sequence[Embeddable | str], group: list[int]
-) -> list[Read]:
+def _read(vlm: VLM, store: Store, images: Sequence, group: list[int]) -> list[Read]:
     """Read the images at the places `group`, which share a file."""
     try:
         content = file_of(_image(images[group[0]])).read_bytes()

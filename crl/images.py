@@ -54,18 +54,10 @@ class File(Protocol):
 
 @dataclass(frozen=True)
 class Crop:
-    """A part of an image file, padded to a square with black, and used as an image.
-
-    Attributes:
-        path: the image file.
-        box: left, top, right, bottom in pixels; right and bottom just outside the part.
-    """
+    """A part of an image file, padded to a square with black, and used as an image."""
 
     path: Path
-    box: tuple[int, int, int, int]
-
-
-# --- pictures -------------------------------------------------------------------------------------
+    box: tuple[int, int, int, int]  # left, top, right, bottom in pixels; the last two just outside
 
 
 def file_of(image: File | Crop) -> File:
@@ -74,13 +66,11 @@ def file_of(image: File | Crop) -> File:
 
 
 def open_image(image: File | Crop, content: bytes | None = None) -> Image.Image:
-    """The picture that is embedded: RGB; a crop is cut out and padded to a square.
-
-    Padding is as in GeneCIS: centred; an odd row or column of black comes last.
+    """The picture that is embedded: RGB; a crop is cut out and padded to a square as in GeneCIS:
+    centred; an odd row or column of black comes last.
 
     Args:
-        content: the bytes of the file, if they have been read already, as those of a remote file
-            must be.
+        content: the bytes of the file, if they have been read; those of a remote file must be.
 
     Raises:
         UnreadableImage: no such file, or none that shows a picture; or the box is empty or leaves
@@ -123,11 +113,7 @@ def readable(file: Path, content: bytes | None = None) -> Iterator[Image.Image]:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """A picture of any mode -> RGB, by the rule at the top of this module.
-
-    Raises:
-        ValueError: values that no rule covers.
-    """
+    """A picture of any mode -> RGB, by the rule at the top; a ValueError if none covers it."""
     if image.mode == "F" or image.mode.startswith("I"):  # Pillow would cut off at 255
         values = np.asarray(image, np.float64)
         white = 65535 if image.mode != "F" else 1 if values.max() <= 1 else 255
@@ -143,25 +129,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-# --- folders --------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Listing:
-    """The result of `list_images`.
-
-    Attributes:
-        folder: where the images are.
-        files: images, by their endings, sorted by folder, then by name.
-        others: ending, or "without an ending" -> number of files that are no images, or that need
-            another package, see `NEED`. Hidden ones are not counted.
-        closed: folders that could not be read.
-    """
+    """The result of `list_images`."""
 
     folder: Path
-    files: list[Path] = field(default_factory=list)
-    others: Counter[str] = field(default_factory=Counter)
-    closed: list[Path] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)  # sorted by folder, then by name
+    others: Counter[str] = field(default_factory=Counter)  # ending -> files that are left out
+    closed: list[Path] = field(default_factory=list)  # folders that could not be read
 
     def remarks(self) -> list[str]:
         """What is left out and why, one text each."""
@@ -216,11 +191,8 @@ def list_images(folder: Path | str) -> Listing:
 
 
 def image_files(folder: Path | str) -> list[Path]:
-    """The images of `list_images`, with a warning that says what is left out.
-
-    Raises:
-        UserError: there is no such folder, or no image in it.
-    """
+    """The images of `list_images`, with a warning that says what is left out; a UserError if there
+    are none."""
     listing = list_images(folder)
     where, remarks = shown(listing.folder), listing.remarks()
     if not listing.files:

@@ -36,38 +36,23 @@ MAX_REPAIR = 8_000  # characters; json_repair's time grows with their square, he
 
 
 def generate_basis(
-    criterion: str,
-    vlm_prompt: str,
-    *,
-    model: str = "gpt-4o",
-    base_url: str = OPENAI,
-    llm_prompt: int = 1,
-    temperature: float = 1.0,
-    seed: int = 0,
-    number: int | None = None,
-    examples: Sequence[str] = (),
-    cache_dir: Path = CACHE / "llm",
-    timeout: float = 120.0,
+    criterion: str, vlm_prompt: str, *, model: str = "gpt-4o", base_url: str = OPENAI,
+    llm_prompt: int = 1, temperature: float = 1.0, seed: int = 0, number: int | None = None,
+    examples: Sequence[str] = (), cache_dir: Path = CACHE / "llm", timeout: float = 120.0,
     max_retries: int = 4,
-) -> TextBasis:
+) -> TextBasis:  # fmt: skip
     """Ask an LLM for the texts of `criterion`.
 
     Args:
-        criterion: what the texts describe, e.g. `color`.
         vlm_prompt: the sentence with `{text}` that the VLM encodes; it is stored in the basis.
         llm_prompt: which of `LLM_PROMPTS`, from 1.
         temperature: the paper uses 1 and tries 0, 0.5 and 1.5 (Table 11).
-        seed: round r uses seed + r, since the same question with the same seed could only get the
-            same answer. Servers may ignore it.
-        number: how many texts are wanted, 1 to `MAX_TEXTS`; None: as many as the model gives. The
-            rounds may end with fewer, see `MAX_ROUNDS`, `STALE_ROUNDS`.
+        seed: round r uses seed + r: a question with the same seed could only get the same answer.
+        number: texts wanted, 1 to `MAX_TEXTS` (it may give fewer); None: as many as it gives.
         examples: two or three texts that show the model what is meant.
         cache_dir: folder where the answers are kept.
-        model, base_url, timeout, max_retries: see `Server`.
 
-    Raises:
-        UserError: an invalid argument; what `Server.answer` raises; a first answer without texts.
-    """
+    A UserError for an invalid argument, a first answer without texts, and a server that fails."""
     if vlm_prompt.count("{text}") != 1:
         raise UserError(f"the VLM prompt must contain {{text}} exactly once, not {vlm_prompt!r}")
     if llm_prompt not in range(1, len(LLM_PROMPTS) + 1):
@@ -84,32 +69,21 @@ def generate_basis(
             build_prompt(criterion, llm_prompt, number, examples, list(texts.values())),
             # "There are no others." is a valid answer, but not to the first question.
             read=partial(parse_texts, may_be_empty=bool(texts)),
-            model=model,
-            temperature=temperature,
-            seed=seed + rounds,
-            cache_dir=cache_dir,
-        )
+            model=model, temperature=temperature, seed=seed + rounds, cache_dir=cache_dir,
+        )  # fmt: skip
         before = len(texts)
         for text in answered:
             texts.setdefault(fold(text), text)
         stale, rounds = (stale + 1 if len(texts) == before else 0), rounds + 1
 
-    return TextBasis(
-        criterion=criterion,
-        vlm_prompt=vlm_prompt,
-        texts=tuple(texts.values())[:wanted],
-        provenance={
-            "llm": model,
-            "base_url": server.public_url,
-            "llm_prompt": llm_prompt,
-            "prompt": build_prompt(criterion, llm_prompt, number, examples, []),
-            "temperature": temperature,
-            "seed": seed,
-            "number": number or "as many as possible",
-            "rounds": rounds,
-            **{key: record[key] for key in ("schema", "date", "client")},
-        },
-    )
+    provenance = {
+        "llm": model, "base_url": server.public_url, "llm_prompt": llm_prompt,
+        "prompt": build_prompt(criterion, llm_prompt, number, examples, []),
+        "temperature": temperature, "seed": seed, "number": number or "as many as possible",
+        "rounds": rounds, **{key: record[key] for key in ("schema", "date", "client")},
+    }  # fmt: skip
+    return TextBasis(criterion=criterion, vlm_prompt=vlm_prompt, provenance=provenance,
+                     texts=tuple(texts.values())[:wanted])  # fmt: skip
 
 
 def build_prompt(
@@ -132,9 +106,7 @@ def build_prompt(
 
 _JSON = json.JSONDecoder(strict=False)  # line breaks in strings are allowed
 _LIST_START = re.compile(r"""[\[{]\s*(?=["'“‘\[{])""")  # not [words in brackets]
-_WHOLE_STRINGS = re.compile(
-    r"""(?: "(?:[^"\\]|\\.)*" | '(?:[^'\\]|\\.)*' | [^"'] )*""", re.DOTALL | re.VERBOSE
-)
+_WHOLE_STRINGS = re.compile(r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[^"'])*""", re.DOTALL)
 _MARKED_LINE = re.compile(r"^[ \t]*(?:\d+[.):]|[A-Za-z][.)]|[-+*•–])[ \t]+(\S.*)$", re.MULTILINE)
 _NOISE = " \t\"'`*“”‘’„«»,"
 

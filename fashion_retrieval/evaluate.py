@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from crl.projection import l2, project
-from crl.representations import represent
+from crl.representations import label, represent
 from crl.representations.null_space import without
 from crl.run.config import load_config
 from crl.run.figures import retrieval_sheet
@@ -103,7 +103,7 @@ def representations(model: Model, split: Split, config: EvaluateConfig) -> dict[
     x: dict[str, Represent] = {"universal": lambda images, _: image[images]}
     for name in config.representation:
         as_published = name == "paper" and not config.null_space
-        x[config.method(name)] = crl if as_published else partial(beyond, name)
+        x[label(config, name)] = crl if as_published else partial(beyond, name)
     return x
 
 

@@ -6,16 +6,13 @@
     python scripts/benchmark.py --only path trainings --precision bf16 --workers 16    # on a GPU
 
 Each row of the table has the median seconds of both sides and their ratio. Sides that must give the
-same are compared; if they differ, the script stops. Run it on an idle machine; on a busy one,
---cpu-time counts the seconds of the processor.
+same are compared. Run it on an idle machine; on a busy one, --cpu-time counts the processor's time.
 """
 
 from crl.run.command import command
 
 import argparse
-import importlib.util
 import json
-import multiprocessing
 import os
 import shutil
 import statistics
@@ -24,12 +21,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -40,21 +35,20 @@ from crl.backends.loaded import PRECISIONS
 from crl.backends.torchvision_fix import import_torchvision
 from crl.embed import embed_images
 from crl.projection import l2, project
-from crl.run.errors import ArgumentParser, UserError, nearest
+from crl.run.errors import ArgumentParser, UserError
 from crl.run.store import ENTRY, Store, content_digest, digest_array, memory_map, open_store
 from crl.run.tables import Table
 from crl.vlm import load_vlm
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-STORED = SimpleNamespace(name="benchmark", fingerprint="benchmark", precision="fp32")
 DEMO = REPOSITORY / "configs/demo"
+STORED = SimpleNamespace(name="benchmark", fingerprint="benchmark", precision="fp32")
 HEADER = ["measurement", "first side / second side", "first, s", "second, s", "ratio"]
 D, BATCH, ROWS = 512, 64, 4096  # ROWS are made or read at once
 Row = tuple[str, str, list[float]]  # what is measured, the two sides, their seconds
 
 
-@dataclass(frozen=True)
-class Sizes:
+class Sizes(NamedTuple):
     layers: int = 12  # of the random VLM
     photos: int = 512
     rows: tuple[int, ...] = (100_000, 1_000_000)  # of a store, and of I in a search
@@ -63,15 +57,13 @@ class Sizes:
     texts: int = 200  # K
     demo: int = 3000  # pictures of the demo data
     triplets: int = 960  # of an epoch of fashion retrieval
-    explored: int = 5000
     rounds: int = 3
 
 
-QUICK = Sizes(1, 4, (500,), 100, 20, 8, demo=300, triplets=16, explored=20, rounds=1)
+QUICK = Sizes(1, 4, (500,), 100, 20, 8, demo=300, triplets=16, rounds=1)
 
 
-@dataclass(frozen=True)
-class Bench:
+class Bench(NamedTuple):
     """What the measurements share."""
 
     work: Path  # an empty folder for each measurement
@@ -82,13 +74,13 @@ class Bench:
 
     def in_turn(self, *sides: Callable[[], Any]) -> list[float]:
         """Median seconds of each side. They alternate, so that a slower machine slows both."""
-        rounds = [[self.seconds(side) for side in sides] for _ in range(self.sizes.rounds)]
-        return [statistics.median(one_side) for one_side in zip(*rounds, strict=True)]
-
-    def seconds(self, side: Callable[[], Any]) -> float:
-        start = self.clock()
-        side()
-        return self.clock() - start
+        seconds: list[list[float]] = [[] for _ in sides]
+        for _ in range(self.sizes.rounds):
+            for side, times in zip(sides, seconds, strict=True):
+                start = self.clock()
+                side()
+                times.append(self.clock() - start)
+        return list(map(statistics.median, seconds))
 
     def run(self, script: str, *arguments: object, remove: Iterable[Path] = ()) -> None:
         """Run a script of this repository with a cache of its own, after removing folders."""
@@ -104,8 +96,8 @@ class Bench:
 
     def demo_data(self, *worlds: str) -> Path:
         """The folder of the drawn data sets."""
-        out = ("--out", self.work, "--images", self.sizes.demo)
-        self.run("scripts/demo/make_data.py", *out, "--worlds", *worlds)
+        size = ("--images", self.sizes.demo)
+        self.run("scripts/demo/make_data.py", "--out", self.work, *size, "--worlds", *worlds)
         return self.work
 
 
@@ -114,18 +106,10 @@ def cpu_time() -> float:
     return sum(os.times()[:4])
 
 
-def in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
-
-
 def empty(folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     return folder
-
-
-# ---- embedding -----------------------------------------------------------------------------------
 
 
 def path(bench: Bench) -> Iterator[Row]:
@@ -135,16 +119,15 @@ def path(bench: Bench) -> Iterator[Row]:
         vlm: Any = load_vlm(name, precision=bench.precision)
         images = (vlm.preprocess(Image.open(file)) for file in photos[:BATCH])
         pixels = torch.stack([*images]).to(vlm.device)  # (B, 3, H, W)
-        whole = partial(embed_anew, bench, vlm)
         model = partial(encode, vlm, pixels)
+
+        def whole(images: list[Path], vlm: Any = vlm) -> np.ndarray:
+            return embed_images(vlm, images, empty(bench.work / "new"), BATCH, bench.workers).image
+
         np.testing.assert_allclose(whole(photos[:BATCH]), l2(model(1)), atol=1e-4)
         sides = bench.in_turn(partial(whole, photos), partial(model, -(-len(photos) // BATCH)))
         label = f"{Path(name).name}, {len(photos)} photos, {bench.precision}, {vlm.device.type}"
         yield label, "files to store / model alone", sides
-
-
-def embed_anew(bench: Bench, vlm: Any, images: list[Path]) -> np.ndarray:
-    return embed_images(vlm, images, empty(bench.work / "new"), BATCH, bench.workers).image
 
 
 def encode(vlm: Any, pixels: torch.Tensor, batches: int) -> np.ndarray:
@@ -166,26 +149,6 @@ def known(bench: Bench) -> Iterator[Row]:
     yield f"{len(files):,} files of 20 kB", "embed_images / digests alone", sides
 
 
-def ray(bench: Bench) -> Iterator[Row]:
-    """embed_ray.py beside embed_images, each in processes of its own."""
-    images = bench.demo_data("clevr4") / "clevr_4_10k_v1/images"
-    files, with_ray, alone = sorted(images.iterdir()), bench.work / "ray", bench.work / "alone"
-    options = ("--images", images, "--vlm", "demo", "--batch-size", BATCH, "--out", with_ray)
-    sides = bench.in_turn(
-        lambda: bench.run("scripts/embed_ray.py", *options, remove=[with_ray]),
-        lambda: in_new_process(embed_demo, files, empty(alone)),
-    )
-    np.testing.assert_allclose(embed_demo(files, with_ray), embed_demo(files, alone), atol=1e-4)
-    yield f"{len(files):,} pictures, demo VLM", "embed_ray.py / embed_images", sides
-
-
-def embed_demo(files: list[Path], cache: Path) -> np.ndarray:
-    return np.array(embed_images(load_vlm("demo"), files, cache, BATCH).image)
-
-
-# ---- the store, and search -----------------------------------------------------------------------
-
-
 def store(bench: Bench) -> Iterator[Row]:
     """Writing, opening and reading a store, beside NumPy on a plain file without checksums."""
     rng, cache, plain = np.random.default_rng(0), bench.work / "store", bench.work / "plain"
@@ -194,38 +157,16 @@ def store(bench: Bench) -> Iterator[Row]:
         sides = bench.in_turn(partial(fill, cache, digests), partial(write, plain, count))
         yield f"write {count:,} rows of {D}", "store / plain file", sides
 
-        sides, kept, peak = in_new_process(measure_opening, bench, cache)
-        label = f"open {count:,} rows; {kept:.0f} MB, at most {peak:.0f} MB"
-        yield label, "store / read and sort digests", sides
-
         wanted = rng.permutation(count)[: bench.sizes.gathered]
         some = digest_array(digests[place] for place in wanted)
         with open_store(STORED, "image", cache) as opened:
+            again = partial(Store, opened.folder, opened.about)
+            sides = bench.in_turn(again, partial(read_digests, opened.folder))
+            yield f"open {count:,} rows", "store / read and sort digests", sides
             both = partial(opened.gather, some), partial(read, plain, wanted)
             np.testing.assert_array_equal(both[0](), both[1]())
             sides = bench.in_turn(*both)
         yield f"gather {len(some):,} of {count:,} rows", "store / memory map", sides
-
-
-def measure_opening(bench: Bench, cache: Path) -> tuple[list[float], float, float]:
-    """Seconds of both sides; MB that an open store keeps, and at most took to open."""
-    with open_store(STORED, "text", cache):  # an empty one: it loads what opening needs
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
-        before = memory("VmRSS")
-    with open_store(STORED, "image", cache) as opened:
-        kept, peak = memory("VmRSS") - before, memory("VmHWM") - before
-    (file,) = opened.folder.glob("*.entries")
-    sides = bench.in_turn(
-        lambda: Store(opened.folder, opened.about),
-        lambda: np.sort(np.fromfile(file, ENTRY)["digest"], kind="stable"),
-    )
-    return sides, kept, peak
-
-
-def memory(kind: str) -> float:
-    """A number of /proc/self/status (Linux only), in MB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(kind)) / 1000
 
 
 def parts(count: int) -> Iterator[np.ndarray]:
@@ -247,6 +188,11 @@ def write(file: Path, count: int) -> None:
             stream.write(rows.tobytes())
         stream.flush()
         os.fsync(stream.fileno())
+
+
+def read_digests(folder: Path) -> np.ndarray:
+    (file,) = folder.glob("*.entries")
+    return np.sort(np.fromfile(file, ENTRY)["digest"], kind="stable")
 
 
 def read(file: Path, rows: np.ndarray) -> np.ndarray:
@@ -279,9 +225,6 @@ def product(image: np.ndarray, text: np.ndarray, query: np.ndarray) -> np.ndarra
     return np.argpartition(-scores, 10)[:10]
 
 
-# ---- commands ------------------------------------------------------------------------------------
-
-
 def tasks(bench: Bench) -> Iterator[Row]:
     """Each evaluation of the demo data, with and without embeddings in the cache."""
     data, out = bench.demo_data("clevr4", "scenes", "garments"), bench.work / "out"
@@ -299,20 +242,8 @@ def tasks(bench: Bench) -> Iterator[Row]:
         yield f"{script}, {bench.sizes.demo:,} pictures", "new / stored embeddings", sides
 
 
-def explore(bench: Bench) -> Iterator[Row]:
-    """explore.py when only embeddings are in the cache, and once more."""
-    cache, pictures, out = (bench.work / name for name in ("cache", "pictures", "out"))
-    in_new_process(embed_demo, draw(pictures, bench.sizes.explored), cache / "embeddings")
-    criteria = ("--criterion", "clevr4_color", "--criterion", "genecis_scene")
-    options = (pictures, "--vlm", "demo", "--out", out, *criteria)
-    look = partial(bench.run, "scripts/explore.py", *options)
-    computed = [out, cache / "thumbnails", cache / "computed"]
-    sides = bench.in_turn(partial(look, remove=computed), look)
-    yield f"{bench.sizes.explored:,} pictures, 2 criteria", "first / second look", sides
-
-
 def trainings(bench: Bench) -> Iterator[Row]:
-    """An epoch of each training of the demo, in fp32 and bf16, with its loss."""
+    """An epoch of each training of the demo, in fp32 and bf16."""
     data = bench.demo_data("scenes", "garments")
     coco, triplets = data / "genecis/coco", data / "triplets/demo/triplets.jsonl"
     graphs = coco / "annotations/relations_train2017.jsonl"
@@ -334,12 +265,7 @@ def trainings(bench: Bench) -> Iterator[Row]:
                     *(key.format(out=out) for key in keys), remove=[out / folder])
             for precision, out in outs.items()
         ))  # fmt: skip
-        results = [(out / folder / "demo/results.json").read_text() for out in outs.values()]
-        losses = [f"{json.loads(result)['losses'][-1]:.4f}" for result in results]
-        yield f"{folder}; losses {', '.join(losses)}", "fp32 / bf16", sides
-
-
-# ---- models and pictures -------------------------------------------------------------------------
+        yield folder, "fp32 / bf16", sides
 
 
 def random_vlm(folder: Path, layers: int) -> str:
@@ -372,34 +298,23 @@ def draw(folder: Path, number: int) -> list[Path]:
     return files
 
 
-# ---- the table -----------------------------------------------------------------------------------
-
-MEASUREMENTS: dict[str, Callable[[Bench], Iterator[Row]]] = {
-    f.__name__: f for f in (path, known, store, search, tasks, explore, trainings, ray)
-}
+MEASUREMENTS = {f.__name__: f for f in (path, known, store, search, tasks, trainings)}
 
 
 @command
 def main(argv: list[str]) -> None:
-    parser = ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    plain = argparse.RawDescriptionHelpFormatter
+    parser = ArgumentParser(description=__doc__, formatter_class=plain)
     add = parser.add_argument
-    add("--only", nargs="+", metavar="NAME", default=[], help=f"of {', '.join(MEASUREMENTS)}")
+    add("--only", nargs="+", metavar="NAME", default=[], choices=MEASUREMENTS, help="measurements")
     add("--quick", action="store_true", help="tiny sizes, to see that it runs")
     add("--cpu-time", action="store_true", help="seconds of all cores, for a busy machine")
     add("--precision", choices=list(PRECISIONS), default="fp32", help="of `path`")
     add("--workers", type=int, help="threads that decode images, of `path`")
     args = parser.parse_args(argv)
-    for name in args.only:
-        if name not in MEASUREMENTS:
-            raise UserError(f"unknown measurement {name!r}; {nearest(name, MEASUREMENTS)}")
     rows, clock = [], cpu_time if args.cpu_time else time.perf_counter
     sizes = QUICK if args.quick else Sizes()
     for name in args.only or MEASUREMENTS:
-        if name == "ray" and not importlib.util.find_spec("ray"):
-            print("ray: skipped, it needs pip install -e '.[ray]'")
-            continue
         with tempfile.TemporaryDirectory() as work:
             bench = Bench(Path(work), sizes, args.precision, args.workers, clock)
             for what, names, (first, second) in MEASUREMENTS[name](bench):

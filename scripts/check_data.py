@@ -4,8 +4,7 @@
     python scripts/check_data.py --data elsewhere/data
 
 Files are counted, and texts (labels, templates, splits) are read; no image is opened. A data set
-that is not there is no mistake. Exit code 2: one that is there is incomplete or broken. Exact
-checks of GeneCIS: similarity_retrieval/datasets.py.
+that is not there is no mistake. Exit code 2: one that is there is incomplete or broken.
 """
 
 from crl.run.command import command
@@ -27,20 +26,12 @@ from crl.run.tables import Table
 
 @dataclass(frozen=True)
 class Download:
-    """A file that download.py fetches.
-
-    Attributes:
-        url: its address.
-        unpacked: what is taken out of it, if it is a zip archive: files or folders that are side by
-            side somewhere in it.
-        size: in bytes, if known.
-        checksum: e.g. `md5:442b...`, if known.
-    """
+    """A file that download.py fetches."""
 
     url: str
-    unpacked: tuple[str, ...] = ()
-    size: int | None = None
-    checksum: str = ""
+    unpacked: tuple[str, ...] = ()  # of a zip archive: files or folders side by side in it
+    size: int | None = None  # in bytes, if known
+    checksum: str = ""  # e.g. "md5:442b...", if known
 
     @property
     def name(self) -> str:
@@ -49,34 +40,20 @@ class Download:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set, or a part of one that is got separately.
-
-    Attributes:
-        folder: its place in the data folder.
-        page: where people get it by hand.
-        files: (its folder) -> its files; not all of them need to be there.
-        check: (its folder) reads its texts; raises UserError.
-        count: how many files it must have; None: all that `files` names.
-        downloads: empty if they are not allowed without a form.
-    """
+    """A data set, or a part of one that is got separately."""
 
     title: str
-    folder: str
-    page: str
+    folder: str  # its place in the data folder
+    page: str  # where people get it by hand
     licence: str
-    files: Callable[[Path], Iterable[Path]]
-    check: Callable[[Path], Any] = lambda folder: None
-    count: int | None = None
-    downloads: tuple[Download, ...] = ()
+    files: Callable[[Path], Iterable[Path]]  # its folder -> its files, or those that are there
+    check: Callable[[Path], Any] = lambda folder: None  # reads its texts; raises UserError
+    count: int | None = None  # how many files it must have; None: all that `files` names
+    downloads: tuple[Download, ...] = ()  # none if they are not allowed without a form
 
 
 def state(name: str, data: Path) -> tuple[str, list[Path]]:
-    """`missing`, `complete` or `incomplete: <reason>`, and the files that are there.
-
-    Args:
-        name: one of `DATA_SETS`.
-        data: the data folder.
-    """
+    """`missing`, `complete` or `incomplete: <reason>`, and the files that are there."""
     data_set = DATA_SETS[name]
     folder = data / data_set.folder
     files = list(data_set.files(folder))
@@ -100,9 +77,7 @@ def _clevr4(folder: Path) -> Iterable[Path]:
 
 def _cards(folder: Path) -> Iterable[Path]:
     """Each image is there twice: in a folder of its number, and in one of its suit."""
-    return [
-        file for criterion in labelled.CARDS_CLASSES for file in folder.glob(f"{criterion}/*/*")
-    ]
+    return [file for name in labelled.CARDS_CLASSES for file in folder.glob(f"{name}/*/*")]
 
 
 def _labels(data: str, criteria: Iterable[str]) -> Callable[[Path], Any]:
@@ -117,9 +92,7 @@ def _templates(folder: Path) -> None:
 
 
 def _visual_genome(folder: Path) -> Iterable[Path]:
-    images = [
-        file for part in genecis.VISUAL_GENOME_FOLDERS for file in folder.glob(f"{part}/*.jpg")
-    ]
+    images = [f for part in genecis.VISUAL_GENOME_FOLDERS for f in folder.glob(f"{part}/*.jpg")]
     return {file.name: file for file in images}.values()  # one may lie in two folders
 
 
@@ -142,107 +115,66 @@ VISUAL_GENOME = "https://cs.stanford.edu/people/rak248/VG_100K_2"
 TEMPLATES = "https://raw.githubusercontent.com/facebookresearch/genecis/main/genecis"
 WEIGHTS = "https://dl.fbaipublicfiles.com/genecis"
 
+# fmt: off
 DATA_SETS = {
     "clevr4": DataSet(
-        title="Clevr4-10k",
-        folder="clevr_4_10k_v1",
-        page=labelled.CLEVR4_PAGE,
-        licence="CC BY 4.0",
-        files=_clevr4,
-        check=_labels("clevr4", labelled.CLEVR4_CLASSES),
-        count=1 + 10531,
-        downloads=(
-            Download(
-                "https://thor.robots.ox.ac.uk/clevr4/clevr_4_10k_v1.zip",
-                unpacked=("images", "clevr_4_annots.json"),
-                size=3_797_490_816,
-                checksum="sha512:769465d90b6550a242f6d5940b52f2e0944c65af09e17e6f3f2cb65701af6605"
-                "7ab06485b2194fa9d8932e03a03e87b3fadece43049e1af1ddd9f8e4990ed19a",
-            ),
-        ),
+        "Clevr4-10k", "clevr_4_10k_v1", labelled.CLEVR4_PAGE, "CC BY 4.0", _clevr4,
+        check=_labels("clevr4", labelled.CLEVR4_CLASSES), count=1 + 10531,
+        downloads=(Download(
+            "https://thor.robots.ox.ac.uk/clevr4/clevr_4_10k_v1.zip",
+            ("images", "clevr_4_annots.json"), 3_797_490_816,
+            "sha512:769465d90b6550a242f6d5940b52f2e0944c65af09e17e6f3f2cb65701af6605"
+            "7ab06485b2194fa9d8932e03a03e87b3fadece43049e1af1ddd9f8e4990ed19a",
+        ),),
     ),
     "cards": DataSet(
-        title="Cards",
-        folder="cards",
-        page=labelled.CARDS_PAGE,
-        licence="see its page",
-        files=_cards,
-        check=_labels("cards", labelled.CARDS_CLASSES),
-        count=2 * 8029,
-        downloads=(Download(labelled.CARDS_PAGE, unpacked=tuple(labelled.CARDS_CLASSES)),),
+        "Cards", "cards", labelled.CARDS_PAGE, "see its page", _cards,
+        check=_labels("cards", labelled.CARDS_CLASSES), count=2 * 8029,
+        downloads=(Download(labelled.CARDS_PAGE, tuple(labelled.CARDS_CLASSES)),),
     ),
     "genecis": DataSet(
-        title="GeneCIS templates",
-        folder="genecis",
-        page=genecis.GENECIS_PAGE,
-        licence="CC BY-NC 4.0",
-        files=lambda folder: [folder / f"{task}.json" for task in genecis.TASKS],
-        check=_templates,
+        "GeneCIS templates", "genecis", genecis.GENECIS_PAGE, "CC BY-NC 4.0",
+        lambda folder: [folder / f"{task}.json" for task in genecis.TASKS], check=_templates,
         downloads=tuple(Download(f"{TEMPLATES}/{task}.json") for task in genecis.TASKS),
     ),
     "coco": DataSet(
-        title="COCO val2017",
-        folder="genecis/coco",
-        page=genecis.COCO_PAGE,
-        licence="images: Flickr's terms",
-        files=lambda folder: folder.glob("val2017/*.jpg"),
-        count=genecis.COCO_FILES,
-        downloads=(
-            Download(
-                "http://images.cocodataset.org/zips/val2017.zip",
-                unpacked=("val2017",),
-                size=815_585_330,
-                checksum="md5:442b8da7639aecaf257c1dceb8ba8c80",
-            ),
-        ),
+        "COCO val2017", "genecis/coco", genecis.COCO_PAGE, "images: Flickr's terms",
+        lambda folder: folder.glob("val2017/*.jpg"), count=genecis.COCO_FILES,
+        downloads=(Download(
+            "http://images.cocodataset.org/zips/val2017.zip", ("val2017",), 815_585_330,
+            "md5:442b8da7639aecaf257c1dceb8ba8c80",
+        ),),
     ),
     "visual-genome": DataSet(
-        title="Visual Genome",
-        folder="genecis/visual_genome",
-        page=genecis.VISUAL_GENOME_PAGE,
-        licence="CC BY 4.0",
-        files=_visual_genome,
-        count=genecis.VISUAL_GENOME_FILES,
+        "Visual Genome", "genecis/visual_genome", genecis.VISUAL_GENOME_PAGE, "CC BY 4.0",
+        _visual_genome, count=genecis.VISUAL_GENOME_FILES,
         downloads=(
             Download(f"{VISUAL_GENOME}/images.zip", ("VG_100K",), 9_731_705_982),
             Download(f"{VISUAL_GENOME}/images2.zip", ("VG_100K_2",), 5_471_658_058),
         ),
     ),
     "genecis-weights": DataSet(
-        title="GeneCIS weights (optional)",
-        folder="genecis",
-        page=genecis.GENECIS_PAGE,
-        licence="CC BY-NC 4.0",
-        files=lambda folder: [folder / name for name in genecis.WEIGHTS],
+        "GeneCIS weights (optional)", "genecis", genecis.GENECIS_PAGE, "CC BY-NC 4.0",
+        lambda folder: [folder / name for name in genecis.WEIGHTS],
         downloads=tuple(Download(f"{WEIGHTS}/{name}") for name in genecis.WEIGHTS),
     ),
     "deepfashion": DataSet(
-        title="DeepFashion split files",
-        folder="deepfashion",
-        page=fashion.SPLIT_PAGE,
-        licence="see its page",
-        files=_splits,
+        "DeepFashion split files", "deepfashion", fashion.SPLIT_PAGE, "see its page", _splits,
         check=fashion.load,
     ),
     "deepfashion-images": DataSet(
-        title="DeepFashion images",
-        folder="deepfashion",
-        page=fashion.IMAGE_PAGE,
-        licence="non-commercial research, by agreement",
-        files=_garments,
-        check=fashion.load,
+        "DeepFashion images", "deepfashion", fashion.IMAGE_PAGE,
+        "non-commercial research, by agreement", _garments, check=fashion.load,
     ),
 }
+# fmt: on
 
 
 @command
 def main(argv: list[str]) -> None:
-    parser = ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--data", type=Path, default=Path("data"), help="the data folder (default: %(default)s)"
-    )
+    plain = argparse.RawDescriptionHelpFormatter
+    parser = ArgumentParser(description=__doc__, formatter_class=plain)
+    parser.add_argument("--data", type=Path, default=Path("data"), help="the data folder: data")
     data = parser.parse_args(argv).data
     header = ["data set", "state", "files", "on disk", "licence", "get it from"]
     rows, bad = [], []

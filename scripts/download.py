@@ -27,7 +27,7 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from check_data import DATA_SETS, DataSet, Download, state
+from check_data import DATA_SETS, Download, state
 from tqdm import tqdm
 
 from crl.run.errors import ArgumentParser, UserError, nearest
@@ -38,13 +38,9 @@ PAUSES = (0.0, 1.0, 3.0, 10.0)  # seconds before each attempt
 SILENCE = 60.0  # seconds without a byte before an attempt ends
 CHUNK = 1 << 18  # bytes
 BUSY = {408, 425, 429, 500, 502, 503, 504}  # answers that may be another one a little later
-NETWORK = (  # errors that may pass; those of the disk are others
-    urllib.error.URLError,
-    http.client.HTTPException,
-    ssl.SSLError,
-    ConnectionError,
-    TimeoutError,
-)
+# Errors that may pass; those of the disk are others
+NETWORK = (urllib.error.URLError, http.client.HTTPException, ssl.SSLError, ConnectionError,
+           TimeoutError)  # fmt: skip
 GROWTH = 20  # most bytes that a byte of an archive unpacks to; images hardly grow
 FORM = f"""\
 DeepFashion's images need an agreement, which only you can sign:
@@ -62,50 +58,38 @@ The folder is"""
 
 @command
 def main(argv: list[str]) -> None:
-    parser = ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    plain = argparse.RawDescriptionHelpFormatter
+    parser = ArgumentParser(description=__doc__, formatter_class=plain)
     add = parser.add_argument
     add("names", nargs="*", metavar="NAME", help="data sets, e.g. coco; --list shows their names")
     add("--data", type=Path, default=Path("data"), help="the data folder (default: %(default)s)")
     add("--list", action="store_true", help="show names, sizes, licences, addresses and places")
     args = parser.parse_args(argv)
     offered = [name for name, data_set in DATA_SETS.items() if data_set.downloads]
-    if args.list:
-        for name in offered:
-            _print_downloads(name, args.data)
-    elif not args.names:
+    for name in offered if args.list else []:
+        data_set = DATA_SETS[name]
+        print(f"{name}: {data_set.title}; licence: {data_set.licence}")
+        for file in data_set.downloads:
+            size = tqdm.format_sizeof(file.size, "B") if file.size else "size not known"
+            print(f"  {file.url} ({size}) -> {args.data / data_set.folder / file.name}")
+    if not args.names and not args.list:
         raise UserError(f"give one or more of {', '.join(offered)}; --list shows them")
     for name in args.names:
         if name.startswith("deepfashion"):
             print(f"{FORM} {args.data / DATA_SETS['deepfashion'].folder}")
-            raise UserError(
-                "DeepFashion needs an agreement, so no script can fetch it; do the steps above"
-            )
+            raise UserError("DeepFashion needs an agreement: do the steps above")
         if name not in offered:
-            raise UserError(
-                f"unknown data set {name!r}; {nearest(name, [*offered, 'deepfashion'])}"
-            )
+            names = [*offered, "deepfashion"]
+            raise UserError(f"unknown data set {name!r}; {nearest(name, names)}")
     for name in dict.fromkeys(args.names):
         get(name, args.data)
 
 
-def _print_downloads(name: str, data: Path) -> None:
-    data_set = DATA_SETS[name]
-    print(f"{name}: {data_set.title}; licence: {data_set.licence}")
-    for file in data_set.downloads:
-        size = tqdm.format_sizeof(file.size, "B") if file.size else "size not known"
-        print(f"  {file.url} ({size}) -> {data / data_set.folder / file.name}")
-
-
 def get(name: str, data: Path) -> None:
-    """Fetch and unpack what is missing of one data set.
-
-    Raises:
-        UserError: something stopped it; the message has the page and the place to do it by hand.
-    """
+    """Fetch and unpack what is missing of one data set."""
     data_set = DATA_SETS[name]
     folder = data / data_set.folder
+    hand = f"by hand from {data_set.page}, put it in {folder}, and give the command again"
     if state(name, data)[0] == "complete":
         print(f"{name}: already complete in {folder}; nothing is fetched")
         return
@@ -115,12 +99,11 @@ def get(name: str, data: Path) -> None:
             try:
                 _get_file(file, folder)
             except UserError as error:
-                raise UserError(f"{error}; or {_by_hand(data_set, folder, file)}") from error
+                raise UserError(f"{error}; or get {file.name} {hand}") from error
     reason, files = state(name, data)
     if reason != "complete":
         raise UserError(
-            f"{name} is still {reason}; give the command again to fetch all of it; or "
-            f"{_by_hand(data_set, folder, *data_set.downloads)}"
+            f"{name} is still {reason}; give the command again to fetch all of it; or get it {hand}"
         )
     print(f"{name}: complete in {folder}; {len(files):,} files")
 
@@ -130,13 +113,6 @@ def _is_missing(file: Download, folder: Path) -> bool:
     if file.unpacked and (folder / file.name).exists():
         return True
     return not all((folder / name).exists() for name in file.unpacked or [file.name])
-
-
-def _by_hand(data_set: DataSet, folder: Path, *files: Download) -> str:
-    names = ", ".join(file.name for file in files)
-    return (
-        f"get {names} by hand from {data_set.page}, put it in {folder}, and give the command again"
-    )
 
 
 def _get_file(file: Download, folder: Path) -> None:
@@ -151,11 +127,7 @@ def _get_file(file: Download, folder: Path) -> None:
 
 
 def fetch(file: Download, target: Path) -> None:
-    """Download `file` to `target`; half an archive stays in `<target>.part` for the next time.
-
-    Raises:
-        UserError: the server does not give it, or gives something else.
-    """
+    """Download `file` to `target`; half an archive stays in `<target>.part` for the next time."""
     part = target.with_name(f"{target.name}.part")
     if not file.unpacked:  # small; and nothing would notice if the halves were of two versions
         part.unlink(missing_ok=True)
@@ -226,14 +198,8 @@ def _fault(path: Path, file: Download) -> str:
 
 
 def unpack(archive: Path, names: tuple[str, ...], folder: Path) -> None:
-    """Bring the files and folders `names` from a zip archive to `folder`, each file completely.
-
-    What is there already is kept, except files of the same name.
-
-    Raises:
-        UserError: a damaged archive, or one without them; names that lead elsewhere; an archive
-            that unpacks to far more than its size.
-    """
+    """Bring the files and folders `names` from a zip archive to `folder`, each file completely;
+    what is there already is kept, except files of the same name."""
     try:
         with zipfile.ZipFile(archive) as zipped:
             members = _members(archive, zipped, names)
@@ -241,15 +207,11 @@ def unpack(archive: Path, names: tuple[str, ...], folder: Path) -> None:
                 with atomic_path(folder / path) as temporary:
                     temporary.write_bytes(zipped.read(member))  # compares the file's checksum
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise UserError(
-            f"{archive} is damaged: {error}; delete it and give the command again"
-        ) from error
+        raise UserError(f"{archive} is damaged: {error}; delete it and try again") from error
 
 
-def _members(
-    archive: Path, zipped: zipfile.ZipFile, names: tuple[str, ...]
-) -> dict[PurePosixPath, zipfile.ZipInfo]:
-    """Where each wanted file goes -> its entry in the archive."""
+def _members(archive: Path, zipped: zipfile.ZipFile, names: tuple[str, ...]) -> dict:
+    """Where each wanted file goes (PurePosixPath) -> its entry in the archive (ZipInfo)."""
     paths = {}
     for entry in zipped.infolist():
         name, link = entry.filename, stat.S_ISLNK(entry.external_attr >> 16)

@@ -106,7 +106,7 @@ def ranking(photos: Collection, bases: Mapping[str, TextBasis]) -> str:
 
 
 def propose(photos: Collection, args: argparse.Namespace, out: Path) -> None:
-    """Show contact sheets to a multimodal LLM, if the person says so, and rank what it proposes."""
+    """Show contact sheets to a multimodal LLM, if --send says so, and rank what it proposes."""
     from crl.explore.propose import contact_sheets, propose_criteria
 
     sheets = contact_sheets(photos.files)
@@ -124,7 +124,6 @@ def propose(photos: Collection, args: argparse.Namespace, out: Path) -> None:
 
 
 def search(view: View, like: dict, unlike: dict, args: argparse.Namespace, out: Path) -> None:
-    """Print the images nearest to the query, and write them as a contact sheet."""
     matches = view.nearest(args.query, args.top, like, unlike)
     lines = matches.itertuples(index=False)
     rows = [[one_line(file), f"{similarity:.3f}", words] for file, similarity, words in lines]

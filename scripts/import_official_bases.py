@@ -57,8 +57,6 @@ PAPER = {
 
 
 class WordList(NamedTuple):
-    """One of the authors' lists."""
-
     name: str  # a key of `PAPER`
     variant: str  # empty for the list of tables 1 to 4
     texts: list[str]
@@ -95,7 +93,7 @@ def main(argv: list[str]) -> None:
 
 
 def read_file(clone: Path, file: str) -> list[tuple[WordList, TextBasis]]:
-    """All lists in one of the authors' files. A UserError if it is missing or damaged."""
+    """All lists in one of the authors' files."""
     read = {SCENES: read_scenes, FASHION: read_fashion}.get(file, read_labels)
     try:
         source = (clone / file).read_text(encoding="utf-8")

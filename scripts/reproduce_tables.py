@@ -82,9 +82,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def reproduce(arguments: argparse.Namespace) -> int:
-    """Run what the tables need and write them; -> the exit code."""
-    names = ("data", "outputs", "official", "vlm", "demo", "quick")
-    s = Settings(*(getattr(arguments, name) for name in names))
+    """-> the exit code"""
+    a = arguments
+    s = Settings(a.data, a.outputs, a.official, a.vlm, a.demo, a.quick)
     every = paper_tables(s)
     numbers = every if "all" in arguments.table else map(int, dict.fromkeys(arguments.table))
     tables = {number: every[number] for number in numbers}
@@ -105,7 +105,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
 
 
 def execute(tables: dict[int, PaperTable], dry: bool = False) -> Counter[str]:
-    """Do all runs, or if `dry` say what would be done; -> how many have which state."""
+    """-> how many runs have which state"""
     states: dict[Run, str] = {}
     for number, table in tables.items():
         print(f"Table {number}. {table.title}")
@@ -126,10 +126,9 @@ def execute(tables: dict[int, PaperTable], dry: bool = False) -> Counter[str]:
 
 
 def make(number: int, table: PaperTable, s: Settings) -> Document:
-    """A table of the paper from the rows of its runs."""
     placed: list[tuple[str, str, Score]] = []
     not_run: dict[str, list[str]] = {}  # why: which runs
-    paper = published(table.paper) if table.paper else {}
+    paper = published(number)
     for row, runs in table.runs.items():
         incomplete = {run.task for run in runs if run.reason or run.partly}
         for run in runs:
@@ -145,14 +144,12 @@ def make(number: int, table: PaperTable, s: Settings) -> Document:
     about += ["Drawn data and the demo VLM: no result on the paper's data"] * s.demo
     about += ["--quick: not the paper's protocol"] * s.quick
     about += [f"Not run: {why} ({', '.join(names)})" for why, names in not_run.items()]
-    parts = compare(table, paper, placed, s.demo, s.quick)
-    texts = None if table.paper else bases_in_use(s)
+    parts, texts = compare(table, paper, placed, s), None if paper else bases_in_use(s)
     commands = [run.command for run in every]
     return Document(number, table.title, table.varied, parts, texts, about, commands)
 
 
 def made_with(rows: list[dict[str, Any]]) -> str:
-    """VLMs and their fingerprints, commits of the code, the date."""
     words = [f"{row['about']['vlm']} {row['about'].get('vlm_fingerprint', '')}" for row in rows]
     for environment in (row.get("environment", {}) for row in rows):
         edited = " (edited)" if environment.get("dirty") else ""
@@ -172,7 +169,6 @@ def row_of(score: Score, row: str, run: Run, table: PaperTable, s: Settings) -> 
 
 
 def bases_in_use(s: Settings) -> Table:
-    """The text bases of all tables."""
     header = ["text basis", "texts", "VLM prompt", "the first texts", "digest", "from"]
     rows = []
     for file in dict.fromkeys(f for run in s.runs.values() for f in run.bases.values()):
@@ -194,7 +190,6 @@ def write_page(outputs: Path) -> bool:
 
 
 def complain(message: str) -> None:
-    """One line on stderr; the rest goes on."""
     print(f"error: {one_line(message)}", file=sys.stderr, flush=True)
 
 
@@ -202,7 +197,7 @@ def complain(message: str) -> None:
 
 
 def show_runs(arguments: argparse.Namespace) -> int:
-    """Print the tables of runs; a damaged one does not stop the others. -> the exit code."""
+    """A damaged run does not stop the others. -> the exit code"""
     files = [arguments.outputs.glob(f"{task}/*/results.json") for task in TASKS]
     folders = arguments.runs or [file.parent for of_task in files for file in sorted(of_task)]
     rows: dict[str, list] = {}
@@ -222,7 +217,7 @@ def show_runs(arguments: argparse.Namespace) -> int:
         except UserError as error:
             problems.append(str(error))
             continue
-        tables = [table, *beside_the_paper(TASKS[task].paper, scores)]
+        tables = [table, *beside_the_paper(TASKS[task].number, scores)]
         parts += [FORMATS[arguments.format](one) for one in tables]
         if notes and arguments.format == "text":
             parts.append("\n".join(f"note: {note}" for note in notes))
@@ -234,19 +229,19 @@ def show_runs(arguments: argparse.Namespace) -> int:
     return 2 if problems or wrong else 0
 
 
-def beside_the_paper(name: str, scores: list[Score]) -> list[Table]:
-    """The paper's numbers beside ours, of scores that can be compared."""
-    rows = {}  # each once
-    for part in published(name).values():
+def beside_the_paper(number: int, scores: list[Score]) -> list[Table]:
+    """Of scores that can be compared."""
+    rows: list[list[str]] = []
+    for part in published(number).values():
         for score in scores:
-            number = part.get(score.row, {}).get(score.column)
-            if score.comparable and number is not None:
+            paper = part.get(score.row, {}).get(score.column)
+            if score.comparable and paper is not None:
                 ours = sum(score.values) / len(score.values)
-                head, values = (score.row, score.basis, score.column), (number, ours)
-                rows[(*head, *(f"{v:.2f}" for v in values), f"{ours - number:+.2f}")] = None
+                numbers = [f"{paper:.2f}", f"{ours:.2f}", f"{ours - paper:+.2f}"]
+                row = [score.row, score.basis, score.column, *numbers]
+                rows += [row] if row not in rows else []  # each once
     header = ["method", "basis", "column", "paper", "ours", "difference"]
-    title = "The paper's numbers beside ours"
-    return [Table(title, header, [*map(list, rows)], left=3)] if rows else []
+    return [Table("The paper's numbers beside ours", header, rows, left=3)] if rows else []
 
 
 if __name__ == "__main__":

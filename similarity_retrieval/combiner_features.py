@@ -31,16 +31,10 @@ def derived_seed(*key: int) -> int:
 def embed(
     vlm: VLM, data: MinedTriplets, cache: Path | None, workers: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Raw embeddings of all images and conditions: (M, D) and (C, D), float32, on the CPU.
-
-    Raises:
-        UserError: an unreadable image, several vectors per image, embeddings that are not finite.
-    """
-    image = embed_images(
-        vlm, data.images, cache, workers=workers or None, single=True, raw=True
-    ).image
+    """Raw embeddings of all images and conditions: (M, D) and (C, D), float32, on the CPU."""
+    images = embed_images(vlm, data.images, cache, workers=workers or None, single=True, raw=True)
     text = embed_texts(vlm, data.conditions, cache, raw=True)
-    return torch.from_numpy(image), torch.from_numpy(text)
+    return torch.from_numpy(images.image), torch.from_numpy(text)
 
 
 class FrozenFeatures:
@@ -54,16 +48,15 @@ class FrozenFeatures:
             dist.barrier()
         self.data, self.device = data, vlm.device
 
-    def parts(self, epoch: int, slices: np.ndarray) -> Iterator[np.ndarray]:
+    def parts(self, epoch: int, rows: np.ndarray) -> Iterator[np.ndarray]:
         """Rows of triplets (P, b) -> P parts."""
-        return iter(slices)
+        return iter(rows)
 
     def features(self, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
         """Reference, condition and target, each (b, D)."""
         data, device = self.data, self.device
-        reference, target = self.image[data.reference[rows]], self.image[data.target[rows]]
-        text = self.text[data.condition[rows]]
-        return reference.to(device), text.to(device), target.to(device)
+        text, target = self.text[data.condition[rows]], self.image[data.target[rows]]
+        return self.image[data.reference[rows]].to(device), text.to(device), target.to(device)
 
     def validation(self, held_out: MinedTriplets) -> tuple[Tensor, Tensor]:
         """Embeddings of images and conditions; those of `held_out` come first."""
@@ -78,13 +71,11 @@ class FineTunedFeatures:
         self.vlm, self.data, self.workers = vlm, data, workers
         self.pixels = Pixels(data, augmentation(vlm.preprocess), seed)
 
-    def parts(self, epoch: int, slices: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
-        """Rows of triplets (P, b) -> P parts: pixels (b, 2, 3, H, W) and rows (b,)."""
-        batches = [[(epoch, int(row)) for row in rows] for rows in slices]
-        loader = DataLoader(
-            self.pixels, batch_sampler=batches, num_workers=self.workers, collate_fn=_collate
-        )
-        for part in loader:
+    def parts(self, epoch: int, rows: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
+        """Rows of triplets (P, b) -> P parts."""
+        batches = [[(epoch, int(row)) for row in part] for part in rows]
+        how = {"num_workers": self.workers, "collate_fn": _collate}
+        for part in DataLoader(self.pixels, batch_sampler=batches, **how):
             if isinstance(part, str):
                 raise UserError(part)
             yield part
@@ -98,8 +89,7 @@ class FineTunedFeatures:
         return reference, self.vlm.text_features(texts), target
 
     def validation(self, held_out: MinedTriplets) -> tuple[Tensor, Tensor]:
-        """Embeddings of the images and conditions of `held_out` by the VLM as it is now."""
-        # Not into the cache: the embeddings of these weights are not needed again.
+        """Embeddings by the VLM as it is now, which are not needed again."""
         return embed(self.vlm, held_out, None, self.workers)
 
 
@@ -129,12 +119,8 @@ def _collate(items: list) -> Any:
 
 def augmentation(preprocess: Preprocess) -> Callable[[Image.Image], Tensor]:
     """GeneCIS's augmentation: resize to 8/7 of the VLM's size, then a random crop of 90 to 100 % of
-    the area, stretched by up to a third, at the VLM's size; then the VLM's own last steps
-    (normalisation).
-
-    If the VLM's preprocessing does not begin with Resize and CenterCrop, as CLIP's does, there is
-    no augmentation.
-    """
+    the area, stretched by up to a third; then the VLM's own last steps (normalisation). If these do
+    not begin with Resize and CenterCrop, as CLIP's do, there is no augmentation."""
     from torchvision.transforms import CenterCrop, Compose, RandomResizedCrop, Resize
 
     steps = getattr(preprocess.transform, "transforms", [])

@@ -4,9 +4,9 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
-from crl.representations import Representations
+from crl.representations import Representations, label
 from crl.run.config import Distinct, EvaluationConfig, OneOrMore
 from similarity_retrieval.datasets import TASKS, Task
 from similarity_retrieval.method import Balance, TiePolicy
@@ -31,12 +31,6 @@ PROMPTS: dict[Task, list[str]] = {
 }
 
 
-def _has_slot(prompt: str) -> str:
-    if "{condition}" not in prompt:
-        raise ValueError(f"the prompt {prompt!r} has no {{condition}}")
-    return prompt
-
-
 class EvaluateConfig(EvaluationConfig):
     """Keys of evaluate.py."""
 
@@ -49,18 +43,14 @@ class EvaluateConfig(EvaluationConfig):
     )
     root: Path = Field(Path("data/genecis"), description="folder of the templates, <task>.json")
     coco: Path | None = Field(None, description="folder with val2017/; none: <root>/coco")
-    visual_genome: Path | None = Field(
-        None, description="folder with VG_100K/ and VG_100K_2/; none: <root>/visual_genome"
-    )
+    visual_genome: Path | None = Field(None, description="folder with VG_100K/ and VG_100K_2/")
     vlm: str = Field("clip-b16", description="the VLM, by name")
     combiner: Path | None = Field(None, description="file of a Combiner for that VLM")
-    trained: list[Path] = Field(
-        [], description="folders of train_combiner.py, or with GeneCIS's two published files"
-    )
+    trained: list[Path] = Field([], description="folders of train_combiner.py or GeneCIS's files")
     bases: dict[Task, str | dict[str, str]] = Field(
         BASES, description="task: text basis, or {condition: text basis, other: text basis}"
     )
-    prompts: dict[Task, list[Annotated[str, AfterValidator(_has_slot)]]] = Field(
+    prompts: dict[Task, list[Annotated[str, Field(pattern=r"\{condition\}")]]] = Field(
         PROMPTS, description="task: prompts of CRL for {condition}; their embeddings are averaged"
     )
     weight: float = Field(10, ge=0, description="weight of the basis in CRL's score (paper: 10)")
@@ -81,7 +71,6 @@ class EvaluateConfig(EvaluationConfig):
 
     def variants(self) -> dict[str, tuple[str, Balance]]:
         """CRL's methods as tables show them, and the representation and balance of each."""
-        return {
-            self.method(name) + ("" if balance == "paper" else f", {balance}"): (name, balance)
-            for name, balance in product(self.representation, self.balance)
-        }
+        both = product(self.representation, self.balance)
+        ends = {"paper": "", "standard": ", standard"}
+        return {label(self, name) + ends[balance]: (name, balance) for name, balance in both}

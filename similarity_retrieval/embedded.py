@@ -1,6 +1,5 @@
 """Loads and embeds: a configuration -> what the methods need, for each VLM on each task."""
 
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,129 +22,103 @@ from similarity_retrieval.trained import models
 
 
 class Basis(NamedTuple):
-    """The basis of some templates of a task.
+    """The basis of some templates of a task."""
 
-    Attributes:
-        rows: (B',) index of the templates.
-        text: T, (K, D), unit rows.
-        directions: (d, D), the null space of other criteria, to be removed from I; None: none.
-    """
-
-    rows: np.ndarray
-    text: np.ndarray
-    directions: np.ndarray | None = None
+    rows: np.ndarray  # (B',) the templates
+    text: np.ndarray  # T, (K, D), unit rows
+    directions: np.ndarray | None = None  # (d, D), null space of other criteria to remove from I
 
 
 class Embedded(NamedTuple):
-    """One task, embedded by one VLM.
-
-    Attributes:
-        features: embeddings of images and conditions, of any length.
-        bases: the basis of each template; together they name all templates.
-        files: M images or crops, for the figure; None if the embeddings were made elsewhere.
-        about: what a result says of itself: task, VLM, images; about_basis: and of CRL's texts.
-        counts: for tables: how many templates, images and so on.
-    """
+    """One task, embedded by one VLM."""
 
     data: GeneCIS
     templates: Templates
-    features: Features
-    bases: list[Basis]
+    features: Features  # embeddings of images and conditions, of any length
+    bases: list[Basis]  # together they name all templates
     combiner: Combiner | None
-    files: Sequence[Path | Crop] | None
-    about: dict[str, Any]
-    about_basis: dict[str, Any]
-    counts: dict[str, Any]
+    files: Sequence[Path | Crop] | None  # M, for the figure; None: embeddings made elsewhere
+    about: dict[str, Any]  # what a result says of itself: task, VLM, images
+    about_basis: dict[str, Any]  # and of CRL's texts
+    counts: dict[str, Any]  # for tables: how many templates, images and so on
 
 
 def embedded(config: EvaluateConfig) -> Iterator[Embedded]:
     """Yield each VLM on each task: first `vlm`, then the folders of `trained`; or the embeddings in
     `features`. Templates, images, bases, names and Combiners are checked before the first image is
-    embedded.
-
-    Raises:
-        UserError: as in `load`, `images`, `TextBasis.load`, `models` and `embed_images`.
-    """
+    embedded."""
     data = load(config.tasks, config.root)
-    if config.features:
-        yield from _given(config, data)
-        return
+    for one in (_given if config.features else _embedded)(config, data):
+        t, about = one.templates, one.about
+        content = digest(about["content"], data.conditions, t.reference, t.gallery, t.condition)
+        counts = {
+            "templates": len(t.reference),
+            "candidates": t.gallery.shape[1],
+            "left_out": t.left_out,
+            "target_also_in_gallery": t.repeated,
+            "images": len(np.unique(np.append(t.gallery, t.reference))),
+            "conditions": len(np.unique(t.condition)),
+        }
+        about |= {"content": content, "tie_policy": config.tie_policy}
+        about_basis = one.about_basis | {"weight": config.weight}
+        yield one._replace(about=about, about_basis=about_basis, counts=counts | one.counts)
+
+
+def _embedded(config: EvaluateConfig, data: GeneCIS) -> Iterator[Embedded]:
     named = {task: _bases(config, data, task) for task in config.tasks}
     others = [TextBasis.load(name) for name in config.null_space]
-    coco, genome = config.coco or config.root / "coco", config.visual_genome
-    files = images(data, coco, genome or config.root / "visual_genome")
+    genome = config.visual_genome or config.root / "visual_genome"
+    files = images(data, config.coco or config.root / "coco", genome)
     loaded = models(config)
-    if "posterior" in config.representation and "paper" in config.balance:
-        warnings.warn(
-            "balance=paper was made for the paper's R, whose similarities differ little; with the "
-            "posterior the scene may drown the condition; balance=standard suits both",
-            stacklevel=2,
-        )
     size, cache = config.null_space_size, config.cache
     removed = digest(size, *(other.digest for other in others)) if others else None
     for label, (vlm, combiner) in loaded.items():
-        bases = {
-            task: [
-                Basis(
-                    rows,
-                    embed_basis(vlm, basis, cache),  # T, (K, D)
-                    directions_of_others(vlm, basis, others, size, cache),
-                )
-                for rows, _, basis in named[task]
-            ]
-            for task in config.tasks
-        }
+        bases = {}  # of all tasks, before the first image is embedded
+        for task in config.tasks:
+            bases[task] = []
+            for rows, _, basis in named[task]:
+                directions = directions_of_others(vlm, basis, others, size, cache)
+                bases[task].append(Basis(rows, embed_basis(vlm, basis, cache), directions))
         how = cache, config.batch_size, config.workers
         result = embed_images(vlm, files, *how, single=True, raw=True)
         image = np.asarray(result.image)  # (M, D), each distinct image once
         plain = embed_texts(vlm, data.conditions, cache, raw=True)  # (C, D)
         for task in config.tasks:
             templates, prompts = data.tasks[task], config.prompts[task]
-            asked = [p.replace("{condition}", c) for c in data.conditions for p in prompts]
-            prompted = embed_texts(vlm, asked, cache) if asked else plain[:0]
+            filled = [p.replace("{condition}", c) for c in data.conditions for p in prompts]
+            prompted = embed_texts(vlm, filled, cache) if filled else plain[:0]
             features = Features(image, plain, prompted.reshape(len(plain), -1, plain.shape[1]))
             used = [data.conditions[c] for c in np.unique(templates.condition)]
             texts = [basis for *_, basis in named[task]]
+            about = {
+                "data": task,
+                "criterion": " ".join(dict.fromkeys(basis.criterion for basis in texts)),
+                "vlm": vlm.name,
+                "label": label,
+                "vlm_fingerprint": vlm.fingerprint,
+                "content": result.content,
+            }
+            about_basis = {
+                "basis": " + ".join(basis_label(name) for _, name, _ in named[task]),
+                "texts": sum(len(basis.texts) for basis in texts),
+                "basis_digest": digest(*(basis.digest for basis in texts)),
+                "prompts": prompts,
+                "null_space": removed,
+            }
+            names = " + ".join(f"{basis.names(used)}/{len(used)}" for basis in texts)
+            counts = {"names": names, "precision": config.precision, "device": str(vlm.device)}
             yield Embedded(
-                data=data,
-                templates=templates,
-                features=features,
-                bases=bases[task],
-                combiner=combiner,
-                files=files,
-                about={
-                    "data": task,
-                    "criterion": " ".join(dict.fromkeys(basis.criterion for basis in texts)),
-                    "vlm": vlm.name,
-                    "label": label,
-                    "vlm_fingerprint": vlm.fingerprint,
-                    "content": _content(data, task, result.content),
-                    "tie_policy": config.tie_policy,
-                },
-                about_basis={
-                    "basis": " + ".join(basis_label(name) for _, name, _ in named[task]),
-                    "texts": sum(len(basis.texts) for basis in texts),
-                    "basis_digest": digest(*(basis.digest for basis in texts)),
-                    "prompts": prompts,
-                    "weight": config.weight,
-                    "null_space": removed,
-                },
-                counts={
-                    **_counts(templates),
-                    "names": " + ".join(f"{basis.names(used)}/{len(used)}" for basis in texts),
-                    "precision": config.precision,
-                    "device": str(vlm.device),
-                },
+                data, templates, features, bases[task], combiner, files, about, about_basis, counts
             )
 
 
 def _bases(
     config: EvaluateConfig, data: GeneCIS, task: Task
 ) -> list[tuple[np.ndarray, str, TextBasis]]:
-    """Triples for a task: templates (B',), the name of their basis, the basis."""
+    """For a task: templates (B',), the name of their basis, the basis."""
     names, conditions = config.bases[task], [data.conditions[c] for c in data.tasks[task].condition]
     if isinstance(names, str):
-        return [(np.arange(len(conditions)), names, TextBasis.load(names, config.texts))]
+        names = {"other": names}
     unknown = sorted(set(conditions) - names.keys())
     if unknown and "other" not in names:
         raise UserError(f"bases of {task} name no basis for {unknown[0]!r}, nor one for `other`")
@@ -154,23 +127,6 @@ def _bases(
         (np.flatnonzero(chosen == name), str(name), TextBasis.load(str(name), config.texts))
         for name in np.unique(chosen)
     ]
-
-
-def _counts(templates: Templates) -> dict[str, Any]:
-    return {
-        "templates": len(templates.reference),
-        "candidates": templates.gallery.shape[1],
-        "left_out": templates.left_out,
-        "target_also_in_gallery": templates.repeated,
-        "images": len(np.unique(np.append(templates.gallery, templates.reference))),
-        "conditions": len(np.unique(templates.condition)),
-    }
-
-
-def _content(data: GeneCIS, task: Task, images: str) -> str:
-    """Changes whenever an image (see `images`), a condition or a template does."""
-    t = data.tasks[task]
-    return digest(images, data.conditions, t.reference, t.gallery, t.condition)
 
 
 def _given(config: EvaluateConfig, data: GeneCIS) -> Iterator[Embedded]:
@@ -183,30 +139,13 @@ def _given(config: EvaluateConfig, data: GeneCIS) -> Iterator[Embedded]:
     features = Features(image, arrays["caption_plain"][rows], arrays["captions5"][rows])
     text = checked_basis(f"{file}: scene_text", l2(arrays["scene_text"]))
     combiner = load_combiner(config.combiner, text.shape[1]) if config.combiner else None
-    for task in config.tasks:
-        yield Embedded(
-            data=data,
-            templates=data.tasks[task],
-            features=features,
-            bases=[Basis(np.arange(len(data.tasks[task].reference)), text)],
-            combiner=combiner,
-            files=None,
-            about={
-                "data": task,
-                "criterion": "scene",
-                "vlm": "features",
-                "label": file.name,
-                "content": _content(data, task, digest(image, features.plain)),
-                "tie_policy": config.tie_policy,
-            },
-            about_basis={
-                "basis": "scene_text",
-                "texts": len(text),
-                "basis_digest": digest(text, features.prompted),
-                "weight": config.weight,
-            },
-            counts=_counts(data.tasks[task]),
-        )
+    for task, templates in data.tasks.items():
+        about = {"data": task, "criterion": "scene", "vlm": "features", "label": file.name}
+        about["content"] = digest(image, features.plain)
+        about_basis = {"basis": "scene_text", "texts": len(text)}
+        about_basis["basis_digest"] = digest(text, features.prompted)
+        bases = [Basis(np.arange(len(templates.reference)), text)]
+        yield Embedded(data, templates, features, bases, combiner, None, about, about_basis, {})
 
 
 def _rows(file: Path, what: str, wanted: list[str], names: np.ndarray) -> np.ndarray:
@@ -216,10 +155,6 @@ def _rows(file: Path, what: str, wanted: list[str], names: np.ndarray) -> np.nda
     place = {str(name): row for row, name in enumerate(names.tolist())}
     if len(place) < len(names):
         raise UserError(f"{file} names some of its {what} twice; keep one row of each")
-    missing = [name for name in wanted if name not in place]
-    if missing:
-        raise UserError(
-            f"{file} lacks {len(missing)} of {len(wanted)} {what} of the templates, the first: "
-            f"{', '.join(missing[:3])}"
-        )
+    if missing := [name for name in wanted if name not in place]:
+        raise UserError(f"{file} lacks {len(missing)} of {len(wanted)} {what}: {missing[0]}, ...")
     return np.array([place[name] for name in wanted])

@@ -2,9 +2,9 @@
 
     python similarity_retrieval/evaluate.py --config configs/genecis.yaml
 
-Prints and saves Recall@1, 2, 3 in percent for each task: of chance, of the image alone, the text
-alone, image + text and the Combiner, and of CRL (a row for each `representation` and `balance`).
-Saves the rank of each template's target, and draws CRL's best and worst templates.
+Prints and saves Recall@1, 2, 3 in percent for each task: of GeneCIS's baselines, and of CRL (a row
+for each `representation` and `balance`). Saves the rank of each template's target, and draws CRL's
+best and worst templates.
 """
 
 from crl.run.command import command
@@ -25,14 +25,7 @@ from crl.run.files import alone_in, atomic_path, slug
 from crl.run.results import Results, digest
 from similarity_retrieval.config import EvaluateConfig
 from similarity_retrieval.embedded import Embedded, embedded
-from similarity_retrieval.method import (
-    CUTOFFS,
-    baseline_scores,
-    chance,
-    crl_scores,
-    recall,
-    target_ranks,
-)
+from similarity_retrieval.method import CUTOFFS, baseline_scores, crl_scores, recall, target_ranks
 from similarity_retrieval.tables import notes, table
 
 Ranks = tuple[np.ndarray, np.ndarray]  # (B,) candidates above the target, (B,) tied with it
@@ -68,8 +61,14 @@ def evaluate(config: EvaluateConfig) -> Results:
                     )
             ranks = {method: ranks_of(data, method, scores[method]) for method in scores}
 
-            recalls = {method: recall_by_policy(*ranks[method]) for method in ranks}
-            expected = {f"R@{k}": chance(templates.gallery.shape[1], k) for k in CUTOFFS}
+            recalls = {}  # {method: {tie policy: {"R@k": percent}}}
+            for method in ranks:
+                recalls[method] = {
+                    policy: {f"R@{k}": recall(*ranks[method], k, policy) for k in CUTOFFS}
+                    for policy in ("fair", "paper")
+                }
+            candidates = templates.gallery.shape[1]
+            expected = {f"R@{k}": 100 * min(k / candidates, 1) for k in CUTOFFS}
             recalls["chance"] = {"fair": expected, "paper": expected}
             other = "paper" if config.tie_policy == "fair" else "fair"
             for method, row in about.items():
@@ -93,21 +92,10 @@ def about_rows(config: EvaluateConfig, data: Embedded) -> dict[str, dict[str, An
 
 
 def ranks_of(data: Embedded, method: str, scores: np.ndarray) -> Ranks:
-    try:
-        return target_ranks(scores)
-    except ValueError as error:
-        raise UserError(
-            f"{data.about['label']}, {data.about['data']}, {method}: {error}; the embeddings or "
-            "the Combiner's weights are of no use"
-        ) from error
-
-
-def recall_by_policy(better: np.ndarray, tied: np.ndarray) -> dict[str, dict[str, float]]:
-    """Recall in percent under both tie policies: {policy: {"R@k": ...}}."""
-    return {
-        policy: {f"R@{k}": recall(better, tied, k, policy) for k in CUTOFFS}
-        for policy in ("fair", "paper")
-    }
+    if not np.isfinite(scores).all():
+        where = f"{data.about['label']}, {data.about['data']}, {method}"
+        raise UserError(f"{where}: there are scores that are not finite")
+    return target_ranks(scores)
 
 
 def save_ranks(ranks: dict[str, Ranks], file: Path) -> None:

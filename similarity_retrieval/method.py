@@ -1,9 +1,9 @@
 """Scores of GeneCIS's candidates by the baselines and by CRL, and Recall@k from the scores (paper,
 Table 3; the baselines are GeneCIS's, Vaze et al., CVPR 2023).
 
-All templates of a task are scored together. They share few distinct references and conditions (218
-and 111 in the 3,920 templates of the object tasks). So each distinct one is compared with all
-images in one matrix product, and each template looks up the scores of its candidates.
+Templates share few distinct references and conditions (218 and 111 in the 3,920 of the object
+tasks). So each distinct one is compared with all images in one matrix product, and each template
+looks up the scores of its candidates.
 
 Shapes: M images, C conditions with P prompts each, D embedding width, K texts of the basis, B
 templates, G candidates each, the target first.
@@ -28,31 +28,20 @@ BATCH = 256  # queries of the Combiner at a time; its queries are all different
 
 @dataclass(frozen=True)
 class Features:
-    """Embeddings of all images and conditions, float32 or float64, of any length.
+    """Embeddings of all images and conditions, of any length."""
 
-    Attributes:
-        image: (M, D), the distinct images.
-        plain: (C, D), the conditions themselves.
-        prompted: (C, P, D), the P prompts of each condition; P may be 0.
-    """
-
-    image: np.ndarray
-    plain: np.ndarray
-    prompted: np.ndarray
-
-    @cached_property
-    def image_length(self) -> np.ndarray:
-        """Length of each row of `image`, (M,)."""
-        return _length(self.image)
+    image: np.ndarray  # (M, D), the distinct images
+    plain: np.ndarray  # (C, D), the conditions themselves
+    prompted: np.ndarray  # (C, P, D), the P prompts of each condition; P may be 0
 
     @cached_property
     def unit_image(self) -> np.ndarray:
         """`image` with unit rows, (M, D)."""
-        return self.image / self.image_length[:, None]
+        return self.image / _length(self.image)[:, None]
 
     @cached_property
     def first_alike(self) -> np.ndarray:
-        """Index of the first image with the same embedding (mostly the image itself), (M,)."""
+        """(M,) index of the first image with the same embedding (mostly the image itself)."""
         rows = np.ascontiguousarray(self.image)
         whole = rows.view(np.dtype((np.void, rows.itemsize * rows.shape[1])))[:, 0]
         _, first, place = np.unique(whole, return_index=True, return_inverse=True)
@@ -64,16 +53,15 @@ def baseline_scores(
 ) -> dict[str, np.ndarray]:
     """Cosine similarity of each template's candidates to its query, for GeneCIS's baselines.
 
-    Returns:
-        `image`, `text`, `image+text` and, if there is one, `combiner`: (B, G) each. Candidates
-        with the target's embedding score exactly what the target does.
+    -> `image`, `text`, `image+text` and, if there is one, `combiner`: (B, G) each.
     """
     images, gallery = features.unit_image, templates.gallery  # (M, D), (B, G)
-    asked = (features.image, templates.reference), (features.plain, templates.condition)
-    image, text = (_similarities(*query, images, gallery) for query in asked)  # r·g, c·g: (B, G)
-    r = features.image_length[templates.reference, None]  # |r|: (B, 1)
+    references = features.image, templates.reference
+    image = _similarities(*references, images, gallery)  # r·g: (B, G)
+    text = _similarities(features.plain, templates.condition, images, gallery)  # c·g: (B, G)
+    r = _length(features.image)[templates.reference, None]  # |r|: (B, 1)
     c = _length(features.plain)[templates.condition, None]  # |c|: (B, 1)
-    rc = _similarities(*asked[0], features.plain, templates.condition[:, None])  # r·c: (B, 1)
+    rc = _similarities(*references, features.plain, templates.condition[:, None])  # r·c: (B, 1)
     both = np.sqrt((r**2 + c**2 + 2 * rc).clip(0))  # |r + c|
     scores = {
         "image": image / r,
@@ -87,27 +75,21 @@ def baseline_scores(
 
 
 def crl_scores(
-    features: Features,
-    templates: Templates,
-    r: np.ndarray,
-    weight: float = 10.0,
+    features: Features, templates: Templates, r: np.ndarray, weight: float = 10.0,
     balance: Balance = "paper",
-) -> np.ndarray:
+) -> np.ndarray:  # fmt: skip
     """CRL for "the same scene, with the condition" (paper, Table 3).
 
-    scene: similarity of candidate and reference in R.
-    condition: mean similarity of the candidate to the condition's prompts; omitted without prompts
-    (P = 0).
+    scene: similarity of candidate and reference in `r`, R = I Tᵀ of all images, (M, K), unit rows.
+    condition: mean similarity of the candidate to the condition's prompts; omitted if P = 0.
 
     Args:
-        r: R = I Tᵀ of all images, (M, K), unit rows. In the paper the basis describes scenes.
-        weight: the weight of `scene` in the balance `paper`; 10 in the paper.
         balance: `paper`: weight * scene + condition, each scaled to unit length over the candidates
             of a template. `standard` (beyond the paper): scene + condition, each standardised over
             the candidates, so that neither drowns the other, however far its scores are spread.
 
     Returns:
-        (B, G). Candidates with the target's embedding score exactly what the target does.
+        (B, G) scores.
     """
     scene = _similarities(r, templates.reference, r, templates.gallery)  # (B, G)
     scores = weight * l2(scene) if balance == "paper" else _standardised(scene)
@@ -119,25 +101,12 @@ def crl_scores(
 
 
 def target_ranks(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How many of a template's other candidates score above its target, and how many equal it.
+    """How many of a template's other candidates score above its target, and how many equal it:
+    scores (B, G) -> better and tied, both (B,) int64.
 
     >>> target_ranks(np.array([[0.5, 0.9, 0.5, 0.1]]))
     (array([1]), array([1]))
-
-    Args:
-        scores: (B, G), the target in column 0.
-
-    Returns:
-        better and tied, both (B,) int64.
-
-    Raises:
-        ValueError: a score is NaN or infinite.
     """
-    broken = ~np.isfinite(scores).all(axis=1)
-    if broken.any():
-        raise ValueError(
-            f"the scores of {broken.sum()} templates are not finite, the first: {broken.argmax()}"
-        )
     target, others = scores[:, :1], scores[:, 1:]
     return (others > target).sum(axis=1), (others == target).sum(axis=1)
 
@@ -148,28 +117,21 @@ def recall(better: np.ndarray, tied: np.ndarray, k: int, tie_policy: TiePolicy =
     >>> recall(np.array([0]), np.array([14]), k=3)  # 15 candidates, all with the same score
     20.0
 
-    Args:
-        better, tied: (B,), see `target_ranks`.
-        tie_policy: `fair` counts the share of all orders of the tied candidates in which the target
-            is among the k best. `paper` puts the target first, as the stable sort in the authors'
-            code does; constant scores then give 100.
+    `fair` counts the share of all orders of the tied candidates in which the target is among the k
+    best. `paper` puts the target first, as the stable sort in the authors' code does; constant
+    scores then give 100.
     """
     fair = tie_policy == "fair"
     hits = np.clip((k - better) / (tied + 1), 0, 1) if fair else better < k
     return float(100 * hits.mean())
 
 
-def chance(candidates: int, k: int) -> float:
-    """Expected Recall@k in percent for a random order of the candidates."""
-    return 100 * min(k / candidates, 1)
-
-
 def _similarities(
-    queries: np.ndarray, asked: np.ndarray, images: np.ndarray, gallery: np.ndarray
+    queries: np.ndarray, rows: np.ndarray, images: np.ndarray, gallery: np.ndarray
 ) -> np.ndarray:
-    """queries (Q, D), index of each template's query (B,), images (M, D), gallery (B, G) -> dot
+    """queries (Q, D), row of each template's query (B,), images (M, D), gallery (B, G) -> dot
     products (B, G)."""
-    distinct, place = np.unique(asked, return_inverse=True)
+    distinct, place = np.unique(rows, return_inverse=True)
     return (images @ queries[distinct].T)[gallery, place[:, None]]  # from (M, distinct)
 
 
@@ -194,12 +156,10 @@ def _length(rows: np.ndarray) -> np.ndarray:
 
 def _standardised(scores: np.ndarray) -> np.ndarray:
     """(B, G) with mean 0 and standard deviation 1 over the candidates; equal scores become 0."""
-    deviation = scores.std(axis=1, keepdims=True)
+    mean, deviation = scores.mean(axis=1, keepdims=True), scores.std(axis=1, keepdims=True)
     rounding = 100 * np.finfo(scores.dtype).eps * abs(scores).max(axis=1, keepdims=True)
     equal = deviation <= rounding
-    return np.where(
-        equal, 0, (scores - scores.mean(axis=1, keepdims=True)) / np.where(equal, 1, deviation)
-    )
+    return np.where(equal, 0, (scores - mean) / np.where(equal, 1, deviation))
 
 
 def _as_target(scores: np.ndarray, features: Features, templates: Templates) -> np.ndarray:

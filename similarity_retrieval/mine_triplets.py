@@ -7,21 +7,19 @@
 Reference and target of a triplet share a subject and have different objects. The condition names
 the object of the target, and the distractor shows that object with another subject:
 
-    reference "a dog on a sofa", condition "on bench", target "a dog on a bench",
-    distractor "a cat on a bench"
+    reference "a dog on a sofa", condition "on bench", target "a dog on a bench", distractor "a cat
+    on a bench"
 
 All files are written to <outputs>/triplets/<name>. A killed run that is started again goes on
-parsing where it was (mining takes minutes and begins anew), and ends with the same bytes as an
-undisturbed one.
+parsing where it was, and ends with the same bytes as an undisturbed one.
 """
 
 from crl.run.command import command
 
 import itertools
 import json
-from collections import Counter
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from pydantic import Field, model_validator
 
@@ -31,10 +29,9 @@ from crl.run.files import alone_in, atomic_path, write_text
 from crl.run.progress import progress
 from crl.run.results import digest
 from similarity_retrieval.mining.captions import caption_files, read_captions
-from similarity_retrieval.mining.concreteness import concreteness, read_ratings
 from similarity_retrieval.mining.files import file_digest
 from similarity_retrieval.mining.miner import Miner
-from similarity_retrieval.mining.records import read_graphs
+from similarity_retrieval.mining.records import concreteness, read_graphs, read_ratings
 from similarity_retrieval.mining.scene_graphs import BATCH, SPACY_MODEL, spacy_parser
 
 RULES = {"concreteness", "min_images", "min_objects", "samples", "seed"}
@@ -44,13 +41,11 @@ class MineConfig(RunConfig):
     """Keys of mine_triplets.py."""
 
     captions: str | None = Field(
-        None, description=".jsonl, .csv, .tsv, COCO .json; .tar shards: a folder, x{0..9}.tar, *"
+        None, description=".jsonl, .csv, .tsv, COCO .json, or .tar shards: a folder or a pattern"
     )
     prefix: str = Field("", description="put before each image's name, e.g. train2017/")
     graphs: Path | None = Field(None, description="JSONL of parsed captions; instead of captions")
-    ratings: Path | None = Field(
-        None, description="Brysbaert's concreteness ratings, tab-separated; null: no filter"
-    )
+    ratings: Path | None = Field(None, description="Brysbaert's concreteness ratings; null: none")
     concreteness: float = Field(
         4.8, allow_inf_nan=False, description="the mean of a triplet's six words is above this"
     )
@@ -67,56 +62,34 @@ class MineConfig(RunConfig):
 
 
 def mine_triplets(config: MineConfig) -> None:
-    """Mine what is missing in <outputs>/triplets/<name>, and print what was mined.
-
-    Raises:
-        UserError: bad input, nothing to mine, or the folder holds other triplets.
-    """
+    """Mine what is missing in <outputs>/triplets/<name>, and print what was mined."""
     folder = config.outputs / "triplets" / config.name
     for file in (config.graphs, config.ratings):
         if file and not file.is_file():
             raise UserError(f"{file} does not exist")
     with alone_in(folder):
         files = [config.graphs] if config.graphs else caption_files(config.captions)
-        source = source_digest(files, config.prefix)
+        # Shards can be hundreds of gigabytes, so only their names and sizes count.
+        contents = [f.stat().st_size if f.suffix == ".tar" else file_digest(f) for f in files]
+        source = digest([file.name for file in files], contents, config.prefix, SPACY_MODEL)
         ratings = file_digest(config.ratings) if config.ratings else None
         inputs = {"source": source, "ratings": ratings, **config.model_dump(include=RULES)}
-        summary = earlier_summary(folder, inputs)
-        if not summary:
+        counts = counts_of(folder, inputs)
+        if not counts:
             graphs = config.graphs or folder / f"graphs-{source}.jsonl"
             if not graphs.exists():
                 parse_captions(files, config.prefix, graphs)
             counts = mine(config, graphs, folder / "triplets.jsonl")
-            summary = {
-                "counts": counts,
-                "digest": file_digest(folder / "triplets.jsonl"),
-                "inputs": inputs,
-                "config": config.model_dump(mode="json", exclude={"device"}),
-            }
-            text = json.dumps(summary, indent=1, ensure_ascii=False)
-            write_text(folder / "summary.json", text + "\n")
-    for name, count in summary["counts"].items():
+            summary = {"counts": counts, "digest": file_digest(folder / "triplets.jsonl")}
+            summary |= {"inputs": inputs, "config": config.model_dump(mode="json")}
+            write_text(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
+    for name, count in counts.items():
         print(f"{name}: {listed(count) if isinstance(count, dict) else count}")
     print(f"triplets: {folder / 'triplets.jsonl'}")
 
 
-@command
-def main(argv: list[str]) -> None:
-    mine_triplets(load_config(MineConfig, argv, __doc__, unused=("device",)))
-
-
-def source_digest(files: list[Path], prefix: str) -> str:
-    """16 hex digits that change whenever the relations may. Shards can be hundreds of gigabytes, so
-    only their names and sizes count."""
-    contents = [
-        (file.name, file.stat().st_size if file.suffix == ".tar" else file_digest(file))
-        for file in files
-    ]
-    return digest(contents, prefix, SPACY_MODEL)
-
-
-def earlier_summary(folder: Path, inputs: dict[str, Any]) -> dict[str, Any] | None:
-    """What summary.json says, if the triplets in `folder` are whole and come from `inputs`."""
+def counts_of(folder: Path, inputs: dict[str, Any]) -> dict[str, Any] | None:
+    """What was mined, if the triplets in `folder` are whole. A UserError if they are others."""
     triplets, file = folder / "triplets.jsonl", folder / "summary.json"
     if not file.exists():
         return None
@@ -126,10 +99,10 @@ def earlier_summary(folder: Path, inputs: dict[str, Any]) -> dict[str, Any] | No
     except (ValueError, TypeError, KeyError):
         same = False
     if not same:
-        raise UserError(
-            f"{folder} comes from other inputs or settings; take another name=, or delete it"
-        )
-    return summary if triplets.exists() and file_digest(triplets) == summary["digest"] else None
+        reason = f"{folder} comes from other inputs or settings"
+        raise UserError(f"{reason}; take another name=, or delete it")
+    whole = triplets.exists() and file_digest(triplets) == summary["digest"]
+    return summary["counts"] if whole else None
 
 
 def parse_captions(files: list[Path], prefix: str, graphs: Path) -> None:
@@ -140,24 +113,16 @@ def parse_captions(files: list[Path], prefix: str, graphs: Path) -> None:
     # the last line is reported at once.
     shards = any(file.suffix == ".tar" for file in files)
     total = None if shards else sum(1 for _ in read_captions(files))
-    parse = spacy_parser()
-    with graphs.with_suffix(".part").open("ab+") as stream:
-        done = keep_batches(stream)
+    parse, part = spacy_parser(), graphs.with_suffix(".part")
+    with part.open("ab+") as stream:
+        stream.seek(0)
+        sizes = [len(line) for line in stream if line.endswith(b"\n")]
+        done = len(sizes) // BATCH * BATCH  # a resumed run parses the same batches
+        stream.truncate(sum(sizes[:done]))
         parsed = parse(itertools.islice(read_captions(files, prefix), done, None))
-        bar = progress(parsed, label="captions", unit="captions", total=total, done=done)
-        for graph in bar:
+        for graph in progress(parsed, label="captions", unit="captions", total=total, done=done):
             stream.write(graph.model_dump_json().encode() + b"\n")
-    graphs.with_suffix(".part").replace(graphs)
-
-
-def keep_batches(stream: BinaryIO) -> int:
-    """Cut off what is not a whole batch of lines, so that a resumed run parses the same batches;
-    -> number of lines that stay."""
-    stream.seek(0)
-    sizes = [len(line) for line in stream if line.endswith(b"\n")]
-    done = len(sizes) // BATCH * BATCH
-    stream.truncate(sum(sizes[:done]))
-    return done
+    part.replace(graphs)
 
 
 def mine(config: MineConfig, graphs: Path, triplets: Path) -> dict[str, Any]:
@@ -169,7 +134,7 @@ def mine(config: MineConfig, graphs: Path, triplets: Path) -> dict[str, Any]:
         words = {word for record in records for word in (record.subject, record.object)}
         rating = {word: concreteness(word, ratings) for word in words}
     miner = Miner(records, rating, config.concreteness, config.min_images, config.min_objects)
-    subjects, conditions = Counter(), Counter()
+    mined = 0
     with atomic_path(triplets) as temporary, temporary.open("w", encoding="utf-8") as stream:
         for number in progress(range(config.samples), label="samples", unit="samples"):
             if sample := miner.sample(config.seed, number):
@@ -182,29 +147,29 @@ def mine(config: MineConfig, graphs: Path, triplets: Path) -> dict[str, Any]:
                     "subject": target.subject,
                 }
                 stream.write(json.dumps(triplet, ensure_ascii=False) + "\n")
-                subjects[triplet["subject"]] += 1
-                conditions[triplet["condition"]] += 1
-        if not subjects:
-            raise UserError(
-                f"not one of {config.samples} samples gave a triplet (failed tries: "
-                f"{listed(miner.failed)}); give more captions, or loosen the rules"
-            )
+                mined += 1
+        if not mined:
+            reason = f"not one of {config.samples} samples gave a triplet ({listed(miner.failed)})"
+            raise UserError(f"{reason}; give more captions, or loosen the rules")
     return {
         "captions": captions,
         "images": len({record.image for record in records}),
         "relations": len(records),
         "subjects": miner.subjects,
         "samples": config.samples,
-        "mined": subjects.total(),
-        "dropped": config.samples - subjects.total(),
+        "mined": mined,
+        "dropped": config.samples - mined,
         "failed tries": miner.failed,
-        "most common subjects": dict(subjects.most_common(10)),
-        "most common conditions": dict(conditions.most_common(10)),
     }
 
 
 def listed(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items())
+
+
+@command
+def main(argv: list[str]) -> None:
+    mine_triplets(load_config(MineConfig, argv, __doc__, unused=("device",)))
 
 
 if __name__ == "__main__":

@@ -14,11 +14,7 @@ Row = dict[str, Any]  # of results.json
 
 def table(rows: list[Row], title: str) -> Table:
     """VLMs, methods and bases as lines, Recall@k of each task as columns, and the mean of the
-    object tasks (as in Table 3). `names` is how many of the conditions the basis names, by task.
-
-    Raises:
-        UserError: there are no rows.
-    """
+    object tasks (as in Table 3). `names` is how many of the conditions the basis names, by task."""
     if not rows:
         raise UserError("there are no results to show")
     tasks = [task for task in TASKS if any(row["about"]["data"] == task for row in rows)]
@@ -33,38 +29,34 @@ def table(rows: list[Row], title: str) -> Table:
     lines = []
     for head, by_task in sorted(by_line.items(), key=lambda item: item[0][0] != "-"):
         names = [row.get("names", "-") if head[2] != "-" else "-" for row in by_task.values()]
-        scores = [
-            by_task[task]["scores"][f"R@{k}"] if task in by_task else None
-            for task in tasks
-            for k in CUTOFFS
-        ]
-        mean = None
-        if all(task in by_task for task in averaged):
-            mean = np.mean([list(by_task[task]["scores"].values()) for task in averaged])
-        cells = ["-" if score is None else f"{score:.1f}" for score in [*scores, mean]]
-        lines.append([*head, " ".join(dict.fromkeys(names)), *cells])
-    columns = [
-        f"{task.replace('_', ' ')} R@{k}" if k == 1 else f"R@{k}" for task in tasks for k in CUTOFFS
-    ]
+        scores = {task: list(row["scores"].values()) for task, row in by_task.items()}
+        cells = [score for task in tasks for score in scores.get(task, [None] * len(CUTOFFS))]
+        complete = all(task in scores for task in averaged)
+        cells.append(np.mean([scores[task] for task in averaged]) if complete else None)
+        shown = ["-" if score is None else f"{score:.1f}" for score in cells]
+        lines.append([*head, " ".join(dict.fromkeys(names)), *shown])
+    columns = []
+    for task in tasks:
+        columns += [f"{task.replace('_', ' ')} R@1", *(f"R@{k}" for k in CUTOFFS[1:])]
     mean_of = "mean" if averaged == tasks else "mean of object tasks"
     return Table(title, ["VLM", "method", "basis", "names", *columns, mean_of], lines, left=4)
 
 
 def notes(rows: list[Row]) -> list[str]:
-    """Notes that a reader of the table needs."""
-    lines: dict[str, None] = {}  # each once
+    """Notes that a reader of the table needs, each once."""
+    lines = []
     for row in rows:
         about, task = row["about"], row["about"]["data"]
         if row["other_ties"] != row["scores"]:
             other = "fair" if about["tie_policy"] == "paper" else "paper"
             numbers = ", ".join(f"{k} {v:.1f}" for k, v in row["other_ties"].items())
-            lines[f"{about['label']}, {task}, {about['method']}: ties; tie_policy={other} gives "
-                  f"{numbers}"] = None  # fmt: skip
+            line = f"{about['label']}, {task}, {about['method']}: ties; tie_policy={other} gives "
+            lines.append(line + numbers)
         if row["left_out"]:
-            lines[f"{task}: {row['left_out']} templates of another gallery size left out"] = None
+            lines.append(f"{task}: {row['left_out']} templates of another gallery size left out")
         if row["target_also_in_gallery"]:
-            lines[f"{task}: {row['target_also_in_gallery']} templates hold their target twice; "
-                  "they are kept"] = None  # fmt: skip
+            lines.append(f"{task}: {row['target_also_in_gallery']} templates hold their target "
+                         "twice; they are kept")  # fmt: skip
         if task.endswith("attribute"):
-            lines[f"{task}: CRL is our extension; the paper has no attribute tasks"] = None
-    return list(lines)
+            lines.append(f"{task}: CRL is our extension; the paper has no attribute tasks")
+    return list(dict.fromkeys(lines))

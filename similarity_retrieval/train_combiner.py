@@ -3,19 +3,14 @@
     python similarity_retrieval/train_combiner.py --config configs/demo/combiner.yaml
     torchrun --nproc_per_node 8 similarity_retrieval/train_combiner.py --config ...
 
-A triplet is a reference image, a condition and a target image (triplets.jsonl of
-mine_triplets.py). The Combiner turns reference and condition into a query, which must find its
-target among the targets of the whole batch. The loss is the cross entropy of 100 times the cosines,
-from queries to targets only, as published.
-
-  train_vlm: false   the VLM is frozen. Images and conditions are embedded once and then looked up:
-                     minutes on a CPU.
-  train_vlm: true    an open_clip VLM is trained too, from pixels (as in GeneCIS: both towers).
+The Combiner turns the reference and condition of a triplet into a query, which must find the
+triplet's target among the targets of the whole batch. With train_vlm=false, images and conditions
+are embedded once and then looked up; with train_vlm=true an open_clip VLM is trained too, from
+pixels (as in GeneCIS: both towers).
 
 Writes <outputs>/combiner/<name>/: combiner.safetensors, and vlm/ if the VLM was trained, both from
-the epoch with the best held-out recall@1; results.json, config.yaml and state.pt (see
-crl/run/training.py). Measure it with evaluate.py trained=[<outputs>/combiner/<name>]. README.md
-says where it differs from the published code, and why.
+the epoch with the best held-out recall@1; and the files that crl/run/training.py names. Measure it
+with evaluate.py trained=[<outputs>/combiner/<name>].
 """
 
 from crl.run.command import command
@@ -40,16 +35,9 @@ from crl.run.distributed import process_group, rank, sum_gradients, world
 from crl.run.errors import UserError
 from crl.run.training import Trainer, TrainingConfig
 from crl.vlm import load_trainable, load_vlm
-from similarity_retrieval.combiner import Combiner
-from similarity_retrieval.combiner_features import (
-    DROPOUT,
-    INITIAL,
-    ORDER,
-    FineTunedFeatures,
-    FrozenFeatures,
-    derived_seed,
-)
-from similarity_retrieval.contrastive import backward
+from similarity_retrieval import combiner_features as features
+from similarity_retrieval.combiner import Combiner, backward
+from similarity_retrieval.combiner_features import derived_seed
 from similarity_retrieval.mining.triplets import MinedTriplets, read_triplets
 
 CLIP_NORM = 1.0  # of the VLM's gradients
@@ -80,11 +68,7 @@ class TrainConfig(TrainingConfig, EmbeddingConfig):
 
 
 class CombinerTrainer(Trainer):
-    """The training of a Combiner, and of its VLM with `train_vlm`.
-
-    Raises:
-        UserError: bad triplets or images, too few triplets, a VLM that cannot be trained.
-    """
+    """The training of a Combiner, and of its VLM with `train_vlm`."""
 
     config: TrainConfig
     metric = "recall@1"
@@ -92,10 +76,8 @@ class CombinerTrainer(Trainer):
     def __init__(self, config: TrainConfig, device: str | None) -> None:
         slices = world() * config.accumulate
         if config.batch_size % slices:
-            raise UserError(
-                f"batch_size {config.batch_size} does not divide into {slices} equal parts "
-                f"({world()} processes x accumulate {config.accumulate})"
-            )
+            parts = f"{slices} equal parts ({world()} processes x accumulate {config.accumulate})"
+            raise UserError(f"batch_size {config.batch_size} does not divide into {parts}")
         self.config = config
         self.folder = config.outputs / "combiner" / config.name
         self.weights = self.folder / "combiner.safetensors"
@@ -106,10 +88,8 @@ class CombinerTrainer(Trainer):
         rest = len(self.data) - self.held
         self.steps = rest // config.batch_size
         if not self.steps:
-            raise UserError(
-                f"{rest} triplets to train on (and {self.held} held out) do not fill a batch of "
-                f"{config.batch_size}; mine more or set batch_size"
-            )
+            count = f"{rest} triplets to train on (and {self.held} held out)"
+            raise UserError(f"{count} do not fill a batch of {config.batch_size}; mine more")
         load = load_trainable if config.train_vlm else load_vlm
         self.vlm: Any = load(config.vlm, device, config.precision)  # trained: a LoadedVLM
         self.settings = config.model_dump(mode="json", exclude=NEUTRAL | {"accumulate"}) | {
@@ -120,18 +100,19 @@ class CombinerTrainer(Trainer):
 
     def prepare(self) -> None:
         config, vlm = self.config, self.vlm
-        torch.manual_seed(derived_seed(config.seed, INITIAL))
+        torch.manual_seed(derived_seed(config.seed, features.INITIAL))
         self.combiner = Combiner(vlm.dim, config.projection, config.hidden, config.dropout)
         self.models = {"combiner": self.combiner.to(vlm.device)}
         fingerprint = vlm.fingerprint
         if config.train_vlm:
             self.models["vlm"] = vlm.model
-            self.features: Any = FineTunedFeatures(vlm, self.data, config.seed, config.workers)
+            pixels = features.FineTunedFeatures(vlm, self.data, config.seed, config.workers)
+            self.features: Any = pixels
             if self.vlm_folder.is_dir():  # a resumed training: the best VLM so far
                 best = load_vlm(str(self.vlm_folder), "cpu", config.precision)
                 fingerprint = best.fingerprint
         else:
-            self.features = FrozenFeatures(vlm, self.data, config.cache, config.workers)
+            self.features = features.FrozenFeatures(vlm, self.data, config.cache, config.workers)
         self.parameters = [p for model in self.models.values() for p in model.parameters()]
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=config.lr, weight_decay=config.weight_decay
@@ -144,8 +125,6 @@ class CombinerTrainer(Trainer):
             "device": str(vlm.device),
             "processes": world(),
             "triplets": {"training": len(self.data) - self.held, "held_out": self.held},
-            "images": len(self.data.images),
-            "conditions": len(self.data.conditions),
             "steps_per_epoch": self.steps,
         }
 
@@ -160,7 +139,8 @@ class CombinerTrainer(Trainer):
         config = self.config
         self.combiner.train()
         numbers = range(rank() * config.accumulate, (rank() + 1) * config.accumulate)
-        seeds = [derived_seed(config.seed, DROPOUT, self.progress.step, n) for n in numbers]
+        stream = config.seed, features.DROPOUT, self.progress.step
+        seeds = [derived_seed(*stream, number) for number in numbers]
         loss = backward(self.query_and_target, batch, seeds)
         sum_gradients(self.parameters)
         if config.train_vlm:
@@ -202,11 +182,9 @@ def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
 
 
 def plan(count: int, first: int, epoch: int, config: TrainConfig) -> np.ndarray:
-    """Rows (steps, processes, parts, b) of an epoch over the triplets `first`, ..., `count` - 1.
-
-    Triplets at the end that do not fill a batch are left out; each epoch has its own order.
-    """
-    generator = np.random.default_rng([config.seed, ORDER, epoch])
+    """Rows (steps, processes, parts, b) of an epoch over the triplets `first`, ..., `count` - 1, in
+    an order of its own. Triplets at the end that do not fill a batch are left out."""
+    generator = np.random.default_rng([config.seed, features.ORDER, epoch])
     order = first + generator.permutation(count - first)
     steps = len(order) // config.batch_size
     part = config.batch_size // (world() * config.accumulate)
@@ -217,11 +195,8 @@ def plan(count: int, first: int, epoch: int, config: TrainConfig) -> np.ndarray:
 def recalls(
     combiner: Combiner, data: MinedTriplets, image: Tensor, text: Tensor
 ) -> dict[str, float]:
-    """Recall@1, 5, 10 in percent of the targets of `data` among all its distinct targets.
-
-    Args:
-        image, text: (M, D), (C, D), raw embeddings of `data.images` and `data.conditions`.
-    """
+    """Recall@1, 5, 10 in percent of the targets of `data` among all its distinct targets, from the
+    raw embeddings of its images (M, D) and conditions (C, D)."""
     device = next(combiner.parameters()).device
     targets, column = np.unique(data.target, return_inverse=True)
     candidates = F.normalize(image[targets].to(device), dim=1)  # (G, D)

@@ -26,12 +26,8 @@ Source = tuple[str, Path | None, Training | None]  # VLM, file of its Combiner, 
 
 def models(config: EvaluateConfig) -> dict[str, tuple[VLM, Combiner | None]]:
     """{label in tables: VLM and Combiner}: `vlm`, and each folder of `trained`. A Combiner that was
-    trained with `vlm`, frozen, comes with `vlm`.
-
-    Raises:
-        UserError: as in `load_vlm` and `load_combiner`; no such training; its VLM has changed, or
-            its name would run code.
-    """
+    trained with `vlm`, frozen, comes with `vlm`. A UserError if the VLM of a training has changed
+    since, or its name would run code."""
     if config.combiner and (config.combiner.parent / "results.json").exists():
         raise UserError(f"{config.combiner} belongs to a training; give its folder: "
                         f"trained=[{config.combiner.parent}]")  # fmt: skip
@@ -42,21 +38,6 @@ def models(config: EvaluateConfig) -> dict[str, tuple[VLM, Combiner | None]]:
             label += f" ({folder})"
         sources[label] = source
     return {label: _load(*source, config) for label, source in sources.items()}
-
-
-def _load(
-    name: str, file: Path | None, training: Training | None, config: EvaluateConfig
-) -> tuple[VLM, Combiner | None]:
-    from_file = name != config.vlm
-    vlm = same = load_vlm(name, config.device, config.precision, from_file)
-    if training and training.precision != config.precision:  # which the fingerprint depends on
-        same = load_vlm(name, config.device, training.precision, from_file)
-    if training and same.fingerprint != training.vlm_fingerprint:
-        raise UserError(
-            f"{file.parent} was trained with another VLM than {name!r} is now: its weights, "
-            "preprocessing or tokenizer have changed; run that training again"
-        )
-    return vlm, load_combiner(file, vlm.dim) if file else None
 
 
 def _read(folder: Path) -> tuple[str, Source]:
@@ -77,3 +58,16 @@ def _read(folder: Path) -> tuple[str, Source]:
     if training.vlm_trained:
         return f"{training.vlm}*", (str(folder / "vlm"), combiner, training)
     return training.vlm, (training.vlm, combiner, training)
+
+
+def _load(
+    name: str, file: Path | None, training: Training | None, config: EvaluateConfig
+) -> tuple[VLM, Combiner | None]:
+    from_file = name != config.vlm
+    vlm = same = load_vlm(name, config.device, config.precision, from_file)
+    if training and training.precision != config.precision:  # which the fingerprint depends on
+        same = load_vlm(name, config.device, training.precision, from_file)
+    if training and same.fingerprint != training.vlm_fingerprint:
+        raise UserError(f"{file.parent} was trained with another VLM than {name!r} is now; run "
+                        "that training again")  # fmt: skip
+    return vlm, load_combiner(file, vlm.dim) if file else None

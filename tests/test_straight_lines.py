@@ -29,7 +29,8 @@ class Followed:
         values += [one for value in values if isinstance(value, list) for one in value]
         # Told apart by identity; numbers, short texts and None are shared by everyone.
         values = [value for value in values if not isinstance(value, int | float | None)]
-        self.values = {id(value): value for value in values if value not in ("", "paper")}
+        constants = ("", "paper", "fp32", "error")  # of the code, too
+        self.values = {id(value): value for value in values if value not in constants}
         self.functions: set[tuple[str, str]] = set()
 
     def __call__(self, frame, event, _) -> None:

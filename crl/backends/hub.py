@@ -11,7 +11,6 @@ from urllib.request import getproxies
 
 from crl.run.errors import Missing, UserError
 
-SECONDS = 3.0  # how long to wait for an answer of the Hugging Face Hub
 INSTEAD = "or use vlm=demo or a local folder"
 REFUSED = (
     "there is no such repository, or its page there asks you to accept its terms: do so, and log "
@@ -21,7 +20,7 @@ ABSENT = (  # open_clip reports a broken connection as the 404 of the next name 
     "the repository, or a file of it, is not there, or the connection broke; try again, name other "
     f"weights, {INSTEAD}"
 )
-ADVICE = {401: REFUSED, 403: REFUSED, 404: ABSENT}  # by what the hub answers
+ADVICE = {401: REFUSED, 403: REFUSED, 404: ABSENT}  # by the hub's answer
 TRY_AGAIN = (
     "try again; without a network use vlm=demo, a local folder, or fill the Hugging Face cache "
     "(HF_HOME) on a machine that has one"
@@ -30,12 +29,11 @@ TRY_AGAIN = (
 
 @contextmanager
 def explained(source: str, remote: bool) -> Iterator[None]:
-    """Turn the errors of libraries that fetch or load `source` into one line of advice."""
     fetching: tuple[type[Exception], ...] = ()
     if remote:
         from huggingface_hub.errors import HTTPError  # of its HTTP client; no OSError
 
-        fetching = (OSError, HTTPError)
+        fetching = OSError, HTTPError
         _offline_without_a_network()
     try:
         yield
@@ -51,19 +49,16 @@ def explained(source: str, remote: bool) -> Iterator[None]:
 
 
 def _offline_without_a_network() -> None:
-    """Use only the hub's cache if the hub does not answer one connection.
-
-    Otherwise the hub's client would try again for a minute. Behind a proxy a direct connection is
-    not possible, so nothing is tested.
-    """
+    """Use only the hub's cache if the hub does not answer one connection: its client would try
+    again for a minute. Behind a proxy there is no direct connection, so nothing is tested."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE or getproxies():
         return
     hub = urlsplit(constants.ENDPOINT)
-    port = hub.port or (443 if hub.scheme == "https" else 80)
+    port = hub.port or {"https": 443}.get(hub.scheme, 80)
     try:
-        socket.create_connection((hub.hostname or "", port), SECONDS).close()
+        socket.create_connection((hub.hostname or "", port), timeout=3.0).close()
     except OSError:
         constants.HF_HUB_OFFLINE = True
 
@@ -72,9 +67,7 @@ def _advice(error: BaseException) -> str:
     """What the hub answered, else the error; and what to do."""
     cause: BaseException | None = error
     while cause is not None:
-        answer = getattr(cause, "response", None)
-        if answer is not None:
-            status = answer.status_code
+        if (status := getattr(getattr(cause, "response", None), "status_code", None)) is not None:
             return f"the Hugging Face Hub answers {status}: {ADVICE.get(status, TRY_AGAIN)}"
         cause = cause.__cause__ or cause.__context__
     return f"{_brief(error)}; {TRY_AGAIN}"
@@ -83,5 +76,4 @@ def _advice(error: BaseException) -> str:
 def _brief(error: BaseException) -> str:
     # Of an address only the host: all of it can be very long.
     message = re.sub(r"https?://([^/\s]+)[^\s'\",]*", r"\1", str(error))
-    lines = [shorten(line, 160) for line in message.splitlines()[:4]]
-    return " ".join(lines) or type(error).__name__
+    return " ".join(shorten(line, 160) for line in message.splitlines()[:4]) or type(error).__name__

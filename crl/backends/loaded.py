@@ -47,26 +47,18 @@ class Parts(NamedTuple):
 
 
 class LoadedVLM:
-    """The interface `crl.vlm.VLM` over `Parts`. `model` is public for fine-tuning.
-
-    If an earlier run has computed the fingerprint of the same files, the model is loaded only when
-    it must encode. A repeated run that finds all embeddings in the cache never loads it.
-    """
+    """The interface `crl.vlm.VLM` over `Parts`. If an earlier run has computed the fingerprint of
+    the same files, the model is loaded only when it must encode: in a repeated run, never."""
 
     def __init__(
-        self,
-        name: str,
-        source: str,
-        load: Callable[[], Parts],
-        device: torch.device,
+        self, name: str, source: str, load: Callable[[], Parts], device: torch.device,
         precision: str,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.name, self.device, self.precision = name, device, precision
         self._load, self._lock = load, Lock()
         self._loaded: Parts | None = None
         record = _record_of(source, precision)
-        summary = _recall(record)
-        if summary is None:
+        if (summary := _recall(record)) is None:
             summary = _hash(self.parts, precision), self.parts.dim
             _remember(record, self.parts.files, *summary)
         self._fingerprint, self.dim = summary
@@ -117,9 +109,6 @@ class LoadedVLM:
         return torch.autocast(self.device.type, dtype) if dtype else nullcontext()
 
 
-# --- fingerprints ---------------------------------------------------------------------------------
-
-
 def describe_tokenizer(tokenizer: Any, tokenize: Callable[[list[str]], Any]) -> dict[str, Any]:
     """A tokenizer's vocabulary, and its tokens for a long text with accents, capitals and signs."""
     vocabulary = tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else tokenizer.encoder
@@ -138,13 +127,11 @@ def _hash(parts: Parts, precision: str) -> str:
 
 
 def _changes(model: nn.Module) -> int:
-    """How often the weights have changed, by torch's own counters (changes through .data are not
-    counted). So a model that an optimizer changes does not keep its old fingerprint."""
+    """How often an optimizer has changed the weights, by torch's own counters."""
     return sum(tensor._version for tensor in model.state_dict().values())
 
 
 def _record_of(source: str, precision: str) -> Path:
-    """The file that keeps a VLM's fingerprint for later runs."""
     versions = [metadata.version(library) for library in LIBRARIES]
     place = str(Path(source).resolve()) if Path(source).is_dir() else source
     return FINGERPRINTS / f"{digest(place, precision, versions)}.json"
@@ -152,12 +139,11 @@ def _record_of(source: str, precision: str) -> Path:
 
 def _recall(record: Path) -> tuple[str, int] | None:
     """Fingerprint and D, if none of the VLM's files has changed since; else None."""
-    try:
+    with suppress(OSError, ValueError, KeyError, TypeError):  # no record, or a damaged one
         content = json.loads(record.read_text(encoding="utf-8"))
-        unchanged = content["files"] == _stamps(map(Path, content["files"]))
-        return (content["fingerprint"], content["dim"]) if unchanged else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # no record, or a damaged one: the model must be loaded
+        if content["files"] == _stamps(map(Path, content["files"])):
+            return content["fingerprint"], content["dim"]
+    return None
 
 
 def _remember(record: Path, files: list[Path], fingerprint: str, dim: int) -> None:

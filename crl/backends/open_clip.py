@@ -13,22 +13,18 @@ from crl.run.errors import UserError, nearest
 from crl.run.files import write_text
 
 CONFIG = "open_clip_config.json"
-WEIGHTS = (  # in an open_clip folder, in open_clip's own order of preference
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.safetensors",
-    "open_clip_pytorch_model.bin",
-)
+# In an open_clip folder, in open_clip's own order of preference
+WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors",
+           "open_clip_pytorch_model.bin")  # fmt: skip
 
 
 def load_tag_or_file(spec: str) -> Parts:
     """`<model>/<tag or file>`."""
     import open_clip
 
-    model, _, weights = spec.partition("/")
-    if model not in open_clip.list_models():
-        raise UserError(
-            f"unknown open_clip model {model!r}; {nearest(model, open_clip.list_models())}"
-        )
+    (model, _, weights), models = spec.partition("/"), open_clip.list_models()
+    if model not in models:
+        raise UserError(f"unknown open_clip model {model!r}; {nearest(model, models)}")
     if open_clip.is_pretrained_cfg(model, weights):
         tag = open_clip.get_pretrained_cfg(model, weights)
         _check_quick_gelu(model, weights)
@@ -41,8 +37,7 @@ def load_tag_or_file(spec: str) -> Parts:
             f"open_clip has no weights {weights!r} for {model}, nor is this a file "
             f"(absolute path: open_clip:{model}//path); {nearest(weights, tags)}"
         )
-    # A file does not say how images are prepared, nor the activation that it was trained with. So
-    # take both from the model's known weights, if they all agree.
+    # A file says neither how images are prepared nor its activation: as all known weights agree.
     settings = [open_clip.get_pretrained_cfg(model, tag) for tag in tags]
     preprocessings = [_preprocessing(tag) for tag in settings]
     if not preprocessings or any(other != preprocessings[0] for other in preprocessings):
@@ -51,7 +46,7 @@ def load_tag_or_file(spec: str) -> Parts:
             f"weights do not agree; use a folder with {CONFIG} and its preprocess_cfg"
         )
     activations = {tag.get("quick_gelu", False) for tag in settings}
-    if len(activations) > 1 and f"{model}-quickgelu" in open_clip.list_models():
+    if len(activations) > 1 and f"{model}-quickgelu" in models:
         raise UserError(
             f"{checkpoint} does not say whether it was trained with QuickGELU; if it was (OpenAI, "
             f"MetaCLIP, DFN) use open_clip:{model}-quickgelu/<file>, else a folder with {CONFIG}"
@@ -81,11 +76,8 @@ def load_folder(folder: Path) -> Parts:
 
 
 def save_vlm(folder: Path, vlm: LoadedVLM) -> None:
-    """Write `vlm`, one of open_clip, to `folder` in open_clip's format: configuration, tokenizer
-    and weights. `load_vlm(str(folder))` reads it.
-
-    It is a folder, since a file of weights alone does not say how images are prepared.
-    """
+    """Write `vlm`, one of open_clip, to a folder in open_clip's format: configuration, tokenizer
+    and weights. `load_vlm(str(folder))` reads it."""
     recipe, tokenize = vlm.parts.recipe, vlm.parts.tokenize
     config = {"model_cfg": recipe["model"], "preprocess_cfg": recipe["preprocess"]}
     write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
@@ -110,8 +102,8 @@ def _build(model_name: str, checkpoint: Path, preprocessing: dict | None = None)
             pretrained=None if local else str(checkpoint),
             force_preprocess_cfg=preprocessing,
         )
+    # open_clip would interpolate position embeddings of another size; that is another model.
     for key, tensor in model.state_dict().items():
-        # open_clip would interpolate position embeddings of another size; that is another model.
         if tensor.ndim > 1 and key in stored and stored[key] != tuple(tensor.shape):
             raise UserError(
                 f"{checkpoint} does not fit {model_name}: {key} is {stored[key]} in the file, "
@@ -121,6 +113,7 @@ def _build(model_name: str, checkpoint: Path, preprocessing: dict | None = None)
     if vocabulary > config["text_cfg"].get("vocab_size", 49408):
         raise UserError(f"{model_name}: its tokenizer has {vocabulary} tokens, the model fewer")
     preprocessing = open_clip.get_model_preprocess_cfg(model)
+    tokenizer = describe_tokenizer(getattr(tokenize, "tokenizer", tokenize), tokenize)
     return Parts(
         model=model,
         dim=config["embed_dim"],
@@ -128,17 +121,12 @@ def _build(model_name: str, checkpoint: Path, preprocessing: dict | None = None)
         tokenize=tokenize,
         image_features=model.encode_image,
         text_features=model.encode_text,
-        recipe={
-            "model": config,
-            "preprocess": preprocessing,
-            "tokenizer": describe_tokenizer(getattr(tokenize, "tokenizer", tokenize), tokenize),
-        },
+        recipe={"model": config, "preprocess": preprocessing, "tokenizer": tokenizer},
         files=sorted(checkpoint.parent.iterdir()) if local else [checkpoint],
     )
 
 
 def _preprocessing(tag: dict[str, Any]) -> dict[str, Any]:
-    """How open_clip prepares images for the weights of one tag."""
     return {key: tag[key] for key in ("mean", "std", "interpolation", "resize_mode")}
 
 

@@ -1,36 +1,16 @@
 """Imports torchvision even if its wheel and torch's wheel do not match.
 
-Only torchvision's pure Python part (transforms, models) is used, mostly through open_clip. The
-wheel on PyPI is compiled for CUDA. With a CPU-only torch of the right version, its compiled
-operators do not load, and the import fails because the operator `nms` is missing. If we declare
-that operator, the Python part can be imported.
-
-This file can be removed when `python -c "import torch, torchvision"` succeeds in a fresh
-environment with constraints.txt and a CPU-only torch.
+Only its pure Python part (transforms, models) is used. The wheel on PyPI is compiled for CUDA: with
+a CPU-only torch the import fails, since the operator `nms` is missing. So we declare that operator.
+This file can go when `import torchvision` succeeds with constraints.txt and a CPU-only torch.
 """
 
-import re
 import sys
-from importlib import metadata
 
 import torch
 
-from crl.run.errors import UserError
-
 
 def import_torchvision() -> None:
-    """Import torchvision.
-
-    Raises:
-        UserError: it was built for another version of torch; the message says which.
-    """
-    requirements = " ".join(metadata.requires("torchvision") or [])
-    pin = re.search(r"\btorch *\(?== *([\w.]+)", requirements)
-    if pin and pin[1] != torch.__version__.split("+")[0]:
-        raise UserError(
-            f"torchvision {metadata.version('torchvision')} wants torch {pin[1]} but "
-            f"{torch.__version__} is installed; install the pair in constraints.txt"
-        )
     try:
         import torchvision
     except RuntimeError as error:

@@ -16,21 +16,17 @@ from crl.run.errors import UserError
 
 
 def load_folder(folder: Path) -> Parts:
-    """A local folder of ALIGN or BLIP-2."""
-    place = f"{folder}: it has no open_clip_config.json, and as to config.json"
-    with explained(place, remote=False):
+    with explained(f"{folder}: it has no open_clip_config.json, and as to config.json", False):
         kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
     if kind not in ("align", "blip-2"):
         raise UserError(
-            f"{folder} holds a {kind!r} model; transformers folders can be 'align' or 'blip-2', "
-            "all others come through open_clip"
+            f"{folder} holds a {kind!r} model; here only 'align' or 'blip-2' can be one"
         )
     return load_align(str(folder)) if kind == "align" else load_blip2(str(folder))
 
 
 def load_align(source: str) -> Parts:
-    """ALIGN. It is convolutional and takes any image size: its published configuration says 600 and
-    its published preprocessing crops to 289."""
+    """ALIGN, convolutional: its published configuration says 600 pixels, its preprocessing 289."""
     from transformers import AlignModel
 
     # Always 64 tokens, as in its training.
@@ -46,10 +42,7 @@ def load_align(source: str) -> Parts:
 
 def load_blip2(source: str) -> Parts:
     """BLIP-2's image-text contrast: 32 query vectors per image; the first token's vector per text.
-
-    Uses one `Blip2ForImageTextRetrieval` and not transformers' two `...WithProjection` classes:
-    these would hold the shared Q-Former twice and give normalised vectors.
-    """
+    transformers' two `...WithProjection` classes would hold the shared Q-Former twice."""
     from transformers import Blip2ForImageTextRetrieval
 
     model, common = _load(Blip2ForImageTextRetrieval, source, padding=True, max_length=512)
@@ -69,38 +62,30 @@ def load_blip2(source: str) -> Parts:
         states = model.qformer(words, query_length=0, attention_mask=tokens["attention_mask"])
         return model.text_projection(states.last_hidden_state[:, 0])  # (K, D)
 
-    return Parts(
-        model=model,
-        dim=model.config.image_text_hidden_size,
-        image_features=image_features,
-        text_features=text_features,
-        **common,
-    )
+    dim = model.config.image_text_hidden_size
+    return Parts(model, dim, image_features=image_features, text_features=text_features, **common)
 
 
 def _load(model_class: Any, source: str, **padding: Any) -> tuple[Any, dict[str, Any]]:
-    """Load from a folder or a Hugging Face name: the model in float32, and those `Parts` that do
-    not depend on its architecture."""
+    """The model in float32, from a folder or by its name on the hub, and the `Parts` that do not
+    depend on its architecture."""
     from huggingface_hub import snapshot_download
     from transformers import AutoImageProcessor, AutoTokenizer
 
-    local = Path(source).is_dir()
-    for pattern in ("model*.safetensors", "pytorch_model*.bin"):
-        for file in Path(source).glob(pattern):
-            stored_shapes(file)
+    folder = Path(source)
+    local = folder.is_dir()
+    for file in [*folder.glob("model*.safetensors"), *folder.glob("pytorch_model*.bin")]:
+        stored_shapes(file)
     safe = {"trust_remote_code": False}
     with explained(source, remote=not local):
         # Pillow's resizing, with which these models were published; torchvision's differs a little.
         processor = AutoImageProcessor.from_pretrained(source, backend="pil", **safe)
         # Padding on the right: BLIP-2 takes the first token.
         tokenizer = AutoTokenizer.from_pretrained(source, padding_side="right", **safe)
-        model, report = model_class.from_pretrained(
-            source,
-            dtype=torch.float32,
-            weights_only=True,
-            ignore_mismatched_sizes=True,  # reported below, by name
+        model, report = model_class.from_pretrained(  # other shapes are reported below, by name
+            source, dtype=torch.float32, weights_only=True, ignore_mismatched_sizes=True,
             output_loading_info=True,
-        )
+        )  # fmt: skip
     # transformers only warns, and leaves missing weights at random values.
     wrong = {"missing": report["missing_keys"], "of another shape": report["mismatched_keys"]}
     if local:
@@ -108,20 +93,15 @@ def _load(model_class: Any, source: str, **padding: Any) -> tuple[Any, dict[str,
     if any(wrong.values()):
         few = {what: sorted(map(str, keys))[:3] for what, keys in wrong.items() if keys}
         raise UserError(f"the weights in {source} do not fit {model_class.__name__}: {few}")
-    config = model.config.to_dict()
-    for key in ("transformers_version", "_name_or_path"):  # do not change an embedding
-        config.pop(key, None)
+    idle = "transformers_version", "_name_or_path"  # do not change an embedding
+    config = {key: value for key, value in model.config.to_dict().items() if key not in idle}
     tokenize = partial(tokenizer, truncation=True, return_tensors="pt", **padding)
-    folder = Path(source if local else snapshot_download(source, local_files_only=True))
-    return model, {
-        "preprocess": Preprocess(
-            lambda image: processor(image, return_tensors="pt")["pixel_values"][0]
-        ),
-        "tokenize": tokenize,
-        "recipe": {
-            "model": config,
-            "preprocess": processor.to_dict(),
-            "tokenizer": describe_tokenizer(tokenizer, tokenize),
-        },
-        "files": [file for file in sorted(folder.iterdir()) if file.is_file()],
-    }
+    words = describe_tokenizer(tokenizer, tokenize)
+    if not local:
+        folder = Path(snapshot_download(source, local_files_only=True))
+    return model, dict(
+        preprocess=Preprocess(lambda x: processor(x, return_tensors="pt")["pixel_values"][0]),
+        tokenize=tokenize,
+        recipe={"model": config, "preprocess": processor.to_dict(), "tokenizer": words},
+        files=[file for file in sorted(folder.iterdir()) if file.is_file()],
+    )

@@ -16,8 +16,7 @@ from crl.run.files import atomic_path
 
 
 def stored_shapes(checkpoint: Path) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of each tensor in a checkpoint. A file that is damaged or holds code is refused
-    before any other library opens it."""
+    """Name -> shape of each tensor. Damage and code are refused before a library opens the file."""
     with _refusing(checkpoint):
         if checkpoint.suffix == ".safetensors":
             with safe_open(checkpoint, "pt") as file:
@@ -26,14 +25,11 @@ def stored_shapes(checkpoint: Path) -> dict[str, tuple[int, ...]]:
 
 
 def load_tensors(checkpoint: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint (.safetensors, or torch.save's .pt, .pth), on the CPU.
-
-    The state dict may be the entry `state_dict` or `model`. The prefix `module.`, which a
-    distributed model adds to each key, is removed.
+    """The tensors of a checkpoint (.safetensors, or torch.save's .pt, .pth), on the CPU; of a state
+    dict in the entry `state_dict` or `model`; without a distributed model's prefix `module.`.
 
     Raises:
-        UserError: no such file; a file that is damaged, holds code, or is not a checkpoint; NaN or
-            infinity.
+        UserError: no such file; one that is damaged, holds code or no checkpoint; NaN or infinity.
     """
     if not checkpoint.is_file():
         raise UserError(f"there is no file {checkpoint}")
@@ -41,14 +37,11 @@ def load_tensors(checkpoint: Path) -> dict[str, Tensor]:
         tensors = _read(checkpoint)
         broken = [key for key, tensor in tensors.items() if not tensor.isfinite().all()]
     if broken:
-        raise UserError(
-            f"{checkpoint} is of no use: {broken[0]} holds NaN or infinity; train again"
-        )
+        raise UserError(f"{checkpoint} is of no use: {broken[0]} holds NaN or infinity")
     return tensors
 
 
 def save_tensors(file: Path, model: nn.Module) -> None:
-    """Write the state of `model` as safetensors, atomically."""
     with atomic_path(file) as temporary:
         temporary.write_bytes(_as_bytes(model))
 

@@ -25,8 +25,6 @@ STRUCTURE = {0.71: "strong", 0.51: "reasonable", 0.26: "weak"}  # Kaufman and Ro
 
 
 class Clusters(NamedTuple):
-    """The result of `find_clusters`."""
-
     label: np.ndarray  # (N,) cluster of each image, 0 to k - 1, the largest first
     certainty: np.ndarray  # (N,) how much nearer the own centre is than the next one, 0 to 1
     distance: np.ndarray  # (N,) to the own centre
@@ -42,11 +40,9 @@ def principal(x: np.ndarray) -> np.ndarray:
 
 
 def find_clusters(points: np.ndarray, number: int | None = None) -> Clusters:
-    """k-means on principal components (N, components); every image gets a cluster.
-
-    `number` of clusters, 1 or more; None: the one in `NUMBERS` with the highest mean silhouette. If
-    there are fewer different images, there are fewer clusters.
-    """
+    """k-means on principal components (N, components); every image gets a cluster. `number` of
+    clusters, 1 or more; None: the one in `NUMBERS` with the highest mean silhouette. If there are
+    fewer different images, there are fewer clusters."""
     scale = float(np.abs(points).max()) or 1.0
     different = len(np.unique((points / scale).round(4), axis=0))  # k-means tells no more apart
     if number is None:
@@ -61,9 +57,8 @@ def find_clusters(points: np.ndarray, number: int | None = None) -> Clusters:
     away = model.transform(points)[:, by_size]  # (N, k) distances
     label = np.argsort(by_size)[np.searchsorted(used, model.labels_)]
     nearest = np.sort(away, axis=1)[:, :2]
-    certainty = np.ones(len(points))
-    if len(used) > 1:
-        certainty = 1 - nearest[:, 0] / nearest[:, 1].clip(1e-12)
+    several = len(used) > 1
+    certainty = 1 - nearest[:, 0] / nearest[:, 1].clip(1e-12) if several else np.ones(len(points))
     return Clusters(label, certainty, nearest[:, 0], note)
 
 
@@ -75,7 +70,7 @@ def _kmeans(points: np.ndarray, number: int, starts: int) -> KMeans:
 
 
 def _choose_number(points: np.ndarray, different: int) -> tuple[int, str]:
-    """The number of clusters with the highest mean silhouette of a sample, and how clear it is."""
+    """The number with the highest mean silhouette of a sample, and how clear it is."""
     some = points[np.random.default_rng(0).permutation(len(points))[:SAMPLE]]
     numbers = [number for number in NUMBERS if number <= min(different, len(some) - 1)]
     if not numbers:
@@ -102,8 +97,7 @@ class Name(NamedTuple):
 
     words: list[int]  # numbers of texts, the name first; no two clusters share one
     strength: list[float]  # of each word, 0 to 1 of the most that any cluster has of any
-    # How much more the name fits its cluster than the next, in deviations of it within clusters.
-    margin: float
+    margin: float  # the name's lead over the next cluster, in deviations of it within clusters
 
     @property
     def weak(self) -> bool:
@@ -112,13 +106,11 @@ class Name(NamedTuple):
 
 
 def name_clusters(standing: np.ndarray, label: np.ndarray, words: int = 3) -> list[Name]:
-    """Names of clusters, from the texts of a criterion, without classes.
+    """Names of clusters, from the texts of a criterion: standing (N, K), label (N,).
 
-    The mean over a cluster says which texts fit it more than usual (the texts that fit best can be
-    the same for all clusters: to a VLM, some texts are near to everything). The names are given
-    one-to-one, so that their sum is the largest (the Hungarian method). The other words of a
-    cluster, at most `words` in all, are texts that fit it more than any other cluster. Clusters for
-    which no text is left have none. standing: (N, K); label: (N,) clusters, none of them empty.
+    The mean over a cluster says which texts fit it more than usual. The names are given one-to-one,
+    so that their sum is the largest (the Hungarian method). The other words of a cluster, at most
+    `words` in all, fit it more than any other cluster. Clusters without a text left have no name.
     """
     number = int(label.max()) + 1
     mean = np.stack([standing[label == c].mean(axis=0) for c in range(number)])  # (k, K)

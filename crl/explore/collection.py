@@ -59,11 +59,9 @@ class Collection:
 
     @classmethod
     def embed(cls, folder: Path | str, vlm: str | VLM = "clip", **settings: Any) -> "Collection":
-        """Embed the images below `folder`; files that cannot be read are left out.
-
-        A second call embeds only what is new. `vlm` is a name, as in `load_vlm`, or a VLM;
-        `settings` are those of `embed_images`, e.g. batch_size, workers, cache.
-        """
+        """Embed the images below `folder`; files that cannot be read are left out. A second call
+        embeds only what is new. `vlm` is a name, as in `load_vlm`, or a VLM; `settings` are those
+        of `embed_images`, e.g. batch_size, workers, cache."""
         images = list_images(folder)
         left_out = images.remarks()
         if not images.files:
@@ -77,10 +75,8 @@ class Collection:
 
     @classmethod
     def load(cls, folder: Path | str, vlm: str | VLM | None = None) -> "Collection":
-        """The images that scripts/embed_ray.py has embedded into `folder`; no image is read.
-
-        `vlm` is the one that made them, which embeds the texts; None: the one that `folder` names.
-        """
+        """The images that scripts/embed_ray.py has embedded into `folder`; no image is read. `vlm`
+        is the one that made them, which embeds the texts; None: the one that `folder` names."""
         folder = Path(folder).expanduser()
         paths, digests, about = listing.read_listing(folder / listing.NAME)
         if vlm is None or isinstance(vlm, str):
@@ -103,10 +99,8 @@ class Collection:
     ) -> "Collection":
         """Images whose embeddings were made elsewhere, in a file of `crl.run.given`: `ids` (N,),
         the names of their files, and `image`, (N, D) or (N, Q, D); `text` (K, D) and `texts` (K,)
-        if it holds a criterion too.
-
-        `vlm` is what made them, to embed texts; `folder` is where relative names start.
-        """
+        if it holds a criterion too. `vlm` is what made them, to embed texts; `folder` is where
+        relative names start."""
         file, texts = Path(features), None
         arrays = read_given([file])
         more = {"text": "K D", "texts": "K"} if "text" in arrays else {}
@@ -134,24 +128,16 @@ class Collection:
     def embedder(self) -> VLM:
         """The VLM that embeds texts and other images; a UserError if it is not known."""
         if self.vlm is None:
-            raise UserError("to embed more texts or images, name the VLM that made the embeddings "
-                            "(--vlm)")  # fmt: skip
+            raise UserError("to embed more, name the VLM that made the embeddings (--vlm)")
         return self.vlm
 
     def under(
-        self,
-        basis: TextBasis | Path | str | None = None,
-        representation: str = "posterior",
+        self, basis: TextBasis | Path | str | None = None, representation: str = "posterior",
         name: str | None = None,
-    ) -> View:
-        """The collection under one criterion.
-
-        Args:
-            basis: a text basis, its file, or the name of one in configs/bases; None: the one that
-                came with the images, see `given`.
-            representation: a name of `crl.representations`, e.g. `paper` or `posterior`.
-            name: of the criterion in tables; None: the name of the basis.
-        """
+    ) -> View:  # fmt: skip
+        """The collection under one criterion: a text basis, its file, or the name of one in
+        configs/bases; None: the one that came with the images, see `given`. `representation` is a
+        name of `crl.representations`; `name` stands in tables, None: the name of the basis."""
         if basis is None:
             if self.texts is None:
                 raise UserError("name a basis; no texts came with the images")
@@ -186,20 +172,17 @@ class Collection:
         present = [i for i, file in enumerate(self.files) if file.is_file()]
         files, digests = [self.files[i] for i in present], self.digests.view("V16")[present]
         small = [gray()] * len(self.files)
-        for i, picture in zip(
-            present, thumbnails(files, digests.tolist(), self.folder), strict=True
-        ):
+        pictures = thumbnails(files, digests.tolist(), self.folder)
+        for i, picture in zip(present, pictures, strict=True):
             small[i] = picture
         return small
 
     @cached_property
     def names(self) -> list[str]:
-        """N file names below `folder`, as text."""
         return [shown(file.relative_to(self.folder)) for file in self.files]
 
     @cached_property
     def _places(self) -> dict[str | Path, int]:
-        """Name, or path -> number of an image."""
         paths: dict[str | Path, int] = {file.absolute(): i for i, file in enumerate(self.files)}
         return paths | {name: place for place, name in enumerate(self.names)}
 
@@ -217,18 +200,12 @@ class Collection:
         return place
 
     def report(
-        self,
-        file: Path | str,
-        views: Sequence[View] = (),
-        number: int | None = None,
-        guesses: Mapping[str, Guesses] | None = None,
-        command: str = "",
-    ) -> None:
-        """Write one HTML page that works without a network: maps, clusters, neighbours, labels.
-
-        It shows at most `MOST_ON_PAGE` images, a random sample if there are more. `number` of
-        clusters, None: chosen by silhouette; `guesses` by name of the view; `command` made it.
-        """
+        self, file: Path | str, views: Sequence[View] = (), number: int | None = None,
+        guesses: Mapping[str, Guesses] | None = None, command: str = "",
+    ) -> None:  # fmt: skip
+        """Write one HTML page that works without a network: maps, clusters, neighbours, labels. It
+        shows at most `MOST_ON_PAGE` images, a random sample if there are more. `number` of
+        clusters, None: chosen by silhouette; `guesses` by name of the view; `command` made it."""
         from crl.explore.page import write_page  # takes seconds to import
 
         file, count = Path(file), len(self.files)
@@ -239,19 +216,14 @@ class Collection:
         drawn = any((above / DRAWN).is_file() for above in [folder, *folder.parents])
         demo = self.vlm is not None and self.vlm.name == "demo"
         write_page(
-            file,
-            title=shown(self.folder),
-            facts=self._facts(views, command),
-            names=[self.names[i] for i in some],
-            places=[_link(self.files[i], file) for i in some],
+            file, title=shown(self.folder), facts=self._facts(views, command),
+            names=[self.names[i] for i in some], places=[_link(self.files[i], file) for i in some],
             thumbnails=[self.thumbnails[i] for i in some],
             panels=[view.panel(some, number, guesses.get(view.name)) for view in all_views],
-            banner=BANNER if demo and not drawn else "",
-            sample=sample if len(some) < count else "",
-        )
+            banner=BANNER if demo and not drawn else "", sample=sample if len(some) < count else "",
+        )  # fmt: skip
 
     def _facts(self, views: Sequence[View], command: str) -> dict[str, str]:
-        """What a reader of the page must know to trust it, or to make it again."""
         facts = {
             "Folder": shown(self.folder.resolve()),
             "Pictures": f"{len(self.files):,}",
@@ -262,8 +234,8 @@ class Collection:
         }
         for basis, name in [(view.basis, view.name) for view in views if view.basis]:
             writer = basis.provenance.get("llm") or basis.provenance.get("source") or "a file"
-            prompt = f"the VLM reads {basis.prompts[0]!r}"
-            facts[f"Texts: {name}"] = f"{len(basis.texts):,} texts from {writer}; {prompt}"
+            more = f"texts from {writer}; the VLM reads {basis.prompts[0]!r}"
+            facts[f"Texts: {name}"] = f"{len(basis.texts):,} {more}"
         return {name: value for name, value in facts.items() if value}
 
 
@@ -273,5 +245,4 @@ def _above(files: list[Path]) -> Path:
 
 
 def _link(image: Path, page: Path) -> str:
-    """A link from the page to an image file."""
     return quote(os.fsencode(os.path.relpath(image.absolute(), page.absolute().parent)))

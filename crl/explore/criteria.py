@@ -19,23 +19,16 @@ def rank_criteria(
 
         I = mean over images of  sum over w of  p(w | image) log(p(w | image) / p(w)),
 
-    and a criterion's score is the part of the sum that its words have. It is near 0 if the images
-    are all alike in it, or if its texts do not fit them at all (the suit of a garment). The size of
-    a basis does not matter: one in which each text stands twice has the same score.
-
-    Args:
-        image: (N, D) or (N, Q, D), of any length.
-        text: criterion: its embedded texts, (K_c, D), of any length. Use VLM prompts that suit
-            each criterion: how well they fit the images counts.
-        sharpness: of the posterior, above 0; chosen on two of the demo's collections and verified
-            on two others.
-    """
+    and a criterion's score is its words' part of the sum. It is near 0 if the images are all alike
+    in it, or if its texts do not fit them at all. A basis in which each text stands twice has the
+    same score. `image` is (N, D) or (N, Q, D), `text` the embedded texts (K_c, D) of each
+    criterion, of any length, in prompts that suit: how well they fit counts. `sharpness`, above 0,
+    was chosen on two of the demo's collections and verified on two others."""
     sizes = [len(t) for t in text.values()]
     prior = np.repeat([1 / (len(sizes) * size) for size in sizes], sizes)  # (sum K_c,)
     basis = np.concatenate([l2(np.asarray(t)) for t in text.values()])
 
-    def similarities() -> Iterator[np.ndarray]:
-        """R = I Tᵀ by parts, minus each image's level."""
+    def similarities() -> Iterator[np.ndarray]:  # R = I Tᵀ by parts, minus each image's level
         for rows in parts(len(image)):
             r = project(l2(np.asarray(image[rows])), basis)
             yield r - (r @ prior)[:, None]

@@ -12,8 +12,6 @@ FOLDS = 5
 
 
 class Guesses(NamedTuple):
-    """The result of `guess_labels`."""
-
     label: np.ndarray  # (N,) the given label, or else the guess
     confidence: np.ndarray  # (N,) probability of the guess, 0 to 1; 1 where the label was given
     accuracy: float | None  # cross-validated, fraction; None if a label was given only once
@@ -21,12 +19,10 @@ class Guesses(NamedTuple):
 
 
 def guess_labels(x: np.ndarray, given: dict[int, str], ask: int = 20) -> Guesses:
-    """Logistic regression on a representation x, (N, K); `given` says image -> its label.
-
-    x is centred and scaled to rows with a mean square length of 1, and C = 100. So the confidence
-    fits the share of right guesses: on six criteria of the demo, with two labels per class, 92
-    percent are right at a mean confidence of 82 percent (unit rows and C = 1: 80 and 13).
-    """
+    """Logistic regression on a representation x, (N, K); `given` says image -> its label. x is
+    centred and scaled to rows with a mean square length of 1, and C = 100. So the confidence fits
+    the share of right guesses: on six criteria of the demo, with two labels per class, 92 percent
+    are right at a mean confidence of 82 percent (unit rows and C = 1: 80 and 13)."""
     labelled = np.array(sorted(given))
     names = np.array([given[image] for image in labelled.tolist()])
     classes, counts = np.unique(names, return_counts=True)
@@ -46,5 +42,4 @@ def guess_labels(x: np.ndarray, given: dict[int, str], ask: int = 20) -> Guesses
     first, second = np.sort(probability, axis=1)[:, :-3:-1].T
     doubtful = np.argsort(first - second, kind="stable")
     label[labelled], confidence[labelled] = names, 1.0
-    ask_next = doubtful[~np.isin(doubtful, labelled)][:ask]
-    return Guesses(label, confidence, accuracy, ask_next)
+    return Guesses(label, confidence, accuracy, doubtful[~np.isin(doubtful, labelled)][:ask])

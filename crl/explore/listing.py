@@ -1,7 +1,7 @@
 """Lists of images: what is in a folder, a text file or an object store, and images.parquet.
 
-scripts/embed_ray.py writes images.parquet: a row per image, its path and the digest of its content.
-The metadata name the VLM and hold a checksum of all. The embeddings lie beside it, in a store.
+scripts/embed_ray.py writes images.parquet beside a store: a row per image, its path and digest. The
+metadata name the VLM and hold a checksum of all.
 """
 
 import errno
@@ -77,36 +77,24 @@ def read_listing(file: Path) -> tuple[list[str], np.ndarray, About]:
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file of an object store.
+    """A file of an object store."""
 
-    Attributes:
-        path: bucket/key.
-        store: reads it.
-    """
-
-    path: str
+    path: str  # bucket/key
     store: FileSystem = field(compare=False, repr=False)
 
     def __str__(self) -> str:
         return f"{self.store.type_name}://{self.path}"
 
     def read_bytes(self) -> bytes:
-        """Its content.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            UserError: the store does not answer or refuses; that says nothing about the image.
-        """
+        """Its content. A UserError if the store does not answer: no fault of the image."""
         try:
             with self.store.open_input_stream(self.path) as stream:
                 return stream.read()
         except FileNotFoundError:
             raise FileNotFoundError(errno.ENOENT, "No such file", str(self)) from None
         except OSError as error:
-            raise UserError(
-                f"cannot read {self}: {shorten(str(error), 300)}; when the store answers again, "
-                "run the command again"
-            ) from error
+            reason = shorten(str(error), 300)
+            raise UserError(f"cannot read {self}: {reason}; run the command again") from error
 
 
 def find_images(where: str) -> tuple[list[str], str]:

@@ -13,8 +13,8 @@ from crl.run.store import content_digest
 
 COMPUTED = CACHE / "computed"
 MOST_TSNE = 5_000  # images; of more, t-SNE takes minutes
-# Steps; openTSNE's defaults are 250 and 500. On 5,000 images of the demo, 64 of 100 nearest
-# neighbours stay neighbours in the map with either, and these take less than a third of the time.
+# Steps; with openTSNE's 250 and 500, as many nearest neighbours stay so in the map (64 of 100 on
+# 5,000 images of the demo), and it takes three times as long.
 EARLY, LATER = 60, 140
 VERSION = 2
 
@@ -33,22 +33,14 @@ def _tsne(points: np.ndarray, label: str) -> np.ndarray:
     from openTSNE import TSNE  # takes seconds to import
 
     with progress(label=label, unit="steps", total=EARLY + LATER) as bar:
-
-        def update(*_: object) -> None:
-            bar.update(10)
-
         model = TSNE(
-            perplexity=min(30, (len(points) - 1) / 3),
+            perplexity=min(30, (len(points) - 1) / 3), n_jobs=-1, random_state=0,
             initialization=points[:, :2] / points[:, 0].std() * 1e-4,  # small, as t-SNE needs it
-            negative_gradient_method="bh",
-            neighbors="exact",
-            early_exaggeration_iter=EARLY,
-            n_iter=LATER,
-            callbacks=update,
-            callbacks_every_iters=10,
-            n_jobs=-1,
-            random_state=0,
-        )
+            negative_gradient_method="bh", neighbors="exact",
+            early_exaggeration_iter=EARLY, n_iter=LATER,
+            # None: a true answer would stop it
+            callbacks=lambda *_: bar.update(10) and None, callbacks_every_iters=10,
+        )  # fmt: skip
         return np.asarray(model.fit(points), np.float32)
 
 

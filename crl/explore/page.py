@@ -24,29 +24,18 @@ from crl.run.files import write_text
 WEB = Path(__file__).resolve().parent / "web"
 PALETTE = [*Category20_20[::2], *Category20_20[1::2]]  # the strong ones first
 COLORS = {**{name.removeprefix("xkcd:"): c for name, c in XKCD_COLORS.items()}, **CSS4_COLORS}
-# Bytes of all standing together: above it, only the texts that are most often among an image's best
-# get a slider.
-MOST_STANDING = 12_000_000
+MOST_STANDING = 12_000_000  # bytes in all; above, only the most frequent texts get a slider
 PER_DEVIATION = 25  # standing is kept in steps of 1/25 standard deviation, up to 5
 
 
 def write_page(
-    file: Path,
-    title: str,
-    facts: dict[str, str],
-    names: list[str],
-    places: list[str],
-    thumbnails: list[Thumbnail],
-    panels: list[dict[str, Any]],
-    banner: str = "",
-    sample: str = "",
-) -> None:
-    """Write the page, atomically. All texts are escaped.
-
-    `facts` are what a reader must know, `places` N links to the files (the page works without
-    them), `panels` those of `View.panel`, the universal embedding first; `banner` is a warning
-    above all, and `sample` says that these are not all images.
-    """
+    file: Path, title: str, facts: dict[str, str], names: list[str], places: list[str],
+    thumbnails: list[Thumbnail], panels: list[dict[str, Any]], banner: str = "", sample: str = "",
+) -> None:  # fmt: skip
+    """Write the page, atomically. All texts are escaped. `facts` are what a reader must know,
+    `places` N links to the files (the page works without them), `panels` those of `View.panel`, the
+    universal embedding first; `banner` is a warning above all, and `sample` says that these are not
+    all images."""
     script, maps = components(_maps(panels))
     data = {
         "names": names,

@@ -1,7 +1,6 @@
 """A multimodal LLM looks at contact sheets of a collection and proposes criteria.
 
-Making the sheets and showing them are two steps: pictures leave the machine only if the caller
-passes them on.
+Pictures leave the machine only if the caller passes the sheets on.
 """
 
 import io
@@ -12,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -36,18 +36,15 @@ Answer with only a list of strings, as JSON."""
 
 
 def contact_sheets(files: Sequence[Path]) -> list[bytes]:
-    """At most `SHEETS` contact sheets of a random sample of the files that can be read, with
-    `COLUMNS` x `ROWS` pictures each; fewer pictures make fewer and smaller sheets."""
+    """At most `SHEETS` contact sheets of a random sample of the files that can be read."""
     each = COLUMNS * ROWS
     order = np.random.default_rng(0).permutation(len(files))
     cells = list(islice(_cells(files[i] for i in order), SHEETS * each))
-    starts = range(0, max(1, len(cells)), each)
-    return [_sheet(cells[start : start + each]) for start in starts]
+    return [_sheet(cells[start : start + each]) for start in range(0, max(1, len(cells)), each)]
 
 
 def contact_sheet(files: Iterable[Path]) -> bytes:
-    """A JPEG with small pictures of the files that can be read, row by row, without names or
-    metadata."""
+    """A JPEG with small pictures of the files that can be read, row by row, without metadata."""
     return _sheet(list(_cells(files)))
 
 
@@ -88,18 +85,14 @@ def propose_criteria(
         except UserError as error:  # perhaps an excuse
             raise UserError(f"{error}; the model must be one that sees images") from None
 
-    names, _ = Server(base_url).answer(
-        PROMPT, read, model=model, temperature=1.0, seed=0, cache_dir=cache, pictures=sheets
-    )
-    return names
+    settings: dict[str, Any] = {"model": model, "temperature": 1.0, "seed": 0, "cache_dir": cache}
+    return Server(base_url).answer(PROMPT, read, pictures=sheets, **settings)[0]
 
 
 def usable_names(texts: Sequence[str]) -> tuple[str, ...]:
     """The texts that can name a criterion, in a sentence, on a page and as a file: letters or
-    digits of any alphabet, `MARKS`, and nothing else, in at most `MAX_CHARACTERS`.
-
-    Others are left out with a warning; of names that would share a file, the first is kept.
-    """
+    digits of any alphabet, `MARKS`, and nothing else, in at most `MAX_CHARACTERS`. Others are left
+    out with a warning; of names that would share a file, the first is kept."""
     names: dict[str, str] = {}  # name of the file -> criterion
     for text in filter(_is_name, texts):
         names.setdefault(slug(text), text)
@@ -107,11 +100,9 @@ def usable_names(texts: Sequence[str]) -> tuple[str, ...]:
     if not names:
         raise UserError(f"the LLM gave no name of a criterion; it said: {list(texts[:2])}")
     if others:
-        warnings.warn(
-            f"{len(others)} of {len(texts)} proposed names cannot be used: longer than "
-            f"{MAX_CHARACTERS} characters, or with odd signs; the first: {others[0]!r}",
-            stacklevel=2,
-        )
+        warning = f"{len(others)} of {len(texts)} proposed names cannot be used: longer than "
+        warning += f"{MAX_CHARACTERS} characters, or with odd signs; the first: {others[0]!r}"
+        warnings.warn(warning, stacklevel=2)
     return tuple(names.values())
 
 

@@ -1,7 +1,6 @@
 """Exact search: the images that are most similar under one criterion or several.
 
-R = I Tᵀ, so similarities follow from I and T; R is computed by parts and never stored. I may be any
-array or memory map; memory grows by 4 bytes an image and query.
+R is computed by parts and never stored. I may be a memory map; 4 bytes an image and query more.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,28 +16,22 @@ SLACK = 1e-3  # by which float32 may misjudge a similarity; with most bases it i
 
 
 class Criterion(NamedTuple):
-    """What a search compares by."""
-
     transform: Callable[[np.ndarray], np.ndarray]  # I, (n, D) or (n, Q, D) -> (n, F) unit rows
     query: np.ndarray  # (queries, F) unit rows
     weight: float = 1.0  # beside other criteria; a negative one means "unlike"
 
 
 class Matches(NamedTuple):
-    """The best rows of each query, the best first."""
-
-    rows: np.ndarray  # (queries, k) row numbers
+    rows: np.ndarray  # (queries, k) row numbers, the best first
     scores: np.ndarray  # (queries, k) float32
 
 
 def search(image: np.ndarray, criteria: Sequence[Criterion], k: int) -> Matches:
-    """The k rows of I (fewer, if there are fewer) that are most similar to each query.
+    """The k rows of I, (N, D) or (N, Q, D), most similar to each query; fewer, if there are fewer.
 
-    The scores are those of `weighted_similarity`, computed in float64 and rounded to float32; equal
-    scores are ordered by row number. All rows are computed in float32 first, and those that come
-    near the k-th best once more: so the result is exact, and takes half the time. I is (N, D) or
-    (N, Q, D), float16 or float32, rows of any length.
-    """
+    The scores are those of `weighted_similarity` in float64, rounded to float32; equal scores are
+    ordered by row number. All rows are computed in float32 first, and those that come near the k-th
+    best once more: so the result is exact, and takes half the time."""
     k, slack = min(k, len(image)), SLACK
     rough = _scores(image, np.arange(len(image)), criteria, np.float32)  # (queries, N)
     least = np.partition(rough, -k, axis=1)[:, [-k]]

@@ -19,17 +19,12 @@ PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])  # as Huggi
 
 
 def write_tables(
-    out: Path,
-    photos: Collection,
-    views: Sequence[View],
-    number: int | None = None,
+    out: Path, photos: Collection, views: Sequence[View], number: int | None = None,
     guesses: Mapping[str, Guesses] | None = None,
-) -> None:
-    """Write the three files into `out`, each atomically.
-
-    images.parquet has thumbnails too, as viewers of Parquet expect them. embeddings.safetensors
-    holds `image` (N, D), in the order of the tables, and `text/<criterion>` (K, D): unit rows.
-    """
+) -> None:  # fmt: skip
+    """Write the three files into `out`, each atomically. images.parquet has thumbnails too, as
+    viewers of Parquet expect them. embeddings.safetensors holds `image` (N, D), in the order of the
+    tables, and `text/<criterion>` (K, D): unit rows."""
     small, guesses = photos.thumbnails, guesses or {}
     columns: dict[str, object] = {
         "path": photos.names,
@@ -55,8 +50,7 @@ def write_tables(
 
 
 def _columns(view: View, number: int | None, guesses: Guesses | None) -> dict[str, object]:
-    """Cluster, name, words and probabilities (best first), map coordinates x and y, and with labels
-    label, confidence and ask (1: label this one next)."""
+    """The columns of one view; `ask` is 1 for the image to label next."""
     clusters = view.clusters(number)
     columns: dict[str, object] = {"cluster": clusters["cluster"]}
     if view.basis is not None:

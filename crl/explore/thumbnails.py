@@ -1,6 +1,6 @@
 """Small pictures of image files, made once and kept as Parquet files, one folder per collection.
 
-They are identified by the content of the image, so copies, renamed and moved files share one.
+They are identified by content, so copies, renamed and moved files share one.
 """
 
 import io
@@ -29,15 +29,12 @@ TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 
 
 class Thumbnail(NamedTuple):
-    """A small WebP picture, and the width and height of the image in pixels; 0: unknown."""
-
-    webp: bytes
-    width: int
+    webp: bytes  # the small picture
+    width: int  # of the image, in pixels; 0: unknown
     height: int
 
 
 def thumbnail(file: Path) -> Thumbnail:
-    """A picture of an image file whose longer side is `SIDE` pixels or less."""
     try:
         with readable(file) as opened:
             width, height = opened.size
@@ -61,8 +58,7 @@ def gray() -> Thumbnail:
 def thumbnails(
     files: Sequence[Path], digests: Sequence[bytes], collection: Path, cache: Path = THUMBNAILS
 ) -> list[Thumbnail]:
-    """The thumbnail of each of N files with these digests; the folder `collection`, which they
-    belong to, names the part of the cache."""
+    """The thumbnail of each of N files; the folder `collection` names the part of the cache."""
     folder = cache / f"{digest(str(collection.resolve()))}-{VERSION}"
     small = _read(folder)
     missing = {d: file for file, d in zip(files, digests, strict=True) if d not in small}

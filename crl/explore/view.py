@@ -56,8 +56,7 @@ class View:
 
     @cached_property
     def words(self) -> np.ndarray:
-        """K texts."""
-        return np.array(self.basis.texts if self.basis else [], object)
+        return np.array(self.basis.texts if self.basis else [], object)  # K
 
     @cached_property
     def standing(self) -> np.ndarray:
@@ -77,13 +76,11 @@ class View:
 
     @cached_property
     def points(self) -> np.ndarray:
-        """The principal components of x, for clusters and maps."""
-        return principal(self.x)
+        return principal(self.x)  # for clusters and maps
 
     @cached_property
     def map(self) -> np.ndarray:
-        """(N, 2) coordinates, see `crl.explore.maps`."""
-        return map_points(self.points, f"map, {self.name}")
+        return map_points(self.points, f"map, {self.name}")  # (N, 2)
 
     def groups(self, number: int | None = None) -> Groups:
         """The clusters of x and their names; computed once. See `crl.explore.clusters`."""
@@ -110,20 +107,14 @@ class View:
         return ["; ".join(self.words[row]) for row in rows]
 
     def nearest(
-        self,
-        query: str | Path,
-        top: int = 10,
-        like: Mapping[str, float] | None = None,
+        self, query: str | Path, top: int = 10, like: Mapping[str, float] | None = None,
         unlike: Mapping[str, float] | None = None,
-    ) -> pd.DataFrame:
+    ) -> pd.DataFrame:  # fmt: skip
         """The images most like an image, or that a text fits best: columns file, similarity, words.
 
-        Args:
-            query: an image file (one of these, or another), or a text. A text is added to the texts
-                of the criterion, and the images are ordered by what they have of it.
-            like, unlike: for an image, other criteria that count too: name of a basis -> weight,
-                above 0; the weight of this criterion is 1.
-        """
+        `query` is an image file (one of these, or another), or a text: added to the texts of the
+        criterion, it orders the images by what they have of it. `like`, `unlike`: for an image,
+        other criteria that count too: name of a basis -> weight above 0 (of this criterion: 1)."""
         place, image = self._find(str(query))
         like, unlike = like or {}, unlike or {}
         if not all(0 < weight < np.inf for weight in [*like.values(), *unlike.values()]):
@@ -170,24 +161,24 @@ class View:
         extended = np.concatenate([embed_texts(vlm, [prompt]), self.text])
         transformer = fit_representation(self.representation, self.collection.image, extended)
         if transformer.transform(self.collection.image[:1]).shape[1] != len(extended):
-            raise UserError(f"{self.representation!r} has no column for each text; search by a "
-                            "text with paper or posterior")  # fmt: skip
+            raise UserError(
+                f"{self.representation!r} has no column for a text; use paper or posterior"
+            )
         return Criterion(transformer.transform, np.eye(1, len(extended)))
 
     def guesses(self, labels: Mapping[str, str]) -> Guesses:
         """Labels for all images from those of a few: file name -> label."""
-        return guess_labels(
-            self.x, {self.collection.place(n): label for n, label in labels.items()}
-        )
+        places = {self.collection.place(name): label for name, label in labels.items()}
+        return guess_labels(self.x, places)
 
     def classify(self, labels: Mapping[str, str]) -> pd.DataFrame:
         """The same as a table: columns file, label, confidence (0 to 1)."""
         label, confidence, *_ = self.guesses(labels)
-        columns = {"file": self.collection.names, "label": label, "confidence": confidence}
-        return pd.DataFrame(columns)
+        files = self.collection.names
+        return pd.DataFrame({"file": files, "label": label, "confidence": confidence})
 
     def report(self, file: Path | str, number: int | None = None) -> None:
-        """Write a page to look at the collection under this criterion; see `Collection.report`."""
+        """See `Collection.report`."""
         self.collection.report(file, [self] if self.basis else [], number)
 
     def panel(self, some: np.ndarray, number: int | None, guesses: Guesses | None) -> dict:

@@ -1,7 +1,7 @@
 """Which words an image stands out by, under one criterion.
 
-The text that is most similar to an image says little: to a VLM, some texts are near to everything.
-What an image stands out by are the texts that fit it more than they fit the collection.
+To a VLM some texts are near to everything; so an image stands out by the texts that fit it more
+than they fit the collection.
 """
 
 import numpy as np
@@ -21,10 +21,8 @@ def standing(r: np.ndarray, usual: np.ndarray | None = None) -> np.ndarray:
 
 
 def probabilities(standing: np.ndarray) -> np.ndarray:
-    """softmax(`SHARPNESS` * standing / sigma), row by row: (N, K), rows that add up to 1.
-
-    sigma is the mean over images of the standard deviation over texts.
-    """
+    """softmax(`SHARPNESS` * standing / sigma), row by row: (N, K). sigma is the mean over images of
+    the standard deviation over texts."""
     sigma = standing.std(axis=1).mean()
     if not sigma > 1e-6:  # images that are all the same: similarities are cosines
         return np.full_like(standing, 1 / standing.shape[1])
@@ -40,8 +38,7 @@ def most(values: np.ndarray, count: int) -> np.ndarray:
 
 
 def shared_words(standing: np.ndarray, others: np.ndarray, count: int = 3) -> np.ndarray:
-    """The texts by which each image and others (N, M) both stand out: (N, M, count) numbers of
-    texts."""
+    """The texts by which each image and others (N, M) both stand out: (N, M, count) numbers."""
     count = min(count, standing.shape[1])
     shared = np.empty((*others.shape, count), int)
     for start in range(0, len(others) if count else 0, 100):

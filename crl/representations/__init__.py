@@ -17,17 +17,8 @@ import numpy as np
 from pydantic import AfterValidator
 
 from crl.projection import ConditionalProjection, l2, single_vector
-from crl.run.config import Distinct, OneOrMore
+from crl.run.config import Distinct, EvaluationConfig, OneOrMore
 from crl.run.errors import nearest
-
-
-def _class(name: str) -> type:
-    if name == "paper":
-        return ConditionalProjection
-    module = import_module(f"crl.representations.{name}")
-    if not hasattr(module, "Representation"):
-        raise ImportError(f"{module.__file__} defines no class Representation")
-    return module.Representation
 
 
 def names() -> list[str]:
@@ -41,32 +32,34 @@ STEPS = ("null_space", "weighted")  # files here that change or combine represen
 
 def fit_representation(name: str, image: np.ndarray, text: np.ndarray, **options: Any):
     """The transformer `name` under the texts T (K, D), fitted on the images I (N, D) or (N, Q, D).
-
-    Args:
-        options: e.g. sharpness; those that the representation does not name are ignored.
-    """
-    kind = _class(name)
+    Of the `options`, e.g. sharpness, those that it does not name are ignored."""
+    kind: Any = ConditionalProjection
+    if name != "paper":
+        module = import_module(f"crl.representations.{_known(name)}")
+        if not hasattr(module, "Representation"):
+            raise ImportError(f"{module.__file__} defines no class Representation")
+        kind = module.Representation
     accepted = inspect.signature(kind).parameters
     options = {key: value for key, value in options.items() if key in accepted}
     return kind(text, **options).fit(image)
 
 
 def represent(name: str, image: np.ndarray, text: np.ndarray, **options: Any) -> np.ndarray:
-    """Images in the representation `name`: (N, F), unit rows.
-
-    Args:
-        name: `universal` (I itself), `paper` (R = I Tᵀ), a file of this folder, or several of
-            these side by side, `paper+posterior`.
-        image: I, (N, D) or (N, Q, D), unit rows; text: T, (K, D), unit rows.
-        options: of the representation, e.g. sharpness.
-    """
+    """Images I (N, D) or (N, Q, D), unit rows, in a representation under the texts T (K, D), unit
+    rows: (N, F), unit rows. `name` is `universal` (I itself), `paper` (R = I Tᵀ), a file of this
+    folder, or several of these side by side, `paper+posterior`. A ValueError for other names."""
     if name == "universal":
         return single_vector(image)
-    rows = [
-        fit_representation(part, image, text, **options).transform(image)
-        for part in name.split("+")
-    ]
+    parts = name.split("+")
+    rows = [fit_representation(part, image, text, **options).transform(image) for part in parts]
     return rows[0] if len(rows) == 1 else l2(np.concatenate(rows, axis=1))
+
+
+def label(config: EvaluationConfig, name: str) -> str:
+    """A representation as tables show it: `posterior (1.4)`, `paper, null space of 2`."""
+    sharpness = f" ({config.sharpness:g})" if "posterior" in name and config.sharpness != 1 else ""
+    others = f", null space of {len(config.null_space)}" if config.null_space else ""
+    return name + sharpness + others
 
 
 def _known(name: str) -> str:

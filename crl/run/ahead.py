@@ -11,20 +11,14 @@ AHEAD = 128  # items that are computed in advance
 
 
 def ahead(work: Callable[[list], list], groups: Iterable[list], workers: int | None) -> Iterator:
-    """The items of `work(group)`, one per item of the group, for all groups in order.
-
-    Threads, because Pillow releases Python's lock while it decodes and resizes. Processes would
-    start more slowly and need several times the memory.
-
-    Args:
-        workers: threads; None: one per core, at most 8.
-    """
+    """The items of `work(group)`, one per item of the group, for all groups in order. `workers`
+    threads; None: one per core, at most 8. Threads, because Pillow releases Python's lock;
+    processes would start more slowly and need several times the memory."""
     workers = workers or min(8, os.cpu_count() or 1)
     threads = torch.get_num_threads()
     pending: deque = deque()
     waiting = 0  # items in `pending`
-    # Each thread here uses one core. Torch's setting is per thread, but later threads inherit it;
-    # so it is restored.
+    # Later threads inherit torch's number of threads from this one; so it is restored.
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
             for group in groups:

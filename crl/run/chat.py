@@ -63,27 +63,14 @@ class Server:
         self.schema = True  # until the server rejects it
 
     def answer(
-        self,
-        prompt: str,
-        read: Callable[[str], Value],
-        *,
-        model: str,
-        temperature: float,
-        seed: int,
-        cache_dir: Path,
-        schema: dict[str, Any] = SCHEMA,
-        pictures: Sequence[bytes] = (),
-    ) -> tuple[Value, dict[str, Any]]:
+        self, prompt: str, read: Callable[[str], Value], *, model: str, temperature: float,
+        seed: int, cache_dir: Path, schema: dict[str, Any] = SCHEMA, pictures: Sequence[bytes] = (),
+    ) -> tuple[Value, dict[str, Any]]:  # fmt: skip
         """The value that `read` returns for the answer to `prompt`, and the record of that answer.
 
-        Records whose answer can be read are kept in `cache_dir`, and the same question is not asked
-        again. The key is masked in answers, should a server repeat it. A UserError if the server
-        gives no answer, or if `read` raises one.
-
-        Args:
-            schema: the `response_format`, for servers that support it.
-            pictures: JPEG files that the model sees with the prompt. Records hold their digests.
-        """
+        Records whose answer can be read are kept in `cache_dir`; the same question is not asked
+        again. `schema` is the `response_format`, for servers that support it; `pictures` are JPEG
+        files that the model sees. A UserError if there is no answer, or if `read` raises one."""
         sampling = {"model": model, "temperature": temperature, "seed": seed}
         request = {"base_url": self.public_url, "prompt": prompt, **sampling}
         digests = [content_digest(picture).hex() for picture in pictures]
@@ -102,46 +89,33 @@ class Server:
             # `from None`: the client's error holds the request, and with it the key.
             raise UserError(self._explain(error, model, bool(pictures))) from None
         value = read(answer)
-        record = {
-            "request": request,
-            "answer": answer,
-            "schema": self.schema,
-            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "client": f"openai {openai.__version__}",
-        }
+        date = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        record = {"request": request, "answer": answer, "schema": self.schema, "date": date}
+        record["client"] = f"openai {openai.__version__}"
         write_text(file, json.dumps(record, indent=1))
         return value, record
 
     def _ask(self, content: Any, schema: dict[str, Any], sampling: dict[str, Any]) -> str:
-        """The model's answer, from the server."""
         key = _key()
         if not re.fullmatch("[!-~]*", key):
             raise UserError("OPENAI_API_KEY holds a character that no key has; copy it again")
         if not key and self.public_url == OPENAI:
-            raise UserError(
-                "OPENAI_API_KEY is not set; set it, or work offline: with a local server "
-                "(--base-url, for Ollama http://localhost:11434/v1), or with configs/bases/*.yaml"
-            )
+            raise UserError("OPENAI_API_KEY is not set; set it, or work offline: with a local "
+                            "server (--base-url, for Ollama http://localhost:11434/v1), or with "
+                            "configs/bases/*.yaml")  # fmt: skip
         # Local servers need no key, but the client must send something.
-        client = openai.OpenAI(
-            api_key=key or "none", base_url=self.url, timeout=self.timeout,
-            max_retries=self.max_retries,
-        )  # fmt: skip
-        question = {
-            "messages": [{"role": "user", "content": content}],
-            "response_format": schema if self.schema else openai.omit,
-            **sampling,
-        }
+        limits: dict[str, Any] = {"timeout": self.timeout, "max_retries": self.max_retries}
+        client = openai.OpenAI(api_key=key or "none", base_url=self.url, **limits)
+        question = {"messages": [{"role": "user", "content": content}], **sampling}
+        question["response_format"] = schema if self.schema else openai.omit
         # The client would wait `timeout` for each byte and each retry. Closing it ends the thread.
         with client, ThreadPool(1) as pool:
             try:
                 task = pool.apply_async(client.chat.completions.create, kwds=question)
                 completion: Any = task.get(self.timeout)
             except (multiprocessing.TimeoutError, openai.APITimeoutError):
-                raise UserError(
-                    f"{self.public_url} gave no answer within {self.timeout:g} s; allow more with "
-                    "--timeout, or use a faster model"
-                ) from None
+                raise UserError(f"{self.public_url} gave no answer within {self.timeout:g} s; "
+                                "allow more with --timeout") from None  # fmt: skip
             except (openai.BadRequestError, openai.UnprocessableEntityError):
                 if not self.schema:
                     raise
@@ -154,10 +128,8 @@ class Server:
             answer = message.content or message.refusal or ""
             if isinstance(answer, str):
                 return answer
-        raise UserError(
-            f"{self.public_url} does not answer like an OpenAI-compatible server, or its answer "
-            "was cut off; most need /v1 at the end of --base-url"
-        )
+        reason = "does not answer like an OpenAI-compatible server, or its answer was cut off"
+        raise UserError(f"{self.public_url} {reason}; most need /v1 at the end of --base-url")
 
     def _explain(self, error: Exception, model: str, pictures: bool) -> str:
         """What went wrong and what to do, in one line, without the key."""
@@ -169,9 +141,9 @@ class Server:
             reason = "refused the key; check OPENAI_API_KEY"
         elif status == 429:
             reason = "is over its rate limit or the account's quota; try later"
-        # What servers say of a model that sees no images: llama.cpp with 500, OpenRouter 404.
+        # llama.cpp says it with 500, OpenRouter with 404
         elif pictures and (
-            status in (400, 422) or re.search("image|multi-?modal", str(detail), re.IGNORECASE)
+            status in (400, 422) or re.search("(?i)image|multi-?modal", str(detail))
         ):
             reason = "refused the pictures; the model must be one that sees images"
         elif status == 404:

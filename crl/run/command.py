@@ -1,7 +1,7 @@
 """The one door of every script: what goes wrong inside becomes one line and an exit code.
 
-Scripts import this module before all others: importing torch takes seconds, and an interrupt
-meanwhile gets its one line too.
+Scripts import it before all others: importing torch takes seconds, and an interrupt meanwhile gets
+its one line too.
 """
 
 import errno
@@ -13,19 +13,17 @@ from collections.abc import Callable
 
 from crl.run.errors import UserError
 
-# Threads that wait for others sleep, in place of spinning: beside other work t-SNE and k-means take
-# a third of the time, and alone 5 % more at most. Must be set before torch and scikit-learn come.
+# Threads that wait sleep, in place of spinning: beside other work t-SNE and k-means take a third of
+# the time, and alone 5 % more at most. Must be set before torch and scikit-learn come.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 INTERRUPTED = "interrupted; finished parts are kept, run the command again"
 
 
 def command(main: Callable[[list[str]], None]) -> Callable[[], None]:
-    """Wrap a script's `main(argv)`.
-
-    What a user can repair becomes one line on stderr and exit code 2; an interrupt gets 130.
-    Warnings become lines that begin with `note:`. Anything else is a bug, and keeps its traceback.
-    """
+    """Wrap a script's `main(argv)`. What a user can repair becomes one line on stderr and exit code
+    2; an interrupt gets 130. Warnings become lines that begin with `note:`. Anything else is a bug,
+    and keeps its traceback."""
 
     @functools.wraps(main)
     def run() -> None:
@@ -53,9 +51,7 @@ def advice(error: Exception) -> str | None:
         case UserError():
             return str(error)
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):  # comes without the name of a file
-            return (
-                "the disk is full, or your quota of it; free some space and run the command again"
-            )
+            return "the disk is full, or your quota of it; free some space and run it again"
         case OSError() if error.filename is not None:
             return f"{error.filename}: {error.strerror}"
         case OSError():

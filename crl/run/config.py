@@ -21,14 +21,15 @@ from crl.run.errors import ArgumentParser, UserError, explain, nearest
 from crl.run.files import parse_yaml, read_yaml
 from crl.run.store import EMBEDDINGS
 
-OneOrMore = BeforeValidator(lambda value: value if isinstance(value, list) else [value])
-Distinct = AfterValidator(lambda values: list(dict.fromkeys(values)))
-LARGEST = 2**32 - 1  # of all numbers in a configuration; also the largest seed of NumPy
-Width = Annotated[int, Field(gt=0, le=65536)]  # of a layer
-
 
 def _listed(value: Any) -> list:
     return value if isinstance(value, list) else [value]
+
+
+OneOrMore = BeforeValidator(_listed)
+Distinct = AfterValidator(lambda values: list(dict.fromkeys(values)))
+LARGEST = 2**32 - 1  # of all numbers in a configuration; also the largest seed of NumPy
+Width = Annotated[int, Field(gt=0, le=65536)]  # of a layer
 
 
 class Config(BaseModel):
@@ -40,8 +41,8 @@ class Config(BaseModel):
     @field_validator("*", mode="wrap")
     @classmethod
     def _plain(cls, value, handler):
-        """Refuse true and false where a number is expected (pydantic takes them as 1 and 0),
-        numbers that are too large for a seed, and a NUL in a path; expand `~`."""
+        """Refuse true and false where a number is expected (pydantic takes them as 1 and 0) and
+        numbers that are too large for a seed; expand `~`."""
         checked = handler(value)
         for given, one in zip(_listed(value), _listed(checked), strict=False):
             if isinstance(given, bool) and not isinstance(one, bool):
@@ -109,13 +110,6 @@ class EvaluationConfig(EmbeddingConfig):
             raise ValueError("null_space_size needs null_space, the bases that it is about")
         return self
 
-    def method(self, representation: str) -> str:
-        """A representation as tables show it: `posterior (1.4)`, `paper, null space of 2`."""
-        label = representation
-        if "posterior" in representation and self.sharpness != 1:
-            label += f" ({self.sharpness:g})"
-        return label + (f", null space of {len(self.null_space)}" if self.null_space else "")
-
 
 Kind = TypeVar("Kind", bound=Config)
 
@@ -123,11 +117,9 @@ Kind = TypeVar("Kind", bound=Config)
 def load_config(
     kind: type[Kind], argv: list[str], about: str, unused: Collection[str] = ()
 ) -> Kind:
-    """Read `[--config FILE.yaml] [key=value ...]`; values are YAML, e.g. `shots=[1,5]`.
-
-    Fields that are `unused`, or that `features` replaces, may be in a file that two scripts share,
-    but on the command line they are an error. A UserError for bad YAML, keys and values.
-    """
+    """Read `[--config FILE.yaml] [key=value ...]`; values are YAML, e.g. `shots=[1,5]`. Fields that
+    are `unused`, or that `features` replaces, may be in a file that two scripts share, but on the
+    command line they are an error. A UserError for bad YAML, keys and values."""
     parser = ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="see configs/")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides of the file")
@@ -163,7 +155,6 @@ def load_config(
 
 
 def _override(text: str) -> tuple[str, Any]:
-    """`key=value` -> key and value."""
     key, separator, value = text.partition("=")
     if not separator:
         raise UserError(f"{text!r} is not of the form key=value")

@@ -15,8 +15,7 @@ from crl.run.errors import UserError
 
 
 def available_device(device: str | torch.device | None) -> torch.device:
-    """The device with that name; None: CUDA if there is a GPU, else the CPU. A UserError if there
-    is no such device here."""
+    """The device with that name; None: CUDA if there is a GPU, else the CPU."""
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         available = torch.device(device)
@@ -24,9 +23,8 @@ def available_device(device: str | torch.device | None) -> torch.device:
         if available.type == "cpu" and available.index:
             raise RuntimeError("the CPU has no number")
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UserError(
-            f"no device {str(device)!r} here ({shorten(str(error), 160)}); use device=cpu"
-        ) from error
+        reason = shorten(str(error), 160)
+        raise UserError(f"no device {str(device)!r} here ({reason}); use device=cpu") from error
     return available
 
 
@@ -44,8 +42,6 @@ def process_group(device: str | None) -> Iterator[str | None]:
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield device
         return
-    if "RANK" not in os.environ:
-        raise UserError("WORLD_SIZE is set but RANK is not; start several processes with torchrun")
     if device is not None:
         available_device(device)
     cuda = device != "cpu" and torch.cuda.is_available()

@@ -14,6 +14,7 @@ from crl.images import Crop, open_image
 from crl.run.files import atomic_path
 
 matplotlib.rcParams["text.parse_math"] = False  # a $ in a class name is a $
+HEADINGS = {"universal": "universal: I", "paper": "conditional: R = I Tᵀ"}
 MOST_POINTS = 1000  # t-SNE of more costs minutes and shows no more
 
 
@@ -21,10 +22,8 @@ def tsne_maps(
     representations: dict[str, np.ndarray], labels: np.ndarray, names: list[str], title: str,
     file: Path,
 ) -> None:  # fmt: skip
-    """Write a PNG: t-SNE of each representation (N, any width), points colored by label (N,).
-
-    At most `MOST_POINTS` images, the same in all maps, drawn with a fixed seed.
-    """
+    """Write a PNG: t-SNE of each representation (N, any width), points colored by label (N,). At
+    most `MOST_POINTS` images, the same in all maps, drawn with a fixed seed."""
     rng = np.random.default_rng(0)
     some = np.sort(rng.permutation(len(labels))[:MOST_POINTS])
     width = 4.5 * len(representations) + 1
@@ -36,7 +35,7 @@ def tsne_maps(
         for label, class_name in enumerate(names):
             color, dots = colors(label % colors.N), points[labels[some] == label]
             axis.scatter(*dots.T, color=color, s=7, linewidths=0, label=class_name)
-        axis.set(title=_heading(name), xticks=[], yticks=[])
+        axis.set(title=HEADINGS.get(name, f"R, {name}"), xticks=[], yticks=[])
     if len(names) <= colors.N:
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right", markerscale=3)
     figure.suptitle(title)
@@ -46,11 +45,8 @@ def tsne_maps(
 def cluster_sheet(
     paths: list[Path], clusters: dict[str, np.ndarray], title: str, file: Path, columns: int = 7
 ) -> None:
-    """Write a PNG: one row per cluster, with random members; the representations side by side.
-
-    Args:
-        paths: N image files. clusters: representation: (N,) cluster numbers.
-    """
+    """Write a PNG: one row per cluster, with random members; the representations side by side, from
+    N image files and the (N,) cluster numbers of each representation."""
     rows = int(max(labels.max() for labels in clusters.values())) + 1
     across = len(clusters) * (columns + 1) - 1
     figure, axes = _grid(rows, across, 0.5 * across, 0.5 * rows + 0.5)
@@ -61,19 +57,16 @@ def cluster_sheet(
             for axis, member in zip(axes[row, place * (columns + 1) :], members, strict=False):
                 axis.imshow(open_image(paths[member]).resize((96, 96)))
     figure.subplots_adjust(0.01, 0.01, 0.99, 1 - 0.45 / figure.get_figheight(), 0.04, 0.04)
-    figure.suptitle(f"{title}, one row per cluster:  {'  |  '.join(map(_heading, clusters))}")
+    headings = [HEADINGS.get(name, f"R, {name}") for name in clusters]
+    figure.suptitle(f"{title}, one row per cluster:  {'  |  '.join(headings)}")
     _save(figure, file)
 
 
 def retrieval_sheet(
     rows: list[tuple[Path | Crop, str, list[Path | Crop], list[bool]]], title: str, file: Path
 ) -> None:
-    """Write a PNG: one row per query, with its image, a text, and the images found, best first.
-
-    Args:
-        rows: query image, text above it, images found, and which of them are right (green frame;
-            the others red). Pictures that are not square are padded, not cut.
-    """
+    """Write a PNG: one row per query. `rows` are its image, a text above it, the images found, best
+    first, and which of them are right (green frame; the others red)."""
     columns = max(len(images) for _, _, images, _ in rows) + 1
     figure, axes = _grid(len(rows), columns, 1.7 * columns, 2.0 * len(rows) + 0.4)
     for line, (query, text, images, right) in zip(axes, rows, strict=True):
@@ -95,10 +88,6 @@ def _grid(rows: int, columns: int, width: float, height: float) -> tuple[plt.Fig
     for axis in axes.flat:
         axis.axis("off")
     return figure, axes
-
-
-def _heading(name: str) -> str:
-    return {"universal": "universal: I", "paper": "conditional: R = I Tᵀ"}.get(name, f"R, {name}")
 
 
 def _save(figure: plt.Figure, file: Path) -> None:

@@ -25,11 +25,9 @@ HOST = re.sub(r"\W", "", socket.gethostname())[:40]
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """No other command writes to `folder` meanwhile; what killed ones left unfinished is removed.
-
-    A command that is refused before it has written anything leaves no folder. A UserError if
-    another command is at work there, or if it cannot be written to.
-    """
+    """No other command writes to `folder` meanwhile; what killed ones left unfinished is removed. A
+    command that is refused before it has written anything leaves no folder. A UserError if another
+    command is at work there, or if it cannot be written to."""
     made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     locked, holder = (folder.parent / f".{folder.name}.{kind}" for kind in ("lock", "holder"))
     try:
@@ -39,10 +37,8 @@ def alone_in(folder: Path) -> Iterator[None]:
         holder.write_text(f"process {os.getpid()} on {HOST}", encoding="utf-8")
     except Timeout:
         who = holder.read_text(encoding="utf-8")[:80] if holder.exists() else "just started"
-        raise UserError(
-            f"another command is at work in {folder} ({who}); wait until it has ended, or choose "
-            "another folder"
-        ) from None
+        raise UserError(f"another command is at work in {folder} ({who}); wait until it has "
+                        "ended, or choose another folder") from None  # fmt: skip
     except (OSError, NotImplementedError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"cannot write to {folder}: {reason}; choose another folder") from error
@@ -72,13 +68,11 @@ def remove_leftovers(folder: Path) -> None:
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """Yield a temporary path next to `target`; rename it to `target` if the block succeeds.
-
-    A reader sees the old file or the complete new one. On any error the old file stays, alone.
-    """
+    """Yield a temporary path next to `target`; rename it to `target` if the block succeeds. A
+    reader sees the old file or the complete new one. On any error the old file stays, alone."""
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    # Says who writes it, so that `remove_leftovers` knows whether he still does.
+    # `remove_leftovers` reads from it who writes
     writer = f"{os.getpid()}-{HOST}.{uuid.uuid4().hex[:8]}"
     temporary = target.with_name(f".{target.name}.{writer}.tmp")
     temporary.touch()
@@ -90,7 +84,6 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
 
 def write_text(target: Path, text: str) -> None:
-    """Write `text` (UTF-8) to `target` atomically."""
     with atomic_path(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

@@ -1,12 +1,10 @@
 """Embeddings made elsewhere: `features=FILE`, or a list of files, in every task and in explore.py.
 
-A file holds named arrays. Which names a task wants is in its README.
+A file holds named arrays; which, is in the README of the task. Nothing in a file is run.
 
     .npz            numpy.savez(file, image=I, text=T, labels=labels)
     .safetensors    tensors by name; lists of texts as JSON in the metadata
     .parquet        a row per image: each column is an array; the texts in a second file
-
-Nothing in a file is run: pickled arrays are refused.
 """
 
 import json
@@ -32,10 +30,8 @@ def read_given(files: Sequence[Path]) -> dict[str, np.ndarray]:
             content = READERS[file.suffix](file)
         except Exception as error:  # for a damaged file the readers raise nearly anything
             if "allow_pickle" in str(error):
-                raise UserError(
-                    f"{file} is no NPZ file, or holds Python objects, which are never loaded, "
-                    "since that runs their code; save plain arrays with numpy.savez"
-                ) from error
+                raise UserError(f"{file} is no NPZ file, or holds Python objects, which are "
+                                "never loaded, since that runs code") from error  # fmt: skip
             raise UserError(f"cannot read {file}: {shorten(str(error), 160)}") from error
         if twice := arrays.keys() & content.keys():
             raise UserError(f"{file} holds {min(twice)}, which another file holds too")
@@ -93,20 +89,13 @@ def checked(
 ) -> dict[str, np.ndarray]:
     """The arrays named in `shapes`; embeddings as float32 of any length, the others as they are.
 
-    Args:
-        shapes: axes of each array, e.g. image="N D|N Q D", labels="N", query="Q 3". The same letter
-            means the same length everywhere; a number is that length; `|` separates two allowed
-            shapes. Arrays whose last axis is D are embeddings.
-
-    Raises:
-        UserError: a missing array; a wrong shape; embeddings that are not finite, have a row of
-            zeros, or are so large or small that float32 cannot hold their length.
-    """
+    `shapes` are the axes of each array, e.g. image="N D|N Q D", labels="N", query="Q 3". The same
+    letter means the same length everywhere; a number is that length; `|` separates two allowed
+    shapes. Arrays whose last axis is D are embeddings: a UserError if they are not finite, have a
+    row of zeros, or are so large or small that float32 cannot hold their length."""
     place = ", ".join(map(str, files))
-    wanted = ", ".join(
-        f"{key} " + " or ".join(f"({', '.join(axes.split())})" for axes in shape.split("|"))
-        for key, shape in shapes.items()
-    )
+    forms = {k: [f"({', '.join(a.split())})" for a in s.split("|")] for k, s in shapes.items()}
+    wanted = ", ".join(f"{key} {' or '.join(form)}" for key, form in forms.items())
     if missing := [key for key in shapes if key not in arrays]:
         raise UserError(f"{place} must hold {wanted}; {', '.join(missing)} is missing")
     lengths: dict[str, int] = {}
@@ -121,7 +110,7 @@ def checked(
 
 
 def _fits(shape: tuple[int, ...], axes: list[str], lengths: dict[str, int]) -> bool:
-    """Does `shape` agree with `axes` and with `lengths`? If so, new lengths are added to them."""
+    """Does `shape` agree with `axes` and `lengths`? If so, new lengths are added to `lengths`."""
     sizes = lengths | {axis: int(axis) for axis in axes if axis.isdecimal()}
     pairs = zip(axes, shape, strict=False)
     if len(shape) != len(axes) or any(sizes.setdefault(axis, n) != n for axis, n in pairs):

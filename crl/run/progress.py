@@ -11,13 +11,8 @@ def progress(
     iterable: Iterable | None = None, *, label: str, unit: str, done: int = 0, shown: bool = True,
     **options: Any
 ) -> tqdm:  # fmt: skip
-    """A bar over `iterable`, or one that the caller updates.
-
-    Args:
-        done: number of units that were finished before.
-        shown: False in all but the first process of a distributed run.
-        options: `total`, the number of units, if `iterable` has no length.
-    """
+    """A bar over `iterable`, or one that the caller updates. `done` units were finished before;
+    `shown=False` in all but the first process of a distributed run."""
     disable = None if shown else True  # None: unless it is a terminal
     return tqdm(iterable, desc=label, unit=f" {unit}", initial=done, file=sys.stderr,
                 disable=disable, leave=False, **options)  # fmt: skip

@@ -22,12 +22,10 @@ PACKAGES = ("torch", "open_clip_torch", "transformers", "scikit-learn", "numpy",
 
 
 class Results:
-    """The rows of a run, in `folder/results.json`, which is rewritten after every new row.
-
-    A row is one measurement, and is known by what it says of itself: `about`, all that changes its
-    numbers. A row that is already in the file is not computed again, so an interrupted run
-    continues. `rows` are those of this run, in order; the file keeps those of earlier runs too.
-    """
+    """The rows of a run, in `folder/results.json`, which is rewritten after every new row. A row is
+    one measurement, and is known by what it says of itself: `about`, all that changes its numbers.
+    A row that is already in the file is not computed again, so an interrupted run continues. `rows`
+    are those of this run, in order; the file keeps those of earlier runs too."""
 
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
         self.folder, self.file, self.config = folder, folder / "results.json", config
@@ -68,8 +66,8 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         if "cells" in content:
-            raise UserError(f"{file} is of a former version of this repository; remove it and run "
-                            "the task again")  # fmt: skip
+            reason = "is of a former version of this repository; remove it and run the task again"
+            raise UserError(f"{file} {reason}")
         rows = content["rows"]
         if content["format"] != FORMAT or not all(
             isinstance(row["about"], dict) and "scores" in row for row in rows

@@ -8,9 +8,8 @@ A store is a folder, `<cache>/<fingerprint of the VLM>/<image or text>-3/`, with
 
 Any number of processes write at once: each appends to two files of its own. Rows reach the disk
 before their entries, so what a kill leaves at the end is cut off. A row whose checksum is wrong
-counts as missing and is computed again. Nothing is rewritten or merged. Digests are of the content,
-not of names: copies, renamed files and several data sets share rows. A complete store can be used
-where nothing can be written.
+counts as missing and is computed again. Digests are of the content: copies, renamed files and
+several data sets share rows.
 """
 
 import hashlib
@@ -181,7 +180,6 @@ class Store:
             self.flush()
 
     def flush(self) -> None:
-        """Write what waits: the rows, then their entries."""
         if not self._waiting:
             return
         if not self._output:

@@ -70,16 +70,13 @@ class Progress:
 
     @property
     def validated(self) -> bool:
-        """Has the last finished epoch been validated?"""
         return bool(self.validation) and self.validation[-1]["epoch"] == len(self.losses)
 
 
 class Trainer(ABC):
-    """A training. `run` starts it, or resumes it.
-
-    `__init__` checks and sets the attributes that are cheap, from `config` to `metric`. `prepare`
-    sets the other ones; it is not called for a finished training.
-    """
+    """A training. `run` starts it, or resumes it. `__init__` checks and sets the attributes that
+    are cheap, from `config` to `metric`. `prepare` sets the other ones; it is not called for a
+    finished training."""
 
     config: TrainingConfig
     folder: Path  # where the files are, see the top of this module
@@ -112,8 +109,7 @@ class Trainer(ABC):
         """Write the weights, which are the best so far. Called in the first process only."""
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step (from 0)."""
-        return self.config.lr
+        return self.config.lr  # of a step (from 0)
 
     # ---- the loop ----
 
@@ -203,13 +199,10 @@ class Trainer(ABC):
         self.progress.seconds = time.perf_counter() - self._started
         if rank() == 0:
             validation = self.progress.validation
-            results = {
-                "config": self.config.model_dump(mode="json"),
-                "environment": environment(),
-                **self.record,
-                "best": validation[self.progress.best(self.metric)] if validation else None,
-                **asdict(self.progress),
-            }
+            best = validation[self.progress.best(self.metric)] if validation else None
+            plain = self.config.model_dump(mode="json")
+            results = {"config": plain, "environment": environment(), **self.record, "best": best}
+            results |= asdict(self.progress)
             write_text(self.folder / "results.json", json.dumps(results, indent=1) + "\n")
         self._write_state()
 
@@ -217,12 +210,9 @@ class Trainer(ABC):
         self.progress.seconds = time.perf_counter() - self._started
         if rank() > 0:
             return
-        state = {
-            "models": {name: model.state_dict() for name, model in self.models.items()},
-            "optimizer": self.optimizer.state_dict(),
-            "settings": self.settings,
-            "progress": asdict(self.progress),
-        }
+        models = {name: model.state_dict() for name, model in self.models.items()}
+        state = {"models": models, "optimizer": self.optimizer.state_dict()}
+        state |= {"settings": self.settings, "progress": asdict(self.progress)}
         buffer = io.BytesIO()  # in memory first: torch.save would hide the OSError of a full disk
         torch.save(state, buffer)
         content = buffer.getvalue()
@@ -255,7 +245,5 @@ class Trainer(ABC):
 
     def _stop_unless(self, finite: bool, what: str) -> None:
         if not finite:
-            raise UserError(
-                f"{what} not finite; the best weights and the last checkpoint are kept: remove "
-                f"{self.folder} and try a lower lr, or precision=fp32"
-            )
+            raise UserError(f"{what} not finite; the best weights and the last checkpoint are "
+                            f"kept: remove {self.folder} and try a lower lr, or fp32")  # fmt: skip

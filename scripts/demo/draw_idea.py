@@ -35,15 +35,9 @@ SHOWN = [
     {"texture": "checkered", "shape": "star", "color": "yellow", "count": "8"},
     {"texture": "zigzag", "shape": "torus", "color": "red", "count": "1"},
 ]
+SHAPES = ["cube-shaped", "boxy", "star-shaped", "shaped like a star", "ring-shaped", "donut-shaped"]
 TEXTS = {
-    "shape": [
-        "cube-shaped",
-        "boxy",
-        "star-shaped",
-        "shaped like a star",
-        "ring-shaped",
-        "donut-shaped",
-    ],
+    "shape": SHAPES,
     "color": ["red", "crimson", "blue", "royal blue", "yellow", "lemon yellow"],
     "count": ["one", "a single one", "three", "a trio", "seven", "eight"],
 }

@@ -51,13 +51,12 @@ def main(argv: list[str]) -> None:
     parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=Path("data/demo"), help="folder to draw into")
-    parser.add_argument(
-        "--worlds", nargs="+", default=list(WORLDS), help=f"which of {', '.join(WORLDS)}"
-    )
-    parser.add_argument("--images", type=int, default=3000, help="pictures per world")
-    parser.add_argument("--seed", type=int, default=0, help="another seed draws other pictures")
-    parser.add_argument("--workers", type=int, default=0, help="processes; 0: one per core")
+    add, worlds = parser.add_argument, ", ".join(WORLDS)
+    add("--out", type=Path, default=Path("data/demo"), help="folder to draw into")
+    add("--worlds", nargs="+", default=list(WORLDS), help=f"which of {worlds}")
+    add("--images", type=int, default=3000, help="pictures per world")
+    add("--seed", type=int, default=0, help="another seed draws other pictures")
+    add("--workers", type=int, default=0, help="processes; 0: one per core")
     arguments = parser.parse_args(argv)
     for world in arguments.worlds:
         if world not in WORLDS:

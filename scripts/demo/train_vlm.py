@@ -2,16 +2,13 @@
 
     python scripts/demo/train_vlm.py
 
-In phases (`PHASES` below). In the first one captions name every attribute often, so that the image
-tower learns to see them all. In the second one captions name a world's dominant attributes almost
-always and the others rarely, as everyday captions do, so that the universal embedding follows the
-dominant ones. The third one is short and names the others a little more often, so that the rarest
-(suits) are not forgotten. Then the phases are repeated, to learn a garment's details. Training
-pictures are never those of an evaluation: their seeds differ.
+In phases: first captions name every attribute often, so that the image tower learns to see them;
+then a world's dominant attributes almost always and the others rarely, as everyday captions do;
+then shortly the others a little more often, so that the rarest (suits) are not forgotten. All that
+again, to learn a garment's details. No picture is one of an evaluation: their seeds differ.
 
-Drawing and training take about 160 minutes on 2 CPU cores. After an interruption the same command
-goes on from the last checkpoint (`--work`). The scores that it prints are those of the model card,
-crl/assets/demo_vlm/README.md.
+It takes about 160 minutes on 2 CPU cores. The same command goes on from the last checkpoint. The
+scores that it prints are those of the model card, crl/assets/demo_vlm/README.md.
 """
 
 from crl.run.command import command
@@ -22,7 +19,8 @@ import importlib
 import json
 import math
 import re
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -41,20 +39,15 @@ from crl.run.tables import Table
 from crl.vlm import DEMO
 
 TRAINING_SEED, TUNING_SEED = 1_000_003, 2_000_003  # the demo data is drawn from seed 0
-IMAGE_SIZE = 96
-BATCH = 256
+IMAGE_SIZE, BATCH = 96, 256
 CHECKPOINT = 150  # steps between two
 # (steps, highest learning rate, steps after which the rate would be zero, chance that a caption
 # names a dominant attribute, chance for each of the others)
 PHASES = [
-    (2850, 1e-3, 3600, 0.5, 0.5),
-    (750, 5e-4, 750, 0.95, 0.2),
-    (300, 5e-4, 300, 0.95, 0.3),
-    (1300, 1e-3, 1500, 0.5, 0.5),
-    (500, 5e-4, 500, 0.95, 0.2),
-    (250, 5e-4, 250, 0.95, 0.3),
+    (2850, 1e-3, 3600, 0.5, 0.5), (750, 5e-4, 750, 0.95, 0.2), (300, 5e-4, 300, 0.95, 0.3),
+    (1300, 1e-3, 1500, 0.5, 0.5), (500, 5e-4, 500, 0.95, 0.2), (250, 5e-4, 250, 0.95, 0.3),
     (600, 5e-4, 600, 0.95, 0.15),
-]
+]  # fmt: skip
 SINGLE = 0.25  # share of captions that name one attribute only, as the prompts of CRL do
 UNKNOWN_WORD = 0.04  # share of words hidden, so that a word never seen reads as "some word"
 
@@ -64,17 +57,15 @@ MODEL: dict[str, Any] = {
     "text_cfg": {"context_length": 16, "width": 128, "heads": 4, "layers": 3},
 }
 PREPROCESS = {
-    "mean": [0.5, 0.5, 0.5],
-    "std": [0.25, 0.25, 0.25],
-    "interpolation": "bicubic",
-    "resize_mode": "shortest",
-}
+    "mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic", "resize_mode": "shortest",
+}  # fmt: skip
 
 worlds = {name: importlib.import_module(f"worlds.{name}") for name in WORLDS}
 # The attributes of all worlds in one row, e.g. ("clevr4", "texture"), ..., ("cards", "suits")
 COLUMNS = [(name, attribute) for name, world in worlds.items() for attribute in world.PHRASES]
 CLASSES = [worlds[name].PHRASES[attribute] for name, attribute in COLUMNS]  # class -> its phrases
 OTHER_WORLD, UNSAID = -2, -1
+blur = partial(F.avg_pool2d, kernel_size=3, stride=1, padding=1, count_include_pad=False)
 # The worlds take turns; those with more attributes come more often.
 TURNS = ("clevr4", "scenes", "garments", "clevr4", "cards", "clevr4", "scenes", "garments")
 
@@ -88,8 +79,8 @@ def draw_training_set(work: Path, images: int, workers: int) -> tuple[np.ndarray
         pictures = np.lib.format.open_memmap(pictures_file, "w+", np.uint8, shape)
         facts = np.empty((images, len(COLUMNS)), np.int8)
         drawn = draw_many(draw_one, list(range(images)), workers, "drawing")
-        for i, (picture, row) in enumerate(drawn):
-            pictures[i], facts[i] = picture, row
+        for i, both in enumerate(drawn):
+            pictures[i], facts[i] = both
         with atomic_path(facts_file) as temporary, open(temporary, "wb") as file:
             np.save(file, facts)
     return np.load(pictures_file, mmap_mode="r"), np.load(facts_file)
@@ -100,11 +91,9 @@ def draw_one(index: int, seed: int = TRAINING_SEED) -> tuple[np.ndarray, np.ndar
     rng = np.random.default_rng([seed, index])
     world = TURNS[index % len(TURNS)]
     facts = worlds[world].sample(rng)
-    picture = worlds[world].draw(facts, rng)
-    picture = picture.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
+    picture = worlds[world].draw(facts, rng).resize((IMAGE_SIZE,) * 2, Image.Resampling.BICUBIC)
     if rng.random() < 0.4:
-        buffer = BytesIO()
-        picture.save(buffer, "JPEG", quality=int(rng.integers(40, 95)))
+        picture.save(buffer := BytesIO(), "JPEG", quality=int(rng.integers(40, 95)))
         picture = Image.open(buffer)
     row = [
         list(classes).index(facts[attribute]) if name == world else OTHER_WORLD
@@ -120,9 +109,7 @@ def write_captions(facts: np.ndarray, dominant: float, others: float, rng: np.ra
         values = {c: list(CLASSES[c])[f] for c, f in enumerate(row) if f != OTHER_WORLD}
         world = worlds[COLUMNS[next(iter(values))][0]]
         columns = np.array([c for c, value in values.items() if CLASSES[c][value]])  # can be said
-        chance = np.array(
-            [dominant if COLUMNS[c][1] in world.DOMINANT else others for c in columns]
-        )
+        chance = np.where([COLUMNS[c][1] in world.DOMINANT for c in columns], dominant, others)
         if rng.random() < SINGLE:
             named = rng.choice(columns, 1, p=chance / chance.sum())
         else:
@@ -133,10 +120,8 @@ def write_captions(facts: np.ndarray, dominant: float, others: float, rng: np.ra
 
 
 def build_tokenizer(out: Path):
-    """A word-level tokenizer over the words of the worlds' captions, saved in `out`.
-
-    CLIP's own vocabulary would cost 12 MB of vectors that no caption here ever trains.
-    """
+    """A word-level tokenizer over the words of the worlds' captions, saved in `out`: CLIP's own
+    vocabulary would cost 12 MB of vectors that no caption here ever trains."""
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -148,26 +133,23 @@ def build_tokenizer(out: Path):
             texts.append(world.caption({a: c for a, c in facts.items() if rng.random() < 0.4}, rng))
     words = {word for text in texts for word in re.findall(r"\w+", text.lower())}
     # CLIP's text tower pools at the highest token id: the end token comes last.
-    vocabulary = ["<pad>", "<unknown>", "<start>", *sorted(words), "<end>"]
-    ids = {word: i for i, word in enumerate(vocabulary)}
+    ids = {w: i for i, w in enumerate(["<pad>", "<unknown>", "<start>", *sorted(words), "<end>"])}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<unknown>"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[^\w]+"), "removed")
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<start> $A <end>", special_tokens=[(w, ids[w]) for w in ("<start>", "<end>")]
     )
-    special = {"bos": "start", "eos": "end", "unk": "unknown", "pad": "pad"}
-    special = {f"{kind}_token": f"<{word}>" for kind, word in special.items()}
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
+    special = {"bos_token": "<start>", "eos_token": "<end>", "unk_token": "<unknown>"}
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", **special)
     fast.save_pretrained(out)
     return fast
 
 
 def tokenize(tokenizer, texts: list[str]) -> torch.Tensor:
     """(B, 16) token ids."""
-    length = MODEL["text_cfg"]["context_length"]
-    options = {"padding": "max_length", "truncation": True, "max_length": length}
-    return tokenizer(texts, return_tensors="pt", **options)["input_ids"]
+    options = {"padding": "max_length", "max_length": MODEL["text_cfg"]["context_length"]}
+    return tokenizer(texts, return_tensors="pt", truncation=True, **options)["input_ids"]
 
 
 def truth(facts: torch.Tensor, claims: torch.Tensor) -> torch.Tensor:
@@ -192,13 +174,11 @@ def augment(pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     pictures = F.pad(pictures, (6, 6, 6, 6), mode="reflect")
     dy, dx = torch.randint(0, 13, (2,), generator=generator).tolist()
     pictures = pictures[:, :, dy : dy + IMAGE_SIZE, dx : dx + IMAGE_SIZE]
-    blurred = F.avg_pool2d(pictures, 3, 1, 1, count_include_pad=False)
-    pictures = torch.lerp(pictures, blurred, (uniform(-1.2, 1.0)).clip(0))
+    pictures = torch.lerp(pictures, blur(pictures), (uniform(-1.2, 1.0)).clip(0))
     pictures = pictures.clamp(0, 1) ** uniform(0.75, 1.35)
     pictures = (pictures - 0.5) * uniform(0.75, 1.25) + 0.5 + uniform(-0.12, 0.12)
     noise = torch.randn(pictures.shape, generator=generator)
-    pictures = pictures + noise * uniform(-0.06, 0.06).clip(0)
-    return pictures.clamp(0, 1)
+    return (pictures + noise * uniform(-0.06, 0.06).clip(0)).clamp(0, 1)
 
 
 def train(model, tokenizer, pictures: np.ndarray, facts: np.ndarray, work: Path) -> None:
@@ -225,7 +205,7 @@ def train(model, tokenizer, pictures: np.ndarray, facts: np.ndarray, work: Path)
         hidden &= (tokens > tokenizer.bos_token_id) & (tokens < tokenizer.eos_token_id)
         tokens = tokens.masked_fill(hidden, tokenizer.unk_token_id)
         images = torch.from_numpy(pictures[chosen]).permute(0, 3, 1, 2).float() / 255
-        images = standardised(augment(images, generator))  # (B, 3, S, S)
+        images = (augment(images, generator) - 0.5) / 0.25  # (B, 3, S, S), as PREPROCESS says
         with torch.autocast("cpu", torch.bfloat16):
             image = model.encode_image(images.contiguous(memory_format=torch.channels_last))
         image = F.normalize(image.float(), dim=1)  # (B, D)
@@ -236,20 +216,13 @@ def train(model, tokenizer, pictures: np.ndarray, facts: np.ndarray, work: Path)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        with torch.no_grad():
-            model.logit_scale.clamp_(0, math.log(100))
+        model.logit_scale.data.clamp_(0, math.log(100))
         if step % 50 == 0:
-            floor = contrastive_loss(true.float().clamp(1e-9).log(), true)
-            print(f"step {step} loss {loss:.3f} (least possible {floor:.3f})", flush=True)
+            print(f"step {step} loss {loss:.3f}", flush=True)
         if (step + 1) % CHECKPOINT == 0 or step + 1 == len(schedule):
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
             with atomic_path(state_file) as temporary:
                 torch.save({**state, "step": step + 1}, temporary)
-
-
-def standardised(images: torch.Tensor) -> torch.Tensor:
-    mean, std = (torch.tensor(PREPROCESS[key]).view(3, 1, 1) for key in ("mean", "std"))
-    return (images - mean) / std
 
 
 def save(model, out: Path) -> None:
@@ -257,16 +230,15 @@ def save(model, out: Path) -> None:
     weights = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
     with atomic_path(out / "open_clip_model.safetensors") as temporary:
         save_file({k: v.contiguous() for k, v in weights.items()}, temporary)
-    text_cfg = {**MODEL["text_cfg"], "hf_tokenizer_name": "demo"}  # open_clip reads this folder
-    text_cfg["vocab_size"] = model.vocab_size
+    text_cfg = {**MODEL["text_cfg"], "hf_tokenizer_name": "demo", "vocab_size": model.vocab_size}
     config = {"model_cfg": {**MODEL, "text_cfg": text_cfg}, "preprocess_cfg": PREPROCESS}
     write_text(out / "open_clip_config.json", json.dumps(config, indent=2) + "\n")
 
 
-CHANGES = {  # (B, 3, S, S) in [0, 1] -> the same
+CHANGES: dict[str, Callable] = {  # (B, 3, S, S) in [0, 1] -> the same
     "as drawn": lambda x: x,
     "darker": lambda x: x * 0.55,
-    "blurred": lambda x: F.avg_pool2d(x, 3, 1, 1, count_include_pad=False),
+    "blurred": blur,
     "noisy": lambda x: (x + 0.08 * torch.randn(x.shape, generator=torch.manual_seed(0))).clip(0, 1),
 }
 
@@ -274,63 +246,54 @@ CHANGES = {  # (B, 3, S, S) in [0, 1] -> the same
 def zero_shot(model, tokenizer, images: int, workers: int) -> dict[str, list[float]]:
     """Percent of unseen pictures whose class is nearest: question -> one for each of `CHANGES`.
 
-    An attribute with several classes is one question (which color?). Attributes that are there or
-    not are one question together (which object is there?), right if the answer is one of them. A
-    class is the mean of 20 captions that name it.
+    An attribute with several classes is one question. Attributes that are there or not are one
+    together, right if the answer is one of them. A class is the mean of 20 captions that name it.
     """
     questions: dict[str, list[int]] = {}  # label -> columns of the facts
     for column, (name, attribute) in enumerate(COLUMNS):
         several = sum(map(bool, CLASSES[column].values())) > 1
         questions.setdefault(f"{name} {attribute if several else 'objects'}", []).append(column)
-    with ProcessPoolExecutor(workers) as pool:
-        drawn = list(pool.map(draw_one, range(images), [TUNING_SEED] * images, chunksize=64))
-    facts = np.stack([row for _, row in drawn])  # (N, A)
-    pictures = torch.from_numpy(np.stack([picture for picture, _ in drawn]))
-    pictures = pictures.permute(0, 3, 1, 2).float() / 255
+    draw = partial(draw_one, seed=TUNING_SEED)
+    drawn = zip(*draw_many(draw, list(range(images)), workers, "drawing"), strict=True)
+    drawings, facts = map(np.stack, drawn)  # (N, S, S, 3) and (N, A)
+    pictures = torch.from_numpy(drawings).permute(0, 3, 1, 2).float() / 255
     scores: dict[str, list[float]] = {label: [] for label in questions}
     for change in CHANGES.values():
-        parts = [standardised(change(part)) for part in pictures.split(BATCH)]
+        parts = [(change(part) - 0.5) / 0.25 for part in pictures.split(BATCH)]
         image = torch.cat([model.encode_image(part) for part in parts])  # (N, D)
         for label, columns in questions.items():
             rng = np.random.default_rng(0)
-            texts = [
-                worlds[COLUMNS[c][0]].caption({COLUMNS[c][1]: value}, rng)
-                for c in columns
-                for value, phrases in CLASSES[c].items()
-                if phrases
-                for _ in range(20)
-            ]
+            named = [(*COLUMNS[c], value) for c in columns for value, phrases in CLASSES[c].items()
+                     if phrases for _ in range(20)]  # fmt: skip
+            texts = [worlds[name].caption({attribute: v}, rng) for name, attribute, v in named]
             text = model.encode_text(tokenize(tokenizer, texts), normalize=True)
             text = F.normalize(text.unflatten(0, (-1, 20)).mean(1), dim=1)  # (C, D)
             rows = facts[:, columns[0]] != OTHER_WORLD
             guess = (image[torch.from_numpy(rows)] @ text.T).argmax(1).numpy()
             truths = facts[rows][:, columns]  # (N', 1) a class, or (N', C) yes (0) or no (1)
-            several = len(columns) > 1
-            right = truths[range(len(guess)), guess] == 0 if several else truths[:, 0] == guess
+            present = len(columns) > 1
+            right = truths[range(len(guess)), guess] == 0 if present else truths[:, 0] == guess
             scores[label].append(100 * float(right.mean()))
     return scores
 
 
 @command
 def main(argv: list[str]) -> None:
-    parser = ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, default=DEMO, help="folder of the model")
-    parser.add_argument(
-        "--work", type=Path, default=CACHE / "demo_vlm", help="pictures and checkpoints (7 GB)"
-    )
-    parser.add_argument("--images", type=int, default=240_000, help="training pictures to draw")
-    parser.add_argument("--workers", type=int, default=2, help="processes that draw")
+    import_torchvision()
+    from open_clip.model import CLIP
+
+    plain = argparse.RawDescriptionHelpFormatter
+    parser = ArgumentParser(description=__doc__, formatter_class=plain)
+    add, kept = parser.add_argument, CACHE / "demo_vlm"
+    add("--out", type=Path, default=DEMO, help="folder of the model")
+    add("--work", type=Path, default=kept, help="pictures and checkpoints (7 GB)")
+    add("--images", type=int, default=240_000, help="training pictures to draw")
+    add("--workers", type=int, default=2, help="processes that draw")
     arguments = parser.parse_args(argv)
     # All that decides the weights; each recipe has its own checkpoint.
     recipe = [Path(__file__), *sorted(Path(__file__).with_name("worlds").glob("*.py"))]
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in recipe)).hexdigest()
     work = arguments.work / digest[:12]
-
-    import_torchvision()
-    from open_clip.model import CLIP
-
     torch.manual_seed(TRAINING_SEED)
     arguments.out.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer(arguments.out)
@@ -338,8 +301,7 @@ def main(argv: list[str]) -> None:
     model = CLIP(**config).to(memory_format=torch.channels_last)
     pictures, facts = draw_training_set(work, arguments.images, arguments.workers)
     train(model, tokenizer, pictures, facts, work)
-    model.eval()
-    save(model, arguments.out)
+    save(model.eval(), arguments.out)
     with torch.inference_mode():
         scores = zero_shot(model, tokenizer, 3000, arguments.workers)
     rows = [[label, *(f"{score:.1f}" for score in row)] for label, row in scores.items()]

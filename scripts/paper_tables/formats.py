@@ -22,8 +22,6 @@ LEGEND = (
 
 
 class Document(NamedTuple):
-    """A table with all that a reader must know."""
-
     number: int
     title: str
     varied: str  # what an ablation varies; else empty
@@ -44,12 +42,10 @@ class Document(NamedTuple):
 
     @property
     def compared(self) -> bool:
-        """Are the paper's numbers in it?"""
         return any(number.paper is not None for number in self.numbers)
 
     @property
     def tables(self) -> list[Table]:
-        """The parts as they are printed."""
         marks = {"quoted": " (quoted)", "ours": " (ours)" * self.compared, "paper": ""}
         tables = [self.texts] if self.texts else []
         for part, rows in self.parts.items():
@@ -75,7 +71,7 @@ def shown(number: Number) -> str:
 
 
 def write(document: Document, folder: Path) -> None:
-    """Write table<N>.md, .csv and .tex, and .png of an ablation."""
+    """Writes table<N>.md, .csv and .tex, and .png of an ablation."""
     stem, heading = folder / f"table{document.number}", f"Table {document.number}. {document.title}"
     notes = [LEGEND] if document.compared else []
     blocks = [f"# {heading}", *(table.markdown() for table in document.tables), *notes]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from paper_tables.places import Score
 from paper_tables.plan import PaperTable
-from paper_tables.runs import CONFIGS
+from paper_tables.runs import CONFIGS, Settings
 
 VERDICTS = ("reproduced", "differs", "not compared", "measured", "quoted", "not run")
 # Percentage points within which a result counts as reproduced.
@@ -18,9 +18,7 @@ TRAINING = 1.0  # one training: the paper gives no spread; this is our guess
 Published = dict[str, dict[str, dict[str, float]]]  # part of a table: row: column: number
 
 
-class Number(NamedTuple):
-    """One place of a table; all numbers in percent or percentage points."""
-
+class Number(NamedTuple):  # in percent or percentage points
     kind: str  # of its row: `paper`, `quoted` (only the paper has it) or `ours` (beyond the paper)
     paper: float | None = None
     ours: float | None = None  # the mean over seeds
@@ -34,9 +32,10 @@ class Number(NamedTuple):
 Parts = dict[str, dict[str, dict[str, Number]]]  # part of a table: row: column: number
 
 
-def published(name: str) -> Published:
+def published(number: int) -> Published:
     """A table of configs/paper_tables.json; `clevr4-10k:count/nmi` is `count/nmi` here."""
-    parts = json.loads((CONFIGS / "paper_tables.json").read_text(encoding="utf-8"))[name]
+    tables = json.loads((CONFIGS / "paper_tables.json").read_text(encoding="utf-8"))
+    parts = next((t for name, t in tables.items() if name.startswith(f"table{number}_")), {})
     for rows in parts.values():
         for row, numbers in rows.items():
             rows[row] = {column.rpartition(":")[2]: value for column, value in numbers.items()}
@@ -44,19 +43,10 @@ def published(name: str) -> Published:
 
 
 def compare(
-    table: PaperTable,
-    paper: Published,
-    placed: Sequence[tuple[str, str, Score]],
-    demo: bool = False,
-    quick: bool = False,
+    table: PaperTable, paper: Published, placed: list[tuple[str, str, Score]], s: Settings
 ) -> Parts:
-    """Our numbers beside the paper's.
-
-    Args:
-        placed: our scores, each after its row and its task (folder in outputs/).
-        demo: without the paper's numbers, and without rows that only the paper has.
-        quick: no protocol of the paper, so nothing is compared.
-    """
+    """Our scores (`placed`: row, task, score) beside the paper's numbers. A demo has no numbers or
+    rows of the paper; after --quick nothing is compared."""
     parts: Parts = {}
     for part, printed in paper.items():
         columns = [column for column in next(iter(printed.values())) if column != "std"]
@@ -64,7 +54,7 @@ def compare(
         for row, task, score in placed:
             if score.column in columns or task == part:  # Tables 10 to 13 have a task as part
                 ours.setdefault(row, {})[score.column] = score
-        expected = {row: {} for row in table.runs if row} if demo else printed
+        expected = {row: {} for row in table.runs if row} if s.demo else printed
         for row in dict.fromkeys([*expected, *ours]):
             kind = "quoted" if row in table.quoted else "paper" if row in expected else "ours"
             trained = row in table.trained or (table.varied and table.method in table.trained)
@@ -74,13 +64,12 @@ def compare(
                 if column == "mean":
                     averaged = [c for c in columns if c != "mean"] or list(scores)
                 present = [scores[c] for c in averaged if c in scores]
-                parts.setdefault(part, {}).setdefault(row, {})[column] = _judge(
-                    Number(kind, numbers.get(column)),
-                    _mean_by_seed(present) if len(present) == len(averaged) else [],
-                    comparable=not quick and all(score.comparable for score in present),
-                    fixed=TRAINING if trained else FIXED,
-                    std=numbers.get("std"),
-                )
+                values = _mean_by_seed(present) if len(present) == len(averaged) else []
+                comparable = not s.quick and all(score.comparable for score in present)
+                number = Number(kind, numbers.get(column))
+                fixed, std = TRAINING if trained else FIXED, numbers.get("std")
+                judged = _judge(number, values, comparable, fixed, std)
+                parts.setdefault(part, {}).setdefault(row, {})[column] = judged
     return parts
 
 
@@ -94,9 +83,7 @@ def _mean_by_seed(scores: Sequence[Score]) -> list[float]:
 def _judge(
     number: Number, values: list[float], comparable: bool, fixed: float, std: float | None
 ) -> Number:
-    """Compare our values, one for each seed, with the paper's number.
-
-    With seeds, the difference of two means over n seeds with standard deviations s and t has the
+    """With seeds, the difference of two means over n seeds with standard deviations s and t has the
     standard error sqrt((s² + t²) / n). The paper says its own, t (`std`), only in Tables 10 to 13;
     else it is taken to be ours. Half a unit in the paper's last digit is added. `fixed` is the
     tolerance of a number that has no seeds.

@@ -24,11 +24,8 @@ IDEA = Path(__file__).resolve().parent.parent.parent / "figures" / "idea.png"
 
 
 def write(outputs: Path) -> tuple[Path, list[str]]:
-    """Write <outputs>/index.html from the results and tables that lie there; figures are links.
-
-    Returns:
-        the file, and what is wrong with those that are left out.
-    """
+    """Writes <outputs>/index.html from the results and tables there; figures are links.
+    -> the file, and what is wrong with the results that are left out."""
     problems: list[str] = []
 
     def readable(read: Callable[..., Any], *arguments: Any) -> list[Any]:
@@ -49,10 +46,10 @@ def write(outputs: Path) -> tuple[Path, list[str]]:
         files = [file for file in files if not file.parent.name.endswith("-ablations")]
         rows = [row for file in files for rows in readable(read_rows, file) for row in rows]
         for table, notes, _ in readable(task.read, rows) if rows else []:
-            section = {"id": name, "title": task.title, "parts": [table._replace(title="")]}
             figures = [f for file in files for f in listed(f"{name}/{file.parent.name}/*.png")]
-            section["demo"] = any(row["about"].get("vlm") == "demo" for row in rows)
-            tasks.append(section | {"notes": notes, "figures": figures})
+            section = {"id": name, "title": task.title, "notes": notes, "figures": figures}
+            demo = any(row["about"].get("vlm") == "demo" for row in rows)
+            tasks.append(section | {"parts": [table._replace(title="")], "demo": demo})
     pages = Environment(loader=FileSystemLoader([WEB, BASE]), autoescape=True, trim_blocks=True)
     pages.globals["asset"] = lambda name: Markup(pages.loader.get_source(pages, name)[0])
     page = pages.get_template("results.html").render(
@@ -71,22 +68,19 @@ def write(outputs: Path) -> tuple[Path, list[str]]:
 
 def _table(file: Path) -> dict[str, Any]:
     """A section for table<N>.md, as `formats.write` wrote it."""
+    figure = file.with_suffix(".png")
+    files = [f"tables/{file.stem}.{kind}" for kind in ("md", "csv", "tex")]
+    section: dict[str, Any] = {"files": files}
+    section["figures"] = [f"tables/{figure.name}"] if figure.exists() else []
     try:
         heading, *blocks, bullets, commands = file.read_text(encoding="utf-8").split("\n\n")
         number, _, title = heading.removeprefix("# Table ").partition(". ")
         parts = [_part(*pair) for pair in pairwise(blocks) if pair[1].startswith("|")]
         *about, verdicts = bullets.removeprefix("- ").split("\n- ")
-        section = {"number": int(number), "title": title, "verdicts": verdicts}
+        section |= {"number": int(number), "title": title, "verdicts": verdicts, "about": about}
+        return section | {"parts": parts, "commands": commands.strip("`\n")}
     except (ValueError, LookupError) as error:
         raise UserError(f"{file} is damaged; remove it and make the table again") from error
-    figure = file.with_suffix(".png")
-    return section | {
-        "parts": parts,
-        "figures": [f"tables/{figure.name}"] if figure.exists() else [],
-        "about": about,
-        "commands": commands.strip("`\n"),
-        "files": [f"tables/{file.stem}.{kind}" for kind in ("md", "csv", "tex")],
-    }
 
 
 def _part(title: str, table: str) -> Table:

@@ -27,8 +27,6 @@ FASHION = {  # method: its row in Table 4; all others are CRL without training
 
 
 class Score(NamedTuple):
-    """A score in its place in the paper's tables."""
-
     row: str  # method, e.g. `CLIP+CRL`
     column: str  # e.g. `color/nmi`, `color/5` (5 shots), `focus/R@1`
     values: list[float]  # in percent, one for each seed
@@ -84,7 +82,7 @@ def fashion(rows: Rows) -> Iterator[Score]:
             usual = True
         elif not name.startswith("CLIP") and not usual:
             name += f" ({tower})"
-        data = about["data"], row["values"], f"{row['images'] / 1000:.0f}k"
+        data = about["data"], row.get("values"), f"{row['images'] / 1000:.0f}k"
         comparable = usual and data == ("DeepFashion", OFFICIAL_VALUES, OFFICIAL_IMAGES["test"])
         for attribute, value in row["scores"].items():
             if attribute not in ("mean", "overall"):
@@ -105,19 +103,13 @@ def _basis(about: dict[str, Any]) -> str:
 
 
 class Task(NamedTuple):
-    """What is shown of the results of a task."""
-
     title: str
     package: str  # its module `tables` has `table` and `notes`
-    paper: str  # its table in configs/paper_tables.json
+    number: int  # of its table in the paper
     places: Callable[[Rows], Iterator[Score]]
 
     def read(self, rows: Rows) -> tuple[Table, list[str], list[Score]]:
-        """The table of its results, notes on it, and their places in the paper's.
-
-        Raises:
-            UserError: there are no rows, or they lack something.
-        """
+        """The table of its results, notes on it, and their places in the paper's table."""
         tables = import_module(f"{self.package}.tables")
         try:
             table = tables.table(rows, f"{self.title}, percent")
@@ -129,20 +121,10 @@ class Task(NamedTuple):
             ) from error
 
 
+LABELLED = "classification_clustering"
 TASKS = {  # folder in outputs/
-    "clustering": Task(
-        "Clustering", "classification_clustering", "table2_clustering", classification
-    ),
-    "few_shot": Task(
-        "Few-shot classification",
-        "classification_clustering",
-        "table1_few_shot_accuracy",
-        classification,
-    ),
-    "similarity_retrieval": Task(
-        "Similarity retrieval", "similarity_retrieval", "table3_similarity_recall", similarity
-    ),
-    "fashion_retrieval": Task(
-        "Fashion retrieval", "fashion_retrieval", "table4_fashion_map", fashion
-    ),
+    "clustering": Task("Clustering", LABELLED, 2, classification),
+    "few_shot": Task("Few-shot classification", LABELLED, 1, classification),
+    "similarity_retrieval": Task("Similarity retrieval", "similarity_retrieval", 3, similarity),
+    "fashion_retrieval": Task("Fashion retrieval", "fashion_retrieval", 4, fashion),
 }

@@ -19,22 +19,15 @@ LLMS = {"GPT-4o": "", "Deepseek-v3": "_deepseek", "Gemini 2.5": "_gemini", "Clau
 TEMPERATURES = {"0": "_temperature0", "0.5": "_temperature0.5", "1": "", "1.5": "_temperature1.5"}
 LLM_PROMPTS = {"1": "", **{row: f"_llm_prompt{row}" for row in "2345"}}
 PICTURES = {"2": "a photo", "3": "itap", "4": "art", "5": "a cartoon"}
-VLM_PROMPTS: dict[str, dict[str, str]] = {"1": {}}  # that of each basis
-VLM_PROMPTS |= {
-    row: {"vlm_prompt": f"{picture} with the {{criterion}} of {{text}}"}
-    for row, picture in PICTURES.items()
-}
+VLM_PROMPTS = {row: f"{p} with the {{criterion}} of {{text}}" for row, p in PICTURES.items()}
 
 
 class PaperTable(NamedTuple):
-    """A table of the paper."""
-
     title: str
-    paper: str  # its name in configs/paper_tables.json
     runs: dict[str, list[Run]]  # of each row of an ablation; in other tables all stand under ""
+    varied: str = ""  # what an ablation varies
     quoted: tuple[str, ...] = ()  # methods that this repository does not have
     trained: tuple[str, ...] = ()  # methods with a training
-    varied: str = ""  # what an ablation varies
     method: str = "CLIP+CRL"  # the row of Tables 1 to 4 that an ablation is about
 
     @property
@@ -46,79 +39,47 @@ class PaperTable(NamedTuple):
 
 def paper_tables(s: Settings) -> dict[int, PaperTable]:
     """The tables by their numbers."""
-    vlms = s.vlms(TOWER)
     balances: dict[str, Any] = {**BEYOND, "balance": ["paper", "standard"]}
+    vlms, n_texts = s.vlms(TOWER), "number of texts"
+    few_shot = labelled(s, "few_shot", VLMS, **BEYOND)
+    groups = labelled(s, "clustering", VLMS, **BEYOND)
+    scenes = genecis(s, **balances) + genecis(s, trained=True, **balances)
+    garments = [fashion(s, v, t, **BEYOND) for v in vlms for t in (None, *trainings(s, v))]
+    shots_by = {str(n): labelled(s, "few_shot", number=n) for n in NUMBERS}
+    groups_by = {str(n): labelled(s, "clustering", number=n) for n in NUMBERS}
+    scenes_by = {str(n): genecis(s, trained=True, number=n) for n in NUMBERS}
     fewer = [10, 50, 200, 500] if s.demo else NUMBERS  # two trainings each
-    by_number: dict[str, Any] = {"varied": "number of texts"}
-    both_tasks = "Clustering and few-shot classification by"
-
-    def by_lists(varied: str, paper: str, lists: dict[str, str]) -> PaperTable:
-        rows = {row: both(s, lists=end) for row, end in lists.items()}
-        title = f"{both_tasks} {varied}, mean of all settings"
-        return PaperTable(title, paper, rows, varied=varied)
-
-    return {
-        1: PaperTable(
-            "Few-shot classification, accuracy in percent, with 1, 5 and 10 images per class",
-            "table1_few_shot_accuracy",
-            {"": labelled(s, "few_shot", VLMS, **BEYOND)},
-        ),
-        2: PaperTable(
-            "Clustering, NMI, ACC and ARI in percent",
-            "table2_clustering",
-            {"": labelled(s, "clustering", VLMS, **BEYOND)},
-            quoted=("CC", "SCAN", "Multi-Map"),
-        ),
-        3: PaperTable(
-            "Similarity retrieval (GeneCIS), Recall@1, 2 and 3 in percent",
-            "table3_similarity_recall",
-            {"": genecis(s, **balances) + genecis(s, trained=True, **balances)},
-            quoted=("Pic2Word", "SEARLE", "LinCIR", "CIG"),
-        ),
-        4: PaperTable(
-            "Fashion retrieval (DeepFashion), mAP in percent",
-            "table4_fashion_map",
-            {"": [fashion(s, v, t, **BEYOND) for v in vlms for t in (None, *trainings(s, v))]},
-            quoted=("ASEN++", "RPF"),
-            trained=("Triplet", "CSN", "ASEN", "CLIP+CRL"),
-        ),
-        5: PaperTable(
-            "Few-shot classification by number of texts",
-            "table5_few_shot_by_number_of_texts",
-            {str(n): labelled(s, "few_shot", number=n) for n in NUMBERS},
-            **by_number,
-        ),
-        6: PaperTable(
-            "Clustering by number of texts",
-            "table6_clustering_by_number_of_texts",
-            {str(n): labelled(s, "clustering", number=n) for n in NUMBERS},
-            **by_number,
-        ),
+    garments_by = {str(n): [fashion(s, v, backbone(s, v, n), n) for v in vlms] for n in fewer}
+    title = "Few-shot classification, accuracy in percent, with 1, 5 and 10 images per class"
+    tables = {
+        1: PaperTable(title, {"": few_shot}),
+        2: PaperTable("Clustering, NMI, ACC and ARI in percent", {"": groups}),
+        3: PaperTable("Similarity retrieval (GeneCIS), Recall@1, 2 and 3 in percent", {"": scenes}),
+        4: PaperTable("Fashion retrieval (DeepFashion), mAP in percent", {"": garments}),
+        5: PaperTable(f"Few-shot classification by {n_texts}", shots_by, n_texts),
+        6: PaperTable(f"Clustering by {n_texts}", groups_by, n_texts),
         7: PaperTable(
-            "Similarity retrieval by number of texts, after GeneCIS's training",
-            "table7_similarity_by_number_of_texts",
-            {str(n): genecis(s, trained=True, number=n) for n in NUMBERS},
-            **by_number,
-            method="CLIP+CRL*",  # the paper's numbers are near those of this row of Table 3
+            f"Similarity retrieval by {n_texts}, after GeneCIS's training", scenes_by, n_texts
         ),
-        8: PaperTable("The text bases of these tables (the paper's holds no scores)", "", {}),
-        9: PaperTable(
-            "Fashion retrieval by number of texts, both stages trained",
-            "table9_fashion_by_number_of_texts",
-            {str(n): [fashion(s, v, backbone(s, v, n), n) for v in vlms] for n in fewer},
-            **by_number,
-            trained=("CLIP+CRL",),
-        ),
-        10: by_lists("LLM", "table10_llm", LLMS),
-        11: by_lists("temperature of the LLM", "table11_temperature", TEMPERATURES),
-        12: by_lists("LLM prompt", "table12_llm_prompt", LLM_PROMPTS),
-        13: PaperTable(
-            f"{both_tasks} VLM prompt",
-            "table13_vlm_prompt",
-            {row: both(s, **prompt) for row, prompt in VLM_PROMPTS.items()},
-            varied="VLM prompt",
-        ),
+        8: PaperTable("The text bases of these tables (the paper's holds no scores)", {}),
+        9: PaperTable(f"Fashion retrieval by {n_texts}, both stages trained", garments_by, n_texts),
     }
+    title = "Clustering and few-shot classification by {}, mean of all settings"
+    lists = {"LLM": LLMS, "temperature of the LLM": TEMPERATURES, "LLM prompt": LLM_PROMPTS}
+    for number, (varied, ends) in enumerate(lists.items(), start=10):
+        runs = {row: both(s, lists=end) for row, end in ends.items()}
+        tables[number] = PaperTable(title.format(varied), runs, varied)
+    runs = {"1": both(s)}  # the prompt of each basis
+    runs |= {row: both(s, vlm_prompt=prompt) for row, prompt in VLM_PROMPTS.items()}
+    tables[13] = PaperTable(title.format("VLM prompt"), runs, "VLM prompt")
+    more: dict[int, dict[str, Any]] = {
+        2: {"quoted": ("CC", "SCAN", "Multi-Map")},
+        3: {"quoted": ("Pic2Word", "SEARLE", "LinCIR", "CIG")},
+        4: {"quoted": ("ASEN++", "RPF"), "trained": ("Triplet", "CSN", "ASEN", "CLIP+CRL")},
+        7: {"method": "CLIP+CRL*"},  # the paper's numbers are near those of this row of Table 3
+        9: {"trained": ("CLIP+CRL",)},
+    }
+    return {n: table._replace(**more.get(n, {})) for n, table in tables.items()}
 
 
 # --- runs -----------------------------------------------------------------------------------------
@@ -142,7 +103,7 @@ def labelled(s: Settings, task: str, vlms: Sequence[str] = (), **keys: Any) -> l
     ]
 
 
-def genecis(s: Settings, trained: bool = False, number: int | None = None, **keys) -> list[Run]:
+def genecis(s: Settings, trained: bool = False, number: int = 0, **keys) -> list[Run]:
     """evaluate.py on GeneCIS's object tasks: the paper's CLIP; or `trained`, with the weights that
     GeneCIS published (* in the paper). In the demo a Combiner is trained before."""
     root, file = s.data / "genecis", config(s, "genecis", "scenes")
@@ -166,25 +127,21 @@ def demo_combiner(s: Settings) -> list[Run]:
     return [mine, make(s, "combiner", "demo/combiner.yaml", needs=[coco / "train2017"], **keys)]
 
 
-def clothes(
-    s: Settings, task: str, files: tuple[str, str], vlm: str = "", number: int | None = None, **keys
-) -> Run:
+def clothes(s: Settings, task: str, files: tuple[str, str], vlm: str = "", **keys: Any) -> Run:
     """A script of fashion_retrieval; `files`: its configuration for the paper's and drawn data."""
     root = s.data / ("garments" if s.demo else "deepfashion")
-    return make(s, task, config(s, *files), vlm, number=number, root=root, **keys)
+    return make(s, task, config(s, *files), vlm, root=root, **keys)
 
 
-def fashion(
-    s: Settings, vlm: str, training: Run | None, number: int | None = None, **keys: Any
-) -> Run:
+def fashion(s: Settings, vlm: str, training: Run | None, number: int = 0, **keys: Any) -> Run:
     """evaluate.py on DeepFashion, of CRL without training, or also of a training."""
     if training:
         keys |= {"trained": [training.folder], "before": [*training.before, training]}
     keys |= {"ablation": bool(number), "ours": GARMENTS}
-    return clothes(s, "fashion_retrieval", ("deepfashion", "garments"), vlm, number, **keys)
+    return clothes(s, "fashion_retrieval", ("deepfashion", "garments"), vlm, number=number, **keys)
 
 
-def heads(s: Settings, vlm: str, number: int | None = None) -> Run:
+def heads(s: Settings, vlm: str, number: int = 0) -> Run:
     """CRL's training, stage 1. With other texts or VLMs it has another name."""
     files = "deepfashion_mlp", "garments_mlp"
     # The authors' repository has no long lists for DeepFashion: so those of Table 9 are ours.
@@ -192,10 +149,10 @@ def heads(s: Settings, vlm: str, number: int | None = None) -> Run:
     parts = [read_yaml(CONFIGS / config(s, *files))["name"], "official" * official]
     parts += [slug(vlm) if vlm not in ("", *TOWER) else "", f"texts{number}" if number else ""]
     name = "-".join(filter(None, parts))
-    return clothes(s, "fashion_mlp", files, vlm, number, ours=GARMENTS, name=name)
+    return clothes(s, "fashion_mlp", files, vlm, number=number, ours=GARMENTS, name=name)
 
 
-def backbone(s: Settings, vlm: str, number: int | None = None) -> Run:
+def backbone(s: Settings, vlm: str, number: int = 0) -> Run:
     """Stage 2, which takes VLM and texts from stage 1."""
     first, files = heads(s, vlm, number), ("deepfashion_backbone", "garments_backbone")
     keys = {"before": [first], "heads": first.folder, "name": first.config.name}
@@ -205,8 +162,8 @@ def backbone(s: Settings, vlm: str, number: int | None = None) -> Run:
 def trainings(s: Settings, vlm: str) -> list[Run]:
     """CRL's two stages, and those of other methods."""
     files = "deepfashion_rival", "garments_csn"
-    methods = [{}] if s.demo else [{"method": m, "name": m} for m in ("triplet", "csn", "asen")]
-    rivals = [clothes(s, "fashion_rivals", files, **method) for method in methods]
+    methods: list[dict[str, Any]] = [{"method": m, "name": m} for m in ("triplet", "csn", "asen")]
+    rivals = [clothes(s, "fashion_rivals", files, **m) for m in ([{}] if s.demo else methods)]
     return [heads(s, vlm), backbone(s, vlm), *rivals]
 
 

@@ -45,7 +45,7 @@ OF_TEXTS = {"bases", "texts", "vlm_prompt", "null_space", "null_space_size", "sh
 
 
 def script_of(task: str) -> tuple[str, Callable, type[Config]]:
-    """Script, function, and class of its configuration."""
+    """-> script, function, class of its configuration"""
     module, _, name = SCRIPTS[task].partition(":")
     function = getattr(import_module(module), name)
     return module.replace(".", "/") + ".py", function, get_type_hints(function)["config"]
@@ -53,8 +53,6 @@ def script_of(task: str) -> tuple[str, Callable, type[Config]]:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the command line says."""
-
     data: Path
     outputs: Path
     official: Path  # folder of the authors' lists
@@ -70,8 +68,6 @@ class Settings:
 
 @dataclass(eq=False)
 class Run:
-    """A script with a configuration."""
-
     task: str  # its folder in outputs/
     command: str
     config: Any
@@ -156,28 +152,17 @@ class Run:
 def make(
     s: Settings,
     task: str,
-    config: str,
-    vlm: str = "",
-    ours: dict[str, str] | None = None,
-    lists: str | None = None,
-    number: int | None = None,
+    config: str,  # a file in configs/; `keys` replace what it says
+    vlm: str = "",  # "" takes that of the file
+    ours: dict[str, str] | None = None,  # text bases; the authors' are used if all are there
+    lists: str | None = None,  # end of the names of the authors' lists; ours cannot stand in
+    number: int = 0,  # of the first texts to use; criteria that have fewer are left out
     before: Sequence[Run] = (),
-    needs: Sequence[Path] = (),
-    ablation: bool = False,
+    needs: Sequence[Path] = (),  # files without which it cannot run
+    ablation: bool = False,  # in a folder of its own, where rows for other texts stand side by side
     **keys: Any,
 ) -> Run:
-    """A run; the same again if it was made before.
-
-    Args:
-        config: a file in configs/; `keys` replace what it says.
-        vlm: "" takes that of the file.
-        ours: criterion: our text basis. The authors' of the same names are used if all are there.
-        lists: the end of the names of the authors' lists, where ours cannot stand in.
-        number: use the first texts of each basis (of the authors' long lists); leave out criteria
-            that have fewer.
-        needs: files without which it cannot run.
-        ablation: it gets a folder of its own, where rows for other texts stand side by side.
-    """
+    """A run; the same again if it was made before."""
     file, (script, _, kind) = CONFIGS / config, script_of(task)
     lacking = [f"{path} is not there" for path in needs if not path.exists()]
     bases, end = ours or {}, "_long" if number else lists or ""

@@ -6,8 +6,6 @@ JSONL, and CSV or TSV, with `image` and `caption`; COCO's captions JSON; webdata
 import functools
 import glob
 import itertools
-import os
-import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -30,58 +28,25 @@ class Pair(BaseModel):
 
 
 def caption_files(captions: str) -> list[Path]:
-    """The files that `captions` names: one file, a folder of shards, or a brace or glob pattern.
-
-    Raises:
-        UserError: no such file, an unknown suffix, or two shards of the same name.
-    """
-    files: list[Path] = []
-    for name in _expand(os.path.expanduser(captions)):
-        path = Path(name)
-        if path.is_dir():
-            paths = sorted(path.glob("*.tar"))
-        else:
-            paths = [path] if path.is_file() else sorted(map(Path, glob.glob(name, recursive=True)))
-        if not paths:
-            raise UserError(f"{name} names no file (of a folder, the .tar shards are read)")
-        files += paths
+    """The files that `captions` names: one file, a folder of shards, or a glob pattern."""
+    path = Path(captions).expanduser()
+    pattern = str(path / "*.tar") if path.is_dir() else str(path)
+    files = [path] if path.is_file() else sorted(map(Path, glob.glob(pattern, recursive=True)))
+    if not files:
+        raise UserError(f"{captions} names no file (of a folder, the .tar shards are read)")
     for file in files:
         if file.suffix not in READERS or not file.is_file():
-            raise UserError(
-                f"{file}: captions are regular files that end with {', '.join(READERS)}"
-            )
+            endings = ", ".join(READERS)
+            raise UserError(f"{file}: captions are regular files that end with {endings}")
     shards = [file.name for file in files if file.suffix == ".tar"]
     if len(set(shards)) < len(shards):
         raise UserError(f"{captions}: two shards have the same name, and so would their images")
     return files
 
 
-def _expand(pattern: str) -> Iterator[str]:
-    """Expand braces as shells and webdataset do.
-
-    >>> list(_expand("{a,b}{08..09}.tar"))
-    ['a08.tar', 'a09.tar', 'b08.tar', 'b09.tar']
-    """
-    braces = re.search(r"\{([^{}]*)\}", pattern)
-    if not braces:
-        yield pattern
-        return
-    parts: Iterable[str] = braces[1].split(",")
-    if span := re.fullmatch(r"(\d{1,18})\.\.(\d{1,18})", braces[1]):
-        first, last = int(span[1]), int(span[2])
-        numbers = range(first, last + 1) or range(first, last - 1, -1)
-        parts = (str(number).zfill(len(span[1])) for number in numbers)
-    for part in parts:
-        for tail in _expand(pattern[braces.end() :]):
-            yield pattern[: braces.start()] + part + tail
-
-
 def read_captions(files: Iterable[Path], prefix: str = "") -> Iterator[Pair]:
-    """Yield all pairs in `files`, in their order, with `prefix` before the name of each image.
-
-    Raises:
-        UserError: a file is not in the format of its suffix; names the file and the line or entry.
-    """
+    """Yield all pairs in `files`, in their order, with `prefix` before the name of each image. A
+    UserError names the line or entry that is not in the format of the file's suffix."""
     for file in files:
         for pair in READERS[file.suffix](file):
             pair.image = prefix + pair.image

@@ -22,24 +22,17 @@ def checked(validate: Callable[[Any], Model], value: Any, where: str) -> Model:
 
 
 def read_jsonl(kind: type[Model], file: Path) -> Iterator[Model]:
-    """Yield the object in each line of `file`; blank lines are skipped.
-
-    Raises:
-        UserError: a line that is not a `kind`; names the file and the line.
-    """
+    """Yield the object in each line of `file`; blank lines are skipped. A UserError names the line
+    that is not a `kind`."""
     for number, line in enumerate(_lines(file), start=1):
         if line.strip():
             yield checked(kind.model_validate_json, line, f"{file}:{number}")
 
 
 def read_table(kind: type[Model], file: Path) -> Iterator[Model]:
-    """Yield the object in each row of a table whose first line names its columns (in any case).
-
-    A .csv has commas between its cells, others have tabs.
-
-    Raises:
-        UserError: a row that is not a `kind`; names the file and the line.
-    """
+    """Yield the object in each row of a table whose first line names its columns (in any case). A
+    .csv has commas between its cells, others have tabs. A UserError names the line that is not a
+    `kind`."""
     delimiter = "," if file.suffix == ".csv" else "\t"
     rows = csv.DictReader(_lines(file), delimiter=delimiter, strict=True)
     try:
@@ -54,13 +47,11 @@ def read_table(kind: type[Model], file: Path) -> Iterator[Model]:
 
 
 def _lines(file: Path) -> Iterator[str]:
-    with file.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise UserError(f"{file}:{number}: not UTF-8") from error
-            yield text
+    try:
+        with file.open(encoding="utf-8-sig", newline="\n") as stream:
+            yield from stream
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not UTF-8: {error}") from error
 
 
 def file_digest(file: Path) -> str:

@@ -29,31 +29,20 @@ class Miner:
        and image must differ from the reference's;
     4. the distractor: any record of the target's object in a third image.
 
-    The mean concreteness of the six words of these records must be above `threshold`. If a rule
-    fails, the next try begins with a new subject.
+    The mean concreteness of the six words of these records must be above `threshold`; `rating` has
+    it for each word, or is None: no filter. If a rule fails, the next try begins with a new
+    subject; `failed` counts the tries that failed so far.
 
     The published code may take the target itself as the distractor. This would be useless for
     training, so here a try without a third image fails.
 
-    Args:
-        rating: concreteness of each word of the records; None: no filter.
-
-    Attributes:
-        subjects: how many there are, and how many of them each rule excludes.
-        failed: tries that failed so far by rule.
-
-    Raises:
-        UserError: no subject has `min_images` images and `min_objects` objects.
+    A UserError if no subject has `min_images` images and `min_objects` objects.
     """
 
     def __init__(
-        self,
-        records: list[Record],
-        rating: dict[str, float] | None,
-        threshold: float,
-        min_images: int,
-        min_objects: int,
-    ):
+        self, records: list[Record], rating: dict[str, float] | None, threshold: float,
+        min_images: int, min_objects: int,
+    ):  # fmt: skip
         order: dict[str, int] = {}  # word -> its place in the order of first appearance
         images, cells = defaultdict(set), defaultdict(lambda: defaultdict(list))
         self.by_object = defaultdict(list)
@@ -65,18 +54,10 @@ class Miner:
             self.by_object[record.object].append(record)
         seen = [subject for subject in images if len(images[subject]) >= min_images]
         kept = [subject for subject in seen if len(cells[subject]) >= min_objects]
-        self.subjects = {
-            "all": len(images),
-            "too few images": len(images) - len(seen),
-            "too few objects": len(seen) - len(kept),
-            "kept": len(kept),
-        }
+        self.subjects = {"all": len(images), "kept": len(kept)}
         if not kept:
-            raise UserError(
-                f"no subject is seen in {min_images} images or more and with {min_objects} objects "
-                f"or more ({len(images)} subjects); give more captions, or lower min_images or "
-                "min_objects"
-            )
+            least = f"{min_images} images or more and with {min_objects} objects or more"
+            raise UserError(f"no subject is seen in {least} ({len(images)}); give more captions")
         kept.sort(key=order.get)
         # Of each subject: its records by object, and all of them.
         self.cells = [[cells[word][o] for o in sorted(cells[word], key=order.get)] for word in kept]
@@ -99,17 +80,15 @@ class Miner:
             subject = bisect_right(self.cumulative, int(random() * self.cumulative[-1]))
             reference = draw(self.by_subject[subject])
             target = self._target(draw, self.cells[subject], reference)
+            distractor = target and self._distractor(draw, reference, target)
             if target is None:
                 self.failed["no target"] += 1
-                continue
-            distractor = self._distractor(draw, reference, target)
-            if distractor is None:
+            elif distractor is None:
                 self.failed["no distractor"] += 1
-                continue
-            sample = (reference, target, distractor)
-            if self._concrete(sample):
-                return sample
-            self.failed["not concrete"] += 1
+            elif self._concrete(reference, target, distractor):
+                return reference, target, distractor
+            else:
+                self.failed["not concrete"] += 1
         return None
 
     def _target(self, draw: Draw, cells: list[list[Record]], reference: Record) -> Record | None:
@@ -130,7 +109,7 @@ class Miner:
         others = [record for record in candidates if record.image not in taken]
         return draw(others) if others else None
 
-    def _concrete(self, sample: tuple[Record, Record, Record]) -> bool:
+    def _concrete(self, *sample: Record) -> bool:
         if self.rating is None:
             return True
         return sum(self.rating[r.subject] + self.rating[r.object] for r in sample) > self.least

@@ -1,15 +1,15 @@
-"""The relations of all captions: the input of the miner."""
+"""The input of the miner: the relations of all captions, and how concrete their words are."""
 
 import sys
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
-from pydantic import BaseModel, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints
 
 from crl.run.errors import UserError
 from crl.run.progress import progress
 from similarity_retrieval.mining.captions import Name
-from similarity_retrieval.mining.files import read_jsonl
+from similarity_retrieval.mining.files import read_jsonl, read_table
 
 Word = Annotated[
     str, StringConstraints(strip_whitespace=True, to_lower=True, min_length=1, max_length=60)
@@ -17,7 +17,7 @@ Word = Annotated[
 
 
 class Relation(BaseModel):
-    """One statement of a caption, lower-cased: (dog, sitting on, bench)."""
+    """(dog, sitting on, bench), lower-cased."""
 
     subject: Word
     relation: Word
@@ -42,14 +42,8 @@ class Record(NamedTuple):
 
 
 def read_graphs(file: Path) -> tuple[list[Record], int]:
-    """Read a JSONL of graphs: {"image": ..., "relations": [{"subject", "relation", "object"}]}.
-
-    Returns:
-        All relations of all captions, and the number of captions.
-
-    Raises:
-        UserError: a malformed line (the message has its number), or no relations at all.
-    """
+    """All relations in a JSONL of graphs, {"image": ..., "relations": [{"subject", "relation",
+    "object"}]}, and the number of captions. A UserError names the line that is malformed."""
     records: list[Record] = []
     captions = 0
     for graph in progress(read_jsonl(Graph, file), label="graphs", unit="lines"):
@@ -58,6 +52,26 @@ def read_graphs(file: Path) -> tuple[list[Record], int]:
             names = (graph.image, relation.subject, relation.relation, relation.object)
             records.append(Record(*map(sys.intern, names)))  # equal strings take memory once
     if not records:
-        reason = f"none of its {captions} captions has a relation" if captions else "it is empty"
-        raise UserError(f"{file}: there is nothing to mine, {reason}")
+        raise UserError(f"{file}: not one of its {captions} captions has a relation")
     return records, captions
+
+
+class _Rating(BaseModel):
+    """How concrete a word is: dog 4.9, idea 1.6 (Brysbaert, Warriner and Kuperman, 2014)."""
+
+    word: str
+    concreteness: float = Field(alias="conc.m", ge=1, le=5)
+
+
+def read_ratings(file: Path) -> dict[str, float]:
+    """Word -> mean concreteness from 1 to 5, from a tab-separated file with Word and Conc.M."""
+    ratings = {row.word.strip().lower(): row.concreteness for row in read_table(_Rating, file)}
+    if not ratings:
+        raise UserError(f"{file} holds no ratings")
+    return ratings
+
+
+def concreteness(word: str, ratings: dict[str, float]) -> float:
+    """The rating of `word`, else of its singular, else -1 (GeneCIS's value for unknown words)."""
+    forms = (word, word.removesuffix("s"), word.removesuffix("es"))
+    return next((ratings[form] for form in forms if form in ratings), -1.0)

@@ -15,11 +15,7 @@ MAX_CAPTION = 2000  # characters; a longer text is no caption and is not parsed
 
 
 def spacy_parser() -> Callable[[Iterable[Pair]], Iterator[Graph]]:
-    """The parser that takes relations from spaCy's dependency trees (its small English model).
-
-    Raises:
-        UserError: spaCy or the model is not installed.
-    """
+    """A parser by spaCy's dependency trees; a UserError if its model is not installed."""
     try:
         import spacy  # here: heavy and optional
 
@@ -27,14 +23,11 @@ def spacy_parser() -> Callable[[Iterable[Pair]], Iterator[Graph]]:
     except (ImportError, OSError) as error:
         raise UserError(
             f"spaCy or its model {SPACY_MODEL} is missing; pip install -e .[mining] and python -m "
-            f"spacy download {SPACY_MODEL}, or give graphs=FILE.jsonl (captions parsed elsewhere)"
+            f"spacy download {SPACY_MODEL}, or give graphs=FILE.jsonl"
         ) from error
 
     def parse(pairs: Iterable[Pair]) -> Iterator[Graph]:
-        texts = (
-            (pair.caption if len(pair.caption.strip()) <= MAX_CAPTION else "", pair)
-            for pair in pairs
-        )
+        texts = ((p.caption if len(p.caption.strip()) <= MAX_CAPTION else "", p) for p in pairs)
         for doc, pair in nlp.pipe(texts, as_tuples=True, batch_size=BATCH):
             yield Graph.model_construct(**dict(pair), relations=spacy_relations(doc))
 
@@ -67,6 +60,7 @@ def spacy_relations(doc: Any) -> list[Relation]:
     return relations
 
 
+SUBJECT = {"nsubj", "nsubjpass"}
 # Nouns that are a part of a preposition: in front of, on top of, at the edge of.
 PLACES = set("front top side back middle center edge bottom corner foot".split())
 
@@ -82,10 +76,8 @@ def _is_particle(word: Any) -> bool:
 
 
 def _climb(noun: Any, nouns: set[int]) -> tuple[str, list[Any]]:
-    """(words, nouns): the nouns that `noun` depends on (perhaps none), and the words in between.
-
-    `nouns` holds the positions of all nouns that can take part in a relation.
-    """
+    """The words between `noun` and the nouns that it depends on, and these nouns (perhaps none).
+    `nouns` holds the positions of all nouns that can take part in a relation."""
     first = noun
     while first.dep_ == "conj" and first.head.i in nouns:  # a hat and a bag: as the hat
         first = first.head
@@ -117,11 +109,7 @@ def _climb(noun: Any, nouns: set[int]) -> tuple[str, list[Any]]:
 def _subjects(verb: Any, nouns: set[int]) -> list[Any]:
     """The subjects of `verb`, also of a passive verb."""
     while True:
-        subjects = [
-            child
-            for child in verb.children
-            if child.dep_ in {"nsubj", "nsubjpass"} and child.i in nouns
-        ]
+        subjects = [child for child in verb.children if child.dep_ in SUBJECT and child.i in nouns]
         if not subjects and verb.dep_ in {"acl", "relcl"} and verb.head.i in nouns:
             subjects = [verb.head]  # a dog (that is) sitting
         if subjects:

@@ -21,19 +21,13 @@ class _Triplet(BaseModel):
 
 @dataclass(frozen=True)
 class MinedTriplets:
-    """N triplets over M distinct images and C distinct conditions, in order of first appearance.
-
-    Attributes:
-        images: the M image files.
-        reference, target: (N,) int64, index into `images`.
-        condition: (N,) int64, index into `conditions`.
-    """
+    """N triplets over M distinct images and C distinct conditions, in order of first appearance."""
 
     images: list[Path]
     conditions: list[str]
-    reference: np.ndarray
-    target: np.ndarray
-    condition: np.ndarray
+    reference: np.ndarray  # (N,) int64, index into images
+    target: np.ndarray  # (N,) int64, index into images
+    condition: np.ndarray  # (N,) int64, index into conditions
 
     def __len__(self) -> int:
         return len(self.reference)
@@ -41,22 +35,16 @@ class MinedTriplets:
     def first(self, count: int) -> "MinedTriplets":
         """The first `count` triplets, with the images and conditions that they name. These come
         first in `images` and `conditions`, so the indices do not change."""
-        reference, target = self.reference[:count], self.target[:count]
-        condition = self.condition[:count]
+        rows = (self.reference, self.target, self.condition)
+        reference, target, condition = (x[:count] for x in rows)
         images = self.images[: max(reference.max(), target.max()) + 1]
         conditions = self.conditions[: condition.max() + 1]
         return MinedTriplets(images, conditions, reference, target, condition)
 
 
 def read_triplets(file: Path, root: Path) -> MinedTriplets:
-    """Read the triplets.jsonl of mine_triplets.py and check that all its images exist.
-
-    Args:
-        root: the folder that the image names in the file are relative to.
-
-    Raises:
-        UserError: no such file, a malformed line, no triplets, or images that are not in `root`.
-    """
+    """Read the triplets.jsonl of mine_triplets.py, whose image names are relative to `root`. A
+    UserError names a malformed line, and images that are not there."""
     images: dict[str, int] = {}
     conditions: dict[str, int] = {}
     rows = []
@@ -68,11 +56,8 @@ def read_triplets(file: Path, root: Path) -> MinedTriplets:
         rows.append((reference, target, conditions.setdefault(triplet.condition, len(conditions))))
     if not rows:
         raise UserError(f"there are no triplets in {file}")
-    missing = [name for name in images if not (root / name).is_file()]
-    if missing:
-        raise UserError(
-            f"{len(missing)} of the {len(images)} images of {file} are not in {root}, the first: "
-            f"{', '.join(missing[:3])}; set images= to the folder that their names are relative to"
-        )
+    if missing := [name for name in images if not (root / name).is_file()]:
+        count = f"{len(missing)} of the {len(images)} images of {file}"
+        raise UserError(f"{count} are not in {root}, the first: {missing[0]}; set images=")
     files = [root / name for name in images]
     return MinedTriplets(files, list(conditions), *np.array(rows).T)

@@ -6,7 +6,6 @@ import tempfile
 from pathlib import Path
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -64,36 +63,6 @@ def test_the_hash_changes_with_what_the_vlm_reads():
     assert TextBasis(**GOOD, provenance={"llm": "x"}).digest == TextBasis(**GOOD).digest
 
 
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        ({"texts": ["red", " RED "]}, "texts: texts holds 'red' twice"),
-        ({"texts": ["red", " "]}, "texts: texts is empty, or holds an empty text"),
-        ({"texts": ["a\nb"]}, "texts: 'a\\nb' holds a line break or control character"),
-        ({"vlm_prompt": "a thing"}, "vlm_prompt: vlm_prompt must contain {text} exactly once"),
-        ({"text": ["red"]}, "text: is not a known key"),
-        ("criterion: color\ntexts: [red]", "vlm_prompt: is missing"),
-        ("", ""),
-    ],
-)
-def test_a_bad_file_is_refused_in_one_line(tmp_path, content, reason):
-    path = tmp_path / "mine.yaml"
-    path.write_text(content if isinstance(content, str) else yaml.safe_dump({**GOOD, **content}))
-    with pytest.raises(UserError) as caught:
-        TextBasis.load(path)
-    assert str(path) in str(caught.value) and reason in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_unknown_name_suggests_the_nearest_and_a_missing_file_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"'clevr4_colour'; did you mean 'clevr4_color'\?"):
-        TextBasis.load("clevr4_colour")
-    with pytest.raises(UserError, match=r"known: .*cards_suits"):
-        TextBasis.load("zzz")
-    with pytest.raises(UserError, match=re.escape(str(tmp_path / "no.yaml"))):
-        TextBasis.load(tmp_path / "no.yaml")
-
-
 @given(bases, st.integers(-2, 10))
 def test_first_k_is_a_prefix_or_refused(basis, k):
     if 1 <= k <= len(basis.texts):
@@ -109,10 +78,7 @@ def test_first_k_is_a_prefix_or_refused(basis, k):
         (["red", "green"], ["red", "blue"], 1),
         ([" Dark  RED"], ["dark red", "red"], 1),  # case and blanks do not matter, words do
         (["two", "10"], ["2", "ten", "1"], 2),
-        (["0", "zero "], ["Zero", "0"], 2),
-        (["eleven", "12"], ["11", "twelve"], 0),  # only to ten
         (["one of clubs"], ["1", "clubs"], 0),
-        (["red"], [], 0),
     ],
 )
 def test_how_many_classes_a_basis_names(texts, classes, named):
@@ -136,7 +102,3 @@ def test_shipped_basis_keeps_the_papers_protocol(name):
     criterion = re.match("Generate common expressions to describe the (.*)[.]", about["prompt"])[1]
     assert about["prompt"] == build_prompt(criterion, 1, None, [], [])
     assert parse_texts(json.dumps(list(basis.texts))) == list(basis.texts)
-
-
-def test_every_basis_of_the_paper_is_shipped():
-    assert {path.stem for path in BASES.glob("*.yaml")} >= set(PROMPTS)

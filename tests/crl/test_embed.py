@@ -12,7 +12,6 @@ import warnings
 import zlib
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -24,15 +23,13 @@ from PIL import Image
 from toy_vlm import DIM, ToyVLM, direct, make_images
 
 from crl import embed as module
-from crl import images
 from crl.basis import TextBasis
-from crl.embed import _by_file, _read, checked_basis, embed_basis
-from crl.images import Crop, open_image
+from crl.embed import checked_basis, embed_basis
+from crl.images import Crop
 from crl.projection import l2
 from crl.run import store as store_module
-from crl.run.ahead import ahead
 from crl.run.errors import UserError
-from crl.run.store import ENTRY, content_digest
+from crl.run.store import ENTRY
 
 # Whole numbers, as the toy gives them: they can be compared to the bit.
 embed_images = partial(module.embed_images, raw=True)
@@ -120,18 +117,6 @@ def test_rows_follow_the_order_asked(folder, tmp_path, queries, capfd):
     assert capfd.readouterr() == ("", "")  # no progress bar: this is no terminal
 
 
-def test_copies_and_links_are_encoded_once(tmp_path):
-    a = make_images(tmp_path / "a", 3)
-    shutil.copytree(tmp_path / "a", tmp_path / "b")
-    link = tmp_path / "link.png"
-    link.symlink_to(a[1])
-    paths = [*a, *sorted((tmp_path / "b").iterdir())[::-1], link, a[0]]
-    vlm = ToyVLM()
-    got = embed_images(vlm, paths, tmp_path / "cache", batch_size=2, workers=1)
-    assert np.array_equal(got.image, direct(vlm, paths))
-    assert vlm.images == 3
-
-
 def test_only_what_is_new_is_encoded(tmp_path):
     paths = make_images(tmp_path / "images", 5)
     cache, vlm = tmp_path / "cache", ToyVLM()
@@ -175,18 +160,6 @@ def test_no_cache_leaves_nothing_behind(folder, tmp_path, monkeypatch):
     assert {path.name for path in tmp_path.rglob("*")} == {"temporary", "here"}
 
 
-def test_several_vectors_where_one_is_needed(folder, tmp_path):
-    files = sorted(folder.glob("0*.png"))
-    for stored in (False, True):
-        vlm = ToyVLM(queries=2)
-        if stored:
-            embed_images(vlm, files, tmp_path, 2)
-        before = vlm.images
-        with pytest.raises(UserError, match="toy gives 2 vectors per image and one is needed"):
-            embed_images(vlm, files, tmp_path, 2, workers=1, single=True)
-        assert vlm.images - before == (0 if stored else 2)  # one batch
-
-
 def test_workers_change_nothing(tmp_path):
     paths = make_images(tmp_path / "images", 11)
     paths[4].write_text("no image")
@@ -199,49 +172,6 @@ def test_workers_change_nothing(tmp_path):
     assert np.array_equal(results[0].kept, results[1].kept)
     a, b = ([file.read_bytes() for file in files(tmp_path / f"cache-{n}")] for n in (1, 3))
     assert a == b
-
-
-@given(
-    named=st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 2)), min_size=1, max_size=20),
-    hashes=st.sampled_from([1, 2, 2**60]),
-)
-def test_files_are_read_once_in_order_of_first_appearance(named, hashes):
-    class Known:
-        def __contains__(self, digest):
-            return True
-
-    images = [Crop(Name(name, hashes), (0, 0, 1, part)) for name, part in named]
-    Name.read.clear()
-    groups = _by_file(images, np.arange(len(images)))
-    read = list(ahead(partial(_read, None, Known(), images), groups, 1))
-    by_file: dict[str, list[int]] = {}
-    for i, (name, _) in enumerate(named):
-        by_file.setdefault(name, []).append(i)
-    digests = {place: digest for place, digest, _, _ in read}
-    for i, (name, part) in enumerate(named):  # of the right file, even if hashes are equal
-        box = np.array((0, 0, 1, part), "<i8").tobytes()
-        assert digests[i] == content_digest(content_digest(name.encode()) + box)
-    if hashes > 2:
-        assert [place for place, *_ in read] == [i for part in by_file.values() for i in part]
-        assert Name.read == list(by_file)
-
-
-class Name(str):
-    """A file whose content is its name; says that it was read."""
-
-    read: ClassVar[list[str]] = []
-
-    def __new__(cls, name, hashes):
-        self = super().__new__(cls, name)
-        self.hashes = hashes
-        return self
-
-    def __hash__(self):
-        return hash(str(self)) % self.hashes
-
-    def read_bytes(self):
-        self.read.append(str(self))
-        return self.encode()
 
 
 # --- what goes wrong ------------------------------------------------------------------------------
@@ -294,26 +224,6 @@ def test_missing_image_is_named_before_anything_is_encoded(tmp_path):
     assert vlm.images == 0 and files(tmp_path / "cache") == []
 
 
-def test_of_broken_copies_the_first_is_named(tmp_path):
-    paths = [tmp_path / "b.png", tmp_path / "a.png"]
-    for path in paths:
-        BROKEN["text"](path)
-    with pytest.raises(UserError, match=r"b\.png: "):
-        embed_images(ToyVLM(), paths, None, workers=1)
-
-
-def test_decoder_that_raises_a_runtime_error(tmp_path, monkeypatch):
-    """As Pillow's AVIF decoder does over a damaged file."""
-    paths = make_images(tmp_path / "images", 2)
-
-    def convert(image):
-        raise RuntimeError("Failed to decode image")
-
-    monkeypatch.setattr(images, "to_rgb", convert)
-    with pytest.raises(UserError, match=r"000\.png: Failed to decode image"):
-        embed_images(ToyVLM(), paths, None, workers=1)
-
-
 def test_skip_leaves_out_exactly_the_unreadable(tmp_path):
     paths = make_images(tmp_path / "images", 8)
     BROKEN["truncated"](paths[0])
@@ -340,28 +250,6 @@ def test_nothing_readable_and_nothing_asked(tmp_path):
     with pytest.raises(UserError, match="no texts"):
         embed_texts(ToyVLM(), [], tmp_path / "cache")
     assert files(tmp_path / "cache") == []
-
-
-def test_an_interrupt_keeps_whole_batches(folder, tmp_path):
-    class Interrupted(ToyVLM):
-        def encode_images(self, batch):
-            if self.images == 4:
-                raise KeyboardInterrupt
-            return super().encode_images(batch)
-
-    paths = sorted(folder.glob("0*.png"))
-    with pytest.raises(KeyboardInterrupt):
-        embed_images(Interrupted(), paths, tmp_path, 2)
-    vlm = ToyVLM()
-    assert np.array_equal(embed_images(vlm, paths, tmp_path, 2).image, direct(vlm, paths))
-    assert vlm.images == 2
-
-
-def test_a_store_that_never_reads_back_ends_with_an_error(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(store_module.Store, "gather", lambda *_: None)
-    vlm = ToyVLM()
-    with pytest.raises(UserError, match="cannot be read back"):
-        embed_images(vlm, sorted(folder.glob("0*.png")), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -463,22 +351,6 @@ def test_each_file_is_read_once_whatever_its_crops_and_whatever_is_stored(
         read.clear()
 
 
-@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "I;16"])
-def test_crops_of_any_mode_are_padded_with_black(tmp_path, mode):
-    pixels = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
-    picture = Image.fromarray(pixels).convert("L" if mode == "I;16" else mode)
-    if mode == "I;16":
-        picture = Image.fromarray(np.asarray(picture).astype(np.uint16) * 257)
-    picture.save(tmp_path / "a.tif")
-    rgb = np.asarray(open_image(tmp_path / "a.tif"))
-    square = np.asarray(open_image(Crop(tmp_path / "a.tif", (1, 2, 8, 6))))  # 7 x 4
-    assert square.shape == (7, 7, 3)
-    assert np.array_equal(square[1:5], rgb[2:6, 1:8])
-    assert not square[0].any() and not square[5:].any()
-    if mode in ("L", "I;16"):
-        assert np.array_equal(rgb[..., 0], np.asarray(Image.fromarray(pixels).convert("L")))
-
-
 @pytest.mark.parametrize(
     "box", [(0, 0, 8, 6), (0, 0, 7, 7), (-1, 0, 3, 3), (3, 2, 3, 4), (3, 5, 4, 1)]
 )
@@ -493,38 +365,6 @@ def test_a_box_that_leaves_its_image_is_named(folder, tmp_path, box):
     with pytest.warns(UserWarning, match=r"1 of 3 images could not .*first: \S*000\.png$"):
         got = embed_images(vlm, [file, Crop(file, box), good], tmp_path, unreadable="skip")
     assert got.kept.tolist() == [0, 2] and np.array_equal(got.image, direct_crops([file, good]))
-
-
-@pytest.mark.parametrize("why", [*BROKEN, "gone"])
-def test_an_unreadable_crop_is_reported_like_an_unreadable_file(tmp_path, why):
-    paths = make_images(tmp_path / "images", 3)
-    if why == "gone":
-        paths[1].unlink()
-    else:
-        BROKEN[why](paths[1])
-    images = [Crop(path, (1, 1, 4, 3)) for path in paths]
-    with pytest.raises(
-        UserError, match=r"cannot read the image \S*001\.png: .*unreadable=skip"
-    ) as e:
-        embed_images(ToyVLM(), images, tmp_path / "cache")
-    assert "Crop(" not in str(e.value)
-    with pytest.warns(UserWarning, match=r"1 of 3 images could not be read .*001\.png$"):
-        got = embed_images(ToyVLM(), images, tmp_path / "cache", unreadable="skip")
-    assert np.array_equal(got.image, direct_crops([images[0], images[2]]))
-
-
-def test_crops_go_on_where_they_stopped(tmp_path, few_batches):
-    file = make_images(tmp_path / "images", 1)[0]
-    crops = [Crop(file, (x, y, 7, 6)) for x in range(4) for y in range(3)]
-    vlm, cache = ToyVLM(), tmp_path / "cache"
-    with pytest.raises(UserError, match="no box"):
-        embed_images(vlm, [*crops[:9], Crop(file, (0, 0, 9, 9)), *crops[9:]], cache, batch_size=2)
-    assert stored(cache) == 8
-    resumed = ToyVLM()
-    assert np.array_equal(embed_images(resumed, crops, cache, 2).image, direct_crops(crops))
-    assert resumed.images == 4
-    assert embed_images(resumed, crops[::-1], cache, 2).image.shape == (12, DIM)
-    assert resumed.images == 4
 
 
 # --- damage and kills ---------------------------------------------------------------------------

@@ -3,11 +3,9 @@
 import os
 import struct
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import run_python
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -22,7 +20,6 @@ from crl.images import (
     shown,
     to_rgb,
 )
-from crl.run.errors import UserError
 
 RAMP = np.arange(24, dtype=np.uint8).reshape(4, 6) * 10
 ENDINGS = "jpg png webp gif tif bmp ppm avif heic".split()
@@ -160,20 +157,6 @@ def test_of_an_animation_the_first_frame(tmp_path, ending):
     assert red > 200 and blue < 50
 
 
-def test_ycck_as_photoshop_writes_it(tmp_path):
-    ink, black = (150, 110, 160), 30  # the ink as YCbCr
-    bands = [*(255 - band for band in ink), black]  # Pillow writes them inverted, as Adobe does
-    file = tmp_path / "a.jpg"
-    Image.merge("CMYK", [Image.new("L", (16, 16), band) for band in bands]).save(file, quality=100)
-    kind = (content := bytearray(file.read_bytes())).index(b"Adobe") + 11
-    assert content[kind] == 0  # CMYK
-    content[kind] = 2  # YCCK
-    file.write_bytes(content)
-    cmy = Image.new("YCbCr", (1, 1), ink).convert("RGB").getpixel((0, 0))
-    expected = [(255 - band) * (255 - black) / 255 for band in cmy]
-    assert np.abs(np.asarray(open_image(file))[8, 8] - expected).max() < 4
-
-
 # --- files that show nothing ----------------------------------------------------------------------
 
 
@@ -218,20 +201,6 @@ def test_a_link_that_leads_back_is_not_followed(tmp_path):
     assert names == ["a.JPG", "b.png", "again/c.webp", "deep/c.webp"]
 
 
-@pytest.mark.parametrize("target", ["a.png", "nothing"])
-def test_a_link_to_itself_or_to_nothing_is_listed_but_unreadable(tmp_path, target):
-    (tmp_path / "a.png").symlink_to(target)
-    assert image_files(tmp_path) == [tmp_path / "a.png"]
-    with pytest.raises(UnreadableImage, match=r"Too many levels|Symlink loop|No such"):
-        open_image(tmp_path / "a.png")
-
-
-@pytest.mark.parametrize("ending", "jpg jpeg jfif png apng gif webp bmp tif tiff ppm pgm".split())
-def test_endings_of_images(tmp_path, ending):
-    (tmp_path / f"a.{ending.upper()}").touch()
-    assert len(image_files(tmp_path)) == 1
-
-
 def test_what_is_left_out_is_counted(tmp_path, monkeypatch):
     monkeypatch.setattr(images, "EXTENSIONS", [".png"])
     monkeypatch.setattr(images, "NEED", {".heic": "pillow-heif"})
@@ -249,61 +218,7 @@ def test_what_is_left_out_is_counted(tmp_path, monkeypatch):
         assert image_files(tmp_path) == listing.files
 
 
-def test_no_folder_a_file_and_a_folder_without_images(tmp_path):
-    for name in (tmp_path / "none", "x" * 300, "~nobody-of-this-name/x", "a\0b"):
-        with pytest.raises(UserError, match="there is no folder"):
-            list_images(name)
-    (tmp_path / "a.txt").touch()
-    with pytest.raises(UserError, match=r"a\.txt is a file, not a folder"):
-        list_images(tmp_path / "a.txt")
-    with pytest.raises(UserError, match=r"there are no images in .*; left out.*1 \.txt"):
-        image_files(tmp_path)
-
-
-def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
-    for name in "abcd":
-        (tmp_path / name).mkdir()
-    (tmp_path / "a.png").touch()
-    scan = os.scandir
-
-    def refuse(folder):  # the tests may run as root, who may read all
-        if Path(folder) == tmp_path:
-            return scan(folder)
-        raise PermissionError(13, "Permission denied", str(folder))
-
-    monkeypatch.setattr(images.os, "scandir", refuse)
-    listing = list_images(tmp_path)
-    assert len(listing.files) == 1 and len(listing.closed) == 4
-    (remark,) = listing.remarks()
-    assert remark.startswith(f"4 folder(s) could not be read: {tmp_path}/")
-    assert remark.endswith(" ...") and remark.count(str(tmp_path)) == 3
-
-
-def test_without_pillow_heif(tmp_path):
-    code = (
-        "import sys; sys.modules['pillow_heif'] = None\n"
-        "from crl.images import FORMATS, NEED, image_files\n"
-        "assert NEED['.heic'] == 'pillow-heif' and 'HEIF' not in FORMATS\n"
-        f"image_files({str(tmp_path)!r})\n"
-    )
-    (tmp_path / "a.png").touch()
-    (tmp_path / "b.heic").touch()
-    done = run_python("-W", "always", "-c", code)
-    assert done.returncode == 0 and "1 .heic left out: pip install 'pillow-heif'" in done.stderr
-
-
 # --- names ----------------------------------------------------------------------------------------
-
-NAMES = ["a b.png", 'it\'s "it".png', "a\nb.png", "<script>alert(1)</script>.png", "\N{CAT}.png"]
-
-
-@pytest.mark.parametrize("name", [*NAMES, "x" * 246 + ".png", os.fsdecode(b"\xff.png")])
-def test_names_of_all_kinds(tmp_path, name):
-    file = tmp_path / name.replace("/", "_")
-    Image.new("RGB", (4, 2)).save(file)
-    (tmp_path / os.fsdecode(b"a.\xff")).touch()
-    assert list_images(tmp_path).files == [file] and open_image(file).size == (4, 2)
-    assert list_images(tmp_path).remarks()[0].endswith(r"1 .\xff")
 
 
 @given(st.binary())

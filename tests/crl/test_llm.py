@@ -100,12 +100,6 @@ def test_when_the_rounds_end(server, ask, replies, number, texts, requests):
     assert len(server.requests) == requests  # the same call again asks nobody
 
 
-def test_a_model_that_goes_on_for_ever_is_stopped(server, ask, monkeypatch):
-    monkeypatch.setattr(llm, "MAX_ROUNDS", 4)
-    server.replies = [lambda request: gives(f"shade {request['seed']}")]
-    assert ask().texts == ("shade 0", "shade 1", "shade 2", "shade 3")
-
-
 def test_an_interrupted_generation_goes_on_where_it_stopped(server, ask):
     server.replies = [gives("red"), gives("blue"), fails(401)]
     with pytest.raises(UserError, match="refused the key"):
@@ -130,20 +124,6 @@ def test_all_that_shapes_an_answer_is_another_question(server, ask, change):
     assert len(server.requests) == 2
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"vlm_prompt": "{text} and {text}"}, "exactly once"),
-        ({"llm_prompt": 0}, "LLM prompts 1 to 5, not 0"),
-        ({"number": 0}, "must be 1 to 5000, not 0"),
-    ],
-)
-def test_impossible_arguments_cost_no_request(server, ask, settings, message):
-    with pytest.raises(UserError, match=message):
-        ask(**settings)
-    assert server.requests == []
-
-
 # ---- reading answers ----------------------------------------------------------------------------
 
 A, B = ["red", "blue"], ["red", "sky blue"]
@@ -157,15 +137,12 @@ A, B = ["red", "blue"], ["red", "sky blue"]
         ('{"texts": ["red", "blue"]}', A),
         ('```json\n["red",\n "blue"]\n```', A),
         ('Sure, [as asked]:\n["red", "blue"]\nAnything else?', A),
-        ('{"warm": ["red"], "cold": ["blue"]}', A),
-        ('[["red"], ["blue"]]', A),
         ('["caf\\u00e9", "a\\/b", "\\ud83d\\ude00"]', ["café", "a/b", "😀"]),
         # thoughts
         ('<think>["no",\n"not this"]</think>["red"]', ["red"]),
         ('<think>\nThe user wants ["no"', []),
         # texts are cleaned, and distinct
         ('["red.", " “sky  blue”,", "\'red\';", "RED"]', B),
-        ('["red",\n "sky\nblue"]', B),
         ('["\\u001b[31mred", "a\\u202eb", "c\\u2028d"]', ["[31mred", "ab", "c d"]),
         # one bad item is one item lost
         ('["red", 2, null, "", {"a": "b"}, "blue"]', A),
@@ -173,11 +150,7 @@ A, B = ["red", "blue"], ["red", "sky blue"]
         # Python, and JSON that is damaged
         ("['red', \"sea's blue\",]", ["red", "sea's blue"]),
         ("['it\\'s', 'a \\\\ b', 'say \"x\" now']", ["it's", "a \\ b", 'say "x" now']),
-        ("{'warm': ['red'], 'cold': ['blue']}", A),
-        ('["red" "blue"]', A),
-        ('["red", // warm\n "blue"]', A),
         ('["the "red" one", "blue"]', ['the "red" one', "blue"]),
-        ("[“red”, “blue”]", A),
         # cut off: whole items stay
         ('{"texts": ["red", "blue", "te', A),
         ('["red", "blue"', A),
@@ -185,14 +158,9 @@ A, B = ["red", "blue"], ["red", "sky blue"]
         # lines
         ("1. red\n2) sky blue\n3: teal", [*B, "teal"]),
         ("Colors:\n- red\n  * **blue**\n• teal\n+ pink\n\nEnjoy!", [*A, "teal", "pink"]),
-        ("A. red\nB. blue", A),
-        ('1. "red"\n2. "blue"', A),
-        ("1. **Red**: a warm hue.\n2. **Blue** – cold", ["Red", "Blue"]),
         ("- round [like a ball]\n- flat", ["round [like a ball]", "flat"]),
         # no texts
         ("I would rather talk about shapes.", []),
-        ("", []),
-        ("[]", []),
         ('{"texts": "red"}', []),
         ("[" * 100_000, []),
         ('["' + "a" * 101 + '"]', []),
@@ -283,33 +251,3 @@ def test_it_writes_a_basis_and_says_so(server, run, needed, tmp_path):
     assert (request["model"], request["temperature"], request["seed"]) == ("llama", 0.5, 3)
     assert server.prompts[0].startswith("List a wide") and '["red", "blue"]' in server.prompts[0]
     assert any(server.url in file.read_text() for file in (CACHE / "llm").iterdir())
-
-
-def test_it_does_not_overwrite_unless_told(server, run, refusal, needed, tmp_path):
-    server.replies = [gives("red")]
-    (tmp_path / "color.yaml").write_text("mine")
-    options = [*needed, "--out", "color.yaml", "--number", "1"]
-    assert "--overwrite" in refusal(generate_texts.main, *options)
-    assert (tmp_path / "color.yaml").read_text() == "mine" and server.requests == []
-    code, *_ = run(generate_texts.main, *options, "--overwrite")
-    assert code == 0 and TextBasis.load(tmp_path / "color.yaml").texts == ("red",)
-
-
-@pytest.mark.parametrize(
-    ("reply", "options", "message"),
-    [
-        (fails(500, f"crash with {KEY}"), [], "crash with (key)"),
-        (gives("red"), ["--out", "color.txt"], "must end in .yaml"),
-        (gives("red"), ["--vlm-prompt", "a thing"], "exactly once"),
-        (gives("red"), ["--out", "taken/color.yaml"], "taken"),
-        (gives("red"), ["--cache-dir", "taken"], "taken"),
-    ],
-)
-def test_an_error_is_one_line_and_nothing_is_written(
-    server, refusal, needed, tmp_path, reply, options, message
-):
-    server.replies = [reply]
-    (tmp_path / "taken").write_text("a file")
-    line = refusal(generate_texts.main, *needed, "--out", "color.yaml", *options)
-    assert message in line and KEY not in line
-    assert [path.name for path in tmp_path.rglob("*")] == ["taken"]

@@ -167,21 +167,6 @@ def test_in_a_pipeline():
     assert np.allclose(clone(pipeline[:1]).fit_transform(image), r)
 
 
-@pytest.mark.parametrize(
-    ("transformer", "message"),
-    [
-        (ConditionalProjection(vectors(K, D + 1)), r"must be \(N, 6\) or .* not \(7, 5\)"),
-        (ConditionalProjection(vectors(K, D), ["a"]), "1 texts for 4 text embeddings"),
-        (ConditionalProjection(vectors(K, D), normalise="L2"), "unknown normalise 'L2'"),
-        (ConditionalProjection(vectors(D)), r"text_embeddings must be \(K, D\)"),
-        (ConditionalProjection(vectors(0, D)), "K > 0"),
-    ],
-)
-def test_fit_refuses(transformer, message):
-    with pytest.raises(ValueError, match=message):
-        transformer.fit(vectors(N, D))
-
-
 @every_transformer
 def test_images_must_fit_the_texts(kind):
     transformer = kind(vectors(K, D))
@@ -193,9 +178,3 @@ def test_images_must_fit_the_texts(kind):
     for wrong in (vectors(N, D - 1), vectors(D), vectors(2, 2, 2, D)):
         with pytest.raises(ValueError, match="image embeddings must be"):
             transformer.transform(wrong)
-
-
-def test_columns_of_a_table_are_the_texts():
-    crl = ConditionalProjection(np.eye(2, 3), ["red", "blue"]).set_output(transform="pandas")
-    table = crl.fit_transform(np.array([[3.0, 4.0, 0.0]]))
-    assert list(table.columns) == ["red", "blue"] and table.to_numpy().tolist() == [[0.6, 0.8]]

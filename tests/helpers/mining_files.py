@@ -44,20 +44,16 @@ def world(n: int = 400, seed: int = 0) -> list[dict]:
     draw = random.Random(seed)
     words = [f"w{i}" for i in range(40)]
     weights = [1 / (i + 1) for i in range(40)]
-    return [
-        graph(
-            f"{draw.randrange(n * 3 // 4)}.jpg",
-            *(
-                (
-                    draw.choices(words, weights)[0],
-                    draw.choice(["on", "in front of"]),
-                    draw.choices(words, weights)[0],
-                )
-                for _ in range(draw.randrange(4))
-            ),
-        )
-        for _ in range(n)
-    ]
+
+    def relation():
+        subject = draw.choices(words, weights)[0]
+        return subject, draw.choice(["on", "in front of"]), draw.choices(words, weights)[0]
+
+    graphs = []
+    for _ in range(n):
+        image = f"{draw.randrange(n * 3 // 4)}.jpg"
+        graphs.append(graph(image, *(relation() for _ in range(draw.randrange(4)))))
+    return graphs
 
 
 class Token:
@@ -114,22 +110,10 @@ def write_triplets(folder: Path, count: int = 60, images: int = 12) -> dict:
     rng = np.random.default_rng(0)
     with open(folder / "triplets.jsonl", "w") as file:
         for _ in range(count):
-            reference, target, distractor = rng.choice(images, 3, replace=False)
-            triplet = {
-                "reference": f"{reference:03}.png",
-                "target": f"{target:03}.png",
-                "condition": f"on thing {rng.integers(5)}",
-                "distractor": f"{distractor:03}.png",
-                "subject": "dog",
-            }
+            reference, target, _ = (f"{i:03}.png" for i in rng.choice(images, 3, replace=False))
+            condition = f"on thing {rng.integers(5)}"
+            triplet = {"reference": reference, "target": target, "condition": condition}
             file.write(json.dumps(triplet) + "\n")
     small = {"projection": 8, "hidden": 8, "device": "cpu", "workers": 0, "vlm": "toy", "lr": 1e-3}
-    return {
-        **small,
-        "triplets": folder / "triplets.jsonl",
-        "images": folder / "images",
-        "cache": folder / "cache",
-        "outputs": folder / "outputs",
-        "batch_size": 8,
-        "epochs": 3,
-    }
+    places = {place: folder / place for place in ("images", "cache", "outputs")}
+    return {**small, **places, "triplets": folder / "triplets.jsonl", "batch_size": 8, "epochs": 3}

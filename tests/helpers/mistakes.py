@@ -152,7 +152,7 @@ def train() -> None:
 FIFO, FOLDER = os.mkfifo, os.mkdir  # what no reader expects where it expects a file
 GARBAGE = np.random.default_rng(0).bytes(500)
 DEEP = "[" * 100_000
-NO_RECORDS = ["", "null", "7", "[1, 2]", '"words"', '{"rows": [{"scores"', DEEP, "NaN", GARBAGE]
+NO_RECORDS = ["", "null", "[1, 2]", '{"rows": [{"scores"', DEEP, GARBAGE]
 
 
 def LOOP(file: str) -> None:

@@ -23,8 +23,6 @@ def run_here(bench, script, *arguments, remove=()):
 
 @pytest.mark.parametrize("name", benchmark.MEASUREMENTS)
 def test_each_measurement_gives_two_sides_and_their_ratio(name, run, monkeypatch):
-    if name == "ray":
-        pytest.importorskip("ray")
     if name in ("tasks", "trainings"):
         monkeypatch.setattr(benchmark.Bench, "run", run_here)
     code, out, errors = run(benchmark.main, "--quick", "--only", name)
@@ -47,7 +45,3 @@ def test_a_command_that_fails_is_named(refusal, monkeypatch):
     monkeypatch.setattr(benchmark.Bench, "demo_data", lambda bench, *_: bench.work)
     line = refusal(benchmark.main, "--quick", "--only", "tasks")
     assert "classification_clustering/clustering.py failed" in line
-
-
-def test_an_unknown_name_is_refused(refusal):
-    assert "did you mean 'store'?" in refusal(benchmark.main, "--only", "stor")

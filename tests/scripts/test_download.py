@@ -18,7 +18,6 @@ from file_server import FileServer, Reply
 from tqdm import tqdm
 
 from classification_clustering.datasets import CARDS_CLASSES, CLEVR4_CLASSES
-from similarity_retrieval import datasets as genecis
 
 COCO = {f"val2017/{number:012d}.jpg": bytes([number]) * 90_000 for number in range(3)}
 CARDS = {
@@ -111,31 +110,6 @@ def test_cards_are_taken_from_an_archive_of_several_data_sets(run, offer, tmp_pa
     assert tree(tmp_path) == {name.removeprefix("Data/"): b"x" for name in CARDS}
 
 
-def test_only_the_missing_part_is_fetched(run, server, offer, tmp_path):
-    parts = [{f"{folder}/{folder}.jpg": b"x"} for folder in ("VG_100K", "VG_100K_2")]
-    offer("visual-genome", *parts, count=2)
-    server.replies = [Reply(), Reply(status=404)]
-    assert run(download.main, "visual-genome", "--data", tmp_path)[0] == 2
-    assert list(tree(tmp_path / "genecis/visual_genome")) == ["VG_100K/VG_100K.jpg"]
-    code, printed, _ = run(download.main, "visual-genome", "--data", tmp_path)
-    assert code == 0 and "2 files" in printed
-    assert run(download.main, "visual-genome", "--data", tmp_path)[1].count("already complete") == 1
-    assert [name for name, _ in server.requests] == ["images.zip", "images2.zip", "images2.zip"]
-
-
-def test_templates_and_weights_and_broken_templates_again(run, offer, monkeypatch, tmp_path):
-    image = {"val_image_id": 1, "image_id": 1, "instance_bbox": [0, 0, 9, 9]}
-    template = {"reference": image, "target": image, "gallery": [image], "condition": "red"}
-    monkeypatch.setattr(genecis, "OFFICIAL_TEMPLATES", {"focus_object": 1})
-    offer("genecis", *[json.dumps([template]).encode()] * 4)
-    offer("genecis-weights", b"backbone", b"head")
-    assert run(download.main, "genecis", "genecis-weights", "--data", tmp_path)[0] == 0
-    names = {f"{task}.json" for task in genecis.TASKS} | {*genecis.WEIGHTS}
-    assert set(tree(tmp_path / "genecis")) == names
-    (tmp_path / "genecis/focus_object.json").write_text("[")
-    assert run(download.main, "genecis", "--data", tmp_path)[0] == 0
-
-
 def test_an_incomplete_tree_is_filled_and_other_files_stay(run, coco, place, tmp_path):
     (place / "val2017").mkdir()
     (place / "val2017/notes.txt").write_text("mine")
@@ -181,15 +155,6 @@ def test_a_transfer_that_breaks_off_goes_on_from_there(run, refusal, server, coc
     wishes = [None, *(f"bytes={start}-" for start in (1000, 2000, 3000, 4000, 4000))]
     assert [wish for _, wish in server.requests] == wishes
     assert tree(tmp_path / "genecis/coco") == COCO
-
-
-@pytest.mark.parametrize("size", [None, 1], ids=["size not known", "size known"])
-def test_a_part_that_is_already_whole(run, server, offer, place, tmp_path, size):
-    content = zipped(COCO)
-    offer("coco", content, count=3, size=size and len(content))
-    (place / "val2017.zip.part").write_bytes(content)
-    assert run(download.main, "coco", "--data", tmp_path)[0] == 0
-    assert tree(place) == COCO and len(server.requests) == (0 if size else 2)
 
 
 @pytest.mark.parametrize("checked", [True, False], ids=["checksum", "CRC of the archive"])
@@ -249,13 +214,6 @@ def test_wrong_answers(refusal, offer, server, tmp_path, replies, facts, reason)
         assert tree(tmp_path) == {}
 
 
-def test_no_network(refusal, coco, monkeypatch, tmp_path):
-    nobody = Download("http://127.0.0.1:9/val2017.zip", ("val2017",))
-    monkeypatch.setitem(DATA_SETS, "coco", replace(DATA_SETS["coco"], downloads=(nobody,)))
-    message = refusal(download.main, "coco", "--data", tmp_path)
-    assert "no answer (Connection refused), 3 times" in message and "by hand" in message
-
-
 def test_a_full_disk(refusal, coco, place, tmp_path):
     (place / "val2017.zip.part").symlink_to("/dev/full")
     assert "the disk is full" in refusal(download.main, "coco", "--data", tmp_path)
@@ -282,19 +240,6 @@ def test_an_archive_that_is_not_safe(refusal, offer, tmp_path, content):
     assert list(tree(tmp_path)) == ["data/genecis/coco/val2017.zip"]
 
 
-@pytest.mark.parametrize(
-    ("files", "reason"),
-    [
-        ({"train2017/a.jpg": b"x"}, "must hold val2017 side by side in one place; found: nowhere;"),
-        ({"a/val2017/b": b"", "c/val2017/b": b""}, "side by side in one place; found: a, c;"),
-        (dict(list(COCO.items())[:2]), "coco is still incomplete: 2 of 3 files"),
-    ],
-)
-def test_an_archive_of_something_else(refusal, offer, tmp_path, files, reason):
-    offer("coco", files, count=3)
-    assert reason in refusal(download.main, "coco", "--data", tmp_path)
-
-
 # --- the command ----------------------------------------------------------------------------------
 
 
@@ -305,29 +250,3 @@ def test_deepfashion_needs_an_agreement(run, server, coco, tmp_path):
         assert DATA_SETS[name].page in printed
     assert f"{tmp_path / 'deepfashion'}" in printed
     assert server.requests == []  # all names are read before anything is fetched
-
-
-@pytest.mark.parametrize(
-    ("arguments", "reason"),
-    [
-        (["cocoo"], "unknown data set 'cocoo'; did you mean 'coco'?"),
-        ([], "give one or more of clevr4, cards"),
-    ],
-)
-def test_wrong_names(refusal, arguments, reason):
-    assert reason in refusal(download.main, *arguments)
-
-
-def test_two_commands_at_once(refusal, coco, tmp_path):
-    with download.alone_in(tmp_path / "genecis/coco"):
-        assert "another command" in refusal(download.main, "coco", "--data", tmp_path)
-
-
-def test_the_table_of_downloads(run):
-    code, printed, _ = run(download.main, "--list")
-    files = [file for data_set in DATA_SETS.values() for file in data_set.downloads]
-    assert code == 0 and len({file.url for file in files}) == len(files) == 11
-    for file in files:
-        assert file.url in printed and bool(file.unpacked) == file.url.endswith(".zip")
-        kind, _, digits = file.checksum.partition(":")
-        assert len(digits) == {"": 0, "md5": 32, "sha512": 128}[kind]

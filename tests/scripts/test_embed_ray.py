@@ -39,20 +39,6 @@ def test_images_of_a_folder_and_of_a_list(tmp_path):
     assert find_images(str(tmp_path / "list.txt")) == ([*paths, "s3://b/key.jpg"], str(Path.cwd()))
 
 
-def test_what_names_no_images(tmp_path):
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "empty.txt").write_text("\n\n")
-    (tmp_path / "list.txt").write_text(f"{make_images(tmp_path, 1)[0]}\nno\nneither\n")
-    for name, message in (
-        ("empty", "there are no images in"),
-        ("none", "there is no folder"),
-        ("empty.txt", "names no images"),
-        ("list.txt", "list.txt: 2 files are missing, the first: neither"),
-    ):
-        with pytest.raises(UserError, match=message):
-            find_images(str(tmp_path / name))
-
-
 def test_keys_are_not_shown():
     assert without_keys("s3://key:secret@b/a@b?secret_key=s") == "s3://b/a@b"
     assert without_keys("/home/a@b") == "/home/a@b"
@@ -95,24 +81,6 @@ def test_a_worker_appends_to_the_store(tmp_path, monkeypatch):
         assert np.array_equal(opened.gather(digests), direct(ToyVLM(), files))
 
 
-@pytest.mark.parametrize(
-    ("vlm", "message"),
-    [
-        (ToyVLM("toy-2"), "its weights differ from those where the run started"),
-        (type("Full", (ToyVLM,), {"encode_images": lambda *_: full()})(), "the disk is full"),
-    ],
-)
-def test_what_a_worker_cannot_do_is_one_line(tmp_path, monkeypatch, vlm, message):
-    make_images(tmp_path / "images", 2)
-    embedder, batch = worker(tmp_path / "out", str(tmp_path / "images"), vlm, monkeypatch)
-    part = embed_ray.json.loads(embedder(batch)["part"][0])
-    assert message in part["error"] and part["paths"] == []
-
-
-def full():
-    raise OSError(28, "No space left on device")
-
-
 def test_images_of_an_object_store(store, tmp_path, monkeypatch):
     names, _ = find_images(store.uri("some"))
     assert names == [f"s3://bucket/some/deep pictures/{n:03}.png" for n in range(5)]
@@ -136,18 +104,6 @@ def test_images_of_an_object_store(store, tmp_path, monkeypatch):
 
 
 # --- arguments ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--images", "x"], "required: --out"),
-        (["--images", "x", "--out", "o", "--batch-size", "0"], "must be 1 or more"),
-        (["--images", "x", "--out", "o", "--precision", "fp8"], "invalid choice: 'fp8'"),
-    ],
-)
-def test_wrong_arguments(refusal, arguments, message):
-    assert message in refusal(embed_ray.main, *arguments)
 
 
 def test_ray_is_not_installed_and_an_unknown_vlm(refusal, monkeypatch, tmp_path):
@@ -272,11 +228,3 @@ def test_a_killed_driver_and_the_same_command_again(world):
     assert (code, errors) == (0, ""), errors
     assert world.encoded - before == 80 - stored
     world.check()
-
-
-def test_no_cluster(world):
-    world.line += ["--address", "127.0.0.1:1"]
-    code, _, errors = world.finish(world.start())
-    (line,) = errors.splitlines()
-    assert code == 2 and "cannot join a Ray cluster at 127.0.0.1:1: " in line
-    assert "Connection refused" in line and not world.out.exists()

@@ -126,7 +126,7 @@ def as_the_paper(folder: Path, **changes: float) -> None:
     settings = Settings(Path("data"), folder, Path("none"), ["clip"], demo=False, quick=False)
     clevr4, _ = plan.paper_tables(settings)[2].runs[""]
     numbers: dict[str, dict[str, float]] = {}
-    for part in published("table2_clustering").values():
+    for part in published(2).values():
         for name, columns in part.items():
             numbers.setdefault(name, {}).update(columns)
     rows = []

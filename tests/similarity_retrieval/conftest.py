@@ -69,27 +69,22 @@ def toy(monkeypatch):
     return loaded
 
 
-@pytest.fixture
-def evaluate_arguments(genecis) -> Callable[..., list[str]]:
-    def arguments(*overrides: str) -> list[str]:
-        given = [f"root={genecis}", f"outputs={genecis.parent}/out"]
-        if not any(override.startswith("features=") for override in overrides):
-            given.append(f"cache={genecis.parent}/cache")
-        return [*given, *overrides]
-
-    return arguments
+def evaluation(genecis: Path, overrides: tuple[str, ...]) -> list[str]:
+    given = [f"root={genecis}", f"outputs={genecis.parent}/out"]
+    features = any(override.startswith("features=") for override in overrides)
+    return [*given, *([] if features else [f"cache={genecis.parent}/cache"]), *overrides]
 
 
 @pytest.fixture
-def evaluated(run, evaluate_arguments) -> Callable[..., tuple[int, str, str]]:
+def evaluated(run, genecis) -> Callable[..., tuple[int, str, str]]:
     """evaluate.py on `genecis`: exit code, output and errors."""
-    return lambda *overrides: run(evaluate.main, *evaluate_arguments(*overrides))
+    return lambda *overrides: run(evaluate.main, *evaluation(genecis, overrides))
 
 
 @pytest.fixture
-def evaluation_refused(refusal, evaluate_arguments) -> Callable[..., str]:
+def evaluation_refused(refusal, genecis) -> Callable[..., str]:
     """The one line of an evaluation that must fail."""
-    return lambda *overrides: refusal(evaluate.main, *evaluate_arguments(*overrides))
+    return lambda *overrides: refusal(evaluate.main, *evaluation(genecis, overrides))
 
 
 @pytest.fixture
@@ -104,22 +99,17 @@ def row_of(genecis) -> Callable[..., dict]:
     return row_of
 
 
-@pytest.fixture
-def mine_arguments(tmp_path) -> Callable[..., list[str]]:
-    def arguments(**settings) -> list[str]:
-        given = [f"{key}={'null' if value is None else value}" for key, value in settings.items()]
-        return [f"outputs={tmp_path / 'out'}", *given]
-
-    return arguments
+def mining(outputs: Path, settings: dict) -> list[str]:
+    return [f"outputs={outputs}", *(f"{key}={value}" for key, value in settings.items())]
 
 
 @pytest.fixture
-def mine(run, mine_arguments) -> Callable[..., tuple[int, str, str]]:
+def mine(run, tmp_path) -> Callable[..., tuple[int, str, str]]:
     """mine_triplets.py: exit code, output and errors."""
-    return lambda **settings: run(mine_triplets.main, *mine_arguments(**settings))
+    return lambda **settings: run(mine_triplets.main, *mining(tmp_path / "out", settings))
 
 
 @pytest.fixture
-def mine_refused(refusal, mine_arguments) -> Callable[..., str]:
+def mine_refused(refusal, tmp_path) -> Callable[..., str]:
     """The one line of a mining that must fail."""
-    return lambda **settings: refusal(mine_triplets.main, *mine_arguments(**settings))
+    return lambda **settings: refusal(mine_triplets.main, *mining(tmp_path / "out", settings))

@@ -1,15 +1,20 @@
-"""The Combiner against its published description, and files that are or are not its weights."""
+"""The Combiner against its published description; files of its weights; its loss against a loop,
+and the gradients in parts and in two processes against one batch."""
 
 import os
-from pathlib import Path
+import socket
 
 import numpy as np
 import pytest
 import torch
+import torch.multiprocessing as mp
 from safetensors.torch import save_file
+from torch import nn
+from torch.nn import functional as F
 
+from crl.run.distributed import process_group, rank, sum_gradients, world
 from crl.run.errors import UserError
-from similarity_retrieval.combiner import Combiner, load_combiner
+from similarity_retrieval.combiner import Combiner, backward, contrastive_loss, load_combiner
 
 DIM, PROJECTION, HIDDEN = 7, 5, 11
 # Names and shapes in the published head for CLIP ViT-B/16.
@@ -43,12 +48,8 @@ def by_hand(state: dict[str, np.ndarray], image: np.ndarray, text: np.ndarray) -
     """One query, from the description: image (D,) and text (D,) -> (D,)."""
 
     def linear(name, x):
-        return np.array(
-            [
-                sum(w * v for w, v in zip(row, x, strict=True)) + bias
-                for row, bias in zip(state[f"{name}.weight"], state[f"{name}.bias"], strict=True)
-            ]
-        )
+        rows = zip(state[f"{name}.weight"], state[f"{name}.bias"], strict=True)
+        return np.array([sum(w * v for w, v in zip(row, x, strict=True)) + b for row, b in rows])
 
     def relu(x):
         return np.where(x > 0, x, 0)
@@ -79,35 +80,6 @@ def test_default_sizes_and_names_are_the_published_ones():
     assert {key: tuple(tensor.shape) for key, tensor in state.items()} == RELEASED
 
 
-def test_drops_half_of_each_hidden_layer_in_training_only():
-    combiner = random_combiner()
-    image, text = torch.ones(2, 50, DIM, dtype=torch.float64)
-    dropped = []  # shares of zeros that dropout makes: text, image, hidden layer, inside the scalar
-
-    def count(module, inputs, output):
-        dropped.append(float((output[inputs[0] > 0] == 0).double().mean()))
-
-    for module in combiner.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.register_forward_hook(count)
-    # Rounded: a product of matrices may differ from row to row in its last bit.
-    assert len(combiner(image, text).round(decimals=9).unique(dim=0)) == 1
-    assert dropped == [0, 0, 0, 0]
-    assert len(combiner.train()(image, text).unique(dim=0)) > 25
-    assert dropped[4:] == pytest.approx([0.5] * 4, abs=0.2)
-
-
-# --- files ----------------------------------------------------------------------------------------
-
-
-def save(state: dict[str, torch.Tensor], path: Path) -> Path:
-    if path.suffix == ".safetensors":
-        save_file({key: tensor.contiguous() for key, tensor in state.items()}, path)
-    else:
-        torch.save(state, path)
-    return path
-
-
 @pytest.mark.parametrize("prefix", ["", "module."])
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 def test_the_released_heads_names_and_sizes_load(tmp_path, suffix, prefix):
@@ -121,51 +93,107 @@ def test_the_released_heads_names_and_sizes_load(tmp_path, suffix, prefix):
     path.unlink()
     assert not combiner.training
     for key, weight in combiner.state_dict().items():
-        assert weight.dtype == torch.float32
-        assert weight.equal(state[prefix + key].float())
-    with torch.inference_mode():
-        query = combiner(*torch.randn(2, 3, 512))
-    torch.testing.assert_close(query.norm(dim=1), torch.ones(3))
+        assert weight.dtype == torch.float32 and weight.equal(state[prefix + key].float())
 
 
-def refused(path: Path, dim: int = DIM) -> str:
-    with pytest.raises(UserError) as error:
-        load_combiner(path, dim)
-    assert str(path) in str(error.value) and "\n" not in str(error.value)
-    return str(error.value)
+def save(state, path):
+    if path.suffix == ".safetensors":
+        save_file({key: tensor.contiguous() for key, tensor in state.items()}, path)
+    else:
+        torch.save(state, path)
+    return path
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 def test_files_that_hold_no_combiner_are_refused(tmp_path, suffix):
     state, path = random_combiner().state_dict(), tmp_path / f"a{suffix}"
-    assert "there is no" in refused(path)
-    assert f"width {DIM}" in refused(save(state, path), dim=DIM + 1)
-    assert "logit_scale" in refused(save({**state, "logit_scale": torch.ones(1)}, path))
+
+    def refused(state, message=None, dim=DIM):
+        with pytest.raises(UserError, match=message):
+            load_combiner(save(state, path), dim)
+
+    refused(state, f"width {DIM}", dim=DIM + 1)
+    refused({**state, "logit_scale": torch.ones(1)}, "logit_scale")
     for key in RELEASED:
-        refused(save({name: tensor for name, tensor in state.items() if name != key}, path))
+        refused({name: tensor for name, tensor in state.items() if name != key})
         for shape in [(), (3,), (3, 2), (2, 3, 4), (0,)]:
-            refused(save({**state, key: torch.zeros(shape)}, path))
-    content = save(state, path).read_bytes()
-    for kept in (0, 10, len(content) // 2, len(content) - 9):
-        path.write_bytes(content[:kept])
-        assert "damaged" in refused(path)
+            refused({**state, key: torch.zeros(shape)})
 
 
-class Code:
-    """Unpickling this runs a command."""
-
-    def __init__(self, trace: Path):
-        self.trace = trace
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.trace),)
+# --- the loss -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("legacy", [False, True])
-def test_a_pickle_with_code_is_refused_and_does_not_run(tmp_path, legacy):
-    path, trace = tmp_path / "a.pt", tmp_path / "it_ran"
-    state = {**random_combiner().state_dict(), "note": Code(trace)}
-    torch.save(state, path, _use_new_zipfile_serialization=not legacy)
-    assert "refused" in refused(path)
-    assert not trace.exists()
+def test_loss_is_cross_entropy_row_by_row():
+    torch.manual_seed(0)
+    combined, target = F.normalize(torch.randn(2, 7, 5, dtype=torch.float64), dim=2)
+    expected = 0.0
+    for i in range(7):
+        scores = [100 * sum(combined[i, d] * target[j, d] for d in range(5)) for j in range(7)]
+        expected -= torch.log(torch.exp(scores[i]) / sum(torch.exp(s) for s in scores)) / 7
+    assert torch.isclose(contrastive_loss(combined, target), expected, rtol=1e-12)
+    # One direction only: the other one differs.
+    assert not torch.isclose(contrastive_loss(target, combined), expected)
+
+
+def problem(dropout):
+    """A Combiner and an image tower, trained together, and 16 triplets' worth of inputs."""
+    torch.manual_seed(1)
+    combiner, tower = Combiner(6, 8, 8, dropout), nn.Linear(10, 6)
+    model = nn.ModuleList([combiner, tower]).double()
+    inputs = torch.randn(16, 3, 10, dtype=torch.float64)
+
+    def forward(part):
+        reference, text, target = tower(part).unbind(1)
+        return torch.stack([combiner(reference, text), F.normalize(target, dim=1)], 1)
+
+    return model, inputs, forward
+
+
+def gradients(model):
+    return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+
+
+@pytest.mark.parametrize(("dropout", "parts"), [(0.0, 1), (0.0, 4), (0.5, 1), (0.5, 4), (0.5, 16)])
+def test_parts_give_loss_and_gradients_of_the_whole_batch(dropout, parts):
+    model, inputs, forward = problem(dropout)
+    seeds = list(range(10, 10 + parts))
+    features = []
+    for part, seed in zip(inputs.chunk(parts), seeds, strict=True):
+        torch.manual_seed(seed)
+        features.append(forward(part))
+    expected = contrastive_loss(*torch.cat(features).unbind(1))
+    expected.backward()
+    wanted = gradients(model)
+    model.zero_grad()
+    loss = backward(forward, list(inputs.chunk(parts)), seeds)
+    assert loss == pytest.approx(expected.item(), abs=1e-12)
+    assert torch.allclose(gradients(model), wanted, rtol=0, atol=1e-10 * wanted.abs().max())
+    assert wanted.abs().max() > 1e-3
+
+
+def one_of_two(number, folder):
+    torch.set_num_threads(1)
+    where = {"WORLD_SIZE": "2", "RANK": str(number), "MASTER_ADDR": "127.0.0.1"}
+    os.environ.update(where, MASTER_PORT=(folder / "port").read_text())
+    with process_group("cpu"):
+        assert world() == 2 and rank() == number
+        model, inputs, forward = problem(0.5)
+        parts = list(inputs.chunk(4))[2 * number : 2 * number + 2]
+        loss = backward(forward, parts, [10 + 2 * number, 11 + 2 * number])
+        sum_gradients(list(model.parameters()))
+        torch.save({"loss": loss, "gradients": gradients(model)}, folder / f"{number}.pt")
+
+
+def test_two_processes_give_loss_and_gradients_of_one(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        (tmp_path / "port").write_text(str(free.getsockname()[1]))
+    mp.spawn(one_of_two, (tmp_path,), nprocs=2)
+    model, inputs, forward = problem(0.5)
+    loss = backward(forward, list(inputs.chunk(4)), [10, 11, 12, 13])
+    wanted = gradients(model)
+    for number in range(2):
+        result = torch.load(tmp_path / f"{number}.pt", weights_only=True)
+        assert result["loss"] == pytest.approx(loss, abs=1e-12)
+        assert (result["gradients"] - wanted).abs().max() < 1e-10 * wanted.abs().max()

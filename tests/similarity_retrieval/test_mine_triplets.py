@@ -6,11 +6,7 @@ import signal
 import sys
 
 import numpy as np
-from commands import REPOSITORY
 from mining_files import graph, read_jsonl, toy_spacy, world, write_jsonl
-
-from crl.run.config import load_config
-from similarity_retrieval.mine_triplets import MineConfig
 
 
 def keeps_the_rules(triplet, records, ratings):
@@ -55,22 +51,11 @@ def test_every_triplet_keeps_every_rule(mine, tmp_path):
 
     counts = json.loads((folder / "summary.json").read_text())["counts"]
     kept = [s for s in images if len(images[s]) >= 8 and len(objects[s]) >= 3]
-    few = [s for s in images if len(images[s]) < 8]
-    assert few and kept
-    assert counts["subjects"] == {
-        "all": len(images),
-        "too few images": len(few),
-        "too few objects": len(images) - len(few) - len(kept),
-        "kept": len(kept),
-    }
+    assert counts["subjects"] == {"all": len(images), "kept": len(kept)}
     assert counts["captions"] == 400 and counts["relations"] == len(records)
     assert counts["images"] == len({record[0] for record in records})
     assert counts["mined"] == len(triplets) and counts["dropped"] == 2000 - len(triplets)
-    assert counts["failed tries"]["not concrete"] > 0
-    conditions = [triplet["condition"] for triplet in triplets]
-    for condition, count in counts["most common conditions"].items():
-        assert conditions.count(condition) == count
-    assert f"mined: {len(triplets)}\n" in printed
+    assert counts["failed tries"]["not concrete"] > 0 and f"mined: {len(triplets)}\n" in printed
 
 
 def test_nothing_mined_is_an_error_and_leaves_nothing(mine_refused, tmp_path):
@@ -81,27 +66,15 @@ def test_nothing_mined_is_an_error_and_leaves_nothing(mine_refused, tmp_path):
     assert "not one of 3 samples" in message and "not concrete 3000" in message
     write_jsonl(file, [graph("x", ("dog", "on", "bed"), ("dog", "on", "car")) for _ in range(9)])
     assert "no target 2000" in mine_refused(graphs=file, samples=2, min_images=1)
+    assert "5 images or more and with 2 objects or more (1)" in mine_refused(graphs=file)
     assert not (tmp_path / "out/triplets/run").exists()
-
-
-def test_dropped_samples_are_counted(mine, tmp_path, monkeypatch):
-    monkeypatch.setattr("similarity_retrieval.mining.miner.TRIES", 1)
-    graphs = [graph(f"a{i}", ("dog", "on", "bed" if i else "car")) for i in range(9)]
-    file = write_jsonl(tmp_path / "g.jsonl", graphs)
-    code, printed, _ = mine(graphs=file, samples=5000)
-    assert code == 0
-    # A target in the only car has no distractor; the car is the reference once in nine tries.
-    mined = len(read_jsonl(tmp_path / "out/triplets/run/triplets.jsonl"))
-    assert 450 < mined < 660
-    assert f"mined: {mined}\ndropped: {5000 - mined}\n" in printed
-    assert f"no target 0, no distractor {5000 - mined}, not concrete 0" in printed
 
 
 def contents(folder):
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
-def test_same_seed_same_bytes_and_a_finished_run_is_left_alone(mine, tmp_path):
+def test_same_seed_same_bytes_and_a_finished_run_is_left_alone(mine, mine_refused, tmp_path):
     file = write_jsonl(tmp_path / "g.jsonl", world())
     outputs = tmp_path / "out/triplets"
     for name, seed, samples in (("a", 0, 500), ("b", 0, 500), ("c", 1, 500), ("d", 0, 200)):
@@ -110,34 +83,21 @@ def test_same_seed_same_bytes_and_a_finished_run_is_left_alone(mine, tmp_path):
     assert a == b != c
     assert a.startswith(d)  # Samples do not depend on each other: fewer are the beginning of more.
 
+    settings = {"graphs": file, "samples": 500, "name": "a"}
     triplets, before = outputs / "a/triplets.jsonl", contents(outputs / "a")
     written = triplets.stat().st_mtime_ns
-    printed = mine(graphs=file, samples=500, name="a")[1]
-    assert triplets.stat().st_mtime_ns == written and "mined: 500\n" in printed
+    assert "mined: 500\n" in mine(**settings)[1] and triplets.stat().st_mtime_ns == written
     triplets.write_bytes(a[:-100])  # damage is noticed
-    assert mine(graphs=file, samples=500, name="a")[0] == 0
-    assert contents(outputs / "a") == before
+    assert mine(**settings)[0] == 0 and contents(outputs / "a") == before
     (outputs / "a/summary.json").unlink()  # what a kill leaves
-    assert mine(graphs=file, samples=500, name="a")[0] == 0
-    assert contents(outputs / "a") == before
+    assert mine(**settings)[0] == 0 and contents(outputs / "a") == before
 
-
-def test_other_settings_lose_nothing(mine, mine_refused, tmp_path):
-    file = write_jsonl(tmp_path / "g.jsonl", world())
-    (tmp_path / "r.txt").write_text("Word\tConc.M\nw0\t5\n")
-    settings = {"graphs": file, "samples": 200}
-    assert mine(**settings)[0] == 0
-    folder = tmp_path / "out/triplets/run"
-    before = contents(folder)
-    others = [{"seed": 3}, {"samples": 300}, {"min_images": 4}, {"ratings": tmp_path / "r.txt"}]
-    for change in others:
+    for change in ({"seed": 3}, {"samples": 300}, {"min_images": 4}):
         message = mine_refused(**{**settings, **change})
         assert "other inputs or settings; take another name=, or delete it" in message
     write_jsonl(file, world(seed=5))
     assert "other inputs" in mine_refused(**settings)
-    assert contents(folder) == before
-    (folder / "summary.json").write_text("{")
-    assert "other inputs" in mine_refused(**settings)
+    assert contents(outputs / "a") == before
 
 
 def captions(n):
@@ -152,7 +112,7 @@ def parsed(folder):
     return file
 
 
-def test_captions_become_graphs_and_triplets(mine, mine_refused, tmp_path, monkeypatch):
+def test_captions_become_graphs_and_triplets(mine, tmp_path, monkeypatch):
     texts = []
     toy_spacy(monkeypatch, texts.append)
     lines = captions(45)
@@ -170,8 +130,6 @@ def test_captions_become_graphs_and_triplets(mine, mine_refused, tmp_path, monke
     assert len(read_jsonl(folder / "triplets.jsonl")) == 20
     (folder / "summary.json").unlink()
     assert mine(**settings)[0] == 0 and len(texts) == 45  # nothing is parsed twice
-    write_jsonl(file, captions(44))
-    assert "other inputs or settings" in mine_refused(**settings)
 
 
 def test_killed_while_parsing_it_goes_on_with_the_same_bytes(mine, tmp_path, monkeypatch):
@@ -202,23 +160,11 @@ def test_killed_while_parsing_it_goes_on_with_the_same_bytes(mine, tmp_path, mon
 def test_what_is_missing_is_named(mine_refused, tmp_path, monkeypatch):
     for source in (tmp_path / "none.jsonl", tmp_path / "*.jsonl", tmp_path):
         assert "names no file" in mine_refused(captions=source)
+    (tmp_path / "e.csv").touch()
+    assert "holds no captions" in mine_refused(captions=tmp_path / "e.csv")
     assert "none.jsonl does not exist" in mine_refused(graphs=tmp_path / "none.jsonl")
-    assert "set either captions or graphs" in mine_refused()
     assert "set either captions or graphs" in mine_refused(captions="a", graphs="b")
-    assert "min_objects" in mine_refused(graphs="b", min_objects=1)
     monkeypatch.setitem(sys.modules, "spacy", None)
     message = mine_refused(captions=write_jsonl(tmp_path / "c.jsonl", captions(9)))
-    assert "spaCy or its model" in message
-    assert "[mining]" in message and "graphs=FILE.jsonl" in message
+    assert "spaCy or its model" in message and "graphs=FILE.jsonl" in message
     assert not (tmp_path / "out/triplets/run").exists()
-
-
-def test_configurations_load():
-    demo, cc3m = (
-        load_config(MineConfig, ["--config", str(REPOSITORY / "configs" / name)], "")
-        for name in ("demo/mine.yaml", "mine_cc3m.yaml")
-    )
-    assert (demo.name, demo.ratings, demo.samples) == ("demo", None, 20_000)
-    assert demo.graphs.name == "relations_train2017.jsonl"
-    assert (cc3m.name, cc3m.samples, cc3m.concreteness) == ("cc3m", 1_600_000, 4.8)
-    assert cc3m.ratings and (cc3m.min_images, cc3m.min_objects) == (5, 2)

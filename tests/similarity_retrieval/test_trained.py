@@ -27,31 +27,21 @@ def training(folder, vlm="clip-b16", seed=0, **record):
     return folder, combiner
 
 
-def test_a_frozen_vlm_gets_its_combiner_and_a_trained_one_rows_of_its_own(
-    tmp_path, row_of, evaluated, toy
-):
+def test_which_rows_the_trainings_of_a_vlm_give(tmp_path, row_of, evaluated, toy):
     frozen, one = training(tmp_path / "frozen")
+    again, three = training(tmp_path / "again", seed=2)
     vlm = str(tmp_path / "tuned/vlm")
     tuned, two = training(
         tmp_path / "tuned", seed=1, vlm_trained=True, vlm_fingerprint=f"toy-{vlm}"
     )
-    code, printed, errors = evaluated(f"trained=[{frozen}, {tuned}]", *SMALL)
+    code, printed, errors = evaluated(f"trained=[{frozen}, {again}, {tuned}]", *SMALL)
     assert code == 0, errors
     assert row_of("combiner")["about"]["combiner"] == weights_digest(one)
     starred = row_of("combiner", label="clip-b16*")["about"]
     assert starred["combiner"] == weights_digest(two) and starred["vlm"] == vlm
-    assert printed.count("combiner") == 2
-
-
-def test_trainings_of_one_vlm_are_rows_of_their_own(tmp_path, row_of, evaluated, toy):
-    folders = [training(tmp_path / str(seed), seed=seed)[0] for seed in (0, 1)]
-    other, _ = training(tmp_path / "other", vlm="another", seed=2)
-    code, printed, errors = evaluated(f"trained=[{folders[0]}, {folders[1]}, {other}]", *SMALL)
-    assert code == 0, errors
-    labels = [line.split("  ")[0] for line in printed.splitlines() if " combiner " in line]
-    assert labels == ["clip-b16", f"clip-b16 ({folders[1]})", "another"]
-    combiners = [row_of("combiner", label=label)["about"]["combiner"] for label in labels]
-    assert len(set(combiners)) == 3
+    about = row_of("combiner", label=f"clip-b16 ({again})")["about"]
+    assert about["combiner"] == weights_digest(three)
+    assert printed.count("combiner") == 3
 
 
 @pytest.mark.parametrize("trained_at", ["fp32", "bf16"])
@@ -85,16 +75,11 @@ def test_folders_that_are_no_training_and_files_that_belong_to_one(
     folder, _ = training(tmp_path / "mine")
     error = evaluation_refused(f"combiner={folder}/combiner.safetensors")
     assert error.endswith(f"belongs to a training; give its folder: trained=[{folder}]")
-    error = evaluation_refused(f"trained=[{folder}/combiner.safetensors]")
-    assert "holds no training of train_combiner.py (results.json: Not a directory), nor" in error
-    assert error.endswith("GeneCIS's vitb16_backbone.pt and vitb16_combiner_head.pt")
-    for content in ("{", "[]", '{"rows": []}'):
-        (folder / "results.json").write_text(content)
-        assert "is not of train_combiner.py" in evaluation_refused(f"trained=[{folder}]")
-    training(folder)
-    (folder / "combiner.safetensors").unlink()
-    assert "there is no file" in evaluation_refused(f"trained=[{folder}]")
-    assert not toy["clip-b16"].images and not (tmp_path / "out").exists()
+    error = evaluation_refused(f"trained=[{tmp_path}]")
+    assert "holds no training of train_combiner.py (results.json: No such file" in error
+    (folder / "results.json").write_text('{"rows": []}')
+    assert "is not of train_combiner.py" in evaluation_refused(f"trained=[{folder}]")
+    assert not (tmp_path / "out").exists()
 
 
 def test_real_trainings_are_evaluated(tmp_path, run, evaluated, evaluation_refused, row_of):

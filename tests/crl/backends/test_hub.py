@@ -6,7 +6,6 @@ import pytest
 from commands import run_python
 
 from crl.backends.hub import explained
-from crl.run.errors import UserError
 
 FETCH = """
 from crl.run.errors import Missing
@@ -36,13 +35,3 @@ def test_without_a_network_one_line_names_the_ways_out(tmp_path):
 def test_a_full_disk_is_no_fault_of_the_hub():
     with pytest.raises(OSError, match="No space left"), explained("clip", remote=False):
         raise OSError(errno.ENOSPC, "No space left on device")
-
-
-def test_errors_of_many_lines_become_one():
-    message = "Error(s) in loading state_dict for X:\n\tMissing key(s): a. \n\tsize mismatch for b."
-    with pytest.raises(UserError) as caught, explained("file.pt", remote=False):
-        raise RuntimeError(message)
-    assert str(caught.value) == (
-        "the weights do not fit file.pt: Error(s) in loading state_dict for X: Missing key(s): a. "
-        "size mismatch for b."
-    )

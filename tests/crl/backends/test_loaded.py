@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import save_align, save_blip2, save_clip
-from commands import run_python
 from toy_vlm import make_images
 
 from crl import embed_images, embed_texts, load_vlm
@@ -87,16 +86,6 @@ def test_the_fingerprint_follows_the_weights(folders, tmp_path, monkeypatch, bac
     assert first.fingerprint == second.fingerprint
 
 
-def test_the_fingerprint_is_the_same_in_another_process(folders, tmp_path):
-    code = (
-        "import sys; from crl.vlm import load_vlm\n"
-        "for folder in sys.argv[1:]: print(load_vlm(folder, device='cpu').fingerprint)"
-    )
-    done = run_python("-c", code, *folders.values(), CRL_CACHE=str(tmp_path))
-    here = [load_vlm(str(folder), device="cpu").fingerprint for folder in folders.values()]
-    assert done.stdout.split() == here
-
-
 @pytest.mark.parametrize(
     ("backend", "file", "keys", "value"),
     [
@@ -126,10 +115,3 @@ def test_the_fingerprint_follows_preprocessing_activation_and_tokenizer(
     (copy / file).write_text(json.dumps(config))
     changed, former = (load_vlm(str(folder), "cpu") for folder in (copy, folders[backend]))
     assert changed.fingerprint != former.fingerprint
-
-
-def test_importing_the_module_stays_quick():
-    code = (
-        "import sys, crl.vlm; print({'open_clip', 'transformers', 'torchvision'} & {*sys.modules})"
-    )
-    assert run_python("-c", code).stdout.strip() == "set()"

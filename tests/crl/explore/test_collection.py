@@ -43,14 +43,6 @@ def value(file: str, place: int) -> str:
     return file.split("-")[place]
 
 
-def test_an_image_is_found_by_name_and_by_path(photos, folder, monkeypatch):
-    name = photos.names[5]
-    monkeypatch.chdir(folder.parent)
-    assert photos.place(name) == photos.place(f"{folder.name}/{name}") == 5
-    with pytest.raises(UserError, match=r"left-9\.png is no image of .*did you mean 'red-left-"):
-        photos.place("red-left-9.png")
-
-
 def test_r_is_the_product_of_images_and_texts(photos, folder):
     basis = TextBasis.load(folder.parent / "bases/color.yaml")
     text = embed_texts(photos.vlm, basis.prompts)
@@ -70,17 +62,6 @@ def test_which_criterion(photos, folder):
     assert table["color"] > table["fabric"] and table["side"] > table["fabric"]
 
 
-def test_a_vlm_with_several_vectors_per_image(folder):
-    photos = Collection.embed(folder, ToyVLM(queries=3), cache=None)
-    basis = TextBasis(criterion="x", vlm_prompt="{text}", texts=tuple("abcde"))
-    view = photos.under(basis)
-    assert photos.universal.x.shape == (24, 5) and view.x.shape == (24, 5)
-    similarity = np.sort(np.delete(view.x @ view.x[0], 0))[::-1]
-    np.testing.assert_allclose(view.nearest(photos.names[0], 3)["similarity"], similarity[:3], 1e-5)
-    assert len(photos.universal.nearest(photos.names[0], 30)) == 23
-    assert len(view.clusters(2)) == 24
-
-
 def test_clusters_have_the_names_of_what_they_show(color, side):
     for view, place, number in ((color, 0, 4), (side, 1, 2)):
         table = view.clusters(number)
@@ -91,20 +72,6 @@ def test_clusters_have_the_names_of_what_they_show(color, side):
     table = color.collection.universal.clusters(8)
     assert set(table["name"]) == {f"group {n}" for n in range(1, 9)}
     assert table.groupby("cluster")["file"].agg(lambda f: len({x[:-6] for x in f})).max() == 1
-
-
-@pytest.mark.parametrize("count", [1, 5])
-def test_few_images_and_equal_ones(tmp_path, folder, count):
-    for number in range(count):
-        Image.new("RGB", (8, 8), (50 * number + 5, 0, 200)).save(tmp_path / f"{number}.png")
-    view = Collection.embed(tmp_path, ColorVLM()).under(folder.parent / "bases/color.yaml")
-    assert len(view.clusters()) == count
-    assert np.isfinite(view.map).all() and view.groups().clusters.note
-    assert len(view.nearest("0.png", 10)) == count - 1
-    for file in tmp_path.glob("*.png"):
-        Image.new("RGB", (8, 8), "red").save(file)
-    view = Collection.embed(tmp_path, ColorVLM()).under(folder.parent / "bases/color.yaml")
-    assert set(view.clusters()["cluster"]) == {0} and np.isfinite(view.map).all()
 
 
 def test_neighbours_and_labels_under_the_criterion(color, side, tmp_path):
@@ -150,18 +117,6 @@ def test_unlike(color, side, folder):
     np.testing.assert_allclose(table["similarity"], expected[places], rtol=1e-5)
 
 
-def test_queries_that_make_no_sense(color, folder):
-    other = str(folder.parent / "bases/side.yaml")
-    with pytest.raises(UserError, match="the query is a text"):
-        color.nearest("red", like={other: 1})
-    for weight in (-1, 0, np.nan, np.inf):
-        with pytest.raises(UserError, match="must be above 0 and finite"):
-            color.nearest("red-left-0.png", unlike={other: weight})
-    with pytest.raises(UserError, match="is no image of"):
-        color.nearest("nothing.jpg")
-    assert len(color.nearest("x" * 5000, 2)) == 2  # no file name, but a text
-
-
 def stored(folder, photos, **about):
     """What scripts/embed_ray.py leaves."""
     Collection.embed(photos.folder, photos.vlm, cache=folder)
@@ -183,16 +138,6 @@ def test_what_many_machines_embedded(photos, color, folder, tmp_path, monkeypatc
         Collection.load(out, ToyVLM())
     with pytest.raises(UserError, match="code from a file is never run"):
         Collection.load(out)
-
-
-def test_embeddings_that_are_missing_or_damaged(photos, tmp_path):
-    out = stored(tmp_path, photos)
-    (rows,) = out.glob("colors-1/image-3/*.rows")
-    content = rows.read_bytes()
-    rows.write_bytes(bytes([content[0] ^ 1]) + content[1:])
-    message = r"lacks some embeddings; run scripts/embed_ray\.py again"
-    with pytest.warns(UserWarning, match="1 damaged"), pytest.raises(UserError, match=message):
-        Collection.load(out, ColorVLM())
 
 
 def test_embeddings_made_elsewhere(photos, color, folder, tmp_path):

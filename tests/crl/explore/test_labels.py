@@ -1,9 +1,7 @@
 import numpy as np
-import pytest
 
 from crl.explore.labels import guess_labels
 from crl.projection import l2
-from crl.run.errors import UserError
 
 
 def two_kinds(each=50, spread=0.3):
@@ -41,10 +39,3 @@ def test_accuracy_is_that_of_images_that_were_left_out():
     noise = np.random.default_rng(0).permutation(list(given.values()))
     assert guess_labels(x, dict(zip(given, noise, strict=True))).accuracy < 0.9
     assert guess_labels(x, {0: "calm", 1: "calm", 60: "tense"}).accuracy is None  # one of a kind
-
-
-@pytest.mark.parametrize("given", [{}, {0: "calm"}, {0: "calm", 1: "calm"}])
-def test_nothing_to_tell_apart(given):
-    with pytest.raises(UserError, match="two kinds or more"):
-        guess_labels(np.eye(3), given)
-    assert np.isfinite(guess_labels(np.ones((5, 3)), {0: "a", 1: "b"}).confidence).all()

@@ -1,4 +1,3 @@
-import pandas as pd
 import pytest
 
 from crl.explore.listing import is_listing, read_listing, write_listing
@@ -17,17 +16,6 @@ def test_what_is_written_is_read(tmp_path):
     assert paths == PATHS and digests.tobytes() == b"".join(DIGESTS)
     assert about.model_dump() == {key: ABOUT[key] for key in about.model_dump()}
     assert is_listing(file) and list(tmp_path.iterdir()) == [file]
-
-
-def test_an_images_parquet_of_another_kind_is_none(tmp_path):
-    file = tmp_path / "images.parquet"
-    assert not is_listing(file)
-    pd.DataFrame({"path": PATHS}).to_parquet(file)  # as explore.py writes one
-    assert not is_listing(file)
-    for about in ({}, {**ABOUT, "fingerprint": "../up"}, {**ABOUT, "precision": "int8"}):
-        with pytest.raises(UserError, match="is no complete listing of images"):
-            read_listing(file)
-        write_listing(file, PATHS, DIGESTS, about)
 
 
 def test_no_damage_goes_unnoticed(tmp_path):

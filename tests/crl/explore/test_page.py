@@ -199,19 +199,6 @@ def test_a_lasso_selects_the_same_pictures_in_all_maps(page):
     assert lit(page) == []
 
 
-def test_filters_by_name_and_by_what_a_text_says(page):
-    page.locator("#filters summary").click()
-    page.locator("#name").fill("SCRIPT")
-    assert chosen(page) == [NASTY[1]]
-    page.locator("#name").fill("")
-    page.locator("#text").fill("blue")
-    blue = np.flatnonzero(COLOR == 2)
-    assert chosen(page) == [NAMES[i] for i in blue[::-1]]  # later ones have more of it
-    page.locator("#text-view").select_option(label="count")
-    expect(page.locator("#chosen")).to_have_text("all 60 pictures")
-    page.locator("#filters summary").click()
-
-
 def test_cards_legend_and_cross_table_choose(page):
     cards = page.locator(".card")
     assert cards.count() == 4 + 3 + 2
@@ -261,32 +248,6 @@ def test_the_dialog_shows_words_labels_and_neighbours(page):
     page.locator("#doubtful").check()
     assert chosen(page) == NAMES[::-1]
     expect(page.locator(".labelled").first).to_contain_text("few <b> 40\u00a0%")
-
-
-def test_a_phone_needs_no_sideways_scrolling(browser, file):
-    opened = open_page(browser, file, width=390, scheme="dark")
-    opened.page.locator("header summary").click()
-    widest = "document.documentElement.scrollWidth"
-    assert opened.page.evaluate(widest) == 390
-    opened.page.locator("#gallery .picture").first.click()
-    assert opened.page.locator("#detail").evaluate("e => e.scrollWidth - e.clientWidth") == 0
-    assert opened.page.evaluate(widest) == 390
-    color = "getComputedStyle(document.body).backgroundColor"
-    assert opened.errors == [] and opened.page.evaluate(color) == "rgb(23, 25, 28)"
-    opened.page.context.close()
-
-
-def test_many_texts_keep_a_bound_and_the_texts_that_are_often_the_best():
-    standing = np.zeros((COUNT, 5), np.float32)
-    standing[7, [1, 4]] = [3, -9]
-    best = np.zeros((COUNT, 1), int) + 4
-    best[: COUNT // 3] = 1
-    many = {**PANELS[1], "words": list("abcde"), "standing": standing, "best": best}
-    plain = module._plain(many, 2 * COUNT)
-    assert np.frombuffer(base64.b64decode(plain["slider_texts"]), "<u2").tolist() == [1, 4]
-    steps = np.frombuffer(base64.b64decode(plain["standing"]), "i1").reshape(2, COUNT)
-    assert steps[:, 7].tolist() == [75, -125]  # cut off at 5 deviations
-    assert len(plain["standing"]) <= 4 / 3 * 2 * COUNT + 4
 
 
 def test_colors_are_used_only_if_most_names_are_colors():

@@ -1,8 +1,6 @@
 """Contact sheets, and criteria from a model that sees them, against a server that misbehaves."""
 
 import io
-import json
-import warnings
 from base64 import b64decode
 
 import numpy as np
@@ -74,19 +72,6 @@ def test_pictures_that_cannot_be_read_are_replaced_by_others(files):
             make(files[10:])
 
 
-SEEN = [((40, 20), (160, 80)), ((300, 600), (80, 160)), ((2000, 1), (160, 1)), ((1, 1), (160, 160))]
-
-
-@pytest.mark.parametrize(("size", "seen"), SEEN)
-def test_a_picture_keeps_its_form_and_is_seen_whole(tmp_path, size, seen):
-    Image.new("RGB", size, "black").save(tmp_path / "a.png")
-    dark = np.asarray(opened(contact_sheet([tmp_path / "a.png"])).convert("L")) < 128
-    places = np.argwhere(dark)
-    high, wide = np.ptp(places, axis=0) + 1
-    assert (wide, high) == seen
-    assert np.abs(places.mean(0) - (SIDE - 1) / 2).max() <= 0.5
-
-
 def test_sheets_hold_no_names_and_no_metadata(tmp_path):
     file = tmp_path / "ann-in-paris.jpg"
     exif = Image.Exif()
@@ -136,9 +121,7 @@ SEES = "the model must be one that sees images"
     [
         (fails(400, "content must be a string"), f"{SEES}: .*content must be a string"),
         (says("I cannot see pictures."), f"no list of texts; it said: 'I cannot see .*{SEES}"),
-        (fails(401, f"bad key {KEY}"), "refused the key; check OPENAI_API_KEY"),
         (gives("a" * 41, "!!"), r"gave no name of a criterion; it said: \['aaaa"),
-        (gives("<script>alert(1)</script>"), r"gave no name of a criterion; it said: \['<script>"),
     ],
 )
 def test_what_goes_wrong_is_one_line_and_is_not_kept(server, ask, tmp_path, reply, message):
@@ -148,20 +131,6 @@ def test_what_goes_wrong_is_one_line_and_is_not_kept(server, ask, tmp_path, repl
     assert str(caught.value).isprintable() and len(str(caught.value)) < 400
     assert KEY not in str(caught.value)
     assert not (tmp_path / "cache").exists()
-
-
-def test_names_that_cannot_be_used_are_left_out_with_a_warning(server, ask):
-    odd = ["../..", "/etc/passwd", "x" * 41, "<script>", "{text}", "a=b", "\x1b[31mred", "!?", "♥"]
-    server.replies = [says(json.dumps(["mood", *odd, "", "the \x1b\u202ewriter's season"]))]
-    with pytest.warns(UserWarning, match=r"^9 of 11 proposed names .*40 characters.*'\.\./'$"):
-        assert ask() == ("mood", "the writer's season")
-    names = ("Größe", "Fußball & Co", "цвет", "色", "रंग", "number of people", "3-D look")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert usable_names(names) == names
-    more = ["Color", "color ", "kind of place", "Kind-of-place", *"abcdefgh"]
-    server.replies = [gives(*more)]
-    assert ask([b"others"]) == ("Color", "kind of place", *"abcdef")
 
 
 @pytest.mark.filterwarnings("ignore:.*proposed names cannot be used")

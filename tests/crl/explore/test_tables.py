@@ -93,14 +93,3 @@ def test_a_page_with_a_sample_numbers_its_own_images(photos, views, tmp_path, mo
         assert numbers and set(numbers) <= set(range(10))
     for cluster in data["panels"][1]["clusters"]:
         assert all(data["names"][i].startswith(cluster["name"]) for i in cluster["typical"])
-
-
-def test_the_demo_vlm_on_other_pictures_gets_a_banner_and_links_lead_to_the_files(tmp_path):
-    draw(tmp_path / "a/b", each=1)
-    Image.new("RGB", (4, 4)).save(tmp_path / "a/b/a b#?%'\n.png")
-    page = tmp_path / "out/report.html"
-    for drawn in (False, True):
-        Collection.embed(tmp_path / "a/b", "demo").universal.report(page)
-        assert ('class="banner"' in page.read_text(encoding="utf-8")) != drawn
-        (tmp_path / "a/.drawn.json").touch()
-    assert data_of(page)["places"][0] == "../a/b/a%20b%23%3F%25%27%0A.png"

@@ -6,9 +6,8 @@ from PIL import Image
 from toy_vlm import make_images
 
 from crl.explore import thumbnails as module
-from crl.explore.thumbnails import gray, thumbnail, thumbnails
+from crl.explore.thumbnails import thumbnail, thumbnails
 from crl.images import NEED, open_image
-from crl.run.errors import UserError
 
 
 def test_each_content_is_made_once_and_kept(tmp_path, monkeypatch):
@@ -35,7 +34,7 @@ def test_what_is_damaged_is_made_again(tmp_path, place):
 
 
 @pytest.mark.parametrize("ending", "jpg png webp tif avif heic".split())
-@pytest.mark.parametrize("orientation", [*range(1, 9), 99])
+@pytest.mark.parametrize("orientation", [1, 6, 99])
 def test_a_thumbnail_shows_the_picture_and_its_size(tmp_path, orientation, ending):
     file = tmp_path / f"a.{ending}"
     if file.suffix in NEED:
@@ -50,15 +49,3 @@ def test_a_thumbnail_shows_the_picture_and_its_size(tmp_path, orientation, endin
     assert max(webp.size) == 96 and webp.width * picture.height == picture.width * webp.height
     difference = np.asarray(webp.convert("L"), int) - picture.convert("L").resize(webp.size)
     assert np.abs(difference).mean() < 8
-
-
-def test_a_thumbnail_is_never_larger_and_a_damaged_file_has_none(tmp_path):
-    Image.new("RGBA", (30, 10), (0, 0, 0, 0)).save(tmp_path / "a.png")
-    small = thumbnail(tmp_path / "a.png")
-    picture = Image.open(io.BytesIO(small.webp))
-    assert picture.size == (30, 10) == small[1:]
-    assert picture.convert("RGB").getpixel((5, 5)) == (255, 255, 255)
-    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:50])
-    with pytest.raises(UserError, match=r"a\.png has changed meanwhile: .*; try again"):
-        thumbnail(tmp_path / "a.png")
-    assert Image.open(io.BytesIO(gray().webp)).size == (96, 96)

@@ -1,7 +1,6 @@
 import numpy as np
-import pytest
 
-from crl.explore.words import SHARPNESS, most, probabilities, shared_words, standing
+from crl.explore.words import SHARPNESS, probabilities, shared_words, standing
 
 R = np.array([[0.9, 0.1, 0.5], [0.9, 0.5, 0.1]])  # the first text is near to every image
 
@@ -12,23 +11,12 @@ def test_what_all_images_have_in_common_makes_none_stand_out():
     assert probabilities(standing(R)).argmax(axis=1).tolist() == [2, 1]
 
 
-def test_a_single_image_is_compared_over_the_texts_or_with_another_collection():
-    assert most(probabilities(standing(R[:1])), 1).tolist() == [[0]]
-    np.testing.assert_allclose(standing(R[:1], usual=np.array([0.9, 0.1, 0.1])), [[0, 0, 0.4]])
-
-
 def test_probabilities_by_hand():
     x = np.array([[0.0, 2.0], [2.0, 0.0]])  # sigma = 1
     a = np.exp(2 * SHARPNESS)
     np.testing.assert_allclose(probabilities(x)[0], [1 / (1 + a), a / (1 + a)])
     same = standing(np.repeat(R[:1], 3, 0))  # images that are all the same have no best word
     np.testing.assert_allclose(probabilities(same), 1 / 3)
-
-
-@pytest.mark.parametrize("count", [1, 3, 7, 20])
-def test_most_is_a_sort_cut_off(count):
-    values = np.random.default_rng(0).normal(size=(6, 7))
-    np.testing.assert_array_equal(most(values, count), np.argsort(-values, axis=1)[:, :count])
 
 
 def test_shared_words_against_a_slow_loop():

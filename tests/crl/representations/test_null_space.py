@@ -71,19 +71,6 @@ def test_null_space_takes_the_fewest_directions_for_half(counts, few):
     assert np.allclose(projector(null_space([basis(*counts)])), np.diag(np.arange(9) < few))
 
 
-def test_half_is_that_of_each_basis():
-    one, other = basis(9, 1), basis(0, 0, 3, 2, 2)
-    assert np.allclose(np.diag(projector(null_space([one, other]))), [1, 0, 1, 1, 0, 0, 0, 0, 0])
-
-
-@given(SEEDS, SIZES)
-def test_each_basis_is_centred(seed, size):
-    one, two = bases(seed, [6, 7])
-    shifted = [one + 3 * vectors(D, seed=1), two - 5 * vectors(D, seed=2)]
-    expected = projector(null_space([one, two], size))
-    assert np.allclose(projector(null_space(shifted, size)), expected, rtol=0, atol=1e-6)
-
-
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_null_space_takes_no_direction_in_which_texts_do_not_differ(dtype):
     (text,) = bases(0, [3])  # three texts differ in two directions
@@ -144,13 +131,6 @@ def test_the_own_basis_is_left_out():
     reworded = COLOR.model_copy(update={"vlm_prompt": "{text} things"})  # is another basis
     found = directions_of_others(ToyVLM(), COLOR, [SHAPE, reworded], cache=None)
     assert np.array_equal(found, null_space([embedded(SHAPE), embedded(reworded)]))
-
-
-def test_without_others_there_is_nothing_to_remove():
-    vlm = ToyVLM()
-    assert directions_of_others(vlm, COLOR, [], cache=None) is None
-    assert directions_of_others(vlm, COLOR, [COLOR], cache=None) is None
-    assert vlm.texts == []
 
 
 def test_a_warning_above_the_largest_overlap(monkeypatch):

@@ -58,24 +58,6 @@ def test_weighted_similarity_written_out(seed, weights):
     assert np.allclose(found, mean_similarity(queries, candidates, weights), rtol=0, atol=1e-12)
 
 
-@given(SEEDS, SIGNED, st.floats(1e-3, 1e3))
-def test_only_the_ratio_of_weights_counts(seed, weights, scale):
-    parts = representations(N, seed)
-    found = weighted_similarity(parts, parts, weights)
-    scaled = weighted_similarity(parts, parts, {c: w * scale for c, w in weights.items()})
-    opposite = weighted_similarity(parts, parts, {c: -w for c, w in weights.items()})
-    assert np.allclose(scaled, found, atol=1e-9) and np.allclose(opposite, -found)
-
-
-def test_unlike_in_color():
-    """Of two candidates of the same shape, the one of another color comes first."""
-    red, blue = np.eye(2)
-    candidates = {"shape": np.eye(2)[[0, 0, 1]], "color": np.stack([red, blue, blue])}
-    queries = {c: r[:1] for c, r in candidates.items()}
-    found = weighted_similarity(queries, candidates, {"shape": 1, "color": -1})
-    assert found.tolist() == [[0, 0.5, 0]]
-
-
 def weighted_products(parts, weights):
     return weighted_similarity(parts, parts, weights)
 

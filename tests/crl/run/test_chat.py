@@ -54,32 +54,17 @@ def test_a_server_without_schemas(server, tmp_path, status):
     assert server.requests == []
 
 
-@pytest.mark.parametrize("status", [429, 500, 503])
-def test_passing_faults_are_retried(server, ask, status):
-    server.replies = [fails(status), fails(status), gives("red")]
-    assert ask()[0] == ["red"]
-    assert len(server.requests) == 3
-
-
 NO_API = "does not answer like an OpenAI-compatible server.*/v1 at the end"
 ERRORS = [
     (fails(400, "temperature is out of range"), 2, "failed: .*temperature is out of range"),
     (fails(401, f"bad key {KEY}"), 1, r"refused the key; check OPENAI_API_KEY: .*\(key\)"),
-    (fails(404, "try pulling it"), 1, "does not know the model 'm'.*try pulling it"),
     (fails(429, "slow down"), 3, "over its rate limit or the account's quota; .*slow down"),
-    (fails(500, f"dump: {KEY}"), 3, r"failed: .*dump: \(key\)"),
     (fails(500, "\x1b[31m" + "\u202e\n" * 9), 3, "failed"),
     ((200, "<html>welcome</html>"), 1, NO_API),
-    ((200, '{"hello": "world"}'), 1, NO_API),
     ((200, '{"choices": [{"message": {"content": ["red"]}}]}'), 1, NO_API),
-    ((200, "[" * 200_000), 1, NO_API),
-    ((200, f'{{"choices": {"1" * 5000}}}'), 1, NO_API),
-    ((200, '{"choices": [{"mess'), 1, "or its answer was cut off"),
     (says(""), 1, "no list of texts; it said: ''"),
-    (says(None, refusal="I cannot help."), 1, "no list of texts; it said: 'I cannot help.'"),
     (says("字" * 5000), 1, "it said: '字{160}'$"),
     (sends(OK + b'content-length: 99\r\n\r\n{"cho'), 3, "breaks off; .*peer closed connection"),
-    (sends(), 3, "cannot be reached or breaks off; .*disconnected"),
     (sends(b"HTTP/1.1 308 Go\r\nlocation: /v1\r\n\r\n"), 63, "check --base-url: .*redirects"),
 ]
 
@@ -115,7 +100,7 @@ def test_one_deadline_for_a_whole_answer(server, ask, part):
 # ---- the key ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("key", [f"{KEY}\n{KEY}", f"{KEY} {KEY}", f"{KEY}\x1b", "schlüssel"])
+@pytest.mark.parametrize("key", [f"{KEY}\n{KEY}", "schlüssel"])
 def test_a_key_that_was_copied_badly(server, ask, monkeypatch, key):
     monkeypatch.setenv("OPENAI_API_KEY", key)
     with pytest.raises(UserError, match="OPENAI_API_KEY holds a character that no key") as caught:
@@ -161,23 +146,14 @@ def test_the_same_question_is_asked_once(server, ask, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "\udcff" * 9)  # of no use, but not needed either
     assert ask() == first and len(server.requests) == 1
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    others = [
-        {"prompt": "What?"},
-        {"model": "n"},
-        {"temperature": 1.0},
-        {"seed": 4},
-        {"schema": {**SCHEMA, "type": "text"}},
-        {"pictures": [b"a"]},
-        {"pictures": [b"b"]},
-        {"base_url": server.url.replace("127.0.0.1", "localhost")},
-    ]
+    others = [{"prompt": "What?"}, {"model": "n"}, {"temperature": 1.0}, {"seed": 4}]
+    others += [{"schema": {**SCHEMA, "type": "text"}}, {"pictures": [b"a"]}, {"pictures": [b"b"]}]
     for number, other in enumerate(others, start=2):
         assert ask(**other)[0] == ask(**other)[0] == ["blue"]
         assert len(server.requests) == number
 
 
-DAMAGES: list = ["", "{", "[]", "\ufffd", "null", "7", '"request"', "[" * 100_000, "1" * 5000]
-DAMAGES += [{"request": 7}, {"date": None}, {"answer": None}, {"answer": 7}, {"answer": {}}]
+DAMAGES: list = ["", "[]", "\ufffd", "[" * 100_000, {"request": 7}, {"answer": None}]
 DAMAGES += [{"answer": "I know no colors."}, {"answer": "[" * 100_000}]
 
 

@@ -34,12 +34,7 @@ def run(monkeypatch, error: BaseException) -> None:
     [
         (UserError("no data;\n  get  it\nthere"), 2, "error: no data; get it there\n"),
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), 2, "error: the disk is full, "),
-        (OSError(errno.EIO, os.strerror(errno.EIO)), 2, "error: the system says: Input/output err"),
-        (PermissionError(errno.EACCES, "no", "x.json"), 2, "error: x.json: no"),
-        (MemoryError(), 2, "error: there is not enough memory; "),
         (RecursionError(), 2, "error: a file is nested too deeply"),
-        (UnicodeEncodeError("utf-8", "\udcff", 0, 1, "no"), 2, "error: a text is not valid UTF-8"),
-        (type("OutOfMemoryError", (RuntimeError,), {})(), 2, "error: the GPU has not enough"),
         (UserError("\x1b[31mred\u202e"), 2, "error: \ufffd[31mred\ufffd"),
         (KeyboardInterrupt(), 130, "error: interrupted; "),
     ],
@@ -54,9 +49,7 @@ def test_what_a_person_can_mend_is_one_line(monkeypatch, capsys, error, code, li
     assert errors.startswith(line) and errors.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    "error", [ValueError("a bug"), RuntimeError("a bug"), KeyError("a bug"), SystemExit(7)]
-)
+@pytest.mark.parametrize("error", [ValueError("a bug"), SystemExit(7)])
 def test_anything_else_passes_through(monkeypatch, error):
     with pytest.raises(type(error)) as caught:
         run(monkeypatch, error)

@@ -30,63 +30,6 @@ def where(pixels: np.ndarray, color: tuple[int, ...]) -> np.ndarray:
     return np.argwhere(np.abs(pixels - np.array(color)).max(-1) < 30)
 
 
-class FakeTSNE:
-    """Takes the first two columns, and notes what it was asked."""
-
-    calls: list = []  # noqa: RUF012
-
-    def __init__(self, **settings):
-        self.settings = settings
-
-    def fit_transform(self, x):
-        self.calls.append((self.settings, x))
-        return x[:, :2]
-
-
-@pytest.fixture
-def fake_tsne(monkeypatch) -> list:
-    monkeypatch.setattr(figures, "TSNE", FakeTSNE)
-    monkeypatch.setattr(FakeTSNE, "calls", [])
-    return FakeTSNE.calls
-
-
-@pytest.fixture
-def saved(monkeypatch) -> list:
-    """The figures that were written."""
-    saved, save = [], figures._save
-    monkeypatch.setattr(figures, "_save", lambda *args: saved.append(args[0]) or save(*args))
-    return saved
-
-
-SHOWN = ["universal", "paper", "posterior (2)"]
-HEADINGS = ["universal: I", "conditional: R = I Tᵀ", "R, posterior (2)"]
-
-
-def test_a_map_for_each_representation(tmp_path, fake_tsne, saved):
-    shown = {name: np.arange(6.0)[:, None] * [n, 1] for n, name in enumerate(SHOWN)}
-    tsne_maps(shown, np.arange(6) % 2, ["a", "b"], "title", tmp_path / "f" / "tsne.png")
-    assert [axis.get_title() for axis in saved[0].axes] == HEADINGS
-    for (_, x), (axis, given) in zip(
-        fake_tsne, zip(saved[0].axes, shown.values(), strict=True), strict=True
-    ):
-        assert np.array_equal(x, given)
-        drawn = np.concatenate([dots.get_offsets() for dots in axis.collections])
-        assert np.array_equal(drawn, np.concatenate([given[::2], given[1::2]]))
-
-
-def test_tsne_shows_the_same_images_in_all_maps(tmp_path, fake_tsne, monkeypatch):
-    monkeypatch.setattr(figures, "MOST_POINTS", 20)
-    x = np.arange(100.0)[:, None] * [1, 1]
-    for _ in range(2):
-        shown, file = {"universal": x, "paper": -x}, tmp_path / "f" / "tsne.png"
-        tsne_maps(shown, np.arange(100) % 3, list("abc"), "title", file)
-    shown = [x[:, 0] for _, x in fake_tsne]
-    assert len(shown) == 4 and len(set(shown[0])) == 20
-    assert all(np.array_equal(np.abs(s), shown[0]) for s in shown)
-    for settings, x in fake_tsne:
-        assert settings["random_state"] == 0 and 0 < settings["perplexity"] < len(x)
-
-
 def test_cluster_sheet_puts_each_cluster_in_its_row(tmp_path):
     paths = []
     for i, color in enumerate([RED, RED, GREEN, GREEN]):
@@ -107,3 +50,25 @@ def test_cluster_sheet_puts_each_cluster_in_its_row(tmp_path):
     assert third > 0
     assert row["red"][1] - row["green"][1] == pytest.approx(third / 2, rel=0.1)  # 1 and 0, right
     assert row["green"][1] == pytest.approx(row["red"][0], abs=3)
+
+
+def test_tsne_shows_the_same_images_in_all_maps(tmp_path, monkeypatch):
+    shown = []
+
+    class FirstColumns:
+        def __init__(self, random_state, **settings):
+            assert random_state == 0
+
+        def fit_transform(self, x):
+            shown.append(x[:, 0])
+            return x
+
+    monkeypatch.setattr(figures, "TSNE", FirstColumns)
+    monkeypatch.setattr(figures, "MOST_POINTS", 20)
+    x, labels = np.arange(100.0)[:, None] * [1, 1], np.arange(100) % 3
+    for _ in range(2):
+        file = tmp_path / "f" / "tsne.png"
+        tsne_maps({"universal": x, "paper": -x}, labels, list("abc"), "title", file)
+        opened(file)
+    assert len(shown) == 4 and len(set(shown[0])) == 20
+    assert all(np.array_equal(np.abs(column), shown[0]) for column in shown)

@@ -1,8 +1,6 @@
 """Results files: what is in them, that no finished row is lost, and which row replaces another."""
 
 import json
-import os
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from crl.run.errors import UserError
 from crl.run.results import Results, digest, read_rows, summary
 
 
@@ -39,10 +36,8 @@ def test_summary_by_hand():
 
 
 def test_digest_changes_with_every_part():
-    parts = [
-        (), (1,), (1.5,), ("1",), (None,), (1, 2), (2, 1), ((1, 2),), ("a", "bc"), ("ab", "c"),
-        ({"a": 1},), ({"a": 2},), ({"b": 1},), (Path("a"),), (True,),
-    ]  # fmt: skip
+    parts = [(), (1,), (1.5,), ("1",), (None,), (1, 2), (2, 1), ((1, 2),), ("a", "bc"), ("ab", "c")]
+    parts += [({"a": 1},), ({"a": 2},), ({"b": 1},), (Path("a"),), (True,)]
     assert len({digest(*part) for part in parts}) == len(parts)
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
     assert len(digest(1)) == 16 and int(digest(1), 16) >= 0
@@ -60,22 +55,6 @@ def test_digest_of_arrays(array):
 
 
 # --- rows -----------------------------------------------------------------------------------------
-
-
-def test_file_says_what_was_measured_and_with_what(tmp_path):
-    scores = {"nmi": summary([1, 2])}
-    Results(tmp_path / "new", {"seeds": 3}).add(about(), scores, images=7, seconds=1.5)
-    content = json.loads((tmp_path / "new" / "results.json").read_text())
-    [row] = content["rows"]
-    assert content["format"] == "crl-results-2"
-    environment = row.pop("environment")
-    assert row == {
-        "about": about(), "images": 7, "seconds": 1.5, "scores": scores, "config": {"seeds": 3}
-    }  # fmt: skip
-    assert environment.keys() == {"python", "packages", "commit", "dirty", "gpu", "machine"}
-    for name in ("torch", "scikit-learn", "numpy", "open_clip_torch", "transformers"):
-        assert environment["packages"][name] == metadata.version(name)
-    assert os.listdir(tmp_path / "new") == ["results.json"]
 
 
 def test_interrupted_run_goes_on(tmp_path):
@@ -122,17 +101,3 @@ def test_two_runs_side_by_side_keep_each_others_rows(tmp_path):
     other.add(about("b"), {})
     one.add(about("c"), {})
     assert {row["vlm"] for row in on_disk(tmp_path)} == {"a", "b", "c"}
-
-
-@pytest.mark.parametrize(
-    "content",
-    ["", '{"rows": [', "[]", "{}", "3", "\x00\xff",
-     '{"format": "crl-results-2", "rows": [{}]}', '{"format": "crl-results-2", "rows": [3]}'],
-)  # fmt: skip
-def test_damaged_file_is_refused_and_left_alone(tmp_path, content):
-    file = tmp_path / "results.json"
-    file.write_bytes(content.encode("latin-1"))
-    for call in (lambda: Results(tmp_path, {}), lambda: read_rows(file)):
-        with pytest.raises(UserError, match="is not a results file, or is damaged; remove"):
-            call()
-    assert file.read_bytes() == content.encode("latin-1")

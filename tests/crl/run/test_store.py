@@ -73,20 +73,6 @@ def test_a_store_is_a_dict_on_disk(batches, reopened, asked, rows_at_once):
         assert len(list(Path(folder).glob("*.rows"))) == (1 if batches else 0)
 
 
-@pytest.mark.parametrize(("precision", "dtype"), [("fp32", "f4"), ("bf16", "f2"), ("fp16", "f2")])
-def test_the_files_are_raw_rows_and_fixed_entries(tmp_path, precision, dtype):
-    store = Store(tmp_path, ABOUT | {"precision": precision})
-    content = np.arange(12, dtype=np.float32).reshape(2, 2, 3)  # two vectors per image
-    store.append([digest(1), digest(2)], content)
-    store.close()
-    (rows,) = tmp_path.glob("*.rows")
-    assert np.array_equal(np.fromfile(rows, dtype).reshape(2, 2, 3), content)
-    entries = np.fromfile(rows.with_suffix(".entries"), np.uint8).reshape(2, 20)
-    assert entries[:, :16].tobytes() == digest(1) + digest(2)
-    again = Store(tmp_path, ABOUT | {"precision": precision}).gather(digest_array([digest(2)]))
-    assert again.dtype == np.float32 and np.array_equal(again[0], content[1])
-
-
 @pytest.mark.parametrize("value", [np.nan, np.inf, 70_000])
 def test_what_is_not_finite_is_refused(tmp_path, value):
     store = Store(tmp_path, ABOUT | {"precision": "fp16"})  # 70,000 is infinity there
@@ -94,12 +80,6 @@ def test_what_is_not_finite_is_refused(tmp_path, value):
         store.append([digest(1)], np.array([[1.0, value]], np.float32))
     store.close()
     assert not list(tmp_path.glob("*.rows"))
-
-
-def test_another_shape_is_refused(tmp_path):
-    stored(tmp_path, [1])
-    with pytest.raises(UserError, match=r"toy gave embeddings of shape \(7,\); .* have \(3,\)"):
-        Store(tmp_path, ABOUT).append([digest(2)], np.ones((1, 7), np.float32))
 
 
 # ---- damage
@@ -134,7 +114,7 @@ def test_any_flipped_bit_costs_one_row(kind, place):
 
 
 @pytest.mark.parametrize("kind", ["rows", "entries"])
-@pytest.mark.parametrize("cut", range(1, 45, 6))
+@pytest.mark.parametrize("cut", [1, 13, 25, 40])
 def test_what_a_kill_leaves_at_the_end_is_cut_off(tmp_path, kind, cut):
     stored(tmp_path, range(10))
     (file,) = tmp_path.glob(f"*.{kind}")
@@ -150,7 +130,7 @@ def test_what_a_kill_leaves_at_the_end_is_cut_off(tmp_path, kind, cut):
 
 @pytest.mark.parametrize(
     "content",
-    ["", "{", "[]", "null", '{"shape": [3]}', '{"shape": "abc"}', "a page of the web", "gone"],
+    ["", "[]", '{"shape": "abc"}', "gone"],
 )
 def test_a_damaged_meta_file_loses_no_row(tmp_path, content):
     stored(tmp_path, range(10))
@@ -199,19 +179,6 @@ def test_several_commands_in_one_cache_all_end_well(tmp_path):
     every = range(500)
     assert np.array_equal(gathered(Store(tmp_path, ABOUT), every), expected(every))
     assert 1 <= len(list(tmp_path.glob("*.rows"))) <= 3
-
-
-def test_two_open_stores_see_each_others_rows(tmp_path):
-    one, other = Store(tmp_path, ABOUT), Store(tmp_path, ABOUT)
-    one.append(*batch(1))
-    one.flush()
-    other.append(*batch(2))
-    assert np.array_equal(gathered(other, [2, 1]), expected([2, 1]))
-    assert np.array_equal(gathered(one, [1, 2]), expected([1, 2]))
-    assert len(list(tmp_path.glob("*.rows"))) == 2
-    one.close(), other.close()
-    stored(tmp_path, [3])
-    assert len(list(tmp_path.glob("*.rows"))) == 2  # files of those that ended are continued
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")

@@ -10,20 +10,6 @@ from crl.run.tables import Table
 TABLE = Table("50 % of a_b", ["name", "NMI"], [["a|b & c_d", "1.5 ± 0.2"], ["x", "10.0"]])
 
 
-def test_text_is_aligned_names_left_and_numbers_right():
-    title, rule, header, _, first, second, _ = TABLE.text().splitlines()
-    assert title == "50 % of a_b" and set(rule) == {"-"} and len(rule) == len(header)
-    assert header == "name             NMI"
-    assert (first, second) == ("a|b & c_d  1.5 ± 0.2", "x               10.0")
-
-
-def test_markdown_escapes_what_would_begin_a_column():
-    lines = [line.replace(" ", "") for line in TABLE.markdown().splitlines()]
-    assert lines[0] == "**50%ofa_b**" and lines[2] == "|name|NMI|"
-    assert lines[3].startswith("|:-") and lines[3].endswith("-:|")
-    assert lines[4:] == ["|a\\|b&c_d|1.5±0.2|", "|x|10.0|"]
-
-
 def test_latex_escapes_what_has_a_meaning_there():
     text = TABLE.latex()
     assert r"\caption{50 \% of a\_b}" in text and r"\begin{tabular}{lr}" in text

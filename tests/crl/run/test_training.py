@@ -112,16 +112,6 @@ def test_weights_are_those_of_the_best_validation(tmp_path):
     assert contents(unheld.folder)["results"]["best"] == {"epoch": 3}
 
 
-def test_learning_rate_follows_the_step(tmp_path):
-    trainer, rates = Line(tmp_path / "line"), []
-    step = trainer.step
-    trainer.step = lambda batch: (
-        rates.append(trainer.optimizer.param_groups[0]["lr"]) or step(batch)
-    )
-    trainer.run()
-    assert rates == pytest.approx([0.1] * 5 + [0.05] * 5 + [0.1 / 3] * 5)
-
-
 class Killed(BaseException):
     pass
 
@@ -195,36 +185,6 @@ def test_patience(tmp_path):
 
 
 # --- refusals -------------------------------------------------------------------------------------
-
-
-def test_another_training_in_the_folder(tmp_path):
-    Line(tmp_path / "line").run()
-    before = contents(tmp_path / "line")
-    with pytest.raises(UserError, match=r"line holds another training \(lr 0.1, not 0.2\); choose"):
-        Line(tmp_path / "line", lr=0.2).run()
-    with pytest.raises(UserError, match=r"\(lr 0.1, not 0.2, seed 0, not 1\)"):
-        Line(tmp_path / "line", lr=0.2, seed=1).run()
-    assert contents(tmp_path / "line") == before
-
-
-def test_a_damaged_checkpoint(tmp_path):
-    Line(tmp_path / "line").run()
-    state = tmp_path / "line/state.pt"
-    whole = state.read_bytes()
-    flipped = bytearray(whole)
-    flipped[len(whole) // 2] ^= 1
-    for content in (b"", b"nonsense", whole[:999], whole[:-99], bytes(flipped), whole[1:]):
-        state.write_bytes(content)
-        with pytest.raises(UserError, match=r"state.pt is damaged; remove it to start again"):
-            Line(tmp_path / "line").run()
-
-
-@pytest.mark.parametrize("gone", ["line.safetensors", "results.json"])
-def test_a_finished_training_that_lost_a_file(tmp_path, gone):
-    Line(tmp_path / "line").run()
-    (tmp_path / "line" / gone).unlink()
-    with pytest.raises(UserError, match=rf"finished training but {gone} is gone; remove"):
-        Line(tmp_path / "line").run()
 
 
 def test_a_loss_and_weights_that_are_not_finite(tmp_path):

@@ -1,6 +1,8 @@
 """Result rows and their places in the paper's Tables 1 to 4."""
 
-from paper_tables.places import classification, fashion, similarity
+import pytest
+from paper_tables.numbers import published
+from paper_tables.places import TASKS, classification, fashion, similarity
 
 from crl.run.results import summary
 
@@ -45,15 +47,18 @@ def test_similarity():
         row("clip-b16", "image+text"),
         row("clip-b16", "paper", weight=10, **TEXTS),
         row("clip-b16*", "combiner"),
+        row("clip-b16*", "posterior, standard", **TEXTS),
+        row("demo", "combiner"),
         row("clip-b16", "paper", weight=3, **TEXTS),
         row("clip-b16", "image", templates=1959),  # not the whole task
         row("clip-b16", "image", "change_object"),  # drawn: other images
     ]
     scores = list(similarity(rows))
     assert names(scores) == (
-        "chance; CLIP image+text; CLIP+CRL; Combiner*; CLIP+CRL; CLIP image; CLIP image"
+        "chance; CLIP image+text; CLIP+CRL; Combiner*; CLIP+CRL*, posterior, standard; "
+        "demo combiner; CLIP+CRL; CLIP image; CLIP image"
     )
-    assert [score.comparable for score in scores] == [True] * 4 + [False] * 3
+    assert [score.comparable for score in scores] == [True] * 5 + [False] * 4
     assert scores[2][1:4] == ("focus/R@1", [15.4], "b (9)")
     assert scores[-1].column == "change/R@1"
 
@@ -68,16 +73,29 @@ def test_fashion():
         row("-", "random"),
         row("clip-b16", "universal"),
         row("clip-b16", "paper", **TEXTS),
+        row("clip-b16", "posterior", **TEXTS),
         row("clip-b16", "crl-mlp", **TEXTS),
         row("clip-b16", "crl", **TEXTS),
         row("resnet50", "asen"),
         row("demo", "csn"),
+        row("demo", "crl", **TEXTS),
+        row("clip-b16", "universal", images=300),
         row("clip-b16", "universal", values=[13, 13]),
     ]
     scores = list(fashion(rows))
     assert names(scores) == (
-        "Random; CLIP; CLIP+CRL (no training); CLIP+CRL, heads only; CLIP+CRL; ASEN; "
-        "CSN (demo); CLIP"
+        "Random; CLIP; CLIP+CRL (no training); CLIP+CRL (no training), posterior; "
+        "CLIP+CRL, heads only; CLIP+CRL; ASEN; CSN (demo); demo+CRL; CLIP; CLIP"
     )
-    assert [score.comparable for score in scores] == [True] * 6 + [False] * 2
+    assert [score.comparable for score in scores] == [True] * 7 + [False] * 4
     assert {score.column for score in scores} == {"texture"}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_paper_has_these_rows(task):
+    rows = {row for part in published(TASKS[task].number).values() for row in part}
+    wanted = {
+        "similarity_retrieval": {"CLIP image", "CLIP image+text", "CLIP+CRL*", "Combiner*"},
+        "fashion_retrieval": {"Random", "ASEN", "CLIP", "CLIP+CRL (no training)", "CLIP+CRL"},
+    }
+    assert wanted.get(task, {"CLIP", "MetaCLIP+CRL"}) <= rows

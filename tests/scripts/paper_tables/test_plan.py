@@ -37,12 +37,12 @@ def test_every_command_gives_its_configuration(tmp_path, monkeypatch, demo):
 
 
 def test_the_rows_are_those_of_the_paper(tmp_path):
-    for table in tables(tmp_path).values():
+    for number, table in tables(tmp_path).items():
         if table.varied:
-            for part in published(table.paper).values():
+            for part in published(number).values():
                 assert list(part) == list(table.runs)
-        elif table.paper:
-            rows = {row for part in published(table.paper).values() for row in part}
+        elif number != 8:
+            rows = {row for part in published(number).values() for row in part}
             assert {*table.quoted, *table.trained} <= rows
 
 

@@ -1,55 +1,47 @@
-"""Captions in every format, and every way in which a file of them can be wrong."""
+"""Captions, graphs, ratings and triplets in every format, and how they can be wrong."""
 
-import re
+import json
 
 import pytest
-from mining_files import write_tar
+from mining_files import graph, write_jsonl, write_tar, write_triplets
 
 from crl.run.errors import UserError
 from similarity_retrieval.mining.captions import caption_files, read_captions
+from similarity_retrieval.mining.records import concreteness, read_graphs, read_ratings
+from similarity_retrieval.mining.triplets import read_triplets
 
 PAIRS = [("1.jpg", "a dog, on a bed"), ("2.jpg", 'a "red" café by a tree'), ("1.jpg", "a dog")]
-TABLE = """\ufeffid,Caption,image
-0,"a dog, on a bed",1.jpg
-1,"a ""red"" café by a tree",2.jpg
-
-2,a dog,1.jpg
-"""
-TABS = """caption\timage
-a dog, on a bed\t1.jpg
-"a ""red"" café by a tree"\t2.jpg
-a dog\t1.jpg
-"""
-LINES = """{"image": "1.jpg", "caption": "a dog, on a bed", "more": 1}
-{"image": "2.jpg", "caption": "a \\"red\\" café by a tree"}
-
-{"image": "1.jpg", "caption": "a dog"}
-"""
-ANNOTATIONS = """{"info": {},
-"images": [{"id": 7, "file_name": "1.jpg"}, {"id": 5, "file_name": "2.jpg"}],
-"annotations": [{"image_id": 7, "caption": "a dog, on a bed"},
-{"image_id": 5, "caption": "a \\"red\\" café by a tree"}, {"image_id": 7, "caption": "a dog"}]}
-"""
-COCO = '{"images": [{"id": 1, "file_name": "a"}], "annotations": [{%s}]}'
+FORMATS = {
+    "csv": '\ufeffid,Caption,image\n0,"a dog, on a bed",1.jpg\n'
+    '1,"a ""red"" café by a tree",2.jpg\n\n2,a dog,1.jpg\n',
+    "tsv": 'caption\timage\na dog, on a bed\t1.jpg\n"a ""red"" café by a tree"\t2.jpg\n'
+    "a dog\t1.jpg\n",
+    "jsonl": "\n\n".join(json.dumps({"image": i, "caption": c, "more": 1}) for i, c in PAIRS),
+    "json": json.dumps(
+        {
+            "images": [{"id": 7, "file_name": "1.jpg"}, {"id": 5, "file_name": "2.jpg"}],
+            "annotations": [
+                {"image_id": 7 if image == "1.jpg" else 5, "caption": caption}
+                for image, caption in PAIRS
+            ],
+        }
+    ),
+}
 
 
 def pairs_of(captions, prefix=""):
     return [(p.image, p.caption) for p in read_captions(caption_files(str(captions)), prefix)]
 
 
-@pytest.mark.parametrize(
-    ("suffix", "text"), [("jsonl", LINES), ("csv", TABLE), ("tsv", TABS), ("json", ANNOTATIONS)]
-)
-def test_each_format_gives_the_same_pairs(tmp_path, suffix, text):
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_each_format_gives_the_same_pairs(tmp_path, suffix):
     file = tmp_path / f"c.{suffix}"
-    file.write_text(text, encoding="utf-8")
+    file.write_text(FORMATS[suffix], encoding="utf-8")
     assert pairs_of(file) == PAIRS
     assert pairs_of(file, "train/")[1] == ("train/2.jpg", PAIRS[1][1])
 
 
-@pytest.fixture
-def shards(tmp_path):
-    """Two shards with five samples."""
+def test_webdataset_shards(tmp_path):
     members = {
         "0001.jpg": b"not opened",
         "0001.txt": b"\xef\xbb\xbf a dog\n",
@@ -63,68 +55,78 @@ def shards(tmp_path):
     }
     write_tar(tmp_path / "00008.tar", members)
     write_tar(tmp_path / "00010.tar", {"0001.json": b'{"caption": "x"}', "0001.jpg": b""})
-    return tmp_path
+    names = {"0001.jpg": "a dog", "in/2.PNG": "a cat", "3.webp": "", "4.jpeg": ""}
+    first = [(f"00008/{name}", caption) for name, caption in names.items()]
+    assert pairs_of(tmp_path / "00008.tar") == first
+    for pattern in ("", "*.tar", "000[01]?.tar"):
+        assert pairs_of(tmp_path / pattern) == [*first, ("00010/0001.jpg", "x")]
+    (tmp_path / "b").mkdir()
+    write_tar(tmp_path / "b/00008.tar", {})
+    with pytest.raises(UserError, match="two shards have the same name"):
+        pairs_of(tmp_path / "**/*.tar")
+    write_tar(tmp_path / "alone.tar", {"in/0.txt": b"a dog"})
+    with pytest.raises(UserError, match=r"alone\.tar: in/0: no image beside it"):
+        pairs_of(tmp_path / "alone.tar")
+    (tmp_path / "cut.tar").write_bytes((tmp_path / "00008.tar").read_bytes()[:1800])
+    with pytest.raises(UserError, match=r"cut\.tar is damaged"):
+        pairs_of(tmp_path / "cut.tar")
 
 
-def test_webdataset_shards(shards):
-    first = [
-        ("00008/0001.jpg", "a dog"),
-        ("00008/in/2.PNG", "a cat"),
-        ("00008/3.webp", ""),
-        ("00008/4.jpeg", ""),
-    ]
-    for pattern in ("00008.tar", "000{08..08}.tar"):
-        assert pairs_of(shards / pattern) == first
-    for pattern in ("", "{00008,00010}.tar", "*.tar", "000[01]?.tar"):
-        assert pairs_of(shards / pattern) == [*first, ("00010/0001.jpg", "x")]
-
-
-def test_bad_shards(shards):
-    (shards / "b").mkdir()
-    write_tar(shards / "b" / "00008.tar", {})
-    write_tar(shards / "alone.tar", {"in/0.txt": b"a dog"})
-    write_tar(shards / "latin.tar", {"1.jpg": b"", "1.txt": b"\xff"})
-    (shards / "cut.tar").write_bytes((shards / "00008.tar").read_bytes()[:1800])
-    for pattern, message in (
-        ("{00008..00010}.tar", r"00009\.tar names no file"),
-        ("{0..99999999999}.tar", r"0\.tar names no file"),
-        ("{9..8}.tar", r"9\.tar names no file"),
-        ("{,b/}00008.tar", "two shards have the same name"),
-        ("alone.tar", r"alone\.tar: in/0: no image beside it"),
-        ("latin.tar", r"latin\.tar: 1: caption: .* not valid Unicode"),
-        ("cut.tar", r"cut\.tar is damaged"),
-    ):
-        with pytest.raises(UserError, match=message):
-            pairs_of(shards / pattern)
+GRAPH = '{"image": "a", "relations": [{"subject": "x", "object": "y"}]}'
+COCO = '{"images": [{"id": 1, "file_name": "a"}], "annotations": [{"image_id": 3, "caption": "x"}]}'
+TRIPLET = '{"reference": "a", "target": "b", "condition": "on bed"}\n'
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("c.jsonl", '{"image": "a", "caption": "x"}\n\n{"image": "a"}', "l:3: caption: is missing"),
-        ("c.jsonl", '{"image": "a", "caption": "x"}\n{"image": "a", "ca', "l:2: is not valid JSON"),
-        ("c.jsonl", "[1]\n", "c.jsonl:1: must hold"),
-        ("c.jsonl", '{"image": "a", "caption": 1}\n', "c.jsonl:1: caption: "),
-        ("c.jsonl", '{"image": "", "caption": "x"}\n', "c.jsonl:1: image: "),
-        ("c.jsonl", '{"image": "\\ud800", "caption": "x"}\n', "c.jsonl:1: "),
-        ("c.jsonl", b'{"image": "a", "caption": "x"}\n\xff\n', "c.jsonl:2: not UTF-8"),
-        ("c.jsonl", "\n", "holds no captions"),
-        ("c.csv", "", "holds no captions"),
-        ("c.csv", "caption,url\nx,y\n", "c.csv:2: image: is missing"),
-        ("c.csv", "caption,image\nx,y\n\nx\n", "c.csv:4: not 2 columns as in the first line"),
-        ("c.csv", "caption,image\nx,y,z\n", "c.csv:2: not 2 columns as in the first line"),
-        ("c.csv", 'caption,image\nx,y\n"x" z,y\n', "c.csv:3: "),
-        ("c.tsv", "caption\timage\nx\t\n", "c.tsv:2: image: "),
-        ("c.json", "{}", "c.json is not a COCO captions file: images: is missing"),
-        ("c.json", '{"images": [], "annotations": [', "c.json is not a COCO captions file"),
-        ("c.json", COCO % ('"image_id": 3, "caption": "x"'), "annotations.0: no image 3"),
-        ("c.json", COCO % ('"image_id": 1'), "annotations.0.caption: is missing"),
-        ("c.tar", "hello", "c.tar is damaged or no .tar"),
-        ("c.tar", "", "c.tar is damaged or no .tar"),
-        ("c.parquet", "x", "c.parquet: captions are regular files that end with .jsonl, .csv"),
+        (
+            "c.jsonl",
+            b'{"image": "a", "caption": "x"}\n\n{"image": "a"}',
+            "l:3: caption: is missing",
+        ),
+        ("c.jsonl", b'{"image": "a", "caption": "x"}\n\xff\n', "c.jsonl is not UTF-8"),
+        ("c.csv", b"caption,image\nx,y\n\nx\n", "c.csv:4: not 2 columns as in the first line"),
+        ("c.csv", b'caption,image\nx,y\n"x" z,y\n', "c.csv:3: "),
+        ("c.json", b"{}", "c.json is not a COCO captions file: images: is missing"),
+        ("c.json", COCO.encode(), "annotations.0: no image 3"),
+        ("c.parquet", b"x", "c.parquet: captions are regular files that end with .jsonl, .csv"),
+        ("g.jsonl", b'{"image": "a", "relations": []}\n', "not one of its 1 captions has a relat"),
+        ("g.jsonl", GRAPH.encode(), r"g.jsonl:1: relations.0.relation"),
+        ("r.txt", b"Word\tConc.M\n", "holds no ratings"),
+        ("r.txt", b"Word\tConc.M\nx\t4\n\ny\tmuch\n", "r.txt:4: conc.m: must be a number"),
+        ("r.txt", b"Word\tConc.M\nx\tnan\n", "r.txt:2: conc.m: must be at most 5.0, not 'nan'"),
+        ("t.jsonl", b'{"reference": "a", "target": "b"}', "t.jsonl:1: condition: is missing"),
+        ("t.jsonl", b"", "there are no triplets in "),
+        ("t.jsonl", TRIPLET.encode(), r"2 of the 2 images of .* are not in .*, the first: a;"),
     ],
 )
-def test_malformed_captions_are_named(mine_refused, tmp_path, name, content, message):
-    (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
-    line = mine_refused(captions=tmp_path / name)
-    assert re.search(message, line), line
+def test_what_is_malformed_is_named(tmp_path, name, content, message):
+    file = tmp_path / name
+    file.write_bytes(content)
+    readers = {"g": read_graphs, "r": read_ratings, "t": lambda file: read_triplets(file, tmp_path)}
+    with pytest.raises(UserError, match=message):
+        readers.get(name[0], pairs_of)(file)
+
+
+def test_words_are_folded_and_rated_by_their_singular_too(tmp_path):
+    graphs = [graph("a", ("Dog ", "On", "BED")), graph("b"), graph("c", ("dog", "on", "bed"))]
+    records, captions = read_graphs(write_jsonl(tmp_path / "g.jsonl", graphs))
+    assert records == [("a", "dog", "on", "bed"), ("c", "dog", "on", "bed")] and captions == 3
+    (tmp_path / "r.txt").write_text("Word\tConc.M\ndog\t4.9\nBus \t4.8\nglass\t4.7\n")
+    ratings = read_ratings(tmp_path / "r.txt")
+    words = {"dog": 4.9, "dogs": 4.9, "bus": 4.8, "buses": 4.8, "glasses": 4.7, "sky": -1}
+    assert {word: concreteness(word, ratings) for word in words} == words
+
+
+def test_read_triplets_and_the_first_of_them(tmp_path):
+    keys = write_triplets(tmp_path)
+    data = read_triplets(keys["triplets"], keys["images"])
+    lines = [json.loads(line) for line in keys["triplets"].read_text().splitlines()]
+    for part in (data, data.first(3)):
+        for i, line in enumerate(lines[: len(part)]):
+            reference, target = (part.images[x[i]].name for x in (part.reference, part.target))
+            assert (reference, target) == (line["reference"], line["target"])
+            assert part.conditions[part.condition[i]] == line["condition"]
+    assert len(data) == 60 and len(data.images) == 12 and len(data.conditions) == 5
+    assert len(data.first(3).images) <= 6
