@@ -115,7 +115,7 @@ OTHERS = [  # command, arrays, words
     ("fashion_of", {"query": GOOD["query"] + [9, 0, 0]}, "query, row 0: image 9 is not in 0..7"),
     ("fashion_of", {"query": GOOD["query"] + [0, 7, 0]}, "row 0: attribute 7 is not in 0..0"),
     ("similarity_of", {"ids": with_row("ids", 0)}, "names some of its images twice; keep one"),
-    ("similarity_of", {"ids": GOOD["ids"] + 99}, "bad.npz lacks 5 of 5 images of the templates"),
+    ("similarity_of", {"ids": GOOD["ids"] + 99}, "bad.npz lacks 5 of 5 images"),
     ("similarity_of", {"conditions": np.array(["c"])}, "bad.npz lacks 1 of 1 conditions"),
 ]
 for command, key in zip(OF, ("text", "text", "scene_text", "text0"), strict=True):
