@@ -37,7 +37,9 @@ class Followed:
         code = frame.f_code
         if event != "call" or not code.co_filename.startswith(str(REPOSITORY)):
             return
-        if "/tests/" in code.co_filename or code.co_name.startswith("<"):
+        if "/tests/" in code.co_filename or "/.venv/" in code.co_filename:
+            return
+        if code.co_name.startswith("<"):
             return
         names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
         if any(id(frame.f_locals.get(name)) in self.values for name in names):
