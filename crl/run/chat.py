@@ -26,12 +26,25 @@ from crl.run.store import content_digest
 Value = TypeVar("Value")
 
 OPENAI = "https://api.openai.com/v1"
+MAX_BYTES = 1_000_000  # of one answer
 MAX_QUOTE = 160  # characters of an answer or an error that a message shows
 
 _LIST = {"type": "array", "items": {"type": "string"}}
 _OBJECT = {"type": "object", "properties": {"texts": _LIST}, "required": ["texts"]}
 _STRICT = {"name": "texts", "strict": True, "schema": {**_OBJECT, "additionalProperties": False}}
 SCHEMA = {"type": "json_schema", "json_schema": _STRICT}
+
+
+def _read_all(response: Any) -> None:
+    """Read an HTTP response, but no more than `MAX_BYTES`."""
+    body = bytearray()
+    for part in response.iter_bytes():
+        body += part
+        if len(body) > MAX_BYTES:
+            raise UserError(f"the server sent more than {MAX_BYTES:,} bytes; check --base-url")
+    response._content = bytes(body)  # as response.read() does
+    # A server's word for its type could make the client stumble.
+    response.headers["content-type"] = "application/json"
 
 
 def _key() -> str:
@@ -104,7 +117,10 @@ class Server:
                             "server (--base-url, for Ollama http://localhost:11434/v1), or with "
                             "configs/bases/*.yaml")  # fmt: skip
         # Local servers need no key, but the client must send something.
-        limits: dict[str, Any] = {"timeout": self.timeout, "max_retries": self.max_retries}
+        http = openai.DefaultHttpxClient(
+            timeout=self.timeout, event_hooks={"response": [_read_all]}
+        )
+        limits: dict[str, Any] = {"max_retries": self.max_retries, "http_client": http}
         client = openai.OpenAI(api_key=key or "none", base_url=self.url, **limits)
         question = {"messages": [{"role": "user", "content": content}], **sampling}
         question["response_format"] = schema if self.schema else openai.omit

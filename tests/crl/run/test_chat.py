@@ -1,5 +1,6 @@
 """Asking a chat server over real HTTP: one that misbehaves, the cache, and the key."""
 
+import gzip
 import json
 import threading
 import time
@@ -78,6 +79,31 @@ def test_what_cannot_be_used_is_said_in_one_line(server, ask, tmp_path, reply, r
     assert str(caught.value).isprintable() and len(str(caught.value)) < 400
     assert KEY not in str(caught.value)
     assert not (tmp_path / "cache").exists()  # a bad answer is not kept
+
+
+@pytest.mark.parametrize(
+    "start", [b"200 OK", b"400 No", b"308 Go\r\nlocation: http://127.0.0.1:9/"]
+)
+def test_an_answer_without_end_is_not_read_to_its_end(server, ask, start):
+    sent = []
+
+    def reply(request):
+        yield b"HTTP/1.1 " + start + b"\r\n\r\n"
+        for _ in range(500):
+            yield b" " * 100_000
+            sent.append(request)
+
+    server.replies = [reply]
+    with pytest.raises(UserError, match="sent more than 1,000,000 bytes; check --base-url"):
+        ask()
+    assert len(sent) < 300  # what the network buffers hold is sent, but not read
+
+
+def test_an_answer_that_unpacks_to_much_more_is_not_kept_in_memory(server, ask):
+    bomb = gzip.compress(b" " * 10_000_000)
+    server.replies = [sends(OK + b"content-encoding: gzip\r\n\r\n" + bomb)]
+    with pytest.raises(UserError, match="sent more than 1,000,000 bytes; check --base-url"):
+        ask()
 
 
 @pytest.mark.parametrize("part", ["headers", "body", "nothing"])
