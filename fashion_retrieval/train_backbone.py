@@ -36,6 +36,9 @@ class BackboneConfig(NetworkConfig):
         Path("outputs/fashion_mlp/deepfashion"), description="folder of train_mlp.py: stage 1"
     )
     lr: float = Field(1e-6, gt=0, allow_inf_nan=False, description="first learning rate (Adam)")
+    checkpointing: bool = Field(
+        False, description="recompute activations instead of keeping them: less memory, more time"
+    )
 
 
 class BackboneTrainer(NetworkTrainer):
@@ -62,6 +65,13 @@ class BackboneTrainer(NetworkTrainer):
         text = aligned(self.stage1.bases.embed(self.vlm, None))  # T_a, (A, K, D)
         tower = self.vlm.model.visual  # pixels (B, 3, H, W) -> I (B, D)
         tower.output_tokens = False  # else CoCa's tower gives the patches too
+        if self.config.checkpointing:
+            tower.set_grad_checkpointing(True)  # no error if a tower does not support it
+            if not any(getattr(part, "grad_checkpointing", False) for part in tower.modules()):
+                raise UserError(
+                    f"the visual tower of {self.vlm.name} has no gradient checkpointing; "
+                    "set checkpointing=false"
+                )
         preprocess, heads = self.vlm.preprocess, self.stage1.heads
         network = ConditionalNetwork(tower, preprocess, torch.from_numpy(text), heads)
         self.train_network(network.to(self.vlm.device))

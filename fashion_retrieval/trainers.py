@@ -30,6 +30,7 @@ DECAY, DECAY_EPOCHS = 0.9, 3  # every three epochs the learning rate is multipli
 # Keys that change no number, or whose content is in the settings as a digest.
 NO_SETTINGS = {"name", "outputs", "device", "root", "images", "epochs", "patience", "workers"}
 NO_SETTINGS |= {"checkpoint_every", "cache", "vlm", "bases", "texts", "heads", "tower"}
+NO_SETTINGS |= {"checkpointing"}
 
 
 class FashionTrainingConfig(TrainingConfig):

@@ -153,3 +153,22 @@ def test_trained_vlm_is_evaluated(keys, tmp_path, run):
     best = {key: value for key, value in results["best"].items() if key != "epoch"}
     assert scores["crl"] == pytest.approx(best, abs=0.5)  # near ties
     assert scores["crl-mlp"] != scores["crl"]
+
+
+def test_checkpointing_gives_the_same(keys, monkeypatch):
+    again = []
+    recompute = torch.utils.checkpoint.checkpoint
+
+    def recorded(*arguments, **options):
+        again.append(None)
+        return recompute(*arguments, **options)
+
+    monkeypatch.setattr("open_clip.transformer.checkpoint", recorded)
+    plain, one = train(keys, name="plain")
+    assert not again
+    spare, other = train(keys, name="spare", checkpointing=True)
+    assert again
+    assert one["losses"] == pytest.approx(other["losses"], abs=1e-6)
+    first, second = weights(plain / "vlm"), weights(spare / "vlm")
+    for name in first:
+        assert torch.allclose(first[name], second[name], atol=1e-5), name
