@@ -201,7 +201,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     server = os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
     many: Any = {"action": "append", "default": []}
     add = parser.add_argument
-    add("folder", type=Path, nargs="?", default=Path(),
+    add("folder", type=Path, nargs="?",
         help="the images, at any depth; or --out of embed_ray.py")  # fmt: skip
     add("--features", type=Path, metavar="FILE", help="embeddings made elsewhere")
     add("--criterion", metavar="NAME", help="may be repeated", **many)
@@ -225,6 +225,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     args = parser.parse_args(argv)
     args.texts = dict(args.texts)
     args.criterion = list(dict.fromkeys([*args.criterion, *args.texts]))
+    if args.folder is None and args.features is None:
+        raise UserError("name the folder of the images; see --help")
+    args.folder = args.folder or Path()  # where the names in --features start
     if not args.folder.is_dir():
         raise UserError(f"there is no folder {args.folder}")
     if "universal" in args.criterion:

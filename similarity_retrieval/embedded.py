@@ -1,5 +1,6 @@
 """Loads and embeds: a configuration -> what the methods need, for each VLM on each task."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,6 +71,12 @@ def _embedded(config: EvaluateConfig, data: GeneCIS) -> Iterator[Embedded]:
     genome = config.visual_genome or config.root / "visual_genome"
     files = images(data, config.coco or config.root / "coco", genome)
     loaded = models(config)
+    if "posterior" in config.representation and "paper" in config.balance:
+        warnings.warn(
+            "balance=paper was made for the paper's R; with the posterior the scene may drown the "
+            "condition; balance=standard suits both",
+            stacklevel=2,
+        )
     size, cache = config.null_space_size, config.cache
     removed = digest(size, *(other.digest for other in others)) if others else None
     for label, (vlm, combiner) in loaded.items():
