@@ -153,3 +153,11 @@ def test_a_null_space_that_leaves_nothing_is_refused():
     assert len(null_space([embedded(many)], dim)) == dim  # the texts fill the space
     with pytest.raises(UserError, match="null_space leaves nothing of the images"):
         directions_of_others(ToyVLM(), COLOR, [many], dim, cache=None)
+
+
+@given(SEEDS, SIZES)
+def test_each_basis_is_centred(seed, size):
+    one, two = bases(seed, [6, 7])
+    shifted = [one + 3 * vectors(D, seed=1), two - 5 * vectors(D, seed=2)]
+    expected = projector(null_space([one, two], size))
+    assert np.allclose(projector(null_space(shifted, size)), expected, rtol=0, atol=1e-6)

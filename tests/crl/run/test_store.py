@@ -240,3 +240,30 @@ def test_a_store_where_nothing_can_be_written_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "FileLock", None)  # a writer would need it
     assert np.array_equal(gathered(Store(tmp_path, ABOUT), [4, 0]), expected([4, 0]))
     assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", "f4"), ("bf16", "f2"), ("fp16", "f2")])
+def test_the_files_are_raw_rows_and_fixed_entries(tmp_path, precision, dtype):
+    store = Store(tmp_path, ABOUT | {"precision": precision})
+    content = np.arange(12, dtype=np.float32).reshape(2, 2, 3)  # two vectors per image
+    store.append([digest(1), digest(2)], content)
+    store.close()
+    (rows,) = tmp_path.glob("*.rows")
+    assert np.array_equal(np.fromfile(rows, dtype).reshape(2, 2, 3), content)
+    entries = np.fromfile(rows.with_suffix(".entries"), np.uint8).reshape(2, 20)
+    assert entries[:, :16].tobytes() == digest(1) + digest(2)
+    again = Store(tmp_path, ABOUT | {"precision": precision}).gather(digest_array([digest(2)]))
+    assert again.dtype == np.float32 and np.array_equal(again[0], content[1])
+
+
+def test_two_open_stores_see_each_others_rows(tmp_path):
+    one, other = Store(tmp_path, ABOUT), Store(tmp_path, ABOUT)
+    one.append(*batch(1))
+    one.flush()
+    other.append(*batch(2))
+    assert np.array_equal(gathered(other, [2, 1]), expected([2, 1]))
+    assert np.array_equal(gathered(one, [1, 2]), expected([1, 2]))
+    assert len(list(tmp_path.glob("*.rows"))) == 2
+    one.close(), other.close()
+    stored(tmp_path, [3])
+    assert len(list(tmp_path.glob("*.rows"))) == 2  # files of those that ended are continued

@@ -112,6 +112,16 @@ def test_weights_are_those_of_the_best_validation(tmp_path):
     assert contents(unheld.folder)["results"]["best"] == {"epoch": 3}
 
 
+def test_learning_rate_follows_the_step(tmp_path):
+    trainer, rates = Line(tmp_path / "line"), []
+    step = trainer.step
+    trainer.step = lambda batch: (
+        rates.append(trainer.optimizer.param_groups[0]["lr"]) or step(batch)
+    )
+    trainer.run()
+    assert rates == pytest.approx([0.1] * 5 + [0.05] * 5 + [0.1 / 3] * 5)
+
+
 class Killed(BaseException):
     pass
 
