@@ -11,15 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from crl import images
-from crl.images import (
-    Crop,
-    UnreadableImage,
-    image_files,
-    list_images,
-    open_image,
-    shown,
-    to_rgb,
-)
+from crl.images import Crop, UnreadableImage, image_files, list_images, open_image, shown, to_rgb
 
 RAMP = np.arange(24, dtype=np.uint8).reshape(4, 6) * 10
 ENDINGS = "jpg png webp gif tif bmp ppm avif heic".split()

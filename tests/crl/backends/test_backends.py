@@ -10,15 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoints import (
-    CLIP,
-    MEAN,
-    STD,
-    clip_model,
-    save_align,
-    save_blip2,
-    save_clip,
-)
+from checkpoints import CLIP, MEAN, STD, clip_model, save_align, save_blip2, save_clip
 from PIL import Image
 
 from crl import vlm as vlm_module

@@ -239,10 +239,7 @@ FAULTS: dict[str, tuple[Callable[[str], dict[str, Any]], str]] = {
         lambda weights: {"refusal": "GatedRepo"},
         "the Hugging Face Hub answers 401: .*`hf auth login`; or use vlm=demo or a local folder$",
     ),
-    "404": (
-        lambda weights: {"refusal": "RepoNotFound"},
-        ABSENT,
-    ),
+    "404": (lambda weights: {"refusal": "RepoNotFound"}, ABSENT),
     "no weights": (
         lambda weights: {"absent": weights},
         f"({ABSENT}|does not appear to have a file named)",

@@ -128,10 +128,7 @@ def test_what_a_kill_leaves_at_the_end_is_cut_off(tmp_path, kind, cut):
     assert len(list(tmp_path.glob("*.rows"))) == 1
 
 
-@pytest.mark.parametrize(
-    "content",
-    ["", "[]", '{"shape": "abc"}', "gone"],
-)
+@pytest.mark.parametrize("content", ["", "[]", '{"shape": "abc"}', "gone"])
 def test_a_damaged_meta_file_loses_no_row(tmp_path, content):
     stored(tmp_path, range(10))
     meta = tmp_path / "meta.json"
