@@ -1,15 +1,15 @@
 """The store against a dict: after kills, after damage, with several writers, or not writable."""
 
+import multiprocessing
 import os
-import subprocess
-import sys
 import tempfile
 import warnings
+from functools import partial
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import REPOSITORY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,20 +25,17 @@ def digest(number: int) -> bytes:
     return number.to_bytes(16, "little")  # most end with zeros
 
 
-def row(number: int) -> np.ndarray:
-    return np.random.default_rng(number).standard_normal(3).astype(np.float32)
+def expected(numbers) -> np.ndarray:
+    rows = [np.random.default_rng(number).standard_normal(3) for number in numbers]
+    return np.stack(rows).astype(np.float32)
 
 
 def batch(*numbers: int) -> tuple[list[bytes], np.ndarray]:
-    return [digest(n) for n in numbers], np.stack([row(n) for n in numbers])
+    return [digest(n) for n in numbers], expected(numbers)
 
 
 def gathered(store: Store, numbers) -> np.ndarray | None:
     return store.gather(digest_array(digest(n) for n in numbers))
-
-
-def expected(numbers) -> np.ndarray:
-    return np.stack([row(n) for n in numbers])
 
 
 def stored(folder: Path, *batches: list[int]) -> Store:
@@ -128,13 +125,13 @@ def test_what_a_kill_leaves_at_the_end_is_cut_off(tmp_path, kind, cut):
     assert len(list(tmp_path.glob("*.rows"))) == 1
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"shape": "abc"}', "gone"])
-def test_a_damaged_meta_file_loses_no_row(tmp_path, content):
+def test_a_damaged_meta_file_loses_no_row(tmp_path):
     stored(tmp_path, range(10))
     meta = tmp_path / "meta.json"
     before = meta.read_text()
-    for damaged in (content, before.replace("3\n", "4\n"), before.replace('"f"', '"g"')):
-        meta.unlink() if content == "gone" else meta.write_text(damaged)
+    others = before.replace("3\n", "4\n"), before.replace('"f"', '"g"')
+    for content in ("", "[]", '{"shape": "abc"}', "gone", *others):
+        meta.unlink() if content == "gone" else meta.write_text(content)
         store = Store(tmp_path, ABOUT)
         assert gathered(store, [1]) is None
         store.append(*batch(1))  # the first batch writes it anew
@@ -145,74 +142,64 @@ def test_a_damaged_meta_file_loses_no_row(tmp_path, content):
 
 # ---- several writers
 
-ADD = """
-import sys
-from pathlib import Path
-import numpy as np
-from crl.run.store import Store
-from test_store import ABOUT, batch, expected, gathered
-folder, first, step = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-numbers = list(range(first, first + 300))
-store = Store(folder, ABOUT)
-for start in range(0, 300, step):
-    store.append(*batch(*numbers[start : start + step]))
-    some = numbers[: start + step][::7]
-    assert np.array_equal(gathered(store, some), expected(some)), start
-store.close()
-"""
+
+fork = multiprocessing.get_context("fork")
+forks = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 
 
-def python(*arguments: str) -> subprocess.Popen:
-    search = [REPOSITORY, REPOSITORY / "tests/helpers", Path(__file__).parent]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, search))}
-    line = [sys.executable, "-W", "error::UserWarning", "-c", *arguments]
-    return subprocess.Popen(line, env=environment)
+def add(folder: Path, first: int) -> None:
+    warnings.simplefilter("error")
+    numbers = list(range(first, first + 300))
+    store = Store(folder, ABOUT)
+    for start in range(0, 300, 7):
+        store.append(*batch(*numbers[start : start + 7]))
+        some = numbers[: start + 7][::7]
+        assert np.array_equal(gathered(store, some), expected(some)), start
+    store.close()
 
 
+@forks
 def test_several_commands_in_one_cache_all_end_well(tmp_path):
-    firsts = ["0", "200", "200"]  # rows in common
-    running = [python(ADD, str(tmp_path), first, "7") for first in firsts]
-    assert [process.wait() for process in running] == [0, 0, 0]
-    every = range(500)
-    assert np.array_equal(gathered(Store(tmp_path, ABOUT), every), expected(every))
+    with fork.Pool(3) as pool:
+        pool.map(partial(add, tmp_path), [0, 200, 200], chunksize=1)
+    assert np.array_equal(gathered(Store(tmp_path, ABOUT), range(500)), expected(range(500)))
     assert 1 <= len(list(tmp_path.glob("*.rows"))) <= 3
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def fill(folder: Path, operations: int, finished: Path) -> None:
+    """Appends 0 to 11; ends before write, sync or truncation `operations`, as a kill would end."""
+    left, sync = count(operations, -1), os.fsync
+
+    def counted(descriptor):
+        if not next(left):
+            os.ftruncate(descriptor, max(0, os.fstat(descriptor).st_size - 5))
+            os._exit(KILLED)
+        sync(descriptor)
+
+    os.fsync = counted
+    store = Store(folder, ABOUT)
+    for n in range(0, 12, 2):
+        store.append(*batch(n, n + 1))
+        if not store._waiting:  # it is on the disk
+            finished.write_text(str(n + 2))
+    store.close()
+
+
+@forks
 def test_killed_at_any_write_nothing_finished_is_lost(tmp_path, monkeypatch):
-    """A process that ends before its n-th write, sync or truncation, as a kill would end it."""
     monkeypatch.setattr(module, "BATCHES", 2)
     for operations in range(100):
-        folder = tmp_path / str(operations)
-        finished = tmp_path / f"finished-{operations}"
-        if child := os.fork():
-            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        else:
-            left = [operations]
-            sync = os.fsync
-
-            def counted(descriptor, left=left, sync=sync):
-                if not left[0]:
-                    os.ftruncate(descriptor, max(0, os.fstat(descriptor).st_size - 5))
-                    os._exit(KILLED)
-                left[0] -= 1
-                sync(descriptor)
-
-            os.fsync = counted
-            store = Store(folder, ABOUT)
-            for n in range(0, 12, 2):
-                store.append(*batch(n, n + 1))
-                if not store._waiting:  # it is on the disk
-                    finished.write_text(str(n + 2))
-            store.close()
-            os._exit(0)
-        assert code in (0, KILLED)
+        folder, finished = tmp_path / str(operations), tmp_path / f"finished-{operations}"
+        process = fork.Process(target=fill, args=(folder, operations, finished))
+        process.start()
+        process.join()
+        assert process.exitcode in (0, KILLED)
         before = Store(folder, ABOUT)
-        count = int(finished.read_text()) if finished.exists() else 0
-        assert not before.missing(map(digest, range(count)))
+        written = int(finished.read_text()) if finished.exists() else 0
+        assert not before.missing(map(digest, range(written)))
         stored(folder, *[[n] for n in range(12) if digest(n) not in before])
         assert np.array_equal(gathered(Store(folder, ABOUT), range(12)), expected(range(12)))
-        if code == 0:
+        if process.exitcode == 0:
             break
     assert operations > 5
 
