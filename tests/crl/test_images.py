@@ -1,8 +1,7 @@
 """Which files are images, and what they show: one rule for orientation, transparency, depth."""
 
+import base64
 import os
-import struct
-import zlib
 
 import numpy as np
 import pytest
@@ -24,18 +23,6 @@ def save(image, file, **settings):
     image.save(file, **settings)
 
 
-def png(width, height, depth, color_type, pixels=b""):
-    """A PNG file of kinds that Pillow does not write."""
-
-    def chunk(kind, content):
-        check = struct.pack(">I", zlib.crc32(kind + content))
-        return struct.pack(">I", len(content)) + kind + content + check
-
-    header = struct.pack(">IIBBBBB", width, height, depth, color_type, 0, 0, 0)
-    start = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
-    return start + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
-
-
 # --- what a file shows ----------------------------------------------------------------------------
 
 
@@ -50,7 +37,7 @@ def test_all_orientations_are_applied_once(tmp_path, orientation, ending):
     save(stored, file, exif=exif.tobytes(), quality=95)
     flips = [(0, 0), (1, 0), (0, 2), (1, 2), (1, 1), (0, -1), (1, -1), (0, 1)]
     flip, turns = flips[orientation - 1] if orientation < 9 else (0, 0)
-    expected = np.rot90(np.fliplr(stored.convert("L")) if flip else stored.convert("L"), turns)
+    expected = np.rot90(np.asarray(stored.convert("L"))[:, :: -1 if flip else 1], turns)
     picture = np.asarray(open_image(file).convert("L"), int)
     assert np.abs(picture - expected).mean() < 3
 
@@ -71,16 +58,12 @@ def test_every_mode_becomes_rgb():
     opaque.putalpha(Image.fromarray(ramp))
     share = ramp[..., None] / 255
     on_white = (np.asarray(colour) * share + 255 * (1 - share)).round().astype(np.uint8)
-    palette = colour.quantize(7)
     cases = {
-        "1": (grey.convert("1"), grey.convert("1").convert("RGB")),
         "L": (grey, grey.convert("RGB")),
         "LA": (grey.convert("LA"), grey.convert("RGB")),
-        "P": (palette, palette.convert("RGB")),
-        "RGB": (colour, colour),
+        "P": (palette := colour.quantize(7), palette.convert("RGB")),
         "RGBA": (opaque, on_white),
         "CMYK": (colour.convert("CMYK"), colour),
-        "YCbCr": (colour.convert("YCbCr"), colour.convert("YCbCr").convert("RGB")),
         "I;16": (Image.fromarray(ramp.astype(np.uint16) * 257), grey.convert("RGB")),
         "I": (Image.fromarray(ramp.astype(np.int32) * 257), grey.convert("RGB")),
         "F": (Image.fromarray(ramp.astype(np.float32)), grey.convert("RGB")),
@@ -96,48 +79,45 @@ def test_transparency_shows_white_not_what_lies_under_it(tmp_path):
     picture.putpixel((1, 0), (200, 0, 0, 255))
     picture.save(tmp_path / "a.png")
     assert np.asarray(open_image(tmp_path / "a.png")).tolist() == [[[255] * 3, [200, 0, 0]]]
-    for name, image, settings in (
-        ("p.png", Image.new("P", (1, 1)), {"transparency": 0}),
-        ("la.png", Image.new("LA", (1, 1), (0, 0)), {}),
-    ):
-        image.save(tmp_path / name, **settings)
+    Image.new("P", (1, 1)).save(tmp_path / "p.png", transparency=0)
+    Image.new("LA", (1, 1), (0, 0)).save(tmp_path / "la.png")
+    for name in ("p.png", "la.png"):
         assert np.asarray(open_image(tmp_path / name)).tolist() == [[[255] * 3]]
 
 
 @pytest.mark.parametrize(
-    ("values", "expected"),
+    ("file", "values", "expected"),
     [
-        (np.float32([[0, 0.5, 1]]), [0, 128, 255]),
-        (np.float32([[0, 51, 255]]), [0, 51, 255]),
-        (np.uint16([[0, 257, 65535]]), [0, 1, 255]),
-        (np.int32([[0, 257 * 7, 65535]]), [0, 7, 255]),
+        ("a.tiff", np.float32([[0, 0.5, 1]]), [0, 128, 255]),
+        ("a.tiff", np.float32([[0, 51, 255]]), [0, 51, 255]),
+        ("a.tiff", np.uint16([[0, 257, 65535]]), [0, 1, 255]),
+        ("a.tiff", np.int32([[0, 257 * 7, 65535]]), [0, 7, 255]),
+        ("a.png", np.uint16([[0, 257, 65535]]), [0, 1, 255]),
     ],
 )
-def test_depth(tmp_path, values, expected):
-    Image.fromarray(values).save(tmp_path / "deep.tiff")
-    assert np.asarray(open_image(tmp_path / "deep.tiff"))[0, :, 0].tolist() == expected
+def test_depth(tmp_path, file, values, expected):
+    Image.fromarray(values).save(tmp_path / file)
+    assert np.asarray(open_image(tmp_path / file))[0, :, 0].tolist() == expected
 
 
-@pytest.mark.parametrize("color_type", [0, 2])  # gray, RGB
-def test_png_of_16_bits(tmp_path, color_type):
-    values = np.repeat([0, 257 * 7, 65535], color_type + 1).astype(">u2")
-    (tmp_path / "deep.png").write_bytes(png(3, 1, 16, color_type, b"\0" + values.tobytes()))
+# A PNG of 16 bits RGB, which Pillow does not write: grey of 0, 7 * 257 and 65,535.
+RGB_16 = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAMAAAABEAIAAADEEl+gAAAAEElEQVR4nGNgAAN2MPgPBgAWjQYl1sGM3gAAAABJRU5ErkJg"
+    "gg=="
+)
+
+
+def test_png_of_16_bits(tmp_path):
+    (tmp_path / "deep.png").write_bytes(base64.b64decode(RGB_16))
     assert np.asarray(open_image(tmp_path / "deep.png")).tolist() == [[[0] * 3, [7] * 3, [255] * 3]]
 
 
 @pytest.mark.parametrize(
-    "values",
-    [
-        np.float32([[-1, 0.5]]),
-        np.float32([[0, 256]]),
-        np.float32([[0, np.nan]]),
-        np.int32([[0, 70000]]),
-        np.int32([[-1, 3]]),
-    ],
+    "values", [*np.float32([[-1, 0.5], [0, 256], [0, np.nan]]), *np.int32([[0, 70000], [-1, 3]])]
 )
 def test_values_that_no_rule_covers_are_refused(values):
     with pytest.raises(ValueError, match=r"its values are .*; known are 0 to "):
-        to_rgb(Image.fromarray(values))
+        to_rgb(Image.fromarray(values[None]))
 
 
 @pytest.mark.parametrize("ending", ["gif", "png", "webp", "avif"])
@@ -163,20 +143,6 @@ def test_empty_and_truncated_files(tmp_path, ending, share):
     with pytest.raises(UnreadableImage) as error:
         open_image(file)
     assert str(error.value) and "\n" not in str(error.value)
-
-
-def test_what_is_not_opened(tmp_path):
-    os.mkfifo(tmp_path / "pipe.png")
-    (tmp_path / "z.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
-    (tmp_path / "bomb.png").write_bytes(png(20_000, 20_000, 1, 0))
-    for name, reason in (
-        ("pipe.png", "not a regular file"),
-        ("z.jpg", "not an image that Pillow knows"),
-        ("bomb.png", "exceeds limit"),
-        ("x" * 300, "File name too long"),
-    ):
-        with pytest.raises(UnreadableImage, match=reason):
-            open_image(tmp_path / name)
 
 
 # --- which files of a folder are images -----------------------------------------------------------
