@@ -98,3 +98,6 @@ def save_blip2(folder, size=32):
         size={"height": size, "width": size}, image_mean=MEAN, image_std=STD
     ).save_pretrained(folder)
     return folder
+
+
+SAVE = {"open_clip": save_clip, "align": save_align, "blip2": save_blip2}

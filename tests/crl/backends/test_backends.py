@@ -10,20 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoints import CLIP, MEAN, STD, clip_model, save_align, save_blip2, save_clip
+from checkpoints import MEAN, SAVE, STD, clip_model, hf, open_clip
 from PIL import Image
 
 from crl import vlm as vlm_module
-from crl.backends import loaded
 from crl.backends.open_clip import _check_quick_gelu
-from crl.backends.torchvision_fix import import_torchvision
 from crl.images import to_rgb
 from crl.run.errors import UserError
 from crl.vlm import load_vlm
-
-import_torchvision()
-import open_clip  # noqa: E402
-import transformers as hf  # noqa: E402
 
 TEXTS = [
     "a cat",
@@ -31,17 +25,6 @@ TEXTS = [
     "sphere",
     "a photo of a dog, twice " * 40,  # longer than any context here
 ]
-
-
-# --- checkpoints ----------------------------------------------------------------------------------
-
-SAVE = {"open_clip": save_clip, "align": save_align, "blip2": save_blip2}
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    root = tmp_path_factory.mktemp("vlms")
-    return {name: save(root / name) for name, save in SAVE.items()}
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +77,8 @@ def test_preprocess_equals_pillow_and_numpy(vlms, pictures, backend):
 
 
 def embed(vlm, pictures, texts=TEXTS):
-    return vlm.encode_images(torch.stack([vlm.preprocess(p) for p in pictures])), vlm.encode_texts(
-        texts
-    )
+    pixels = torch.stack([vlm.preprocess(picture) for picture in pictures])
+    return vlm.encode_images(pixels), vlm.encode_texts(texts)
 
 
 def test_open_clip_equals_the_full_model(vlms, pictures):
@@ -181,37 +163,15 @@ def test_low_precision_is_close_and_comes_out_as_float32(
 # --- open_clip names ------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def registry(tmp_path, monkeypatch):
-    """open_clip with small models of ours; -> their tags: {model: {tag: settings}}."""
-    monkeypatch.setattr(loaded, "FINGERPRINTS", tmp_path / "fingerprints")
-    monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIG_PATHS", [tmp_path])
-    monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIGS", dict(open_clip.factory._MODEL_CONFIGS))
-    (tmp_path / "tiny.json").write_text(json.dumps({**CLIP, "quick_gelu": False}))
-    (tmp_path / "tiny-quickgelu.json").write_text(json.dumps(CLIP))
-    open_clip.add_model_config(tmp_path)
-    torch.save(clip_model().state_dict(), tmp_path / "weights.pt")
-    settings = open_clip.pretrained._pcfg(
-        file=str(tmp_path / "weights.pt"), quick_gelu=True, mean=MEAN, std=STD
-    )
-    for model in ("tiny", "tiny-quickgelu"):
-        monkeypatch.setitem(open_clip.pretrained._PRETRAINED, model, {"shiny": dict(settings)})
-    return open_clip.pretrained._PRETRAINED
-
-
 def test_open_clip_tag_and_file_equal_the_folder(registry, vlms, pictures, tmp_path, monkeypatch):
     expected = embed(vlms["open_clip"], pictures)
-    wrapped = {"epoch": 3, "state_dict": {f"module.{k}": v for k, v in load_weights(tmp_path)}}
-    torch.save(wrapped, tmp_path / "wrapped.pt")
+    state = {f"module.{key}": tensor for key, tensor in clip_model().state_dict().items()}
+    torch.save({"epoch": 3, "state_dict": state}, tmp_path / "wrapped.pt")
     monkeypatch.chdir(tmp_path)
     for weights in ("shiny", f"{tmp_path}/weights.pt", "weights.pt", "./wrapped.pt"):
         vlm = load_vlm(f"open_clip:tiny-quickgelu/{weights}", device="cpu")
         for ours, theirs in zip(embed(vlm, pictures), expected, strict=True):
             assert torch.equal(ours, theirs), weights
-
-
-def load_weights(folder):
-    return torch.load(folder / "weights.pt", weights_only=True).items()
 
 
 def test_quick_gelu_mismatch_is_an_error(registry):
@@ -223,14 +183,10 @@ def test_quick_gelu_mismatch_is_an_error(registry):
         load_vlm("open_clip:tiny-quickgelu/shiny")
 
 
-def test_quick_gelu_of_the_paper_s_weights():
-    for model, tag in (
-        ("ViT-B-32", "openai"),
-        ("ViT-B-16", "openai"),
-        ("ViT-B-32", "metaclip_400m"),
-    ):
-        with pytest.raises(UserError, match=f"use open_clip:{model}-quickgelu/{tag}"):
-            load_vlm(f"open_clip:{model}/{tag}")
+@pytest.mark.parametrize("name", ["ViT-B-32/openai", "ViT-B-16/openai", "ViT-B-32/metaclip_400m"])
+def test_quick_gelu_of_the_paper_s_weights(name):
+    with pytest.raises(UserError, match=f"use open_clip:{name.replace('/', '-quickgelu/')}"):
+        load_vlm(f"open_clip:{name}")
     for alias in vlm_module.ALIASES.values():
         _check_quick_gelu(*alias.removeprefix("open_clip:").split("/"))
 
@@ -257,9 +213,8 @@ def test_unknown_names_and_devices(arguments, message):
 
 
 GONE = object()
-OPEN_CLIP = "open_clip_config.json"
-
-
+FILES = {"open_clip": "open_clip_config.json", "align": "config.json",
+         "blip2": "preprocessor_config.json"}  # fmt: skip
 # fmt: off
 MISMATCHES = [
     ("open_clip", {"model_cfg": GONE}, "no model_cfg"),
@@ -278,7 +233,6 @@ MISMATCHES = [
     ("align", {"projection_dim": 48}, "do not fit AlignModel: .*of another shape.*text_projection"),
     ("blip2", {"size": {"height": 48, "width": 48}}, r"at \[48, 48\] but the model takes 32"),
 ]
-FILES = {"open_clip": OPEN_CLIP, "align": "config.json", "blip2": "preprocessor_config.json"}
 # fmt: on
 
 

@@ -6,20 +6,14 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from checkpoints import save_align, save_blip2, save_clip
+from checkpoints import SAVE
 from toy_vlm import make_images
 
 from crl import embed_images, embed_texts, load_vlm
 from crl.backends import loaded
 from crl.backends.loaded import LoadedVLM
 
-SAVE = {"open_clip": save_clip, "align": save_align, "blip2": save_blip2}
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    root = tmp_path_factory.mktemp("vlms")
-    return {name: save(root / name) for name, save in SAVE.items()}
+OPEN_CLIP = "open_clip_config.json"
 
 
 @pytest.fixture
@@ -57,7 +51,7 @@ def test_another_precision_or_a_changed_file_is_loaded_again(clip):
     first = load_vlm(str(clip), "cpu")
     low = load_vlm(str(clip), "cpu", "bf16")
     assert is_loaded(low) and low.fingerprint != first.fingerprint and low.precision == "bf16"
-    config = clip / "open_clip_config.json"
+    config = clip / OPEN_CLIP
     config.write_text(config.read_text() + "\n")
     changed = load_vlm(str(clip), "cpu")
     assert is_loaded(changed) and changed.fingerprint == first.fingerprint
@@ -89,14 +83,9 @@ def test_the_fingerprint_follows_the_weights(folders, tmp_path, monkeypatch, bac
 @pytest.mark.parametrize(
     ("backend", "file", "keys", "value"),
     [
-        ("open_clip", "open_clip_config.json", "preprocess_cfg mean", [0.5] * 3),
-        ("open_clip", "open_clip_config.json", "model_cfg quick_gelu", False),
-        (
-            "open_clip",
-            "open_clip_config.json",
-            "model_cfg text_cfg tokenizer_kwargs",
-            {"clean": "whitespace"},
-        ),
+        ("open_clip", OPEN_CLIP, "preprocess_cfg mean", [0.5] * 3),
+        ("open_clip", OPEN_CLIP, "model_cfg quick_gelu", False),
+        ("open_clip", OPEN_CLIP, "model_cfg text_cfg tokenizer_kwargs", {"clean": "whitespace"}),
         ("align", "preprocessor_config.json", "rescale_offset", False),
         ("align", "config.json", "text_config hidden_act", "relu"),
         ("blip2", "preprocessor_config.json", "image_std", [0.5] * 3),

@@ -5,36 +5,16 @@ import shutil
 
 import pytest
 import torch
-from checkpoints import CLIP, MEAN, STD, save_clip
+from checkpoints import open_clip
 
-from crl.backends import loaded
 from crl.backends.open_clip import save_vlm
 from crl.vlm import DEMO, check_trainable, load_trainable, load_vlm
 
 
-@pytest.fixture
-def clip(tmp_path, monkeypatch):
-    monkeypatch.setattr(loaded, "FINGERPRINTS", tmp_path / "fingerprints")
-    return save_clip(tmp_path / "clip")
-
-
-@pytest.fixture
-def named(clip, monkeypatch):
-    """The same CLIP by an open_clip name."""
-    import open_clip
-
-    monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIGS", {"tiny-quickgelu": CLIP})
-    tag = open_clip.pretrained._pcfg(
-        file=f"{clip}/open_clip_model.safetensors", quick_gelu=True, mean=MEAN, std=STD
-    )
-    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "tiny-quickgelu", {"shiny": tag})
-    return "open_clip:tiny-quickgelu/shiny"
-
-
-@pytest.mark.parametrize("kind", ["clip", "named"])
-def test_a_saved_vlm_is_a_folder_that_loads(tmp_path, request, kind):
-    given, folder = str(request.getfixturevalue(kind)), tmp_path / "run/vlm"
-    vlm = load_trainable(given, "cpu")
+@pytest.mark.parametrize("name", ["folder", "open_clip:tiny-quickgelu/shiny"])
+def test_a_saved_vlm_is_a_folder_that_loads(folders, registry, tmp_path, name):
+    folder = tmp_path / "run/vlm"
+    vlm = load_trainable(str(folders["open_clip"]) if name == "folder" else name, "cpu")
     with torch.no_grad():
         for parameter in vlm.model.parameters():
             parameter += 0.1
@@ -50,17 +30,15 @@ def test_a_saved_vlm_is_a_folder_that_loads(tmp_path, request, kind):
 
 def test_a_saved_vlm_takes_its_tokenizer_along(tmp_path, monkeypatch):
     """SigLIP 2 and others have a tokenizer on the hub; here it is a folder that is gone later."""
-    import open_clip as library
-
     hub = tmp_path / "hub"
     shutil.copytree(DEMO, hub)
     config = json.loads((hub / "open_clip_config.json").read_text())
     model = {**config["model_cfg"]}
     model["text_cfg"] = {**model["text_cfg"], "hf_tokenizer_name": str(hub)}
-    monkeypatch.setattr(library.factory, "_MODEL_CONFIGS", {"tiny": model})
+    monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIGS", {"tiny": model})
     cfg = {key: config["preprocess_cfg"][key] for key in ("mean", "std")}
-    tag = library.pretrained._pcfg(file=str(hub / "open_clip_model.safetensors"), **cfg)
-    monkeypatch.setitem(library.pretrained._PRETRAINED, "tiny", {"shiny": tag})
+    tag = open_clip.pretrained._pcfg(file=str(hub / "open_clip_model.safetensors"), **cfg)
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "tiny", {"shiny": tag})
     vlm = load_trainable("open_clip:tiny/shiny", "cpu")
     texts = ["a red thing", "three of them"]
     expected = vlm.encode_texts(texts)
