@@ -11,6 +11,7 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
+from vectors import vectors
 
 from crl.projection import ConditionalProjection, l2, project, single_vector, standardise
 from crl.representations.posterior import Representation as Posterior
@@ -24,10 +25,6 @@ TRANSFORMERS = {  # what every representation that projects must do
     "posterior": Posterior,
 }
 every_transformer = pytest.mark.parametrize("kind", TRANSFORMERS.values(), ids=TRANSFORMERS)
-
-
-def vectors(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=shape)
 
 
 def written_out(r: np.ndarray) -> np.ndarray:

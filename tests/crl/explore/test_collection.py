@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from color_vlm import COLORS, ColorVLM, draw, write_bases
+from color_vlm import COLORS, ColorVLM
 from PIL import Image
 from toy_vlm import ToyVLM
 
@@ -16,35 +16,12 @@ from crl.representations.weighted import weighted_similarity
 from crl.run.errors import UserError
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
-    draw(folder)
-    write_bases(folder.parent / "bases")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def photos(folder):
-    return Collection.embed(folder, ColorVLM())
-
-
-@pytest.fixture(scope="module")
-def color(photos, folder):
-    return photos.under(folder.parent / "bases/color.yaml")
-
-
-@pytest.fixture(scope="module")
-def side(photos, folder):
-    return photos.under(folder.parent / "bases/side.yaml")
-
-
 def value(file: str, place: int) -> str:
     return file.split("-")[place]
 
 
-def test_r_is_the_product_of_images_and_texts(photos, folder):
-    basis = TextBasis.load(folder.parent / "bases/color.yaml")
+def test_r_is_the_product_of_images_and_texts(photos, bases):
+    basis = TextBasis.load(bases / "color.yaml")
     text = embed_texts(photos.vlm, basis.prompts)
     r = photos.image @ text.T  # R = I Tᵀ
     np.testing.assert_allclose(photos.under(basis, "paper").x, l2(r), rtol=1e-5)
@@ -55,10 +32,10 @@ def test_r_is_the_product_of_images_and_texts(photos, folder):
         photos.under()
 
 
-def test_which_criterion(photos, folder):
-    bases = {n: TextBasis.load(folder.parent / f"bases/{n}.yaml") for n in ("color", "side")}
+def test_which_criterion(photos, bases):
+    two = {n: TextBasis.load(bases / f"{n}.yaml") for n in ("color", "side")}
     fabric = TextBasis(criterion="fabric", vlm_prompt="{text}", texts=("silk", "wool of a left"))
-    table = photos.rank({**bases, "fabric": fabric})
+    table = photos.rank({**two, "fabric": fabric})
     assert table["color"] > table["fabric"] and table["side"] > table["fabric"]
 
 
@@ -107,45 +84,37 @@ def test_a_text_is_one_more_word_of_the_criterion(color):
     assert {value(file, 1) for file in files} == {"left"}
 
 
-def test_unlike(color, side, folder):
-    other = str(folder.parent / "bases/side.yaml")
+def test_unlike(color, side, bases):
     weights = {"color": 1.0, "side": -0.3}
     first = {"color": color.x[:1], "side": side.x[:1]}
     expected = weighted_similarity(first, {"color": color.x, "side": side.x}, weights)[0]
-    table = color.nearest(color.collection.names[0], 23, unlike={other: 0.3})
+    table = color.nearest(color.collection.names[0], 23, unlike={str(bases / "side.yaml"): 0.3})
     places = [color.collection.place(file) for file in table["file"]]
     np.testing.assert_allclose(table["similarity"], expected[places], rtol=1e-5)
 
 
-def stored(folder, photos, **about):
-    """What scripts/embed_ray.py leaves."""
-    Collection.embed(photos.folder, photos.vlm, cache=folder)
-    names = [file.name for file in photos.files]
-    about = {"fingerprint": "colors-1", "vlm": "colors", "root": str(photos.folder), **about}
-    write_listing(folder / "images.parquet", names, photos.digests.tolist(), about)
-    return folder
-
-
-def test_what_many_machines_embedded(photos, color, folder, tmp_path, monkeypatch):
-    out = stored(tmp_path, photos, vlm="color_vlm:ColorVLM")  # a name by which it is loaded
+def test_what_many_machines_embedded(photos, color, bases, tmp_path, monkeypatch):
+    Collection.embed(photos.folder, photos.vlm, cache=tmp_path)
+    about = {"fingerprint": "colors-1", "vlm": "color_vlm:ColorVLM", "root": str(photos.folder)}
+    write_listing(tmp_path / "images.parquet", photos.names, photos.digests.tolist(), about)
     monkeypatch.setattr(ColorVLM, "encode_images", lambda *_: pytest.fail("embedded again"))
-    loaded = Collection.load(out, ColorVLM())
+    loaded = Collection.load(tmp_path, ColorVLM())
     np.testing.assert_array_equal(loaded.image, photos.image)
-    assert loaded.names == photos.names and loaded.folder == folder
-    view = loaded.under(folder.parent / "bases/color.yaml")
+    assert loaded.names == photos.names and loaded.folder == photos.folder
+    view = loaded.under(bases / "color.yaml")
     assert view.clusters(4).equals(color.clusters(4))
     with pytest.raises(UserError, match=r"by color_vlm.* in fp32, colors-1, not toy-1"):
-        Collection.load(out, ToyVLM())
+        Collection.load(tmp_path, ToyVLM())
     with pytest.raises(UserError, match="code from a file is never run"):
-        Collection.load(out)
+        Collection.load(tmp_path)
 
 
-def test_embeddings_made_elsewhere(photos, color, folder, tmp_path):
+def test_embeddings_made_elsewhere(photos, color, tmp_path):
     """The file: ids (names of the image files) and image; text and texts for one criterion."""
     texts = np.array(color.basis.texts)
     file = tmp_path / "mine.npz"
     np.savez(file, ids=photos.names, image=7 * photos.image, text=3 * color.text, texts=texts)
-    given = Collection.given(file, folder=folder)
+    given = Collection.given(file, folder=photos.folder)
     view = given.under(name="color")
     np.testing.assert_allclose(view.x, color.x, atol=1e-6)
     assert (view.clusters(4)["name"] == color.clusters(4)["name"]).all()

@@ -133,33 +133,25 @@ def place(page, map: int, image: int) -> tuple[float, float]:
     """Where the window shows an image in a map."""
     figure = page.locator(".maps figure").nth(map)
     figure.scroll_into_view_if_needed()
-    return tuple(
-        page.evaluate(
-            """([map, image]) => {
-              const id = document.querySelectorAll(".maps [data-root-id]")[map].dataset.rootId;
-              const view = Bokeh.index.get_by_id(id);
-              const box = view.canvas_view.el.getBoundingClientRect();
-              return [box.x + view.frame.x_scale.compute(source.data["x" + map][image]),
-                      box.y + view.frame.y_scale.compute(source.data["y" + map][image])];
-            }""",
-            [map, image],
-        )
-    )
+    point = """([map, image]) => {
+      const id = document.querySelectorAll(".maps [data-root-id]")[map].dataset.rootId;
+      const view = Bokeh.index.get_by_id(id);
+      const box = view.canvas_view.el.getBoundingClientRect();
+      return [box.x + view.frame.x_scale.compute(source.data["x" + map][image]),
+              box.y + view.frame.y_scale.compute(source.data["y" + map][image])];
+    }"""
+    return tuple(page.evaluate(point, [map, image]))
 
 
-def drag(page, corners: list[tuple[float, float]]) -> None:
-    page.mouse.move(*corners[0])
-    page.mouse.down()
-    for corner in corners[1:]:
-        page.mouse.move(*corner, steps=4)
-    page.mouse.up()
-
-
-def around(page, map: int, first: int, last: int) -> list[tuple[float, float]]:
-    """The corners of a box around two images."""
+def lasso(page, map: int, first: int, last: int) -> None:
+    """Draw a box around two images and all between them."""
     (left, bottom), (right, top) = place(page, map, first), place(page, map, last)
     left, right, bottom, top = left - 9, right + 9, bottom + 7, top - 7
-    return [(left, bottom), (right, bottom), (right, top), (left, top), (left, bottom)]
+    page.mouse.move(left, bottom)
+    page.mouse.down()
+    for corner in ((right, bottom), (right, top), (left, top), (left, bottom)):
+        page.mouse.move(*corner, steps=4)
+    page.mouse.up()
 
 
 def test_the_start_shows_all_pictures_and_every_text_as_text(page):
@@ -186,7 +178,7 @@ def test_a_point_of_a_map_shows_one_picture_and_its_words(page):
 
 
 def test_a_lasso_selects_the_same_pictures_in_all_maps(page):
-    drag(page, around(page, 1, 0, 56))  # the column of red
+    lasso(page, 1, 0, 56)  # the column of red
     expect(page.locator("#chosen")).to_have_text("15 of 60 pictures chosen")
     assert lit(page) == np.flatnonzero(COLOR == 0).tolist()
     assert chosen(page) == [NAMES[i] for i in np.flatnonzero(COLOR == 0)]

@@ -7,32 +7,16 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from color_vlm import ColorVLM, draw, write_bases
 from PIL import Image
 from safetensors import safe_open
 
 from crl.explore import collection
-from crl.explore.collection import Collection
 from crl.explore.tables import write_tables
 
 
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("collection")
-    draw(folder / "pictures")
-    write_bases(folder / "bases")
-    return Collection.embed(folder / "pictures", ColorVLM())
-
-
-@pytest.fixture(scope="module")
-def views(photos):
-    bases = photos.folder.parent / "bases"
-    return [photos.under(bases / "color.yaml"), photos.under(bases / "side.yaml")]
-
-
-def data_of(page) -> dict:
-    text = page.read_text(encoding="utf-8")
-    return json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
+@pytest.fixture
+def views(color, side):
+    return [color, side]
 
 
 def test_tables(photos, views, tmp_path):
@@ -83,9 +67,9 @@ def test_a_panel_has_what_the_view_has(views):
 def test_a_page_with_a_sample_numbers_its_own_images(photos, views, tmp_path, monkeypatch):
     monkeypatch.setattr(collection, "MOST_ON_PAGE", 10)
     photos.report(tmp_path / "report.html", views)
-    data = data_of(tmp_path / "report.html")
-    assert len(data["names"]) == 10
     page = (tmp_path / "report.html").read_text("utf-8")
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
+    assert len(data["names"]) == 10
     assert "10 of 24 pictures, a random sample" in page and "colors (colors-1)" in page
     assert "2 texts from a file; the VLM reads &#39;a thing that is left&#39;" in page
     for panel in data["panels"]:

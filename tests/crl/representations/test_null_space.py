@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from toy_vlm import ToyVLM
+from vectors import vectors
 
 from crl.basis import TextBasis
 from crl.projection import l2
@@ -16,10 +17,6 @@ from crl.run.errors import UserError
 
 N, Q, D, K = 7, 3, 5, 4
 SEEDS = st.integers(0, 100)
-
-
-def vectors(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=shape)
 
 
 SIZES = st.one_of(st.none(), st.integers(1, 3))
@@ -153,11 +150,3 @@ def test_a_null_space_that_leaves_nothing_is_refused():
     assert len(null_space([embedded(many)], dim)) == dim  # the texts fill the space
     with pytest.raises(UserError, match="null_space leaves nothing of the images"):
         directions_of_others(ToyVLM(), COLOR, [many], dim, cache=None)
-
-
-@given(SEEDS, SIZES)
-def test_each_basis_is_centred(seed, size):
-    one, two = bases(seed, [6, 7])
-    shifted = [one + 3 * vectors(D, seed=1), two - 5 * vectors(D, seed=2)]
-    expected = projector(null_space([one, two], size))
-    assert np.allclose(projector(null_space(shifted, size)), expected, rtol=0, atol=1e-6)

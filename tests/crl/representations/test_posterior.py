@@ -6,16 +6,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from vectors import vectors
 
 from crl.projection import ConditionalProjection, l2
 from crl.representations import posterior as module
 from crl.representations.posterior import Representation, posterior
 
 N, D, K = 7, 5, 4
-
-
-def vectors(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=shape)
 
 
 def spread(r: np.ndarray) -> float:

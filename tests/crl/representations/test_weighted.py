@@ -4,16 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from vectors import vectors
 
 from crl.projection import l2
 from crl.representations.weighted import weighted, weighted_similarity
 
 N = 7
 SEEDS = st.integers(0, 100)
-
-
-def vectors(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=shape)
 
 
 NAMES = ("color", "shape", "count")
