@@ -7,7 +7,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
-from sklearn.cluster import KMeans
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -36,19 +35,13 @@ def written_out(r: np.ndarray) -> np.ndarray:
 # --- functions ------------------------------------------------------------------------------------
 
 
-def test_project_is_every_dot_product():
-    image, text = vectors(N, D), vectors(K, D, seed=1)
-    slow = [[sum(i[d] * t[d] for d in range(D)) for t in text] for i in image]
-    assert np.allclose(project(image, text), slow, rtol=0, atol=1e-12)
-
-
-def test_project_takes_the_best_query():
-    image, text = vectors(N, Q, D), vectors(K, D, seed=1)
-    slow = [[max(sum(q * t) for q in i) for t in text] for i in image]
+@pytest.mark.parametrize("shape", [(N, D), (N, Q, D)])
+def test_project_is_every_dot_product_of_the_best_query(shape):
+    image, text = vectors(*shape), vectors(K, D, seed=1)
+    queries = image.reshape(N, -1, D)
+    slow = [[max(sum(q[d] * t[d] for d in range(D)) for q in i) for t in text] for i in queries]
     r = project(image, text)
-    assert r.shape == (N, K)
-    assert np.allclose(r, slow, rtol=0, atol=1e-12)
-    assert np.allclose(project(image[:, :1], text), project(image[:, 0], text))
+    assert r.shape == (N, K) and np.allclose(r, slow, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -138,27 +131,24 @@ def test_standardise_learns_its_mean_from_the_images_of_fit():
 def test_lengths_of_embeddings_change_nothing(kind, seed, image_scale, text_scale):
     image, text = vectors(N, D, seed=seed), vectors(K, D, seed=seed + 1000)
     scaled_image, scaled_text = (
-        x * np.array(scale)[:, None] for x, scale in ((image, image_scale), (text, text_scale))
+        (np.array(image_scale) * image.T).T,
+        (np.array(text_scale) * text.T).T,
     )
     plain, scaled = kind(text).fit_transform(image), kind(scaled_text).fit_transform(scaled_image)
     assert np.allclose(plain, scaled, rtol=1e-6, atol=1e-9)
 
 
 def test_in_a_pipeline():
-    """Three words, images near one of them each: both tasks are easy in R."""
+    """Three words, images near one of them each: classes are easy in R."""
     text = np.eye(3, D)
     labels = np.arange(30) % 3
     image = text[labels] + 0.1 * vectors(30, D)
     image[:, 3:] = 5 * vectors(30, 2, seed=1)  # what the criterion does not ask for
     image = np.abs(image)
 
-    pipeline = make_pipeline(
-        ConditionalProjection(text, normalise="standardise"), LogisticRegression()
-    )
+    standardised = ConditionalProjection(text, normalise="standardise")
+    pipeline = make_pipeline(standardised, LogisticRegression())
     assert pipeline.fit(image[:15], labels[:15]).score(image[15:], labels[15:]) == 1
-    clusters = make_pipeline(ConditionalProjection(text), KMeans(3, n_init=10, random_state=0))
-    found = clusters.fit_predict(image)
-    assert len({(a, b) for a, b in zip(labels, found, strict=True)}) == 3
     pipeline.set_params(conditionalprojection__normalise="l2")
     r = l2(project(l2(image), text))
     assert np.allclose(clone(pipeline[:1]).fit_transform(image), r)

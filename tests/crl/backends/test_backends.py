@@ -200,7 +200,6 @@ def test_quick_gelu_of_the_paper_s_weights(name):
         (("metaclipp",), r"unknown VLM 'metaclipp'; did you mean 'metaclip'\?"),
         (("no/such/folder",), r"unknown VLM .* a folder that exists"),
         (("open_clip:ViT-B32/openai",), r"unknown open_clip model 'ViT-B32'; did .* 'ViT-B-32'"),
-        (("open_clip:ViT",), r"unknown open_clip model 'ViT'"),
         (("open_clip:ViT-B-32/opnai",), r"no weights 'opnai' for ViT-B-32.*did you mean 'openai'"),
         (("clip", "cpu", "fp8"), r"unknown precision 'fp8'; known: fp32, bf16, fp16"),
         (("clip", "graphics"), r"no device 'graphics' here .* use device=cpu"),
@@ -280,11 +279,9 @@ def test_code_in_a_checkpoint_never_runs(registry, folders, tmp_path, monkeypatc
 
 def test_damaged_files(registry, folders, tmp_path):
     whole, damaged = (tmp_path / "weights.pt").read_bytes(), tmp_path / "damaged.pt"
-    contents = [whole[: len(whole) // 2], b"", b"<html>not found</html>", os.urandom(999)]
-    for value in ([1, 2], {"epoch": 3}):
-        torch.save(value, damaged)
-        contents.append(damaged.read_bytes())
-    for content in contents:
+    torch.save({"epoch": 3}, damaged)
+    no_weights = damaged.read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"<html>", os.urandom(999), no_weights):
         damaged.write_bytes(content)
         with pytest.raises(UserError, match=r"damaged.pt is damaged, incomplete or no checkpoint"):
             load_vlm(f"open_clip:tiny-quickgelu/{damaged}", device="cpu")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from browser import Opened, chromium, open_page
 from PIL import Image
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import expect
 
 from crl.explore import page as module
 from crl.explore.page import color_in, write_page
@@ -97,14 +97,9 @@ def file(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def wide(file) -> Iterator[Opened]:
     with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def wide(browser, file) -> Opened:
-    return open_page(browser, file)
+        yield open_page(browser, file)
 
 
 @pytest.fixture

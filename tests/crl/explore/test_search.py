@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from scipy.special import softmax
 
 from crl.explore import search as module
 from crl.explore.search import Criterion, neighbours, search
@@ -27,35 +28,26 @@ def criterion(name, image, text, query, weight=1.0) -> Criterion:
     return Criterion(fitted.transform, fitted.transform(query.astype(float)), weight)
 
 
-def written_out(name, image, text, query, sigma=None) -> np.ndarray:
+def written_out(name, image, text, query) -> np.ndarray:
     """(queries, N): similarities by the formulas, in float64."""
     text = l2(text.astype(float))
-    if sigma is None:
-        similarity = l2(image.astype(float)) @ text.T
-        sigma = similarity.std(axis=1).mean()
+    sigma = (l2(image.astype(float)) @ text.T).std(axis=1).mean()
 
     def represent(x):
         r = l2(x.astype(float)) @ text.T
-        if name == "paper":
-            return l2(r)
-        e = np.exp((r - r.max(axis=1, keepdims=True)) / sigma)
-        return np.sqrt(e / e.sum(axis=1, keepdims=True))
+        return l2(r) if name == "paper" else np.sqrt(softmax(r / sigma, axis=1))
 
     return represent(query) @ represent(image).T
+
+
+WEIGHT = st.floats(-2, 2).filter(lambda weight: abs(weight) > 0.01)
+CRITERION = st.tuples(st.sampled_from(["paper", "posterior"]), st.integers(2, 30), WEIGHT)
 
 
 @given(
     n=st.integers(1, 40),
     d=st.integers(2, 16),
-    criteria=st.lists(
-        st.tuples(
-            st.sampled_from(["paper", "posterior"]),
-            st.integers(2, 30),
-            st.floats(-2, 2).filter(lambda w: abs(w) > 0.01),
-        ),
-        min_size=1,
-        max_size=3,
-    ),
+    criteria=st.lists(CRITERION, min_size=1, max_size=3),
     queries=st.integers(1, 3),
     half=st.booleans(),
     k=st.integers(1, 50),
@@ -66,16 +58,12 @@ def test_the_best_are_those_of_all_scores(n, d, criteria, queries, half, k, seed
     image = 5 * vectors(n, d, seed=seed).astype(np.float16 if half else np.float32)
     assume((np.linalg.norm(image, axis=1) > 0.1).all())
     query = vectors(queries, d, seed=seed + 1)
-    texts = [vectors(size, d, seed=seed + 2 + i) for i, (_, size, _) in enumerate(criteria)]
     total = sum(abs(weight) for *_, weight in criteria)
-    scores = sum(
-        weight * written_out(name, image, text, query) / total
-        for text, (name, _, weight) in zip(texts, criteria, strict=True)
-    )
-    parts = [
-        criterion(name, image, text, query, weight)
-        for text, (name, _, weight) in zip(texts, criteria, strict=True)
-    ]
+    scores, parts = 0, []
+    for i, (name, size, weight) in enumerate(criteria):
+        text = vectors(size, d, seed=seed + 2 + i)
+        scores += weight * written_out(name, image, text, query) / total
+        parts.append(criterion(name, image, text, query, weight))
     matches = search(image, parts, k)
     assert matches.rows.shape == (queries, min(k, n)) and matches.scores.dtype == np.float32
     for rows, got, expected in zip(matches.rows, matches.scores, scores, strict=True):

@@ -7,7 +7,7 @@ from toy_vlm import make_images
 
 from crl.explore import thumbnails as module
 from crl.explore.thumbnails import thumbnail, thumbnails
-from crl.images import NEED, open_image
+from crl.images import open_image
 
 
 def test_each_content_is_made_once_and_kept(tmp_path, monkeypatch):
@@ -33,12 +33,10 @@ def test_what_is_damaged_is_made_again(tmp_path, place):
     assert thumbnails(files, digests, tmp_path / "a", tmp_path / "cache") == small
 
 
-@pytest.mark.parametrize("ending", "jpg png webp tif avif heic".split())
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tif"])
 @pytest.mark.parametrize("orientation", [1, 6, 99])
 def test_a_thumbnail_shows_the_picture_and_its_size(tmp_path, orientation, ending):
     file = tmp_path / f"a.{ending}"
-    if file.suffix in NEED:
-        pytest.skip(f"needs {NEED[file.suffix]}")
     ramp = np.kron(np.arange(24).reshape(4, 6) * 10, np.ones((100, 100))).astype(np.uint8)
     exif = Image.Exif()
     exif[0x0112] = orientation
