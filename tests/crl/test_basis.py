@@ -16,17 +16,13 @@ from crl.run.errors import UserError
 # The paper's VLM prompts (Table 13).
 PROMPTS = {
     "genecis_scene": "a photo with a scene of {text}",
-    **{
-        f"clevr4_{c}": f"objects with the {c} of {{text}}"
-        for c in "texture shape color count".split()
-    },
     "cards_number": "a poker card with the number of {text}",
     "cards_suits": "a poker card with the card suits of {text}",
-    **{
-        f"deepfashion_{part}": f"a fashion with a {part} of {{text}}"
-        for part in "texture fabric shape part style".split()
-    },
 }
+for criterion in ("texture", "shape", "color", "count"):
+    PROMPTS[f"clevr4_{criterion}"] = f"objects with the {criterion} of {{text}}"
+for criterion in ("texture", "fabric", "shape", "part", "style"):
+    PROMPTS[f"deepfashion_{criterion}"] = f"a fashion with a {criterion} of {{text}}"
 GOOD = {"criterion": "color", "vlm_prompt": "a {text} thing", "texts": ["red", "green", "blue"]}
 
 # One line of any characters that a UTF-8 file can hold.

@@ -10,7 +10,7 @@ from worlds import WORLDS
 
 from crl.basis import TextBasis
 from crl.embed import embed_images, embed_texts
-from crl.projection import l2, project
+from crl.representations import represent
 from crl.vlm import DEMO, load_vlm
 
 IMAGES = 400  # a world; of a seed that neither training, tuning nor the demo uses
@@ -35,8 +35,7 @@ def seen(vlm, tmp_path_factory):
             world.draw(facts, rng).save(paths[-1])
             for attribute, value in facts.items():
                 labels[attribute].append(list(world.PHRASES[attribute]).index(value))
-        image = embed_images(vlm, paths, cache=None).image
-        embedded[name] = l2(np.asarray(image)), labels
+        embedded[name] = embed_images(vlm, paths, cache=None).image, labels
     return embedded
 
 
@@ -46,7 +45,7 @@ def nmi(x, labels):
 
 
 def conditional(vlm, image, basis):
-    return l2(project(image, l2(embed_texts(vlm, TextBasis.load(basis).prompts, cache=None))))
+    return represent("paper", image, embed_texts(vlm, TextBasis.load(basis).prompts, cache=None))
 
 
 CRITERIA = [  # what has several names; an object of a scene is there or not
@@ -72,10 +71,9 @@ def test_it_is_small_and_says_what_it_is():
 def test_it_names_what_it_sees(vlm, seen, name, attribute):
     image, labels = seen[name]
     prompt = TextBasis.load(BASES[name, attribute]).vlm_prompt
-    classes = [
-        prompt.replace("{text}", said[0]) for said in drawn[name].PHRASES[attribute].values()
-    ]
-    guess = project(image, l2(embed_texts(vlm, classes, cache=None))).argmax(1)
+    names = [phrases[0] for phrases in drawn[name].PHRASES[attribute].values()]
+    classes = [prompt.replace("{text}", text) for text in names]
+    guess = (image @ embed_texts(vlm, classes, cache=None).T).argmax(axis=1)
     # a part of a garment is a few pixels: the model's weakest attribute, as its card says
     least = 20 if attribute == "part" else 60
     assert 100 * np.mean(guess == labels[attribute]) > least

@@ -16,7 +16,7 @@ SEEDS = st.integers(0, 100)
 NAMES = ("color", "shape", "count")
 
 
-def weights(least: float) -> st.SearchStrategy[dict[str, float]]:
+def any_weights(least: float) -> st.SearchStrategy[dict[str, float]]:
     values = st.floats(least, 1e6, allow_subnormal=False)
     dicts = st.dictionaries(st.sampled_from(NAMES), values, min_size=1)
     return dicts.filter(lambda weights: any(weights.values()))
@@ -37,7 +37,7 @@ def mean_similarity(a, b, weights: dict[str, float]) -> list[list[float]]:
     ]
 
 
-@given(SEEDS, weights(0))
+@given(SEEDS, any_weights(0))
 def test_products_of_weighted_rows_are_weighted_means(seed, weights):
     parts = representations(N, seed)
     found = weighted(parts, weights)
@@ -47,7 +47,7 @@ def test_products_of_weighted_rows_are_weighted_means(seed, weights):
     assert np.allclose(found @ found.T, mean_similarity(parts, parts, weights), rtol=0, atol=1e-12)
 
 
-@given(SEEDS, weights(-1e6))
+@given(SEEDS, any_weights(-1e6))
 def test_weighted_similarity_written_out(seed, weights):
     queries, candidates = representations(N, seed), representations(4, seed + 500)
     found = weighted_similarity(queries, candidates, weights)

@@ -37,7 +37,7 @@ def test_cluster_sheet_puts_each_cluster_in_its_row(tmp_path):
         Image.new("RGB", (9, 5), color).save(paths[-1])
     # of I, cluster 1 is empty
     clusters = {"universal": np.array([0, 0, 2, 2]), "paper": np.array([1, 1, 0, 0])}
-    file = tmp_path / "figures" / "clusters.png"
+    file = tmp_path / "figures/clusters.png"
     cluster_sheet(paths, clusters, "title", file, columns=3)
     pixels = opened(file)
     middle = pixels.shape[1] / 2
