@@ -13,7 +13,6 @@ from crl import images
 from crl.images import Crop, UnreadableImage, image_files, list_images, open_image, shown, to_rgb
 
 RAMP = np.arange(24, dtype=np.uint8).reshape(4, 6) * 10
-ENDINGS = "jpg png webp gif tif bmp ppm avif heic".split()
 
 
 def save(image, file, **settings):
@@ -132,7 +131,7 @@ def test_of_an_animation_the_first_frame(tmp_path, ending):
 # --- files that show nothing ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("ending", "jpg png webp gif tif bmp ppm avif heic".split())
 @pytest.mark.parametrize("share", [0, 0.5, 0.95])
 def test_empty_and_truncated_files(tmp_path, ending, share):
     file = tmp_path / f"a.{ending}"

@@ -40,8 +40,7 @@ def pictures():
     return [Image.fromarray(pixels.astype(np.uint8)) for pixels in noise]
 
 
-def unit(vectors):
-    return vectors / vectors.norm(dim=-1, keepdim=True)
+unit = functools.partial(torch.nn.functional.normalize, dim=-1)
 
 
 # --- embeddings against the libraries' full models ------------------------------------------------
@@ -149,11 +148,9 @@ def test_contract(vlms, pictures, backend):
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize("backend", SAVE)
-def test_low_precision_is_close_and_comes_out_as_float32(
-    vlms, folders, pictures, backend, precision
-):
+def test_low_precision_is_close_and_float32(vlms, folders, pictures, backend, precision):
     exact = embed(vlms[backend], pictures)
-    rough = embed(load_vlm(str(folders[backend]), device="cpu", precision=precision), pictures)
+    rough = embed(load_vlm(str(folders[backend]), "cpu", precision), pictures)
     for a, b in zip(exact, rough, strict=True):
         assert b.dtype == torch.float32
         assert not torch.equal(a, b)  # it did compute in low precision
@@ -177,8 +174,8 @@ def test_open_clip_tag_and_file_equal_the_folder(registry, vlms, pictures, tmp_p
 def test_quick_gelu_mismatch_is_an_error(registry):
     with pytest.raises(UserError, match=r"with QuickGELU; use open_clip:tiny-quickgelu/shiny"):
         load_vlm("open_clip:tiny/shiny")
-    registry["tiny"]["shiny"]["quick_gelu"] = False
-    registry["tiny-quickgelu"]["shiny"]["quick_gelu"] = False
+    for model in ("tiny", "tiny-quickgelu"):
+        registry[model]["shiny"]["quick_gelu"] = False
     with pytest.raises(UserError, match=r"without QuickGELU; use open_clip:tiny/shiny"):
         load_vlm("open_clip:tiny-quickgelu/shiny")
 

@@ -92,9 +92,7 @@ def test_the_fingerprint_follows_the_weights(folders, tmp_path, monkeypatch, bac
         ("blip2", "tokenizer_config.json", "do_lower_case", False),
     ],
 )
-def test_the_fingerprint_follows_preprocessing_activation_and_tokenizer(
-    folders, tmp_path, backend, file, keys, value
-):
+def test_the_fingerprint_follows_the_settings(folders, tmp_path, backend, file, keys, value):
     copy = shutil.copytree(folders[backend], tmp_path / "copy")
     config = part = json.loads((copy / file).read_text())
     *above, last = keys.split()

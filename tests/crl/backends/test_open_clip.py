@@ -30,11 +30,10 @@ def test_a_saved_vlm_is_a_folder_that_loads(folders, registry, tmp_path, name):
 
 def test_a_saved_vlm_takes_its_tokenizer_along(tmp_path, monkeypatch):
     """SigLIP 2 and others have a tokenizer on the hub; here it is a folder that is gone later."""
-    hub = tmp_path / "hub"
-    shutil.copytree(DEMO, hub)
+    hub = shutil.copytree(DEMO, tmp_path / "hub")
     config = json.loads((hub / "open_clip_config.json").read_text())
-    model = {**config["model_cfg"]}
-    model["text_cfg"] = {**model["text_cfg"], "hf_tokenizer_name": str(hub)}
+    model = config["model_cfg"]
+    model["text_cfg"]["hf_tokenizer_name"] = str(hub)
     monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIGS", {"tiny": model})
     cfg = {key: config["preprocess_cfg"][key] for key in ("mean", "std")}
     tag = open_clip.pretrained._pcfg(file=str(hub / "open_clip_model.safetensors"), **cfg)

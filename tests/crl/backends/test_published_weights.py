@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,6 +50,10 @@ class Weights(NamedTuple):
     image: torch.Tensor  # (N, D) or (N, Q, D)
     text: torch.Tensor  # (K, D)
 
+    @property
+    def file(self) -> str:
+        return min(file.name for file in self.folder.glob("*.safetensors"))
+
 
 def clip(folder: Path, pictures: list[Image.Image]) -> Weights:
     model = randomised(open_clip.CLIP(**CLIP))
@@ -65,10 +70,6 @@ def local(folder: Path, pictures: list[Image.Image], save: Callable) -> Weights:
     vlm = load_vlm(str(save(folder)), "cpu")
     image = vlm.encode_images(torch.stack([vlm.preprocess(picture) for picture in pictures]))
     return Weights(folder, normalize(image, dim=-1), normalize(vlm.encode_texts(PROMPTS), dim=-1))
-
-
-def align(folder: Path, pictures: list[Image.Image]) -> Weights:
-    return local(folder, pictures, save_align)
 
 
 def blip2(folder: Path, pictures: list[Image.Image]) -> Weights:
@@ -89,6 +90,7 @@ def weights(world) -> dict[str, Weights]:
     files = make_images(world / "pictures", 5)
     pictures = [Image.open(file).convert("RGB") for file in files]
     torch.manual_seed(1)
+    align = partial(local, save=save_align)
     make = {"clip-b16": clip, "metaclip": clip, "align": align, "blip2": blip2}
     with torch.no_grad():
         return {name: make[name](world / name, pictures) for name in PUBLISHED}
@@ -181,10 +183,6 @@ def check_embeddings(folder: Path, expected: Weights) -> None:
             assert torch.pdist(unit.flatten(1)).min() > 1e-2  # a mix-up would be seen
 
 
-def file_of_weights(made: Weights) -> str:
-    return sorted(made.folder.glob("*.safetensors"))[0].name
-
-
 # --- the hub as it is, and as it may be -----------------------------------------------------------
 
 
@@ -192,7 +190,7 @@ def file_of_weights(made: Weights) -> str:
 def test_a_broken_download_resumes_and_what_is_here_needs_no_hub(
     name, weights, hub, fetch, tmp_path
 ):
-    file = file_of_weights(weights[name])
+    file = weights[name].file
     hub.behave(cuts={file: [1000, 2000]})
     assert fetch(name, tmp_path) == 0, (tmp_path / "printed").read_text()
     assert {request.repository for request in hub.requests} == {PUBLISHED[name]}
@@ -228,7 +226,7 @@ def test_a_fault_is_one_line_and_leaves_nothing_half_done(
     name, fault, weights, world, hub, fetch, tmp_path
 ):
     behaviour, message = FAULTS[fault]
-    hub.behave(**behaviour(file_of_weights(weights[name])))
+    hub.behave(**behaviour(weights[name].file))
     assert fetch(name, tmp_path) == 2
     printed = (tmp_path / "printed").read_text()
     assert "Traceback" not in printed

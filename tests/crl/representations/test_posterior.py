@@ -59,15 +59,11 @@ def test_posterior_ignores_the_range_of_a_vlm_s_similarities(seed, sharpness, sc
     assert difference(ConditionalProjection) > 0.1
 
 
-@given(
-    hnp.arrays(
-        np.float32,
-        hnp.array_shapes(min_dims=2, max_dims=2, max_side=5),
-        elements=st.floats(allow_nan=False, allow_infinity=False, width=32),
-    ),
-    st.floats(1e-6, 1e6),
-    SHARPNESS,
-)
+FINITE = st.floats(allow_nan=False, allow_infinity=False, width=32)
+SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, max_side=5)
+
+
+@given(hnp.arrays(np.float32, SHAPES, elements=FINITE), st.floats(1e-6, 1e6), SHARPNESS)
 def test_posterior_of_any_finite_float32_matrix(r, sigma, sharpness):
     found = posterior(r, sigma, sharpness)
     assert found.dtype == np.float32 and found.shape == r.shape

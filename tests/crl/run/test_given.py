@@ -13,11 +13,7 @@ from safetensors.numpy import save_file
 from crl.run.errors import UserError
 from crl.run.given import checked, read_given
 
-GOOD = {
-    "image": np.eye(4, 3) + 1,
-    "text": np.ones((2, 3)),
-    "labels": np.array(["a", "b", "a", "c"]),
-}
+GOOD = {"image": np.eye(4, 3) + 1, "text": np.ones((2, 3)), "labels": np.array(list("abac"))}
 SHAPES = {"image": "N D|N Q D", "text": "K D", "labels": "N"}
 
 

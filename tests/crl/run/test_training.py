@@ -127,9 +127,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("checkpoint_every", [2, 100])
-def test_killed_before_or_after_any_write_it_ends_like_an_undisturbed_one(
-    tmp_path, monkeypatch, checkpoint_every
-):
+def test_killed_around_any_write_it_ends_undisturbed(tmp_path, monkeypatch, checkpoint_every):
     Line(tmp_path / "plain", checkpoint_every=checkpoint_every).run()
     expected = contents(tmp_path / "plain")
     expected["results"]["config"]["name"] = "killed"
