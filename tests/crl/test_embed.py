@@ -264,7 +264,7 @@ def test_a_box_that_leaves_its_image_is_named(folder, tmp_path, box):
     assert got.kept.tolist() == [0, 2] and np.array_equal(got.image, direct_crops([file, good]))
 
 
-# --- kills --------------------------------------------------------------------------------------
+# --- kills ----------------------------------------------------------------------------------------
 
 EMBED = """
 import sys

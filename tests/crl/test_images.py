@@ -128,9 +128,6 @@ def test_of_an_animation_the_first_frame(tmp_path, ending):
     assert red > 200 and blue < 50
 
 
-# --- files that show nothing ----------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("ending", "jpg png webp gif tif bmp ppm avif heic".split())
 @pytest.mark.parametrize("share", [0, 0.5, 0.95])
 def test_empty_and_truncated_files(tmp_path, ending, share):
@@ -173,9 +170,6 @@ def test_what_is_left_out_is_counted(tmp_path, monkeypatch):
     ]
     with pytest.warns(UserWarning, match=r"pillow-heif.*2 \.txt, 1 without an ending$"):
         assert image_files(tmp_path) == listing.files
-
-
-# --- names ----------------------------------------------------------------------------------------
 
 
 @given(st.binary())

@@ -32,9 +32,6 @@ def written_out(r: np.ndarray) -> np.ndarray:
     return ((r - r.mean()) / r.std(dim=1, keepdim=True)).numpy()
 
 
-# --- functions ------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("shape", [(N, D), (N, Q, D)])
 def test_project_is_every_dot_product_of_the_best_query(shape):
     image, text = vectors(*shape), vectors(K, D, seed=1)
@@ -73,9 +70,6 @@ def test_single_vector_is_the_unit_mean_of_the_queries():
 def test_standardise_is_the_papers(n, k, seed):
     r = vectors(n, k, seed=seed) + 3
     assert np.allclose(standardise(r), written_out(r), rtol=1e-9)
-
-
-# --- the transformer ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(N, D), (N, Q, D)])

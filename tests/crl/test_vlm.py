@@ -77,9 +77,6 @@ def test_messages_and_docstring_know_each_name():
         assert f"`{name}`" in load_vlm.__doc__
 
 
-# --- of one's own ---------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def own(tmp_path, monkeypatch):
     """A working directory with mine.py."""

@@ -40,7 +40,7 @@ PUBLISHED = {
 PROMPTS = ["a red cat", "metal spheres", "a photo of objects"]
 
 
-# --- weights, and their embeddings by the libraries alone -----------------------------------------
+# --- weights, and their embeddings without the hub ------------------------------------------------
 
 
 class Weights(NamedTuple):
@@ -187,9 +187,7 @@ def check_embeddings(folder: Path, expected: Weights) -> None:
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_a_broken_download_resumes_and_what_is_here_needs_no_hub(
-    name, weights, hub, fetch, tmp_path
-):
+def test_a_broken_download_resumes_and_is_kept(name, weights, hub, fetch, tmp_path):
     file = weights[name].file
     hub.behave(cuts={file: [1000, 2000]})
     assert fetch(name, tmp_path) == 0, (tmp_path / "printed").read_text()
@@ -222,9 +220,7 @@ CASES += [("blip2", fault) for fault in FAULTS]
 
 
 @pytest.mark.parametrize(("name", "fault"), CASES)
-def test_a_fault_is_one_line_and_leaves_nothing_half_done(
-    name, fault, weights, world, hub, fetch, tmp_path
-):
+def test_a_fault_is_one_line_and_half_of_nothing(name, fault, weights, world, hub, fetch, tmp_path):
     behaviour, message = FAULTS[fault]
     hub.behave(**behaviour(weights[name].file))
     assert fetch(name, tmp_path) == 2

@@ -103,9 +103,6 @@ def test_overlap_is_a_fraction_of_the_variance(seed, size):
     assert np.isclose(share, inside / total, rtol=1e-9)
 
 
-# --- directions_of_others -------------------------------------------------------------------------
-
-
 def made_of(criterion: str, *texts: str) -> TextBasis:
     return TextBasis(criterion=criterion, vlm_prompt=f"a {criterion} of {{text}}", texts=texts)
 

@@ -20,9 +20,6 @@ def on_disk(folder: Path) -> list[dict]:
     return [row["about"] for row in read_rows(folder / "results.json")]
 
 
-# --- numbers --------------------------------------------------------------------------------------
-
-
 def test_summary_by_hand():
     deviation = pytest.approx(7**0.5)  # (4 + 1 + 9) / 2
     assert summary([1.0, 2.0, 6.0]) == {"mean": 3.0, "std": deviation, "seeds": [1.0, 2.0, 6.0]}
@@ -47,9 +44,6 @@ def test_digest_of_arrays(array):
     changed.flat[-1] = 1 if array.flat[-1] != 1 else 2
     others = [digest(x) for x in (changed, array[None], array.view(np.int32), doubled)]
     assert digest(array) not in [*others, digest(array, array), digest(array.tolist())]
-
-
-# --- rows -----------------------------------------------------------------------------------------
 
 
 def test_interrupted_run_goes_on(tmp_path):

@@ -189,9 +189,6 @@ def test_patience(tmp_path):
     assert again.calls == []
 
 
-# --- refusals -------------------------------------------------------------------------------------
-
-
 def test_a_loss_and_weights_that_are_not_finite(tmp_path):
     trainer = Line(tmp_path / "loss")
     trainer.step = lambda batch: float("nan")
