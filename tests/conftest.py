@@ -40,6 +40,18 @@ def run(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
 
 
 @pytest.fixture
+def output(run) -> Callable[..., str]:
+    """Runs a command that must go well; gives what it prints."""
+
+    def output(main: Callable[[], None], *arguments: object) -> str:
+        code, printed, errors = run(main, *arguments)
+        assert code == 0, errors
+        return printed
+
+    return output
+
+
+@pytest.fixture
 def refusal(run) -> Callable[..., str]:
     """Runs a command that must be refused with exit code 2 and one line; gives that line."""
 

@@ -9,7 +9,7 @@ import pytest
 from toy_vlm import ToyVLM, make_images
 
 from crl.run.results import read_rows
-from similarity_retrieval import evaluate, mine_triplets, trained
+from similarity_retrieval import evaluate, trained
 from similarity_retrieval.datasets import TASKS
 
 IMAGES, CANDIDATES = 24, 5
@@ -69,22 +69,29 @@ def toy(monkeypatch):
     return loaded
 
 
-def evaluation(genecis: Path, overrides: tuple[str, ...]) -> list[str]:
-    given = [f"root={genecis}", f"outputs={genecis.parent}/out"]
-    features = any(override.startswith("features=") for override in overrides)
-    return [*given, *([] if features else [f"cache={genecis.parent}/cache"]), *overrides]
+@pytest.fixture
+def evaluation(genecis) -> Callable[..., list]:
+    """evaluate.py on `genecis`, with its arguments."""
+
+    def evaluation(*overrides):
+        given = [f"root={genecis}", f"outputs={genecis.parent}/out"]
+        if not any(override.startswith("features=") for override in overrides):
+            given.append(f"cache={genecis.parent}/cache")
+        return [evaluate.main, *given, *overrides]
+
+    return evaluation
 
 
 @pytest.fixture
-def evaluated(run, genecis) -> Callable[..., tuple[int, str, str]]:
-    """evaluate.py on `genecis`: exit code, output and errors."""
-    return lambda *overrides: run(evaluate.main, *evaluation(genecis, overrides))
+def evaluated(output, evaluation) -> Callable[..., str]:
+    """What evaluate.py on `genecis` prints."""
+    return lambda *overrides: output(*evaluation(*overrides))
 
 
 @pytest.fixture
-def evaluation_refused(refusal, genecis) -> Callable[..., str]:
+def evaluation_refused(refusal, evaluation) -> Callable[..., str]:
     """The one line of an evaluation that must fail."""
-    return lambda *overrides: refusal(evaluate.main, *evaluation(genecis, overrides))
+    return lambda *overrides: refusal(*evaluation(*overrides))
 
 
 @pytest.fixture
@@ -97,19 +104,3 @@ def row_of(genecis) -> Callable[..., dict]:
         return next(row for row in rows if wanted.items() <= row["about"].items())
 
     return row_of
-
-
-def mining(outputs: Path, settings: dict) -> list[str]:
-    return [f"outputs={outputs}", *(f"{key}={value}" for key, value in settings.items())]
-
-
-@pytest.fixture
-def mine(run, tmp_path) -> Callable[..., tuple[int, str, str]]:
-    """mine_triplets.py: exit code, output and errors."""
-    return lambda **settings: run(mine_triplets.main, *mining(tmp_path / "out", settings))
-
-
-@pytest.fixture
-def mine_refused(refusal, tmp_path) -> Callable[..., str]:
-    """The one line of a mining that must fail."""
-    return lambda **settings: refusal(mine_triplets.main, *mining(tmp_path / "out", settings))
