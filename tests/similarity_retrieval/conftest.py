@@ -69,29 +69,23 @@ def toy(monkeypatch):
     return loaded
 
 
-@pytest.fixture
-def evaluation(genecis) -> Callable[..., list]:
-    """evaluate.py on `genecis`, with its arguments."""
-
-    def evaluation(*overrides):
-        given = [f"root={genecis}", f"outputs={genecis.parent}/out"]
-        if not any(override.startswith("features=") for override in overrides):
-            given.append(f"cache={genecis.parent}/cache")
-        return [evaluate.main, *given, *overrides]
-
-    return evaluation
+def on(genecis: Path, overrides: tuple[str, ...]) -> tuple:
+    """evaluate.py and its arguments; embeddings made elsewhere need no cache."""
+    features = any(override.startswith("features=") for override in overrides)
+    cache = [] if features else [f"cache={genecis.parent}/cache"]
+    return evaluate.main, f"root={genecis}", f"outputs={genecis.parent}/out", *cache, *overrides
 
 
 @pytest.fixture
-def evaluated(output, evaluation) -> Callable[..., str]:
+def evaluated(output, genecis) -> Callable[..., str]:
     """What evaluate.py on `genecis` prints."""
-    return lambda *overrides: output(*evaluation(*overrides))
+    return lambda *overrides: output(*on(genecis, overrides))
 
 
 @pytest.fixture
-def evaluation_refused(refusal, evaluation) -> Callable[..., str]:
+def evaluation_refused(refusal, genecis) -> Callable[..., str]:
     """The one line of an evaluation that must fail."""
-    return lambda *overrides: refusal(*evaluation(*overrides))
+    return lambda *overrides: refusal(*on(genecis, overrides))
 
 
 @pytest.fixture

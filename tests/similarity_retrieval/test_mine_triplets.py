@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,18 +16,13 @@ from similarity_retrieval import mine_triplets
 @pytest.fixture
 def mine(output, tmp_path):
     """What mine_triplets.py prints."""
-    return lambda **settings: output(*command(tmp_path, settings))
+    return partial(output, mine_triplets.main, outputs=tmp_path / "out")
 
 
 @pytest.fixture
 def mine_refused(refusal, tmp_path):
     """The one line of a mining that must fail."""
-    return lambda **settings: refusal(*command(tmp_path, settings))
-
-
-def command(folder, settings):
-    words = [f"{key}={value}" for key, value in settings.items()]
-    return mine_triplets.main, f"outputs={folder}/out", *words
+    return partial(refusal, mine_triplets.main, outputs=tmp_path / "out")
 
 
 def keeps_the_rules(triplet, records, ratings):

@@ -84,7 +84,7 @@ def test_real_trainings_are_evaluated(tmp_path, output, evaluated, evaluation_re
     keys = {**write_triplets(tmp_path, count=20), "vlm": vlm, "epochs": 1}
 
     def train(**more):
-        output(train_combiner.main, *(f"{k}={value}" for k, value in {**keys, **more}.items()))
+        output(train_combiner.main, **keys, **more)
         return tmp_path / "outputs/combiner" / more["name"]
 
     frozen = train(name="frozen")
