@@ -6,17 +6,11 @@ import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import torch
-from clothes import (
-    ATTRIBUTES,
-    bases_of,
-    write_clip,
-    write_clothes,
-    write_noise,
-    write_training,
-)
+from clothes import ATTRIBUTES, bases_of, write_clip, write_clothes, write_noise, write_training
 from PIL import Image
 from safetensors.torch import load_file
 from toy_network import literal
@@ -140,14 +134,12 @@ def test_stage_1_leaves_the_vlm_and_stage_2_all_but_its_tower(keys, tmp_path):
     assert torch.equal(torch.from_numpy(aligned(stage.bases.embed(vlm, None))), fresh)
 
 
-def test_trained_vlm_is_evaluated(keys, tmp_path, run):
-    former = clip_of(keys)
+def test_trained_vlm_is_evaluated(keys, tmp_path, output):
     folder, results = train(keys, epochs=1, lr=1e-2)
     values = {key: keys[key] for key in ("root", "dataset", "device")}
-    values |= {"vlm": former, "bases": bases_of(tmp_path), "trained": [keys["heads"], str(folder)]}
-    values |= {"outputs": f"{tmp_path}/evaluated", "figures": False, "cache": f"{tmp_path}/cache"}
-    code, _, errors = run(evaluate.main, *(f"{k}={json.dumps(v)}" for k, v in values.items()))
-    assert code == 0, errors
+    values |= {"vlm": clip_of(keys), "bases": bases_of(tmp_path), "cache": f"{tmp_path}/cache"}
+    values |= {"trained": [keys["heads"], str(folder)], "outputs": f"{tmp_path}/evaluated"}
+    output(evaluate.main, "figures=no", **values)
     rows = json.loads((tmp_path / "evaluated/fashion_retrieval/run/results.json").read_text())
     scores = {row["about"]["method"]: row["scores"] for row in rows["rows"]}
     best = {key: value for key, value in results["best"].items() if key != "epoch"}
@@ -156,18 +148,12 @@ def test_trained_vlm_is_evaluated(keys, tmp_path, run):
 
 
 def test_checkpointing_gives_the_same(keys, monkeypatch):
-    again = []
-    recompute = torch.utils.checkpoint.checkpoint
-
-    def recorded(*arguments, **options):
-        again.append(None)
-        return recompute(*arguments, **options)
-
-    monkeypatch.setattr("open_clip.transformer.checkpoint", recorded)
+    recompute = mock.Mock(side_effect=torch.utils.checkpoint.checkpoint)
+    monkeypatch.setattr("open_clip.transformer.checkpoint", recompute)
     plain, one = train(keys, name="plain")
-    assert not again
+    assert not recompute.called
     spare, other = train(keys, name="spare", checkpointing=True)
-    assert again
+    assert recompute.called
     assert one["losses"] == pytest.approx(other["losses"], abs=1e-6)
     first, second = weights(plain / "vlm"), weights(spare / "vlm")
     for name in first:
