@@ -155,9 +155,9 @@ def moods(tmp_path, monkeypatch):
 def test_the_null_space_of_another_basis(moods, tmp_path, output, monkeypatch):
     clustered = mock.Mock(side_effect=kmeans)
     monkeypatch.setattr(clustering, "kmeans", clustered)
-    more = ["representation=[paper,posterior]", "null_space=[mood.yaml,size.yaml]"]
-    more.append("null_space_size=1")
-    assert "paper, null space of 2" in output(clustering.main, *moods, *more)
+    others = {"null_space": "[mood.yaml,size.yaml]", "null_space_size": 1}
+    both = "representation=[paper,posterior]"
+    assert "paper, null space of 2" in output(clustering.main, *moods, both, **others)
     vlm = ToyVLM()
     files = sorted((tmp_path / "data/mood").rglob("*.png"))
     image = unit_rows(direct(vlm, files).astype(float))
@@ -170,7 +170,8 @@ def test_the_null_space_of_another_basis(moods, tmp_path, output, monkeypatch):
     image = unit_rows(image - np.outer(image @ direction, direction))
     r = image @ own.T
     p = unit_rows(np.exp(r / (2 * r.std(axis=1).mean())))
-    universal, paper, posterior = (call.args[0] for call in clustered.call_args_list[::2])
+    given = [call.args[0] for call in clustered.call_args_list]
+    universal, paper, posterior = given[::2]  # of two seeds
     np.testing.assert_allclose(universal, unit_rows(direct(vlm, files)), atol=1e-6)
     np.testing.assert_allclose(paper, unit_rows(r), atol=1e-5)
     np.testing.assert_allclose(posterior, p, atol=1e-5)

@@ -15,36 +15,24 @@ from similarity_retrieval.datasets import TASKS
 IMAGES, CANDIDATES = 24, 5
 
 
-def write_templates(folder: Path, task: str, count: int, seed: int) -> None:
-    """`count` random templates; of the attribute tasks, boxes in the 7 x 6 pictures."""
-    rng = np.random.default_rng(seed)
-
-    def image(number):
-        if task.endswith("object"):
-            return {"val_image_id": int(number)}
-        return {"image_id": int(number), "instance_bbox": [int(number) % 3, 1, 3, 2]}
-
-    templates = []
-    for number in range(count):
-        first, *others = rng.choice(IMAGES, CANDIDATES + 1, replace=False)
-        reference, target, *gallery = [image(n) for n in (first, *others)]
-        condition = "color" if task == "focus_attribute" else ["dog", "cat", "red"][number % 3]
-        templates.append(
-            {"reference": reference, "target": target, "gallery": gallery, "condition": condition}
-        )
-    (folder / f"{task}.json").write_text(json.dumps(templates))
-
-
 @pytest.fixture
 def genecis(tmp_path):
-    """A folder with four small tasks and their images."""
+    """A folder with four small tasks and their images; the boxes fit the 7 x 6 pictures."""
     root = tmp_path / "genecis"
-    for folder in ("coco/val2017", "visual_genome/VG_100K"):
+    for folder, name in (("coco/val2017", "{:012d}.jpg"), ("visual_genome/VG_100K", "{}.jpg")):
         for number, path in enumerate(make_images(root / folder, IMAGES)):
-            name = f"{number:012d}.jpg" if "coco" in folder else f"{number}.jpg"
-            path.rename(path.with_name(name))
+            path.rename(path.with_name(name.format(number)))
     for seed, task in enumerate(TASKS):
-        write_templates(root, task, 12, seed)
+        rng, templates = np.random.default_rng(seed), []
+        for number in range(12):
+            ids = rng.choice(IMAGES, CANDIDATES + 1, replace=False).tolist()
+            images = [{"image_id": n, "instance_bbox": [n % 3, 1, 3, 2]} for n in ids]
+            if task.endswith("object"):
+                images = [{"val_image_id": n} for n in ids]
+            condition = "color" if task == "focus_attribute" else ["dog", "cat", "red"][number % 3]
+            first = {"reference": images[0], "target": images[1], "condition": condition}
+            templates.append({**first, "gallery": images[2:]})
+        (root / f"{task}.json").write_text(json.dumps(templates))
     return root
 
 
