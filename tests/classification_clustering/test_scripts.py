@@ -1,6 +1,7 @@
 """Few-shot and clustering: the protocol against a literal transcription, and the commands."""
 
 import json
+from itertools import product
 from unittest import mock
 
 import numpy as np
@@ -198,9 +199,8 @@ def demo(tmp_path_factory):
 def test_a_run_records_what_it_measured_and_on_what(demo):
     rows = results(demo / "outputs/clustering/small")
     methods = ["universal", "paper", "zero-shot"]
-    assert [(row["about"]["criterion"], row["about"]["method"]) for row in rows] == [
-        (criterion, method) for criterion in ("shape", "color") for method in methods
-    ]
+    measured = [(row["about"]["criterion"], row["about"]["method"]) for row in rows]
+    assert measured == [*product(("shape", "color"), methods)]
     for row in rows:
         assert row["images"] == 240 and row["left_out"] == 0 and row["classes"] == 10
         assert {"packages", "commit", "dirty", "gpu"} <= row["environment"].keys()

@@ -102,10 +102,8 @@ def test_the_official_object_tasks():
 
 def test_tasks_share_images_and_conditions(root):
     data = load(DRAWN, root)
-    assert data.ids == [
-        *("1", "2", "3", "4", "5", "6"),
-        *("7:5,6,10,8", "7:5,6,10,8.5", "8:0,0,40,30", "9:30,20,10,10", "8:-3,2,9,50", "9:1,2,3,4"),
-    ]
+    regions = "7:5,6,10,8 7:5,6,10,8.5 8:0,0,40,30 9:30,20,10,10 8:-3,2,9,50 9:1,2,3,4"
+    assert data.ids == [*"123456", *regions.split()]
     assert data.conditions == ["car", "a dog"]
     focus, change, attribute = (data.tasks[task] for task in DRAWN)
     assert focus.reference.tolist() == [0, 1] and focus.condition.tolist() == [0, 1]
@@ -200,10 +198,7 @@ def test_images_in_the_order_of_their_ids(root):
     assert names == {"7.jpg": 1, "8.jpg": 1, "9.jpg": 1}
 
 
-def test_missing_and_unreadable_images_are_named(root):
-    (root / "visual_genome/VG_100K/7.jpg").write_text("no image")
-    with pytest.raises(UserError, match=r"cannot read the image .*VG_100K/7\.jpg"):
-        images_in(root)
+def test_missing_images_are_named(root):
     (root / "visual_genome/VG_All/9.jpg").unlink()
     with pytest.raises(UserError, match=r"^1 of 3 images of Visual Genome are not in .* \(9.jpg\)"):
         images_in(root)

@@ -58,17 +58,10 @@ def test_the_scores_are_those_of_the_protocol(row_of, genecis, toy, evaluated):
     assert "chance" in printed and "image+text" in printed
 
 
-def test_every_image_and_text_is_encoded_once_over_all_tasks(genecis, toy, evaluated):
-    evaluated()
-    vlm = toy["clip-b16"]
+def test_all_is_encoded_once_and_a_second_run_changes_nothing(genecis, toy, evaluated):
+    first, vlm = evaluated(), toy["clip-b16"]
     assert vlm.images == len(load(OBJECT_TASKS, genecis).ids)
     assert len(vlm.texts) == len(set(vlm.texts))
-    evaluated()
-    assert toy["clip-b16"].images == 0 and not toy["clip-b16"].texts  # all from the cache
-
-
-def test_ranks_and_figures_are_saved_and_a_second_run_changes_nothing(genecis, toy, evaluated):
-    first = evaluated()
     folder = genecis.parent / "out/similarity_retrieval/run"
     before = {file: file.read_bytes() for file in folder.iterdir()}
     assert sorted(file.suffix for file in before) == [".json", ".npz", ".npz", ".png", ".png"]
@@ -77,11 +70,11 @@ def test_ranks_and_figures_are_saved_and_a_second_run_changes_nothing(genecis, t
     assert (ranks["paper/better"] == (scores[:, 1:] > scores[:, :1]).sum(1)).all()
     assert not ranks["paper/tied"].any()
     assert evaluated() == first
+    assert toy["clip-b16"].images == 0 and not toy["clip-b16"].texts  # all from the cache
     assert {file: file.read_bytes() for file in folder.iterdir()} == before
     for file in (*folder.glob("*.png"), *folder.glob("*.npz")):
         file.unlink()
-    assert evaluated() == first
-    assert set(folder.iterdir()) == set(before)
+    assert evaluated() == first and set(folder.iterdir()) == set(before)
 
 
 def test_genecis_published_weights_give_starred_rows(row_of, genecis, toy, evaluated):
@@ -100,17 +93,12 @@ def test_genecis_published_weights_give_starred_rows(row_of, genecis, toy, evalu
     assert sum(line.startswith("clip-b16*") for line in printed.splitlines()) == 5
 
 
-def test_attribute_tasks_use_crops_and_a_basis_a_condition(
-    row_of, toy, evaluated, evaluation_refused
-):
-    tasks = "tasks=[focus_attribute, change_attribute]"
-    printed = evaluated(tasks)
+def test_attribute_tasks_use_crops_and_a_basis_a_condition(row_of, toy, evaluated):
+    printed = evaluated("tasks=[focus_attribute, change_attribute]")
     about = row_of(task="focus_attribute")["about"]
     assert (about["criterion"], about["basis"], about["prompts"]) == ("color", "clevr4_color", [])
     assert about["texts"] == len(TextBasis.load("clevr4_color").texts)
     assert "focus_attribute: CRL is our extension" in printed
-    errors = evaluation_refused(tasks, "bases={focus_attribute: {size: genecis_attribute}}")
-    assert "no basis for 'color'" in errors
 
 
 def test_each_representation_in_each_balance(row_of, genecis, toy, evaluated):
@@ -192,6 +180,11 @@ def test_embeddings_made_elsewhere_give_the_same_numbers(row_of, genecis, toy, e
 
 
 # --- mistakes -------------------------------------------------------------------------------------
+
+
+def test_a_condition_without_a_basis_is_named(toy, evaluation_refused):
+    bases = "bases={focus_attribute: {size: genecis_attribute}}"
+    assert "no basis for 'color'" in evaluation_refused("tasks=focus_attribute", bases)
 
 
 def test_nothing_is_encoded_when_an_image_is_missing(genecis, toy, evaluation_refused):

@@ -24,9 +24,7 @@ METHODS = ("image", "text", "image+text", "combiner", "paper")
 DIM, TEXTS = 20, 17
 
 
-def random_features(
-    rng, images: int, conditions: int, prompts: int = 5, dim: int = DIM
-) -> Features:
+def random_features(rng, images: int, conditions: int, prompts=5, dim=DIM) -> Features:
     """Raw: lengths differ by image and condition. A common part makes similarities alike, as
     CLIP's are."""
     common = rng.normal(size=dim)
@@ -182,9 +180,7 @@ def test_order_of_the_other_candidates_and_their_lengths_change_no_fair_recall(s
 
 
 scores_with_ties = st.integers(2, 8).flatmap(
-    lambda candidates: st.lists(
-        st.lists(st.integers(0, 3), min_size=candidates, max_size=candidates), min_size=1
-    )
+    lambda candidates: st.lists(st.tuples(*[st.integers(0, 3)] * candidates), min_size=1)
 )
 
 
@@ -224,10 +220,8 @@ def test_the_standard_balance_against_a_slow_loop(prompts, sharpness):
     name = "paper" if sharpness is None else "posterior"
     r = represent(name, features.unit_image, basis, sharpness=sharpness or 1.0)
     scores = crl_scores(features, tasks, r, balance="standard")
-    slow = conditional(features, basis, sharpness)
-    expected = [
-        crl(features, slow, *template, standard) for template in zip(*tasks[:3], strict=True)
-    ]
+    slow, asked = conditional(features, basis, sharpness), zip(*tasks[:3], strict=True)
+    expected = [crl(features, slow, *template, standard) for template in asked]
     np.testing.assert_allclose(scores, expected, atol=1e-9)
     assert np.array_equal(scores, crl_scores(features, tasks, r, 3.0, "standard"))  # no weight
     assert not np.allclose(scores, crl_scores(features, tasks, r))

@@ -118,10 +118,8 @@ def test_same_seed_same_bytes_and_a_finished_run_is_left_alone(mine, mine_refuse
 
 
 def captions(n):
-    return [
-        {"image": f"{i}.jpg", "caption": f"Dog on{i} {('bed', 'car', 'log')[i % 3]}"}
-        for i in range(n)
-    ]
+    words = [("bed", "car", "log")[i % 3] for i in range(n)]
+    return [{"image": f"{i}.jpg", "caption": f"Dog on{i} {w}"} for i, w in enumerate(words)]
 
 
 def parsed(folder):

@@ -31,9 +31,8 @@ def test_which_rows_the_trainings_of_a_vlm_give(tmp_path, row_of, evaluated, toy
     frozen, one = training(tmp_path / "frozen")
     again, three = training(tmp_path / "again", seed=2)
     vlm = str(tmp_path / "tuned/vlm")
-    tuned, two = training(
-        tmp_path / "tuned", seed=1, vlm_trained=True, vlm_fingerprint=f"toy-{vlm}"
-    )
+    record = {"vlm_trained": True, "vlm_fingerprint": f"toy-{vlm}"}
+    tuned, two = training(tmp_path / "tuned", seed=1, **record)
     printed = evaluated(f"trained=[{frozen}, {again}, {tuned}]", *SMALL)
     assert row_of("combiner")["about"]["combiner"] == weights_digest(one)
     starred = row_of("combiner", label="clip-b16*")["about"]
@@ -62,19 +61,10 @@ def test_the_vlm_must_be_the_one_of_the_training_at_any_precision(
     settings = (f"trained=[{folder}]", f"precision={measured_at}", *SMALL)
     if same:
         assert "combiner" in evaluated(*settings)
-        return
-    error = evaluation_refused(*settings)
-    assert error.startswith(f"{folder} was trained with another VLM than 'clip-b16' is now")
-    assert toy["clip-b16"].images == 0 and not (tmp_path / "out").exists()
-
-
-def test_folders_that_are_no_training(tmp_path, toy, evaluation_refused):
-    folder, _ = training(tmp_path / "mine")
-    error = evaluation_refused(f"combiner={folder}/combiner.safetensors")
-    assert error.endswith(f"belongs to a training; give its folder: trained=[{folder}]")
-    assert "holds no training of train_combiner.py" in evaluation_refused(f"trained=[{tmp_path}]")
-    (folder / "results.json").write_text('{"rows": []}')
-    assert "is not of train_combiner.py" in evaluation_refused(f"trained=[{folder}]")
+    else:
+        says = f"{folder} was trained with another VLM than 'clip-b16' is now"
+        assert evaluation_refused(*settings).startswith(says)
+        assert toy["clip-b16"].images == 0 and not (tmp_path / "out").exists()
 
 
 def test_real_trainings_are_evaluated(tmp_path, output, evaluated, evaluation_refused, row_of):
