@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 from toy_vlm import ToyVLM, direct, make_images
 from worlds import clevr4
 
@@ -17,21 +16,11 @@ from crl.run.errors import UserError
 from crl.vlm import load_vlm
 
 TEXTS = len(TextBasis.load("clevr4_color").texts)
-EYE = {"image": np.eye(3, 2) + 1, "text": np.eye(2), "labels": np.arange(3)}
 
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-
-
-def test_features_of_several_files_and_with_several_vectors_per_image():
-    image = np.random.default_rng(0).normal(size=(3, 4, 2))
-    np.savez("one.npz", image=image, labels=EYE["labels"])
-    save_file({"text": EYE["text"]}, "two.safetensors")
-    [data] = embedded(EvaluateConfig(features=["one.npz", "two.safetensors"]))
-    assert np.allclose(data.image, l2(image)) and data.data.classes == ["0", "1", "2"]
-    assert np.allclose(data.text, EYE["text"]) and data.class_text is None
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from unittest import mock
 import pytest
 import torch
 from clothes import ATTRIBUTES, bases_of, write_clothes, write_noise, write_training
+from disturbed import finished
 from PIL import Image
 from safetensors.torch import load_file
 from toy_network import literal
@@ -42,10 +43,7 @@ def keys(tmp_path, clip):
 
 
 def train(keys, **more):
-    config = BackboneConfig(**{**keys, **more})
-    trainer = BackboneTrainer(config, config.device)
-    trainer.run()
-    return trainer.folder, json.loads((trainer.folder / "results.json").read_text())
+    return finished(BackboneTrainer(BackboneConfig(**{**keys, **more}), "cpu"))
 
 
 def weights(folder):
@@ -103,8 +101,7 @@ def test_stage_1_leaves_the_vlm_and_stage_2_all_but_its_tower(keys, clip, tmp_pa
 
     fresh, stored = aligned_texts(keys, vlm), heads.read_bytes()
     second = BackboneTrainer(BackboneConfig(**keys | {"heads": first.folder}), "cpu")
-    second.run()
-    folder, results = second.folder, json.loads((second.folder / "results.json").read_text())
+    folder, results = finished(second)
     after, state = weights(folder / "vlm"), second.network.state_dict()
     for key, tensor in before.items():
         visual = key.startswith("visual.")

@@ -1,14 +1,12 @@
 """Stage 1: a step against a literal one, a problem that it learns, interrupted and resumed against
 undisturbed; every message."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
 from authors_heads import AuthorsHeads
 from clothes import ATTRIBUTES, Clothes, bases_of, write_clothes
-from disturbed import interrupted
+from disturbed import finished, interrupted
 from PIL import Image
 
 from crl.projection import l2
@@ -33,9 +31,7 @@ def keys(tmp_path):
 
 
 def train(keys, **more):
-    trainer = MlpTrainer(MlpConfig(**{**keys, **more}))
-    trainer.run()
-    return trainer.folder, json.loads((trainer.folder / "results.json").read_text())
+    return finished(MlpTrainer(MlpConfig(**{**keys, **more})))
 
 
 def test_one_step_against_a_literal_one(keys, vlm):
@@ -104,7 +100,7 @@ def test_another_training_in_the_folder(tmp_path, keys, vlm):
 
     def refused(match, **more):
         with pytest.raises(UserError, match=match):
-            train({**keys, **more})
+            train(keys, **more)
         assert {file: file.read_bytes() for file in folder.iterdir()} == before
 
     refused(r"holds another training \(lr 0.003, not 0.5\)", lr=0.5)

@@ -1,11 +1,9 @@
 """Training a rival: it learns, and comes back from its folder; interruptions."""
 
-import json
-
 import pytest
 import torch
 from clothes import ATTRIBUTES, write_clothes
-from disturbed import interrupted
+from disturbed import finished, interrupted
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -31,10 +29,7 @@ def keys(tmp_path, clip):
 
 
 def train(keys, **more):
-    config = RivalConfig(**{**keys, **more})
-    trainer = RivalTrainer(config, config.device)
-    trainer.run()
-    return trainer.folder, json.loads((trainer.folder / "results.json").read_text())
+    return finished(RivalTrainer(RivalConfig(**{**keys, **more}), "cpu"))
 
 
 @pytest.mark.parametrize("method", RIVALS)

@@ -1,6 +1,7 @@
-"""What a training must bear without another number: an interruption, and a second process."""
+"""Trainings: to the end, interrupted, and in two processes."""
 
 import itertools
+import json
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -13,6 +14,13 @@ import torch
 import torch.multiprocessing as mp
 
 from crl.run.distributed import process_group
+from crl.run.training import Trainer
+
+
+def finished(trainer: Trainer) -> tuple[Path, dict]:
+    """The training's folder and its results.json."""
+    trainer.run()
+    return trainer.folder, json.loads((trainer.folder / "results.json").read_text())
 
 
 @contextmanager
