@@ -25,10 +25,12 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture
 def run(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
-    """Runs a script's `main` with arguments in this process; gives exit code, output and errors."""
+    """Runs a script's `main` in this process with arguments, and settings as `key=value`; gives
+    exit code, output and errors."""
 
-    def run(main: Callable[[], None], *arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", [f"{main.__module__}.py", *map(str, arguments)])
+    def run(main: Callable[[], None], *arguments: object, **settings: object):
+        words = [*map(str, arguments), *(f"{key}={value}" for key, value in settings.items())]
+        monkeypatch.setattr(sys, "argv", [f"{main.__module__}.py", *words])
         code = 0
         try:
             main()
@@ -40,11 +42,23 @@ def run(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
 
 
 @pytest.fixture
+def output(run) -> Callable[..., str]:
+    """Runs a command that must go well; gives what it prints."""
+
+    def output(*command: object, **settings: object) -> str:
+        code, printed, errors = run(*command, **settings)
+        assert code == 0, errors
+        return printed
+
+    return output
+
+
+@pytest.fixture
 def refusal(run) -> Callable[..., str]:
     """Runs a command that must be refused with exit code 2 and one line; gives that line."""
 
-    def refusal(main: Callable[[], None], *arguments: object) -> str:
-        code, _, errors = run(main, *arguments)
+    def refusal(*command: object, **settings: object) -> str:
+        code, _, errors = run(*command, **settings)
         lines = errors.splitlines()
         assert code == 2, errors
         assert [line.startswith("error: ") for line in lines] == [True], errors

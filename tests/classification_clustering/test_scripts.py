@@ -1,6 +1,8 @@
 """Few-shot and clustering: the protocol against a literal transcription, and the commands."""
 
 import json
+from itertools import product
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -52,9 +54,8 @@ def protocol_inputs(file):
     return image, text, np.unique(labels, return_inverse=True)[1]
 
 
-def test_clustering_is_the_papers_protocol(features, tmp_path, run):
-    code, printed, errors = run(clustering.main, f"features={features}", "seeds=4", "name=mine")
-    assert code == 0, errors
+def test_clustering_is_the_papers_protocol(features, tmp_path, output):
+    printed = output(clustering.main, f"features={features}", "seeds=4", "name=mine")
     image, text, labels = protocol_inputs(features)
     r = torch.nn.functional.normalize(image @ text.T, dim=-1)
     rows = by_method(tmp_path / "outputs/clustering/mine")
@@ -62,12 +63,12 @@ def test_clustering_is_the_papers_protocol(features, tmp_path, run):
     for name, x in (("universal", image), ("paper", r)):
         for seed in range(4):
             clusters = KMeans(n_clusters=4, n_init="auto", random_state=seed).fit_predict(x.numpy())
-            cost = np.zeros((4, 4))  # filled pair by pair, for the Hungarian match
-            for a, b in zip(labels, clusters, strict=True):
-                cost[b, a] -= 1
+            together = np.zeros((4, 4))  # for the Hungarian match
+            np.add.at(together, (clusters, labels), 1)
+            matched = linear_sum_assignment(together, maximize=True)
             expected = {
                 "nmi": normalized_mutual_info_score(labels, clusters),
-                "acc": -cost[linear_sum_assignment(cost)].sum() / len(labels),
+                "acc": together[matched].sum() / len(labels),
                 "ari": adjusted_rand_score(labels, clusters),
             }
             for metric, value in expected.items():
@@ -89,10 +90,9 @@ def literal_few_shot(x, labels, shots, seed):
     return 100 * (classifier.predict(x[test]) == labels[test]).mean()
 
 
-def test_few_shot_is_the_papers_protocol(features, tmp_path, run):
+def test_few_shot_is_the_papers_protocol(features, tmp_path, output):
     arguments = [f"features={features}", "seeds=3", "shots=[1,5]", "name=mine"]
-    code, _, errors = run(few_shot.main, *arguments)
-    assert code == 0, errors
+    output(few_shot.main, *arguments)
     image, text, labels = protocol_inputs(features)
     r = image @ text.T
     r = (r - r.mean()) / r.std(dim=1, keepdim=True)  # torch's std is the unbiased one
@@ -107,10 +107,13 @@ def test_few_shot_is_the_papers_protocol(features, tmp_path, run):
 # --- beyond the paper -----------------------------------------------------------------------------
 
 
+def unit_rows(r):
+    return r / np.linalg.norm(r, axis=-1, keepdims=True)
+
+
 def written_out(image, text, representation, sharpness):
     """R of the images (N, Q, D) in this representation, each part standardised."""
-    image = image / np.sqrt((image**2).sum(-1, keepdims=True))
-    text = text / np.sqrt((text**2).sum(-1, keepdims=True))
+    image, text = unit_rows(image), unit_rows(text)
     r = np.array([[max(q @ t for q in queries) for t in text] for queries in image])
     weight = np.exp(sharpness * r / np.mean([np.std(row) for row in r]))
     parts = {"paper": r, "posterior": np.sqrt(weight / weight.sum(1, keepdims=True))}
@@ -118,11 +121,7 @@ def written_out(image, text, representation, sharpness):
     return np.hstack([parts[name] for name in representation.split("+")])
 
 
-def unit_rows(r):
-    return r / np.linalg.norm(r, axis=1, keepdims=True)
-
-
-def test_few_shot_under_each_representation(features, tmp_path, run):
+def test_few_shot_under_each_representation(features, tmp_path, output):
     with np.load(features) as stored:
         image, text, labels = stored["image"], stored["text"], stored["labels"]
     # 3 vectors per image, as BLIP-2 gives 32
@@ -130,8 +129,7 @@ def test_few_shot_under_each_representation(features, tmp_path, run):
     np.savez("several.npz", image=image, text=text, labels=labels)
     arguments = ["features=several.npz", "seeds=2", "shots=5", "name=mine", "figures=no"]
     arguments += ["representation=[paper,posterior,paper+posterior]", "sharpness=3"]
-    code, _, errors = run(few_shot.main, *arguments)
-    assert code == 0, errors
+    output(few_shot.main, *arguments)
     rows = by_method(tmp_path / "outputs/few_shot/mine")
     assert list(rows) == ["universal", "paper", "posterior (3)", "paper+posterior (3)"]
     for method in [*rows][1:]:
@@ -155,16 +153,12 @@ def moods(tmp_path, monkeypatch):
     return [*arguments, "seeds=2", "figures=no", "cache=cache"]
 
 
-def test_the_null_space_of_another_basis(moods, tmp_path, run, monkeypatch):
-    clustered = []
-    monkeypatch.setattr(
-        clustering, "kmeans", lambda x, *rest: clustered.append(x) or kmeans(x, *rest)
-    )
-    more = ["representation=[paper,posterior]", "null_space=[mood.yaml,size.yaml]"]
-    more.append("null_space_size=1")
-    code, printed, errors = run(clustering.main, *moods, *more)
-    assert code == 0, errors
-    assert "paper, null space of 2" in printed
+def test_the_null_space_of_another_basis(moods, tmp_path, output, monkeypatch):
+    clustered = mock.Mock(side_effect=kmeans)
+    monkeypatch.setattr(clustering, "kmeans", clustered)
+    others = {"null_space": "[mood.yaml,size.yaml]", "null_space_size": 1}
+    both = "representation=[paper,posterior]"
+    assert "paper, null space of 2" in output(clustering.main, *moods, both, **others)
     vlm = ToyVLM()
     files = sorted((tmp_path / "data/mood").rglob("*.png"))
     image = unit_rows(direct(vlm, files).astype(float))
@@ -177,7 +171,8 @@ def test_the_null_space_of_another_basis(moods, tmp_path, run, monkeypatch):
     image = unit_rows(image - np.outer(image @ direction, direction))
     r = image @ own.T
     p = unit_rows(np.exp(r / (2 * r.std(axis=1).mean())))
-    universal, paper, posterior = clustered[::2]  # of two seeds
+    given = [call.args[0] for call in clustered.call_args_list]
+    universal, paper, posterior = given[::2]  # of two seeds
     np.testing.assert_allclose(universal, unit_rows(direct(vlm, files)), atol=1e-6)
     np.testing.assert_allclose(paper, unit_rows(r), atol=1e-5)
     np.testing.assert_allclose(posterior, p, atol=1e-5)
@@ -204,9 +199,8 @@ def demo(tmp_path_factory):
 def test_a_run_records_what_it_measured_and_on_what(demo):
     rows = results(demo / "outputs/clustering/small")
     methods = ["universal", "paper", "zero-shot"]
-    assert [(row["about"]["criterion"], row["about"]["method"]) for row in rows] == [
-        (criterion, method) for criterion in ("shape", "color") for method in methods
-    ]
+    measured = [(row["about"]["criterion"], row["about"]["method"]) for row in rows]
+    assert measured == [*product(("shape", "color"), methods)]
     for row in rows:
         assert row["images"] == 240 and row["left_out"] == 0 and row["classes"] == 10
         assert {"packages", "commit", "dirty", "gpu"} <= row["environment"].keys()
@@ -214,22 +208,20 @@ def test_a_run_records_what_it_measured_and_on_what(demo):
     assert len(list((demo / "outputs/clustering/small").glob("*.png"))) == 4
 
 
-def test_running_again_computes_nothing_and_changes_nothing(demo, run):
+def test_running_again_computes_nothing_and_changes_nothing(demo, output):
     file = demo / "outputs/clustering/small/results.json"
     before, stamp = file.read_text(), file.stat().st_mtime_ns
-    code, printed, _ = run(clustering.main, "--config", demo / "small.yaml")
-    assert code == 0 and "demo" in printed
+    assert "demo" in output(clustering.main, "--config", demo / "small.yaml")
     assert file.read_text() == before and file.stat().st_mtime_ns == stamp
 
 
-def test_images_that_changed_under_their_names_are_measured_again(moods, tmp_path, run):
+def test_images_that_changed_under_their_names_are_measured_again(moods, tmp_path, output):
     content = set()
     for first in (50, 60):
         paths = make_images(tmp_path / "drawn", 6, first=first)
         for number, path in enumerate(paths):
             path.replace(tmp_path / f"data/mood/sad/{30 + number:03}.png")
-        code, _, errors = run(clustering.main, *moods)
-        assert code == 0, errors
+        output(clustering.main, *moods)
         rows = results(tmp_path / "outputs/clustering/run")
         assert len(rows) == 3  # the former ones are replaced
         content |= {row["about"]["content"] for row in rows}

@@ -2,60 +2,55 @@
 
 import copy
 import json
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from clothes import write_training
+from clothes import ATTRIBUTES, TEXTS, Clothes, bases_of, write_clothes, write_training
+from PIL import Image
 from sklearn.decomposition import PCA
-from toy_vlm import ToyVLM, direct, make_images
+from sklearn.metrics import average_precision_score
 
+from crl.backends.weights import save_tensors
 from crl.basis import TextBasis
 from crl.projection import l2
 from fashion_retrieval import embedded, evaluate, trained
 from fashion_retrieval.networks import Heads
 from fashion_retrieval.trained import Bases
 
-ATTRIBUTES, VALUES, TEXTS = ["texture", "style"], [3, 5], [4, 7]
-IMAGES = 40
+IMAGES = 59  # that queries or candidates name
+VALUES = [4, 4]
 
 
 @pytest.fixture
 def root(tmp_path):
-    """A test split in ASEN's format with its images, and two text bases."""
-    rng = np.random.default_rng(0)
-    root = tmp_path / "fashion"
-    files = make_images(root / "img", IMAGES)
-    names = [f"img/{file.name}" for file in files]
-    (root / "filenames_test.txt").write_text("\n".join(names))
-    meta = {"ATTRIBUTES": [f"{a}-related" for a in ATTRIBUTES], "ATTRIBUTES_NUM": VALUES}
-    (root / "meta.json").write_text(json.dumps({"DeepFashion": meta}))
-    for kind, images in (("query", range(30, 39)), ("candidate", range(30))):  # 39: not named
-        rows = [(i, a, rng.integers(VALUES[a])) for i in images for a in range(2)]
-        if kind == "candidate":
-            rows = [row for row in rows if row[1:] != (1, 2)]  # none relevant for this value
-        else:
-            rows += [(30, 1, 2), (31, 1, 0)]
-        rows = rng.permutation(np.array(rows))
-        (root / f"{kind}_test.txt").write_text("\n".join(" ".join(map(str, r)) for r in rows))
-    for attribute, count in zip(ATTRIBUTES, TEXTS, strict=True):
-        basis = TextBasis(
-            criterion=attribute,
-            vlm_prompt=f"a {attribute} of {{text}}",
-            texts=[f"{attribute} {n}" for n in range(count)],
-        )
-        basis.save(tmp_path / f"{attribute}.yaml")
-    return root
+    """The clothes in another order; their last image has no row, and one value no candidate."""
+    write_clothes(tmp_path)
+    for kind in ("query", "candidate"):
+        kept = [row for row in table(tmp_path, kind).tolist() if row[0] < IMAGES]
+        kept = [row for row in kept if kind == "query" or row[1:] != [1, 2]]
+        write_table(tmp_path, kind, np.random.default_rng(0).permutation(kept))
+    return tmp_path
+
+
+def table(root, kind):
+    return np.loadtxt(root / f"{kind}_test.txt", dtype=int)
+
+
+def write_table(root, kind, rows):
+    np.savetxt(root / f"{kind}_test.txt", rows, "%d")
 
 
 @pytest.fixture
-def toy(monkeypatch):
-    """Every VLM name loads a toy; gives those that were loaded, by name."""
+def vlms(monkeypatch):
+    """Every VLM name loads one that sees clothes; gives those that were loaded, by name."""
     loaded = {}
 
     def load(name, device, precision, from_file):
         assert from_file == (name != "clip-b16")
-        loaded[name] = ToyVLM(fingerprint=f"toy-{name}", queries=2 if name == "many" else None)
+        loaded[name] = Clothes(fingerprint=f"clothes-{name}")
         return loaded[name]
 
     monkeypatch.setattr(embedded, "load_vlm", load)
@@ -63,47 +58,35 @@ def toy(monkeypatch):
     return loaded
 
 
-def bases_of(root):
-    return {a: f"{root.parent}/{a}.yaml" for a in ATTRIBUTES}
-
-
-def some_heads(root, seed):
+def some_heads(seed=0):
     torch.manual_seed(seed)
-    heads = Heads(2, min(TEXTS), out=32)
-    for attribute, head in enumerate(heads.projection_heads):
-        x = torch.from_numpy(conditional(root, attribute)).float()
-        z = head.fc[0](x).detach()  # toy images are much alike: tell them apart
-        head.fc[1].running_mean, head.fc[1].running_var = z.mean(0), z.var(0)
-    return heads.eval()
+    return Heads(2, min(TEXTS), out=32).eval()
 
 
 def write_stage(folder, root, seed=0, **record):
     """What train_mlp.py leaves (or train_backbone.py, with method="crl"); -> its heads."""
-    bases = Bases.load("DeepFashion", ATTRIBUTES, bases_of(root), None)
-    heads = some_heads(root, seed)
-    write_training(folder, heads, bases, **{"vlm_fingerprint": "toy-clip-b16", **record})
+    bases, heads = Bases.load("Clothes", list(ATTRIBUTES), bases_of(root), None), some_heads(seed)
+    folder.mkdir()
+    write_training(folder, heads, bases, **{"vlm_fingerprint": "clothes-clip-b16", **record})
     return heads
 
 
 @pytest.fixture
-def start(run, root):
-    """Runs evaluate.py on `root`; gives the output of a run that went well."""
+def start(output, root):
+    """What evaluate.py prints, on embeddings made elsewhere or on `root`."""
 
-    def start(*overrides):
-        code, out, errors = run(evaluate.main, *arguments(root), *overrides)
-        assert code == 0, errors
-        return out
+    def start(*words, **settings):
+        outputs = {"outputs": root / "out"}
+        if "features" not in settings:
+            outputs |= {"root": root, "dataset": "Clothes", "cache": root / "cache"}
+            outputs |= {"bases": bases_of(root)}
+        return output(evaluate.main, *words, **{**outputs, **settings})
 
     return start
 
 
-def arguments(root):
-    bases = f"bases={json.dumps(bases_of(root))}"
-    return [f"root={root}", f"outputs={root.parent}/out", f"cache={root.parent}/cache", bases]
-
-
 def results(root):
-    return root.parent / "out/fashion_retrieval/run/results.json"
+    return root / "out/fashion_retrieval/run/results.json"
 
 
 def rows(root):
@@ -113,19 +96,13 @@ def rows(root):
     return {row["about"]["method"]: row for row in every}
 
 
-def table(root, kind):
-    lines = (root / f"{kind}_test.txt").read_text().splitlines()
-    return np.array([[int(n) for n in line.split()] for line in lines])
-
-
 def embeddings(root):
     """I (N, D), and T (K_a, D) per attribute, not normalised."""
-    files = [root / "img" / f"{n:03}.png" for n in range(IMAGES)]
-    texts = [
-        ToyVLM().encode_texts([f"a {a} of {a} {n}" for n in range(count)]).numpy()
-        for a, count in zip(ATTRIBUTES, TEXTS, strict=True)
-    ]
-    return direct(ToyVLM(), files), texts
+    vlm, names = Clothes(), (root / "filenames_test.txt").read_text().split()
+    pixels = [vlm.preprocess(Image.open(root / name)) for name in names[:IMAGES]]
+    bases = [TextBasis.load(file) for file in bases_of(root).values()]
+    texts = [vlm.encode_texts(basis.prompts).numpy() for basis in bases]
+    return vlm.encode_images(torch.stack(pixels)).numpy(), texts
 
 
 def conditional(root, attribute, heads=None):
@@ -146,22 +123,17 @@ def slow_scores(root, represented):
     query, candidate = table(root, "query"), table(root, "candidate")
     precision = []
     for index, attribute, value in query:
-        x = represented[attribute]
         others = candidate[candidate[:, 1] == attribute]
-        similarity = [float(x[index] @ x[other]) for other in others[:, 0]]
-        hits, total = 0, 0.0
-        for rank, place in enumerate(np.argsort(similarity)[::-1], 1):
-            if others[place, 2] == value:
-                hits += 1
-                total += hits / rank
-        precision.append(total / hits if hits else 0.0)
+        similarity = represented[attribute][others[:, 0]] @ represented[attribute][index]
+        relevant = others[:, 2] == value
+        precision.append(average_precision_score(relevant, similarity) if relevant.any() else 0)
     precision = 100 * np.array(precision)
     scores = {a: precision[query[:, 1] == n].mean() for n, a in enumerate(ATTRIBUTES)}
     return {**scores, "overall": precision.mean(), "mean": np.mean(list(scores.values()))}
 
 
-def test_the_protocol_and_a_second_run(root, toy, start, monkeypatch):
-    one, two = (root.parent / name for name in ("mlp", "backbone"))
+def test_the_protocol_and_a_second_run(root, vlms, start, monkeypatch):
+    one, two = (root / name for name in ("mlp", "backbone"))
     heads = [None, write_stage(one, root), write_stage(two, root, seed=1, method="crl")]
     out = start(f"trained=[{one}, {two}]")
     results_of = rows(root)
@@ -169,21 +141,20 @@ def test_the_protocol_and_a_second_run(root, toy, start, monkeypatch):
     for method, head in zip(("paper", "crl-mlp", "crl"), heads, strict=True):
         expected[method] = [conditional(root, a, head) for a in range(2)]
     assert list(results_of) == ["random", "random draw", *expected]
-    folder, digests = root.parent.name, set()
-    asked, there = table(root, "query"), table(root, "candidate")
-    none = len(asked) - sum(tuple(row[1:]) in set(map(tuple, there[:, 1:])) for row in asked)
+    folder, digests = root.name, set()
+    none = (table(root, "query")[:, 1:] == [1, 2]).all(axis=1).sum()
     for method, represented in expected.items():
         row, about = results_of[method], results_of[method]["about"]
         assert row["scores"] == pytest.approx(slow_scores(root, represented), abs=1e-3), method
         basis = (about["basis"], about.get("texts"))
-        assert basis == (("-", None) if method == "universal" else (f"{folder}/*", 4))
-        assert (row["values"], row["images"], row["without_relevant"]) == (VALUES, 39, none)
+        assert basis == (("-", None) if method == "universal" else (f"{folder}/*", min(TEXTS)))
+        assert (row["values"], row["images"], row["without_relevant"]) == (VALUES, IMAGES, none)
         digests.add(about["content"])
     assert len(digests) == 1 and none > 0
-    assert results_of["crl"]["about"]["vlm_fingerprint"] == f"toy-{two}/vlm"
-    says = f"note: DeepFashion: {none} of {len(asked)} queries have no relevant candidate"
-    assert out.count(says) == 1 and out.count(f"{folder}/* (4)") == 3
-    assert toy["clip-b16"].images == 39  # each once, and not the one that nothing names
+    assert results_of["crl"]["about"]["vlm_fingerprint"] == f"clothes-{two}/vlm"
+    says = f"note: Clothes: {none} of 40 queries have no relevant candidate"
+    assert out.count(says) == 1 and out.count(f"{folder}/* (6)") == 3
+    assert vlms["clip-b16"].images == IMAGES  # each once, and not the one that nothing names
     assert len(list(results(root).parent.glob("top-5-*.png"))) == 3
 
     before = results(root).read_bytes()
@@ -193,18 +164,36 @@ def test_the_protocol_and_a_second_run(root, toy, start, monkeypatch):
     assert results(root).read_bytes() == before
 
 
-def test_trained_brings_its_own_vlm_and_bases(root, toy, start):
-    folder = root.parent / "mlp"
-    expected = write_stage(folder, root, vlm="other", vlm_fingerprint="toy-other")
-    for attribute in ATTRIBUTES:  # the files are not read again
-        (root.parent / f"{attribute}.yaml").unlink()
-    bases = {"texture": "deepfashion_texture", "style": "deepfashion_style"}
-    start(f"trained={folder}", f"bases={json.dumps(bases)}", "texts=3", "figures=false")
+def test_trained_brings_its_own_vlm_and_bases(root, vlms, start):
+    folder = root / "mlp"
+    expected = write_stage(folder, root, vlm="other", vlm_fingerprint="clothes-other")
+    scores = slow_scores(root, [conditional(root, a, expected) for a in range(2)])
+    for file in bases_of(root).values():  # are not read again
+        Path(file).unlink()
+    bases = {"texture": "deepfashion_texture", "shape": "deepfashion_shape"}
+    start(f"trained={folder}", "texts=3", "figures=false", bases=bases)
     paper, row = rows(root)["paper"]["about"], rows(root)["crl-mlp"]
     assert (paper["basis"], paper["texts"]) == ("deepfashion_*", 3)
-    assert (row["about"]["vlm"], row["about"]["texts"]) == ("other", 4)
-    scores = slow_scores(root, [conditional(root, a, expected) for a in range(2)])
+    assert (row["about"]["vlm"], row["about"]["texts"]) == ("other", min(TEXTS))
     assert row["scores"] == pytest.approx(scores, abs=1e-3)
+
+
+def test_features_give_what_the_vlm_gives(root, vlms, start):
+    """Also with a representation beyond the paper and heads; the lengths do not matter."""
+    save_tensors(root / "heads.safetensors", some_heads())
+    start = partial(start, heads=root / "heads.safetensors", representation="[paper,posterior]")
+    start("figures=no")
+    expected = {method: row["scores"] for method, row in rows(root).items()}
+    assert list(expected)[2:] == ["universal", "paper", "posterior", "crl-mlp"]
+    results(root).unlink()
+    image, texts = embeddings(root)
+    arrays = {"image": image * 10.0 ** np.linspace(-9, 9, IMAGES)[:, None]}
+    arrays |= {f"text{a}": text for a, text in enumerate(texts)}
+    arrays |= {kind: table(root, kind) for kind in ("query", "candidate")}
+    np.savez(root / "features.npz", attributes=np.array(ATTRIBUTES), **arrays)
+    start(features=root / "features.npz")
+    for method, row in rows(root).items():
+        assert row["scores"] == pytest.approx(expected[method], abs=1e-6), method
 
 
 # --- beyond the paper -----------------------------------------------------------------------------
@@ -214,13 +203,12 @@ def beyond(root, attribute, sharpness):
     """R and R' (N, K_a) of the basis as it is, one image and text at a time."""
     image, texts = embeddings(root)
     text = l2(texts[attribute].astype(float))
-    image = l2(image.astype(float))[:39]  # nothing names the last one
-    r = np.array([[x @ t for t in text] for x in image])
+    r = np.array([[x @ t for t in text] for x in l2(image.astype(float))])
     sigma = np.mean([np.std(row) for row in r])
     return l2(r), l2(np.sqrt([np.exp(sharpness * row / sigma) for row in r]))
 
 
-def test_a_row_for_each_representation(root, toy, start):
+def test_a_row_for_each_representation(root, vlms, start):
     start("representation=[paper,posterior,paper+posterior]", "sharpness=2")
     both = [np.hstack(beyond(root, a, 2)) / np.sqrt(2) for a in range(2)]
     expected = {

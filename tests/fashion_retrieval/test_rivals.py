@@ -44,13 +44,9 @@ def test_csn_row_by_row():
     assert (masks >= 0).all() and (masks == 0).any() and (masks > 0).any(1).all()
     W, b, mask = rival.embedding.weight, rival.embedding.bias, rival.mask.tolist()
     for n, actual in enumerate(rival.embed(features, ATTRIBUTE)):
-        e = torch.stack(
-            [
-                (sum(W[i, j] * features[n, j] for j in range(6)) + b[i])
-                * max(0.0, mask[ATTRIBUTE[n]][i])
-                for i in range(5)
-            ]
-        )
+        rows = [sum(W[i, j] * features[n, j] for j in range(6)) + b[i] for i in range(5)]
+        weights = [max(0.0, weight) for weight in mask[ATTRIBUTE[n]]]
+        e = torch.stack([row * weight for row, weight in zip(rows, weights, strict=True)])
         assert torch.allclose(actual, e / e.square().sum().sqrt(), atol=1e-12)
 
 

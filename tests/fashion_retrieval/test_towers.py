@@ -1,5 +1,7 @@
 """Towers against their own layers, and every message."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
@@ -21,15 +23,12 @@ def vit(**more):
 
 
 COCA = {"attentional_pool": True, "output_tokens": True, "attn_pooler_queries": 3}
+TIMM = {"model_name": "convnext_atto", "embed_dim": 24, "proj": "linear"}
 VISUALS = {  # a tower; the layer whose output is its map; is the map a list of tokens there?
     "vit": (lambda: vit(), "ln_post", True),
     "coca": (lambda: vit(**COCA, attn_pooler_heads=2), "transformer", True),
     "resnet": (lambda: ModifiedResNet([1, 1, 1, 1], 24, 4, 64, 8), "layer4", False),
-    "timm": (
-        lambda: TimmModel("convnext_atto", 24, image_size=64, pool="avg", proj="linear"),
-        "trunk.stages",
-        False,
-    ),
+    "timm": (lambda: TimmModel(**TIMM, image_size=64, pool="avg"), "trunk.stages", False),
 }
 
 
@@ -78,14 +77,10 @@ def test_resnet_from_a_file(resnet):
 def test_resnet_from_safetensors_and_from_torchvision_is_the_same(resnet, tmp_path, monkeypatch):
     model, file = resnet
     save_file(model.state_dict(), tmp_path / "resnet.safetensors")
-    asked = {}
-
-    def fetch(url, **more):
-        asked.update(more, url=url)
-        return model.state_dict()
-
+    fetch = mock.Mock(return_value=model.state_dict())
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fetch)
     names = "resnet50", f"resnet50:{file}", f"resnet50:{tmp_path / 'resnet.safetensors'}"
     towers = [open_tower(name, True, "cpu") for name in names]
     assert len({(tower.name, tower.fingerprint) for tower in towers}) == 1
-    assert asked["weights_only"] and asked["check_hash"] and "resnet50-0676ba61" in asked["url"]
+    url, asked = fetch.call_args.args[0], fetch.call_args.kwargs
+    assert asked["weights_only"] and asked["check_hash"] and "resnet50-0676ba61" in url

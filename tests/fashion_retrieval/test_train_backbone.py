@@ -1,22 +1,16 @@
 """Stage 2 of fashion retrieval: one step against a literal one; what is trained and what is not;
 the trained VLM in use. (Several processes: test_trainers.py.)"""
 
-import io
 import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import torch
-from clothes import (
-    ATTRIBUTES,
-    bases_of,
-    write_clip,
-    write_clothes,
-    write_noise,
-    write_training,
-)
+from clothes import ATTRIBUTES, bases_of, write_clothes, write_noise, write_training
+from disturbed import finished
 from PIL import Image
 from safetensors.torch import load_file
 from toy_network import literal
@@ -33,27 +27,23 @@ WIDTH = 6  # texts of the smallest basis
 
 
 @pytest.fixture
-def keys(tmp_path):
-    """A tiny CLIP, heads, and pictures of noise; -> keys of the configuration."""
+def keys(tmp_path, clip):
+    """Heads for the tiny CLIP, and pictures of noise; -> keys of the configuration."""
     keys = write_clothes(tmp_path)
     write_noise(tmp_path)
-    vlm = write_clip(tmp_path / "clip")
     torch.manual_seed(1)
     heads = Heads(2, WIDTH, 8)
     for head in heads.projection_heads:
         head.fc[1].running_mean.normal_(0, 0.1)
         head.fc[1].running_var.uniform_(0.5, 2)
     bases = Bases.load("Clothes", list(ATTRIBUTES), bases_of(tmp_path), None)
-    record = {"vlm": str(vlm), "vlm_fingerprint": load_vlm(str(vlm), "cpu").fingerprint}
+    record = {"vlm": str(clip), "vlm_fingerprint": load_vlm(str(clip), "cpu").fingerprint}
     keys["heads"] = str(write_training(tmp_path / "mlp", heads, bases, **record))
     return {**keys, "epochs": 2, "triplets": 26, "batch_size": 8, "lr": 1e-4, "workers": 0}
 
 
 def train(keys, **more):
-    config = BackboneConfig(**{**keys, **more})
-    trainer = BackboneTrainer(config, config.device)
-    trainer.run()
-    return trainer.folder, json.loads((trainer.folder / "results.json").read_text())
+    return finished(BackboneTrainer(BackboneConfig(**{**keys, **more}), "cpu"))
 
 
 def weights(folder):
@@ -61,22 +51,12 @@ def weights(folder):
     return load_file(Path(folder) / "open_clip_model.safetensors")
 
 
-def network_of(folder):
-    """The weights in the checkpoint, which begins with a digest of 16 bytes."""
-    content = io.BytesIO((folder / "state.pt").read_bytes()[16:])
-    return torch.load(content, weights_only=True)["models"]["network"]
-
-
-def clip_of(keys):
-    return f"{keys['root']}/clip"
-
-
 def aligned_texts(keys, vlm):
     bases = Bases.load("Clothes", list(ATTRIBUTES), bases_of(Path(keys["root"])), None)
     return torch.from_numpy(aligned(bases.embed(vlm, None)))
 
 
-def test_one_step_triplet_by_triplet(keys, monkeypatch):
+def test_one_step_triplet_by_triplet(keys, clip, monkeypatch):
     """By the whole CLIP as open_clip computes it, and heads of torch's own layers."""
     gradients = []
 
@@ -87,7 +67,7 @@ def test_one_step_triplet_by_triplet(keys, monkeypatch):
 
     monkeypatch.setattr(torch.optim, "Adam", Recorded)
     _, results = train(keys, epochs=1, triplets=7)
-    vlm = load_vlm(clip_of(keys), device="cpu")
+    vlm = load_vlm(str(clip), device="cpu")
     data = TrainingData.load(BackboneConfig(**keys))
     network = SimpleNamespace(
         tower=vlm.model.encode_image,
@@ -109,20 +89,20 @@ def test_one_step_triplet_by_triplet(keys, monkeypatch):
         assert wanted.abs().max() > 0
 
 
-def test_stage_1_leaves_the_vlm_and_stage_2_all_but_its_tower(keys, tmp_path):
-    before, fingerprint = weights(clip_of(keys)), load_vlm(clip_of(keys), "cpu").fingerprint
+def test_stage_1_leaves_the_vlm_and_stage_2_all_but_its_tower(keys, clip, tmp_path):
+    before, fingerprint = weights(clip), load_vlm(str(clip), "cpu").fingerprint
     stage1 = {key: value for key, value in keys.items() if key not in ("heads", "workers")}
-    stage1 |= {"vlm": clip_of(keys), "bases": bases_of(tmp_path), "out": 8}
-    trainer = MlpTrainer(MlpConfig(**stage1, cache=tmp_path / "cache"))
-    trainer.run()
-    vlm = trainer.vlm
-    assert vlm.fingerprint == fingerprint == load_vlm(clip_of(keys), "cpu").fingerprint
+    stage1 |= {"vlm": str(clip), "bases": bases_of(tmp_path), "out": 8}
+    first = MlpTrainer(MlpConfig(**stage1, cache=tmp_path / "cache"))
+    first.run()
+    vlm, heads = first.vlm, first.weights
+    assert vlm.fingerprint == fingerprint == load_vlm(str(clip), "cpu").fingerprint
     assert all(torch.equal(before[key], t) for key, t in vlm.model.state_dict().items())
 
-    heads = trainer.weights
     fresh, stored = aligned_texts(keys, vlm), heads.read_bytes()
-    folder, results = train(keys, heads=trainer.folder)
-    after, state = weights(folder / "vlm"), network_of(folder)
+    second = BackboneTrainer(BackboneConfig(**keys | {"heads": first.folder}), "cpu")
+    folder, results = finished(second)
+    after, state = weights(folder / "vlm"), second.network.state_dict()
     for key, tensor in before.items():
         visual = key.startswith("visual.")
         assert torch.equal(after[key], tensor) != visual, key
@@ -133,21 +113,19 @@ def test_stage_1_leaves_the_vlm_and_stage_2_all_but_its_tower(keys, tmp_path):
     assert torch.equal(state["text"], fresh)
     assert results["vlm_fingerprint"] == fingerprint and results["texts"] == WIDTH
     # The folder has all that evaluate.py needs, wherever it is.
-    shutil.rmtree(trainer.folder)
+    shutil.rmtree(first.folder)
     shutil.move(folder, tmp_path / "elsewhere")
     stage = read_training(tmp_path / "elsewhere", list(ATTRIBUTES))
     assert stage.source == f"{tmp_path}/elsewhere/vlm" and load_vlm(stage.source).fingerprint
     assert torch.equal(torch.from_numpy(aligned(stage.bases.embed(vlm, None))), fresh)
 
 
-def test_trained_vlm_is_evaluated(keys, tmp_path, run):
-    former = clip_of(keys)
+def test_trained_vlm_is_evaluated(keys, clip, tmp_path, output):
     folder, results = train(keys, epochs=1, lr=1e-2)
     values = {key: keys[key] for key in ("root", "dataset", "device")}
-    values |= {"vlm": former, "bases": bases_of(tmp_path), "trained": [keys["heads"], str(folder)]}
-    values |= {"outputs": f"{tmp_path}/evaluated", "figures": False, "cache": f"{tmp_path}/cache"}
-    code, _, errors = run(evaluate.main, *(f"{k}={json.dumps(v)}" for k, v in values.items()))
-    assert code == 0, errors
+    values |= {"vlm": str(clip), "bases": bases_of(tmp_path), "cache": f"{tmp_path}/cache"}
+    values |= {"trained": [keys["heads"], str(folder)], "outputs": f"{tmp_path}/evaluated"}
+    output(evaluate.main, "figures=no", **values)
     rows = json.loads((tmp_path / "evaluated/fashion_retrieval/run/results.json").read_text())
     scores = {row["about"]["method"]: row["scores"] for row in rows["rows"]}
     best = {key: value for key, value in results["best"].items() if key != "epoch"}
@@ -156,18 +134,12 @@ def test_trained_vlm_is_evaluated(keys, tmp_path, run):
 
 
 def test_checkpointing_gives_the_same(keys, monkeypatch):
-    again = []
-    recompute = torch.utils.checkpoint.checkpoint
-
-    def recorded(*arguments, **options):
-        again.append(None)
-        return recompute(*arguments, **options)
-
-    monkeypatch.setattr("open_clip.transformer.checkpoint", recorded)
+    recompute = mock.Mock(side_effect=torch.utils.checkpoint.checkpoint)
+    monkeypatch.setattr("open_clip.transformer.checkpoint", recompute)
     plain, one = train(keys, name="plain")
-    assert not again
+    assert not recompute.called
     spare, other = train(keys, name="spare", checkpointing=True)
-    assert again
+    assert recompute.called
     assert one["losses"] == pytest.approx(other["losses"], abs=1e-6)
     first, second = weights(plain / "vlm"), weights(spare / "vlm")
     for name in first:

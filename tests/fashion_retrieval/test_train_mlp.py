@@ -1,13 +1,12 @@
 """Stage 1: a step against a literal one, a problem that it learns, interrupted and resumed against
 undisturbed; every message."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
 from authors_heads import AuthorsHeads
 from clothes import ATTRIBUTES, Clothes, bases_of, write_clothes
+from disturbed import finished, interrupted
 from PIL import Image
 
 from crl.projection import l2
@@ -32,14 +31,12 @@ def keys(tmp_path):
 
 
 def train(keys, **more):
-    trainer = MlpTrainer(MlpConfig(**{**keys, **more}))
-    trainer.run()
-    return trainer.folder, json.loads((trainer.folder / "results.json").read_text())
+    return finished(MlpTrainer(MlpConfig(**{**keys, **more})))
 
 
 def test_one_step_against_a_literal_one(keys, vlm):
     """Separate modules; anchors, positives and negatives are batches of their own."""
-    trainer = MlpTrainer(MlpConfig(**{**keys, "out": 9, "triplets": 30, "batch_size": 30}))
+    trainer = MlpTrainer(MlpConfig(**keys | {"out": 9, "triplets": 30, "batch_size": 30}))
     trainer.prepare()
     model = AuthorsHeads(2, 6, 9)
     model.load_state_dict(trainer.heads.state_dict())
@@ -59,10 +56,8 @@ def test_one_step_against_a_literal_one(keys, vlm):
     expected = torch.clamp(0.3 - (a * p).sum(1) + (a * n).sum(1), min=0).mean()
     expected.backward()
     assert loss == pytest.approx(expected.item(), abs=1e-6) and loss > 0.1
-    for (key, actual), wanted in zip(
-        trainer.heads.named_parameters(), model.parameters(), strict=True
-    ):
-        assert torch.allclose(actual.grad, wanted.grad, atol=1e-5), key
+    for actual, wanted in zip(trainer.heads.parameters(), model.parameters(), strict=True):
+        assert torch.allclose(actual.grad, wanted.grad, atol=1e-5)
     for key, tensor in model.state_dict().items():  # the running statistics: three updates
         assert torch.allclose(trainer.heads.state_dict()[key], tensor, atol=1e-5), key
 
@@ -80,20 +75,10 @@ def test_learns_and_keeps_the_best(tmp_path, keys, vlm):
     assert stage.bases == Bases.load("Clothes", list(ATTRIBUTES), keys["bases"], None)
 
 
-def test_seed_decides_and_interruptions_do_not(keys, vlm, monkeypatch):
+def test_seed_decides_and_interruptions_do_not(keys, vlm):
     keys |= {"checkpoint_every": 3}  # 8 steps an epoch
-    loss, calls = module.triplet_loss, []
-
-    def interrupted(*arguments):
-        calls.append(None)
-        if len(calls) == 15:  # the checkpoint is of step 12
-            raise KeyboardInterrupt
-        return loss(*arguments)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(module, "triplet_loss", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            train(keys, name="parts")
+    with interrupted(module, "triplet_loss", 15):  # the checkpoint is of step 12
+        train(keys, name="parts")
     folder, parts = train(keys, name="parts")
     whole_folder, whole = train(keys, name="whole")
     _, other = train(keys, name="other", seed=1)
@@ -115,7 +100,7 @@ def test_another_training_in_the_folder(tmp_path, keys, vlm):
 
     def refused(match, **more):
         with pytest.raises(UserError, match=match):
-            train({**keys, **more})
+            train(keys, **more)
         assert {file: file.read_bytes() for file in folder.iterdir()} == before
 
     refused(r"holds another training \(lr 0.003, not 0.5\)", lr=0.5)

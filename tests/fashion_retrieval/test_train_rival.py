@@ -1,10 +1,9 @@
 """Training a rival: it learns, and comes back from its folder; interruptions."""
 
-import json
-
 import pytest
 import torch
 from clothes import ATTRIBUTES, write_clothes
+from disturbed import finished, interrupted
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -30,10 +29,7 @@ def keys(tmp_path, clip):
 
 
 def train(keys, **more):
-    config = RivalConfig(**{**keys, **more})
-    trainer = RivalTrainer(config, config.device)
-    trainer.run()
-    return trainer.folder, json.loads((trainer.folder / "results.json").read_text())
+    return finished(RivalTrainer(RivalConfig(**{**keys, **more}), "cpu"))
 
 
 @pytest.mark.parametrize("method", RIVALS)
@@ -57,21 +53,11 @@ def test_trains_and_can_be_read_back(keys, method):
 
 
 @pytest.mark.parametrize("method", RIVALS)
-def test_seed_decides_and_interruptions_do_not(keys, method, monkeypatch):
+def test_seed_decides_and_interruptions_do_not(keys, method):
     keys |= {"method": method, "checkpoint_every": 3}  # 4 steps an epoch
     train(keys, epochs=1, name="parts")
-    loss, calls = trainers.triplet_loss, []
-
-    def interrupted(*given):
-        calls.append(None)
-        if len(calls) == 4:  # step 8; the checkpoint is of step 6
-            raise KeyboardInterrupt
-        return loss(*given)
-
-    monkeypatch.setattr(trainers, "triplet_loss", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted(trainers, "triplet_loss", 4):  # step 8; the checkpoint is of step 6
         train(keys, name="parts")
-    monkeypatch.setattr(trainers, "triplet_loss", loss)
     folder, parts = train(keys, name="parts")
     whole_folder, whole = train(keys, name="whole")
     assert parts["losses"] == whole["losses"] and len(whole["losses"]) == 2

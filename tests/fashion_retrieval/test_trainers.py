@@ -2,25 +2,23 @@
 against one."""
 
 import json
-import os
-import socket
 from typing import ClassVar
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
+from disturbed import finished, in_two_processes, interrupted
 from toy_network import Toy, ToyTrainer, pixels_of, settings, write_data
 
-from crl.run import distributed
 from crl.run.errors import UserError
 from fashion_retrieval.networks import represent_tables
 
 
 def train(folder, data, network=None, **more):
     trainer = ToyTrainer(settings(folder, **more), data, network)
-    trainer.run()
-    return trainer.network, json.loads((trainer.folder / "results.json").read_text())
+    _, results = finished(trainer)
+    return trainer.network, results
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -57,8 +55,8 @@ def literal_training(config, data):
 
 
 def assert_same(one, other, atol=1e-10):
-    for key, tensor in one.state_dict().items():
-        assert torch.allclose(tensor, other.state_dict()[key], rtol=0, atol=atol), key
+    for key, tensor in one.items():
+        assert torch.allclose(tensor, other[key], rtol=0, atol=atol), key
 
 
 def test_training_triplet_by_triplet(tmp_path):
@@ -66,7 +64,7 @@ def test_training_triplet_by_triplet(tmp_path):
     network, results = train(tmp_path, data)
     expected, losses = literal_training(settings(tmp_path), data)
     assert results["losses"] == pytest.approx(losses, abs=1e-12)
-    assert_same(network, expected)
+    assert_same(network.state_dict(), expected.state_dict())
     assert not torch.allclose(network.mask, Toy().mask, atol=1e-3)
     assert torch.equal(network.spare, torch.ones(3))
 
@@ -76,29 +74,20 @@ def test_worker_processes_change_no_number(tmp_path):
     one, two = (train(tmp_path, data, name=f"{n}", workers=n) for n in (0, 2))
     for key in ("losses", "validation"):
         assert one[1][key] == two[1][key]
-    assert_same(one[0], two[0], atol=0)
+    assert_same(one[0].state_dict(), two[0].state_dict(), atol=0)
 
 
-def test_rest_of_an_epoch_decodes_only_what_it_needs(tmp_path, monkeypatch):
+def test_rest_of_an_epoch_decodes_only_what_it_needs(tmp_path):
     """Goes on after an interrupt in the middle of the second epoch."""
     data = write_data(tmp_path)
     _, whole = train(tmp_path, data, name="whole")
-    backward, calls = torch.Tensor.backward, []
-
-    def interrupted(*arguments):
-        calls.append(None)
-        if len(calls) == 7:
-            raise KeyboardInterrupt
-        return backward(*arguments)
-
-    monkeypatch.setattr(torch.Tensor, "backward", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted(torch.Tensor, "backward", 7):
         train(tmp_path, data, checkpoint_every=3)
-    network, decoded = Toy(), []
-    preprocess = network.preprocess
-    network.preprocess = lambda image: decoded.append(None) or preprocess(image)
+    network = Toy()
+    network.preprocess = mock.Mock(side_effect=network.preprocess)
     _, resumed = train(tmp_path, data, network, checkpoint_every=3)
-    assert len(decoded) == 3 * (22 - 2 * 6) + 11  # two of four steps were done; the validation
+    decoded = 3 * (22 - 2 * 6) + 11  # two of four steps were done; the validation
+    assert network.preprocess.call_count == decoded
     assert resumed["losses"] == whole["losses"] and resumed["validation"] == whole["validation"]
 
 
@@ -116,16 +105,12 @@ class Recorded(torch.optim.Adam):
 
 
 def one_of_two(rank, folder):
-    torch.set_num_threads(1)
-    where = {"WORLD_SIZE": "2", "RANK": str(rank), "MASTER_ADDR": "127.0.0.1"}
-    os.environ.update(where, MASTER_PORT=(folder / "port").read_text())
     torch.optim.Adam = Recorded
     data = write_data(folder / f"{rank}")
-    with distributed.process_group("cpu"):
-        trainer = ToyTrainer(settings(folder), data)
-        trainer.run()
-        network = trainer.network
-        vectors = vectors_of(network, data, 100)  # one batch, for one process
+    trainer = ToyTrainer(settings(folder), data)
+    trainer.run()
+    network = trainer.network
+    vectors = vectors_of(network, data, 100)  # one batch, for one process
     actual = {"network": network.state_dict(), "gradients": torch.stack(Recorded.given)}
     actual |= {"vectors": torch.from_numpy(vectors), "kept": trainer.kept}
     torch.save(actual, folder / f"{rank}.pt")
@@ -138,10 +123,7 @@ def vectors_of(network, data, batch_size):
 
 
 def test_two_processes_are_one(tmp_path, monkeypatch):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        (tmp_path / "port").write_text(str(free.getsockname()[1]))
-    mp.spawn(one_of_two, (tmp_path,), nprocs=2)
+    in_two_processes(one_of_two, tmp_path)
     two = json.loads((tmp_path / "outputs/toys/toy/results.json").read_text())
     monkeypatch.setattr(torch.optim, "Adam", Recorded)
     monkeypatch.setattr(Recorded, "given", [])
@@ -155,7 +137,6 @@ def test_two_processes_are_one(tmp_path, monkeypatch):
         gradients = torch.stack(Recorded.given)
         assert len(gradients) == 8  # steps
         assert torch.allclose(actual["gradients"], gradients, rtol=0, atol=1e-12)
-        for key, tensor in network.state_dict().items():
-            assert torch.allclose(actual["network"][key], tensor, rtol=0, atol=1e-9)
+        assert_same(network.state_dict(), actual["network"], atol=1e-9)
         assert np.allclose(actual["vectors"], expected, atol=1e-6)
         assert bool(actual["kept"]) == (rank == 0)  # one of them writes

@@ -9,42 +9,30 @@ import pytest
 from toy_vlm import ToyVLM, make_images
 
 from crl.run.results import read_rows
-from similarity_retrieval import evaluate, mine_triplets, trained
+from similarity_retrieval import evaluate, trained
 from similarity_retrieval.datasets import TASKS
 
 IMAGES, CANDIDATES = 24, 5
 
 
-def write_templates(folder: Path, task: str, count: int, seed: int) -> None:
-    """`count` random templates; of the attribute tasks, boxes in the 7 x 6 pictures."""
-    rng = np.random.default_rng(seed)
-
-    def image(number):
-        if task.endswith("object"):
-            return {"val_image_id": int(number)}
-        return {"image_id": int(number), "instance_bbox": [int(number) % 3, 1, 3, 2]}
-
-    templates = []
-    for number in range(count):
-        first, *others = rng.choice(IMAGES, CANDIDATES + 1, replace=False)
-        reference, target, *gallery = [image(n) for n in (first, *others)]
-        condition = "color" if task == "focus_attribute" else ["dog", "cat", "red"][number % 3]
-        templates.append(
-            {"reference": reference, "target": target, "gallery": gallery, "condition": condition}
-        )
-    (folder / f"{task}.json").write_text(json.dumps(templates))
-
-
 @pytest.fixture
 def genecis(tmp_path):
-    """A folder with four small tasks and their images."""
+    """A folder with four small tasks and their images; the boxes fit the 7 x 6 pictures."""
     root = tmp_path / "genecis"
-    for folder in ("coco/val2017", "visual_genome/VG_100K"):
+    for folder, name in (("coco/val2017", "{:012d}.jpg"), ("visual_genome/VG_100K", "{}.jpg")):
         for number, path in enumerate(make_images(root / folder, IMAGES)):
-            name = f"{number:012d}.jpg" if "coco" in folder else f"{number}.jpg"
-            path.rename(path.with_name(name))
+            path.rename(path.with_name(name.format(number)))
     for seed, task in enumerate(TASKS):
-        write_templates(root, task, 12, seed)
+        rng, templates = np.random.default_rng(seed), []
+        for number in range(12):
+            ids = rng.choice(IMAGES, CANDIDATES + 1, replace=False).tolist()
+            images = [{"image_id": n, "instance_bbox": [n % 3, 1, 3, 2]} for n in ids]
+            if task.endswith("object"):
+                images = [{"val_image_id": n} for n in ids]
+            condition = "color" if task == "focus_attribute" else ["dog", "cat", "red"][number % 3]
+            first = {"reference": images[0], "target": images[1], "condition": condition}
+            templates.append({**first, "gallery": images[2:]})
+        (root / f"{task}.json").write_text(json.dumps(templates))
     return root
 
 
@@ -69,22 +57,23 @@ def toy(monkeypatch):
     return loaded
 
 
-def evaluation(genecis: Path, overrides: tuple[str, ...]) -> list[str]:
-    given = [f"root={genecis}", f"outputs={genecis.parent}/out"]
+def on(genecis: Path, overrides: tuple[str, ...]) -> tuple:
+    """evaluate.py and its arguments; embeddings made elsewhere need no cache."""
     features = any(override.startswith("features=") for override in overrides)
-    return [*given, *([] if features else [f"cache={genecis.parent}/cache"]), *overrides]
+    cache = [] if features else [f"cache={genecis.parent}/cache"]
+    return evaluate.main, f"root={genecis}", f"outputs={genecis.parent}/out", *cache, *overrides
 
 
 @pytest.fixture
-def evaluated(run, genecis) -> Callable[..., tuple[int, str, str]]:
-    """evaluate.py on `genecis`: exit code, output and errors."""
-    return lambda *overrides: run(evaluate.main, *evaluation(genecis, overrides))
+def evaluated(output, genecis) -> Callable[..., str]:
+    """What evaluate.py on `genecis` prints."""
+    return lambda *overrides: output(*on(genecis, overrides))
 
 
 @pytest.fixture
 def evaluation_refused(refusal, genecis) -> Callable[..., str]:
     """The one line of an evaluation that must fail."""
-    return lambda *overrides: refusal(evaluate.main, *evaluation(genecis, overrides))
+    return lambda *overrides: refusal(*on(genecis, overrides))
 
 
 @pytest.fixture
@@ -97,19 +86,3 @@ def row_of(genecis) -> Callable[..., dict]:
         return next(row for row in rows if wanted.items() <= row["about"].items())
 
     return row_of
-
-
-def mining(outputs: Path, settings: dict) -> list[str]:
-    return [f"outputs={outputs}", *(f"{key}={value}" for key, value in settings.items())]
-
-
-@pytest.fixture
-def mine(run, tmp_path) -> Callable[..., tuple[int, str, str]]:
-    """mine_triplets.py: exit code, output and errors."""
-    return lambda **settings: run(mine_triplets.main, *mining(tmp_path / "out", settings))
-
-
-@pytest.fixture
-def mine_refused(refusal, tmp_path) -> Callable[..., str]:
-    """The one line of a mining that must fail."""
-    return lambda **settings: refusal(mine_triplets.main, *mining(tmp_path / "out", settings))

@@ -1,37 +1,30 @@
 """The Combiner against its published description; files of its weights; its loss against a loop,
 and the gradients in parts and in two processes against one batch."""
 
-import os
-import socket
-
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
+from disturbed import in_two_processes
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
-from crl.run.distributed import process_group, rank, sum_gradients, world
+from crl.run.distributed import rank, sum_gradients, world
 from crl.run.errors import UserError
 from similarity_retrieval.combiner import Combiner, backward, contrastive_loss, load_combiner
 
 DIM, PROJECTION, HIDDEN = 7, 5, 11
 # Names and shapes in the published head for CLIP ViT-B/16.
-RELEASED = {
-    "text_projection_layer.weight": (2560, 512),
-    "text_projection_layer.bias": (2560,),
-    "image_projection_layer.weight": (2560, 512),
-    "image_projection_layer.bias": (2560,),
-    "combiner_layer.weight": (5120, 5120),
-    "combiner_layer.bias": (5120,),
-    "output_layer.weight": (512, 5120),
-    "output_layer.bias": (512,),
-    "dynamic_scalar.0.weight": (5120, 5120),
-    "dynamic_scalar.0.bias": (5120,),
-    "dynamic_scalar.3.weight": (1, 5120),
-    "dynamic_scalar.3.bias": (1,),
+LAYERS = {
+    "text_projection_layer": (2560, 512),
+    "image_projection_layer": (2560, 512),
+    "combiner_layer": (5120, 5120),
+    "output_layer": (512, 5120),
+    "dynamic_scalar.0": (5120, 5120),
+    "dynamic_scalar.3": (1, 5120),
 }
+RELEASED = {f"{layer}.weight": shape for layer, shape in LAYERS.items()}
+RELEASED |= {f"{layer}.bias": shape[:1] for layer, shape in LAYERS.items()}
 
 
 def random_combiner(seed: int = 0, dim: int = DIM) -> Combiner:
@@ -80,22 +73,6 @@ def test_default_sizes_and_names_are_the_published_ones():
     assert {key: tuple(tensor.shape) for key, tensor in state.items()} == RELEASED
 
 
-@pytest.mark.parametrize("prefix", ["", "module."])
-@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-def test_the_released_heads_names_and_sizes_load(tmp_path, suffix, prefix):
-    # All rows alike and half precision, to keep the file small.
-    state = {
-        prefix + key: torch.randn(shape[-1]).mul(0.02).half().expand(shape)
-        for key, shape in RELEASED.items()
-    }
-    path = save(state, tmp_path / f"vitb16_combiner_head{suffix}")
-    combiner = load_combiner(path, dim=512)
-    path.unlink()
-    assert not combiner.training
-    for key, weight in combiner.state_dict().items():
-        assert weight.dtype == torch.float32 and weight.equal(state[prefix + key].float())
-
-
 def save(state, path):
     if path.suffix == ".safetensors":
         save_file({key: tensor.contiguous() for key, tensor in state.items()}, path)
@@ -104,10 +81,23 @@ def save(state, path):
     return path
 
 
+@pytest.mark.parametrize("prefix", ["", "module."])
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_the_released_heads_names_and_sizes_load(tmp_path, suffix, prefix):
+    # All rows alike and half precision, to keep the file small.
+    rows = {key: torch.randn(shape[-1]).mul(0.02).half() for key, shape in RELEASED.items()}
+    state = {prefix + key: row.expand(RELEASED[key]) for key, row in rows.items()}
+    path = save(state, tmp_path / f"vitb16_combiner_head{suffix}")
+    combiner = load_combiner(path, dim=512)
+    path.unlink()
+    assert not combiner.training
+    for key, weight in combiner.state_dict().items():
+        assert weight.dtype == torch.float32 and weight.equal(state[prefix + key].float())
+
+
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
-def test_files_that_hold_no_combiner_are_refused(tmp_path, suffix):
-    state, path = random_combiner().state_dict(), tmp_path / f"a{suffix}"
+def test_files_that_hold_no_combiner_are_refused(tmp_path):
+    state, path = random_combiner().state_dict(), tmp_path / "a.safetensors"
 
     def refused(state, message=None, dim=DIM):
         with pytest.raises(UserError, match=message):
@@ -173,23 +163,16 @@ def test_parts_give_loss_and_gradients_of_the_whole_batch(dropout, parts):
 
 
 def one_of_two(number, folder):
-    torch.set_num_threads(1)
-    where = {"WORLD_SIZE": "2", "RANK": str(number), "MASTER_ADDR": "127.0.0.1"}
-    os.environ.update(where, MASTER_PORT=(folder / "port").read_text())
-    with process_group("cpu"):
-        assert world() == 2 and rank() == number
-        model, inputs, forward = problem(0.5)
-        parts = list(inputs.chunk(4))[2 * number : 2 * number + 2]
-        loss = backward(forward, parts, [10 + 2 * number, 11 + 2 * number])
-        sum_gradients(list(model.parameters()))
-        torch.save({"loss": loss, "gradients": gradients(model)}, folder / f"{number}.pt")
+    assert world() == 2 and rank() == number
+    model, inputs, forward = problem(0.5)
+    parts = list(inputs.chunk(4))[2 * number : 2 * number + 2]
+    loss = backward(forward, parts, [10 + 2 * number, 11 + 2 * number])
+    sum_gradients(list(model.parameters()))
+    torch.save({"loss": loss, "gradients": gradients(model)}, folder / f"{number}.pt")
 
 
 def test_two_processes_give_loss_and_gradients_of_one(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        (tmp_path / "port").write_text(str(free.getsockname()[1]))
-    mp.spawn(one_of_two, (tmp_path,), nprocs=2)
+    in_two_processes(one_of_two, tmp_path)
     model, inputs, forward = problem(0.5)
     loss = backward(forward, list(inputs.chunk(4)), [10, 11, 12, 13])
     wanted = gradients(model)

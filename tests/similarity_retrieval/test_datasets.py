@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -41,6 +42,9 @@ def draw(file: Path, seed=0) -> Path:
     return file
 
 
+CUP = region("7", [5, 6, 10, 8], object_name="cup")
+WHOLE, CORNER = region(8, [0, 0, 40, 30]), region(9, [30, 20, 10, 10])
+OUTSIDE = region(8, [-3, 2, 9, 50])
 DRAWN = {
     "focus_object": [
         template(coco(1), coco(2), [coco(3), coco(4)]),
@@ -52,15 +56,8 @@ DRAWN = {
         template(coco(3), coco(1), [coco(4), coco(2)], "a dog"),
     ],
     "change_attribute": [
-        template(
-            region("7", [5, 6, 10, 8], object_name="cup"),
-            region(7, [5.0, 6.0, 10.0, 8.5]),
-            [region(8, [0, 0, 40, 30]), region(9, [30, 20, 10, 10])],
-            "a dog",
-        ),
-        template(
-            region(8, [-3, 2, 9, 50]), region(7, [5, 6, 10, 8]), [region(9, [1, 2, 3, 4])] * 2
-        ),
+        template(CUP, region(7, [5.0, 6.0, 10.0, 8.5]), [WHOLE, CORNER], "a dog"),
+        template(OUTSIDE, region(7, [5, 6, 10, 8]), [region(9, [1, 2, 3, 4])] * 2),
     ],
 }
 
@@ -105,10 +102,8 @@ def test_the_official_object_tasks():
 
 def test_tasks_share_images_and_conditions(root):
     data = load(DRAWN, root)
-    assert data.ids == [
-        *("1", "2", "3", "4", "5", "6"),
-        *("7:5,6,10,8", "7:5,6,10,8.5", "8:0,0,40,30", "9:30,20,10,10", "8:-3,2,9,50", "9:1,2,3,4"),
-    ]
+    regions = "7:5,6,10,8 7:5,6,10,8.5 8:0,0,40,30 9:30,20,10,10 8:-3,2,9,50 9:1,2,3,4"
+    assert data.ids == [*"123456", *regions.split()]
     assert data.conditions == ["car", "a dog"]
     focus, change, attribute = (data.tasks[task] for task in DRAWN)
     assert focus.reference.tolist() == [0, 1] and focus.condition.tolist() == [0, 1]
@@ -125,8 +120,6 @@ GOOD = template(*[region(i, [1, 2, 3, 4]) for i in (1, 2)], [region("3", [0.5, -
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (7, "must hold `key: value` lines, not 7"),
-        ({**GOOD, "gallery": []}, "gallery: must have at least 1"),
         ({**GOOD, "condition": " "}, "condition: "),
         ({**GOOD, "target": region("3a", [1, 2, 3, 4])}, r"target\.image_id: must be a whole numb"),
         ({**GOOD, "target": region(1, 5)}, r"target\.instance_bbox: must be a list"),
@@ -155,10 +148,7 @@ def literal(file: Path, bbox: list[float]) -> Image.Image:
     part = image.crop((left, top, right, bottom))
     side = max(part.width, part.height)
     square = Image.new("RGB", (side, side), (0, 0, 0))
-    if part.width >= part.height:
-        square.paste(part, (0, (part.width - part.height) // 2))
-    else:
-        square.paste(part, ((part.height - part.width) // 2, 0))
+    square.paste(part, ((side - part.width) // 2, (side - part.height) // 2))
     return square
 
 
@@ -184,10 +174,7 @@ def test_crops_are_those_of_the_protocol(tmp_path_factory, x, y, w, h):
     assert open_image(crop).tobytes() == expected.tobytes()
 
 
-@pytest.mark.parametrize(
-    "bbox",
-    [[40, 0, 5, 5], [0, 30, 5, 5], [-5, 0, 5, 5], [0, -9, 5, 5], [9e300, 0, 9, 9], [9, 9, 0.1, 9]],
-)
+@pytest.mark.parametrize("bbox", [[40, 0, 5, 5], [0, -9, 5, 5], [9e300, 0, 9, 9], [9, 9, 0.1, 9]])
 def test_a_box_outside_its_picture_is_named(root, bbox):
     good = region(7, [1, 2, 3, 4])
     write(root, "focus_attribute", [template(good, good, [region(7, bbox)])])
@@ -198,33 +185,24 @@ def test_a_box_outside_its_picture_is_named(root, bbox):
 # --- images ---------------------------------------------------------------------------------------
 
 
-def test_images_in_the_order_of_their_ids(root, monkeypatch):
-    opened, really = [], Image.open
-
-    def counting(file, **keywords):
-        opened.append(Path(file).name)
-        return really(file, **keywords)
-
-    monkeypatch.setattr(Image, "open", counting)
-    files = images_in(root)
+def test_images_in_the_order_of_their_ids(root):
+    with mock.patch.object(Image, "open", side_effect=Image.open) as opened:
+        files = images_in(root)
     assert files[:6] == [root / "coco" / "val2017" / f"{i:012d}.jpg" for i in range(1, 7)]
     folders = {7: "VG_100K", 8: "VG_100K_2", 9: "VG_All"}
     for name, crop in zip(load(DRAWN, root).ids[6:], files[6:], strict=True):
         image, numbers = name.split(":")
         assert crop.path == root / "visual_genome" / folders[int(image)] / f"{image}.jpg"
         assert crop.box == dilated(list(map(float, numbers.split(","))), (40, 30))
-    assert Counter(opened) == {"7.jpg": 1, "8.jpg": 1, "9.jpg": 1}
+    names = Counter(Path(call.args[0]).name for call in opened.call_args_list)
+    assert names == {"7.jpg": 1, "8.jpg": 1, "9.jpg": 1}
 
 
-def test_missing_and_unreadable_images_are_named(root):
-    (root / "visual_genome/VG_100K/7.jpg").write_text("no image")
-    with pytest.raises(UserError, match=r"cannot read the image .*VG_100K/7\.jpg"):
-        images_in(root)
+def test_missing_images_are_named(root):
     (root / "visual_genome/VG_All/9.jpg").unlink()
     with pytest.raises(UserError, match=r"^1 of 3 images of Visual Genome are not in .* \(9.jpg\)"):
         images_in(root)
     for image in (1, 2, 3, 5):
         (root / f"coco/val2017/{image:012d}.jpg").unlink()
-    names = ", ".join(f"{i:012d}.jpg" for i in (1, 2, 3))
-    with pytest.raises(UserError, match=rf"^4 of 6 images of COCO val2017 are not in .* \({names}"):
+    with pytest.raises(UserError, match=r"^4 of 6 images of COCO val2017 are not in .*000001.jpg"):
         images_in(root)

@@ -9,6 +9,7 @@ import torch
 import toy_vlm
 from checkpoints import save_clip
 from commands import REPOSITORY, run_python
+from disturbed import interrupted
 from mining_files import write_triplets
 from PIL import Image
 from safetensors.torch import load_file
@@ -96,17 +97,15 @@ def test_recalls_against_a_loop():
     combiner = Combiner(4, 8, 8).eval()
     shares = recalls(combiner, data, image, text)
     gallery = sorted({int(i) for i in data.target})
-    hits = {1: 0, 5: 0, 10: 0}
+    places = []  # of the targets among the candidates, from 0
     for reference, target, condition in index.T:
         with torch.no_grad():
             query = combiner(image[None, reference], text[None, condition])[0]
         scores = {g: float(query @ (image[g] / image[g].norm())) for g in gallery}
-        best = sorted(gallery, key=lambda g: -scores[g])
-        for k in hits:
-            hits[k] += int(target in best[:k])
+        places.append(sorted(gallery, key=lambda g: -scores[g]).index(target))
     assert shares["triplets"] == 1100 and shares["candidates"] == len(gallery)
-    for k, count in hits.items():
-        assert shares[f"recall@{k}"] == pytest.approx(100 * count / 1100)
+    for k in (1, 5, 10):
+        assert shares[f"recall@{k}"] == pytest.approx(100 * np.mean(np.array(places) < k))
     for useless in (torch.ones(30, 4), torch.full((30, 4), torch.nan)):  # finds nothing
         assert recalls(combiner, data, useless, useless)["recall@10"] == 0
 
@@ -139,26 +138,16 @@ def test_trained_vlm_is_saved_as_a_vlm(clip):
     assert changed > {"token_embedding.weight"}
 
 
-def interrupt(monkeypatch, keys):
-    """The training stops in its fifth step, as at a kill."""
-    backward, calls = module.backward, []
-
-    def interrupted(*arguments):
-        calls.append(None)
-        if len(calls) == 5:
-            raise KeyboardInterrupt
-        return backward(*arguments)
-
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(module, "backward", interrupted)
+def interrupt(keys):
+    with interrupted(module, "backward", 5):
         train(keys)
 
 
 @pytest.mark.parametrize("train_vlm", [False, True])
-def test_a_resumed_training_equals_an_undisturbed_one(clip, monkeypatch, train_vlm):
+def test_a_resumed_training_equals_an_undisturbed_one(clip, train_vlm):
     keys = {**clip, "checkpoint_every": 2, "accumulate": 2, "train_vlm": train_vlm}
     one, undisturbed = train(keys, name="undisturbed", workers=2)
-    interrupt(monkeypatch, keys)
+    interrupt(keys)
     other, resumed = train(keys)  # without worker processes
     for key in ("losses", "validation", "vlm_fingerprint"):
         assert resumed[key] == undisturbed[key]
@@ -169,7 +158,7 @@ def test_a_resumed_training_equals_an_undisturbed_one(clip, monkeypatch, train_v
 def test_record_is_of_the_best_vlm_after_a_resumption_too(tmp_path, clip, monkeypatch):
     recall = iter([9, 3, 2, 1])
     monkeypatch.setattr(module, "recalls", lambda *_: {"recall@1": next(recall)})
-    interrupt(monkeypatch, clip)  # in the second epoch
+    interrupt(clip)  # in the second epoch
     best = fingerprint(tmp_path / "outputs/combiner/run")
     folder, results = train(clip)
     assert results["best"]["epoch"] == 1 and len(results["losses"]) == 2
@@ -195,12 +184,9 @@ def test_gradients_of_the_vlm_are_clipped_and_reach_both_towers(clip, monkeypatc
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (
-            {"batch_size": 55},
-            r"54 triplets to train on \(and 6 held out\) do not fill a batch of 5",
-        ),
-        ({"accumulate": 3}, r"8 does not divide into 3 equal parts \(1 processes x accumulate 3"),
-        ({"vlm": "align", "train_vlm": True}, r"only an open_clip VLM can be trained here"),
+        ({"batch_size": 55}, "54 triplets to train on .* do not fill a batch of 5"),
+        ({"accumulate": 3}, "8 does not divide into 3 equal parts"),
+        ({"vlm": "align", "train_vlm": True}, "only an open_clip VLM can be trained here"),
         ({"lr": 0.1}, r"run holds another training \(lr 0.001, not 0.1\); choose another name"),
     ],
 )
