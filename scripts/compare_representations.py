@@ -250,9 +250,7 @@ TABLES = {"two": two_at_once, "ranking": ranking, "naming": naming}
 
 @command
 def main(argv: list[str]) -> None:
-    parser = ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(description=__doc__)
     add, choices = parser.add_argument, ["representations", *TABLES]
     add("--only", nargs="+", choices=choices, default=choices, help="default: all tables")
     add("--root", type=Path, default=Path("data/demo"), help="the demo data")

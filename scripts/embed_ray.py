@@ -176,9 +176,7 @@ def start_ray(address: str | None) -> Any:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    parser = ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("--images", required=True, metavar="DIR|LIST.txt|s3://BUCKET/PREFIX")
     add("--vlm", default="clip", help="see the README (default: %(default)s)")

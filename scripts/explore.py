@@ -195,9 +195,7 @@ def read_labels(file: Path) -> dict[str, str]:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    parser = ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(description=__doc__)
     server = os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
     many: Any = {"action": "append", "default": []}
     add = parser.add_argument

@@ -46,8 +46,8 @@ def main(argv: list[str]) -> None:
 
 def parse(argv: list[str]) -> argparse.Namespace:
     prompts = "\n".join(f"  {i}  {text}" for i, text in enumerate(LLM_PROMPTS, start=1))
-    raw, epilog = argparse.RawDescriptionHelpFormatter, f"LLM prompts (paper, Table 12):\n{prompts}"
-    parser = ArgumentParser(description=__doc__, epilog=epilog, formatter_class=raw)
+    epilog = f"LLM prompts (paper, Table 12):\n{prompts}"
+    parser = ArgumentParser(description=__doc__, epilog=epilog)
     add = parser.add_argument
     add("--criterion", required=True, help="what the texts describe, e.g. color")
     add("--vlm-prompt", required=True, help="'... {text} ...': the sentence that the VLM encodes")

@@ -50,9 +50,7 @@ def main(argv: list[str]) -> None:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    parser = ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(description=__doc__)
     add, official = parser.add_argument, Path("configs/official_bases")
     tables = [*map(str, range(1, 14)), "all"]
     add("--table", nargs="+", choices=tables, default=[], metavar="N", help="1 to 13, or all")

@@ -18,7 +18,10 @@ class Missing(UserError):
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """Refuses arguments in one line, like every other mistake."""
+    """Prints a docstring as it stands; refuses arguments in one line, like every other mistake."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see --help")

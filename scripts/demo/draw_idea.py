@@ -8,7 +8,6 @@ number in the heat maps is an entry of R = I Tᵀ.
 
 from crl.run.command import command
 
-import argparse
 import tempfile
 from pathlib import Path
 
@@ -45,9 +44,7 @@ TEXTS = {
 
 @command
 def main(argv: list[str]) -> None:
-    parser = ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=REPOSITORY / "figures/idea.png", help="a PNG")
     out = parser.parse_args(argv).out
     pictures = [clevr4.draw(facts, np.random.default_rng(i + 10)) for i, facts in enumerate(SHOWN)]

@@ -13,7 +13,6 @@ scores that it prints are those of the model card, crl/assets/demo_vlm/README.md
 
 from crl.run.command import command
 
-import argparse
 import hashlib
 import importlib
 import json
@@ -282,8 +281,7 @@ def main(argv: list[str]) -> None:
     import_torchvision()
     from open_clip.model import CLIP
 
-    plain = argparse.RawDescriptionHelpFormatter
-    parser = ArgumentParser(description=__doc__, formatter_class=plain)
+    parser = ArgumentParser(description=__doc__)
     add, kept = parser.add_argument, CACHE / "demo_vlm"
     add("--out", type=Path, default=DEMO, help="folder of the model")
     add("--work", type=Path, default=kept, help="pictures and checkpoints (7 GB)")
