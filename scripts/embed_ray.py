@@ -20,8 +20,6 @@ the bit, if no image is unreadable or twice in the list.
 from crl.run.command import advice, command
 
 import argparse
-import csv
-import io
 import json
 import logging
 import os
@@ -40,6 +38,7 @@ from crl.images import shown
 from crl.run.errors import ArgumentParser, Missing, UserError
 from crl.run.files import HOST, alone_in, write_text
 from crl.run.progress import progress
+from crl.run.tables import Table
 from crl.vlm import load_vlm
 
 BATCHES = 8  # that a worker takes at a time
@@ -69,9 +68,8 @@ def embed(args: argparse.Namespace, names: list[str], root: str) -> str:
             digests += map(bytes.fromhex, part["digests"])
             unreadable += part["unreadable"]
             bar.update(len(part["paths"]) + len(part["unreadable"]))
-    table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerows([("path", "reason"), *unreadable])
-    write_text(args.out / "unreadable.csv", table.getvalue())
+    table = Table("", ["path", "reason"], unreadable).csv()
+    write_text(args.out / "unreadable.csv", f"{table}\n")
     if not paths:
         raise UserError(f"none of {len(names):,} images can be read, the first: {unreadable[0]}")
     write_listing(args.out / "images.parquet", paths, digests, about | {"root": root})
@@ -80,24 +78,20 @@ def embed(args: argparse.Namespace, names: list[str], root: str) -> str:
     return line + (more if unreadable else "")
 
 
-# ---- workers -------------------------------------------------------------------------------------
-
-
 class Embedder:
     """A worker: it loads the VLM once and appends the embeddings of its images to the store."""
 
     def __init__(self, args: argparse.Namespace, root: str, fingerprint: str, threads: int) -> None:
         self.args, self.root, self.threads = args, root, threads
         self.vlm = load_vlm(args.vlm, precision=args.precision)
-        if self.vlm.fingerprint != fingerprint:
-            self.vlm = None
+        self.same = self.vlm.fingerprint == fingerprint
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list]:
         """Ray Data's batch, the joined names of some images -> paths, digests, unreadable (name and
         reason of each), and error: what went wrong."""
         part: dict[str, Any] = {"paths": [], "digests": [], "unreadable": [], "error": ""}
         try:
-            if self.vlm is None:
+            if not self.same:
                 raise UserError("its weights differ from those where the run started")
             names = os.fsdecode(bytes(batch["names"][0])).split("\0")
             files: dict[Any, str] = {open_file(n, self.root, self.args.images): n for n in names}
@@ -137,20 +131,15 @@ def run(
             num_gpus=1 if gpus else 0,
             num_cpus=each,
         )
-        print(
-            f"workers: {workers}, each with {'one GPU' if gpus else f'{each} core(s)'}", flush=True
-        )
+        share = "one GPU" if gpus else f"{each} core(s)"
+        print(f"workers: {workers}, each with {share}", flush=True)
         yield from (json.loads(row["part"]) for row in reports.iter_rows())
     finally:
         ray.shutdown()
 
 
 def start_ray(address: str | None) -> Any:
-    """Ray, connected to a cluster or started on this machine; it sends no statistics.
-
-    Raises:
-        UserError: Ray is not installed; no such cluster.
-    """
+    """Ray, connected to a cluster or started on this machine; it sends no statistics."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray

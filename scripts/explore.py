@@ -39,8 +39,7 @@ from crl.run.tables import Table
 
 MADE = ("report.html", "images.csv", "images.parquet", "embeddings.safetensors")
 CODE = (".py", ".html", ".js", ".css")
-TEXTS = 200  # asked of the LLM per criterion; more of them change little and cost time
-TEXTS_TO_RANK = 50  # per proposed criterion
+TEXTS, TEXTS_TO_RANK = 200, 50  # asked of the LLM per criterion, and per proposed one
 
 
 @command
@@ -91,9 +90,8 @@ def find_texts(name: str, args: argparse.Namespace, out: Path, number: int = TEX
     from crl.llm import generate_basis
 
     print(f"asking {args.llm} for texts about {name} ...")
-    prompt = f"a photo with the {name} of {{text}}"
-    basis = generate_basis(name, prompt, model=args.llm, base_url=args.base_url, number=number)
-    basis.save(kept)
+    prompt, server = f"a photo with the {name} of {{text}}", {"base_url": args.base_url}
+    generate_basis(name, prompt, model=args.llm, number=number, **server).save(kept)
     print(f"{kept}: the texts about {name}; edit them as you like")
     return str(kept)
 
@@ -157,8 +155,8 @@ def explore(
     vlm = photos.vlm and photos.vlm.fingerprint
     inputs = digest(photos.digests.view(np.uint8), vlm, code, *about)
     made = out / ".made"
-    before = made.read_text(encoding="utf-8") if made.is_file() else ""
-    if not all((out / name).is_file() for name in MADE) or before != inputs:
+    files = [made, *(out / name for name in MADE)]
+    if not all(map(Path.is_file, files)) or made.read_text(encoding="utf-8") != inputs:
         from crl.explore.tables import write_tables
 
         made.unlink(missing_ok=True)
@@ -171,10 +169,9 @@ def explore(
 
 def cluster_table(view: View, number: int | None) -> str:
     clusters, names, _ = view.groups(number)
-    rows = [
-        [str(size), ", ".join(view.words[name.words]), "weak" if name.weak else ""]
-        for size, name in zip(np.bincount(clusters.label), names, strict=True)
-    ]
+    rows = []
+    for size, name in zip(np.bincount(clusters.label), names, strict=True):
+        rows.append([str(size), ", ".join(view.words[name.words]), "weak" if name.weak else ""])
     header = ["images", "words by which they stand out", ""]
     return Table(f"{view.name}: {clusters.note}", header, rows, left=3).text()
 
@@ -186,8 +183,7 @@ def read_labels(file: Path) -> dict[str, str]:
     except ValueError as error:
         raise UserError(f"cannot read {file}: {' '.join(str(error).split())}") from error
     if list(table) != ["file", "label"] or not table["label"].str.strip().all():
-        raise UserError(f"{file} must begin with the line file,label; then a file and its label on "
-                        "each line")  # fmt: skip
+        raise UserError(f"{file} must begin with the line file,label; then a file and its label")
     table = table.drop_duplicates()
     if len(twice := table["file"][table["file"].duplicated()]):
         raise UserError(f"{file}: {twice.iloc[0]!r} has two labels")
@@ -199,8 +195,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     server = os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
     many: Any = {"action": "append", "default": []}
     add = parser.add_argument
-    add("folder", type=Path, nargs="?",
-        help="the images, at any depth; or --out of embed_ray.py")  # fmt: skip
+    add("folder", type=Path, nargs="?", help="images, at any depth; or --out of embed_ray.py")
     add("--features", type=Path, metavar="FILE", help="embeddings made elsewhere")
     add("--criterion", metavar="NAME", help="may be repeated", **many)
     add("--texts", type=name_and_file, metavar="NAME=FILE.yaml", **many)

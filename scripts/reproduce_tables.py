@@ -31,7 +31,7 @@ from typing import Any
 from paper_tables import formats, page
 from paper_tables.formats import Document
 from paper_tables.numbers import compare, published
-from paper_tables.places import TASKS, Score
+from paper_tables.places import TASKS, Problems, Score
 from paper_tables.plan import PaperTable, paper_tables
 from paper_tables.runs import Run, Settings
 
@@ -83,9 +83,9 @@ def reproduce(arguments: argparse.Namespace) -> int:
     """-> the exit code"""
     a = arguments
     s = Settings(a.data, a.outputs, a.official, a.vlm, a.demo, a.quick)
-    every = paper_tables(s)
-    numbers = every if "all" in arguments.table else map(int, dict.fromkeys(arguments.table))
-    tables = {number: every[number] for number in numbers}
+    tables = paper_tables(s)
+    if "all" not in a.table:
+        tables = {number: tables[number] for number in map(int, dict.fromkeys(a.table))}
     if arguments.dry_run:
         return 2 if execute(tables, dry=True)["wrong"] else 0
     folder = s.outputs / "tables"
@@ -199,26 +199,19 @@ def show_runs(arguments: argparse.Namespace) -> int:
     files = [arguments.outputs.glob(f"{task}/*/results.json") for task in TASKS]
     folders = arguments.runs or [file.parent for of_task in files for file in sorted(of_task)]
     rows: dict[str, list] = {}
-    parts, problems = [], []
+    parts, problems = [], Problems()
     for folder in folders:
         task = folder.resolve().parent.name
-        try:
-            if task not in TASKS:
-                tasks = " or ".join(TASKS)
-                raise UserError(f"{folder} is no run of {tasks}: outputs/<task>/<name>")
-            rows[task] = rows.get(task, []) + read_rows(folder / "results.json")
-        except UserError as error:
-            problems.append(str(error))
+        if task not in TASKS:
+            problems.append(f"{folder} is no run of {' or '.join(TASKS)}: outputs/<task>/<name>")
+        for of_run in problems.unless(read_rows, folder / "results.json") if task in TASKS else []:
+            rows.setdefault(task, []).extend(of_run)
     for task, of_task in rows.items():
-        try:
-            table, notes, scores = TASKS[task].read(of_task)
-        except UserError as error:
-            problems.append(str(error))
-            continue
-        tables = [table, *beside_the_paper(TASKS[task].number, scores)]
-        parts += [FORMATS[arguments.format](one) for one in tables]
-        if notes and arguments.format == "text":
-            parts.append("\n".join(f"note: {note}" for note in notes))
+        for table, notes, scores in problems.unless(TASKS[task].read, of_task):
+            tables = [table, *beside_the_paper(TASKS[task].number, scores)]
+            parts += [FORMATS[arguments.format](one) for one in tables]
+            if notes and arguments.format == "text":
+                parts.append("\n".join(f"note: {note}" for note in notes))
     if parts:
         print("\n\n".join(parts))
     for problem in problems:

@@ -49,16 +49,13 @@ class Document(NamedTuple):
         marks = {"quoted": " (quoted)", "ours": " (ours)" * self.compared, "paper": ""}
         tables = [self.texts] if self.texts else []
         for part, rows in self.parts.items():
-            header = [self.varied or "method", *next(iter(rows.values()))]
-            lines = [
-                [name + marks[next(iter(row.values())).kind], *map(shown, row.values())]
-                for name, row in rows.items()
-            ]
-            tables.append(Table(part, header, lines))
+            cells = {name: list(row.values()) for name, row in rows.items()}
+            lines = [[n + marks[row[0].kind], *map(as_text, row)] for n, row in cells.items()]
+            tables.append(Table(part, [self.varied or "method", *next(iter(rows.values()))], lines))
         return tables
 
 
-def shown(number: Number) -> str:
+def as_text(number: Number) -> str:
     """`88.67 / 88.40 ± 0.52 (-0.27) ✓`."""
     paper = "" if number.paper is None else f"{number.paper:.2f}"
     if number.verdict == "quoted":
@@ -78,24 +75,20 @@ def write(document: Document, folder: Path) -> None:
     if document.varied and any(number.ours is not None for number in document.numbers):
         draw(document, stem.with_suffix(".png"))
         blocks.append(f"![Score by {document.varied}]({stem.name}.png)")
-    blocks.append("\n".join(f"- {line}" for line in [*document.about, document.verdicts]))
-    blocks.append("\n".join(["```", *document.commands, "```"]))
+    blocks += ["\n".join(f"- {line}" for line in [*document.about, document.verdicts])]
+    blocks += ["\n".join(["```", *document.commands, "```"])]
     write_text(stem.with_suffix(".md"), "\n\n".join(blocks) + "\n")
     comment = [f"% {line}" for line in [*notes, *document.about]]
     tables = [t._replace(title=f"{heading}: {t.title}").latex() for t in document.tables]
     write_text(stem.with_suffix(".tex"), "\n".join([*comment, *tables]) + "\n")
-    lines = [
-        [str(document.number), part, row, column, *map(_plain, number)]
+    table = Table("", ["table", "part", "row", "column", *Number._fields], [
+        [str(document.number), part, row, column]
+        + [f"{v:.4f}" if isinstance(v, float) else str("" if v is None else v) for v in number]
         for part, rows in document.parts.items()
         for row, numbers in rows.items()
         for column, number in numbers.items()
-    ]
-    table = Table("", ["table", "part", "row", "column", *Number._fields], lines)
+    ])  # fmt: skip
     write_text(stem.with_suffix(".csv"), (document.texts or table).csv() + "\n")
-
-
-def _plain(value: object) -> str:
-    return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def draw(document: Document, file: Path) -> None:
@@ -112,8 +105,8 @@ def draw(document: Document, file: Path) -> None:
             style: dict[str, Any] = {"linewidth": 1}
             if criterion == "mean":
                 means = [row["mean"] for row in rows.values()]
-                style = {"linewidth": 2, "color": "black"}
-                style["yerr"] = [means[place].std or 0 for place in drawn]
+                spread = [means[place].std or 0 for place in drawn]
+                style = {"linewidth": 2, "color": "black", "yerr": spread}
                 if all(number.paper is not None for number in means):
                     axis.plot([number.paper for number in means], "k--", label="mean, paper")
             height = [fmean(ours[place]) for place in drawn]

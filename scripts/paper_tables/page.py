@@ -2,7 +2,6 @@
 
 import base64
 import re
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from crl.run.files import write_text
 from crl.run.results import read_rows
 from crl.run.tables import Table
 from paper_tables.formats import LEGEND
-from paper_tables.places import TASKS
+from paper_tables.places import TASKS, Problems
 
 WEB = Path(__file__).resolve().parent / "web"
 BASE = Path(crl.__file__).parent / "explore" / "web"  # page.html and style.css
@@ -26,26 +25,19 @@ IDEA = Path(__file__).resolve().parent.parent.parent / "figures" / "idea.png"
 def write(outputs: Path) -> tuple[Path, list[str]]:
     """Writes <outputs>/index.html from the results and tables there; figures are links.
     -> the file, and what is wrong with the results that are left out."""
-    problems: list[str] = []
-
-    def readable(read: Callable[..., Any], *arguments: Any) -> list[Any]:
-        try:
-            return [read(*arguments)]
-        except UserError as error:
-            problems.append(str(error))
-            return []
+    problems = Problems()
 
     def listed(pattern: str) -> list[str]:
         return [file.relative_to(outputs).as_posix() for file in sorted(outputs.glob(pattern))]
 
     files = sorted(outputs.glob("tables/table*.md"))
-    tables = [table for file in files for table in readable(_table, file)]
+    tables = [table for file in files for table in problems.unless(_table, file)]
     tasks = []
     for name, task in TASKS.items():
         files = sorted(outputs.glob(f"{name}/*/results.json"))
         files = [file for file in files if not file.parent.name.endswith("-ablations")]
-        rows = [row for file in files for rows in readable(read_rows, file) for row in rows]
-        for table, notes, _ in readable(task.read, rows) if rows else []:
+        rows = [row for file in files for rows in problems.unless(read_rows, file) for row in rows]
+        for table, notes, _ in problems.unless(task.read, rows) if rows else []:
             figures = [f for file in files for f in listed(f"{name}/{file.parent.name}/*.png")]
             section = {"id": name, "title": task.title, "notes": notes, "figures": figures}
             demo = any(row["about"].get("vlm") == "demo" for row in rows)
@@ -68,17 +60,16 @@ def write(outputs: Path) -> tuple[Path, list[str]]:
 
 def _table(file: Path) -> dict[str, Any]:
     """A section for table<N>.md, as `formats.write` wrote it."""
-    figure = file.with_suffix(".png")
     files = [f"tables/{file.stem}.{kind}" for kind in ("md", "csv", "tex")]
-    section: dict[str, Any] = {"files": files}
-    section["figures"] = [f"tables/{figure.name}"] if figure.exists() else []
+    figures = [f"tables/{file.stem}.png"] if file.with_suffix(".png").exists() else []
     try:
         heading, *blocks, bullets, commands = file.read_text(encoding="utf-8").split("\n\n")
         number, _, title = heading.removeprefix("# Table ").partition(". ")
         parts = [_part(*pair) for pair in pairwise(blocks) if pair[1].startswith("|")]
         *about, verdicts = bullets.removeprefix("- ").split("\n- ")
-        section |= {"number": int(number), "title": title, "verdicts": verdicts, "about": about}
-        return section | {"parts": parts, "commands": commands.strip("`\n")}
+        return {"number": int(number), "title": title, "verdicts": verdicts, "about": about,
+                "parts": parts, "commands": commands.strip("`\n"), "files": files,
+                "figures": figures}  # fmt: skip
     except (ValueError, LookupError) as error:
         raise UserError(f"{file} is damaged; remove it and make the table again") from error
 

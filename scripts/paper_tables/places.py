@@ -15,15 +15,9 @@ NAMES = {"clip": "CLIP", "align": "ALIGN", "metaclip": "MetaCLIP", "blip2": "BLI
 # GeneCIS's own templates: task, number of templates, number of distinct images.
 TEMPLATES = {("focus_object", 1960, 2198), ("change_object", 1960, 2739)}
 FASHION = {  # method: its row in Table 4; all others are CRL without training
-    "random": "Random",
-    "random draw": "Random, one draw",
-    "triplet": "Triplet",
-    "csn": "CSN",
-    "asen": "ASEN",
-    "universal": "CLIP",
-    "crl-mlp": "CLIP+CRL, heads only",
-    "crl": "CLIP+CRL",
-}
+    "random": "Random", "random draw": "Random, one draw", "triplet": "Triplet", "csn": "CSN",
+    "asen": "ASEN", "universal": "CLIP", "crl-mlp": "CLIP+CRL, heads only", "crl": "CLIP+CRL",
+}  # fmt: skip
 
 
 class Score(NamedTuple):
@@ -54,13 +48,9 @@ def similarity(rows: Rows) -> Iterator[Score]:
         about, method = row["about"], row["about"]["method"]
         star, label = "*" * about["label"].endswith("*"), about["label"].removesuffix("*")
         vlm = "CLIP" if label == "clip-b16" else label
-        name = f"{vlm} {method}{star}"
-        if method == "chance":
-            name = method
-        elif method == "combiner" and vlm == "CLIP":
-            name = f"Combiner{star}"
-        elif "texts" in about:
-            name = _crl(vlm, method, star)
+        name = _crl(vlm, method, star) if "texts" in about else f"{vlm} {method}{star}"
+        if method == "chance" or (vlm, method) == ("CLIP", "combiner"):
+            name = method if method == "chance" else f"Combiner{star}"
         whole = (about["data"], row["templates"], row["images"]) in TEMPLATES
         comparable = whole and vlm == "CLIP" and about.get("weight", 10) == 10
         for metric, value in row["scores"].items():
@@ -77,16 +67,13 @@ def fashion(rows: Rows) -> Iterator[Score]:
         about, method = row["about"], row["about"]["method"]
         tower = "CLIP" if about["vlm"] == "clip-b16" else about["vlm"]
         name = FASHION.get(method) or _crl("CLIP", method, " (no training)")
-        usual = tower == ("CLIP" if name.startswith("CLIP") else "resnet50")
-        if method.startswith("random"):  # the exact expectation, and one draw
-            usual = True
-        elif not name.startswith("CLIP") and not usual:
-            name += f" ({tower})"
+        ours = name.startswith("CLIP")
+        usual = method.startswith("random") or tower == ("CLIP" if ours else "resnet50")
+        name = name.replace("CLIP", tower) if ours or usual else f"{name} ({tower})"
         data = about["data"], row.get("values"), f"{row['images'] / 1000:.0f}k"
         comparable = usual and data == ("DeepFashion", OFFICIAL_VALUES, OFFICIAL_IMAGES["test"])
         for attribute, value in row["scores"].items():
             if attribute not in ("mean", "overall"):
-                name = name.replace("CLIP", tower)
                 yield Score(name, attribute, [value], _basis(about), comparable)
 
 
@@ -115,10 +102,20 @@ class Task(NamedTuple):
             table = tables.table(rows, f"{self.title}, percent")
             return table, tables.notes(rows), list(self.places(rows))
         except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(
-                f"a results.json of {self.package} lacks what its table needs ({error!r}); "
-                "remove it and run the task again"
-            ) from error
+            raise UserError(f"a results.json of {self.package} lacks what its table needs "
+                            f"({error!r}); remove it and run the task again") from error  # fmt: skip
+
+
+class Problems(list[str]):
+    """What is wrong with the files that are left out."""
+
+    def unless(self, read: Callable[..., Any], *arguments: Any) -> list[Any]:
+        """What `read` gives, as a list of one; an empty list after a problem."""
+        try:
+            return [read(*arguments)]
+        except UserError as error:
+            self.append(str(error))
+            return []
 
 
 LABELLED = "classification_clustering"
