@@ -30,8 +30,7 @@ from typing import Any
 
 from paper_tables import formats, page
 from paper_tables.formats import Document
-from paper_tables.numbers import compare, published
-from paper_tables.places import TASKS, Problems, Score
+from paper_tables.numbers import TASKS, Problems, Score, compare, published
 from paper_tables.plan import PaperTable, paper_tables
 from paper_tables.runs import Run, Settings
 
@@ -76,20 +75,15 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return arguments
 
 
-# --- tables of the paper --------------------------------------------------------------------------
-
-
-def reproduce(arguments: argparse.Namespace) -> int:
+def reproduce(a: argparse.Namespace) -> int:
     """-> the exit code"""
-    a = arguments
     s = Settings(a.data, a.outputs, a.official, a.vlm, a.demo, a.quick)
     tables = paper_tables(s)
     if "all" not in a.table:
         tables = {number: tables[number] for number in map(int, dict.fromkeys(a.table))}
-    if arguments.dry_run:
+    if a.dry_run:
         return 2 if execute(tables, dry=True)["wrong"] else 0
-    folder = s.outputs / "tables"
-    with alone_in(folder):
+    with alone_in(folder := s.outputs / "tables"):
         states = execute(tables)
         documents = [make(number, table, s) for number, table in tables.items()]
         for document in documents:
@@ -99,7 +93,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
     if write_page(s.outputs) or states["wrong"]:
         return 2
     counts = Counter(number.verdict for document in documents for number in document.numbers)
-    return 1 if counts["differs"] or (arguments.strict and counts["not run"]) else 0
+    return 1 if counts["differs"] or (a.strict and counts["not run"]) else 0
 
 
 def execute(tables: dict[int, PaperTable], dry: bool = False) -> Counter[str]:
@@ -187,11 +181,8 @@ def write_page(outputs: Path) -> bool:
     return bool(problems)
 
 
-def complain(message: str) -> None:
-    print(f"error: {one_line(message)}", file=sys.stderr, flush=True)
-
-
-# --- any runs -------------------------------------------------------------------------------------
+def complain(problem: str) -> None:
+    print(f"error: {one_line(problem)}", file=sys.stderr, flush=True)
 
 
 def show_runs(arguments: argparse.Namespace) -> int:

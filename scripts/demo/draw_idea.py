@@ -60,7 +60,8 @@ def main(argv: list[str]) -> None:
         axis = figure.add_subplot(grid[row, 0])
         axis.imshow(picture)
         axis.axis("off")
-        axis.set_title("images\n→ VLM → I" * (row == 0), fontsize=11)
+        if row == 0:
+            axis.set_title("images\n→ VLM → I", fontsize=11)
     for column, (criterion, texts) in enumerate(TEXTS.items(), start=1):
         basis = TextBasis.load(f"clevr4_{criterion}")
         text = embed_texts(vlm, basis.prompts, cache=None)  # T, (K, D)

@@ -15,7 +15,7 @@ from crl.run.files import write_text
 from crl.run.results import read_rows
 from crl.run.tables import Table
 from paper_tables.formats import LEGEND
-from paper_tables.places import TASKS, Problems
+from paper_tables.numbers import TASKS, Problems
 
 WEB = Path(__file__).resolve().parent / "web"
 BASE = Path(crl.__file__).parent / "explore" / "web"  # page.html and style.css
