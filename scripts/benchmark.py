@@ -246,14 +246,14 @@ def trainings(bench: Bench) -> Iterator[Row]:
          *clothes, "heads={out}/fashion_mlp/demo"),
         ("fashion_retrieval/train_rival.py", "fashion_rivals", "garments_csn", *clothes),
     ):  # fmt: skip
-        outs = {precision: data / precision for precision in ("fp32", "bf16")}
-        train = partial(bench.demo, script, name, "epochs=1")
-        sides = bench.in_turn(*(
-            partial(train, f"outputs={out}", f"precision={precision}",
-                    *(key.format(out=out) for key in keys), remove=[out / folder])
-            for precision, out in outs.items()
-        ))  # fmt: skip
-        yield folder, "fp32 / bf16", sides
+        sides = []
+        for precision in ("fp32", "bf16"):
+            out = data / precision
+            here = f"outputs={out}", f"precision={precision}", *(k.format(out=out) for k in keys)
+            sides.append(
+                partial(bench.demo, script, name, "epochs=1", *here, remove=[out / folder])
+            )
+        yield folder, "fp32 / bf16", bench.in_turn(*sides)
 
 
 def random_vlm(folder: Path, layers: int) -> str:

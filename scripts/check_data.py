@@ -88,12 +88,6 @@ def _visual_genome(folder: Path) -> Iterable[Path]:
     return {file.name: file for file in images}.values()  # one may lie in two folders
 
 
-def _splits(folder: Path) -> Iterable[Path]:
-    kinds = ["label_train", *(f"filenames_{split}" for split in fashion.SPLITS)]
-    kinds += [f"{kind}_{split}" for kind in ("query", "candidate") for split in ("valid", "test")]
-    return [folder / f"{kind}.txt" for kind in kinds]
-
-
 def _garments(folder: Path) -> Iterable[Path]:
     """The images that the split files name; without these, all that are there."""
     try:
@@ -152,8 +146,8 @@ DATA_SETS = {
         downloads=tuple(Download(f"{WEIGHTS}/{name}") for name in genecis.WEIGHTS),
     ),
     "deepfashion": DataSet(
-        "DeepFashion split files", "deepfashion", fashion.SPLIT_PAGE, "see its page", _splits,
-        check=fashion.load,
+        "DeepFashion split files", "deepfashion", fashion.SPLIT_PAGE, "see its page",
+        lambda folder: folder.glob("*_*.txt"), check=fashion.load,
     ),
     "deepfashion-images": DataSet(
         "DeepFashion images", "deepfashion", fashion.IMAGE_PAGE,

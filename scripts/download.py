@@ -5,10 +5,9 @@
     python scripts/download.py genecis coco visual-genome genecis-weights
     python scripts/download.py deepfashion
 
-What is complete is not fetched again. An interrupted command goes on where it stopped if it is
-given again: half an archive is kept as FILE.part. Sizes and checksums are compared with the known
-ones. An archive is removed after it is unpacked. An archive that you got by hand is used if it is
-in the place that --list shows. DeepFashion needs an agreement: its command says what to do.
+What is complete is not fetched again, and half an archive is kept as FILE.part: the same command
+goes on where it stopped. An archive is removed after it is unpacked; one that you got by hand is
+used if it is where --list shows. DeepFashion needs an agreement: its command says what to do.
 """
 
 from crl.run.command import command
@@ -42,15 +41,12 @@ NETWORK = (URLError, http.client.HTTPException, ssl.SSLError, ConnectionError, T
 GROWTH = 20  # most bytes that a byte of an archive unpacks to; images hardly grow
 FORM = f"""\
 DeepFashion's images need an agreement, which only you can sign:
-  1. Ask for access to "Category and Attribute Prediction", as its page says:
+  1. Ask for "Category and Attribute Prediction"; it is for non-commercial research only:
      {DATA_SETS["deepfashion-images"].page}
-     The images are for non-commercial research only.
   2. Unpack Img/img.zip into the folder named below.
-  3. Get ASEN's split files, as the README of its repository says:
+  3. Get meta.json and the text files for DeepFashion, as ASEN's README says, into the same folder:
      {DATA_SETS["deepfashion"].page}
-     Put meta.json and the text files for DeepFashion into the same folder.
-  4. See what is there and what is missing:
-     python scripts/check_data.py
+  4. See what is missing: python scripts/check_data.py
 The folder is"""
 
 
@@ -92,8 +88,15 @@ def get(name: str, data: Path) -> None:
     with alone_in(folder):
         # If everything is there and yet something is wrong, all is fetched again.
         for file in [f for f in data_set.downloads if _is_missing(f, folder)] or data_set.downloads:
+            target = folder / file.name
             try:
-                _get_file(file, folder)
+                if not (file.unpacked and target.is_file()):
+                    fetch(file, target)
+                elif fault := _fault(target, file):
+                    raise UserError(f"{target} {fault}; delete it and give the command again")
+                if file.unpacked:
+                    unpack(target, file.unpacked, folder)
+                    target.unlink()
             except UserError as error:
                 raise UserError(f"{error}; or get {file.name} {hand}") from error
     now, files = state(name, data)
@@ -108,17 +111,6 @@ def _is_missing(file: Download, folder: Path) -> bool:
     """Whether it must be fetched; or unpacked, which ends with the archive's removal."""
     left = file.unpacked and (folder / file.name).exists()
     return left or not all((folder / name).exists() for name in file.unpacked or [file.name])
-
-
-def _get_file(file: Download, folder: Path) -> None:
-    target = folder / file.name
-    if not (file.unpacked and target.is_file()):
-        fetch(file, target)
-    elif fault := _fault(target, file):
-        raise UserError(f"{target} {fault}; delete it and give the command again")
-    if file.unpacked:
-        unpack(target, file.unpacked, folder)
-        target.unlink()
 
 
 def fetch(file: Download, target: Path) -> None:

@@ -5,13 +5,11 @@
     python scripts/embed_ray.py --images s3://bucket/prefix --vlm clip --out /shared/embeddings \\
         --precision bf16 --address auto
 
-Workers hold the VLM, take 8 batches of the sorted list at a time, and append to one store below
---out, which all machines share (crl/run/store.py). A worker takes one GPU, or two cores where there
-is no GPU. At the end --out also holds images.parquet, the list of what was embedded, and
-unreadable.csv. Tasks take the folder as cache=DIR, explore.py as its folder.
-
-A killed worker is replaced, and gets the same images. The same command again goes on where a killed
-one stopped: files are read, but what is stored is not embedded again.
+Workers, each with one GPU or else two cores, take 8 batches of the sorted list at a time and append
+to one store below --out, which all machines share (crl/run/store.py). At the end --out also holds
+images.parquet, the list of what was embedded, and unreadable.csv. Tasks take the folder as
+cache=DIR, explore.py as its folder. A killed worker is replaced, and gets the same images. The same
+command again goes on where a killed one stopped: what is stored is not embedded again.
 
 On a CPU the numbers are those of `embed_images` with the same batch size and number of threads, to
 the bit, if no image is unreadable or twice in the list.

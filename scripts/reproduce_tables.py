@@ -8,15 +8,14 @@ Runs what scripts/paper_tables/plan.py says, with the data in --data, and skips 
 What is missing is named, and the rest goes on. Writes <outputs>/tables/table<N>.{md,csv,tex}, a
 figure of each ablation, and <outputs>/index.html, a page with all results. `reproduced` is a
 difference within a tolerance, which comes from the spread over seeds. The text bases are the
-authors', if they were imported (scripts/import_official_bases.py), else ours.
+authors', if they were imported (scripts/import_official_bases.py), else ours. Exit code: 0 if every
+number that was compared is reproduced (with --strict: and none is missing), 1 if not, 2 after a
+mistake.
 
     python scripts/reproduce_tables.py --runs outputs/clustering/demo-clevr4 --format md
 
 prints the results of any runs instead, and those of the paper beside them; `--runs` without a
 folder takes all in --outputs. With --page, it writes the page too.
-
-Exit code: 0 if every number that was compared is reproduced (with --strict: and none is missing),
-1 if not, 2 after a mistake.
 """
 
 from crl.run.command import command, one_line
