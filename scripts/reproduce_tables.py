@@ -27,7 +27,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from paper_tables import formats, page
+from paper_tables import formats
 from paper_tables.formats import Document
 from paper_tables.numbers import TASKS, Problems, Score, compare, published
 from paper_tables.plan import PaperTable, paper_tables
@@ -89,7 +89,7 @@ def reproduce(a: argparse.Namespace) -> int:
             formats.write(document, folder)
             print(f"table {document.number}: {document.verdicts}. {document.title}")
     print(f"tables: {folder}")
-    if write_page(s.outputs) or states["wrong"]:
+    if show_page(s.outputs) or states["wrong"]:
         return 2
     counts = Counter(number.verdict for document in documents for number in document.numbers)
     return 1 if counts["differs"] or (a.strict and counts["not run"]) else 0
@@ -171,9 +171,9 @@ def bases_in_use(s: Settings) -> Table:
     return Table("Text bases", header, rows, left=len(header))
 
 
-def write_page(outputs: Path) -> bool:
+def show_page(outputs: Path) -> bool:
     """Write the page and say where it is; -> was any file damaged?"""
-    file, problems = page.write(outputs)
+    file, problems = formats.write_page(outputs)
     for problem in problems:
         complain(problem)
     print(f"page: {file}")
@@ -206,7 +206,7 @@ def show_runs(arguments: argparse.Namespace) -> int:
         print("\n\n".join(parts))
     for problem in problems:
         complain(problem)
-    wrong = write_page(arguments.outputs) if arguments.page else False
+    wrong = show_page(arguments.outputs) if arguments.page else False
     return 2 if problems or wrong else 0
 
 
