@@ -151,12 +151,8 @@ def store(bench: Bench) -> Iterator[Row]:
         wanted = rng.permutation(count)[: bench.sizes.gathered]
         some = digest_array(digests[place] for place in wanted)
         with open_store(STORED, "image", cache) as opened:
-            (entries,) = opened.folder.glob("*.entries")
-            sides = bench.in_turn(
-                lambda store=opened: Store(store.folder, store.about),
-                lambda file=entries: np.sort(np.fromfile(file, ENTRY)["digest"], kind="stable"),
-            )
-            yield f"open {count:,} rows", "store / read and sort digests", sides
+            both = partial(Store, opened.folder, opened.about), partial(read_digests, opened.folder)
+            yield f"open {count:,} rows", "store / read and sort digests", bench.in_turn(*both)
             both = partial(opened.gather, some), partial(read, plain, wanted)
             np.testing.assert_array_equal(both[0](), both[1]())
             label = f"gather {len(some):,} of {count:,} rows"
@@ -182,6 +178,11 @@ def write(file: Path, count: int) -> None:
             stream.write(rows.tobytes())
         stream.flush()
         os.fsync(stream.fileno())
+
+
+def read_digests(folder: Path) -> np.ndarray:
+    (file,) = folder.glob("*.entries")
+    return np.sort(np.fromfile(file, ENTRY)["digest"], kind="stable")
 
 
 def read(file: Path, rows: np.ndarray) -> np.ndarray:

@@ -158,8 +158,8 @@ def _transfer(file: Download, part: Path) -> str:
             raise UserError(f"{file.url}: {reason}") from None
         return reason
     except NETWORK as error:
-        reason = getattr(error, "reason", error)
-        return f"no answer ({getattr(reason, 'strerror', None) or reason})"
+        cause = getattr(error, "reason", error)
+        return f"no answer ({getattr(cause, 'strerror', None) or cause})"
     size = part.stat().st_size
     return f"it broke off after {size:,} of {total:,} bytes" if total and size < total else ""
 

@@ -33,7 +33,7 @@ import numpy as np
 from crl.embed import NoneReadable, embed_images
 from crl.explore.listing import find_images, open_file, without_keys, write_listing
 from crl.images import shown
-from crl.run.errors import ArgumentParser, Missing, UserError
+from crl.run.errors import ArgumentParser, Missing, UserError, whole_number
 from crl.run.files import HOST, alone_in, write_text
 from crl.run.progress import progress
 from crl.run.tables import Table
@@ -46,15 +46,26 @@ WAITING = 64  # threads of a worker that reads from an object store: they mostly
 
 @command
 def main(argv: list[str]) -> None:
-    args = parse(argv)
+    parser = ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add("--images", required=True, metavar="DIR|LIST.txt|s3://BUCKET/PREFIX")
+    add("--vlm", default="clip", help="see the README (default: %(default)s)")
+    add("--out", type=Path, required=True, help="a folder that all machines share")
+    add("--precision", default="fp32", choices=["fp32", "bf16", "fp16"])
+    add(
+        "--batch-size", type=whole_number, default=256, help="images at once (default: %(default)s)"
+    )
+    add("--address", help="of a Ray cluster: auto, or host:port (default: this machine)")
+    add("--workers", type=whole_number, help="default: one per GPU, or two cores without GPUs")
+    args = parser.parse_args(argv)
     names, root = find_images(args.images)
     print(f"{without_keys(args.images)}: {len(names):,} images", flush=True)
     with alone_in(args.out):
-        print(embed(args, names, root))
+        embed(args, names, root)
 
 
-def embed(args: argparse.Namespace, names: list[str], root: str) -> str:
-    """Embed the images and write the list of them; -> what there is to say about it."""
+def embed(args: argparse.Namespace, names: list[str], root: str) -> None:
+    """Embed the images, and write the list of them."""
     vlm = load_vlm(args.vlm, "cpu", args.precision)  # a wrong name is noticed before Ray starts
     about = {"fingerprint": vlm.fingerprint, "vlm": args.vlm, "precision": args.precision}
     paths, digests, unreadable = [], [], []
@@ -71,9 +82,8 @@ def embed(args: argparse.Namespace, names: list[str], root: str) -> str:
     if not paths:
         raise UserError(f"none of {len(names):,} images can be read, the first: {unreadable[0]}")
     write_listing(args.out / "images.parquet", paths, digests, about | {"root": root})
-    line = f"{args.out}: {len(paths):,} images are embedded"
     more = f"; {len(unreadable):,} could not be read, see {args.out / 'unreadable.csv'}"
-    return line + (more if unreadable else "")
+    print(f"{args.out}: {len(paths):,} images are embedded{more if unreadable else ''}")
 
 
 class Embedder:
@@ -160,22 +170,6 @@ def start_ray(address: str | None) -> Any:
     context.execution_options.preserve_order = True
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     return ray
-
-
-def parse(argv: list[str]) -> argparse.Namespace:
-    parser = ArgumentParser(description=__doc__)
-    add = parser.add_argument
-    add("--images", required=True, metavar="DIR|LIST.txt|s3://BUCKET/PREFIX")
-    add("--vlm", default="clip", help="see the README (default: %(default)s)")
-    add("--out", type=Path, required=True, help="a folder that all machines share")
-    add("--precision", default="fp32", choices=["fp32", "bf16", "fp16"])
-    add("--batch-size", type=int, default=256, help="images at once (default: %(default)s)")
-    add("--address", help="of a Ray cluster: auto, or host:port (default: this machine)")
-    add("--workers", type=int, help="default: one per GPU, or per two cores without GPUs")
-    args = parser.parse_args(argv)
-    if args.batch_size < 1 or (args.workers is not None and args.workers < 1):
-        raise UserError("--batch-size and --workers must be 1 or more")
-    return args
 
 
 if __name__ == "__main__":

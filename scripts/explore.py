@@ -30,7 +30,7 @@ from crl.explore import listing
 from crl.explore.collection import Collection
 from crl.explore.view import View
 from crl.representations import names as representations
-from crl.run.errors import ArgumentParser, UserError
+from crl.run.errors import ArgumentParser, UserError, whole_number
 from crl.run.files import alone_in, atomic_path, slug, write_text
 from crl.run.results import digest
 from crl.run.tables import Table
@@ -90,8 +90,9 @@ def find_texts(name: str, args: argparse.Namespace, out: Path, number: int = TEX
     from crl.llm import generate_basis
 
     print(f"asking {args.llm} for texts about {name} ...")
-    prompt, server = f"a photo with the {name} of {{text}}", {"base_url": args.base_url}
-    generate_basis(name, prompt, model=args.llm, number=number, **server).save(kept)
+    prompt = f"a photo with the {name} of {{text}}"
+    basis = generate_basis(name, prompt, model=args.llm, base_url=args.base_url, number=number)
+    basis.save(kept)
     print(f"{kept}: the texts about {name}; edit them as you like")
     return str(kept)
 
@@ -240,12 +241,6 @@ def name_and_file(text: str) -> tuple[str, str]:  # argparse's messages name the
 def name_and_weight(text: str) -> tuple[str, float]:
     name, _, weight = text.partition("=")
     return name, float(weight or 1)
-
-
-def whole_number(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"it must be 1 or more, not {text}")
-    return int(text)
 
 
 if __name__ == "__main__":

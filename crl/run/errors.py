@@ -27,6 +27,13 @@ class ArgumentParser(argparse.ArgumentParser):
         raise UserError(f"{message}; see --help")
 
 
+def whole_number(text: str) -> int:  # argparse's own messages name it
+    """The type of an argument of a script that must be 1 or more."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"it must be 1 or more, not {text}")
+    return int(text)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """`"did you mean 'color'?"` for the most similar known name, else the list of known names."""
     known = list(known)
