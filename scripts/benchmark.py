@@ -151,8 +151,9 @@ def store(bench: Bench) -> Iterator[Row]:
         wanted = rng.permutation(count)[: bench.sizes.gathered]
         some = digest_array(digests[place] for place in wanted)
         with open_store(STORED, "image", cache) as opened:
-            both = partial(Store, opened.folder, opened.about), partial(read_digests, opened.folder)
-            yield f"open {count:,} rows", "store / read and sort digests", bench.in_turn(*both)
+            again = partial(Store, opened.folder, opened.about)
+            sides = bench.in_turn(again, partial(read_digests, opened.folder))
+            yield f"open {count:,} rows", "store / read and sort digests", sides
             both = partial(opened.gather, some), partial(read, plain, wanted)
             np.testing.assert_array_equal(both[0](), both[1]())
             label = f"gather {len(some):,} of {count:,} rows"
