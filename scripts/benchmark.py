@@ -11,7 +11,6 @@ same are compared. Run it on an idle machine; on a busy one, --cpu-time counts t
 
 from crl.run.command import command
 
-import argparse
 import json
 import os
 import shutil
@@ -43,7 +42,6 @@ from crl.vlm import load_vlm
 REPOSITORY = Path(__file__).resolve().parent.parent
 DEMO = REPOSITORY / "configs/demo"
 STORED = SimpleNamespace(name="benchmark", fingerprint="benchmark", precision="fp32")
-HEADER = ["measurement", "first side / second side", "first, s", "second, s", "ratio"]
 D, BATCH, ROWS = 512, 64, 4096  # ROWS are made or read at once
 Row = tuple[str, str, list[float]]  # what is measured, the two sides, their seconds
 
@@ -64,8 +62,6 @@ QUICK = Sizes(1, 4, (500,), 100, 20, 8, demo=300, triplets=16, rounds=1)
 
 
 class Bench(NamedTuple):
-    """What the measurements share."""
-
     work: Path  # an empty folder for each measurement
     sizes: Sizes
     precision: str
@@ -95,15 +91,9 @@ class Bench(NamedTuple):
         self.run(script, "--config", DEMO / f"{name}.yaml", *keys, remove=remove)
 
     def demo_data(self, *worlds: str) -> Path:
-        """The folder of the drawn data sets."""
         size = ("--images", self.sizes.demo)
         self.run("scripts/demo/make_data.py", "--out", self.work, *size, "--worlds", *worlds)
         return self.work
-
-
-def cpu_time() -> float:
-    """Seconds of all cores, in this process and in those that it waited for."""
-    return sum(os.times()[:4])
 
 
 def empty(folder: Path) -> Path:
@@ -141,11 +131,12 @@ def known(bench: Bench) -> Iterator[Row]:
     files = [empty(bench.work / "files") / f"{n}.jpg" for n in range(bench.sizes.known)]
     for number, file in enumerate(files):
         file.write_bytes(np.random.default_rng(number).bytes(20_000))
-    fill(bench.work / "cache", [content_digest(file.read_bytes()) for file in files])
-    sides = bench.in_turn(
-        lambda: embed_images(STORED, files, bench.work / "cache"),
-        lambda: [content_digest(file.read_bytes()) for file in files],
-    )
+
+    def digests() -> list[bytes]:
+        return [content_digest(file.read_bytes()) for file in files]
+
+    fill(bench.work / "cache", digests())
+    sides = bench.in_turn(partial(embed_images, STORED, files, bench.work / "cache"), digests)
     yield f"{len(files):,} files of 20 kB", "embed_images / digests alone", sides
 
 
@@ -165,8 +156,8 @@ def store(bench: Bench) -> Iterator[Row]:
             yield f"open {count:,} rows", "store / read and sort digests", sides
             both = partial(opened.gather, some), partial(read, plain, wanted)
             np.testing.assert_array_equal(both[0](), both[1]())
-            sides = bench.in_turn(*both)
-        yield f"gather {len(some):,} of {count:,} rows", "store / memory map", sides
+            label = f"gather {len(some):,} of {count:,} rows"
+            yield label, "store / memory map", bench.in_turn(*both)
 
 
 def parts(count: int) -> Iterator[np.ndarray]:
@@ -236,9 +227,8 @@ def tasks(bench: Bench) -> Iterator[Row]:
         ("fashion_retrieval/evaluate.py", "garments", f"root={data}/garments"),
     ):
         evaluate = partial(bench.demo, script, *keys, f"outputs={out}", "figures=false")
-        sides = bench.in_turn(
-            partial(evaluate, remove=[out, bench.work / "cache"]), partial(evaluate, remove=[out])
-        )
+        new = partial(evaluate, remove=[out, bench.work / "cache"])
+        sides = bench.in_turn(new, partial(evaluate, remove=[out]))
         yield f"{script}, {bench.sizes.demo:,} pictures", "new / stored embeddings", sides
 
 
@@ -258,14 +248,14 @@ def trainings(bench: Bench) -> Iterator[Row]:
          *clothes, "heads={out}/fashion_mlp/demo"),
         ("fashion_retrieval/train_rival.py", "fashion_rivals", "garments_csn", *clothes),
     ):  # fmt: skip
-        outs = {precision: data / precision for precision in ("fp32", "bf16")}
-        train = partial(bench.demo, script, name, "epochs=1")
-        sides = bench.in_turn(*(
-            partial(train, f"outputs={out}", f"precision={precision}",
-                    *(key.format(out=out) for key in keys), remove=[out / folder])
-            for precision, out in outs.items()
-        ))  # fmt: skip
-        yield folder, "fp32 / bf16", sides
+        sides = []
+        for precision in ("fp32", "bf16"):
+            out = data / precision
+            here = f"outputs={out}", f"precision={precision}", *(k.format(out=out) for k in keys)
+            sides.append(
+                partial(bench.demo, script, name, "epochs=1", *here, remove=[out / folder])
+            )
+        yield folder, "fp32 / bf16", bench.in_turn(*sides)
 
 
 def random_vlm(folder: Path, layers: int) -> str:
@@ -288,12 +278,11 @@ def draw(folder: Path, number: int) -> list[Path]:
     photos. White noise would decode more slowly than a photo, and a plain drawing faster."""
     files, rng = [empty(folder) / f"{n}.jpg" for n in range(number)], np.random.default_rng(0)
     for file in files:
-        picture, cell = np.full((480, 640, 3), 128, np.float32), 320
-        while cell:
+        picture = np.full((480, 640, 3), 128, np.float32)
+        for cell in (320, 160, 80, 40, 20, 10, 5, 2, 1):
             spots = rng.integers(0, 256, (480 // cell + 1, 640 // cell + 1, 3), np.uint8)
             layer = Image.fromarray(spots).resize((640, 480), Image.Resampling.BICUBIC)
             picture += (np.asarray(layer) - np.float32(128)) * 0.5 * (cell / 640) ** 0.3
-            cell //= 2
         Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(file, quality=90)
     return files
 
@@ -303,8 +292,7 @@ MEASUREMENTS = {f.__name__: f for f in (path, known, store, search, tasks, train
 
 @command
 def main(argv: list[str]) -> None:
-    plain = argparse.RawDescriptionHelpFormatter
-    parser = ArgumentParser(description=__doc__, formatter_class=plain)
+    parser = ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("--only", nargs="+", metavar="NAME", default=[], choices=MEASUREMENTS, help="measurements")
     add("--quick", action="store_true", help="tiny sizes, to see that it runs")
@@ -312,8 +300,9 @@ def main(argv: list[str]) -> None:
     add("--precision", choices=list(PRECISIONS), default="fp32", help="of `path`")
     add("--workers", type=int, help="threads that decode images, of `path`")
     args = parser.parse_args(argv)
-    rows, clock = [], cpu_time if args.cpu_time else time.perf_counter
-    sizes = QUICK if args.quick else Sizes()
+    # Of all cores, in this process and in those that it waited for; or of a clock
+    clock = (lambda: sum(os.times()[:4])) if args.cpu_time else time.perf_counter
+    rows, sizes = [], QUICK if args.quick else Sizes()
     for name in args.only or MEASUREMENTS:
         with tempfile.TemporaryDirectory() as work:
             bench = Bench(Path(work), sizes, args.precision, args.workers, clock)
@@ -323,7 +312,8 @@ def main(argv: list[str]) -> None:
                 print(*rows[-1], sep=" | ", flush=True)
     kind = "CPU seconds" if args.cpu_time else "seconds"
     title = f"Median {kind} of {sizes.rounds} rounds, {torch.get_num_threads()} threads"
-    print(Table(title, HEADER, rows, left=2).text())
+    header = ["measurement", "first side / second side", "first, s", "second, s", "ratio"]
+    print(Table(title, header, rows, left=2).text())
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ that is not there is no mistake. Exit code 2: one that is there is incomplete or
 
 from crl.run.command import command
 
-import argparse
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,8 +39,6 @@ class Download:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set, or a part of one that is got separately."""
-
     title: str
     folder: str  # its place in the data folder
     page: str  # where people get it by hand
@@ -57,8 +54,7 @@ def state(name: str, data: Path) -> tuple[str, list[Path]]:
     data_set = DATA_SETS[name]
     folder = data / data_set.folder
     files = list(data_set.files(folder))
-    there = [file for file in files if file.is_file()]
-    count = data_set.count or len(files)
+    there, count = [file for file in files if file.is_file()], data_set.count or len(files)
     if not there:
         return "missing", there
     if len(there) < count:
@@ -69,10 +65,6 @@ def state(name: str, data: Path) -> tuple[str, list[Path]]:
         reason = str(error).partition(";")[0].replace(f"{data}/", "").replace(f" in {data}", "")
         return f"incomplete: {reason[:90]}", there
     return "complete", there
-
-
-def _clevr4(folder: Path) -> Iterable[Path]:
-    return [folder / "clevr_4_annots.json", *(folder / "images").glob("*.png")]
 
 
 def _cards(folder: Path) -> Iterable[Path]:
@@ -96,12 +88,6 @@ def _visual_genome(folder: Path) -> Iterable[Path]:
     return {file.name: file for file in images}.values()  # one may lie in two folders
 
 
-def _splits(folder: Path) -> Iterable[Path]:
-    kinds = ["label_train", *(f"filenames_{split}" for split in fashion.SPLITS)]
-    kinds += [f"{kind}_{split}" for kind in ("query", "candidate") for split in ("valid", "test")]
-    return [folder / f"{kind}.txt" for kind in kinds]
-
-
 def _garments(folder: Path) -> Iterable[Path]:
     """The images that the split files name; without these, all that are there."""
     try:
@@ -118,7 +104,8 @@ WEIGHTS = "https://dl.fbaipublicfiles.com/genecis"
 # fmt: off
 DATA_SETS = {
     "clevr4": DataSet(
-        "Clevr4-10k", "clevr_4_10k_v1", labelled.CLEVR4_PAGE, "CC BY 4.0", _clevr4,
+        "Clevr4-10k", "clevr_4_10k_v1", labelled.CLEVR4_PAGE, "CC BY 4.0",
+        lambda folder: [folder / "clevr_4_annots.json", *folder.glob("images/*.png")],
         check=_labels("clevr4", labelled.CLEVR4_CLASSES), count=1 + 10531,
         downloads=(Download(
             "https://thor.robots.ox.ac.uk/clevr4/clevr_4_10k_v1.zip",
@@ -159,8 +146,8 @@ DATA_SETS = {
         downloads=tuple(Download(f"{WEIGHTS}/{name}") for name in genecis.WEIGHTS),
     ),
     "deepfashion": DataSet(
-        "DeepFashion split files", "deepfashion", fashion.SPLIT_PAGE, "see its page", _splits,
-        check=fashion.load,
+        "DeepFashion split files", "deepfashion", fashion.SPLIT_PAGE, "see its page",
+        lambda folder: folder.glob("*_*.txt"), check=fashion.load,
     ),
     "deepfashion-images": DataSet(
         "DeepFashion images", "deepfashion", fashion.IMAGE_PAGE,
@@ -172,22 +159,19 @@ DATA_SETS = {
 
 @command
 def main(argv: list[str]) -> None:
-    plain = argparse.RawDescriptionHelpFormatter
-    parser = ArgumentParser(description=__doc__, formatter_class=plain)
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("data"), help="the data folder: data")
     data = parser.parse_args(argv).data
     header = ["data set", "state", "files", "on disk", "licence", "get it from"]
-    rows, bad = [], []
+    rows = []
     for name, data_set in DATA_SETS.items():
         now, files = state(name, data)
         size = tqdm.format_sizeof(sum(file.stat().st_size for file in files), "B")
         source = f"scripts/download.py {name}" if data_set.downloads else data_set.page
         counted = [f"{len(files):,}", size] if files else ["-", "-"]
         rows.append([data_set.title, now, *counted, data_set.licence, source])
-        if now.startswith("incomplete"):
-            bad.append(data_set.title)
     print(Table(f"Data sets in {data}", header, rows, left=len(header)).text())
-    if bad:
+    if bad := [title for title, now, *_ in rows if now.startswith("incomplete")]:
         raise UserError(f"incomplete or broken in {data}: {', '.join(bad)}; see the table above")
 
 

@@ -33,7 +33,7 @@ from crl import Collection, rank_criteria, represent, weighted_similarity
 from crl.basis import BASES, TextBasis
 from crl.embed import embed_basis, embed_images
 from crl.images import image_files
-from crl.run.errors import ArgumentParser, UserError
+from crl.run.errors import ArgumentParser, UserError, whole_number
 from crl.run.tables import Table
 from crl.vlm import VLM, load_vlm
 from fashion_retrieval import evaluate as fashion
@@ -59,13 +59,10 @@ Cells = dict[tuple[str, str, str], dict[str, dict[str, list[float]]]]
 Bases = Callable[[str], str]  # the basis of `<data>_<criterion>`
 
 
-# --- representations ------------------------------------------------------------------------------
-
-
 def measure(arguments: argparse.Namespace, basis: Bases) -> Cells:
     """All cells with these bases: one per data set and criterion."""
     cells: Cells = {}
-    root, seeds, shots = arguments.root, arguments.seeds, arguments.shots
+    root = arguments.root
     usual: dict[str, Any] = {"name": "compare", "outputs": arguments.out, "figures": False}
 
     def add(data: str, criterion: str, name: str, method: str, scores: dict) -> None:
@@ -82,25 +79,22 @@ def measure(arguments: argparse.Namespace, basis: Bases) -> Cells:
     for data, criteria in CRITERIA.items():
         names = {c: basis(f"{data}_{c}") for c in criteria}
         about = {"data": data, "root": root, "criteria": criteria, "bases": names, "vlm": ["demo"]}
-        about |= {"seeds": seeds, "shots": shots, **usual}
+        about |= {"seeds": arguments.seeds, "shots": arguments.shots, **usual}
         for keys in settings(list(names.values()), "paper+posterior"):
             labelled = ClassificationConfig.model_validate({**about, **keys})
             for row in clustering.evaluate(labelled).rows + few_shot.evaluate(labelled).rows:
-                values = {
-                    m: s["seeds"] for m, s in row["scores"].items() if m not in ("acc", "ari")
-                }
-                values = {m.replace("nmi", "k-means NMI"): v for m, v in values.items()}
-                criterion = row["about"]["criterion"]
-                add(data, criterion, names[criterion], row["about"]["method"], values)
+                seeds = {m: s["seeds"] for m, s in row["scores"].items() if m not in ("acc", "ari")}
+                values = {m.replace("nmi", "k-means NMI"): v for m, v in seeds.items()}
+                c = row["about"]["criterion"]
+                add(data, c, names[c], row["about"]["method"], values)
     names = dict.fromkeys(["focus_object", "change_object"], basis("genecis_scene"))
     about = {"root": root / "genecis", "vlm": "demo", "bases": names, **usual}
     about |= {"balance": ["paper", "standard"]}
     for keys in settings(["genecis_object"]):
         for row in similarity.evaluate(SimilarityConfig.model_validate({**about, **keys})).rows:
             method, standard, _ = row["about"]["method"].partition(", standard")
-            values = {f"R@1, {'standard' if standard else 'paper'}": [row["scores"]["R@1"]]}
-            task = row["about"]["data"]
-            add("genecis", task, names[task], method, values)
+            metric, task = f"R@1, {'standard' if standard else 'paper'}", row["about"]["data"]
+            add("genecis", task, names[task], method, {metric: [row["scores"]["R@1"]]})
     names = {a: basis(f"deepfashion_{a}") for a in ATTRIBUTES}
     about = {"root": root / "garments", "dataset": "Garments", "vlm": "demo", "bases": names}
     for keys in settings(list(names.values())):
@@ -169,9 +163,6 @@ def chosen(kinds: dict[str, Cells]) -> str:
     return Table(title, ["R is", *header], rows).text() + f"\nChosen on {TUNING}: {best}."
 
 
-# --- criteria -------------------------------------------------------------------------------------
-
-
 def two_at_once(vlm: VLM, root: Path) -> Table:
     """The same color and the same count; the same shape, but another color."""
     data = {c: load("clevr4", root, c) for c in ("color", "count", "shape")}
@@ -223,7 +214,12 @@ def ranking(vlm: VLM, root: Path) -> Table:
 
 def naming(vlm: VLM, root: Path) -> Table:
     rows = []
-    for criterion, view, labels, classes in views(vlm, root):
+    for data, criterion in [(data, c) for data, criteria in CRITERIA.items() for c in criteria]:
+        labelled = load(data, root, criterion)
+        photos = Collection.embed(os.path.commonpath(labelled.paths), vlm)
+        label = dict(zip(labelled.paths, labelled.labels, strict=True))
+        labels = np.array([label[file] for file in photos.files])  # (N,)
+        view, classes = photos.under(f"{data}_{criterion}"), labelled.classes
         groups = view.groups(len(classes))
         for cluster, name in enumerate(groups.names):
             counts = np.bincount(labels[groups.clusters.label == cluster])
@@ -235,34 +231,26 @@ def naming(vlm: VLM, root: Path) -> Table:
     return Table("What clusters are called", header, rows, left=5)
 
 
-def views(vlm: VLM, root: Path) -> Iterator[tuple[str, Any, np.ndarray, np.ndarray]]:
-    """Each criterion, the view of its pictures, the class of each, (N,), and the classes' names."""
-    for data, criterion in [(data, c) for data, criteria in CRITERIA.items() for c in criteria]:
-        labelled = load(data, root, criterion)
-        photos = Collection.embed(os.path.commonpath(labelled.paths), vlm)
-        label = dict(zip(labelled.paths, labelled.labels, strict=True))
-        labels = np.array([label[file] for file in photos.files])
-        yield criterion, photos.under(f"{data}_{criterion}"), labels, np.array(labelled.classes)
-
-
 TABLES = {"two": two_at_once, "ranking": ranking, "naming": naming}
 
 
 @command
 def main(argv: list[str]) -> None:
-    parser = ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(description=__doc__)
     add, choices = parser.add_argument, ["representations", *TABLES]
     add("--only", nargs="+", choices=choices, default=choices, help="default: all tables")
     add("--root", type=Path, default=Path("data/demo"), help="the demo data")
     add("--official", type=Path, help="folder of imported official bases")
-    add("--seeds", type=int, default=5, help="seeds of k-means and few-shot")
-    add("--shots", type=int, nargs="+", default=[1, 5, 10], help="labelled images per class")
+    add("--seeds", type=whole_number, default=5, help="seeds of k-means and few-shot")
+    add(
+        "--shots",
+        type=whole_number,
+        nargs="+",
+        default=[1, 5, 10],
+        help="labelled images per class",
+    )
     add("--out", type=Path, default=Path("outputs/representations"))
     arguments = parser.parse_args(argv)
-    if not 1 <= arguments.seeds <= 100 or min(arguments.shots) < 1:
-        raise UserError("--seeds must be 1 to 100, and --shots 1 or more")
     if "representations" in arguments.only:
         sets: dict[str, list[Bases]] = {"own": [str]}
         sets |= {"official": official(arguments.official)} if arguments.official else {}

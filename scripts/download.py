@@ -5,15 +5,13 @@
     python scripts/download.py genecis coco visual-genome genecis-weights
     python scripts/download.py deepfashion
 
-What is complete is not fetched again. An interrupted command goes on where it stopped if it is
-given again: half an archive is kept as FILE.part. Sizes and checksums are compared with the known
-ones. An archive is removed after it is unpacked. An archive that you got by hand is used if it is
-in the place that --list shows. DeepFashion needs an agreement: its command says what to do.
+What is complete is not fetched again, and half an archive is kept as FILE.part: the same command
+goes on where it stopped. An archive is removed after it is unpacked; one that you got by hand is
+used if it is where --list shows. DeepFashion needs an agreement: its command says what to do.
 """
 
 from crl.run.command import command
 
-import argparse
 import hashlib
 import http.client
 import os
@@ -21,11 +19,11 @@ import re
 import ssl
 import stat
 import time
-import urllib.error
 import urllib.request
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
+from urllib.error import HTTPError, URLError
 
 from check_data import DATA_SETS, Download, state
 from tqdm import tqdm
@@ -39,27 +37,22 @@ SILENCE = 60.0  # seconds without a byte before an attempt ends
 CHUNK = 1 << 18  # bytes
 BUSY = {408, 425, 429, 500, 502, 503, 504}  # answers that may be another one a little later
 # Errors that may pass; those of the disk are others
-NETWORK = (urllib.error.URLError, http.client.HTTPException, ssl.SSLError, ConnectionError,
-           TimeoutError)  # fmt: skip
+NETWORK = (URLError, http.client.HTTPException, ssl.SSLError, ConnectionError, TimeoutError)
 GROWTH = 20  # most bytes that a byte of an archive unpacks to; images hardly grow
 FORM = f"""\
 DeepFashion's images need an agreement, which only you can sign:
-  1. Ask for access to "Category and Attribute Prediction", as its page says:
+  1. Ask for "Category and Attribute Prediction"; it is for non-commercial research only:
      {DATA_SETS["deepfashion-images"].page}
-     The images are for non-commercial research only.
   2. Unpack Img/img.zip into the folder named below.
-  3. Get ASEN's split files, as the README of its repository says:
+  3. Get meta.json and the text files for DeepFashion, as ASEN's README says, into the same folder:
      {DATA_SETS["deepfashion"].page}
-     Put meta.json and the text files for DeepFashion into the same folder.
-  4. See what is there and what is missing:
-     python scripts/check_data.py
+  4. See what is missing: python scripts/check_data.py
 The folder is"""
 
 
 @command
 def main(argv: list[str]) -> None:
-    plain = argparse.RawDescriptionHelpFormatter
-    parser = ArgumentParser(description=__doc__, formatter_class=plain)
+    parser = ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("names", nargs="*", metavar="NAME", help="data sets, e.g. coco; --list shows their names")
     add("--data", type=Path, default=Path("data"), help="the data folder (default: %(default)s)")
@@ -79,8 +72,7 @@ def main(argv: list[str]) -> None:
             print(f"{FORM} {args.data / DATA_SETS['deepfashion'].folder}")
             raise UserError("DeepFashion needs an agreement: do the steps above")
         if name not in offered:
-            names = [*offered, "deepfashion"]
-            raise UserError(f"unknown data set {name!r}; {nearest(name, names)}")
+            raise UserError(f"unknown data set {name!r}; {nearest(name, DATA_SETS)}")
     for name in dict.fromkeys(args.names):
         get(name, args.data)
 
@@ -96,34 +88,29 @@ def get(name: str, data: Path) -> None:
     with alone_in(folder):
         # If everything is there and yet something is wrong, all is fetched again.
         for file in [f for f in data_set.downloads if _is_missing(f, folder)] or data_set.downloads:
+            target = folder / file.name
             try:
-                _get_file(file, folder)
+                if not (file.unpacked and target.is_file()):
+                    fetch(file, target)
+                elif fault := _fault(target, file):
+                    raise UserError(f"{target} {fault}; delete it and give the command again")
+                if file.unpacked:
+                    unpack(target, file.unpacked, folder)
+                    target.unlink()
             except UserError as error:
                 raise UserError(f"{error}; or get {file.name} {hand}") from error
-    reason, files = state(name, data)
-    if reason != "complete":
+    now, files = state(name, data)
+    if now != "complete":
         raise UserError(
-            f"{name} is still {reason}; give the command again to fetch all of it; or get it {hand}"
+            f"{name} is still {now}; the same command fetches all of it; or get it {hand}"
         )
     print(f"{name}: complete in {folder}; {len(files):,} files")
 
 
 def _is_missing(file: Download, folder: Path) -> bool:
     """Whether it must be fetched; or unpacked, which ends with the archive's removal."""
-    if file.unpacked and (folder / file.name).exists():
-        return True
-    return not all((folder / name).exists() for name in file.unpacked or [file.name])
-
-
-def _get_file(file: Download, folder: Path) -> None:
-    target = folder / file.name
-    if not (file.unpacked and target.is_file()):
-        fetch(file, target)
-    elif fault := _fault(target, file):
-        raise UserError(f"{target} {fault}; delete it and give the command again")
-    if file.unpacked:
-        unpack(target, file.unpacked, folder)
-        target.unlink()
+    left = file.unpacked and (folder / file.name).exists()
+    return left or not all((folder / name).exists() for name in file.unpacked or [file.name])
 
 
 def fetch(file: Download, target: Path) -> None:
@@ -136,9 +123,8 @@ def fetch(file: Download, target: Path) -> None:
         if not (reason := _transfer(file, part)):
             break
     else:
-        raise UserError(
-            f"{file.url}: {reason}, {len(PAUSES)} times; give the command again later, it goes on"
-        )
+        times = f"{len(PAUSES)} times"
+        raise UserError(f"{file.url}: {reason}, {times}; give the command again later, it goes on")
     if fault := _fault(part, file):
         part.unlink()  # nothing to go on from
         raise UserError(f"{file.url}: what came {fault}")
@@ -164,24 +150,22 @@ def _transfer(file: Download, part: Path) -> str:
                 while chunk := answer.read(CHUNK):
                     sink.write(chunk)
                     bar.update(len(chunk))
-    except urllib.error.HTTPError as error:
+    except HTTPError as error:
+        reason = f"the server answers {error.code} {error.reason}"
         if error.code == 416:  # nothing follows what is here
             part.unlink()
         elif error.code not in BUSY:
-            raise UserError(f"{file.url}: the server answers {error.code} {error.reason}") from None
-        return f"the server answers {error.code} {error.reason}"
+            raise UserError(f"{file.url}: {reason}") from None
+        return reason
     except NETWORK as error:
-        reason = getattr(error, "reason", error)
-        return f"no answer ({getattr(reason, 'strerror', None) or reason})"
+        cause = getattr(error, "reason", error)
+        return f"no answer ({getattr(cause, 'strerror', None) or cause})"
     size = part.stat().st_size
     return f"it broke off after {size:,} of {total:,} bytes" if total and size < total else ""
 
 
 def _fault(path: Path, file: Download) -> str:
     """How `path` differs from what is known about `file`, after the words "what came"."""
-    size = path.stat().st_size
-    if file.size and size != file.size:
-        return f"has {size:,} bytes, not {file.size:,}"
     if file.checksum:
         digest = hashlib.new(file.checksum.partition(":")[0], usedforsecurity=False)
         with path.open("rb") as stream:
@@ -228,9 +212,8 @@ def _members(archive: Path, zipped: zipfile.ZipFile, names: tuple[str, ...]) -> 
     roots = set.intersection(*above)
     if len(roots) != 1:
         where = ", ".join(sorted(map(str, roots))) or "nowhere"
-        raise UserError(
-            f"{archive} must hold {' and '.join(names)} side by side in one place; found: {where}"
-        )
+        wanted = " and ".join(names)
+        raise UserError(f"{archive} must hold {wanted} side by side in one place; found: {where}")
     (root,) = roots
     inside = {p.relative_to(root): e for p, e in paths.items() if p.is_relative_to(root)}
     return {path: entry for path, entry in inside.items() if path.parts[0] in names}

@@ -5,13 +5,11 @@
     python scripts/embed_ray.py --images s3://bucket/prefix --vlm clip --out /shared/embeddings \\
         --precision bf16 --address auto
 
-Workers hold the VLM, take 8 batches of the sorted list at a time, and append to one store below
---out, which all machines share (crl/run/store.py). A worker takes one GPU, or two cores where there
-is no GPU. At the end --out also holds images.parquet, the list of what was embedded, and
-unreadable.csv. Tasks take the folder as cache=DIR, explore.py as its folder.
-
-A killed worker is replaced, and gets the same images. The same command again goes on where a killed
-one stopped: files are read, but what is stored is not embedded again.
+Workers, each with one GPU or else two cores, take 8 batches of the sorted list at a time and append
+to one store below --out, which all machines share (crl/run/store.py). At the end --out also holds
+images.parquet, the list of what was embedded, and unreadable.csv. Tasks take the folder as
+cache=DIR, explore.py as its folder. A killed worker is replaced, and gets the same images. The same
+command again goes on where a killed one stopped: what is stored is not embedded again.
 
 On a CPU the numbers are those of `embed_images` with the same batch size and number of threads, to
 the bit, if no image is unreadable or twice in the list.
@@ -20,8 +18,6 @@ the bit, if no image is unreadable or twice in the list.
 from crl.run.command import advice, command
 
 import argparse
-import csv
-import io
 import json
 import logging
 import os
@@ -37,9 +33,10 @@ import numpy as np
 from crl.embed import NoneReadable, embed_images
 from crl.explore.listing import find_images, open_file, without_keys, write_listing
 from crl.images import shown
-from crl.run.errors import ArgumentParser, Missing, UserError
+from crl.run.errors import ArgumentParser, Missing, UserError, whole_number
 from crl.run.files import HOST, alone_in, write_text
 from crl.run.progress import progress
+from crl.run.tables import Table
 from crl.vlm import load_vlm
 
 BATCHES = 8  # that a worker takes at a time
@@ -49,15 +46,26 @@ WAITING = 64  # threads of a worker that reads from an object store: they mostly
 
 @command
 def main(argv: list[str]) -> None:
-    args = parse(argv)
+    parser = ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add("--images", required=True, metavar="DIR|LIST.txt|s3://BUCKET/PREFIX")
+    add("--vlm", default="clip", help="see the README (default: %(default)s)")
+    add("--out", type=Path, required=True, help="a folder that all machines share")
+    add("--precision", default="fp32", choices=["fp32", "bf16", "fp16"])
+    add(
+        "--batch-size", type=whole_number, default=256, help="images at once (default: %(default)s)"
+    )
+    add("--address", help="of a Ray cluster: auto, or host:port (default: this machine)")
+    add("--workers", type=whole_number, help="default: one per GPU, or two cores without GPUs")
+    args = parser.parse_args(argv)
     names, root = find_images(args.images)
     print(f"{without_keys(args.images)}: {len(names):,} images", flush=True)
     with alone_in(args.out):
-        print(embed(args, names, root))
+        embed(args, names, root)
 
 
-def embed(args: argparse.Namespace, names: list[str], root: str) -> str:
-    """Embed the images and write the list of them; -> what there is to say about it."""
+def embed(args: argparse.Namespace, names: list[str], root: str) -> None:
+    """Embed the images, and write the list of them."""
     vlm = load_vlm(args.vlm, "cpu", args.precision)  # a wrong name is noticed before Ray starts
     about = {"fingerprint": vlm.fingerprint, "vlm": args.vlm, "precision": args.precision}
     paths, digests, unreadable = [], [], []
@@ -69,18 +77,13 @@ def embed(args: argparse.Namespace, names: list[str], root: str) -> str:
             digests += map(bytes.fromhex, part["digests"])
             unreadable += part["unreadable"]
             bar.update(len(part["paths"]) + len(part["unreadable"]))
-    table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerows([("path", "reason"), *unreadable])
-    write_text(args.out / "unreadable.csv", table.getvalue())
+    table = Table("", ["path", "reason"], unreadable).csv()
+    write_text(args.out / "unreadable.csv", f"{table}\n")
     if not paths:
         raise UserError(f"none of {len(names):,} images can be read, the first: {unreadable[0]}")
     write_listing(args.out / "images.parquet", paths, digests, about | {"root": root})
-    line = f"{args.out}: {len(paths):,} images are embedded"
     more = f"; {len(unreadable):,} could not be read, see {args.out / 'unreadable.csv'}"
-    return line + (more if unreadable else "")
-
-
-# ---- workers -------------------------------------------------------------------------------------
+    print(f"{args.out}: {len(paths):,} images are embedded{more if unreadable else ''}")
 
 
 class Embedder:
@@ -89,15 +92,14 @@ class Embedder:
     def __init__(self, args: argparse.Namespace, root: str, fingerprint: str, threads: int) -> None:
         self.args, self.root, self.threads = args, root, threads
         self.vlm = load_vlm(args.vlm, precision=args.precision)
-        if self.vlm.fingerprint != fingerprint:
-            self.vlm = None
+        self.same = self.vlm.fingerprint == fingerprint
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list]:
         """Ray Data's batch, the joined names of some images -> paths, digests, unreadable (name and
         reason of each), and error: what went wrong."""
         part: dict[str, Any] = {"paths": [], "digests": [], "unreadable": [], "error": ""}
         try:
-            if self.vlm is None:
+            if not self.same:
                 raise UserError("its weights differ from those where the run started")
             names = os.fsdecode(bytes(batch["names"][0])).split("\0")
             files: dict[Any, str] = {open_file(n, self.root, self.args.images): n for n in names}
@@ -137,20 +139,15 @@ def run(
             num_gpus=1 if gpus else 0,
             num_cpus=each,
         )
-        print(
-            f"workers: {workers}, each with {'one GPU' if gpus else f'{each} core(s)'}", flush=True
-        )
+        share = "one GPU" if gpus else f"{each} core(s)"
+        print(f"workers: {workers}, each with {share}", flush=True)
         yield from (json.loads(row["part"]) for row in reports.iter_rows())
     finally:
         ray.shutdown()
 
 
 def start_ray(address: str | None) -> Any:
-    """Ray, connected to a cluster or started on this machine; it sends no statistics.
-
-    Raises:
-        UserError: Ray is not installed; no such cluster.
-    """
+    """Ray, connected to a cluster or started on this machine; it sends no statistics."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
@@ -173,24 +170,6 @@ def start_ray(address: str | None) -> Any:
     context.execution_options.preserve_order = True
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     return ray
-
-
-def parse(argv: list[str]) -> argparse.Namespace:
-    parser = ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--images", required=True, metavar="DIR|LIST.txt|s3://BUCKET/PREFIX")
-    add("--vlm", default="clip", help="see the README (default: %(default)s)")
-    add("--out", type=Path, required=True, help="a folder that all machines share")
-    add("--precision", default="fp32", choices=["fp32", "bf16", "fp16"])
-    add("--batch-size", type=int, default=256, help="images at once (default: %(default)s)")
-    add("--address", help="of a Ray cluster: auto, or host:port (default: this machine)")
-    add("--workers", type=int, help="default: one per GPU, or per two cores without GPUs")
-    args = parser.parse_args(argv)
-    if args.batch_size < 1 or (args.workers is not None and args.workers < 1):
-        raise UserError("--batch-size and --workers must be 1 or more")
-    return args
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from crl.explore import listing
 from crl.explore.collection import Collection
 from crl.explore.view import View
 from crl.representations import names as representations
-from crl.run.errors import ArgumentParser, UserError
+from crl.run.errors import ArgumentParser, UserError, whole_number
 from crl.run.files import alone_in, atomic_path, slug, write_text
 from crl.run.results import digest
 from crl.run.tables import Table
@@ -39,8 +39,7 @@ from crl.run.tables import Table
 
 MADE = ("report.html", "images.csv", "images.parquet", "embeddings.safetensors")
 CODE = (".py", ".html", ".js", ".css")
-TEXTS = 200  # asked of the LLM per criterion; more of them change little and cost time
-TEXTS_TO_RANK = 50  # per proposed criterion
+TEXTS, TEXTS_TO_RANK = 200, 50  # asked of the LLM per criterion, and per proposed one
 
 
 @command
@@ -157,8 +156,8 @@ def explore(
     vlm = photos.vlm and photos.vlm.fingerprint
     inputs = digest(photos.digests.view(np.uint8), vlm, code, *about)
     made = out / ".made"
-    before = made.read_text(encoding="utf-8") if made.is_file() else ""
-    if not all((out / name).is_file() for name in MADE) or before != inputs:
+    files = [made, *(out / name for name in MADE)]
+    if not all(map(Path.is_file, files)) or made.read_text(encoding="utf-8") != inputs:
         from crl.explore.tables import write_tables
 
         made.unlink(missing_ok=True)
@@ -171,10 +170,9 @@ def explore(
 
 def cluster_table(view: View, number: int | None) -> str:
     clusters, names, _ = view.groups(number)
-    rows = [
-        [str(size), ", ".join(view.words[name.words]), "weak" if name.weak else ""]
-        for size, name in zip(np.bincount(clusters.label), names, strict=True)
-    ]
+    rows = []
+    for size, name in zip(np.bincount(clusters.label), names, strict=True):
+        rows.append([str(size), ", ".join(view.words[name.words]), "weak" if name.weak else ""])
     header = ["images", "words by which they stand out", ""]
     return Table(f"{view.name}: {clusters.note}", header, rows, left=3).text()
 
@@ -186,8 +184,7 @@ def read_labels(file: Path) -> dict[str, str]:
     except ValueError as error:
         raise UserError(f"cannot read {file}: {' '.join(str(error).split())}") from error
     if list(table) != ["file", "label"] or not table["label"].str.strip().all():
-        raise UserError(f"{file} must begin with the line file,label; then a file and its label on "
-                        "each line")  # fmt: skip
+        raise UserError(f"{file} must begin with the line file,label; then a file and its label")
     table = table.drop_duplicates()
     if len(twice := table["file"][table["file"].duplicated()]):
         raise UserError(f"{file}: {twice.iloc[0]!r} has two labels")
@@ -195,14 +192,11 @@ def read_labels(file: Path) -> dict[str, str]:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    parser = ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(description=__doc__)
     server = os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
     many: Any = {"action": "append", "default": []}
     add = parser.add_argument
-    add("folder", type=Path, nargs="?",
-        help="the images, at any depth; or --out of embed_ray.py")  # fmt: skip
+    add("folder", type=Path, nargs="?", help="images, at any depth; or --out of embed_ray.py")
     add("--features", type=Path, metavar="FILE", help="embeddings made elsewhere")
     add("--criterion", metavar="NAME", help="may be repeated", **many)
     add("--texts", type=name_and_file, metavar="NAME=FILE.yaml", **many)
@@ -247,12 +241,6 @@ def name_and_file(text: str) -> tuple[str, str]:  # argparse's messages name the
 def name_and_weight(text: str) -> tuple[str, float]:
     name, _, weight = text.partition("=")
     return name, float(weight or 1)
-
-
-def whole_number(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"it must be 1 or more, not {text}")
-    return int(text)
 
 
 if __name__ == "__main__":

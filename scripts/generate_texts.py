@@ -14,7 +14,6 @@ continues where it stopped. Exit code 3: fewer texts than --number; the texts so
 
 from crl.run.command import command
 
-import argparse
 import os
 import sys
 from pathlib import Path
@@ -26,28 +25,9 @@ from crl.run.files import CACHE
 
 @command
 def main(argv: list[str]) -> None:
-    args = parse(argv)
-    if args.out.suffix not in {".yaml", ".yml"}:
-        raise UserError(f"--out must end in .yaml, not {args.out.name!r}")
-    if args.out.exists() and not args.overwrite:
-        raise UserError(f"{args.out} exists; give another --out, or --overwrite")
-    options = {key: value for key, value in vars(args).items() if key not in {"out", "overwrite"}}
-    basis = generate_basis(**options)
-    basis.save(args.out)
-    count, rounds = len(basis.texts), basis.provenance["rounds"]
-    print(f"{args.out}: {count} texts for {basis.criterion!r} by {args.model} in {rounds} rounds")
-    print(f"  first: {', '.join(basis.texts[:8])}")
-    print(f"  the VLM will read: {basis.prompts[0]!r}")
-    if args.number and count < args.number:
-        missing = f"warning: {args.number - count} of {args.number} texts are missing"
-        print(f"{missing}: {args.model} gave only {count} distinct ones", file=sys.stderr)
-        sys.exit(3)
-
-
-def parse(argv: list[str]) -> argparse.Namespace:
     prompts = "\n".join(f"  {i}  {text}" for i, text in enumerate(LLM_PROMPTS, start=1))
-    raw, epilog = argparse.RawDescriptionHelpFormatter, f"LLM prompts (paper, Table 12):\n{prompts}"
-    parser = ArgumentParser(description=__doc__, epilog=epilog, formatter_class=raw)
+    epilog = f"LLM prompts (paper, Table 12):\n{prompts}"
+    parser = ArgumentParser(description=__doc__, epilog=epilog)
     add = parser.add_argument
     add("--criterion", required=True, help="what the texts describe, e.g. color")
     add("--vlm-prompt", required=True, help="'... {text} ...': the sentence that the VLM encodes")
@@ -63,7 +43,22 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--cache-dir", type=Path, default=CACHE / "llm", help="default: %(default)s")
     add("--timeout", type=float, default=120.0, help="seconds per answer (default: %(default)s)")
     add("--overwrite", action="store_true", help="replace --out if it exists")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.out.suffix not in {".yaml", ".yml"}:
+        raise UserError(f"--out must end in .yaml, not {args.out.name!r}")
+    if args.out.exists() and not args.overwrite:
+        raise UserError(f"{args.out} exists; give another --out, or --overwrite")
+    options = {key: value for key, value in vars(args).items() if key not in {"out", "overwrite"}}
+    basis = generate_basis(**options)
+    basis.save(args.out)
+    count, rounds = len(basis.texts), basis.provenance["rounds"]
+    print(f"{args.out}: {count} texts for {basis.criterion!r} by {args.model} in {rounds} rounds")
+    print(f"  first: {', '.join(basis.texts[:8])}")
+    print(f"  the VLM will read: {basis.prompts[0]!r}")
+    if args.number and count < args.number:
+        missing = f"warning: {args.number - count} of {args.number} texts are missing"
+        print(f"{missing}: {args.model} gave only {count} distinct ones", file=sys.stderr)
+        sys.exit(3)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ import re
 import tokenize
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from crl.basis import TextBasis, fold
 from crl.run.errors import ArgumentParser, UserError
@@ -56,22 +56,7 @@ PAPER = {
 }
 
 
-class WordList(NamedTuple):
-    name: str  # a key of `PAPER`
-    variant: str  # empty for the list of tables 1 to 4
-    texts: list[str]
-    file: str
-    line: int
-
-    def basis(self) -> TextBasis:
-        """The list as a basis, unchanged except that empty texts are left out."""
-        return TextBasis(
-            criterion=self.name.partition("_")[2],
-            vlm_prompt=PAPER[self.name][0],
-            allow_repeats=True,
-            texts=tuple(text for text in self.texts if text.strip()),
-            provenance={"repository": REPOSITORY, "file": self.file, "line": self.line},
-        )
+Lists = Iterator[tuple[str, str, list[str], int]]  # name in `PAPER`, variant, texts, line
 
 
 @command
@@ -80,33 +65,39 @@ def main(argv: list[str]) -> None:
     parser.add_argument("clone", type=Path, help="the folder of your clone of their repository")
     parser.add_argument("--out", type=Path, default=Path("configs/official_bases"))
     args = parser.parse_args(argv)
-
     # Everything is read and checked before anything is written.
-    bases: dict[str, tuple[WordList, TextBasis]] = {}
+    bases: dict[str, TextBasis] = {}
     for file in (MORE_DATA, LLM_PROMPT, OTHER_LLM, SCENES, FASHION):
-        for words, basis in read_file(args.clone, file):
-            bases[words.name + words.variant] = words, basis
-    for name, (_, basis) in bases.items():
+        bases |= read_file(args.clone, file)
+    for name, basis in bases.items():
         basis.save(args.out / f"{name}.yaml")
     report(bases)
     print(f"\n{len(bases)} bases written to {args.out}")
 
 
-def read_file(clone: Path, file: str) -> list[tuple[WordList, TextBasis]]:
-    """All lists in one of the authors' files."""
-    read = {SCENES: read_scenes, FASHION: read_fashion}.get(file, read_labels)
+def read_file(clone: Path, file: str) -> dict[str, TextBasis]:
+    """All lists in one of the authors' files, unchanged but for empty texts, which are left out."""
+    read, bases = {SCENES: read_scenes, FASHION: read_fashion}.get(file, read_labels), {}
     try:
         source = (clone / file).read_text(encoding="utf-8")
-        return [(words, words.basis()) for words in read(file, source)]
+        for name, variant, texts, line in read(source, file):
+            bases[name + variant] = TextBasis(
+                criterion=name.partition("_")[2],
+                vlm_prompt=PAPER[name][0],
+                allow_repeats=True,
+                texts=tuple(text for text in texts if text.strip()),
+                provenance={"repository": REPOSITORY, "file": file, "line": line},
+            )
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{clone} holds no '{file}'; get a clone of the authors' repository with: "
                         f"git clone {REPOSITORY}") from None  # fmt: skip
     except (SyntaxError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise UserError(f"'{file}' is damaged ({error}); restore it with: git checkout -- '{file}'"
                         ) from error  # fmt: skip
+    return bases
 
 
-def read_labels(file: str, source: str) -> Iterator[WordList]:
+def read_labels(source: str, file: str) -> Lists:
     """The lists of `dataset_gptLabel_dict = {dataset: {criterion: [text, ...]}}`.
 
     A comment line in it is either a list that is commented out, `# "color0.5": [...],`, or a
@@ -138,26 +129,26 @@ def read_labels(file: str, source: str) -> Iterator[WordList]:
             else:  # the authors' heading is '0, 0.5, 1.5', and the third key has no number
                 variant = "" if live else f"_temperature{suffix or '1.5'}"
             if (name := f"{dataset.value}_{criterion}") in PAPER:
-                yield WordList(name, variant, texts, file, line)
+                yield name, variant, texts, line
 
 
-def read_scenes(file: str, source: str) -> Iterator[WordList]:
+def read_scenes(source: str, file: str) -> Lists:
     """`scenes = [...]`, and the longer list that is commented out."""
     node = assigned(source, "scenes")
-    yield WordList("genecis_scene", "", ast.literal_eval(node), file, node.lineno)
+    yield "genecis_scene", "", ast.literal_eval(node), node.lineno
     for line, comment in comments(source):
         if comment.startswith("scenes = ["):
             texts = ast.literal_eval(comment.removeprefix("scenes = "))
-            yield WordList("genecis_scene", "_long", texts, file, line)
+            yield "genecis_scene", "_long", texts, line
 
 
-def read_fashion(file: str, source: str) -> Iterator[WordList]:
+def read_fashion(source: str, file: str) -> Lists:
     """`gpt_labels = [[...], ...]`, a list per text of `prompt = ['a fashion with a ...', ...]`."""
     prompts = ast.literal_eval(assigned(source, "prompt"))
     names = {prompt: name for name, (prompt, _) in PAPER.items()}
     for prompt, node in zip(prompts, assigned(source, "gpt_labels").elts, strict=True):
         if name := names.get(f"{prompt}{{text}}"):
-            yield WordList(name, "", ast.literal_eval(node), file, node.lineno)
+            yield name, "", ast.literal_eval(node), node.lineno
 
 
 def assigned(source: str, name: str) -> Any:
@@ -176,16 +167,16 @@ def comments(source: str) -> Iterator[tuple[int, str]]:
             yield token.start[0], token.string.removeprefix("#").strip()
 
 
-def report(bases: dict[str, tuple[WordList, TextBasis]]) -> None:
+def report(bases: dict[str, TextBasis]) -> None:
     """Print a line per basis; a warning if its number of texts is not the paper's."""
     rows = []
-    for name, (words, basis) in bases.items():
-        paper = "-" if words.variant else str(PAPER[words.name][1])
-        counts = [str(len(basis.texts)), str(len(set(map(fold, basis.texts)))), paper]
-        rows.append([name, *counts, f"{words.file}:{words.line}"])
+    for name, basis in bases.items():
+        paper = PAPER[name][1] if name in PAPER else "-"
+        counts = len(basis.texts), len(set(map(fold, basis.texts))), paper
+        rows.append([name, *map(str, counts), "{file}:{line}".format(**basis.provenance)])
     print(Table("Bases", ["basis", "texts", "distinct", "paper", "file"], rows).text())
     for name, (_, wanted) in PAPER.items():
-        count = len(bases[name][1].texts) if name in bases else 0
+        count = len(bases[name].texts) if name in bases else 0
         if count != wanted:
             print(f"warning: {name}: the paper says {wanted} texts, their list has {count}")
 

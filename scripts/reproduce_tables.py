@@ -8,15 +8,14 @@ Runs what scripts/paper_tables/plan.py says, with the data in --data, and skips 
 What is missing is named, and the rest goes on. Writes <outputs>/tables/table<N>.{md,csv,tex}, a
 figure of each ablation, and <outputs>/index.html, a page with all results. `reproduced` is a
 difference within a tolerance, which comes from the spread over seeds. The text bases are the
-authors', if they were imported (scripts/import_official_bases.py), else ours.
+authors', if they were imported (scripts/import_official_bases.py), else ours. Exit code: 0 if every
+number that was compared is reproduced (with --strict: and none is missing), 1 if not, 2 after a
+mistake.
 
     python scripts/reproduce_tables.py --runs outputs/clustering/demo-clevr4 --format md
 
 prints the results of any runs instead, and those of the paper beside them; `--runs` without a
 folder takes all in --outputs. With --page, it writes the page too.
-
-Exit code: 0 if every number that was compared is reproduced (with --strict: and none is missing),
-1 if not, 2 after a mistake.
 """
 
 from crl.run.command import command, one_line
@@ -28,10 +27,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from paper_tables import formats, page
+from paper_tables import formats
 from paper_tables.formats import Document
-from paper_tables.numbers import compare, published
-from paper_tables.places import TASKS, Score
+from paper_tables.numbers import TASKS, Problems, Score, compare, published
 from paper_tables.plan import PaperTable, paper_tables
 from paper_tables.runs import Run, Settings
 
@@ -50,9 +48,7 @@ def main(argv: list[str]) -> None:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    parser = ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(description=__doc__)
     add, official = parser.add_argument, Path("configs/official_bases")
     tables = [*map(str, range(1, 14)), "all"]
     add("--table", nargs="+", choices=tables, default=[], metavar="N", help="1 to 13, or all")
@@ -78,30 +74,25 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return arguments
 
 
-# --- tables of the paper --------------------------------------------------------------------------
-
-
-def reproduce(arguments: argparse.Namespace) -> int:
+def reproduce(a: argparse.Namespace) -> int:
     """-> the exit code"""
-    a = arguments
     s = Settings(a.data, a.outputs, a.official, a.vlm, a.demo, a.quick)
-    every = paper_tables(s)
-    numbers = every if "all" in arguments.table else map(int, dict.fromkeys(arguments.table))
-    tables = {number: every[number] for number in numbers}
-    if arguments.dry_run:
+    tables = paper_tables(s)
+    if "all" not in a.table:
+        tables = {number: tables[number] for number in map(int, dict.fromkeys(a.table))}
+    if a.dry_run:
         return 2 if execute(tables, dry=True)["wrong"] else 0
-    folder = s.outputs / "tables"
-    with alone_in(folder):
+    with alone_in(folder := s.outputs / "tables"):
         states = execute(tables)
         documents = [make(number, table, s) for number, table in tables.items()]
         for document in documents:
             formats.write(document, folder)
             print(f"table {document.number}: {document.verdicts}. {document.title}")
     print(f"tables: {folder}")
-    if write_page(s.outputs) or states["wrong"]:
+    if show_page(s.outputs) or states["wrong"]:
         return 2
     counts = Counter(number.verdict for document in documents for number in document.numbers)
-    return 1 if counts["differs"] or (arguments.strict and counts["not run"]) else 0
+    return 1 if counts["differs"] or (a.strict and counts["not run"]) else 0
 
 
 def execute(tables: dict[int, PaperTable], dry: bool = False) -> Counter[str]:
@@ -180,20 +171,17 @@ def bases_in_use(s: Settings) -> Table:
     return Table("Text bases", header, rows, left=len(header))
 
 
-def write_page(outputs: Path) -> bool:
+def show_page(outputs: Path) -> bool:
     """Write the page and say where it is; -> was any file damaged?"""
-    file, problems = page.write(outputs)
+    file, problems = formats.write_page(outputs)
     for problem in problems:
         complain(problem)
     print(f"page: {file}")
     return bool(problems)
 
 
-def complain(message: str) -> None:
-    print(f"error: {one_line(message)}", file=sys.stderr, flush=True)
-
-
-# --- any runs -------------------------------------------------------------------------------------
+def complain(problem: str) -> None:
+    print(f"error: {one_line(problem)}", file=sys.stderr, flush=True)
 
 
 def show_runs(arguments: argparse.Namespace) -> int:
@@ -201,31 +189,24 @@ def show_runs(arguments: argparse.Namespace) -> int:
     files = [arguments.outputs.glob(f"{task}/*/results.json") for task in TASKS]
     folders = arguments.runs or [file.parent for of_task in files for file in sorted(of_task)]
     rows: dict[str, list] = {}
-    parts, problems = [], []
+    parts, problems = [], Problems()
     for folder in folders:
         task = folder.resolve().parent.name
-        try:
-            if task not in TASKS:
-                tasks = " or ".join(TASKS)
-                raise UserError(f"{folder} is no run of {tasks}: outputs/<task>/<name>")
-            rows[task] = rows.get(task, []) + read_rows(folder / "results.json")
-        except UserError as error:
-            problems.append(str(error))
+        if task not in TASKS:
+            problems.append(f"{folder} is no run of {' or '.join(TASKS)}: outputs/<task>/<name>")
+        for of_run in problems.unless(read_rows, folder / "results.json") if task in TASKS else []:
+            rows.setdefault(task, []).extend(of_run)
     for task, of_task in rows.items():
-        try:
-            table, notes, scores = TASKS[task].read(of_task)
-        except UserError as error:
-            problems.append(str(error))
-            continue
-        tables = [table, *beside_the_paper(TASKS[task].number, scores)]
-        parts += [FORMATS[arguments.format](one) for one in tables]
-        if notes and arguments.format == "text":
-            parts.append("\n".join(f"note: {note}" for note in notes))
+        for table, notes, scores in problems.unless(TASKS[task].read, of_task):
+            tables = [table, *beside_the_paper(TASKS[task].number, scores)]
+            parts += [FORMATS[arguments.format](one) for one in tables]
+            if notes and arguments.format == "text":
+                parts.append("\n".join(f"note: {note}" for note in notes))
     if parts:
         print("\n\n".join(parts))
     for problem in problems:
         complain(problem)
-    wrong = write_page(arguments.outputs) if arguments.page else False
+    wrong = show_page(arguments.outputs) if arguments.page else False
     return 2 if problems or wrong else 0
 
 

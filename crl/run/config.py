@@ -1,6 +1,5 @@
 """Configuration: defaults < YAML file < command line; validated, and unknown keys are refused."""
 
-import argparse
 import json
 from collections.abc import Collection
 from pathlib import Path
@@ -120,7 +119,7 @@ def load_config(
     """Read `[--config FILE.yaml] [key=value ...]`; values are YAML, e.g. `shots=[1,5]`. Fields that
     are `unused`, or that `features` replaces, may be in a file that two scripts share, but on the
     command line they are an error. A UserError for bad YAML, keys and values."""
-    parser = ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=about)
     parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="see configs/")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides of the file")
     parser.epilog = "keys:\n" + "\n".join(

@@ -18,10 +18,20 @@ class Missing(UserError):
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """Refuses arguments in one line, like every other mistake."""
+    """Prints a docstring as it stands; refuses arguments in one line, like every other mistake."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see --help")
+
+
+def whole_number(text: str) -> int:  # argparse's own messages name it
+    """The type of an argument of a script that must be 1 or more."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"it must be 1 or more, not {text}")
+    return int(text)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

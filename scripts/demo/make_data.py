@@ -8,7 +8,6 @@ with this size and seed is not drawn again.
 
 from crl.run.command import command
 
-import argparse
 import importlib
 import json
 import shutil
@@ -48,9 +47,7 @@ def make(world: str, out: Path, images: int, seed: int, workers: int) -> None:
 
 @command
 def main(argv: list[str]) -> None:
-    parser = ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(description=__doc__)
     add, worlds = parser.add_argument, ", ".join(WORLDS)
     add("--out", type=Path, default=Path("data/demo"), help="folder to draw into")
     add("--worlds", nargs="+", default=list(WORLDS), help=f"which of {worlds}")

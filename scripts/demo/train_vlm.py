@@ -13,7 +13,6 @@ scores that it prints are those of the model card, crl/assets/demo_vlm/README.md
 
 from crl.run.command import command
 
-import argparse
 import hashlib
 import importlib
 import json
@@ -56,9 +55,8 @@ MODEL: dict[str, Any] = {
     "vision_cfg": {"image_size": IMAGE_SIZE, "layers": [1, 1, 1, 1], "width": 32},
     "text_cfg": {"context_length": 16, "width": 128, "heads": 4, "layers": 3},
 }
-PREPROCESS = {
-    "mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic", "resize_mode": "shortest",
-}  # fmt: skip
+PIXELS = {"mean": [0.5] * 3, "std": [0.25] * 3}
+PREPROCESS = {**PIXELS, "interpolation": "bicubic", "resize_mode": "shortest"}
 
 worlds = {name: importlib.import_module(f"worlds.{name}") for name in WORLDS}
 # The attributes of all worlds in one row, e.g. ("clevr4", "texture"), ..., ("cards", "suits")
@@ -78,8 +76,7 @@ def draw_training_set(work: Path, images: int, workers: int) -> tuple[np.ndarray
         shape = (images, IMAGE_SIZE, IMAGE_SIZE, 3)
         pictures = np.lib.format.open_memmap(pictures_file, "w+", np.uint8, shape)
         facts = np.empty((images, len(COLUMNS)), np.int8)
-        drawn = draw_many(draw_one, list(range(images)), workers, "drawing")
-        for i, both in enumerate(drawn):
+        for i, both in enumerate(draw_many(draw_one, list(range(images)), workers, "drawing")):
             pictures[i], facts[i] = both
         with atomic_path(facts_file) as temporary, open(temporary, "wb") as file:
             np.save(file, facts)
@@ -282,8 +279,7 @@ def main(argv: list[str]) -> None:
     import_torchvision()
     from open_clip.model import CLIP
 
-    plain = argparse.RawDescriptionHelpFormatter
-    parser = ArgumentParser(description=__doc__, formatter_class=plain)
+    parser = ArgumentParser(description=__doc__)
     add, kept = parser.add_argument, CACHE / "demo_vlm"
     add("--out", type=Path, default=DEMO, help="folder of the model")
     add("--work", type=Path, default=kept, help="pictures and checkpoints (7 GB)")

@@ -1,6 +1,10 @@
-"""A table of the paper as Markdown, CSV, LaTeX, and the figure of an ablation."""
+"""A table of the paper as Markdown, CSV, LaTeX, with the figure of an ablation; and the page of all
+results, which needs no network."""
 
+import base64
+import re
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -9,10 +13,19 @@ import matplotlib
 
 matplotlib.use("Agg")  # files, not windows
 import matplotlib.pyplot as plt
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
 
+import crl
+from crl.run.errors import UserError
 from crl.run.files import atomic_path, write_text
+from crl.run.results import read_rows
 from crl.run.tables import Table
-from paper_tables.numbers import VERDICTS, Number, Parts
+from paper_tables.numbers import TASKS, VERDICTS, Number, Parts, Problems
+
+WEB = Path(__file__).resolve().parent / "web"
+BASE = Path(crl.__file__).parent / "explore" / "web"  # page.html and style.css
+IDEA = Path(__file__).resolve().parent.parent.parent / "figures" / "idea.png"
 
 MARKS = {"reproduced": " ✓", "differs": " ≠"}
 LEGEND = (
@@ -49,16 +62,13 @@ class Document(NamedTuple):
         marks = {"quoted": " (quoted)", "ours": " (ours)" * self.compared, "paper": ""}
         tables = [self.texts] if self.texts else []
         for part, rows in self.parts.items():
-            header = [self.varied or "method", *next(iter(rows.values()))]
-            lines = [
-                [name + marks[next(iter(row.values())).kind], *map(shown, row.values())]
-                for name, row in rows.items()
-            ]
-            tables.append(Table(part, header, lines))
+            cells = {name: list(row.values()) for name, row in rows.items()}
+            lines = [[n + marks[row[0].kind], *map(as_text, row)] for n, row in cells.items()]
+            tables.append(Table(part, [self.varied or "method", *next(iter(rows.values()))], lines))
         return tables
 
 
-def shown(number: Number) -> str:
+def as_text(number: Number) -> str:
     """`88.67 / 88.40 ± 0.52 (-0.27) ✓`."""
     paper = "" if number.paper is None else f"{number.paper:.2f}"
     if number.verdict == "quoted":
@@ -78,24 +88,20 @@ def write(document: Document, folder: Path) -> None:
     if document.varied and any(number.ours is not None for number in document.numbers):
         draw(document, stem.with_suffix(".png"))
         blocks.append(f"![Score by {document.varied}]({stem.name}.png)")
-    blocks.append("\n".join(f"- {line}" for line in [*document.about, document.verdicts]))
-    blocks.append("\n".join(["```", *document.commands, "```"]))
+    blocks += ["\n".join(f"- {line}" for line in [*document.about, document.verdicts])]
+    blocks += ["\n".join(["```", *document.commands, "```"])]
     write_text(stem.with_suffix(".md"), "\n\n".join(blocks) + "\n")
     comment = [f"% {line}" for line in [*notes, *document.about]]
     tables = [t._replace(title=f"{heading}: {t.title}").latex() for t in document.tables]
     write_text(stem.with_suffix(".tex"), "\n".join([*comment, *tables]) + "\n")
-    lines = [
-        [str(document.number), part, row, column, *map(_plain, number)]
+    table = Table("", ["table", "part", "row", "column", *Number._fields], [
+        [str(document.number), part, row, column]
+        + [f"{v:.4f}" if isinstance(v, float) else str("" if v is None else v) for v in number]
         for part, rows in document.parts.items()
         for row, numbers in rows.items()
         for column, number in numbers.items()
-    ]
-    table = Table("", ["table", "part", "row", "column", *Number._fields], lines)
+    ])  # fmt: skip
     write_text(stem.with_suffix(".csv"), (document.texts or table).csv() + "\n")
-
-
-def _plain(value: object) -> str:
-    return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def draw(document: Document, file: Path) -> None:
@@ -112,8 +118,8 @@ def draw(document: Document, file: Path) -> None:
             style: dict[str, Any] = {"linewidth": 1}
             if criterion == "mean":
                 means = [row["mean"] for row in rows.values()]
-                style = {"linewidth": 2, "color": "black"}
-                style["yerr"] = [means[place].std or 0 for place in drawn]
+                spread = [means[place].std or 0 for place in drawn]
+                style = {"linewidth": 2, "color": "black", "yerr": spread}
                 if all(number.paper is not None for number in means):
                     axis.plot([number.paper for number in means], "k--", label="mean, paper")
             height = [fmean(ours[place]) for place in drawn]
@@ -125,3 +131,72 @@ def draw(document: Document, file: Path) -> None:
     with atomic_path(file) as temporary:
         figure.savefig(temporary, format="png", dpi=130)
     plt.close(figure)
+
+
+def write_page(outputs: Path) -> tuple[Path, list[str]]:
+    """Writes <outputs>/index.html from the results and tables there; figures are links.
+    -> the file, and what is wrong with the results that are left out."""
+    problems = Problems()
+
+    def listed(pattern: str) -> list[str]:
+        return [file.relative_to(outputs).as_posix() for file in sorted(outputs.glob(pattern))]
+
+    files = sorted(outputs.glob("tables/table*.md"))
+    tables = [table for file in files for table in problems.unless(_table, file)]
+    tasks = []
+    for name, task in TASKS.items():
+        files = sorted(outputs.glob(f"{name}/*/results.json"))
+        files = [file for file in files if not file.parent.name.endswith("-ablations")]
+        rows = [row for file in files for rows in problems.unless(read_rows, file) for row in rows]
+        for table, notes, _ in problems.unless(task.read, rows) if rows else []:
+            figures = [f for file in files for f in listed(f"{name}/{file.parent.name}/*.png")]
+            section = {"id": name, "title": task.title, "notes": notes, "figures": figures}
+            demo = any(row["about"].get("vlm") == "demo" for row in rows)
+            tasks.append(section | {"parts": [table._replace(title="")], "demo": demo})
+    pages = Environment(loader=FileSystemLoader([WEB, BASE]), autoescape=True, trim_blocks=True)
+    pages.globals["asset"] = lambda name: Markup(pages.loader.get_source(pages, name)[0])
+    page = pages.get_template("results.html").render(
+        title="Conditional representations: results",
+        idea="data:image/png;base64," + base64.b64encode(IDEA.read_bytes()).decode(),
+        demo=any(task["demo"] for task in tasks),
+        tasks=tasks,
+        tables=sorted(tables, key=lambda table: table["number"]),
+        legend=LEGEND,
+        reports=listed("explore/*/report.html"),
+        number=_number,
+    )
+    write_text(outputs / "index.html", page)
+    return outputs / "index.html", problems
+
+
+def _table(file: Path) -> dict[str, Any]:
+    """A section for table<N>.md, as `formats.write` wrote it."""
+    files = [f"tables/{file.stem}.{kind}" for kind in ("md", "csv", "tex")]
+    figures = [f"tables/{file.stem}.png"] if file.with_suffix(".png").exists() else []
+    try:
+        heading, *blocks, bullets, commands = file.read_text(encoding="utf-8").split("\n\n")
+        number, _, title = heading.removeprefix("# Table ").partition(". ")
+        parts = [_part(*pair) for pair in pairwise(blocks) if pair[1].startswith("|")]
+        *about, verdicts = bullets.removeprefix("- ").split("\n- ")
+        return {"number": int(number), "title": title, "verdicts": verdicts, "about": about,
+                "parts": parts, "commands": commands.strip("`\n"), "files": files,
+                "figures": figures}  # fmt: skip
+    except (ValueError, LookupError) as error:
+        raise UserError(f"{file} is damaged; remove it and make the table again") from error
+
+
+def _part(title: str, table: str) -> Table:
+    """A table from Markdown."""
+    header, _, *rows = [
+        [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        for line in table.splitlines()
+    ]
+    return Table(title.strip("*"), header, rows, len(header) if title == "**Text bases**" else 1)
+
+
+def _number(text: str) -> dict[str, str]:
+    """`88.67 / 88.40 (-0.27) ✓`: the paper's number stands below ours, which sorts the column."""
+    paper, _, ours = text.rpartition(" / ")
+    value = re.match(r"-?\d+(\.\d+)?", ours)
+    kind = {"✓": "reproduced", "≠": "differs"}.get(ours[-1:], "" if value else "missing")
+    return {"text": ours, "paper": paper, "kind": kind, "value": value[0] if value else ""}

@@ -41,8 +41,7 @@ def paper_tables(s: Settings) -> dict[int, PaperTable]:
     """The tables by their numbers."""
     balances: dict[str, Any] = {**BEYOND, "balance": ["paper", "standard"]}
     vlms, n_texts = s.vlms(TOWER), "number of texts"
-    few_shot = labelled(s, "few_shot", VLMS, **BEYOND)
-    groups = labelled(s, "clustering", VLMS, **BEYOND)
+    shots, groups = (labelled(s, task, VLMS, **BEYOND) for task in ("few_shot", "clustering"))
     scenes = genecis(s, **balances) + genecis(s, trained=True, **balances)
     garments = [fashion(s, v, t, **BEYOND) for v in vlms for t in (None, *trainings(s, v))]
     shots_by = {str(n): labelled(s, "few_shot", number=n) for n in NUMBERS}
@@ -52,7 +51,7 @@ def paper_tables(s: Settings) -> dict[int, PaperTable]:
     garments_by = {str(n): [fashion(s, v, backbone(s, v, n), n) for v in vlms] for n in fewer}
     title = "Few-shot classification, accuracy in percent, with 1, 5 and 10 images per class"
     tables = {
-        1: PaperTable(title, {"": few_shot}),
+        1: PaperTable(title, {"": shots}),
         2: PaperTable("Clustering, NMI, ACC and ARI in percent", {"": groups}),
         3: PaperTable("Similarity retrieval (GeneCIS), Recall@1, 2 and 3 in percent", {"": scenes}),
         4: PaperTable("Fashion retrieval (DeepFashion), mAP in percent", {"": garments}),
@@ -80,9 +79,6 @@ def paper_tables(s: Settings) -> dict[int, PaperTable]:
         9: {"trained": ("CLIP+CRL",)},
     }
     return {n: table._replace(**more.get(n, {})) for n, table in tables.items()}
-
-
-# --- runs -----------------------------------------------------------------------------------------
 
 
 def both(s: Settings, **keys: Any) -> list[Run]:

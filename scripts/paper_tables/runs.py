@@ -38,9 +38,10 @@ QUICK = {  # what --quick replaces: this is no protocol of the paper, so there a
     "fashion_backbone": {"epochs": 1, "triplets": 480},
     "fashion_rivals": {"epochs": 1, "triplets": 480},
 }
-# Keys that change no row, or only say how many rows there are.
-IDLE = "name root outputs cache coco visual_genome device workers batch_size figures".split()
-IDLE += "criteria representation balance".split()
+IDLE = set(  # keys that change no row, or only say how many rows there are
+    "name root outputs cache coco visual_genome device workers batch_size figures criteria "
+    "representation balance".split()
+)
 OF_TEXTS = {"bases", "texts", "vlm_prompt", "null_space", "null_space_size", "sharpness"}
 
 
@@ -124,9 +125,9 @@ class Run:
             for criterion in config.criteria:
                 data.load(config.data, config.root, criterion, config.images)
         elif self.task == "similarity_retrieval":
-            coco = config.coco or config.root / "coco"
             genome = config.visual_genome or config.root / "visual_genome"
-            data.images(data.load(config.tasks, config.root), coco, genome)
+            templates = data.load(config.tasks, config.root)
+            data.images(templates, config.coco or config.root / "coco", genome)
         elif package == "fashion_retrieval":
             splits = [config.split] if self.measures else ["train", "valid"]
             fashion = data.load(config.root, config.dataset, config.images, splits)
@@ -141,7 +142,7 @@ class Run:
 
     def _would_make(self, row: dict[str, Any]) -> bool:
         config, about = self.config.model_dump(mode="json"), row["about"]
-        keys = config.keys() - set(IDLE) - (OF_TEXTS if about.get("basis") == "-" else set())
+        keys = config.keys() - IDLE - (OF_TEXTS if about.get("basis") == "-" else set())
         if isinstance(config["vlm"], list):  # a row is of one of them
             keys -= {"vlm"}
             if about.get("vlm") not in config["vlm"]:
@@ -184,8 +185,7 @@ def make(
             if bases and "criteria" in kind.model_fields:
                 keys["criteria"] = list(bases)
             else:
-                lacking.append(partly)
-                bases = {}
+                lacking, bases = [*lacking, partly], {}
     if ablation:
         keys |= {"name": f"{read_yaml(file).get('name', file.stem)}-ablations", "figures": False}
         keys |= {"representation": "paper"} if s.demo else {}

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from paper_tables.numbers import compare, published
-from paper_tables.places import Score
+from paper_tables.numbers import Score, compare, published
 from paper_tables.plan import PaperTable
 from paper_tables.runs import Settings
 

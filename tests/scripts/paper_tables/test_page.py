@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from browser import chromium, open_page
-from paper_tables import formats, page
+from paper_tables import formats
 from paper_tables.numbers import Number
 from PIL import Image
 from playwright.sync_api import Browser
@@ -40,7 +40,7 @@ def outputs(tmp_path_factory) -> Path:
         about, commands = ["commit c0ffee", "Not run: why (run)"], ["python x.py"]
         content = number, f"title {number}", varied, parts, None, about, commands
         formats.write(formats.Document(*content), outputs / "tables")
-    page.write(outputs)
+    formats.write_page(outputs)
     return outputs
 
 

@@ -1,8 +1,7 @@
 """Result rows and their places in the paper's Tables 1 to 4."""
 
 import pytest
-from paper_tables.numbers import published
-from paper_tables.places import TASKS, classification, fashion, similarity
+from paper_tables.numbers import TASKS, classification, fashion, published, similarity
 
 from crl.run.results import summary
 
