@@ -53,21 +53,20 @@ def _offline_without_a_network() -> None:
     again for a minute. Behind a proxy there is no direct connection, so nothing is tested."""
     from huggingface_hub import constants
 
-    if constants.HF_HUB_OFFLINE or getproxies():
-        return
-    hub = urlsplit(constants.ENDPOINT)
-    port = hub.port or {"https": 443}.get(hub.scheme, 80)
-    try:
-        socket.create_connection((hub.hostname or "", port), timeout=3.0).close()
-    except OSError:
-        constants.HF_HUB_OFFLINE = True
+    if not constants.HF_HUB_OFFLINE and not getproxies():
+        hub = urlsplit(constants.ENDPOINT)
+        port = hub.port or {"https": 443}.get(hub.scheme, 80)
+        try:
+            socket.create_connection((hub.hostname or "", port), timeout=3.0).close()
+        except OSError:
+            constants.HF_HUB_OFFLINE = True
 
 
 def _advice(error: BaseException) -> str:
     """What the hub answered, else the error; and what to do."""
     cause: BaseException | None = error
     while cause is not None:
-        if (status := getattr(getattr(cause, "response", None), "status_code", None)) is not None:
+        if status := getattr(getattr(cause, "response", None), "status_code", None):
             return f"the Hugging Face Hub answers {status}: {ADVICE.get(status, TRY_AGAIN)}"
         cause = cause.__cause__ or cause.__context__
     return f"{_brief(error)}; {TRY_AGAIN}"

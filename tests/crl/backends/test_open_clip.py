@@ -9,7 +9,7 @@ from checkpoints import CLIP, MEAN, STD, save_clip
 
 from crl.backends import loaded
 from crl.backends.open_clip import save_vlm
-from crl.vlm import DEMO, check_trainable, load_trainable, load_vlm
+from crl.vlm import DEMO, load_trainable, load_vlm
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_a_saved_vlm_is_a_folder_that_loads(tmp_path, request, kind):
     texts = ["a cat", "red"]
     assert torch.equal(trained.encode_texts(texts), vlm.encode_texts(texts))
     assert trained.parts.recipe == vlm.parts.recipe and trained.fingerprint == vlm.fingerprint
-    check_trainable(str(folder))  # and once more
+    load_trainable(str(folder), "cpu")  # and once more
 
 
 def test_a_saved_vlm_takes_its_tokenizer_along(tmp_path, monkeypatch):
