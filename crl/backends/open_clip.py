@@ -32,8 +32,10 @@ def load_tag_or_file(spec: str) -> Parts:
         return _build(model, checkpoint, _preprocessing(tag))
     checkpoint, tags = Path(weights), open_clip.list_pretrained_tags_by_model(model)
     if not checkpoint.is_file():
-        advice = f"(absolute path: open_clip:{model}//path); {nearest(weights, tags)}"
-        raise UserError(f"{weights!r} is neither a file nor known weights of {model} {advice}")
+        advice = (
+            f"nor is this a file (absolute path: open_clip:{model}//path); {nearest(weights, tags)}"
+        )
+        raise UserError(f"open_clip has no weights {weights!r} for {model}, {advice}")
     # A file says neither how images are prepared nor its activation: as all known weights agree.
     settings = [open_clip.get_pretrained_cfg(model, tag) for tag in tags]
     preprocessings = [_preprocessing(tag) for tag in settings]
@@ -43,7 +45,8 @@ def load_tag_or_file(spec: str) -> Parts:
     activations = {tag.get("quick_gelu", False) for tag in settings}
     if len(activations) > 1 and f"{model}-quickgelu" in models:
         advice = f"use open_clip:{model}-quickgelu/<file> if so, else a folder with {CONFIG}"
-        raise UserError(f"{checkpoint} does not say if it was trained with QuickGELU; {advice}")
+        kinds = "with QuickGELU (OpenAI, MetaCLIP, DFN) or without"
+        raise UserError(f"{checkpoint} does not say if it was trained {kinds}; {advice}")
     return _build(model, checkpoint, preprocessings[0])
 
 
