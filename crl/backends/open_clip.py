@@ -32,10 +32,8 @@ def load_tag_or_file(spec: str) -> Parts:
         return _build(model, checkpoint, _preprocessing(tag))
     checkpoint, tags = Path(weights), open_clip.list_pretrained_tags_by_model(model)
     if not checkpoint.is_file():
-        advice = (
-            f"nor is this a file (absolute path: open_clip:{model}//path); {nearest(weights, tags)}"
-        )
-        raise UserError(f"open_clip has no weights {weights!r} for {model}, {advice}")
+        advice = f"(absolute path: open_clip:{model}//path); {nearest(weights, tags)}"
+        raise UserError(f"no file and no weights {weights!r} for {model} {advice}")
     # A file says neither how images are prepared nor its activation: as all known weights agree.
     settings = [open_clip.get_pretrained_cfg(model, tag) for tag in tags]
     preprocessings = [_preprocessing(tag) for tag in settings]
