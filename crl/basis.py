@@ -81,11 +81,9 @@ class TextBasis(BaseModel):
         """Read a YAML file, or a basis in `configs/bases/` by its name (`clevr4_color`); `first`:
         its first texts only. A UserError if there is none, or it does not fit."""
         path = Path(name)
-        if path.suffix not in {".yaml", ".yml"}:
-            path = BASES / f"{name}.yaml"
-            if not path.exists():
-                shipped = sorted(file.stem for file in BASES.glob("*.yaml"))
-                raise UserError(f"unknown text basis {str(name)!r}; {nearest(str(name), shipped)}")
+        if path.suffix not in {".yaml", ".yml"} and not (path := BASES / f"{name}.yaml").exists():
+            shipped = sorted(file.stem for file in BASES.glob("*.yaml"))
+            raise UserError(f"unknown text basis {str(name)!r}; {nearest(str(name), shipped)}")
         try:
             basis = cls.model_validate(read_yaml(path))
         except ValidationError as error:

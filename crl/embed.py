@@ -1,8 +1,5 @@
 """Images or texts -> embeddings: batched, resumable; each distinct image or text is encoded once.
 
-    I = embed_images(vlm, paths).image    # (N, D), unit rows
-    T = embed_texts(vlm, basis.prompts)   # (K, D), unit rows
-
 Embeddings are kept in a store (`crl.run.store`), identified by the VLM's fingerprint and the
 content of the image or text. The content of a crop is that of its file, and the box.
 """
@@ -56,16 +53,12 @@ class ImageEmbeddings(NamedTuple):
 
 
 def embed_images(
-    vlm: VLM,
-    images: Sequence[Embeddable | str],
-    cache: Path | None = EMBEDDINGS,
-    batch_size: int = 64,
-    workers: int | None = None,
-    unreadable: Literal["error", "skip"] = "error",
-    single: bool = False,
-    raw: bool = False,
-) -> ImageEmbeddings:
-    """Embed image files and crops. An image that is named twice, or copied, is encoded once.
+    vlm: VLM, images: Sequence[Embeddable | str], cache: Path | None = EMBEDDINGS,
+    batch_size: int = 64, workers: int | None = None,
+    unreadable: Literal["error", "skip"] = "error", single: bool = False, raw: bool = False,
+) -> ImageEmbeddings:  # fmt: skip
+    """Embed image files and crops. An image that is named twice, or copied, is encoded once. A
+    UserError for no images, a missing file, an unreadable image, or too many vectors.
 
     Args:
         images: N image files, local or remote, or crops.
@@ -75,9 +68,6 @@ def embed_images(
             such images out, with a warning.
         single: refuse a VLM that gives several vectors per image, after the first batch.
         raw: rows as the VLM gives them, where a method needs their lengths.
-
-    Raises:
-        UserError: no images, a missing file, an unreadable image, or too many vectors.
     """
     if len(images) == 0:
         raise UserError("there are no images to embed")
@@ -96,10 +86,8 @@ def embed_images(
 
     def check(rows: np.ndarray) -> None:
         if single and rows.ndim != 2:
-            raise UserError(
-                f"{vlm.name} gives {rows.shape[1]} vectors per image and one is needed; use a VLM "
-                "of the CLIP kind"
-            )
+            number = f"{rows.shape[1]} vectors per image and one is needed"
+            raise UserError(f"{vlm.name} gives {number}; use a VLM of the CLIP kind")
 
     skipped()
     with open_store(vlm, "image", cache) as store:
@@ -109,6 +97,7 @@ def embed_images(
             rows = vlm.encode_images(pixels).float().cpu().numpy()  # (B, D) or (B, Q, D)
             check(rows)
             store.append(list(batch), rows)
+            batch.clear()
 
         def rows() -> np.ndarray | None:
             places = np.flatnonzero(reasons == "")
@@ -124,7 +113,6 @@ def embed_images(
                         batch[digest] = pixels
                     if len(batch) == batch_size:
                         encode(batch)
-                        batch = {}
             if batch:
                 encode(batch)
             skipped()
@@ -134,11 +122,9 @@ def embed_images(
     check(image)
     kept = np.flatnonzero(reasons == "")
     if failures := skipped():
-        warnings.warn(
-            f"{len(images) - len(kept)} of {len(images)} images could not be read and were left "
-            f"out, the first: {file_of(next(iter(failures)))}",
-            stacklevel=2,
-        )
+        number = f"{len(images) - len(kept)} of {len(images)} images"
+        first = f"the first: {file_of(next(iter(failures)))}"
+        warnings.warn(f"{number} could not be read and were left out, {first}", stacklevel=2)
     return ImageEmbeddings(_unit(image, raw), kept, digests[kept], failures)
 
 
@@ -166,17 +152,13 @@ def embed_texts(
 
 def embed_basis(vlm: VLM, basis: TextBasis, cache: Path | None = EMBEDDINGS) -> np.ndarray:
     """T of a basis: (K, D) float32, unit rows; a UserError as in `checked_basis`."""
-    return checked_basis(
-        f"the basis for {basis.criterion!r}", embed_texts(vlm, basis.prompts, cache)
-    )
+    text = embed_texts(vlm, basis.prompts, cache)
+    return checked_basis(f"the basis for {basis.criterion!r}", text)
 
 
 def checked_basis(where: str, text: np.ndarray) -> np.ndarray:
-    """T (K, D), unit rows, if its texts can tell images apart; `where` begins the message if not.
-
-    Raises:
-        UserError: fewer than two texts, or all have the same embedding.
-    """
+    """T (K, D), unit rows. A UserError, which begins with `where`, if its texts cannot tell images
+    apart: fewer than two, or all have the same embedding."""
     if len(text) < 2:  # a row of one number has no standard deviation
         raise UserError(f"{where} needs 2 texts or more")
     if np.ptp(text, axis=0).max() < 1e-6:  # nor has a row of equal numbers
@@ -214,10 +196,8 @@ def _no_file(image: Embeddable | str) -> str:
 def _unreadable(failures: dict[Embeddable, str]) -> UserError:
     (image, reason), *others = failures.items()
     more = f" ({len(others)} more like it)" if others else ""
-    return UserError(
-        f"cannot read the image {file_of(image)}: {reason}{more}; mend or remove it, or set "
-        "unreadable=skip"
-    )
+    advice = "mend or remove it, or set unreadable=skip"
+    return UserError(f"cannot read the image {file_of(image)}: {reason}{more}; {advice}")
 
 
 def _by_file(images: Sequence[Embeddable | str], places: np.ndarray) -> Iterator[list[int]]:

@@ -66,11 +66,9 @@ class VLM(Protocol):
 
 
 def load_vlm(
-    name: str,
-    device: str | torch.device | None = None,
-    precision: str = "fp32",
+    name: str, device: str | torch.device | None = None, precision: str = "fp32",
     from_file: bool = False,
-) -> VLM:
+) -> VLM:  # fmt: skip
     """Load a VLM in eval mode.
 
     Args:

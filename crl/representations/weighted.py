@@ -8,15 +8,10 @@ import numpy as np
 
 def weighted(parts: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.ndarray:
     """One representation for several criteria: the dot product of two rows is the weighted mean of
-    their similarities under each criterion.
+    their similarities under each criterion. It can be clustered or searched like any R.
 
-    Args:
-        parts: criterion: its representation R (N, K_c), unit rows.
-        weights: criterion: its weight, 0 or above. Criteria that are not named have weight 0.
-
-    Returns:
-        The parts times the root of their weight, side by side: (N, sum of K_c), unit rows. They
-        can be clustered or searched like any R.
+    The parts R (N, K_c), unit rows, times the root of their weight, 0 or above, side by side:
+    (N, sum of K_c), unit rows. Criteria that are not named have weight 0.
 
     >>> parts = {"color": np.array([[1.0, 0.0]]), "shape": np.array([[0.0, 1.0]])}
     >>> weighted(parts, {"color": 9, "shape": 16})
@@ -35,12 +30,8 @@ def weighted_similarity(
 ) -> np.ndarray:
     """Similarity of queries to candidates under several criteria; a negative weight means "unlike".
 
-    Args:
-        queries, candidates: criterion: its representation, (Q, K_c) and (C, K_c), unit rows.
-        weights: criterion: its weight, e.g. `{"shape": 1, "color": -1}`.
-
-    Returns:
-        (Q, C): the sum of weight * similarity over criteria, divided by the sum of |weight|.
+    (Q, C): the sum of weight * similarity over criteria, divided by the sum of |weight|. Queries
+    and candidates are representations, (Q, K_c) and (C, K_c), unit rows.
     """
     shares = _shares({c: x for c, x in queries.items() if c in candidates}, weights)
     return np.sum([w * (queries[c] @ candidates[c].T) for c, w in shares.items()], axis=0)
