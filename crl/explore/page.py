@@ -1,7 +1,5 @@
-"""One HTML page to look at a collection: no network, no server. The maps are Bokeh's.
-
-`write_page` fills web/report.html, which extends page.html; report.js makes the page answer.
-"""
+"""One HTML page to look at a collection: no network, no server. `write_page` fills web/report.html,
+which extends page.html; report.js makes the page answer; the maps are Bokeh's."""
 
 import base64
 import re
@@ -132,7 +130,6 @@ def color_in(text: str) -> str | None:
     for length in range(len(words), 0, -1):  # "sky blue" before "blue"
         for start in range(len(words) - length + 1):
             span = words[start : start + length]
-            for name in (" ".join(span), "".join(span)):
-                if name in COLORS:
-                    return COLORS[name]
+            if color := COLORS.get(" ".join(span), COLORS.get("".join(span))):
+                return color
     return None

@@ -36,7 +36,6 @@ WORDS = {
     "missing": "is missing",
     "extra_forbidden": "is not a known key",
     "string_type": "must be a text, not {value}; put it in quotes",
-    "string_unicode": "holds characters that are not valid Unicode",
     "int_": "must be a whole number, not {value}",
     "float_": "must be a number, not {value}",
     "finite_number": "must be a finite number, not {value}",
@@ -51,7 +50,6 @@ WORDS = {
     "greater_than": "must be above {gt}, not {value}",
     "less_than_equal": "must be at most {le}, not {value}",
     "less_than": "must be below {lt}, not {value}",
-    "json_invalid": "is not valid JSON: {error}",
     "too_short": "must have at least {min_length} (entries: {actual_length})",
 }
 
