@@ -2,12 +2,8 @@
 
     photos = Collection.embed("~/pictures", vlm="clip")  # the files and I
     mood = photos.under("my_bases/mood.yaml")            # R = I Tᵀ, and its words
-    mood.clusters(5)
-    mood.nearest("a.jpg", 10)
-    mood.classify({"a.jpg": "calm", "b.jpg": "tense"})
-    mood.report("report.html")
 
-A thin layer: each step is a function of another module.
+A thin layer: each step is a function of another module. What a view can do is in `view`.
 """
 
 import os
@@ -107,10 +103,11 @@ class Collection:
         arrays = checked([file], arrays, image="N D|N Q D", ids="N", **more)
         ids, image = [str(name) for name in arrays["ids"].tolist()], l2(arrays["image"])
         if more:
-            words, source = arrays["texts"].tolist(), {"source": str(file)}
             try:
-                basis = TextBasis(criterion=file.stem, vlm_prompt="{text}", allow_repeats=True,
-                                  texts=words, provenance=source)  # fmt: skip
+                basis = TextBasis(
+                    criterion=file.stem, vlm_prompt="{text}", allow_repeats=True,
+                    texts=arrays["texts"].tolist(), provenance={"source": str(file)},
+                )  # fmt: skip
             except ValidationError as error:
                 raise UserError(f"{file}: {explain(error)}") from error
             texts = basis, checked_basis(str(file), l2(arrays["text"]))
@@ -171,11 +168,9 @@ class Collection:
         """N small pictures, with the sizes of the images; gray for an image that is not here."""
         present = [i for i, file in enumerate(self.files) if file.is_file()]
         files, digests = [self.files[i] for i in present], self.digests.view("V16")[present]
-        small = [gray()] * len(self.files)
-        pictures = thumbnails(files, digests.tolist(), self.folder)
-        for i, picture in zip(present, pictures, strict=True):
-            small[i] = picture
-        return small
+        pictures = dict(zip(present, thumbnails(files, digests.tolist(), self.folder), strict=True))
+        blank = gray()
+        return [pictures.get(i, blank) for i in range(len(self.files))]
 
     @cached_property
     def names(self) -> list[str]:

@@ -53,10 +53,11 @@ def gray() -> Thumbnail:
 
 
 def thumbnails(
-    files: Sequence[Path], digests: Sequence[bytes], collection: Path, cache: Path = CACHE
-) -> list[Thumbnail]:
+    files: Sequence[Path], digests: Sequence[bytes], collection: Path,
+    cache: Path = CACHE / "thumbnails",
+) -> list[Thumbnail]:  # fmt: skip
     """The thumbnail of each of N files; the folder `collection` names the part of the cache."""
-    folder = cache / "thumbnails" / f"{digest(str(collection.resolve()))}-{VERSION}"
+    folder = cache / f"{digest(str(collection.resolve()))}-{VERSION}"
     small = _read(folder)
     missing = {d: file for file, d in zip(files, digests, strict=True) if d not in small}
     todo = iter(progress(missing.items(), label="thumbnails", unit="images", total=len(missing)))
