@@ -1,7 +1,5 @@
-"""Vision-language models (VLMs) with one interface, loaded by name.
-
-How the models of open_clip and transformers are loaded is in `crl.backends`.
-"""
+"""Vision-language models (VLMs) with one interface, loaded by name. How the models of open_clip and
+transformers are loaded is in `crl.backends`."""
 
 import re
 import sys
@@ -101,19 +99,16 @@ def find_vlm(name: str, from_file: bool = False) -> str:
     """Where the VLM `name` comes from: `open_clip:...`, a Hugging Face name or a folder. Loads
     nothing. A UserError for no such name or folder, or `<module>:<class>` from a file."""
     if from_file and _is_code(name):
-        raise UserError(
-            f"the VLM {name!r} comes from a file, and code from a file is never run; give the VLM "
-            f"yourself: vlm={name} (explore.py: --vlm {name})"
-        )
+        advice = f"give the VLM yourself: vlm={name} (explore.py: --vlm {name})"
+        reason = "comes from a file, and code from a file is never run"
+        raise UserError(f"the VLM {name!r} {reason}; {advice}")
     if name == "demo" and not DEMO.is_dir():
         raise UserError(f"the demo VLM is missing from {DEMO}; restore it from the repository")
     source = {"demo": str(DEMO), **ALIASES, **HUB}.get(name, name)
     if source.startswith("open_clip:") or name in HUB or _is_code(source) or Path(source).is_dir():
         return source
-    raise UserError(
-        f"unknown VLM {name!r}; {nearest(name, ['demo', *ALIASES, *HUB])}; "
-        "or write open_clip:<model>/<tag or file>, a folder that exists, or <module>:<class>"
-    )
+    advice = "or write open_clip:<model>/<tag or file>, a folder that exists, or <module>:<class>"
+    raise UserError(f"unknown VLM {name!r}; {nearest(name, ['demo', *ALIASES, *HUB])}; {advice}")
 
 
 def load_trainable(

@@ -69,7 +69,7 @@ def read_listing(file: Path) -> tuple[list[str], np.ndarray, About]:
         raise UserError(f"there is no {file}; scripts/embed_ray.py writes it") from None
     except Exception as error:  # of a damaged file the reader raises nearly anything
         reason = f"is no complete listing of images ({shorten(str(error), 200)})"
-        raise UserError(f"{file} {reason}; remove it and run embed_ray.py again") from error
+        raise UserError(f"{file} {reason}; remove it and run scripts/embed_ray.py again") from error
 
 
 @dataclass(frozen=True)
