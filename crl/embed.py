@@ -4,8 +4,11 @@ Embeddings are kept in a store (`crl.run.store`), identified by the VLM's finger
 content of the image or text. The content of a crop is that of its file, and the box.
 """
 
+import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -18,7 +21,6 @@ from torch import Tensor
 from crl.basis import TextBasis
 from crl.images import Crop, File, UnreadableImage, file_of, open_image
 from crl.projection import l2, parts
-from crl.run.ahead import ahead
 from crl.run.errors import UserError
 from crl.run.progress import progress
 from crl.run.results import digest
@@ -26,6 +28,7 @@ from crl.run.store import EMBEDDINGS, Store, content_digest, digest_array, open_
 from crl.vlm import VLM
 
 Embeddable = File | Crop
+AHEAD = 128  # images that are decoded in advance
 
 
 class NoneReadable(UserError):
@@ -104,7 +107,7 @@ def embed_images(
             read, groups = partial(_read, vlm, store, images), _by_file(images, places)
             batch: dict[bytes, Tensor] = {}  # digest -> pixels
             with progress(label=f"images, {vlm.name}", unit="images", total=len(places)) as bar:
-                for place, digest, pixels, reason in ahead(read, groups, workers):
+                for place, digest, pixels, reason in _ahead(read, groups, workers):
                     bar.update()
                     digests[place], reasons[place] = digest, reason
                     if reason and unreadable == "error":
@@ -212,6 +215,32 @@ def _by_file(images: Sequence[Embeddable | str], places: np.ndarray) -> Iterator
     order = places[np.argsort(first[number], kind="stable")]
     for _, group in groupby(map(int, order), file_at):  # two files may have the same hash
         yield list(group)
+
+
+def _ahead(work: Callable[[list], list], groups: Iterable[list], workers: int | None) -> Iterator:
+    """The items of `work(group)`, one per item of the group, for all groups in order, computed in
+    threads while the caller uses earlier ones. Threads, because Pillow releases Python's lock;
+    processes would start more slowly and need several times the memory."""
+    workers = workers or min(8, os.cpu_count() or 1)
+    threads = torch.get_num_threads()
+    pending: deque = deque()
+    waiting = 0  # items in `pending`
+    # Later threads inherit torch's number of threads from this one; so it is restored.
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            for group in groups:
+                pending.append(pool.submit(work, group))
+                torch.set_num_threads(threads)
+                waiting += len(group)
+                while waiting > AHEAD:
+                    results = pending.popleft().result()
+                    waiting -= len(results)
+                    yield from results
+            while pending:
+                yield from pending.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(threads)
 
 
 # Place of an image, digest of its content, its pixels (3, H, W) unless they are stored already, and

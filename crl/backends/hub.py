@@ -12,19 +12,14 @@ from urllib.request import getproxies
 from crl.run.errors import Missing, UserError
 
 INSTEAD = "or use vlm=demo or a local folder"
-REFUSED = (
-    "there is no such repository, or its page there asks you to accept its terms: do so, and log "
-    f"in with `hf auth login`; {INSTEAD}"
-)
-ABSENT = (  # open_clip reports a broken connection as the 404 of the next name that it tries
-    "the repository, or a file of it, is not there, or the connection broke; try again, name other "
-    f"weights, {INSTEAD}"
-)
+REFUSED = ("there is no such repository, or its page there asks you to accept its terms: do so, "
+           f"and log in with `hf auth login`; {INSTEAD}")  # fmt: skip
+# open_clip reports a broken connection as the 404 of the next name that it tries
+ABSENT = ("the repository, or a file of it, is not there, or the connection broke; try again, name "
+          f"other weights, {INSTEAD}")  # fmt: skip
 ADVICE = {401: REFUSED, 403: REFUSED, 404: ABSENT}  # by the hub's answer
-TRY_AGAIN = (
-    "try again; without a network use vlm=demo, a local folder, or fill the Hugging Face cache "
-    "(HF_HOME) on a machine that has one"
-)
+TRY_AGAIN = ("try again; without a network use vlm=demo, a local folder, or fill the Hugging Face "
+             "cache (HF_HOME) on a machine that has one")  # fmt: skip
 
 
 @contextmanager

@@ -35,10 +35,8 @@ from crl.vlm import VLM, load_vlm
 
 MOST_ON_PAGE = 5_000  # images; a page with more is slow to open
 DRAWN = ".drawn.json"  # in the folders of the demo's data
-BANNER = (
-    "Made with the demo VLM, which has seen nothing but its own drawings. On these pictures its "
-    "words mean nothing; use another one (--vlm, see the README)."
-)
+BANNER = ("Made with the demo VLM, which has seen nothing but its own drawings. On these pictures "
+          "its words mean nothing; use another one (--vlm, see the README).")  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Collection
+from collections.abc import Container
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -104,9 +104,7 @@ class EvaluationConfig(EmbeddingConfig):
 Kind = TypeVar("Kind", bound=Config)
 
 
-def load_config(
-    kind: type[Kind], argv: list[str], about: str, unused: Collection[str] = ()
-) -> Kind:
+def load_config(kind: type[Kind], argv: list[str], about: str, unused: Container[str] = ()) -> Kind:
     """Read `[--config FILE.yaml] [key=value ...]`; values are YAML, e.g. `shots=[1,5]`. Fields that
     are `unused`, or that `features` replaces, may be in a file that two scripts share, but on the
     command line they are an error. A UserError for bad YAML, keys and values."""

@@ -32,7 +32,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 # How pydantic's kind of error begins -> our words; {...} are its values.
-WORDS = {
+WORDS: dict[str | tuple[str, ...], str] = {
     "missing": "is missing",
     "extra_forbidden": "is not a known key",
     "string_type": "must be a text, not {value}; put it in quotes",
@@ -40,10 +40,8 @@ WORDS = {
     "float_": "must be a number, not {value}",
     "finite_number": "must be a finite number, not {value}",
     "bool_": "must be true or false, not {value}",
-    "list_type": "must be a list like [a, b], not {value}",
-    "tuple_type": "must be a list like [a, b], not {value}",
-    "dict_type": "must hold `key: value` lines, not {value}",
-    "model_": "must hold `key: value` lines, not {value}",
+    ("list_type", "tuple_type"): "must be a list like [a, b], not {value}",
+    ("dict_type", "model_"): "must hold `key: value` lines, not {value}",
     "path_type": "must be the name of a file or folder, not {value}",
     "literal_error": "must be {expected}, not {value}",
     "greater_than_equal": "must be at least {ge}, not {value}",

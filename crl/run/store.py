@@ -120,7 +120,11 @@ class Store:
             wanted = wanted[np.argsort(places[wanted], kind="stable")]  # in the file's order
             for start in range(0, len(wanted), ROWS_AT_ONCE):
                 some = wanted[start : start + ROWS_AT_ONCE]
-                good, result[some] = self._read(file, places[some])
+                rows = places[some]
+                stored = np.memmap(file, self.dtype, "r", shape=(rows[-1] + 1, *self.shape))[rows]
+                entries = np.memmap(file.with_suffix(".entries"), ENTRY, "r")[rows]
+                good = _checksums(entries["digest"], stored) == entries["checksum"]
+                result[some] = stored
                 damaged.append(at[some[~good]])
         if not (lost := np.unique(np.concatenate(damaged))).size:
             return result
@@ -138,12 +142,6 @@ class Store:
         inside = at < len(keys)
         inside[inside] = keys[at[inside]] == digests[inside]
         return np.where(inside, at, -1)
-
-    def _read(self, file: Path, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Which of some rows have a right checksum, (n,) bool, and the rows, (n, ...)."""
-        entries = np.memmap(file.with_suffix(".entries"), ENTRY, "r")[rows]
-        stored = np.memmap(file, self.dtype, "r", shape=(int(rows.max()) + 1, *self.shape))[rows]
-        return _checksums(entries["digest"], stored) == entries["checksum"], stored
 
     def _complete_rows(self, file: Path) -> int:
         """How many rows in a .rows file have an entry."""
