@@ -92,8 +92,6 @@ def readable(file: Path, content: bytes | None = None) -> Iterator[Image.Image]:
             raise UnreadableImage("not a regular file")
         with Image.open(source, formats=FORMATS) as opened:
             yield opened
-    except UnreadableImage:
-        raise
     except UnidentifiedImageError as error:  # its own text may name bytes in memory
         raise UnreadableImage("not an image that Pillow knows") from error
     except MemoryError as error:
@@ -150,7 +148,7 @@ def list_images(folder: Path | str) -> Listing:
     """What there is below `folder`, identified by the endings of names. Links to folders are
     followed, but none that leads back to a folder above it. A link to nothing counts as a file; to
     open it fails. Hidden files and folders are passed over (macOS puts a `._a.jpg` beside `a.jpg`).
-    A UserError if there is no such folder."""
+    A UserError if there is no such folder, or no image in it."""
     folder = Path(os.path.expanduser(folder))
     if not os.path.isdir(folder):  # Path.is_dir raises for names that are too long
         raise UserError(f"there is no folder {shown(folder)}")
@@ -172,18 +170,16 @@ def list_images(folder: Path | str) -> Listing:
             else:
                 listing.others[ending or "without an ending"] += 1
     listing.files.sort(key=lambda file: (str(file.parent), file.name))
+    if not listing.files:
+        raise UserError("; ".join([f"there are no images in {shown(folder)}", *listing.remarks()]))
     return listing
 
 
 def image_files(folder: Path | str) -> list[Path]:
-    """The images of `list_images`, with a warning that says what is left out; a UserError if there
-    are none."""
+    """The images of `list_images`, with a warning that says what is left out."""
     listing = list_images(folder)
-    where, remarks = shown(listing.folder), listing.remarks()
-    if not listing.files:
-        raise UserError("; ".join([f"there are no images in {where}", *remarks]))
-    if remarks:
-        warnings.warn(f"{where}: {'; '.join(remarks)}", stacklevel=2)
+    if remarks := listing.remarks():
+        warnings.warn(f"{shown(listing.folder)}: {'; '.join(remarks)}", stacklevel=2)
     return listing.files
 
 

@@ -58,8 +58,6 @@ class Collection:
         of `embed_images`, e.g. batch_size, workers, cache."""
         images = list_images(folder)
         left_out = images.remarks()
-        if not images.files:
-            raise UserError("; ".join([f"there are no images in {folder}", *left_out]))
         vlm = load_vlm(vlm) if isinstance(vlm, str) else vlm
         embedded = embed_images(vlm, images.files, unreadable="skip", **settings)
         bad = [f"{shown(str(f))} ({reason})" for f, reason in embedded.unreadable.items()]
