@@ -3,6 +3,7 @@
 The names below are imported when they are first used: torch takes seconds, and a script must be
 able to answer an interrupt before.
 """
+# ruff: noqa: F401
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -33,21 +34,7 @@ MODULES = {
     "weighted": "representations.weighted",
     "weighted_similarity": "representations.weighted",
 }
-__all__ = [
-    "VLM",
-    "Collection",
-    "ConditionalProjection",
-    "Crop",
-    "TextBasis",
-    "embed_images",
-    "embed_texts",
-    "image_files",
-    "load_vlm",
-    "rank_criteria",
-    "represent",
-    "weighted",
-    "weighted_similarity",
-]
+__all__ = list(MODULES)
 
 
 def __getattr__(name: str) -> Any:

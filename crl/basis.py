@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ValidationError, ValidationInfo, field_validator
 
 from crl.run.errors import UserError, explain, nearest
 from crl.run.files import read_yaml, write_text
@@ -23,10 +23,8 @@ WORDS = "zero one two three four five six seven eight nine ten".split()
 NUMBERS = {str(number): word for number, word in enumerate(WORDS)}
 
 
-class TextBasis(BaseModel):
+class TextBasis(BaseModel, extra="forbid", frozen=True):
     """K texts that describe one criterion; each becomes one dimension of R = I Tᵀ."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     criterion: str  # e.g. `color`
     vlm_prompt: str  # e.g. `objects with the color of {text}` (Table 13)
@@ -81,11 +79,9 @@ class TextBasis(BaseModel):
         """Read a YAML file, or a basis in `configs/bases/` by its name (`clevr4_color`); `first`:
         its first texts only. A UserError if there is none, or it does not fit."""
         path = Path(name)
-        if path.suffix not in {".yaml", ".yml"}:
-            path = BASES / f"{name}.yaml"
-            if not path.exists():
-                shipped = sorted(file.stem for file in BASES.glob("*.yaml"))
-                raise UserError(f"unknown text basis {str(name)!r}; {nearest(str(name), shipped)}")
+        if path.suffix not in {".yaml", ".yml"} and not (path := BASES / f"{name}.yaml").exists():
+            shipped = sorted(file.stem for file in BASES.glob("*.yaml"))
+            raise UserError(f"unknown text basis {str(name)!r}; {nearest(str(name), shipped)}")
         try:
             basis = cls.model_validate(read_yaml(path))
         except ValidationError as error:

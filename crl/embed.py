@@ -1,14 +1,14 @@
 """Images or texts -> embeddings: batched, resumable; each distinct image or text is encoded once.
 
-    I = embed_images(vlm, paths).image    # (N, D), unit rows
-    T = embed_texts(vlm, basis.prompts)   # (K, D), unit rows
-
 Embeddings are kept in a store (`crl.run.store`), identified by the VLM's fingerprint and the
 content of the image or text. The content of a crop is that of its file, and the box.
 """
 
+import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -21,7 +21,6 @@ from torch import Tensor
 from crl.basis import TextBasis
 from crl.images import Crop, File, UnreadableImage, file_of, open_image
 from crl.projection import l2, parts
-from crl.run.ahead import ahead
 from crl.run.errors import UserError
 from crl.run.progress import progress
 from crl.run.results import digest
@@ -29,6 +28,7 @@ from crl.run.store import EMBEDDINGS, Store, content_digest, digest_array, open_
 from crl.vlm import VLM
 
 Embeddable = File | Crop
+AHEAD = 128  # images that are decoded in advance
 
 
 class NoneReadable(UserError):
@@ -56,16 +56,12 @@ class ImageEmbeddings(NamedTuple):
 
 
 def embed_images(
-    vlm: VLM,
-    images: Sequence[Embeddable | str],
-    cache: Path | None = EMBEDDINGS,
-    batch_size: int = 64,
-    workers: int | None = None,
-    unreadable: Literal["error", "skip"] = "error",
-    single: bool = False,
-    raw: bool = False,
-) -> ImageEmbeddings:
-    """Embed image files and crops. An image that is named twice, or copied, is encoded once.
+    vlm: VLM, images: Sequence[Embeddable | str], cache: Path | None = EMBEDDINGS,
+    batch_size: int = 64, workers: int | None = None,
+    unreadable: Literal["error", "skip"] = "error", single: bool = False, raw: bool = False,
+) -> ImageEmbeddings:  # fmt: skip
+    """Embed image files and crops. An image that is named twice, or copied, is encoded once. A
+    UserError for no images, a missing file, an unreadable image, or too many vectors.
 
     Args:
         images: N image files, local or remote, or crops.
@@ -75,9 +71,6 @@ def embed_images(
             such images out, with a warning.
         single: refuse a VLM that gives several vectors per image, after the first batch.
         raw: rows as the VLM gives them, where a method needs their lengths.
-
-    Raises:
-        UserError: no images, a missing file, an unreadable image, or too many vectors.
     """
     if len(images) == 0:
         raise UserError("there are no images to embed")
@@ -96,10 +89,8 @@ def embed_images(
 
     def check(rows: np.ndarray) -> None:
         if single and rows.ndim != 2:
-            raise UserError(
-                f"{vlm.name} gives {rows.shape[1]} vectors per image and one is needed; use a VLM "
-                "of the CLIP kind"
-            )
+            number = f"{rows.shape[1]} vectors per image and one is needed"
+            raise UserError(f"{vlm.name} gives {number}; use a VLM of the CLIP kind")
 
     skipped()
     with open_store(vlm, "image", cache) as store:
@@ -109,13 +100,14 @@ def embed_images(
             rows = vlm.encode_images(pixels).float().cpu().numpy()  # (B, D) or (B, Q, D)
             check(rows)
             store.append(list(batch), rows)
+            batch.clear()
 
         def rows() -> np.ndarray | None:
             places = np.flatnonzero(reasons == "")
             read, groups = partial(_read, vlm, store, images), _by_file(images, places)
             batch: dict[bytes, Tensor] = {}  # digest -> pixels
             with progress(label=f"images, {vlm.name}", unit="images", total=len(places)) as bar:
-                for place, digest, pixels, reason in ahead(read, groups, workers):
+                for place, digest, pixels, reason in _ahead(read, groups, workers):
                     bar.update()
                     digests[place], reasons[place] = digest, reason
                     if reason and unreadable == "error":
@@ -124,7 +116,6 @@ def embed_images(
                         batch[digest] = pixels
                     if len(batch) == batch_size:
                         encode(batch)
-                        batch = {}
             if batch:
                 encode(batch)
             skipped()
@@ -134,11 +125,9 @@ def embed_images(
     check(image)
     kept = np.flatnonzero(reasons == "")
     if failures := skipped():
-        warnings.warn(
-            f"{len(images) - len(kept)} of {len(images)} images could not be read and were left "
-            f"out, the first: {file_of(next(iter(failures)))}",
-            stacklevel=2,
-        )
+        number = f"{len(images) - len(kept)} of {len(images)} images"
+        first = f"the first: {file_of(next(iter(failures)))}"
+        warnings.warn(f"{number} could not be read and were left out, {first}", stacklevel=2)
     return ImageEmbeddings(_unit(image, raw), kept, digests[kept], failures)
 
 
@@ -166,17 +155,13 @@ def embed_texts(
 
 def embed_basis(vlm: VLM, basis: TextBasis, cache: Path | None = EMBEDDINGS) -> np.ndarray:
     """T of a basis: (K, D) float32, unit rows; a UserError as in `checked_basis`."""
-    return checked_basis(
-        f"the basis for {basis.criterion!r}", embed_texts(vlm, basis.prompts, cache)
-    )
+    text = embed_texts(vlm, basis.prompts, cache)
+    return checked_basis(f"the basis for {basis.criterion!r}", text)
 
 
 def checked_basis(where: str, text: np.ndarray) -> np.ndarray:
-    """T (K, D), unit rows, if its texts can tell images apart; `where` begins the message if not.
-
-    Raises:
-        UserError: fewer than two texts, or all have the same embedding.
-    """
+    """T (K, D), unit rows. A UserError, which begins with `where`, if its texts cannot tell images
+    apart: fewer than two, or all have the same embedding."""
     if len(text) < 2:  # a row of one number has no standard deviation
         raise UserError(f"{where} needs 2 texts or more")
     if np.ptp(text, axis=0).max() < 1e-6:  # nor has a row of equal numbers
@@ -214,10 +199,8 @@ def _no_file(image: Embeddable | str) -> str:
 def _unreadable(failures: dict[Embeddable, str]) -> UserError:
     (image, reason), *others = failures.items()
     more = f" ({len(others)} more like it)" if others else ""
-    return UserError(
-        f"cannot read the image {file_of(image)}: {reason}{more}; mend or remove it, or set "
-        "unreadable=skip"
-    )
+    advice = "mend or remove it, or set unreadable=skip"
+    return UserError(f"cannot read the image {file_of(image)}: {reason}{more}; {advice}")
 
 
 def _by_file(images: Sequence[Embeddable | str], places: np.ndarray) -> Iterator[list[int]]:
@@ -232,6 +215,32 @@ def _by_file(images: Sequence[Embeddable | str], places: np.ndarray) -> Iterator
     order = places[np.argsort(first[number], kind="stable")]
     for _, group in groupby(map(int, order), file_at):  # two files may have the same hash
         yield list(group)
+
+
+def _ahead(work: Callable[[list], list], groups: Iterable[list], workers: int | None) -> Iterator:
+    """The items of `work(group)`, one per item of the group, for all groups in order, computed in
+    threads while the caller uses earlier ones. Threads, because Pillow releases Python's lock;
+    processes would start more slowly and need several times the memory."""
+    workers = workers or min(8, os.cpu_count() or 1)
+    threads = torch.get_num_threads()
+    pending: deque = deque()
+    waiting = 0  # items in `pending`
+    # Later threads inherit torch's number of threads from this one; so it is restored.
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            for group in groups:
+                pending.append(pool.submit(work, group))
+                torch.set_num_threads(threads)
+                waiting += len(group)
+                while waiting > AHEAD:
+                    results = pending.popleft().result()
+                    waiting -= len(results)
+                    yield from results
+            while pending:
+                yield from pending.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(threads)
 
 
 # Place of an image, digest of its content, its pixels (3, H, W) unless they are stored already, and

@@ -30,16 +30,14 @@ from crl.run.errors import UserError
 # Not all that Pillow reads: for EPS it would start Ghostscript. JPEG covers the MPO of some phones.
 FORMATS = ["JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF", "AVIF"]
 EXTENSIONS = ".jpg .jpeg .jfif .png .apng .ppm .pgm .bmp .tif .tiff .webp .gif .avif".split()
-HEIF = [".heic", ".heif"]
-NEED = {}  # ending -> the package that would read such files
+HEIF, NEED = [".heic", ".heif"], {}  # NEED: ending -> the package that would read such files
 try:
     import pillow_heif
 except ImportError:
     NEED = dict.fromkeys(HEIF, "pillow-heif")
 else:
     pillow_heif.register_heif_opener()
-    FORMATS.append("HEIF")
-    EXTENSIONS += HEIF
+    FORMATS, EXTENSIONS = [*FORMATS, "HEIF"], EXTENSIONS + HEIF
 
 
 class UnreadableImage(Exception):
@@ -67,24 +65,17 @@ def file_of(image: File | Crop) -> File:
 
 def open_image(image: File | Crop, content: bytes | None = None) -> Image.Image:
     """The picture that is embedded: RGB; a crop is cut out and padded to a square as in GeneCIS:
-    centred; an odd row or column of black comes last.
-
-    Args:
-        content: the bytes of the file, if they have been read; those of a remote file must be.
-
-    Raises:
-        UnreadableImage: no such file, or none that shows a picture; or the box is empty or leaves
-            the picture.
-    """
+    centred; an odd row or column of black comes last. `content` is that of the file, if it has been
+    read; that of a remote file must be. An `UnreadableImage` if there is no such file, or none that
+    shows a picture; or if the box is empty or leaves the picture."""
     with readable(Path(str(file_of(image))), content) as opened:
         if not isinstance(image, Crop):
             return to_rgb(ImageOps.exif_transpose(opened))
         picture = to_rgb(opened)
         left, top, right, bottom = image.box
         if not (0 <= left < right <= picture.width and 0 <= top < bottom <= picture.height):
-            raise UnreadableImage(
-                f"there is no box {image.box} in {picture.width} x {picture.height} pixels"
-            )
+            size = f"{picture.width} x {picture.height} pixels"
+            raise UnreadableImage(f"there is no box {image.box} in {size}")
     part = picture.crop(image.box)
     side = max(part.size)
     square = Image.new("RGB", (side, side))  # black
@@ -101,8 +92,6 @@ def readable(file: Path, content: bytes | None = None) -> Iterator[Image.Image]:
             raise UnreadableImage("not a regular file")
         with Image.open(source, formats=FORMATS) as opened:
             yield opened
-    except UnreadableImage:
-        raise
     except UnidentifiedImageError as error:  # its own text may name bytes in memory
         raise UnreadableImage("not an image that Pillow knows") from error
     except MemoryError as error:
@@ -118,10 +107,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
         values = np.asarray(image, np.float64)
         white = 65535 if image.mode != "F" else 1 if values.max() <= 1 else 255
         if not (values.min() >= 0 and values.max() <= white):
-            raise ValueError(
-                f"its values are {values.min():g} to {values.max():g}; known are 0 to "
-                f"{'1, or 0 to 255' if image.mode == 'F' else white}"
-            )
+            known = "1, or 0 to 255" if image.mode == "F" else white
+            span = f"{values.min():g} to {values.max():g}"
+            raise ValueError(f"its values are {span}; known are 0 to {known}")
         return Image.fromarray((values * (255 / white)).round().astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -140,34 +128,29 @@ class Listing:
 
     def remarks(self) -> list[str]:
         """What is left out and why, one text each."""
-        counts = self.others.most_common()
-        remarks = [
-            f"{count} {ending} left out: pip install '{NEED[ending]}' to read them"
-            for ending, count in counts
-            if ending in NEED
-        ]
+        remarks, no_images = [], []
+        for ending, count in self.others.most_common():
+            if ending in NEED:
+                remarks.append(
+                    f"{count} {ending} left out: pip install '{NEED[ending]}' to read them"
+                )
+            else:
+                no_images.append(f"{count} {ending}")
         if self.closed:
             first = ", ".join(map(shown, self.closed[:3])) + " ..." * (len(self.closed) > 3)
             remarks.append(f"{len(self.closed)} folder(s) could not be read: {first}")
-        if no_images := [f"{count} {ending}" for ending, count in counts if ending not in NEED]:
+        if no_images:
             remarks.append(f"left out, since they are no images: {', '.join(no_images[:5])}")
         return remarks
 
 
 def list_images(folder: Path | str) -> Listing:
-    """What there is below `folder`, identified by the endings of names.
-
-    Links to folders are followed, but none that leads back to a folder above it. A link to nothing
-    counts as a file; to open it fails. Hidden files and folders are passed over (macOS puts a
-    `._a.jpg` beside `a.jpg`).
-
-    Raises:
-        UserError: there is no such folder.
-    """
+    """What there is below `folder`, identified by the endings of names. Links to folders are
+    followed, but none that leads back to a folder above it. A link to nothing counts as a file; to
+    open it fails. Hidden files and folders are passed over (macOS puts a `._a.jpg` beside `a.jpg`).
+    A UserError if there is no such folder, or no image in it."""
     folder = Path(os.path.expanduser(folder))
     if not os.path.isdir(folder):  # Path.is_dir raises for names that are too long
-        if os.path.exists(folder):
-            raise UserError(f"{shown(folder)} is a file, not a folder")
         raise UserError(f"there is no folder {shown(folder)}")
     listing = Listing(folder)
     parents: dict[str, frozenset[str]] = {str(folder): frozenset()}  # real paths on the way to it
@@ -187,18 +170,16 @@ def list_images(folder: Path | str) -> Listing:
             else:
                 listing.others[ending or "without an ending"] += 1
     listing.files.sort(key=lambda file: (str(file.parent), file.name))
+    if not listing.files:
+        raise UserError("; ".join([f"there are no images in {shown(folder)}", *listing.remarks()]))
     return listing
 
 
 def image_files(folder: Path | str) -> list[Path]:
-    """The images of `list_images`, with a warning that says what is left out; a UserError if there
-    are none."""
+    """The images of `list_images`, with a warning that says what is left out."""
     listing = list_images(folder)
-    where, remarks = shown(listing.folder), listing.remarks()
-    if not listing.files:
-        raise UserError("; ".join([f"there are no images in {where}", *remarks]))
-    if remarks:
-        warnings.warn(f"{where}: {'; '.join(remarks)}", stacklevel=2)
+    if remarks := listing.remarks():
+        warnings.warn(f"{shown(listing.folder)}: {'; '.join(remarks)}", stacklevel=2)
     return listing.files
 
 

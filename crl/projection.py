@@ -27,18 +27,14 @@ def l2(x: np.ndarray) -> np.ndarray:
 
 
 def project(image: np.ndarray, text: np.ndarray) -> np.ndarray:
-    """R = I Tᵀ: cosine similarity of every image to every text of the basis.
+    """R = I Tᵀ, (N, K): cosine similarity of every image to every text of the basis.
 
     Args:
         image: I, (N, D) unit rows; or (N, Q, D) for a VLM that gives Q query vectors per image
             (BLIP-2): the similarity to a text is then the maximum over the Q vectors.
         text: T, (K, D) unit rows.
-
-    Returns:
-        R, (N, K).
     """
-    if image.ndim == 3:
-        # one query vector at a time: (N, Q, K) would need Q times the memory
+    if image.ndim == 3:  # one query vector at a time: (N, Q, K) would need Q times the memory
         return np.max([image[:, q] @ text.T for q in range(image.shape[1])], axis=0)
     return image @ text.T
 
@@ -90,9 +86,8 @@ class ConditionalProjection(TransformerMixin, BaseEstimator):
             raise ValueError(f"unknown normalise {self.normalise!r}: 'l2', 'standardise' or None")
         X = self._start(X)
         if self.normalise == "standardise":
-            means = [self._similarities(X[rows]).mean() * (len(X[rows]) / len(X)) for rows in
-                     parts(len(X))]  # fmt: skip
-            self.mean_ = sum(means)
+            some = (X[rows] for rows in parts(len(X)))
+            self.mean_ = sum(self._similarities(x).mean() * (len(x) / len(X)) for x in some)
         return self
 
     def transform(self, X):
@@ -107,7 +102,7 @@ class ConditionalProjection(TransformerMixin, BaseEstimator):
     def get_feature_names_out(self, input_features=None):
         """The K texts: each dimension of R is the similarity to one of them."""
         check_is_fitted(self)
-        texts = self.texts if self.texts is not None else range(len(self.text_))
+        texts = range(len(self.text_)) if self.texts is None else self.texts
         return np.array([str(text) for text in texts], dtype=object)
 
     def _start(self, X) -> np.ndarray:
@@ -134,8 +129,6 @@ class ConditionalProjection(TransformerMixin, BaseEstimator):
     def _checked(self, X) -> np.ndarray:
         X = np.asarray(X)
         if X.ndim not in (2, 3) or X.shape[-1] != self.n_features_in_:
-            raise ValueError(
-                f"image embeddings must be (N, {self.n_features_in_}) or "
-                f"(N, Q, {self.n_features_in_}) to fit the texts, not {X.shape}"
-            )
+            d = self.n_features_in_
+            raise ValueError(f"image embeddings must be (N, {d}) or (N, Q, {d}), not {X.shape}")
         return X

@@ -1,12 +1,5 @@
-"""Vision-language models (VLMs) with one interface, loaded by name.
-
-    vlm = load_vlm("clip")
-    I = vlm.encode_images(batch)    # (B, D), or (B, Q, D) if an image has Q vectors
-    T = vlm.encode_texts(prompts)   # (K, D)
-
-These are as the model gives them; `crl.embed` makes unit rows. How the models of open_clip and
-transformers are loaded is in `crl.backends`.
-"""
+"""Vision-language models (VLMs) with one interface, loaded by name. How the models of open_clip and
+transformers are loaded is in `crl.backends`."""
 
 import re
 import sys
@@ -41,28 +34,23 @@ ALIASES = {  # OpenAI's, MetaCLIP's and these DFN weights were trained with Quic
     "dfn-l": "open_clip:ViT-L-14-quickgelu/dfn2b",
 }
 HUB = {"align": "kakaobrain/align-base", "blip2": "Salesforce/blip2-itm-vit-g"}
-MEMBERS = ("name", "dim", "device", "fingerprint", "preprocess", "encode_images", "encode_texts")
+MEMBERS = "name dim device fingerprint preprocess encode_images encode_texts".split()
 
 
 class VLM(Protocol):
-    """A vision-language model. Its embeddings are not L2-normalised; `crl.embed` does that.
+    """A vision-language model. Its embeddings are not L2-normalised; `crl.embed` does that."""
 
-    Attributes:
-        name: the name it was loaded by.
-        dim: D, the width of image and text embeddings.
-        device: where the model computes and where the embeddings stay; callers move them.
-        fingerprint: changes whenever weights, architecture, preprocessing, tokenizer or precision
-            change an embedding. It is the key of the embedding cache.
-    """
-
-    name: str
-    device: torch.device
+    name: str  # that it was loaded by
+    device: torch.device  # where it computes and where embeddings stay; callers move them
 
     @property
-    def dim(self) -> int: ...
+    def dim(self) -> int:
+        """D, the width of image and text embeddings."""
 
     @property
-    def fingerprint(self) -> str: ...
+    def fingerprint(self) -> str:
+        """Changes whenever weights, architecture, preprocessing, tokenizer or precision change an
+        embedding. It is the key of the embedding cache."""
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """An image of any mode -> (3, H, W) float32. Called from several threads at once."""
@@ -76,11 +64,9 @@ class VLM(Protocol):
 
 
 def load_vlm(
-    name: str,
-    device: str | torch.device | None = None,
-    precision: str = "fp32",
+    name: str, device: str | torch.device | None = None, precision: str = "fp32",
     from_file: bool = False,
-) -> VLM:
+) -> VLM:  # fmt: skip
     """Load a VLM in eval mode.
 
     Args:
@@ -110,56 +96,33 @@ def load_vlm(
 
 
 def find_vlm(name: str, from_file: bool = False) -> str:
-    """Where the VLM `name` comes from: `open_clip:...`, a Hugging Face name or a folder.
-
-    Loads nothing.
-
-    Args:
-        from_file: as in `load_vlm`.
-
-    Raises:
-        UserError: no such name or folder; `<module>:<class>` from a file.
-    """
+    """Where the VLM `name` comes from: `open_clip:...`, a Hugging Face name or a folder. Loads
+    nothing. A UserError for no such name or folder, or `<module>:<class>` from a file."""
     if from_file and _is_code(name):
-        raise UserError(
-            f"the VLM {name!r} comes from a file, and code from a file is never run; give the VLM "
-            f"yourself: vlm={name} (explore.py: --vlm {name})"
-        )
+        advice = f"give the VLM yourself: vlm={name} (explore.py: --vlm {name})"
+        reason = "comes from a file, and code from a file is never run"
+        raise UserError(f"the VLM {name!r} {reason}; {advice}")
     if name == "demo" and not DEMO.is_dir():
         raise UserError(f"the demo VLM is missing from {DEMO}; restore it from the repository")
     source = {"demo": str(DEMO), **ALIASES, **HUB}.get(name, name)
     if source.startswith("open_clip:") or name in HUB or _is_code(source) or Path(source).is_dir():
         return source
-    raise UserError(
-        f"unknown VLM {name!r}; {nearest(name, ['demo', *ALIASES, *HUB])}; "
-        "or write open_clip:<model>/<tag or file>, a folder that exists, or <module>:<class>"
-    )
+    advice = "or write open_clip:<model>/<tag or file>, a folder that exists, or <module>:<class>"
+    raise UserError(f"unknown VLM {name!r}; {nearest(name, ['demo', *ALIASES, *HUB])}; {advice}")
 
 
 def load_trainable(
     name: str, device: str | torch.device | None, precision: str = "fp32"
 ) -> LoadedVLM:
-    """Load an open_clip VLM for training; `crl.backends.open_clip.save_vlm` saves it.
-
-    Raises:
-        UserError: as in `load_vlm`; a VLM of another library.
-    """
-    check_trainable(name)
-    vlm = load_vlm(name, device, precision)
-    assert isinstance(vlm, LoadedVLM)
-    return vlm
-
-
-def check_trainable(name: str) -> None:
-    """Check that a VLM can be trained here. Loads nothing.
-
-    Raises:
-        UserError: no such VLM, or a VLM of another library than open_clip.
-    """
+    """Load an open_clip VLM for training; `crl.backends.open_clip.save_vlm` saves it. A UserError
+    as in `load_vlm`, or for a VLM of another library."""
     source = find_vlm(name)
     is_folder = Path(source, open_clip.CONFIG).is_file() and not _is_code(source)
     if not (source.startswith("open_clip:") or is_folder):
         raise UserError(f"only an open_clip VLM can be trained here, and {name!r} is none")
+    vlm = load_vlm(name, device, precision)
+    assert isinstance(vlm, LoadedVLM)
+    return vlm
 
 
 def _load(name: str, source: str) -> Parts:
@@ -174,7 +137,6 @@ def _load(name: str, source: str) -> Parts:
 
 
 def _is_code(source: str) -> bool:
-    """Is it `<module>:<class>`?"""
     return re.fullmatch(r"(?!open_clip:)[\w.]+:\w+", source) is not None
 
 
@@ -190,10 +152,8 @@ def _import_vlm(source: str, device: torch.device, precision: str) -> VLM:
             raise ImportError(f"{package} is a folder without __init__.py, not a package")
         kind = getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(
-            f"cannot import the VLM {source}: {error}; start in the folder that holds {module}.py, "
-            "or set PYTHONPATH"
-        ) from error
+        advice = f"start in the folder that holds {module}.py, or set PYTHONPATH"
+        raise UserError(f"cannot import the VLM {source}: {error}; {advice}") from error
     vlm = kind(device=device, precision=precision)
     missing = [member for member in MEMBERS if not hasattr(vlm, member)]
     if missing:

@@ -12,19 +12,14 @@ from urllib.request import getproxies
 from crl.run.errors import Missing, UserError
 
 INSTEAD = "or use vlm=demo or a local folder"
-REFUSED = (
-    "there is no such repository, or its page there asks you to accept its terms: do so, and log "
-    f"in with `hf auth login`; {INSTEAD}"
-)
-ABSENT = (  # open_clip reports a broken connection as the 404 of the next name that it tries
-    "the repository, or a file of it, is not there, or the connection broke; try again, name other "
-    f"weights, {INSTEAD}"
-)
+REFUSED = ("there is no such repository, or its page there asks you to accept its terms: do so, "
+           f"and log in with `hf auth login`; {INSTEAD}")  # fmt: skip
+# open_clip reports a broken connection as the 404 of the next name that it tries
+ABSENT = ("the repository, or a file of it, is not there, or the connection broke; try again, name "
+          f"other weights, {INSTEAD}")  # fmt: skip
 ADVICE = {401: REFUSED, 403: REFUSED, 404: ABSENT}  # by the hub's answer
-TRY_AGAIN = (
-    "try again; without a network use vlm=demo, a local folder, or fill the Hugging Face cache "
-    "(HF_HOME) on a machine that has one"
-)
+TRY_AGAIN = ("try again; without a network use vlm=demo, a local folder, or fill the Hugging Face "
+             "cache (HF_HOME) on a machine that has one")  # fmt: skip
 
 
 @contextmanager
@@ -53,21 +48,20 @@ def _offline_without_a_network() -> None:
     again for a minute. Behind a proxy there is no direct connection, so nothing is tested."""
     from huggingface_hub import constants
 
-    if constants.HF_HUB_OFFLINE or getproxies():
-        return
-    hub = urlsplit(constants.ENDPOINT)
-    port = hub.port or {"https": 443}.get(hub.scheme, 80)
-    try:
-        socket.create_connection((hub.hostname or "", port), timeout=3.0).close()
-    except OSError:
-        constants.HF_HUB_OFFLINE = True
+    if not constants.HF_HUB_OFFLINE and not getproxies():
+        hub = urlsplit(constants.ENDPOINT)
+        port = hub.port or {"https": 443}.get(hub.scheme, 80)
+        try:
+            socket.create_connection((hub.hostname or "", port), timeout=3.0).close()
+        except OSError:
+            constants.HF_HUB_OFFLINE = True
 
 
 def _advice(error: BaseException) -> str:
     """What the hub answered, else the error; and what to do."""
     cause: BaseException | None = error
     while cause is not None:
-        if (status := getattr(getattr(cause, "response", None), "status_code", None)) is not None:
+        if status := getattr(getattr(cause, "response", None), "status_code", None):
             return f"the Hugging Face Hub answers {status}: {ADVICE.get(status, TRY_AGAIN)}"
         cause = cause.__cause__ or cause.__context__
     return f"{_brief(error)}; {TRY_AGAIN}"

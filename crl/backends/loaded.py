@@ -50,18 +50,20 @@ class LoadedVLM:
     """The interface `crl.vlm.VLM` over `Parts`. If an earlier run has computed the fingerprint of
     the same files, the model is loaded only when it must encode: in a repeated run, never."""
 
-    def __init__(
-        self, name: str, source: str, load: Callable[[], Parts], device: torch.device,
-        precision: str,
-    ) -> None:  # fmt: skip
+    def __init__(self, name: str, source: str, load: Callable[[], Parts], device: torch.device,
+                 precision: str) -> None:  # fmt: skip
         self.name, self.device, self.precision = name, device, precision
         self._load, self._lock = load, Lock()
         self._loaded: Parts | None = None
-        record = _record_of(source, precision)
+        versions = [metadata.version(library) for library in LIBRARIES]
+        place = str(Path(source).resolve()) if Path(source).is_dir() else source
+        record = FINGERPRINTS / f"{digest(place, precision, versions)}.json"
         if (summary := _recall(record)) is None:
-            summary = _hash(self.parts, precision), self.parts.dim
-            _remember(record, self.parts.files, *summary)
-        self._fingerprint, self.dim = summary
+            summary = {"fingerprint": _hash(self.parts, precision), "dim": self.parts.dim,
+                       "files": _stamps(self.parts.files)}  # fmt: skip
+            with suppress(OSError):  # without the record the next run takes some seconds longer
+                write_text(record, json.dumps(summary, indent=1) + "\n")
+        self._fingerprint, self.dim = summary["fingerprint"], summary["dim"]
 
     @property
     def parts(self) -> Parts:
@@ -131,25 +133,13 @@ def _changes(model: nn.Module) -> int:
     return sum(tensor._version for tensor in model.state_dict().values())
 
 
-def _record_of(source: str, precision: str) -> Path:
-    versions = [metadata.version(library) for library in LIBRARIES]
-    place = str(Path(source).resolve()) if Path(source).is_dir() else source
-    return FINGERPRINTS / f"{digest(place, precision, versions)}.json"
-
-
-def _recall(record: Path) -> tuple[str, int] | None:
+def _recall(record: Path) -> dict[str, Any] | None:
     """Fingerprint and D, if none of the VLM's files has changed since; else None."""
     with suppress(OSError, ValueError, KeyError, TypeError):  # no record, or a damaged one
-        content = json.loads(record.read_text(encoding="utf-8"))
-        if content["files"] == _stamps(map(Path, content["files"])):
-            return content["fingerprint"], content["dim"]
+        summary = json.loads(record.read_text(encoding="utf-8"))
+        if summary["files"] == _stamps(map(Path, summary["files"])):
+            return {"fingerprint": summary["fingerprint"], "dim": summary["dim"]}
     return None
-
-
-def _remember(record: Path, files: list[Path], fingerprint: str, dim: int) -> None:
-    content = {"fingerprint": fingerprint, "dim": dim, "files": _stamps(files)}
-    with suppress(OSError):  # without the record the next run only takes some seconds longer
-        write_text(record, json.dumps(content, indent=1) + "\n")
 
 
 def _stamps(files: Iterable[Path]) -> dict[str, list[int]]:

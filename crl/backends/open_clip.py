@@ -13,9 +13,8 @@ from crl.run.errors import UserError, nearest
 from crl.run.files import write_text
 
 CONFIG = "open_clip_config.json"
-# In an open_clip folder, in open_clip's own order of preference
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors",
-           "open_clip_pytorch_model.bin")  # fmt: skip
+           "open_clip_pytorch_model.bin")  # in open_clip's own order of preference  # fmt: skip
 
 
 def load_tag_or_file(spec: str) -> Parts:
@@ -33,24 +32,19 @@ def load_tag_or_file(spec: str) -> Parts:
         return _build(model, checkpoint, _preprocessing(tag))
     checkpoint, tags = Path(weights), open_clip.list_pretrained_tags_by_model(model)
     if not checkpoint.is_file():
-        raise UserError(
-            f"open_clip has no weights {weights!r} for {model}, nor is this a file "
-            f"(absolute path: open_clip:{model}//path); {nearest(weights, tags)}"
-        )
+        advice = f"(absolute path: open_clip:{model}//path); {nearest(weights, tags)}"
+        raise UserError(f"no file and no weights {weights!r} for {model} {advice}")
     # A file says neither how images are prepared nor its activation: as all known weights agree.
     settings = [open_clip.get_pretrained_cfg(model, tag) for tag in tags]
     preprocessings = [_preprocessing(tag) for tag in settings]
     if not preprocessings or any(other != preprocessings[0] for other in preprocessings):
-        raise UserError(
-            f"{checkpoint} does not say how {model}'s images are to be prepared, and its known "
-            f"weights do not agree; use a folder with {CONFIG} and its preprocess_cfg"
-        )
+        advice = f"and {model}'s known weights do not agree; use a folder with {CONFIG}"
+        raise UserError(f"{checkpoint} does not say how images are to be prepared, {advice}")
     activations = {tag.get("quick_gelu", False) for tag in settings}
     if len(activations) > 1 and f"{model}-quickgelu" in models:
-        raise UserError(
-            f"{checkpoint} does not say whether it was trained with QuickGELU; if it was (OpenAI, "
-            f"MetaCLIP, DFN) use open_clip:{model}-quickgelu/<file>, else a folder with {CONFIG}"
-        )
+        advice = f"use open_clip:{model}-quickgelu/<file> if so, else a folder with {CONFIG}"
+        kinds = "with QuickGELU (OpenAI, MetaCLIP, DFN) or without"
+        raise UserError(f"{checkpoint} does not say if it was trained {kinds}; {advice}")
     return _build(model, checkpoint, preprocessings[0])
 
 
@@ -76,8 +70,8 @@ def load_folder(folder: Path) -> Parts:
 
 
 def save_vlm(folder: Path, vlm: LoadedVLM) -> None:
-    """Write `vlm`, one of open_clip, to a folder in open_clip's format: configuration, tokenizer
-    and weights. `load_vlm(str(folder))` reads it."""
+    """Write an open_clip VLM to a folder that `load_folder` reads, with configuration, tokenizer
+    and weights."""
     recipe, tokenize = vlm.parts.recipe, vlm.parts.tokenize
     config = {"model_cfg": recipe["model"], "preprocess_cfg": recipe["preprocess"]}
     write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
@@ -97,18 +91,13 @@ def _build(model_name: str, checkpoint: Path, preprocessing: dict | None = None)
     local = model_name.startswith("local-dir:")  # then open_clip finds the same file by itself
     with explained(model_name, remote=not local):
         tokenize = open_clip.get_tokenizer(model_name, **safe)
-        model = open_clip.create_model(
-            model_name,
-            pretrained=None if local else str(checkpoint),
-            force_preprocess_cfg=preprocessing,
-        )
+        pretrained = None if local else str(checkpoint)
+        model = open_clip.create_model(model_name, pretrained, force_preprocess_cfg=preprocessing)
     # open_clip would interpolate position embeddings of another size; that is another model.
     for key, tensor in model.state_dict().items():
         if tensor.ndim > 1 and key in stored and stored[key] != tuple(tensor.shape):
-            raise UserError(
-                f"{checkpoint} does not fit {model_name}: {key} is {stored[key]} in the file, "
-                f"{tuple(tensor.shape)} in the model"
-            )
+            shapes = f"{stored[key]} in the file, {tuple(tensor.shape)} in the model"
+            raise UserError(f"{checkpoint} does not fit {model_name}: {key} is {shapes}")
     vocabulary = getattr(tokenize, "vocab_size", 0)  # of CLIP's own tokenizer
     if vocabulary > config["text_cfg"].get("vocab_size", 49408):
         raise UserError(f"{model_name}: its tokenizer has {vocabulary} tokens, the model fewer")
@@ -140,7 +129,6 @@ def _check_quick_gelu(model: str, tag: str) -> None:
     right = f"{model}-quickgelu" if trained_with else model.removesuffix("-quickgelu")
     # roberta-ViT-B-32 has no such variant: open_clip's entry for its only weights is incomplete.
     if open_clip.is_pretrained_cfg(right, tag):
-        raise UserError(
-            f"the weights {tag!r} were trained {'with' if trained_with else 'without'} QuickGELU; "
-            f"use open_clip:{right}/{tag}"
-        )
+        word = "with" if trained_with else "without"
+        advice = f"use open_clip:{right}/{tag}"
+        raise UserError(f"the weights {tag!r} were trained {word} QuickGELU; {advice}")

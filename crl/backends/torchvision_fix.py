@@ -1,9 +1,7 @@
-"""Imports torchvision even if its wheel and torch's wheel do not match.
-
-Only its pure Python part (transforms, models) is used. The wheel on PyPI is compiled for CUDA: with
-a CPU-only torch the import fails, since the operator `nms` is missing. So we declare that operator.
-This file can go when `import torchvision` succeeds with constraints.txt and a CPU-only torch.
-"""
+"""Imports torchvision even if its wheel and torch's do not match: the one on PyPI is compiled for
+CUDA, and with a CPU-only torch its operator `nms` is missing. So we declare it: only the part in
+Python (transforms, models) is used. This file can go when `import torchvision` succeeds with
+constraints.txt and a CPU-only torch."""
 
 import sys
 

@@ -19,9 +19,7 @@ def load_folder(folder: Path) -> Parts:
     with explained(f"{folder}: it has no open_clip_config.json, and as to config.json", False):
         kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
     if kind not in ("align", "blip-2"):
-        raise UserError(
-            f"{folder} holds a {kind!r} model; here only 'align' or 'blip-2' can be one"
-        )
+        raise UserError(f"{folder} holds a {kind!r} model; known are 'align' and 'blip-2'")
     return load_align(str(folder)) if kind == "align" else load_blip2(str(folder))
 
 

@@ -26,11 +26,8 @@ def stored_shapes(checkpoint: Path) -> dict[str, tuple[int, ...]]:
 
 def load_tensors(checkpoint: Path) -> dict[str, Tensor]:
     """The tensors of a checkpoint (.safetensors, or torch.save's .pt, .pth), on the CPU; of a state
-    dict in the entry `state_dict` or `model`; without a distributed model's prefix `module.`.
-
-    Raises:
-        UserError: no such file; one that is damaged, holds code or no checkpoint; NaN or infinity.
-    """
+    dict in the entry `state_dict` or `model`; without a distributed model's prefix `module.`. A
+    UserError: no such file; one that is damaged, holds code or no checkpoint; NaN or infinity."""
     if not checkpoint.is_file():
         raise UserError(f"there is no file {checkpoint}")
     with _refusing(checkpoint):

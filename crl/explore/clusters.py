@@ -1,7 +1,4 @@
-"""Clusters of a representation, how many there are, and what they are called.
-
-x (N, K) --find_clusters--> clusters --name_clusters--> names, from the texts of the criterion
-"""
+"""Clusters of a representation, how many there are, and what they are called."""
 
 import warnings
 from typing import NamedTuple
@@ -56,10 +53,9 @@ def find_clusters(points: np.ndarray, number: int | None = None) -> Clusters:
     by_size = used[np.argsort(-sizes, kind="stable")]
     away = model.transform(points)[:, by_size]  # (N, k) distances
     label = np.argsort(by_size)[np.searchsorted(used, model.labels_)]
-    nearest = np.sort(away, axis=1)[:, :2]
-    several = len(used) > 1
-    certainty = 1 - nearest[:, 0] / nearest[:, 1].clip(1e-12) if several else np.ones(len(points))
-    return Clusters(label, certainty, nearest[:, 0], note)
+    own, *next_one = np.sort(away, axis=1)[:, :2].T  # (N,) distances
+    certainty = 1 - own / next_one[0].clip(1e-12) if next_one else np.ones(len(points))
+    return Clusters(label, certainty, own, note)
 
 
 def _kmeans(points: np.ndarray, number: int, starts: int) -> KMeans:
@@ -100,18 +96,15 @@ class Name(NamedTuple):
     margin: float  # the name's lead over the next cluster, in deviations of it within clusters
 
     @property
-    def weak(self) -> bool:
-        """Is another cluster so near on this word that the name should not be trusted?"""
+    def weak(self) -> bool:  # the next cluster is too near for the name to be trusted
         return self.margin < WEAK
 
 
 def name_clusters(standing: np.ndarray, label: np.ndarray, words: int = 3) -> list[Name]:
-    """Names of clusters, from the texts of a criterion: standing (N, K), label (N,).
-
-    The mean over a cluster says which texts fit it more than usual. The names are given one-to-one,
-    so that their sum is the largest (the Hungarian method). The other words of a cluster, at most
-    `words` in all, fit it more than any other cluster. Clusters without a text left have no name.
-    """
+    """Names of clusters, from the texts of a criterion: standing (N, K), label (N,). The mean over
+    a cluster says which texts fit it more than usual. The names are given one-to-one, so that their
+    sum is the largest (the Hungarian method). The other words of a cluster, at most `words` in all,
+    fit it more than any other cluster. Clusters without a text left have no name."""
     number = int(label.max()) + 1
     mean = np.stack([standing[label == c].mean(axis=0) for c in range(number)])  # (k, K)
     within = np.sqrt(np.mean((standing - mean[label]) ** 2, axis=0))  # (K,)
@@ -122,17 +115,11 @@ def name_clusters(standing: np.ndarray, label: np.ndarray, words: int = 3) -> li
         if cluster not in first:
             names.append(Name([], [], 0.0))
             continue
-        others = [
-            text
-            for text in np.argsort(-mean[cluster], kind="stable").tolist()
-            if best[text] == cluster and text not in first.values() and mean[cluster, text] > 0
-        ]
-        name = first[cluster]
-        chosen = [name, *others[: words - 1]]
+        name, order = first[cluster], np.argsort(-mean[cluster], kind="stable")
+        fits = (best == cluster) & (mean[cluster] > 0)
+        fits[list(first.values())] = False
+        chosen = [name, *order[fits[order]][: words - 1].tolist()]
         strength = (mean[cluster, chosen] / most).clip(0, 1) if most > 0 else np.zeros(len(chosen))
-        margin = 0.0
-        if number > 1:
-            gap = mean[cluster, name] - np.delete(mean[:, name], cluster).max()
-            margin = float(gap / max(within[name], 1e-12))
-        names.append(Name(chosen, strength.tolist(), margin))
+        lead = mean[cluster, name] - np.delete(mean[:, name], cluster).max() if number > 1 else 0.0
+        names.append(Name(chosen, strength.tolist(), float(lead / max(within[name], 1e-12))))
     return names

@@ -2,12 +2,8 @@
 
     photos = Collection.embed("~/pictures", vlm="clip")  # the files and I
     mood = photos.under("my_bases/mood.yaml")            # R = I Tᵀ, and its words
-    mood.clusters(5)
-    mood.nearest("a.jpg", 10)
-    mood.classify({"a.jpg": "calm", "b.jpg": "tense"})
-    mood.report("report.html")
 
-A thin layer: each step is a function of another module.
+A thin layer: each step is a function of another module. What a view can do is in `view`.
 """
 
 import os
@@ -39,10 +35,8 @@ from crl.vlm import VLM, load_vlm
 
 MOST_ON_PAGE = 5_000  # images; a page with more is slow to open
 DRAWN = ".drawn.json"  # in the folders of the demo's data
-BANNER = (
-    "Made with the demo VLM, which has seen nothing but its own drawings. On these pictures its "
-    "words mean nothing; use another one (--vlm, see the README)."
-)
+BANNER = ("Made with the demo VLM, which has seen nothing but its own drawings. On these pictures "
+          "its words mean nothing; use another one (--vlm, see the README).")  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +58,6 @@ class Collection:
         of `embed_images`, e.g. batch_size, workers, cache."""
         images = list_images(folder)
         left_out = images.remarks()
-        if not images.files:
-            raise UserError("; ".join([f"there are no images in {folder}", *left_out]))
         vlm = load_vlm(vlm) if isinstance(vlm, str) else vlm
         embedded = embed_images(vlm, images.files, unreadable="skip", **settings)
         bad = [f"{shown(str(f))} ({reason})" for f, reason in embedded.unreadable.items()]
@@ -107,10 +99,11 @@ class Collection:
         arrays = checked([file], arrays, image="N D|N Q D", ids="N", **more)
         ids, image = [str(name) for name in arrays["ids"].tolist()], l2(arrays["image"])
         if more:
-            words, source = arrays["texts"].tolist(), {"source": str(file)}
             try:
-                basis = TextBasis(criterion=file.stem, vlm_prompt="{text}", allow_repeats=True,
-                                  texts=words, provenance=source)  # fmt: skip
+                basis = TextBasis(
+                    criterion=file.stem, vlm_prompt="{text}", allow_repeats=True,
+                    texts=arrays["texts"].tolist(), provenance={"source": str(file)},
+                )  # fmt: skip
             except ValidationError as error:
                 raise UserError(f"{file}: {explain(error)}") from error
             texts = basis, checked_basis(str(file), l2(arrays["text"]))
@@ -171,11 +164,9 @@ class Collection:
         """N small pictures, with the sizes of the images; gray for an image that is not here."""
         present = [i for i, file in enumerate(self.files) if file.is_file()]
         files, digests = [self.files[i] for i in present], self.digests.view("V16")[present]
-        small = [gray()] * len(self.files)
-        pictures = thumbnails(files, digests.tolist(), self.folder)
-        for i, picture in zip(present, pictures, strict=True):
-            small[i] = picture
-        return small
+        pictures = dict(zip(present, thumbnails(files, digests.tolist(), self.folder), strict=True))
+        blank = gray()
+        return [pictures.get(i, blank) for i in range(len(self.files))]
 
     @cached_property
     def names(self) -> list[str]:

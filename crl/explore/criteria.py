@@ -11,18 +11,17 @@ from crl.projection import l2, parts, project
 def rank_criteria(
     image: np.ndarray, text: Mapping[str, np.ndarray], sharpness: float = 4.0
 ) -> dict[str, float]:
-    """Which criterion do these images vary in? Label-free scores in nats, the highest first.
+    """Label-free scores of criteria in nats, the highest first. Beyond the paper.
 
-    Beyond the paper. Take all words of all criteria together, each criterion with the same share
-    of the prior, and the posterior p of an image over them, as in `crl.representations.posterior`.
-    The mutual information between image and word is a sum over words w,
+    Take all words of all criteria together, each criterion with the same share of the prior, and
+    the posterior p of an image over them, as in `crl.representations.posterior`. The mutual
+    information between image and word is a sum over words w,
 
         I = mean over images of  sum over w of  p(w | image) log(p(w | image) / p(w)),
 
-    and a criterion's score is its words' part of the sum. It is near 0 if the images are all alike
-    in it, or if its texts do not fit them at all. A basis in which each text stands twice has the
-    same score. `image` is (N, D) or (N, Q, D), `text` the embedded texts (K_c, D) of each
-    criterion, of any length, in prompts that suit: how well they fit counts. `sharpness`, above 0,
+    and a criterion's score is its words' part of it: near 0 if the images are all alike in it, or
+    if its texts do not fit them at all. `image` is (N, D) or (N, Q, D), `text` the texts (K_c, D)
+    of each criterion, of any length, in prompts that suit: how well they fit counts. `sharpness`
     was chosen on two of the demo's collections and verified on two others."""
     sizes = [len(t) for t in text.values()]
     prior = np.repeat([1 / (len(sizes) * size) for size in sizes], sizes)  # (sum K_c,)

@@ -20,9 +20,9 @@ class Guesses(NamedTuple):
 
 def guess_labels(x: np.ndarray, given: dict[int, str], ask: int = 20) -> Guesses:
     """Logistic regression on a representation x, (N, K); `given` says image -> its label. x is
-    centred and scaled to rows with a mean square length of 1, and C = 100. So the confidence fits
-    the share of right guesses: on six criteria of the demo, with two labels per class, 92 percent
-    are right at a mean confidence of 82 percent (unit rows and C = 1: 80 and 13)."""
+    centred and scaled to a mean square length of 1, and C = 100. So the confidence fits the share
+    of right guesses: on six criteria of the demo, with two labels per class, 92 percent are right
+    at a mean confidence of 82 percent (unit rows and C = 1: 80 and 13)."""
     labelled = np.array(sorted(given))
     names = np.array([given[image] for image in labelled.tolist()])
     classes, counts = np.unique(names, return_counts=True)

@@ -1,8 +1,6 @@
-"""Lists of images: what is in a folder, a text file or an object store, and images.parquet.
-
-scripts/embed_ray.py writes images.parquet beside a store: a row per image, its path and digest. The
-metadata name the VLM and hold a checksum of all.
-"""
+"""Lists of images: what is in a folder, a text file or an object store, and images.parquet, which
+scripts/embed_ray.py writes beside a store: a row per image, its path and digest; the metadata name
+the VLM and hold a checksum of all."""
 
 import errno
 import json
@@ -70,9 +68,8 @@ def read_listing(file: Path) -> tuple[list[str], np.ndarray, About]:
     except FileNotFoundError:
         raise UserError(f"there is no {file}; scripts/embed_ray.py writes it") from None
     except Exception as error:  # of a damaged file the reader raises nearly anything
-        reason = shorten(str(error), 200)
-        raise UserError(f"{file} is no complete listing of images ({reason}); remove it and run "
-                        "scripts/embed_ray.py again") from error  # fmt: skip
+        reason = f"is no complete listing of images ({shorten(str(error), 200)})"
+        raise UserError(f"{file} {reason}; remove it and run scripts/embed_ray.py again") from error
 
 
 @dataclass(frozen=True)
@@ -106,13 +103,11 @@ def find_images(where: str) -> tuple[list[str], str]:
     if not place.is_file():
         return [str(file.relative_to(place)) for file in image_files(place)], str(place)
     lines = place.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    names = sorted({line for line in lines if line})
-    missing = [name for name in names if "://" not in name and not os.path.isfile(name)]
-    if not names:
+    if not (names := sorted({line for line in lines if line})):
         raise UserError(f"{place} names no images; write one on each line")
+    missing = [shown(n) for n in names if "://" not in n and not os.path.isfile(n)]
     if missing:
-        first = shown(missing[0])
-        raise UserError(f"{place}: {len(missing):,} files are missing, the first: {first}")
+        raise UserError(f"{place}: {len(missing):,} files are missing, the first: {missing[0]}")
     return names, str(Path.cwd())
 
 

@@ -1,7 +1,5 @@
-"""One HTML page to look at a collection: no network, no server. The maps are Bokeh's.
-
-`write_page` fills web/report.html, which extends page.html; report.js makes the page answer.
-"""
+"""One HTML page to look at a collection: no network, no server. `write_page` fills web/report.html,
+which extends page.html; report.js makes the page answer; the maps are Bokeh's."""
 
 import base64
 import re
@@ -67,11 +65,11 @@ def _maps(panels: list[dict[str, Any]]) -> dict[str, Model]:
     count = len(panels[0]["points"])
     empty = [""] * count  # filled by report.js, which has the words and pictures already
     columns: dict[str, Any] = {"picture": empty, "about": empty, "color": ["gray"] * count}
+    source, plots = ColumnDataSource(columns, name="images"), {}
     for number, panel in enumerate(panels):
-        columns[f"x{number}"], columns[f"y{number}"] = panel["points"].T.astype(np.float32)
-    source = ColumnDataSource(columns, name="images")
-    plots: dict[str, Model] = {}
-    for number, panel in enumerate(panels):
+        x, y = panel["points"].T.astype(np.float32)
+        source.add(x, f"x{number}")
+        source.add(y, f"y{number}")
         low, high = panel["points"].min(axis=0), panel["points"].max(axis=0)
         margin = np.where(high > low, 0.05 * (high - low), 1.0)
         (left, bottom), (right, top) = (low - margin).tolist(), (high + margin).tolist()
@@ -105,12 +103,9 @@ def _plain(panel: dict[str, Any], room: int) -> dict[str, Any]:
     named = [color_in(cluster["name"]) for cluster in clusters]
     if words and sum(color is not None for color in named) > len(named) / 2:
         colors = [color or "gray" for color in named]
-    more = {
-        "clusters": [{**c, "color": color} for c, color in zip(clusters, colors, strict=True)],
-        "slider_texts": texts,
-        "standing": steps.T.astype(np.int8),  # text after text
-        "points": None,  # Bokeh has them
-    }
+    clusters = [{**c, "color": color} for c, color in zip(clusters, colors, strict=True)]
+    more = {"clusters": clusters, "slider_texts": texts, "points": None}  # Bokeh has the points
+    more["standing"] = steps.T.astype(np.int8)  # text after text
     return {key: _encoded(value) for key, value in {**panel, **more}.items()}
 
 
@@ -132,7 +127,6 @@ def color_in(text: str) -> str | None:
     for length in range(len(words), 0, -1):  # "sky blue" before "blue"
         for start in range(len(words) - length + 1):
             span = words[start : start + length]
-            for name in (" ".join(span), "".join(span)):
-                if name in COLORS:
-                    return COLORS[name]
+            if color := COLORS.get(" ".join(span), COLORS.get("".join(span))):
+                return color
     return None

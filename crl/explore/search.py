@@ -1,7 +1,5 @@
-"""Exact search: the images that are most similar under one criterion or several.
-
-R is computed by parts and never stored. I may be a memory map; 4 bytes an image and query more.
-"""
+"""Exact search: the images that are most similar under one criterion or several. R is computed by
+parts and never stored. I may be a memory map; 4 bytes an image and query more."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -66,7 +64,6 @@ def neighbours(x: np.ndarray, count: int) -> np.ndarray:
     nearest = np.empty((len(x), count), int)
     for start in range(0, len(x) if count else 0, 1_000):
         similarity = x[start : start + 1_000] @ x.T
-        rows = np.arange(len(similarity))
-        similarity[rows, start + rows] = -np.inf
+        np.fill_diagonal(similarity[:, start:], -np.inf)  # itself
         nearest[start : start + 1_000] = most(similarity, count)
     return nearest

@@ -1,5 +1,4 @@
-"""What a look at a collection leaves for other programs: images.csv, images.parquet and
-embeddings.safetensors."""
+"""What a look at a collection leaves for other programs."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,15 +21,13 @@ def write_tables(
     out: Path, photos: Collection, views: Sequence[View], number: int | None = None,
     guesses: Mapping[str, Guesses] | None = None,
 ) -> None:  # fmt: skip
-    """Write the three files into `out`, each atomically. images.parquet has thumbnails too, as
-    viewers of Parquet expect them. embeddings.safetensors holds `image` (N, D), in the order of the
-    tables, and `text/<criterion>` (K, D): unit rows."""
+    """Write images.csv, images.parquet and embeddings.safetensors into `out`, each atomically. The
+    second has thumbnails too, as viewers of Parquet expect them; the third `image` (N, D), in the
+    order of the tables, and `text/<criterion>` (K, D): unit rows."""
     small, guesses = photos.thumbnails, guesses or {}
-    columns: dict[str, object] = {
-        "path": photos.names,
-        "width": [picture.width for picture in small],
-        "height": [picture.height for picture in small],
-    }
+    columns: dict[str, object] = {"path": photos.names}
+    columns["width"] = [picture.width for picture in small]
+    columns["height"] = [picture.height for picture in small]
     for view in [photos.universal, *views]:
         more = _columns(view, number, guesses.get(view.name))
         columns |= {f"{view.name}_{name}": column for name, column in more.items()}

@@ -1,7 +1,5 @@
 """Small pictures of image files, made once and kept as Parquet files, one folder per collection.
-
-They are identified by content, so copies, renamed and moved files share one.
-"""
+They are identified by content, so copies, renamed and moved files share one."""
 
 import io
 from collections.abc import Sequence
@@ -21,7 +19,6 @@ from crl.run.progress import progress
 from crl.run.results import digest
 from crl.run.store import content_digest
 
-THUMBNAILS = CACHE / "thumbnails"
 VERSION = 3
 PART = 2_000  # the most that a kill can cost
 SIDE, QUALITY = 96, 70  # longer side in pixels, and WebP's quality: about 2 KB
@@ -56,8 +53,9 @@ def gray() -> Thumbnail:
 
 
 def thumbnails(
-    files: Sequence[Path], digests: Sequence[bytes], collection: Path, cache: Path = THUMBNAILS
-) -> list[Thumbnail]:
+    files: Sequence[Path], digests: Sequence[bytes], collection: Path,
+    cache: Path = CACHE / "thumbnails",
+) -> list[Thumbnail]:  # fmt: skip
     """The thumbnail of each of N files; the folder `collection` names the part of the cache."""
     folder = cache / f"{digest(str(collection.resolve()))}-{VERSION}"
     small = _read(folder)
@@ -66,7 +64,10 @@ def thumbnails(
     with ThreadPoolExecutor() as pool:
         while part := dict(islice(todo, PART)):
             new = dict(zip(part, pool.map(thumbnail, part.values()), strict=True))
-            _write(folder, new)
+            table = pa.Table.from_pylist([{"digest": d, **s._asdict()} for d, s in new.items()])
+            name = content_digest(b"".join(new)).hex()
+            with atomic_path(folder / f"{name}.parquet") as temporary:
+                pq.write_table(table, temporary, write_page_checksum=True)
             small |= new
     return [small[key] for key in digests]
 
@@ -88,10 +89,3 @@ def _read(folder: Path) -> dict[bytes, Thumbnail]:
         pictures = map(Thumbnail, columns["webp"], columns["width"], columns["height"])
         small |= dict(zip(columns["digest"], pictures, strict=True))
     return small
-
-
-def _write(folder: Path, small: dict[bytes, Thumbnail]) -> None:
-    table = pa.Table.from_pylist([{"digest": d, **s._asdict()} for d, s in small.items()])
-    name = content_digest(b"".join(small)).hex()
-    with atomic_path(folder / f"{name}.parquet") as temporary:
-        pq.write_table(table, temporary, write_page_checksum=True)

@@ -99,9 +99,9 @@ class View:
     def clusters(self, number: int | None = None) -> pd.DataFrame:
         """The cluster of each image: columns file, cluster, name, words that it stands out by."""
         clusters, _, titles = self.groups(number)
-        columns = {"file": self.collection.names, "cluster": clusters.label}
-        columns["name"] = np.array(titles, object)[clusters.label]
-        return pd.DataFrame({**columns, "words": self._texts(self.best[0])})
+        table = pd.DataFrame({"file": self.collection.names, "cluster": clusters.label})
+        name = np.array(titles, object)[clusters.label]
+        return table.assign(name=name, words=self._texts(self.best[0]))
 
     def _texts(self, rows: np.ndarray) -> list[str]:
         return ["; ".join(self.words[row]) for row in rows]
@@ -161,9 +161,8 @@ class View:
         extended = np.concatenate([embed_texts(vlm, [prompt]), self.text])
         transformer = fit_representation(self.representation, self.collection.image, extended)
         if transformer.transform(self.collection.image[:1]).shape[1] != len(extended):
-            raise UserError(
-                f"{self.representation!r} has no column for a text; use paper or posterior"
-            )
+            name = self.representation
+            raise UserError(f"{name!r} has no column for a text; use paper or posterior")
         return Criterion(transformer.transform, np.eye(1, len(extended)))
 
     def guesses(self, labels: Mapping[str, str]) -> Guesses:
@@ -186,20 +185,15 @@ class View:
         clusters, names, titles = self.groups(number)
         label = clusters.label[some]
 
-        def members(cluster: int, order: np.ndarray, count: int) -> list[int]:
-            images = np.flatnonzero(label == cluster)
-            return images[np.argsort(order[some][images], kind="stable")][:count].tolist()
-
-        cards = [
-            {
-                "name": title,
-                "words": list(zip(self.words[name.words], name.strength, strict=True)),
-                "weak": name.weak,
-                "typical": members(cluster, clusters.distance, TYPICAL),
-                "uncertain": members(cluster, clusters.certainty, UNCERTAIN),
-            }
-            for cluster, (title, name) in enumerate(zip(titles, names, strict=True))
-        ]
+        cards = []
+        for cluster, (title, name) in enumerate(zip(titles, names, strict=True)):
+            members = np.flatnonzero(label == cluster)
+            typical = members[np.argsort(clusters.distance[some][members], kind="stable")]
+            uncertain = members[np.argsort(clusters.certainty[some][members], kind="stable")]
+            words = list(zip(self.words[name.words], name.strength, strict=True))
+            card = {"name": title, "words": words, "weak": name.weak}
+            card["typical"] = typical[:TYPICAL].tolist()
+            cards.append(card | {"uncertain": uncertain[:UNCERTAIN].tolist()})
         near, level = neighbours(self.x[some], NEIGHBOURS), self.standing[some]
         return {
             "name": self.name,
@@ -209,8 +203,7 @@ class View:
             "clusters": cards,
             "neighbours": near,  # (n, 8), the nearest first
             "words": list(self.words),  # K
-            # (n, K), in standard deviations
-            "standing": (level / self.standing.std(axis=0).clip(1e-6)).astype(np.float32),
+            "standing": level / self.standing.std(axis=0).clip(1e-6),  # (n, K), in deviations
             "best": self.best[0][some],  # (n, 5)
             "probability": self.best[1][some],  # (n, 5)
             "shared": shared_words(level, near),  # (n, 8, 3)

@@ -1,8 +1,5 @@
-"""Which words an image stands out by, under one criterion.
-
-To a VLM some texts are near to everything; so an image stands out by the texts that fit it more
-than they fit the collection.
-"""
+"""Which words an image stands out by, under one criterion. To a VLM some texts are near to all; so
+an image stands out by the texts that fit it more than they fit the collection."""
 
 import numpy as np
 from scipy.special import softmax

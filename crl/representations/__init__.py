@@ -20,14 +20,13 @@ from crl.projection import ConditionalProjection, l2, single_vector
 from crl.run.config import Distinct, EvaluationConfig, OneOrMore
 from crl.run.errors import nearest
 
+STEPS = ("null_space", "weighted")  # files here that change or combine representations
+
 
 def names() -> list[str]:
     """The representations that a criterion's texts make: `paper`, and the files of this folder."""
     files = [module.name for module in pkgutil.iter_modules(__path__)]
     return ["paper", *(name for name in files if name not in STEPS)]
-
-
-STEPS = ("null_space", "weighted")  # files here that change or combine representations
 
 
 def fit_representation(name: str, image: np.ndarray, text: np.ndarray, **options: Any):

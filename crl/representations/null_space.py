@@ -55,28 +55,20 @@ def without(image: np.ndarray, directions: np.ndarray | None) -> np.ndarray:
 
 
 def overlap(text: np.ndarray, directions: np.ndarray) -> float:
-    """Which fraction of the variance of a basis T (K, D) lies in the directions (d, D), 0 to 1.
-
-    It needs no images and no labels. If it is large, the criteria overlap, and `without` removes
-    what the basis is about.
-    """
+    """Which fraction of the variance of a basis T (K, D) lies in the directions (d, D), 0 to 1. If
+    it is large, the criteria overlap, and `without` removes what the basis is about."""
     centred = text - text.mean(axis=0)
     return float(np.sum((centred @ directions.T) ** 2) / np.sum(centred**2))
 
 
 def directions_of_others(
-    vlm: VLM,
-    own: TextBasis,
-    others: Sequence[TextBasis],
-    size: int | None = None,
+    vlm: VLM, own: TextBasis, others: Sequence[TextBasis], size: int | None = None,
     cache: Path | None = EMBEDDINGS,
-) -> np.ndarray | None:
+) -> np.ndarray | None:  # fmt: skip
     """The directions that `null_space` finds in other criteria: (d, D), or None without others.
-    The own basis may be among them, and is left out.
-
-    Warns if the own basis varies mostly in these directions: then their removal hurts. A UserError
-    if the other texts are all the same, or fill all dimensions.
-    """
+    The own basis may be among them, and is left out. Warns if it varies mostly in these directions:
+    then their removal hurts. A UserError if the other texts are all the same, or fill all
+    dimensions."""
     texts = [embed_basis(vlm, basis, cache) for basis in others if basis.digest != own.digest]
     if not texts:
         return None
@@ -89,9 +81,7 @@ def directions_of_others(
                         "null_space_size")  # fmt: skip
     share = overlap(embed_basis(vlm, own, cache), directions)
     if share > MOST_OVERLAP:
-        warnings.warn(
-            f"null_space: {share:.0%} of what the basis for {own.criterion!r} says is said by the "
-            "other criteria too; removing it will probably hurt",
-            stacklevel=2,
-        )
+        warning = f"null_space: {share:.0%} of what the basis for {own.criterion!r} says is said "
+        warning += "by the other criteria too; removing it will probably hurt"
+        warnings.warn(warning, stacklevel=2)
     return directions

@@ -15,12 +15,9 @@ from crl.projection import ConditionalProjection, l2, parts
 
 
 class Representation(ConditionalProjection):
-    """I (N, D) or (N, Q, D) -> R' (N, K), unit rows; `fit` learns sigma.
-
-    With sharpness -> 0, R' is R with centred rows, up to a scale and a constant; with sharpness ->
-    infinity, each row is the one-hot vector of the most similar text. 1 suits most VLMs, 0.7 weak
-    ones.
-    """
+    """I (N, D) or (N, Q, D) -> R' (N, K), unit rows; `fit` learns sigma. With sharpness -> 0, R' is
+    R with centred rows, up to a scale and a constant; with sharpness -> infinity, each row is the
+    one-hot vector of the most similar text. 1 suits most VLMs, 0.7 weak ones."""
 
     def __init__(self, text_embeddings, texts=None, sharpness=1.0):
         super().__init__(text_embeddings, texts)

@@ -5,18 +5,15 @@ from collections.abc import Mapping
 
 import numpy as np
 
+Parts = Mapping[str, np.ndarray]  # criterion: its representation, (N, K_c), unit rows
+Weights = Mapping[str, float]  # criterion: its weight; those that are not named have weight 0
 
-def weighted(parts: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.ndarray:
+
+def weighted(parts: Parts, weights: Weights) -> np.ndarray:
     """One representation for several criteria: the dot product of two rows is the weighted mean of
-    their similarities under each criterion.
+    their similarities under each criterion. It can be clustered or searched like any R.
 
-    Args:
-        parts: criterion: its representation R (N, K_c), unit rows.
-        weights: criterion: its weight, 0 or above. Criteria that are not named have weight 0.
-
-    Returns:
-        The parts times the root of their weight, side by side: (N, sum of K_c), unit rows. They
-        can be clustered or searched like any R.
+    The parts times the root of their weight, 0 or above, side by side: (N, sum of K_c), unit rows.
 
     >>> parts = {"color": np.array([[1.0, 0.0]]), "shape": np.array([[0.0, 1.0]])}
     >>> weighted(parts, {"color": 9, "shape": 16})
@@ -28,25 +25,14 @@ def weighted(parts: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> n
     return np.concatenate([math.sqrt(w) * parts[c] for c, w in shares.items()], axis=1)
 
 
-def weighted_similarity(
-    queries: Mapping[str, np.ndarray],
-    candidates: Mapping[str, np.ndarray],
-    weights: Mapping[str, float],
-) -> np.ndarray:
-    """Similarity of queries to candidates under several criteria; a negative weight means "unlike".
-
-    Args:
-        queries, candidates: criterion: its representation, (Q, K_c) and (C, K_c), unit rows.
-        weights: criterion: its weight, e.g. `{"shape": 1, "color": -1}`.
-
-    Returns:
-        (Q, C): the sum of weight * similarity over criteria, divided by the sum of |weight|.
-    """
+def weighted_similarity(queries: Parts, candidates: Parts, weights: Weights) -> np.ndarray:
+    """Similarity of queries to candidates under several criteria, (Q, C): the sum of weight *
+    similarity over criteria, divided by the sum of |weight|. A negative weight means "unlike"."""
     shares = _shares({c: x for c, x in queries.items() if c in candidates}, weights)
     return np.sum([w * (queries[c] @ candidates[c].T) for c, w in shares.items()], axis=0)
 
 
-def _shares(parts: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> dict[str, float]:
+def _shares(parts: Parts, weights: Weights) -> dict[str, float]:
     """The weights that are not 0, scaled so that their absolute values add up to 1."""
     for criterion, weight in weights.items():
         if criterion not in parts:

@@ -1,8 +1,5 @@
-"""The one door of every script: what goes wrong inside becomes one line and an exit code.
-
-Scripts import it before all others: importing torch takes seconds, and an interrupt meanwhile gets
-its one line too.
-"""
+"""The one door of every script: what goes wrong inside becomes one line and an exit code. Scripts
+import it before all others, which takes seconds: an interrupt meanwhile gets its one line too."""
 
 import errno
 import functools
@@ -37,8 +34,7 @@ def command(main: Callable[[list[str]], None]) -> Callable[[], None]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
         except Exception as error:
-            message = advice(error)
-            if message is None:
+            if (message := advice(error)) is None:
                 raise
             sys.exit(_fail(message, 2))
 
@@ -52,10 +48,8 @@ def advice(error: Exception) -> str | None:
             return str(error)
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):  # comes without the name of a file
             return "the disk is full, or your quota of it; free some space and run it again"
-        case OSError() if error.filename is not None:
-            return f"{error.filename}: {error.strerror}"
         case OSError():
-            return f"the system says: {error.strerror or error}"
+            return f"{error.filename or 'the system says'}: {error.strerror or error}"
         case MemoryError():
             return "there is not enough memory; use fewer or smaller images, or a smaller batch"
         case RecursionError():

@@ -1,20 +1,12 @@
 """Configuration: defaults < YAML file < command line; validated, and unknown keys are refused."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Container
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
+from pydantic.functional_validators import field_validator, model_validator
 
 from crl.run.errors import ArgumentParser, UserError, explain, nearest
 from crl.run.files import parse_yaml, read_yaml
@@ -31,11 +23,9 @@ LARGEST = 2**32 - 1  # of all numbers in a configuration; also the largest seed 
 Width = Annotated[int, Field(gt=0, le=65536)]  # of a layer
 
 
-class Config(BaseModel):
+class Config(BaseModel, extra="forbid", validate_default=True, allow_inf_nan=False):
     """Base of every configuration: a key that is not a field is an error, `~` in a path is the home
     folder, and `name` must name one folder, so that results stay in `outputs`."""
-
-    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 
     @field_validator("*", mode="wrap")
     @classmethod
@@ -58,7 +48,7 @@ class Config(BaseModel):
     def _one_folder(cls, name: str) -> str:
         if name in ("", ".", "..") or set(name) & set("/\\\0"):
             raise ValueError(
-                f"{name!r} names no folder in outputs; to write elsewhere set outputs="
+                f"{name!r} names no folder in outputs; to write elsewhere use outputs="
             )
         if len(name.encode(errors="replace")) > 200:
             raise ValueError("is longer than the name of a folder can be")
@@ -113,32 +103,30 @@ class EvaluationConfig(EmbeddingConfig):
 Kind = TypeVar("Kind", bound=Config)
 
 
-def load_config(
-    kind: type[Kind], argv: list[str], about: str, unused: Collection[str] = ()
-) -> Kind:
+def load_config(kind: type[Kind], argv: list[str], about: str, unused: Container[str] = ()) -> Kind:
     """Read `[--config FILE.yaml] [key=value ...]`; values are YAML, e.g. `shots=[1,5]`. Fields that
     are `unused`, or that `features` replaces, may be in a file that two scripts share, but on the
     command line they are an error. A UserError for bad YAML, keys and values."""
     parser = ArgumentParser(description=about)
     parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="see configs/")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides of the file")
+    fields = kind.model_fields
     parser.epilog = "keys:\n" + "\n".join(
         f"  {key:<14} {field.description} (default: {as_yaml(field.get_default())})"
-        for key, field in kind.model_fields.items()
+        for key, field in fields.items()
         if key not in unused
     )
     arguments = parser.parse_intermixed_args(argv)  # overrides on either side of --config
     given = dict(map(_override, arguments.overrides))
     place = str(arguments.config or "the command line")
     values = read_yaml(arguments.config) if arguments.config else {}
-    for source, keys in ((place, values), ("the command line", given)):
-        for key in keys:
-            if key not in (fields := kind.model_fields):
-                raise UserError(f"{source}: unknown key {key!r}; {nearest(str(key), fields)}")
+    for source, key in [(place, k) for k in values] + [("the command line", k) for k in given]:
+        if key not in fields:
+            raise UserError(f"{source}: unknown key {key!r}; {nearest(str(key), fields)}")
     if arguments.config:
         values.setdefault("name", arguments.config.stem)
-    features = bool(given.get("features", values.get("features")))
-    idle = getattr(kind, "replaced_by_features", frozenset()) if features else frozenset()
+    features = given.get("features", values.get("features"))
+    idle = getattr(kind, "replaced_by_features", ()) if features else ()
     for key in given:
         if key in idle:
             raise UserError(f"features replaces {key}; remove it")

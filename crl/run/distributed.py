@@ -22,10 +22,10 @@ def available_device(device: str | torch.device | None) -> torch.device:
         torch.ones(1, device=available).item()
         if available.type == "cpu" and available.index:
             raise RuntimeError("the CPU has no number")
+        return available
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = shorten(str(error), 160)
         raise UserError(f"no device {str(device)!r} here ({reason}); use device=cpu") from error
-    return available
 
 
 def rank() -> int:

@@ -42,26 +42,22 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 # How pydantic's kind of error begins -> our words; {...} are its values.
-WORDS = {
+WORDS: dict[str | tuple[str, ...], str] = {
     "missing": "is missing",
     "extra_forbidden": "is not a known key",
     "string_type": "must be a text, not {value}; put it in quotes",
-    "string_unicode": "holds characters that are not valid Unicode",
     "int_": "must be a whole number, not {value}",
     "float_": "must be a number, not {value}",
     "finite_number": "must be a finite number, not {value}",
     "bool_": "must be true or false, not {value}",
-    "list_type": "must be a list like [a, b], not {value}",
-    "tuple_type": "must be a list like [a, b], not {value}",
-    "dict_type": "must hold `key: value` lines, not {value}",
-    "model_": "must hold `key: value` lines, not {value}",
+    ("list_type", "tuple_type"): "must be a list like [a, b], not {value}",
+    ("dict_type", "model_"): "must hold `key: value` lines, not {value}",
     "path_type": "must be the name of a file or folder, not {value}",
     "literal_error": "must be {expected}, not {value}",
     "greater_than_equal": "must be at least {ge}, not {value}",
     "greater_than": "must be above {gt}, not {value}",
     "less_than_equal": "must be at most {le}, not {value}",
     "less_than": "must be below {lt}, not {value}",
-    "json_invalid": "is not valid JSON: {error}",
     "too_short": "must have at least {min_length} (entries: {actual_length})",
 }
 

@@ -24,8 +24,7 @@ def tsne_maps(
 ) -> None:  # fmt: skip
     """Write a PNG: t-SNE of each representation (N, any width), points colored by label (N,). At
     most `MOST_POINTS` images, the same in all maps, drawn with a fixed seed."""
-    rng = np.random.default_rng(0)
-    some = np.sort(rng.permutation(len(labels))[:MOST_POINTS])
+    some = np.sort(np.random.default_rng(0).permutation(len(labels))[:MOST_POINTS])
     width = 4.5 * len(representations) + 1
     figure, axes = plt.subplots(1, len(representations), figsize=(width, 4.6), layout="constrained")
     colors = plt.get_cmap("tab10" if len(names) <= 10 else "tab20")

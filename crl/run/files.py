@@ -26,8 +26,8 @@ HOST = re.sub(r"\W", "", socket.gethostname())[:40]
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
     """No other command writes to `folder` meanwhile; what killed ones left unfinished is removed. A
-    command that is refused before it has written anything leaves no folder. A UserError if another
-    command is at work there, or if it cannot be written to."""
+    command that has written nothing leaves no folder. A UserError if another command is at work
+    there, or if it cannot be written to."""
     made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     locked, holder = (folder.parent / f".{folder.name}.{kind}" for kind in ("lock", "holder"))
     try:
@@ -72,9 +72,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
     reader sees the old file or the complete new one. On any error the old file stays, alone."""
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    # `remove_leftovers` reads from it who writes
-    writer = f"{os.getpid()}-{HOST}.{uuid.uuid4().hex[:8]}"
-    temporary = target.with_name(f".{target.name}.{writer}.tmp")
+    writer = f"{os.getpid()}-{HOST}"  # for `remove_leftovers`
+    temporary = target.with_name(f".{target.name}.{writer}.{uuid.uuid4().hex[:8]}.tmp")
     temporary.touch()
     try:
         yield temporary

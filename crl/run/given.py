@@ -52,8 +52,8 @@ def _safetensors(file: Path) -> dict[str, np.ndarray]:
 
     with safe_open(file, "np") as stored:
         arrays = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
-        lists = {k: v for k, v in (stored.metadata() or {}).items() if v.startswith("[")}
-    return arrays | {key: np.array(json.loads(value)) for key, value in lists.items()}
+        texts = stored.metadata() or {}
+    return arrays | {k: np.array(json.loads(v)) for k, v in texts.items() if v.startswith("[")}
 
 
 def _parquet(file: Path) -> dict[str, np.ndarray]:
@@ -92,7 +92,7 @@ def checked(
     `shapes` are the axes of each array, e.g. image="N D|N Q D", labels="N", query="Q 3". The same
     letter means the same length everywhere; a number is that length; `|` separates two allowed
     shapes. Arrays whose last axis is D are embeddings: a UserError if they are not finite, have a
-    row of zeros, or are so large or small that float32 cannot hold their length."""
+    row of zeros, or if float32 cannot hold their length."""
     place = ", ".join(map(str, files))
     forms = {k: [f"({', '.join(a.split())})" for a in s.split("|")] for k, s in shapes.items()}
     wanted = ", ".join(f"{key} {' or '.join(form)}" for key, form in forms.items())
@@ -103,10 +103,9 @@ def checked(
         if not any(_fits(arrays[key].shape, axes.split(), lengths) for axes in shape.split("|")):
             shown = ", ".join(f"{name} {arrays[name].shape}" for name in shapes)
             raise UserError(f"{place} must hold {wanted}, not {shown}")
-    return {
-        key: _embeddings(f"{place}: {key}", arrays[key]) if shape.endswith("D") else arrays[key]
-        for key, shape in shapes.items()
-    }
+    kept = {key: arrays[key] for key in shapes}
+    embedded = [key for key, shape in shapes.items() if shape.endswith("D")]
+    return kept | {key: _embeddings(f"{place}: {key}", arrays[key]) for key in embedded}
 
 
 def _fits(shape: tuple[int, ...], axes: list[str], lengths: dict[str, int]) -> bool:

@@ -14,5 +14,5 @@ def progress(
     """A bar over `iterable`, or one that the caller updates. `done` units were finished before;
     `shown=False` in all but the first process of a distributed run."""
     disable = None if shown else True  # None: unless it is a terminal
-    return tqdm(iterable, desc=label, unit=f" {unit}", initial=done, file=sys.stderr,
-                disable=disable, leave=False, **options)  # fmt: skip
+    options |= {"unit": f" {unit}", "initial": done, "disable": disable}
+    return tqdm(iterable, desc=label, file=sys.stderr, leave=False, **options)

@@ -23,9 +23,8 @@ PACKAGES = ("torch", "open_clip_torch", "transformers", "scikit-learn", "numpy",
 
 class Results:
     """The rows of a run, in `folder/results.json`, which is rewritten after every new row. A row is
-    one measurement, and is known by what it says of itself: `about`, all that changes its numbers.
-    A row that is already in the file is not computed again, so an interrupted run continues. `rows`
-    are those of this run, in order; the file keeps those of earlier runs too."""
+    one measurement, identified by `about`, all that changes its numbers: one that is in the file is
+    not computed again. `rows` are those of this run, in order; the file keeps earlier ones too."""
 
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
         self.folder, self.file, self.config = folder, folder / "results.json", config
@@ -63,20 +62,17 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
     """The rows of a results.json. A UserError if it is missing, damaged or of a former version."""
     if not file.is_file():
         raise UserError(f"there is no {file}; run the task first")
+    advice = "remove it and run the task again"
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         if "cells" in content:
-            reason = "is of a former version of this repository; remove it and run the task again"
-            raise UserError(f"{file} {reason}")
-        rows = content["rows"]
-        if content["format"] != FORMAT or not all(
-            isinstance(row["about"], dict) and "scores" in row for row in rows
-        ):
+            raise UserError(f"{file} is of a former version of this repository; {advice}")
+        sound = all(isinstance(r["about"], dict) and "scores" in r for r in content["rows"])
+        if content["format"] != FORMAT or not sound:
             raise ValueError
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        reason = "is not a results file, or is damaged; remove it and run the task again"
-        raise UserError(f"{file} {reason}") from error
-    return rows
+        raise UserError(f"{file} is not a results file, or is damaged; {advice}") from error
+    return content["rows"]
 
 
 def digest(*parts: Any) -> str:

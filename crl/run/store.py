@@ -6,10 +6,9 @@ A store is a folder, `<cache>/<fingerprint of the VLM>/<image or text>-3/`, with
     NAME.rows        raw rows, float32 (float16 if that is the VLM's precision)
     NAME.entries     for each row 20 bytes: digest of what it embeds, checksum of digest and row
 
-Any number of processes write at once: each appends to two files of its own. Rows reach the disk
-before their entries, so what a kill leaves at the end is cut off. A row whose checksum is wrong
-counts as missing and is computed again. Digests are of the content: copies, renamed files and
-several data sets share rows.
+Any number of processes write at once, each to two files of its own. Rows reach the disk before
+their entries, so what a kill leaves at the end is cut off. A row whose checksum is wrong counts as
+missing and is computed again. Digests are of the content: copies and renamed files share rows.
 """
 
 import hashlib
@@ -18,7 +17,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -121,7 +120,11 @@ class Store:
             wanted = wanted[np.argsort(places[wanted], kind="stable")]  # in the file's order
             for start in range(0, len(wanted), ROWS_AT_ONCE):
                 some = wanted[start : start + ROWS_AT_ONCE]
-                good, result[some] = self._read(file, places[some])
+                rows = places[some]
+                stored = np.memmap(file, self.dtype, "r", shape=(rows[-1] + 1, *self.shape))[rows]
+                entries = np.memmap(file.with_suffix(".entries"), ENTRY, "r")[rows]
+                good = _checksums(entries["digest"], stored) == entries["checksum"]
+                result[some] = stored
                 damaged.append(at[some[~good]])
         if not (lost := np.unique(np.concatenate(damaged))).size:
             return result
@@ -140,12 +143,6 @@ class Store:
         inside[inside] = keys[at[inside]] == digests[inside]
         return np.where(inside, at, -1)
 
-    def _read(self, file: Path, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Which of some rows have a right checksum, (n,) bool, and the rows, (n, ...)."""
-        entries = np.memmap(file.with_suffix(".entries"), ENTRY, "r")[rows]
-        stored = np.memmap(file, self.dtype, "r", shape=(int(rows.max()) + 1, *self.shape))[rows]
-        return _checksums(entries["digest"], stored) == entries["checksum"], stored
-
     def _complete_rows(self, file: Path) -> int:
         """How many rows in a .rows file have an entry."""
         try:
@@ -162,11 +159,10 @@ class Store:
         with np.errstate(over="ignore"):  # to infinity in float16, which is refused
             stored = rows.astype(self.dtype)
         if not np.isfinite(stored).all():
-            raise UserError("the VLM gave NaN or infinite embeddings; try precision=fp32 or check "
-                            "the checkpoint")  # fmt: skip
+            advice = "try precision=fp32 or check the checkpoint"
+            raise UserError(f"the VLM gave NaN or infinite embeddings; {advice}")
         if self.shape is None:
             self.shape = rows.shape[1:]
-            self.folder.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.folder)
             meta = json.dumps(self._meta(self.shape, self.about["vlm"]), indent=1)
             write_text(self.folder / "meta.json", meta + "\n")
@@ -202,8 +198,7 @@ class Store:
         for number in count():
             file = self.folder / f"{HOST}-{number}.rows"
             try:
-                lock = FileLock(self.folder / f".{file.stem}.lock", timeout=0)
-                self._stack.enter_context(lock)
+                self._stack.enter_context(FileLock(self.folder / f".{file.stem}.lock", timeout=0))
                 break
             except Timeout:
                 continue
@@ -227,17 +222,16 @@ class Store:
 
     def _read_meta(self) -> tuple[int, ...] | None:
         """The shape of one embedding; None if there is no meta.json yet, or a damaged one."""
-        try:
+        with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
             meta = json.loads((self.folder / "meta.json").read_text(encoding="utf-8"))
             shape = tuple(meta["shape"])
             return shape if meta == self._meta(shape, meta["vlm"]) else None
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            return None  # `append` writes it anew
+        return None  # `append` writes it anew
 
     def _meta(self, shape: tuple[int, ...], vlm: str) -> dict[str, Any]:
         """What meta.json holds. One VLM may have several names: that of the first is kept."""
-        form = {"format": f"crl-embeddings-{VERSION}", "dtype": self.dtype.name}
-        meta = {**form, "shape": list(shape), **self.about, "vlm": vlm}
+        meta = {"format": f"crl-embeddings-{VERSION}", "dtype": self.dtype.name,
+                "shape": list(shape), **self.about, "vlm": vlm}  # fmt: skip
         return {**meta, "checksum": crc32(json.dumps(meta).encode())}
 
 

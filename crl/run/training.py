@@ -8,8 +8,7 @@ The folder of a training holds
     state.pt        the checkpoint, from which a killed run continues
 
 They are written in this order, so every file that `state.pt` relies on exists. All randomness
-depends on the seed and the step alone. So on a CPU a resumed training equals an uninterrupted one,
-bit for bit.
+depends on seed and step alone: on a CPU a resumed training equals an uninterrupted one, to the bit.
 """
 
 import io
@@ -74,9 +73,8 @@ class Progress:
 
 
 class Trainer(ABC):
-    """A training. `run` starts it, or resumes it. `__init__` checks and sets the attributes that
-    are cheap, from `config` to `metric`. `prepare` sets the other ones; it is not called for a
-    finished training."""
+    """A training. `run` starts or resumes it. `__init__` checks and sets the attributes that are
+    cheap, from `config` to `metric`; `prepare` the other ones, unless the training is finished."""
 
     config: TrainingConfig
     folder: Path  # where the files are, see the top of this module
@@ -172,10 +170,10 @@ class Trainer(ABC):
             self.optimizer.step()
             progress.step += 1
             progress.unfinished.append(loss)
-            epoch_ends = len(progress.unfinished) == self.steps  # then `_store` writes a checkpoint
+            epoch_ends = len(progress.unfinished) == self.steps  # it is stored after validation
             if progress.step % config.checkpoint_every == 0 and not epoch_ends:
                 self._check_weights()
-                self._write_state()
+                self._store(results=False)
         self._check_weights()
         progress.losses.append(float(np.mean(progress.unfinished)))
         progress.unfinished = []
@@ -194,25 +192,20 @@ class Trainer(ABC):
             self.keep()
         return scores
 
-    def _store(self) -> None:
+    def _store(self, results: bool = True) -> None:
         """Write results.json, and then the checkpoint; the weights are written before."""
-        self.progress.seconds = time.perf_counter() - self._started
-        if rank() == 0:
-            validation = self.progress.validation
-            best = validation[self.progress.best(self.metric)] if validation else None
-            plain = self.config.model_dump(mode="json")
-            results = {"config": plain, "environment": environment(), **self.record, "best": best}
-            results |= asdict(self.progress)
-            write_text(self.folder / "results.json", json.dumps(results, indent=1) + "\n")
-        self._write_state()
-
-    def _write_state(self) -> None:
         self.progress.seconds = time.perf_counter() - self._started
         if rank() > 0:
             return
+        progress, validation = asdict(self.progress), self.progress.validation
+        if results:
+            best = validation[self.progress.best(self.metric)] if validation else None
+            record = {"config": self.config.model_dump(mode="json"), "environment": environment()}
+            record |= {**self.record, "best": best, **progress}
+            write_text(self.folder / "results.json", json.dumps(record, indent=1) + "\n")
         models = {name: model.state_dict() for name, model in self.models.items()}
         state = {"models": models, "optimizer": self.optimizer.state_dict()}
-        state |= {"settings": self.settings, "progress": asdict(self.progress)}
+        state |= {"settings": self.settings, "progress": progress}
         buffer = io.BytesIO()  # in memory first: torch.save would hide the OSError of a full disk
         torch.save(state, buffer)
         content = buffer.getvalue()
@@ -237,8 +230,7 @@ class Trainer(ABC):
                             "name= or remove it")  # fmt: skip
         return state
 
-    def _check_weights(self) -> None:
-        """Stop if a weight is not finite: a finite loss can have gradients that are not finite."""
+    def _check_weights(self) -> None:  # a finite loss can have gradients that are not finite
         parameters = (p for model in self.models.values() for p in model.parameters())
         finite = all(bool(parameter.isfinite().all()) for parameter in parameters)
         self._stop_unless(finite, f"the weights after step {self.progress.step} are")

@@ -11,7 +11,7 @@ from crl.backends import loaded
 from crl.backends import open_clip as backend
 from crl.backends.torchvision_fix import import_torchvision
 from crl.run.errors import UserError
-from crl.vlm import ALIASES, HUB, check_trainable, load_vlm
+from crl.vlm import ALIASES, HUB, load_trainable, load_vlm
 
 import_torchvision()
 import open_clip  # noqa: E402
@@ -99,7 +99,7 @@ def test_a_vlm_of_ones_own(own):
     assert isinstance(vlm, ToyVLM) and (vlm.name, vlm.precision) == ("mine", "bf16")
     assert vlm.device == torch.device("cpu")
     with pytest.raises(UserError, match="only an open_clip VLM can be trained here"):
-        check_trainable("mine:Mine")
+        load_trainable("mine:Mine", "cpu")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 from checkpoints import open_clip
 
 from crl.backends.open_clip import save_vlm
-from crl.vlm import DEMO, check_trainable, load_trainable, load_vlm
+from crl.vlm import DEMO, load_trainable, load_vlm
 
 
 @pytest.mark.parametrize("name", ["folder", "open_clip:tiny-quickgelu/shiny"])
@@ -25,7 +25,7 @@ def test_a_saved_vlm_is_a_folder_that_loads(folders, registry, tmp_path, name):
     texts = ["a cat", "red"]
     assert torch.equal(trained.encode_texts(texts), vlm.encode_texts(texts))
     assert trained.parts.recipe == vlm.parts.recipe and trained.fingerprint == vlm.fingerprint
-    check_trainable(str(folder))  # and once more
+    load_trainable(str(folder), "cpu")  # and once more
 
 
 def test_a_saved_vlm_takes_its_tokenizer_along(tmp_path, monkeypatch):
