@@ -128,10 +128,9 @@ def draw(data: Embedded, method: str, ranks: Ranks, scores: np.ndarray, file: Pa
 @command
 def main(argv: list[str]) -> None:
     results = evaluate(load_config(EvaluateConfig, argv, __doc__))
-    print(table(results.rows, "Similarity retrieval, Recall@k in percent").text())
-    for note in notes(results.rows):
-        print(f"note: {note}")
-    print(f"results, ranks and figures: {results.folder}")
+    table(results.rows, "Similarity retrieval, Recall@k in percent").show(
+        notes(results.rows), results.folder
+    )
 
 
 if __name__ == "__main__":

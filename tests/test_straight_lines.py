@@ -4,6 +4,7 @@ A profiler hook counts the functions of ours that the configuration, or a value 
 """
 
 import sys
+import threading
 from pathlib import Path
 
 import make_data
@@ -56,11 +57,13 @@ class Followed:
             self.functions.add((code.co_filename, code.co_qualname))
 
     def __enter__(self) -> "Followed":
+        threading.setprofile(self)  # of those that begin from now on
         sys.setprofile(self)
         return self
 
     def __exit__(self, *_) -> None:
         sys.setprofile(None)
+        threading.setprofile(None)
 
     @property
     def files(self) -> set[str]:
