@@ -46,8 +46,8 @@ def evaluate(config: EvaluateConfig) -> Results:
 
             for method, rows in x.items():
                 basis = {"basis": "-"} if method == "universal" else data.about_basis
-                settings = {"shots": config.shots, "seeds": config.seeds}
-                about = {**data.about, **basis, "method": method, **settings}
+                about = {**data.about, **basis, "method": method}
+                about |= {"shots": config.shots, "seeds": config.seeds}
                 if not results.find(about):
                     start = time.perf_counter()
                     scores = measure(rows, data.data.labels, config.shots, config.seeds)

@@ -70,11 +70,7 @@ class Model(NamedTuple):
 def embedded(config: EvaluateConfig) -> tuple[Split, list[Model]]:
     """The split, and the models: the VLM of the configuration; the same with the heads of the
     authors' code, if they are given; each folder of `trained`. Files, bases, trainings and VLMs are
-    checked before the first image is embedded.
-
-    Raises:
-        UserError: wrong or missing files, images, bases, heads, trainings or VLMs.
-    """
+    checked before the first image is embedded (UserError)."""
     if config.features:
         return _given(config)
     data = load(config.root, config.dataset, config.images, [config.split])
@@ -105,23 +101,19 @@ def embedded(config: EvaluateConfig) -> tuple[Split, list[Model]]:
             models.append(source)
             continue
         key = source.source, source.precision
-        texts, directions = source.bases.embed(vlms[key], config.cache), []
-        about_basis, fingerprint = source.bases.about, vlms[key].fingerprint
-        about = {"vlm": source.vlm, "label": source.label, "vlm_fingerprint": fingerprint}
-        counts = {"precision": source.precision, "device": str(vlms[key].device)}
+        loaded, directions, about_basis = vlms[key], [], source.bases.about
+        texts = source.bases.embed(loaded, config.cache)
+        about = {"vlm": source.vlm, "label": source.label, "vlm_fingerprint": loaded.fingerprint}
+        counts = {"precision": source.precision, "device": str(loaded.device)}
         if source.heads is not None:
             about["heads_digest"] = weights_digest(source.heads)
         elif others:
-            size = config.null_space_size
-            directions = [
-                directions_of_others(vlms[key], basis, others, size, config.cache)
-                for basis in source.bases.by_attribute.values()
-            ]
+            options = others, config.null_space_size, config.cache
+            each = source.bases.by_attribute.values()
+            directions = [directions_of_others(loaded, basis, *options) for basis in each]
             about_basis["null_space"] = digest(*(d for d in directions if d is not None))
-        image, heads = images[key].image, source.heads
-        models.append(
-            Model(source.method, about, about_basis, counts, image, texts, directions, heads)
-        )
+        embeddings = images[key].image, texts, directions
+        models.append(Model(source.method, about, about_basis, counts, *embeddings, source.heads))
     name = config.dataset + ("" if config.split == "test" else f" ({config.split})")
     content, (query, candidate) = images[vlm, config.precision].content, tables
     sizes = {"images": len(files), "values": data.values}
@@ -155,10 +147,8 @@ def _given(config: EvaluateConfig) -> tuple[Split, list[Model]]:
     shapes = {key: f"K{a} D" for a, key in enumerate(keys)}
     given = checked(files, arrays, image="N D", query="Q 3", candidate="C 3", **shapes)
     image = l2(given["image"])
-    query, candidate = (
-        _checked_rows(f"{where}: {key}", given[key], len(image), count)
-        for key in ("query", "candidate")
-    )
+    query = _checked_rows(f"{where}: query", given["query"], len(image), count)
+    candidate = _checked_rows(f"{where}: candidate", given["candidate"], len(image), count)
     attributes = [f"attribute {a}" for a in range(count)]
     if "attributes" in arrays:
         attributes = [str(name) for name in arrays["attributes"].ravel()]

@@ -13,13 +13,10 @@ from similarity_retrieval.method import Balance, TiePolicy
 BASES: dict[Task, str | dict[str, str]] = {
     "focus_object": "genecis_scene",
     "change_object": "genecis_scene",
-    "focus_attribute": {
-        "color": "clevr4_color",
-        "material": "genecis_material",
-        "other": "genecis_attribute",
-    },
+    "focus_attribute": {"color": "clevr4_color", "material": "genecis_material",
+                        "other": "genecis_attribute"},
     "change_attribute": "genecis_object",
-}
+}  # fmt: skip
 PLACES = ("left", "right", "top", "lower", "mid")
 ON_PLACES = [f"a photo with a {{condition}} on the {place}" for place in PLACES]  # the paper's five
 PROMPTS: dict[Task, list[str]] = {

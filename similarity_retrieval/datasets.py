@@ -48,14 +48,11 @@ class Templates(NamedTuple):
     def counts(self) -> dict[str, int]:
         """For tables. A target that is in its gallery twice stays there, as in GeneCIS."""
         gallery = self.gallery
-        return {
-            "templates": len(self.reference),
-            "candidates": gallery.shape[1],
-            "left_out": self.left_out,
-            "target_also_in_gallery": int((gallery[:, 1:] == gallery[:, :1]).any(axis=1).sum()),
-            "images": len(np.unique(np.append(gallery, self.reference))),
-            "conditions": len(np.unique(self.condition)),
-        }
+        repeated = int((gallery[:, 1:] == gallery[:, :1]).any(axis=1).sum())
+        images = len(np.unique(np.append(gallery, self.reference)))
+        counts = {"templates": len(gallery), "candidates": gallery.shape[1], "images": images}
+        counts |= {"left_out": self.left_out, "target_also_in_gallery": repeated}
+        return {**counts, "conditions": len(np.unique(self.condition))}
 
 
 class GeneCIS(NamedTuple):

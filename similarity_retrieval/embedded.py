@@ -62,11 +62,8 @@ def embedded(config: EvaluateConfig) -> Iterator[Embedded]:
     files = images(data, config.coco or config.root / "coco", genome)
     loaded = models(config)
     if "posterior" in config.representation and "paper" in config.balance:
-        warnings.warn(
-            "balance=paper was made for the paper's R; with the posterior the scene may drown the "
-            "condition; balance=standard suits both",
-            stacklevel=2,
-        )
+        warnings.warn("balance=paper was made for the paper's R; with the posterior the scene may "
+                      "drown the condition; balance=standard suits both", stacklevel=2)  # fmt: skip
     size, cache = config.null_space_size, config.cache
     removed = digest(size, *(other.digest for other in others)) if others else None
     for label, (vlm, combiner) in loaded.items():
@@ -87,21 +84,16 @@ def embedded(config: EvaluateConfig) -> Iterator[Embedded]:
             prompted = embed_texts(vlm, filled, cache) if filled else plain[:0]
             features = Features(image, plain, prompted.reshape(len(plain), -1, plain.shape[1]))
             texts = [basis for *_, basis in named[task]]
-            about = {
-                "data": task,
-                "criterion": " ".join(dict.fromkeys(basis.criterion for basis in texts)),
-                "vlm": vlm.name,
-                "label": label,
-                "vlm_fingerprint": vlm.fingerprint,
-                "content": digest(result.content, data.conditions, *templates[:3]),
-            }
+            criterion = " ".join(dict.fromkeys(basis.criterion for basis in texts))
+            content = digest(result.content, data.conditions, *templates[:3])
+            about = {"data": task, "criterion": criterion, "vlm": vlm.name, "label": label}
+            about |= {"vlm_fingerprint": vlm.fingerprint, "content": content}
             about_basis = {
                 "basis": " + ".join(basis_label(name) for name, *_ in named[task]),
                 "texts": sum(len(basis.texts) for basis in texts),
                 "basis_digest": digest(*(basis.digest for basis in texts)),
-                "prompts": prompts,
-                "null_space": removed,
             }
+            about_basis |= {"prompts": prompts, "null_space": removed}
             used = [data.conditions[c] for c in np.unique(templates.condition)]
             names = " + ".join(f"{basis.names(used)}/{len(used)}" for basis in texts)
             counts = {"names": names, "precision": config.precision, "device": str(vlm.device)}
@@ -135,9 +127,9 @@ def _given(config: EvaluateConfig, data: GeneCIS) -> Iterator[Embedded]:
     combiner = load_combiner(config.combiner, text.shape[1]) if config.combiner else None
     about_basis = {"basis": "scene_text", "texts": len(text)}
     about_basis["basis_digest"] = digest(text, features.prompted)
+    content = digest(image, features.plain)
     for task, templates in data.tasks.items():
         about = {"data": task, "criterion": "scene", "vlm": "features", "label": file.name}
-        content = digest(image, features.plain)
         about["content"] = digest(content, data.conditions, *templates[:3])
         bases = [Basis(np.arange(len(templates.reference)), text, None)]
         yield Embedded(data, templates, features, bases, combiner, None, about, about_basis, {})

@@ -69,22 +69,22 @@ def evaluate(config: EvaluateConfig) -> Results:
                         representation, image, basis.text, sharpness=config.sharpness
                     )  # fmt: skip
                     part = templates.some(basis.rows)
-                    scores[method][basis.rows] = crl_scores(
-                        features, part, x, config.weight, balance
-                    )
+                    crl = crl_scores(features, part, x, config.weight, balance)
+                    scores[method][basis.rows] = crl
             for method, values in scores.items():
                 if not np.isfinite(values).all():
-                    where = f"{vlm}, {task}, {method}"
-                    raise UserError(f"{where}: there are scores that are not finite")
+                    raise UserError(
+                        f"{vlm}, {task}, {method}: there are scores that are not finite"
+                    )
             ranks = {method: target_ranks(values) for method, values in scores.items()}
 
             recalls, candidates = {}, templates.gallery.shape[1]
             for policy in ("fair", "paper"):
+                shares = {f"R@{k}": 100 * min(k / candidates, 1) for k in CUTOFFS}
+                recalls[policy, "chance"] = shares
                 for method, (better, tied) in ranks.items():
                     shares = {f"R@{k}": recall(better, tied, k, policy) for k in CUTOFFS}
                     recalls[policy, method] = shares
-                shares = {f"R@{k}": 100 * min(k / candidates, 1) for k in CUTOFFS}
-                recalls[policy, "chance"] = shares
             other = "paper" if config.tie_policy == "fair" else "fair"
             for method, row in about.items():
                 if not results.find(row):
@@ -121,8 +121,7 @@ def draw(data: Embedded, method: str, ranks: Ranks, scores: np.ndarray, file: Pa
         right = [bool(image == t.gallery[b, 0]) for image in ids]
         rows.append((files[t.reference[b]], title, [files[image] for image in ids], right))
     about = f"{data.about['label']}, {data.about['data'].replace('_', ' ')}"
-    title = f"{about}: best and worst of CRL, {method} (green: the target)"
-    retrieval_sheet(rows, title, file)
+    retrieval_sheet(rows, f"{about}: best and worst of CRL, {method} (green: the target)", file)
 
 
 @command

@@ -51,10 +51,8 @@ class Features:
 def baseline_scores(
     features: Features, templates: Templates, combiner: Combiner | None = None
 ) -> dict[str, np.ndarray]:
-    """Cosine similarity of each template's candidates to its query, for GeneCIS's baselines.
-
-    -> `image`, `text`, `image+text` and, if there is one, `combiner`: (B, G) each.
-    """
+    """Cosine similarity of each template's candidates to its query, for GeneCIS's baselines:
+    `image`, `text`, `image+text` and, if there is one, `combiner`: (B, G) each."""
     images, gallery = features.unit_image, templates.gallery  # (M, D), (B, G)
     references = features.image, templates.reference
     image = _similarities(*references, images, gallery)  # r·g: (B, G)
@@ -78,18 +76,14 @@ def crl_scores(
     features: Features, templates: Templates, r: np.ndarray, weight: float = 10.0,
     balance: Balance = "paper",
 ) -> np.ndarray:  # fmt: skip
-    """CRL for "the same scene, with the condition" (paper, Table 3).
+    """CRL for "the same scene, with the condition" (paper, Table 3): (B, G) scores.
 
     scene: similarity of candidate and reference in `r`, R = I Tᵀ of all images, (M, K), unit rows.
     condition: mean similarity of the candidate to the condition's prompts; omitted if P = 0.
 
-    Args:
-        balance: `paper`: weight * scene + condition, each scaled to unit length over the candidates
-            of a template. `standard` (beyond the paper): scene + condition, each standardised over
-            the candidates, so that neither drowns the other, however far its scores are spread.
-
-    Returns:
-        (B, G) scores.
+    `balance`: `paper`: weight * scene + condition, each scaled to unit length over the candidates
+    of a template. `standard` (beyond the paper): scene + condition, each standardised over the
+    candidates, so that neither drowns the other, however far its scores are spread.
     """
     scene = _similarities(r, templates.reference, r, templates.gallery)  # (B, G)
     scores = weight * l2(scene) if balance == "paper" else _standardised(scene)

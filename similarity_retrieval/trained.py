@@ -59,9 +59,9 @@ def _read(folder: Path) -> tuple[str, Source]:
     try:
         training = Training.model_validate_json(file.read_bytes())
     except OSError as error:
+        reason = f"no training of train_combiner.py ({file.name}: {error.strerror})"
         raise UserError(
-            f"{folder} holds no training of train_combiner.py ({file.name}: {error.strerror}), nor "
-            f"GeneCIS's {' and '.join(WEIGHTS)}"
+            f"{folder} holds {reason}, nor GeneCIS's {' and '.join(WEIGHTS)}"
         ) from error
     except ValidationError as error:
         raise UserError(f"{file} is not of train_combiner.py: {explain(error)}") from error
