@@ -2,9 +2,8 @@
 
 A data set of your own: write a function (root, criterion) -> Labelled and add it to `LOADERS`.
 
-The order of images and classes follows the paper's protocol, because few-shot splits depend on it:
-the images of Clevr4 by file name, its classes as in its taxonomies; folders as in torchvision's
-ImageFolder.
+The order follows the paper's protocol, because few-shot splits depend on it: Clevr4's images by
+file name, its classes as in its taxonomies; folders as in torchvision's ImageFolder.
 """
 
 import json
@@ -20,8 +19,7 @@ from crl.run.errors import Missing, UserError, nearest
 CLEVR4_PAGE = "https://www.robots.ox.ac.uk/~vgg/data/clevr4/"
 CARDS_PAGE = "http://faculty.washington.edu/juhuah/images/AugDMC_datasets.zip"
 
-# In the order of Clevr4's taxonomies: a class's number is its position here, as in the authors'
-# code. Few-shot splits shuffle the classes in this order.
+# A class's number is its position here, in Clevr4's taxonomies, as in the authors' code.
 CLEVR4_CLASSES = {
     "texture": "rubber metal checkered emojis wave brick star circles zigzag chessboard".split(),
     "shape": "cube sphere monkey cone torus star teapot diamond gear cylinder".split(),

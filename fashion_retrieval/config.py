@@ -40,5 +40,6 @@ class EvaluateConfig(EvaluationConfig):
     def _of_the_authors(cls, file: Path | None) -> Path | None:
         folder = file if file is None or file.is_dir() else file.parent
         if folder and (folder / "results.json").is_file():  # it says which VLM and bases they need
-            raise ValueError(f"{file} belongs to a training; give its folder: trained=[{folder}]")
+            raise ValueError(f"{file} belongs to a training of this repository; give its folder: "
+                             f"trained=[{folder}]")  # fmt: skip
         return file

@@ -66,7 +66,7 @@ def load(
     attributes, values = [name.removesuffix("-related") for name in data.names], data.numbers
     loaded: dict[str, Any] = {}
     for split in splits:
-        files = _files(root / f"filenames_{split}.txt", images or root)
+        files = [(images or root) / name for name in _names(root / f"filenames_{split}.txt")]
         kinds = ["label"] if split == "train" else ["query", "candidate"]
         tables = [root / f"{kind}_{split}.txt" for kind in kinds]
         rows = [_rows(table, len(files), attributes, values) for table in tables]
@@ -135,7 +135,7 @@ def _meta(file: Path, dataset: str) -> _DataSet:
         raise UserError(f"{file} must hold {form}: {reason}") from error
 
 
-def _files(file: Path, images: Path) -> list[Path]:
+def _names(file: Path) -> list[str]:
     try:
         names = [name.strip() for name in _read(file).rstrip().decode().split("\n")]
     except UnicodeDecodeError as error:
@@ -143,7 +143,7 @@ def _files(file: Path, images: Path) -> list[Path]:
     for line, name in enumerate(names, 1):
         if not name or name.startswith("/") or ".." in name.split("/"):
             raise UserError(f"{file}, line {line}: {name!r} is not a relative path of an image")
-    return [images / name for name in names]
+    return names
 
 
 def _rows(file: Path, files: int, attributes: list[str], values: list[int]) -> np.ndarray:

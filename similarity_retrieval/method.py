@@ -1,9 +1,8 @@
 """Scores of GeneCIS's candidates by the baselines and by CRL, and Recall@k from the scores (paper,
 Table 3; the baselines are GeneCIS's, Vaze et al., CVPR 2023).
 
-Templates share few distinct references and conditions (218 and 111 in the 3,920 of the object
-tasks). So each distinct one is compared with all images in one matrix product, and each template
-looks up the scores of its candidates.
+Templates share few distinct references and conditions (218 and 111 in 3,920), so each is compared
+with all images in one matrix product, and each template looks up the scores of its candidates.
 
 Shapes: M images, C conditions with P prompts each, D embedding width, K texts of the basis, B
 templates, G candidates each, the target first.
@@ -112,8 +111,7 @@ def recall(better: np.ndarray, tied: np.ndarray, k: int, tie_policy: TiePolicy =
     20.0
 
     `fair` counts the share of all orders of the tied candidates in which the target is among the k
-    best. `paper` puts the target first, as the stable sort in the authors' code does; constant
-    scores then give 100.
+    best. `paper` puts the target first, as the authors' stable sort does: constant scores give 100.
     """
     fair = tie_policy == "fair"
     hits = np.clip((k - better) / (tied + 1), 0, 1) if fair else better < k

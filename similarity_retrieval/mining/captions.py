@@ -36,7 +36,8 @@ def caption_files(captions: str) -> list[Path]:
         raise UserError(f"{captions} names no file (of a folder, the .tar shards are read)")
     for file in files:
         if file.suffix not in READERS or not file.is_file():
-            raise UserError(f"{file}: captions are regular files ending with {', '.join(READERS)}")
+            endings = ", ".join(READERS)
+            raise UserError(f"{file}: captions are regular files that end with {endings}")
     shards = [file.name for file in files if file.suffix == ".tar"]
     if len(set(shards)) < len(shards):
         raise UserError(f"{captions}: two shards have the same name, and so would their images")
