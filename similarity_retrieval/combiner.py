@@ -17,8 +17,6 @@ from crl.backends.weights import load_tensors
 from crl.run.distributed import gather, rank
 from crl.run.errors import UserError
 
-SCALE = 100.0  # of the logits: 1 / temperature
-
 
 class Combiner(nn.Module):
     """Raw embeddings of an image and a text, both (B, D) -> unit rows (B, D).
@@ -75,7 +73,7 @@ def load_combiner(path: Path, dim: int) -> Combiner:
 def contrastive_loss(combined: Tensor, target: Tensor) -> Tensor:
     """Mean over the rows i of -log softmax_j(100 combined_i · target_j) at j = i; both are (B, D),
     unit rows. From queries to targets only, as published."""
-    logits = SCALE * combined @ target.T  # (B, B)
+    logits = 100.0 * combined @ target.T  # (B, B)
     return F.cross_entropy(logits, torch.arange(len(logits), device=logits.device))
 
 
