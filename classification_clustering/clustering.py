@@ -82,10 +82,9 @@ def draw(data: Embedded, x: dict[str, np.ndarray], folder: Path) -> None:
 def main(argv: list[str]) -> None:
     config = load_config(EvaluateConfig, argv, __doc__, unused=["shots"])
     results = evaluate(config)
-    print(table(results.rows, f"Clustering ({config.seeds} seeds, percent)").text())
-    for note in notes(results.rows):
-        print(f"note: {note}")
-    print(f"results and figures: {results.folder}")
+    table(results.rows, f"Clustering ({config.seeds} seeds, percent)").show(
+        notes(results.rows), results.folder
+    )
 
 
 if __name__ == "__main__":

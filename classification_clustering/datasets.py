@@ -2,9 +2,8 @@
 
 A data set of your own: write a function (root, criterion) -> Labelled and add it to `LOADERS`.
 
-The order of images and classes follows the paper's protocol, because few-shot splits depend on it:
-the images of Clevr4 by file name, its classes as in its taxonomies; folders as in torchvision's
-ImageFolder.
+The order follows the paper's protocol, because few-shot splits depend on it: Clevr4's images by
+file name, its classes as in its taxonomies; folders as in torchvision's ImageFolder.
 """
 
 import json
@@ -20,8 +19,7 @@ from crl.run.errors import Missing, UserError, nearest
 CLEVR4_PAGE = "https://www.robots.ox.ac.uk/~vgg/data/clevr4/"
 CARDS_PAGE = "http://faculty.washington.edu/juhuah/images/AugDMC_datasets.zip"
 
-# In the order of Clevr4's taxonomies: a class's number is its position here, as in the authors'
-# code. Few-shot splits shuffle the classes in this order.
+# A class's number is its position here, in Clevr4's taxonomies, as in the authors' code.
 CLEVR4_CLASSES = {
     "texture": "rubber metal checkered emojis wave brick star circles zigzag chessboard".split(),
     "shape": "cube sphere monkey cone torus star teapot diamond gear cylinder".split(),
@@ -49,14 +47,10 @@ class Labelled(NamedTuple):
 def load(
     data: str, root: Path, criterion: str, expected: int | None = None, at_least: int = 1
 ) -> Labelled:
-    """Images and labels of the data set `data`, one of `LOADERS`, under `criterion`.
-
-    `root` holds `clevr_4_10k_v1`, `cards`, or the folders of the criteria. `expected`: how many
-    images there should be, None: any number; `at_least`: how many of each class.
-
-    Raises:
-        UserError: missing data, an unknown criterion or label, or a wrong number of images.
-    """
+    """Images and labels of the data set `data`, one of `LOADERS`, under `criterion`. `root` holds
+    `clevr_4_10k_v1`, `cards`, or the folders of the criteria. `expected`: how many images there
+    should be, None: any number; `at_least`: how many of each class. UserError: missing data, an
+    unknown criterion or label, a wrong number of images."""
     known = {"clevr4": CLEVR4_CLASSES, "cards": CARDS_CLASSES}.get(data, [criterion])
     if criterion not in known:
         raise UserError(f"unknown criterion {criterion!r}; {nearest(criterion, known)}")
@@ -64,10 +58,9 @@ def load(
     if not labelled.paths:
         raise UserError(f"there are no images in {root} for data={data}, {criterion}")
     if expected is not None and len(labelled.paths) != expected:
-        raise UserError(
-            f"{data} in {root} has {len(labelled.paths)} images, not {expected}; is the download "
-            f"complete? (images=null accepts any number)"
-        )
+        count = f"{len(labelled.paths)} images, not {expected}"
+        raise UserError(f"{data} in {root} has {count}; is the download complete? (images=null "
+                        "accepts any number)")  # fmt: skip
     check_classes(f"{root}, {criterion}", labelled, at_least)
     return labelled
 
@@ -93,9 +86,8 @@ def _clevr4(root: Path, criterion: str) -> Labelled:
         annotations = json.loads(annotations_file.read_text(encoding="utf-8"))
         facts = {name: str(values[criterion]) for name, values in annotations.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(
-            f"{annotations_file} is not {{name: {{texture, shape, color, count}}}}: {error!r}"
-        ) from error
+        form = "{name: {texture, shape, color, count}}"
+        raise UserError(f"{annotations_file} is not {form}: {error!r}") from error
     paths, classes = sorted((folder / "images").glob("*.png")), CLEVR4_CLASSES[criterion]
     for path in paths:
         if path.stem not in facts:
@@ -143,5 +135,5 @@ def _missing(name: str, root: Path, page: str, tree: str) -> Missing:
 
 
 # The values of the key `data`.
-Loader = Callable[[Path, str], Labelled]
-LOADERS: dict[str, Loader] = {"clevr4": _clevr4, "cards": _cards, "folder": _folder}
+LOADERS: dict[str, Callable[[Path, str], Labelled]]
+LOADERS = {"clevr4": _clevr4, "cards": _cards, "folder": _folder}

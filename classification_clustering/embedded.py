@@ -32,8 +32,7 @@ class Embedded(NamedTuple):
 
 def embedded(config: EvaluateConfig, at_least: int = 1) -> Iterator[Embedded]:
     """Yield every VLM under every criterion, or the embeddings in `features`. Files, bases and VLMs
-    are checked before the first image is embedded. `at_least`: images that each class must have.
-    UserError: as in `load`, `TextBasis.load`, `load_vlm` and `embed_images`."""
+    are checked before the first image is embedded. `at_least`: images that each class must have."""
     if config.features:
         yield _given(config, at_least)
         return

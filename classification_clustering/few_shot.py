@@ -46,8 +46,8 @@ def evaluate(config: EvaluateConfig) -> Results:
 
             for method, rows in x.items():
                 basis = {"basis": "-"} if method == "universal" else data.about_basis
-                settings = {"shots": config.shots, "seeds": config.seeds}
-                about = {**data.about, **basis, "method": method, **settings}
+                about = {**data.about, **basis, "method": method}
+                about |= {"shots": config.shots, "seeds": config.seeds}
                 if not results.find(about):
                     start = time.perf_counter()
                     scores = measure(rows, data.data.labels, config.shots, config.seeds)
@@ -77,10 +77,9 @@ def measure(x: np.ndarray, labels: np.ndarray, shots: list[int], seeds: int) -> 
 def main(argv: list[str]) -> None:
     config = load_config(EvaluateConfig, argv, __doc__)
     results = evaluate(config)
-    print(table(results.rows, f"Few-shot accuracy ({config.seeds} seeds, percent)").text())
-    for note in notes(results.rows):
-        print(f"note: {note}")
-    print(f"results and figures: {results.folder}")
+    table(results.rows, f"Few-shot accuracy ({config.seeds} seeds, percent)").show(
+        notes(results.rows), results.folder
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,7 @@
 """Few-shot classification, clustering (paper, Tables 1 and 2) and their metrics, as functions.
 
-x is either representation, I (N, D) or R (N, K). All metrics are in percent.
-
-k-means and the classifier run with one thread: more would gain nothing at these sizes, and the
-numbers would depend on their number.
+x is either representation, I (N, D) or R (N, K). All metrics are in percent. k-means and the
+classifier run with one thread: the numbers would depend on how many there are.
 """
 
 import numpy as np
@@ -24,11 +22,8 @@ def kmeans(x: np.ndarray, clusters: int, seed: int) -> np.ndarray:
 
 
 def few_shot_split(labels: np.ndarray, shots: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of `shots` training images per class, and of all other images.
-
-    The paper's protocol uses NumPy's global generator and shuffles the classes in sorted order. Any
-    other way would draw other training images.
-    """
+    """Indices of `shots` training images per class, and of all other images. The paper's protocol
+    shuffles with NumPy's global generator, class after class: any other way draws other images."""
     np.random.seed(seed)
     train, test = [], []
     for label in np.unique(labels):

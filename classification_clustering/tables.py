@@ -2,16 +2,12 @@
 
 from typing import Any
 
-from crl.run.errors import UserError
 from crl.run.tables import Table
 
 
 def table(rows: list[dict[str, Any]], title: str) -> Table:
     """One row per VLM, criterion and method, a column per metric, in percent: `mean ± standard
-    deviation` over seeds. `names` is how many of the classes the basis names. UserError: there are
-    no rows."""
-    if not rows:
-        raise UserError("there are no results to show")
+    deviation` over seeds. `names` is how many of the classes the basis names."""
     metrics = list(dict.fromkeys(metric for row in rows for metric in row["scores"]))
     header = ["VLM", "criterion", "method", "basis", "names", *metrics]
     lines = []

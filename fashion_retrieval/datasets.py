@@ -53,21 +53,12 @@ class Fashion(NamedTuple):
 
 
 def load(
-    root: Path | str,
-    dataset: str = "DeepFashion",
-    images: Path | str | None = None,
+    root: Path, dataset: str = "DeepFashion", images: Path | None = None,
     splits: Collection[str] = SPLITS,
-) -> Fashion:
-    """Read and validate the text files of `splits`; `check_images` checks the images.
-
-    Args:
-        images: folder that the paths in filenames_*.txt are relative to; None: `root`.
-
-    Raises:
-        UserError: a missing file; a wrong line; an attribute without triplets, queries or
-            candidates.
-    """
-    root = Path(root)
+) -> Fashion:  # fmt: skip
+    """Read and validate the text files of `splits`; `check_images` checks the images. The paths in
+    filenames_*.txt are relative to `images`, None: to `root`. A UserError names a missing file, a
+    wrong line, an attribute without triplets, queries or candidates."""
     meta = root / "meta.json"
     if not meta.is_file() and (root.parent / meta.name).is_file():  # as ASEN's archive has it
         meta = root.parent / meta.name
@@ -75,13 +66,13 @@ def load(
     attributes, values = [name.removesuffix("-related") for name in data.names], data.numbers
     loaded: dict[str, Any] = {}
     for split in splits:
-        files = _files(root / f"filenames_{split}.txt", Path(images or root))
+        files = [(images or root) / name for name in _names(root / f"filenames_{split}.txt")]
         kinds = ["label"] if split == "train" else ["query", "candidate"]
         tables = [root / f"{kind}_{split}.txt" for kind in kinds]
         rows = [_rows(table, len(files), attributes, values) for table in tables]
+        loaded[split] = (Training if split == "train" else Retrieval)(files, *rows)
         if split == "train":
             _check_triplets(tables[0], rows[0], attributes)
-        loaded[split] = (Training if split == "train" else Retrieval)(files, *rows)
     return Fashion(attributes, values, **loaded)
 
 
@@ -140,13 +131,11 @@ def _meta(file: Path, dataset: str) -> _DataSet:
         return _DataSet.model_validate(entry)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         reason = explain(error) if isinstance(error, ValidationError) else type(error).__name__
-        raise UserError(
-            f"{file} must hold {{{dataset}: {{ATTRIBUTES: [names], ATTRIBUTES_NUM: [numbers]}}}}: "
-            f"{reason}"
-        ) from error
+        form = f"{{{dataset}: {{ATTRIBUTES: [names], ATTRIBUTES_NUM: [numbers]}}}}"
+        raise UserError(f"{file} must hold {form}: {reason}") from error
 
 
-def _files(file: Path, images: Path) -> list[Path]:
+def _names(file: Path) -> list[str]:
     try:
         names = [name.strip() for name in _read(file).rstrip().decode().split("\n")]
     except UnicodeDecodeError as error:
@@ -154,7 +143,7 @@ def _files(file: Path, images: Path) -> list[Path]:
     for line, name in enumerate(names, 1):
         if not name or name.startswith("/") or ".." in name.split("/"):
             raise UserError(f"{file}, line {line}: {name!r} is not a relative path of an image")
-    return [images / name for name in names]
+    return names
 
 
 def _rows(file: Path, files: int, attributes: list[str], values: list[int]) -> np.ndarray:
@@ -192,7 +181,5 @@ def _check_triplets(file: Path, labels: np.ndarray, attributes: list[str]) -> No
         pairs = np.unique(labels[labels[:, 1] == attribute][:, [0, 2]], axis=0)  # image and value
         _, images = np.unique(pairs[:, 1], return_counts=True)  # of each value
         if len(images) < 2 or images.max() < 2:
-            raise UserError(
-                f"{file}: attribute {name} makes no triplet: it needs a value with two images and "
-                "another value with one"
-            )
+            raise UserError(f"{file}: attribute {name} makes no triplet: it needs a value with two "
+                            "images and another value with one")  # fmt: skip

@@ -1,6 +1,7 @@
 """Loads and embeds: a configuration -> the queries and candidates, and the models that are measured
 on them: the VLM of the configuration, and each training."""
 
+import os
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -11,7 +12,7 @@ import numpy as np
 
 from crl.backends.weights import weights_digest
 from crl.basis import TextBasis
-from crl.embed import ImageEmbeddings, checked_basis, embed_images
+from crl.embed import checked_basis, embed_images
 from crl.projection import l2
 from crl.representations.null_space import directions_of_others
 from crl.run.distributed import available_device
@@ -21,29 +22,35 @@ from crl.run.results import digest
 from crl.vlm import VLM, load_vlm
 from fashion_retrieval.config import EvaluateConfig
 from fashion_retrieval.datasets import check_images, keep_used, load
-from fashion_retrieval.method import without_relevant
-from fashion_retrieval.networks import Heads, load_heads
-from fashion_retrieval.rivals import Rival, load_rival
+from fashion_retrieval.method import Represent, without_relevant
+from fashion_retrieval.networks import Heads, load_heads, represent_tables
+from fashion_retrieval.rivals import load_rival
 from fashion_retrieval.trained import CRL, Bases, TrainedRival, read_training
 
 
 class Split(NamedTuple):
     """The queries and candidates that every method is measured on."""
 
+    name: str  # of the data set, in tables
+    content: str  # changes whenever an image does
     attributes: list[str]  # A names
     query: np.ndarray  # (Q, 3) int64: index of an image, attribute, value
     candidate: np.ndarray  # (C, 3) int64, the same
     files: list[Path]  # N images; none if the embeddings were made elsewhere
-    about: dict[str, Any]  # what a result says of the data
-    counts: dict[str, Any]  # for tables and notes
+    sizes: dict[str, Any]  # for tables and notes
 
-    @classmethod
-    def make(cls, name, content, attributes, query, candidate, files, **counts) -> "Split":
-        content = digest(content, attributes, query, candidate)
-        about = {"data": name, "criterion": "all", "content": content}
-        counts |= {"queries": len(query), "candidates": len(candidate)}
-        counts["without_relevant"] = without_relevant(query, candidate)
-        return cls(attributes, query, candidate, files, about, counts)
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a result says of the data."""
+        content = digest(self.content, self.attributes, self.query, self.candidate)
+        return {"data": self.name, "criterion": "all", "content": content}
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        """`sizes`, and how many queries and candidates there are."""
+        counts = {"queries": len(self.query), "candidates": len(self.candidate)}
+        counts["without_relevant"] = without_relevant(self.query, self.candidate)
+        return {**self.sizes, **counts}
 
 
 class Model(NamedTuple):
@@ -57,76 +64,78 @@ class Model(NamedTuple):
     texts: Sequence[np.ndarray] = ()  # nor texts: T_a, (K_a, D), of each attribute
     directions: Sequence[np.ndarray | None] = ()  # (d, D) of each: other criteria's null space
     heads: Heads | None = None
-    rival: Rival | None = None
+    rival: Represent | None = None
 
 
 def embedded(config: EvaluateConfig) -> tuple[Split, list[Model]]:
     """The split, and the models: the VLM of the configuration; the same with the heads of the
     authors' code, if they are given; each folder of `trained`. Files, bases, trainings and VLMs are
-    checked before the first image is embedded.
-
-    Raises:
-        UserError: wrong or missing files, images, bases, heads, trainings or VLMs.
-    """
+    checked before the first image is embedded (UserError)."""
     if config.features:
         return _given(config)
     data = load(config.root, config.dataset, config.images, [config.split])
-    part = getattr(data, config.split)
-    files, (query, candidate) = keep_used(part.files, part.query, part.candidate)
+    part, vlm = getattr(data, config.split), config.vlm
+    files, tables = keep_used(part.files, part.query, part.candidate)
     check_images(files)
     bases = Bases.load(config.dataset, data.attributes, config.bases, config.texts)
     others = [TextBasis.load(name) for name in config.null_space]
-    vlm = config.vlm
     sources: list[Any] = [CRL("", vlm, vlm, vlm, None, config.precision, bases, heads=None)]
     if config.heads:
         heads = load_heads(config.heads, len(data.attributes), bases.width)
         sources += [sources[0]._replace(method="crl-mlp", label=config.heads.name, heads=heads)]
-    sources += [read_training(folder, data.attributes, config.vlm) for folder in config.trained]
-
-    @cache
-    def load_once(source: str, precision: str) -> VLM:
-        return load_vlm(source, config.device, precision, from_file=source != vlm)
-
-    @cache
-    def embed(source: str, precision: str) -> ImageEmbeddings:
-        how = config.cache, config.batch_size, config.workers
-        return embed_images(load_once(source, precision), files, *how, single=True)
-
-    def model(crl: CRL) -> Model:
-        loaded, image = load_once(crl.source, crl.precision), embed(crl.source, crl.precision).image
-        texts = crl.bases.embed(loaded, config.cache)
-        about = {"vlm": crl.vlm, "label": crl.label, "vlm_fingerprint": loaded.fingerprint}
-        about_basis, directions = crl.bases.about, []
-        counts = {"precision": crl.precision, "device": str(loaded.device)}
-        if crl.heads is not None:
-            about["heads_digest"] = weights_digest(crl.heads)
-        elif others:
-            directions = [
-                directions_of_others(loaded, basis, others, config.null_space_size, config.cache)
-                for basis in crl.bases.by_attribute.values()
-            ]
-            about_basis["null_space"] = digest(*(d for d in directions if d is not None))
-        return Model(crl.method, about, about_basis, counts, image, texts, directions, crl.heads)
-
+    sources += [read_training(folder, data.attributes, vlm) for folder in config.trained]
+    vlms: dict[tuple[str, str], VLM] = {}
     for n, source in enumerate(sources):
         if isinstance(source, CRL):
-            source.check(load_once(source.source, source.precision))
+            key = source.source, source.precision
+            if key not in vlms:
+                vlms[key] = load_vlm(key[0], config.device, key[1], from_file=key[0] != vlm)
+            source.check(vlms[key])
         else:
-            sources[n] = _rival(source, config)
-    models = [model(source) if isinstance(source, CRL) else source for source in sources]
+            sources[n] = _rival(source, config, files, tables)
+    how = config.cache, config.batch_size, config.workers
+    images = {key: embed_images(vlms[key], files, *how, single=True) for key in vlms}
+    models = []
+    for source in sources:
+        if isinstance(source, Model):
+            models.append(source)
+            continue
+        key = source.source, source.precision
+        loaded, directions, about_basis = vlms[key], [], source.bases.about
+        texts = source.bases.embed(loaded, config.cache)
+        about = {"vlm": source.vlm, "label": source.label, "vlm_fingerprint": loaded.fingerprint}
+        counts = {"precision": source.precision, "device": str(loaded.device)}
+        if source.heads is not None:
+            about["heads_digest"] = weights_digest(source.heads)
+        elif others:
+            options = others, config.null_space_size, config.cache
+            each = source.bases.by_attribute.values()
+            directions = [directions_of_others(loaded, basis, *options) for basis in each]
+            about_basis["null_space"] = digest(*(d for d in directions if d is not None))
+        embeddings = images[key].image, texts, directions
+        models.append(Model(source.method, about, about_basis, counts, *embeddings, source.heads))
     name = config.dataset + ("" if config.split == "test" else f" ({config.split})")
-    content, rows = embed(vlm, config.precision).content, (query, candidate)
+    content, (query, candidate) = images[vlm, config.precision].content, tables
     sizes = {"images": len(files), "values": data.values}
-    return Split.make(name, content, data.attributes, *rows, files, **sizes), models
+    return Split(name, content, data.attributes, query, candidate, files, sizes), models
 
 
-def _rival(training: TrainedRival, config: EvaluateConfig) -> Model:
+def _rival(
+    training: TrainedRival, config: EvaluateConfig, files: list[Path], tables: list[np.ndarray]
+) -> Model:
     device = available_device(config.device)
-    rival = load_rival(training, device)
-    fingerprint = digest(weights_digest(rival), config.precision)
+    network = load_rival(training, device)
+
+    @cache  # all images go through it once, if it is used
+    def represent() -> Represent:
+        how = config.precision, config.workers or min(8, os.cpu_count() or 1), config.batch_size
+        return represent_tables(network, files, tables, *how)
+
+    fingerprint = digest(weights_digest(network), config.precision)
     about = {"vlm": training.tower, "label": training.folder.name, "vlm_fingerprint": fingerprint}
     counts = {"precision": config.precision, "device": str(device)}
-    return Model(training.method, about, {"basis": "-"}, counts, rival=rival)
+    return Model(training.method, about, {"basis": "-"}, counts,
+                 rival=lambda images, attribute: represent()(images, attribute))  # fmt: skip
 
 
 def _given(config: EvaluateConfig) -> tuple[Split, list[Model]]:
@@ -138,18 +147,16 @@ def _given(config: EvaluateConfig) -> tuple[Split, list[Model]]:
     shapes = {key: f"K{a} D" for a, key in enumerate(keys)}
     given = checked(files, arrays, image="N D", query="Q 3", candidate="C 3", **shapes)
     image = l2(given["image"])
-    query, candidate = (
-        _checked_rows(f"{where}: {key}", given[key], len(image), count)
-        for key in ("query", "candidate")
-    )
+    query = _checked_rows(f"{where}: query", given["query"], len(image), count)
+    candidate = _checked_rows(f"{where}: candidate", given["candidate"], len(image), count)
     attributes = [f"attribute {a}" for a in range(count)]
     if "attributes" in arrays:
         attributes = [str(name) for name in arrays["attributes"].ravel()]
         if len(attributes) != count or len(set(attributes)) != count:
             raise UserError(f"{where}: attributes must hold {count} different names, one per text")
     texts = [checked_basis(f"{where}: {key}", l2(given[key])) for key in keys]
-    name, width, rows = files[0].name, min(map(len, texts)), (query, candidate)
-    split = Split.make(name, digest(image), attributes, *rows, [], images=len(image))
+    name, width, sizes = files[0].name, min(map(len, texts)), {"images": len(image)}
+    split = Split(name, digest(image), attributes, query, candidate, [], sizes)
     about = {"vlm": "features", "label": name}
     about_basis = {"basis": name, "texts": width, "basis_digest": digest(*texts)}
     untrained = Model("", about, about_basis, {}, image, texts)

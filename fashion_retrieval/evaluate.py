@@ -9,10 +9,9 @@ are relevant. Rows: random rankings, the universal representation I, CRL without
 
 from crl.run.command import command
 
-import os
 import time
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +34,9 @@ from fashion_retrieval.method import (
     random_expectation,
     retrieval_precision,
 )
-from fashion_retrieval.networks import represent_tables, through
+from fashion_retrieval.networks import through
 from fashion_retrieval.tables import notes, table
 from fashion_retrieval.trained import aligned
-
-CORES = os.cpu_count() or 1
 
 
 def evaluate(config: EvaluateConfig) -> Results:
@@ -49,45 +46,38 @@ def evaluate(config: EvaluateConfig) -> Results:
         results = Results(folder, config.model_dump(mode="json"))
         split, models = embedded(config)  # I (N, D) and T_a (K, D) of the VLM, of each training
         query, candidate = split.query, split.candidate  # (Q, 3), (C, 3): image, attribute, value
+        about_split, counts_of_split = split.about, split.counts
 
         def add(about: dict[str, Any], precision: Callable[[], np.ndarray], counts: dict) -> None:
             if not results.find(about):
                 start = time.perf_counter()
                 scores = mean_scores(precision(), query, split.attributes)
-                counts = {**split.counts, **counts, "seconds": time.perf_counter() - start}
-                results.add(about, scores, **counts)
+                seconds = time.perf_counter() - start
+                results.add(about, scores, **counts_of_split, **counts, seconds=seconds)
 
-        about = {**split.about, "vlm": "-", "basis": "-", "method": "random"}
+        about = {**about_split, "vlm": "-", "basis": "-", "method": "random"}
         add(about, lambda: random_expectation(query, candidate), {})
         about |= {"method": "random draw", "seed": config.seed}
         add(about, lambda: random_draw(query, candidate, config.seed), {})
-        universal = None
+        names, universal = {label(config, name): name for name in config.representation}, None
         for model in models:
-            for method, x in representations(model, split, config).items():
+            for method, x in representations(model, names, config.sharpness).items():
                 basis = {"basis": "-"} if method == "universal" else model.about_basis
-                about = {**split.about, **model.about, **basis, "method": method}
+                about = {**about_split, **model.about, **basis, "method": method}
                 add(about, partial(retrieval_precision, x, query, candidate), model.counts)
                 universal = universal or x
-                name = f"{slug(method)}-{slug(about['label'])}-{digest(about, config.seed)[:6]}"
+                name = slug(f"{method} {about['label']}") + f"-{digest(about, config.seed)[:6]}"
                 figure = folder / f"top-5-{name}.png"
                 if config.figures and split.files and x is not universal and not figure.exists():
                     draw(split, about, {"universal": universal, method: x}, config.seed, figure)
     return results
 
 
-def representations(model: Model, split: Split, config: EvaluateConfig) -> dict[str, Represent]:
-    """{method: its `Represent`: images (n,) and an attribute -> (n, W), unit rows}."""
-    image, texts, rival = model.image, model.texts, model.rival
-    if rival is not None:
-
-        @cache  # all images go through it once, if it is used
-        def network() -> Represent:
-            tables, workers = [split.query, split.candidate], config.workers or min(8, CORES)
-            how = config.precision, workers, config.batch_size
-            return represent_tables(rival, split.files, tables, *how)
-
-        return {model.method: lambda images, attribute: network()(images, attribute)}
-    text = aligned(texts)  # (A, K, D)
+def representations(model: Model, names: dict[str, str], sharpness: float) -> dict[str, Represent]:
+    """{method: its `Represent`}, of the representations in `names`, {method: name}."""
+    if model.rival is not None:
+        return {model.method: model.rival}
+    image, texts, text = model.image, model.texts, aligned(model.texts)  # text: (A, K, D)
 
     def crl(images: np.ndarray, attribute: int) -> np.ndarray:
         r = project(image[images], text[attribute])  # R = I T_aᵀ, (n, K)
@@ -96,14 +86,13 @@ def representations(model: Model, split: Split, config: EvaluateConfig) -> dict[
     def beyond(name: str, images: np.ndarray, attribute: int) -> np.ndarray:
         directions = model.directions[attribute] if model.directions else None
         rest = without(image, directions)  # (N, D)
-        return represent(name, rest, texts[attribute], sharpness=config.sharpness)[images]
+        return represent(name, rest, texts[attribute], sharpness=sharpness)[images]
 
     if model.heads is not None:
         return {model.method: through(model.heads, crl)}
     x: dict[str, Represent] = {"universal": lambda images, _: image[images]}
-    for name in config.representation:
-        as_published = name == "paper" and not config.null_space
-        x[label(config, name)] = crl if as_published else partial(beyond, name)
+    for method, name in names.items():
+        x[method] = crl if method == "paper" else partial(beyond, name)
     return x
 
 
@@ -126,10 +115,9 @@ def draw(split: Split, about: dict, x: dict[str, Represent], seed: int, file: Pa
 @command
 def main(argv: list[str]) -> None:
     results = evaluate(load_config(EvaluateConfig, argv, __doc__))
-    print(table(results.rows, "Fashion retrieval, mAP in percent").text())
-    for note in notes(results.rows):
-        print(f"note: {note}")
-    print(f"results and figures: {results.folder}")
+    table(results.rows, "Fashion retrieval, mAP in percent").show(
+        notes(results.rows), results.folder
+    )
 
 
 if __name__ == "__main__":

@@ -21,10 +21,9 @@ def align(text: np.ndarray, width: int) -> np.ndarray:
 
     PCA with the D dimensions as samples and the K texts as features, as in the authors' code:
     `PCA(n_components=width).fit_transform(T.T).T`. A basis of `width` texts is not changed. The
-    full SVD is computed: for bases such as the paper's, scikit-learn would choose a randomised
-    approximation without a seed. The signs are fixed so that the largest loading of each component
-    is positive: they change no cosine similarity of I @ align(T).T, but they change a head's input.
-    D samples have no more than D components with any variance; further rows are zeros.
+    full SVD is computed, since scikit-learn might choose a randomised one without a seed. Each
+    component's largest loading is made positive: signs change no cosine similarity, but a head's
+    input. D samples have at most D components with any variance; further rows are zeros.
     """
     if width == len(text):
         return text
@@ -42,13 +41,12 @@ class TripletSampler:
     """Draws triplets as ASEN (Ma et al., AAAI 2020) and the authors of CRL do: an attribute,
     uniformly; two of its values; two distinct images of the first value and one of the second.
 
-    The first value needs two images. The authors' code draws from all pairs of values, and stops
-    with an error if the first value has a single image; here such pairs are never drawn. As in
-    their code, if images have several values of an attribute, a negative may have the first value
-    too. A label that is in the data twice counts once, so that no image is its own positive.
+    The first value needs two images: pairs where it has one, at which the authors' code stops, are
+    never drawn. As in their code, a negative with several values may have the first value too.
 
     `labels`: (L, 3) int64; index of an image, attribute, value. Each attribute makes triplets, see
-    `datasets.load`. They are kept as the distinct rows, sorted by attribute, value and image.
+    `datasets.load`. They are kept as the distinct rows, sorted by attribute, value and image, so
+    that no image is its own positive.
     """
 
     def __init__(self, labels: np.ndarray) -> None:
@@ -162,9 +160,8 @@ def random_expectation(query: np.ndarray, candidate: np.ndarray) -> np.ndarray:
     """Exact mean (Q,) of average precision over all rankings, computed with all candidates tied.
     With R of C candidates relevant and H = 1/1 + ... + 1/C: (H + (R - 1) / (C - 1) * (C - H)) / C.
     """
-    return retrieval_precision(
-        lambda images, _: np.zeros((len(images), 1), np.float32), query, candidate
-    )
+    tied = np.zeros((1, 1), np.float32)
+    return retrieval_precision(lambda images, _: tied.repeat(len(images), 0), query, candidate)
 
 
 def by_attribute(
@@ -181,9 +178,7 @@ def _parts(queries: int, candidates: int) -> list[np.ndarray]:
     return [np.arange(queries)[start : start + step] for start in range(0, queries, step)]
 
 
-def mean_scores(
-    precision: np.ndarray, query: np.ndarray, attributes: list[str]
-) -> dict[str, float]:
+def mean_scores(precision: np.ndarray, query: np.ndarray, attributes: list[str]) -> dict:
     """mAP in percent: per attribute; `overall` (each query has the same weight); and `mean` (each
     attribute has the same weight, as in the paper's Mean)."""
     each = [100 * float(precision[query[:, 1] == a].mean()) for a in range(len(attributes))]

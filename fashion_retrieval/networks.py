@@ -44,8 +44,8 @@ class Head(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        # A single row has no variance. So in training it is normalised with the running statistics
-        # and does not change them. (The authors' code returns zeros, which have no direction.)
+        # A single row has no variance: in training it is normalised with the running statistics,
+        # which stay. (The authors' code returns zeros, which have no direction.)
         self.fc[1].train(self.training and len(x) > 1)
         return self.fc(x)
 
@@ -59,11 +59,9 @@ class Heads(nn.Module):
         self.projection_heads = nn.ModuleList(Head(width, out) for _ in range(attributes))
 
     def forward(self, x: Tensor, attribute: Tensor) -> Tensor:
-        """Each row x (B, K) through the head of its attribute (B,) -> (B, out), unit rows.
-
-        In training, the rows of one attribute in one call are normalised together: pass anchors,
-        positives and negatives in separate calls, as the authors do.
-        """
+        """Each row x (B, K) through the head of its attribute (B,) -> (B, out), unit rows. The rows
+        of one attribute in one call are normalised together in training: pass anchors, positives
+        and negatives in separate calls, as the authors do."""
         result = x.new_empty(len(x), self.out)
         for a in attribute.unique().tolist():
             rows = attribute == a
@@ -73,8 +71,7 @@ class Heads(nn.Module):
 
 def load_heads(file: Path, attributes: int, width: int) -> Heads:
     """Heads from heads.safetensors of train_mlp.py, or from a .pth of the authors' code; in eval
-    mode, on the CPU, in float32. UserError: no such file; a damaged file or one that holds code; no
-    heads, or heads of other sizes."""
+    mode, on the CPU, in float32. UserError: a bad file, no heads, or heads of other sizes."""
     state = load_tensors(file)
     last = state.get("projection_heads.0.fc.3.weight")
     if last is None or last.ndim != 2:
@@ -102,11 +99,9 @@ def through(heads: Heads, represent: Represent) -> Represent:
 
 
 class Network(nn.Module, ABC):
-    """Images -> features, once per image; features and an attribute -> a representation.
-
-    The tower stays in eval mode while it is trained. For a ViT this makes no difference. A ResNet
-    keeps its running means, which small batches of 32 triplets would only make worse.
-    """
+    """Images -> features, once per image; features and an attribute -> a representation. The tower
+    stays in eval mode while it is trained: a ResNet keeps its running means, which small batches of
+    32 triplets would only make worse. For a ViT this makes no difference."""
 
     tower: nn.Module  # pixels (B, 3, H, W) -> features (B, ...)
     preprocess: Callable[[Image.Image], Tensor]  # -> (3, H, W)
@@ -185,19 +180,13 @@ def read_batches(
 
 @torch.inference_mode()
 def represent_tables(
-    network: Network,
-    files: list[Path],
-    tables: list[np.ndarray],
-    precision: str,
-    workers: int,
+    network: Network, files: list[Path], tables: list[np.ndarray], precision: str, workers: int,
     batch_size: int = 64,
-) -> Represent:
-    """The representations of all rows (image, attribute, value) of `tables`, as a `Represent`.
-
-    Each image goes through the tower (in `precision`) once for all its attributes. Several
-    processes share the images, and all of them get all rows. UserError: an image cannot be read; a
-    representation is not finite.
-    """
+) -> Represent:  # fmt: skip
+    """The representations of all rows (image, attribute, value) of `tables`, as a `Represent`. Each
+    image goes through the tower (in `precision`) once for all its attributes. Several processes
+    share the images, and all of them get all rows. UserError: an image cannot be read; a
+    representation is not finite."""
     network.eval()
     device = next(network.parameters()).device
     rows = np.unique(np.concatenate([table[:, :2] for table in tables]), axis=0)  # (n, 2)

@@ -44,9 +44,8 @@ class CSN(Rival):
     """Conditional similarity network (Veit, Belongie, Karaletsos, CVPR 2017): one linear embedding;
     each attribute weights its dimensions with a learned mask that is never negative.
 
-    Masks are initialised from N(0.9, 0.7). The two norms below are added to the loss, with weights
-    and normalisation as in the authors' code. Cosine similarity does not depend on scale, so both
-    norms shrink until a mask has few dimensions left.
+    Masks begin as N(0.9, 0.7). Two norms are added to the loss, weighted and normalised as in the
+    authors' code. Cosine similarity ignores scale, so they shrink until a mask is nearly empty.
     """
 
     MASK_NORM, EMBEDDING_NORM = 5e-4, 5e-3
@@ -56,19 +55,15 @@ class CSN(Rival):
         self.embedding = nn.Linear(tower.channels, width)
         self.mask = nn.Parameter(torch.empty(attributes, width).normal_(0.9, 0.7))
 
-    def masks(self, attribute: Tensor) -> Tensor:
-        """(B,) -> (B, width), not negative."""
-        return F.relu(self.mask[attribute])
-
     def embed(self, features: Tensor, attribute: Tensor) -> Tensor:
-        return F.normalize(self.embedding(features) * self.masks(attribute), dim=1)
+        return F.normalize(self.embedding(features) * F.relu(self.mask[attribute]), dim=1)
 
     def penalty(self, features: Tensor, attribute: Tensor) -> Tensor:
         """5e-4 times the mean L1 norm of the triplets' masks, plus 5e-3 times the L2 norm of all b
         embeddings before the mask (of a whole batch, not a sum over parts of it), divided by
         sqrt(b); mean over anchors, positives and negatives."""
         b = len(attribute)
-        mask_norm = self.masks(attribute).sum() / b
+        mask_norm = F.relu(self.mask[attribute]).sum() / b
         embeddings = self.embedding(features).flatten(1)  # (3, b * width)
         embedding_norm = embeddings.norm(dim=1).mean() / math.sqrt(b)
         return self.MASK_NORM * mask_norm + self.EMBEDDING_NORM * embedding_norm
@@ -77,11 +72,9 @@ class CSN(Rival):
 class ASEN(Rival):
     """Attribute-specific embedding network (Ma et al., AAAI 2020): attribute-aware spatial
     attention, then channel attention, over a feature map. The layers are those of the authors'
-    released second version (ASENet_V2), which scores a position by a scaled dot product. Two
-    differences: C is the tower's number of channels (published: 1024). The batch normalisation
-    of the map is over anchors, positives and negatives together, not separately, since they go
-    through the tower together.
-    """
+    second version (ASENet_V2), which scores a position by a scaled dot product. Two differences: C
+    is the tower's number of channels (published: 1024); the map's batch normalisation is over
+    anchors, positives and negatives together, as they go through the tower together."""
 
     spatial = True
     HIDDEN = 512
@@ -114,11 +107,7 @@ RIVALS: dict[str, type[Rival]] = {"triplet": Triplet, "csn": CSN, "asen": ASEN}
 
 def load_rival(training: TrainedRival, device: str | torch.device | None) -> Rival:
     """The rival of a training, in eval mode. Its weights include the trained tower: a VLM is loaded
-    only for the tower's layers and the preprocessing.
-
-    Raises:
-        UserError: the tower is missing; weights that are damaged or do not fit it.
-    """
+    only for the tower's layers and the preprocessing. UserError: no such tower; bad weights."""
     kind, name = RIVALS[training.method], training.tower
     try:
         tower = open_tower(name, kind.spatial, device, weights=False)

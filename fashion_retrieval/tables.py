@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from crl.run.errors import UserError
 from crl.run.tables import Table
 
 Rows = list[dict[str, Any]]  # of a results.json
@@ -10,9 +9,7 @@ Rows = list[dict[str, Any]]  # of a results.json
 
 def table(rows: Rows, title: str) -> Table:
     """One row per model and method; as columns the mAP in percent of each attribute, `mean` (over
-    attributes, as in Table 4) and `overall` (over queries). UserError: there are no rows."""
-    if not rows:
-        raise UserError("there are no results to show")
+    attributes, as in Table 4) and `overall` (over queries)."""
     attributes = dict.fromkeys(key for row in rows for key in row["scores"])
     columns = [key for key in attributes if key not in ("mean", "overall")] + ["mean", "overall"]
     lines = []

@@ -41,33 +41,24 @@ class Visual(nn.Module):
         if not self.spatial:
             vector = self.visual(pixels)
             return vector[0] if isinstance(vector, tuple) else vector  # CoCa also returns tokens
+        # A ViT's last norm balances its tokens; CoCa's comes after pooling and has its width.
+        norm = getattr(self.visual, "attn_pool", None) is None
         maps = self.visual.forward_intermediates(
-            pixels,
-            indices=1,  # the last
-            intermediates_only=True,
-            output_fmt="NCHW",
-            # A ViT's last norm balances its tokens; CoCa's comes after pooling and has its width.
-            normalize_intermediates=getattr(self.visual, "attn_pool", None) is None,
-        )
+            pixels, indices=1, intermediates_only=True, output_fmt="NCHW",
+            normalize_intermediates=norm,
+        )  # fmt: skip
         return maps["image_intermediates"][-1]
 
 
 def open_tower(
     name: str, spatial: bool, device: str | torch.device | None, weights: bool = True
 ) -> Tower:
-    """Load a tower in eval mode.
+    """Load a tower in eval mode; with `spatial` for its feature map, else for its vector.
 
-    Args:
-        name: `resnet50`: torchvision's, with the ImageNet weights that ASEN starts from;
-            `resnet50:FILE`: with the weights in a file; or the name of an open_clip VLM.
-        spatial: True for the feature map, False for the vector. The map of a ResNet-50 comes from
-            its third stage, 1024 x 14 x 14, as in ASEN.
-        weights: False for a ResNet-50 without its weights.
-
-    Raises:
-        UserError: no such VLM of open_clip; weights that are missing, cannot be fetched, are
-            damaged or do not fit; a tower without a feature map.
-    """
+    `name`: `resnet50`, torchvision's with the ImageNet weights that ASEN starts from (its map comes
+    from the third stage, 1024 x 14 x 14, as in ASEN); `resnet50:FILE`, with the weights in a file;
+    or an open_clip VLM. `weights=False`: a ResNet-50 without them. UserError: no such VLM, bad or
+    missing weights, a tower without a feature map."""
     device = available_device(device)
     kind, _, file = name.partition(":")
     if kind == RESNET:

@@ -68,10 +68,8 @@ class BackboneTrainer(NetworkTrainer):
         if self.config.checkpointing:
             tower.set_grad_checkpointing(True)  # no error if a tower does not support it
             if not any(getattr(part, "grad_checkpointing", False) for part in tower.modules()):
-                raise UserError(
-                    f"the visual tower of {self.vlm.name} has no gradient checkpointing; "
-                    "set checkpointing=false"
-                )
+                raise UserError(f"the visual tower of {self.vlm.name} has no gradient "
+                                "checkpointing; set checkpointing=false")  # fmt: skip
         preprocess, heads = self.vlm.preprocess, self.stage1.heads
         network = ConditionalNetwork(tower, preprocess, torch.from_numpy(text), heads)
         self.train_network(network.to(self.vlm.device))
@@ -81,14 +79,11 @@ class BackboneTrainer(NetworkTrainer):
         save_vlm(self.folder / "vlm", self.vlm)
 
 
-def train(config: BackboneConfig) -> None:
-    with process_group(config.device) as device:
-        BackboneTrainer(config, device).run()
-
-
 @command
 def main(argv: list[str]) -> None:
-    train(load_config(BackboneConfig, argv, __doc__))
+    config = load_config(BackboneConfig, argv, __doc__)
+    with process_group(config.device) as device:
+        BackboneTrainer(config, device).run()
 
 
 if __name__ == "__main__":

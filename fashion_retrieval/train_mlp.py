@@ -100,13 +100,9 @@ class MlpTrainer(FashionTrainer):
         save_tensors(self.weights, self.heads)
 
 
-def train(config: MlpConfig) -> None:
-    MlpTrainer(config).run()
-
-
 @command
 def main(argv: list[str]) -> None:
-    train(load_config(MlpConfig, argv, __doc__))
+    MlpTrainer(load_config(MlpConfig, argv, __doc__)).run()
 
 
 if __name__ == "__main__":

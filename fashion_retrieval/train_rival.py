@@ -61,14 +61,11 @@ class RivalTrainer(NetworkTrainer):
         save_tensors(self.weights, self.network)
 
 
-def train(config: RivalConfig) -> None:
-    with process_group(config.device) as device:
-        RivalTrainer(config, device).run()
-
-
 @command
 def main(argv: list[str]) -> None:
-    train(load_config(RivalConfig, argv, __doc__))
+    config = load_config(RivalConfig, argv, __doc__)
+    with process_group(config.device) as device:
+        RivalTrainer(config, device).run()
 
 
 if __name__ == "__main__":

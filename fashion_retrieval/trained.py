@@ -1,7 +1,5 @@
-"""The text basis of each attribute, T_a from it, and the folders of trainings.
-
-A folder is the unit: it holds the weights, and in results.json what they belong to. (The VLM of
-stage 1 is named there, not stored.)
+"""The text basis of each attribute, T_a from it, and the folders of trainings: a folder holds the
+weights, and in results.json what they belong to. (The VLM of stage 1 is named there, not stored.)
 """
 
 import json
@@ -83,12 +81,11 @@ class CRL(NamedTuple):
     heads: Heads | None
 
     def check(self, vlm: VLM) -> None:
-        """Raise a UserError if the VLM with this name has changed since the training."""
+        """A UserError if the VLM with this name has changed since the training."""
         if self.fingerprint not in (None, vlm.fingerprint):
-            raise UserError(
-                f"{self.label} was trained on another VLM than {self.source!r} is now "
-                f"({self.fingerprint}, not {vlm.fingerprint}); bring that one back or train again"
-            )
+            changed = f"{self.source!r} is now ({self.fingerprint}, not {vlm.fingerprint})"
+            raise UserError(f"{self.label} was trained on another VLM than {changed}; bring that "
+                            "one back or train again")  # fmt: skip
 
 
 class _Record(BaseModel):
@@ -120,14 +117,9 @@ KINDS |= dict.fromkeys(("triplet", "csn", "asen"), TrainedRival)
 
 
 def read_training(folder: Path, attributes: list[str], vlm: str = "") -> CRL | TrainedRival:
-    """The training in a folder; neither its VLM nor its tower is loaded yet.
-
-    `vlm`: the VLM that the person named. Another one comes from a file, and must not be code.
-
-    Raises:
-        UserError: `folder` is not the folder of a training, or has no weights, or damaged heads;
-            the training has other attributes; its VLM is gone, or is code.
-    """
+    """The training in a folder; neither its VLM nor its tower is loaded yet. `vlm`: the VLM that
+    the person named; another one comes from a file, and must not be code. UserError: no training,
+    no weights, damaged heads, other attributes, or a VLM that is gone, or is code."""
     if folder.is_file():
         raise UserError(f"{folder} is a file; give the folder of the training: {folder.parent}")
     try:
@@ -144,10 +136,9 @@ def read_training(folder: Path, attributes: list[str], vlm: str = "") -> CRL | T
         raise UserError(f"{folder} has no {record.weights}; train to the first validation")
     bases = getattr(record, "bases", dict.fromkeys(record.attributes))
     if not record.attributes == list(bases) == attributes:
-        raise UserError(
-            f"{folder} was trained on the attributes {', '.join(record.attributes)}, the data has "
-            f"{', '.join(attributes)}; use a training on this data set"
-        )
+        theirs, ours = ", ".join(record.attributes), ", ".join(attributes)
+        raise UserError(f"{folder} was trained on the attributes {theirs}, the data has {ours}; "
+                        "use a training on this data set")  # fmt: skip
     if isinstance(record, TrainedRival):
         return record
     bases = Bases(record.bases, record.basis)

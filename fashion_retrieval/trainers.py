@@ -117,11 +117,8 @@ class NetworkConfig(FashionTrainingConfig):
 
 
 class NetworkTrainer(FashionTrainer):
-    """Trains the parameters of `network` that require gradients, with Adam.
-
-    Several processes get the same gradients as one process: each takes its share of the triplets,
-    and the gradients are summed.
-    """
+    """Trains the parameters of `network` that require gradients, with Adam. Several processes get
+    the gradients of one process: each takes its share of the triplets, and they are summed."""
 
     config: NetworkConfig
     network: Network  # set by `train_network`, which `prepare` of the subclasses calls
@@ -130,10 +127,9 @@ class NetworkTrainer(FashionTrainer):
         super().__init__(config, data, method, **contents)
         last = config.triplets % config.batch_size or config.batch_size
         if last < world():
-            raise UserError(
-                f"{config.triplets} triplets in batches of {config.batch_size} leave a last one of "
-                f"{last}, fewer than the {world()} processes; choose triplets that fill the batches"
-            )
+            batches = f"{config.triplets} triplets in batches of {config.batch_size}"
+            raise UserError(f"{batches} leave a last one of {last}, fewer than the {world()} "
+                            "processes; choose triplets that fill the batches")  # fmt: skip
 
     def train_network(self, network: Network) -> None:
         """Set network, device and optimizer; subclasses call it at the end of `prepare`."""

@@ -17,8 +17,6 @@ from crl.backends.weights import load_tensors
 from crl.run.distributed import gather, rank
 from crl.run.errors import UserError
 
-SCALE = 100.0  # of the logits: 1 / temperature
-
 
 class Combiner(nn.Module):
     """Raw embeddings of an image and a text, both (B, D) -> unit rows (B, D).
@@ -75,25 +73,21 @@ def load_combiner(path: Path, dim: int) -> Combiner:
 def contrastive_loss(combined: Tensor, target: Tensor) -> Tensor:
     """Mean over the rows i of -log softmax_j(100 combined_i · target_j) at j = i; both are (B, D),
     unit rows. From queries to targets only, as published."""
-    logits = SCALE * combined @ target.T  # (B, B)
+    logits = 100.0 * combined @ target.T  # (B, B)
     return F.cross_entropy(logits, torch.arange(len(logits), device=logits.device))
 
 
 def backward(forward: Callable[[Any], Tensor], parts: list, seeds: list[int]) -> float:
-    """Compute the loss of all parts of all processes as one batch, and its gradients.
+    """The loss of all parts of all processes as one batch, the same in all processes; and its
+    gradients, `.grad`, which must be summed over the processes.
 
     Each target is a negative for all other queries, so the loss of the batch is not the sum of the
     losses of its parts. Therefore: compute the features of all parts; then the loss and its
     gradient with respect to the features; then each part again, to propagate this gradient to the
     parameters. Only the graph of one part is in memory at a time.
 
-    Args:
-        forward: part -> (b, 2, D), combined and target, unit rows.
-        parts: this process's share of the batch, in order, all of one size.
-        seeds: the dropout seed of each part, the same both times.
-
-    Returns:
-        The loss, the same in all processes; `.grad` must be summed over all processes.
+    `forward`: part -> (b, 2, D), combined and target, unit rows; `parts`: this process's share, in
+    order, all of one size; `seeds`: the dropout seed of each part, the same both times.
     """
     once = len(parts) == 1  # then its graph is kept and the part is not computed again
     features = []

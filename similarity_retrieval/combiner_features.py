@@ -28,13 +28,11 @@ def derived_seed(*key: int) -> int:
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
 
 
-def embed(
-    vlm: VLM, data: MinedTriplets, cache: Path | None, workers: int = 0
-) -> tuple[Tensor, Tensor]:
+def embed(vlm: VLM, data: MinedTriplets, cache: Path | None, workers: int) -> list[Tensor]:
     """Raw embeddings of all images and conditions: (M, D) and (C, D), float32, on the CPU."""
     images = embed_images(vlm, data.images, cache, workers=workers or None, single=True, raw=True)
     text = embed_texts(vlm, data.conditions, cache, raw=True)
-    return torch.from_numpy(images.image), torch.from_numpy(text)
+    return [torch.from_numpy(images.image), torch.from_numpy(text)]
 
 
 class FrozenFeatures:
@@ -58,9 +56,9 @@ class FrozenFeatures:
         text, target = self.text[data.condition[rows]], self.image[data.target[rows]]
         return self.image[data.reference[rows]].to(device), text.to(device), target.to(device)
 
-    def validation(self, held_out: MinedTriplets) -> tuple[Tensor, Tensor]:
+    def validation(self, held_out: MinedTriplets) -> list[Tensor]:
         """Embeddings of images and conditions; those of `held_out` come first."""
-        return self.image, self.text
+        return [self.image, self.text]
 
 
 class FineTunedFeatures:
@@ -88,7 +86,7 @@ class FineTunedFeatures:
         reference, target = images.unflatten(0, (-1, 2)).unbind(1)  # (b, D) each
         return reference, self.vlm.text_features(texts), target
 
-    def validation(self, held_out: MinedTriplets) -> tuple[Tensor, Tensor]:
+    def validation(self, held_out: MinedTriplets) -> list[Tensor]:
         """Embeddings by the VLM as it is now, which are not needed again."""
         return embed(self.vlm, held_out, None, self.workers)
 

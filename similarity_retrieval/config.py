@@ -1,12 +1,11 @@
 """The configuration of evaluate.py."""
 
-from itertools import product
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from crl.representations import Representations, label
+from crl.representations import Representations
 from crl.run.config import Distinct, EvaluationConfig, OneOrMore
 from similarity_retrieval.datasets import TASKS, Task
 from similarity_retrieval.method import Balance, TiePolicy
@@ -14,13 +13,10 @@ from similarity_retrieval.method import Balance, TiePolicy
 BASES: dict[Task, str | dict[str, str]] = {
     "focus_object": "genecis_scene",
     "change_object": "genecis_scene",
-    "focus_attribute": {
-        "color": "clevr4_color",
-        "material": "genecis_material",
-        "other": "genecis_attribute",
-    },
+    "focus_attribute": {"color": "clevr4_color", "material": "genecis_material",
+                        "other": "genecis_attribute"},
     "change_attribute": "genecis_object",
-}
+}  # fmt: skip
 PLACES = ("left", "right", "top", "lower", "mid")
 ON_PLACES = [f"a photo with a {{condition}} on the {place}" for place in PLACES]  # the paper's five
 PROMPTS: dict[Task, list[str]] = {
@@ -68,9 +64,3 @@ class EvaluateConfig(EvaluationConfig):
     @classmethod
     def _others_by_default(cls, given: dict, info: ValidationInfo) -> dict:
         return {**cls.model_fields[info.field_name].default, **given}
-
-    def variants(self) -> dict[str, tuple[str, Balance]]:
-        """CRL's methods as tables show them, and the representation and balance of each."""
-        both = product(self.representation, self.balance)
-        ends = {"paper": "", "standard": ", standard"}
-        return {label(self, name) + ends[balance]: (name, balance) for name, balance in both}

@@ -38,12 +38,21 @@ class Templates(NamedTuple):
     gallery: np.ndarray  # (B, G) int64, index into GeneCIS.ids; column 0 is the target
     condition: np.ndarray  # (B,) int64, index into GeneCIS.conditions
     left_out: int  # templates with a gallery of another length
-    repeated: int  # templates with the target in the gallery twice; kept, as in GeneCIS
 
     def some(self, rows: np.ndarray) -> "Templates":
         """The templates at `rows` (B',)."""
         reference, gallery, condition = (x[rows] for x in self[:3])
-        return Templates(reference, gallery, condition, self.left_out, self.repeated)
+        return Templates(reference, gallery, condition, self.left_out)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """For tables. A target that is in its gallery twice stays there, as in GeneCIS."""
+        gallery = self.gallery
+        repeated = int((gallery[:, 1:] == gallery[:, :1]).any(axis=1).sum())
+        images = len(np.unique(np.append(gallery, self.reference)))
+        counts = {"templates": len(gallery), "candidates": gallery.shape[1], "images": images}
+        counts |= {"left_out": self.left_out, "target_also_in_gallery": repeated}
+        return {**counts, "conditions": len(np.unique(self.condition))}
 
 
 class GeneCIS(NamedTuple):
@@ -51,7 +60,7 @@ class GeneCIS(NamedTuple):
 
     ids: list[str]  # M images: `139` (COCO), `2345:10,20,30,40` (a region: image, x, y, w, h)
     conditions: list[str]  # C conditions
-    tasks: dict[str, Templates]
+    tasks: dict[Task, Templates]
 
 
 class _CocoImage(BaseModel):
@@ -89,38 +98,34 @@ class _File(BaseModel, Generic[_Image]):
     templates: list[_Template[_Image]] = Field(min_length=1)
 
 
-def load(tasks: Sequence[str], folder: Path) -> GeneCIS:
+def load(tasks: Sequence[Task], folder: Path) -> GeneCIS:
     """Read the templates of `tasks`, `<folder>/<task>.json` in GeneCIS's format. A UserError names
     a malformed template, counted from 0."""
     ids: dict[str, int] = {}
     conditions: dict[str, int] = {}
-    loaded = {task: _load(task, Path(folder), ids, conditions) for task in tasks}
+    loaded: dict[Task, Templates] = {}
+    for task in tasks:
+        file = folder / f"{task}.json"
+        if not file.is_file():
+            raise Missing(f"{file.name}, GeneCIS's templates, is not in {folder.resolve()}; get it "
+                          f"from {GENECIS_PAGE}")  # fmt: skip
+        kind = _File[_Region] if task.endswith("attribute") else _File[_CocoImage]
+        try:
+            templates = kind.model_validate_json(b'{"templates": %b}' % file.read_bytes()).templates
+        except ValidationError as error:
+            raise UserError(f"{file} {explain(error)}; get it again") from error
+        lengths = Counter(len(template.gallery) for template in templates)
+        usual = min(lengths, key=lambda length: (-lengths[length], length))  # a tie: the shortest
+        rows = []
+        for template in templates:
+            if len(template.gallery) == usual:
+                images = [template.reference, template.target, *template.gallery]
+                numbers = [ids.setdefault(image.id, len(ids)) for image in images]
+                rows.append([conditions.setdefault(template.condition, len(conditions)), *numbers])
+        condition, reference, *_ = columns = np.array(rows, np.int64).T
+        gallery = np.ascontiguousarray(columns[2:].T)  # (B, G)
+        loaded[task] = Templates(reference, gallery, condition, len(templates) - len(rows))
     return GeneCIS(list(ids), list(conditions), loaded)
-
-
-def _load(task: str, folder: Path, ids: dict[str, int], conditions: dict[str, int]) -> Templates:
-    """The templates of one task; images and conditions not seen before are added to the dicts."""
-    file = folder / f"{task}.json"
-    if not file.is_file():
-        raise Missing(f"{file.name}, GeneCIS's templates, is not in {folder.resolve()}; get it "
-                      f"from {GENECIS_PAGE}")  # fmt: skip
-    kind = _File[_Region] if task.endswith("attribute") else _File[_CocoImage]
-    try:
-        templates = kind.model_validate_json(b'{"templates": %b}' % file.read_bytes()).templates
-    except ValidationError as error:
-        raise UserError(f"{file} {explain(error)}; get it again") from error
-    lengths = Counter(len(template.gallery) for template in templates)
-    usual = min(lengths, key=lambda length: (-lengths[length], length))  # a tie: the shortest
-    rows = []
-    for template in templates:
-        if len(template.gallery) == usual:
-            images = [template.reference, template.target, *template.gallery]
-            numbers = [ids.setdefault(image.id, len(ids)) for image in images]
-            rows.append([conditions.setdefault(template.condition, len(conditions)), *numbers])
-    condition, reference, *_ = columns = np.array(rows, np.int64).T
-    gallery = np.ascontiguousarray(columns[2:].T)  # (B, G)
-    repeated = int((gallery[:, 1:] == gallery[:, :1]).any(axis=1).sum())
-    return Templates(reference, gallery, condition, len(templates) - len(rows), repeated)
 
 
 def images(data: GeneCIS, coco: Path, visual_genome: Path) -> list[Path | Crop]:

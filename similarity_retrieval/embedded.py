@@ -17,7 +17,7 @@ from crl.run.given import checked, read_given
 from crl.run.results import digest
 from similarity_retrieval.combiner import Combiner, load_combiner
 from similarity_retrieval.config import EvaluateConfig
-from similarity_retrieval.datasets import GeneCIS, Task, Templates, images, load
+from similarity_retrieval.datasets import GeneCIS, Templates, images, load
 from similarity_retrieval.method import Features
 from similarity_retrieval.trained import models
 
@@ -27,7 +27,7 @@ class Basis(NamedTuple):
 
     rows: np.ndarray  # (B',) the templates
     text: np.ndarray  # T, (K, D), unit rows
-    directions: np.ndarray | None = None  # (d, D), null space of other criteria to remove from I
+    directions: np.ndarray | None  # (d, D), null space of other criteria to remove from I
 
 
 class Embedded(NamedTuple):
@@ -41,7 +41,7 @@ class Embedded(NamedTuple):
     files: Sequence[Path | Crop] | None  # M, for the figure; None: embeddings made elsewhere
     about: dict[str, Any]  # what a result says of itself: task, VLM, images
     about_basis: dict[str, Any]  # and of CRL's texts
-    counts: dict[str, Any]  # for tables: how many templates, images and so on
+    counts: dict[str, Any]  # for tables, beside those of the templates
 
 
 def embedded(config: EvaluateConfig) -> Iterator[Embedded]:
@@ -49,69 +49,52 @@ def embedded(config: EvaluateConfig) -> Iterator[Embedded]:
     `features`. Templates, images, bases, names and Combiners are checked before the first image is
     embedded."""
     data = load(config.tasks, config.root)
-    for one in (_given if config.features else _embedded)(config, data):
-        t, about = one.templates, one.about
-        content = digest(about["content"], data.conditions, t.reference, t.gallery, t.condition)
-        counts = {
-            "templates": len(t.reference),
-            "candidates": t.gallery.shape[1],
-            "left_out": t.left_out,
-            "target_also_in_gallery": t.repeated,
-            "images": len(np.unique(np.append(t.gallery, t.reference))),
-            "conditions": len(np.unique(t.condition)),
-        }
-        about |= {"content": content, "tie_policy": config.tie_policy}
-        about_basis = one.about_basis | {"weight": config.weight}
-        yield one._replace(about=about, about_basis=about_basis, counts=counts | one.counts)
-
-
-def _embedded(config: EvaluateConfig, data: GeneCIS) -> Iterator[Embedded]:
-    named = {task: _bases(config, data, task) for task in config.tasks}
+    if config.features:
+        yield from _given(config, data)
+        return
+    named = {}
+    for task, templates in data.tasks.items():
+        used = [data.conditions[c] for c in templates.condition]
+        chosen = _chosen(f"bases of {task}", config.bases[task], used)
+        named[task] = [(n, rows, TextBasis.load(n, config.texts)) for n, rows in chosen.items()]
     others = [TextBasis.load(name) for name in config.null_space]
     genome = config.visual_genome or config.root / "visual_genome"
     files = images(data, config.coco or config.root / "coco", genome)
     loaded = models(config)
     if "posterior" in config.representation and "paper" in config.balance:
-        warnings.warn(
-            "balance=paper was made for the paper's R; with the posterior the scene may drown the "
-            "condition; balance=standard suits both",
-            stacklevel=2,
-        )
+        warnings.warn("balance=paper was made for the paper's R; with the posterior the scene may "
+                      "drown the condition; balance=standard suits both", stacklevel=2)  # fmt: skip
     size, cache = config.null_space_size, config.cache
     removed = digest(size, *(other.digest for other in others)) if others else None
     for label, (vlm, combiner) in loaded.items():
-        bases = {}  # of all tasks, before the first image is embedded
-        for task in config.tasks:
-            bases[task] = []
-            for rows, _, basis in named[task]:
-                directions = directions_of_others(vlm, basis, others, size, cache)
-                bases[task].append(Basis(rows, embed_basis(vlm, basis, cache), directions))
+        bases: dict[str, list[Basis]] = {task: [] for task in named}
+        for task, choices in named.items():  # before the first image is embedded
+            for _, rows, basis in choices:
+                text, directions = embed_basis(vlm, basis, cache), None
+                if others:
+                    directions = directions_of_others(vlm, basis, others, size, cache)
+                bases[task].append(Basis(rows, text, directions))
         how = cache, config.batch_size, config.workers
         result = embed_images(vlm, files, *how, single=True, raw=True)
         image = np.asarray(result.image)  # (M, D), each distinct image once
         plain = embed_texts(vlm, data.conditions, cache, raw=True)  # (C, D)
-        for task in config.tasks:
-            templates, prompts = data.tasks[task], config.prompts[task]
+        for task, templates in data.tasks.items():
+            prompts = config.prompts[task]
             filled = [p.replace("{condition}", c) for c in data.conditions for p in prompts]
             prompted = embed_texts(vlm, filled, cache) if filled else plain[:0]
             features = Features(image, plain, prompted.reshape(len(plain), -1, plain.shape[1]))
-            used = [data.conditions[c] for c in np.unique(templates.condition)]
             texts = [basis for *_, basis in named[task]]
-            about = {
-                "data": task,
-                "criterion": " ".join(dict.fromkeys(basis.criterion for basis in texts)),
-                "vlm": vlm.name,
-                "label": label,
-                "vlm_fingerprint": vlm.fingerprint,
-                "content": result.content,
-            }
+            criterion = " ".join(dict.fromkeys(basis.criterion for basis in texts))
+            content = digest(result.content, data.conditions, *templates[:3])
+            about = {"data": task, "criterion": criterion, "vlm": vlm.name, "label": label}
+            about |= {"vlm_fingerprint": vlm.fingerprint, "content": content}
             about_basis = {
-                "basis": " + ".join(basis_label(name) for _, name, _ in named[task]),
+                "basis": " + ".join(basis_label(name) for name, *_ in named[task]),
                 "texts": sum(len(basis.texts) for basis in texts),
                 "basis_digest": digest(*(basis.digest for basis in texts)),
-                "prompts": prompts,
-                "null_space": removed,
             }
+            about_basis |= {"prompts": prompts, "null_space": removed}
+            used = [data.conditions[c] for c in np.unique(templates.condition)]
             names = " + ".join(f"{basis.names(used)}/{len(used)}" for basis in texts)
             counts = {"names": names, "precision": config.precision, "device": str(vlm.device)}
             yield Embedded(
@@ -119,21 +102,17 @@ def _embedded(config: EvaluateConfig, data: GeneCIS) -> Iterator[Embedded]:
             )
 
 
-def _bases(
-    config: EvaluateConfig, data: GeneCIS, task: Task
-) -> list[tuple[np.ndarray, str, TextBasis]]:
-    """For a task: templates (B',), the name of their basis, the basis."""
-    names, conditions = config.bases[task], [data.conditions[c] for c in data.tasks[task].condition]
+def _chosen(
+    where: str, names: str | dict[str, str], conditions: list[str]
+) -> dict[str, np.ndarray]:
+    """{basis: the templates (B',) whose condition it is for}, from the condition of each."""
     if isinstance(names, str):
         names = {"other": names}
     unknown = sorted(set(conditions) - names.keys())
     if unknown and "other" not in names:
-        raise UserError(f"bases of {task} name no basis for {unknown[0]!r}, nor one for `other`")
+        raise UserError(f"{where} name no basis for {unknown[0]!r}, nor one for `other`")
     chosen = np.array([names.get(condition, names.get("other")) for condition in conditions])
-    return [
-        (np.flatnonzero(chosen == name), str(name), TextBasis.load(str(name), config.texts))
-        for name in np.unique(chosen)
-    ]
+    return {str(name): np.flatnonzero(chosen == name) for name in np.unique(chosen)}
 
 
 def _given(config: EvaluateConfig, data: GeneCIS) -> Iterator[Embedded]:
@@ -146,12 +125,13 @@ def _given(config: EvaluateConfig, data: GeneCIS) -> Iterator[Embedded]:
     features = Features(image, arrays["caption_plain"][rows], arrays["captions5"][rows])
     text = checked_basis(f"{file}: scene_text", l2(arrays["scene_text"]))
     combiner = load_combiner(config.combiner, text.shape[1]) if config.combiner else None
+    about_basis = {"basis": "scene_text", "texts": len(text)}
+    about_basis["basis_digest"] = digest(text, features.prompted)
+    content = digest(image, features.plain)
     for task, templates in data.tasks.items():
         about = {"data": task, "criterion": "scene", "vlm": "features", "label": file.name}
-        about["content"] = digest(image, features.plain)
-        about_basis = {"basis": "scene_text", "texts": len(text)}
-        about_basis["basis_digest"] = digest(text, features.prompted)
-        bases = [Basis(np.arange(len(templates.reference)), text)]
+        about["content"] = digest(content, data.conditions, *templates[:3])
+        bases = [Basis(np.arange(len(templates.reference)), text, None)]
         yield Embedded(data, templates, features, bases, combiner, None, about, about_basis, {})
 
 

@@ -9,6 +9,7 @@ best and worst templates.
 
 from crl.run.command import command
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from crl.backends.weights import weights_digest
 from crl.projection import l2, project
-from crl.representations import represent
+from crl.representations import label, represent
 from crl.representations.null_space import without
 from crl.run.config import load_config
 from crl.run.errors import UserError
@@ -28,18 +29,30 @@ from similarity_retrieval.embedded import Embedded, embedded
 from similarity_retrieval.method import CUTOFFS, baseline_scores, crl_scores, recall, target_ranks
 from similarity_retrieval.tables import notes, table
 
+BASELINES = ("chance", "image", "text", "image+text")  # and `combiner`, if there is one
 Ranks = tuple[np.ndarray, np.ndarray]  # (B,) candidates above the target, (B,) tied with it
 
 
 def evaluate(config: EvaluateConfig) -> Results:
     """Measure and draw what is missing in <outputs>/similarity_retrieval/<name>."""
     folder = config.outputs / "similarity_retrieval" / config.name
+    variants = {}  # {CRL's methods as tables show them: representation and balance}
+    for name, balance in product(config.representation, config.balance):
+        end = "" if balance == "paper" else f", {balance}"
+        variants[label(config, name) + end] = name, balance
     with alone_in(folder):
         results = Results(folder, config.model_dump(mode="json"))
         for data in embedded(config):  # one task, embedded by one VLM
             features, templates = data.features, data.templates
-            about = about_rows(config, data)
-            name = f"{slug(data.about['data'])}-{slug(data.about['label'])}-{digest(about)[:6]}"
+            vlm, task = data.about["label"], data.about["data"]
+            # What each row says of itself, in the order of the table
+            about: dict[str, dict[str, Any]] = {method: {"basis": "-"} for method in BASELINES}
+            if data.combiner:
+                about["combiner"] = {"basis": "-", "combiner": weights_digest(data.combiner)}
+            about |= {method: {**data.about_basis, "weight": config.weight} for method in variants}
+            for method, row in about.items():
+                row |= {**data.about, "tie_policy": config.tie_policy, "method": method}
+            name = f"{slug(f'{task} {vlm}')}-{digest(about)[:6]}"
             ranks_file, figure = folder / f"ranks-{name}.npz", folder / f"best-and-worst-{name}.png"
             drawn = figure.exists() or not config.figures or data.files is None
             done = [results.find(row) for row in about.values()]
@@ -47,7 +60,7 @@ def evaluate(config: EvaluateConfig) -> Results:
                 continue
 
             scores = baseline_scores(features, templates, data.combiner)  # {method: (B, G)}
-            for method, (representation, balance) in config.variants().items():
+            for method, (representation, balance) in variants.items():
                 scores[method] = np.empty(templates.gallery.shape, features.image.dtype)
                 for basis in data.bases:  # one for all templates, or one per kind of condition
                     image = without(l2(features.image), basis.directions)  # I, (M, D)
@@ -56,46 +69,33 @@ def evaluate(config: EvaluateConfig) -> Results:
                         representation, image, basis.text, sharpness=config.sharpness
                     )  # fmt: skip
                     part = templates.some(basis.rows)
-                    scores[method][basis.rows] = crl_scores(
-                        features, part, x, config.weight, balance
+                    crl = crl_scores(features, part, x, config.weight, balance)
+                    scores[method][basis.rows] = crl
+            for method, values in scores.items():
+                if not np.isfinite(values).all():
+                    raise UserError(
+                        f"{vlm}, {task}, {method}: there are scores that are not finite"
                     )
-            ranks = {method: ranks_of(data, method, scores[method]) for method in scores}
+            ranks = {method: target_ranks(values) for method, values in scores.items()}
 
-            recalls = {}  # {method: {tie policy: {"R@k": percent}}}
-            for method in ranks:
-                recalls[method] = {
-                    policy: {f"R@{k}": recall(*ranks[method], k, policy) for k in CUTOFFS}
-                    for policy in ("fair", "paper")
-                }
-            candidates = templates.gallery.shape[1]
-            expected = {f"R@{k}": 100 * min(k / candidates, 1) for k in CUTOFFS}
-            recalls["chance"] = {"fair": expected, "paper": expected}
+            recalls, candidates = {}, templates.gallery.shape[1]
+            for policy in ("fair", "paper"):
+                shares = {f"R@{k}": 100 * min(k / candidates, 1) for k in CUTOFFS}
+                recalls[policy, "chance"] = shares
+                for method, (better, tied) in ranks.items():
+                    shares = {f"R@{k}": recall(better, tied, k, policy) for k in CUTOFFS}
+                    recalls[policy, method] = shares
             other = "paper" if config.tie_policy == "fair" else "fair"
             for method, row in about.items():
                 if not results.find(row):
-                    more = {"other_ties": recalls[method][other], "ranks": ranks_file.name}
-                    results.add(row, recalls[method][config.tie_policy], **data.counts, **more)
+                    scored, counts = recalls[config.tie_policy, method], templates.counts
+                    more = {"other_ties": recalls[other, method], "ranks": ranks_file.name}
+                    results.add(row, scored, **counts, **data.counts, **more)
             save_ranks(ranks, ranks_file)
             if not drawn:
                 last = list(scores)[-1]  # of CRL
                 draw(data, last, ranks[last], scores[last], figure)
     return results
-
-
-def about_rows(config: EvaluateConfig, data: Embedded) -> dict[str, dict[str, Any]]:
-    """{method: what its result says of itself}, in the order of the table."""
-    about = {m: {"basis": "-"} for m in ("chance", "image", "text", "image+text")}
-    if data.combiner:
-        about["combiner"] = {"basis": "-", "combiner": weights_digest(data.combiner)}
-    about |= dict.fromkeys(config.variants(), data.about_basis)
-    return {method: {**data.about, **more, "method": method} for method, more in about.items()}
-
-
-def ranks_of(data: Embedded, method: str, scores: np.ndarray) -> Ranks:
-    if not np.isfinite(scores).all():
-        where = f"{data.about['label']}, {data.about['data']}, {method}"
-        raise UserError(f"{where}: there are scores that are not finite")
-    return target_ranks(scores)
 
 
 def save_ranks(ranks: dict[str, Ranks], file: Path) -> None:
@@ -121,17 +121,15 @@ def draw(data: Embedded, method: str, ranks: Ranks, scores: np.ndarray, file: Pa
         right = [bool(image == t.gallery[b, 0]) for image in ids]
         rows.append((files[t.reference[b]], title, [files[image] for image in ids], right))
     about = f"{data.about['label']}, {data.about['data'].replace('_', ' ')}"
-    title = f"{about}: best and worst of CRL, {method} (green: the target)"
-    retrieval_sheet(rows, title, file)
+    retrieval_sheet(rows, f"{about}: best and worst of CRL, {method} (green: the target)", file)
 
 
 @command
 def main(argv: list[str]) -> None:
     results = evaluate(load_config(EvaluateConfig, argv, __doc__))
-    print(table(results.rows, "Similarity retrieval, Recall@k in percent").text())
-    for note in notes(results.rows):
-        print(f"note: {note}")
-    print(f"results, ranks and figures: {results.folder}")
+    table(results.rows, "Similarity retrieval, Recall@k in percent").show(
+        notes(results.rows), results.folder
+    )
 
 
 if __name__ == "__main__":

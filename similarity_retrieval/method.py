@@ -1,9 +1,8 @@
 """Scores of GeneCIS's candidates by the baselines and by CRL, and Recall@k from the scores (paper,
 Table 3; the baselines are GeneCIS's, Vaze et al., CVPR 2023).
 
-Templates share few distinct references and conditions (218 and 111 in the 3,920 of the object
-tasks). So each distinct one is compared with all images in one matrix product, and each template
-looks up the scores of its candidates.
+Templates share few distinct references and conditions (218 and 111 in 3,920), so each is compared
+with all images in one matrix product, and each template looks up the scores of its candidates.
 
 Shapes: M images, C conditions with P prompts each, D embedding width, K texts of the basis, B
 templates, G candidates each, the target first.
@@ -51,10 +50,8 @@ class Features:
 def baseline_scores(
     features: Features, templates: Templates, combiner: Combiner | None = None
 ) -> dict[str, np.ndarray]:
-    """Cosine similarity of each template's candidates to its query, for GeneCIS's baselines.
-
-    -> `image`, `text`, `image+text` and, if there is one, `combiner`: (B, G) each.
-    """
+    """Cosine similarity of each template's candidates to its query, for GeneCIS's baselines:
+    `image`, `text`, `image+text` and, if there is one, `combiner`: (B, G) each."""
     images, gallery = features.unit_image, templates.gallery  # (M, D), (B, G)
     references = features.image, templates.reference
     image = _similarities(*references, images, gallery)  # r·g: (B, G)
@@ -78,18 +75,14 @@ def crl_scores(
     features: Features, templates: Templates, r: np.ndarray, weight: float = 10.0,
     balance: Balance = "paper",
 ) -> np.ndarray:  # fmt: skip
-    """CRL for "the same scene, with the condition" (paper, Table 3).
+    """CRL for "the same scene, with the condition" (paper, Table 3): (B, G) scores.
 
     scene: similarity of candidate and reference in `r`, R = I Tᵀ of all images, (M, K), unit rows.
     condition: mean similarity of the candidate to the condition's prompts; omitted if P = 0.
 
-    Args:
-        balance: `paper`: weight * scene + condition, each scaled to unit length over the candidates
-            of a template. `standard` (beyond the paper): scene + condition, each standardised over
-            the candidates, so that neither drowns the other, however far its scores are spread.
-
-    Returns:
-        (B, G) scores.
+    `balance`: `paper`: weight * scene + condition, each scaled to unit length over the candidates
+    of a template. `standard` (beyond the paper): scene + condition, each standardised over the
+    candidates, so that neither drowns the other, however far its scores are spread.
     """
     scene = _similarities(r, templates.reference, r, templates.gallery)  # (B, G)
     scores = weight * l2(scene) if balance == "paper" else _standardised(scene)
@@ -118,8 +111,7 @@ def recall(better: np.ndarray, tied: np.ndarray, k: int, tie_policy: TiePolicy =
     20.0
 
     `fair` counts the share of all orders of the tied candidates in which the target is among the k
-    best. `paper` puts the target first, as the stable sort in the authors' code does; constant
-    scores then give 100.
+    best. `paper` puts the target first, as the authors' stable sort does: constant scores give 100.
     """
     fair = tie_policy == "fair"
     hits = np.clip((k - better) / (tied + 1), 0, 1) if fair else better < k

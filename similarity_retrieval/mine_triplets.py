@@ -99,8 +99,8 @@ def counts_of(folder: Path, inputs: dict[str, Any]) -> dict[str, Any] | None:
     except (ValueError, TypeError, KeyError):
         same = False
     if not same:
-        reason = f"{folder} comes from other inputs or settings"
-        raise UserError(f"{reason}; take another name=, or delete it")
+        raise UserError(f"{folder} comes from other inputs or settings; take another name=, or "
+                        "delete it")  # fmt: skip
     whole = triplets.exists() and file_digest(triplets) == summary["digest"]
     return summary["counts"] if whole else None
 
@@ -139,28 +139,18 @@ def mine(config: MineConfig, graphs: Path, triplets: Path) -> dict[str, Any]:
         for number in progress(range(config.samples), label="samples", unit="samples"):
             if sample := miner.sample(config.seed, number):
                 reference, target, distractor = sample
-                triplet = {
-                    "reference": reference.image,
-                    "target": target.image,
-                    "condition": f"{target.relation} {target.object}",
-                    "distractor": distractor.image,
-                    "subject": target.subject,
-                }
+                triplet = {"reference": reference.image, "target": target.image}
+                triplet |= {"condition": f"{target.relation} {target.object}"}
+                triplet |= {"distractor": distractor.image, "subject": target.subject}
                 stream.write(json.dumps(triplet, ensure_ascii=False) + "\n")
                 mined += 1
         if not mined:
             reason = f"not one of {config.samples} samples gave a triplet ({listed(miner.failed)})"
             raise UserError(f"{reason}; give more captions, or loosen the rules")
-    return {
-        "captions": captions,
-        "images": len({record.image for record in records}),
-        "relations": len(records),
-        "subjects": miner.subjects,
-        "samples": config.samples,
-        "mined": mined,
-        "dropped": config.samples - mined,
-        "failed tries": miner.failed,
-    }
+    images, dropped = len({record.image for record in records}), config.samples - mined
+    counts: dict[str, Any] = {"captions": captions, "images": images, "relations": len(records)}
+    counts |= {"subjects": miner.subjects, "samples": config.samples, "mined": mined}
+    return {**counts, "dropped": dropped, "failed tries": miner.failed}
 
 
 def listed(counts: dict[str, int]) -> str:

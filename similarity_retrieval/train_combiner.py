@@ -114,19 +114,13 @@ class CombinerTrainer(Trainer):
         else:
             self.features = features.FrozenFeatures(vlm, self.data, config.cache, config.workers)
         self.parameters = [p for model in self.models.values() for p in model.parameters()]
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=config.lr, weight_decay=config.weight_decay
-        )
-        self.record = {
-            "vlm": config.vlm,
-            "vlm_trained": config.train_vlm,
-            "vlm_fingerprint": fingerprint,  # of the VLM that the Combiner in the folder belongs to
-            "precision": config.precision,
-            "device": str(vlm.device),
-            "processes": world(),
-            "triplets": {"training": len(self.data) - self.held, "held_out": self.held},
-            "steps_per_epoch": self.steps,
-        }
+        rates = {"lr": config.lr, "weight_decay": config.weight_decay}
+        self.optimizer = torch.optim.AdamW(self.parameters, **rates)
+        counts = {"training": len(self.data) - self.held, "held_out": self.held}
+        self.record = {"vlm": config.vlm, "vlm_trained": config.train_vlm}
+        self.record["vlm_fingerprint"] = fingerprint  # that the Combiner in the folder belongs to
+        self.record |= {"precision": config.precision, "device": str(vlm.device)}
+        self.record |= {"processes": world(), "triplets": counts, "steps_per_epoch": self.steps}
 
     def batches(self, epoch: int, done: int) -> Iterator[list]:
         """Yield this process's parts of each batch, see `combiner_features`."""
@@ -192,9 +186,7 @@ def plan(count: int, first: int, epoch: int, config: TrainConfig) -> np.ndarray:
 
 
 @torch.no_grad()
-def recalls(
-    combiner: Combiner, data: MinedTriplets, image: Tensor, text: Tensor
-) -> dict[str, float]:
+def recalls(combiner: Combiner, data: MinedTriplets, image: Tensor, text: Tensor) -> dict:
     """Recall@1, 5, 10 in percent of the targets of `data` among all its distinct targets, from the
     raw embeddings of its images (M, D) and conditions (C, D)."""
     device = next(combiner.parameters()).device
@@ -212,14 +204,11 @@ def recalls(
     return {**shares, "triplets": len(data), "candidates": len(targets)}
 
 
-def train(config: TrainConfig) -> None:
-    with process_group(config.device) as device:
-        CombinerTrainer(config, device).run()
-
-
 @command
 def main(argv: list[str]) -> None:
-    train(load_config(TrainConfig, argv, __doc__))
+    config = load_config(TrainConfig, argv, __doc__)
+    with process_group(config.device) as device:
+        CombinerTrainer(config, device).run()
 
 
 if __name__ == "__main__":

@@ -37,7 +37,17 @@ def models(config: EvaluateConfig) -> dict[str, tuple[VLM, Combiner | None]]:
         if label in sources and (label != config.vlm or sources[label][1]):
             label += f" ({folder})"
         sources[label] = source
-    return {label: _load(*source, config) for label, source in sources.items()}
+    models: dict[str, tuple[VLM, Combiner | None]] = {}
+    for label, (name, file, training) in sources.items():
+        from_file = name != config.vlm
+        vlm = same = load_vlm(name, config.device, config.precision, from_file)
+        if training and training.precision != config.precision:  # the fingerprint depends on it
+            same = load_vlm(name, config.device, training.precision, from_file)
+        if training and same.fingerprint != training.vlm_fingerprint:
+            raise UserError(f"{file.parent} was trained with another VLM than {name!r} is now; run "
+                            "that training again")  # fmt: skip
+        models[label] = vlm, load_combiner(file, vlm.dim) if file else None
+    return models
 
 
 def _read(folder: Path) -> tuple[str, Source]:
@@ -49,25 +59,12 @@ def _read(folder: Path) -> tuple[str, Source]:
     try:
         training = Training.model_validate_json(file.read_bytes())
     except OSError as error:
+        reason = f"no training of train_combiner.py ({file.name}: {error.strerror})"
         raise UserError(
-            f"{folder} holds no training of train_combiner.py ({file.name}: {error.strerror}), nor "
-            f"GeneCIS's {' and '.join(WEIGHTS)}"
+            f"{folder} holds {reason}, nor GeneCIS's {' and '.join(WEIGHTS)}"
         ) from error
     except ValidationError as error:
         raise UserError(f"{file} is not of train_combiner.py: {explain(error)}") from error
     if training.vlm_trained:
         return f"{training.vlm}*", (str(folder / "vlm"), combiner, training)
     return training.vlm, (training.vlm, combiner, training)
-
-
-def _load(
-    name: str, file: Path | None, training: Training | None, config: EvaluateConfig
-) -> tuple[VLM, Combiner | None]:
-    from_file = name != config.vlm
-    vlm = same = load_vlm(name, config.device, config.precision, from_file)
-    if training and training.precision != config.precision:  # which the fingerprint depends on
-        same = load_vlm(name, config.device, training.precision, from_file)
-    if training and same.fingerprint != training.vlm_fingerprint:
-        raise UserError(f"{file.parent} was trained with another VLM than {name!r} is now; run "
-                        "that training again")  # fmt: skip
-    return vlm, load_combiner(file, vlm.dim) if file else None

@@ -4,15 +4,26 @@ A profiler hook counts the functions of ours that the configuration, or a value 
 """
 
 import sys
+import threading
 from pathlib import Path
 
 import make_data
 import pytest
 from commands import REPOSITORY
 
+import fashion_retrieval.evaluate as fashion
+import similarity_retrieval.evaluate as genecis
 from classification_clustering import clustering, few_shot
-from classification_clustering.config import EvaluateConfig
 
+BASES = {a: f"deepfashion_{a}" for a in ("texture", "fabric", "shape", "part", "style")}
+CLEVR4 = {"data": "clevr4", "criteria": ["color"], "vlm": ["demo"], "seeds": 2, "shots": [1]}
+# Each script, and its configuration: as in configs/demo.
+RUNS = [
+    (clustering, CLEVR4),
+    (few_shot, CLEVR4),
+    (genecis, {"root": "genecis", "vlm": "demo", "balance": ["paper", "standard"]}),
+    (fashion, {"root": "garments", "dataset": "Garments", "bases": BASES, "vlm": "demo"}),
+]
 SCRIPTS = [
     "classification_clustering/clustering.py",
     "classification_clustering/few_shot.py",
@@ -46,11 +57,13 @@ class Followed:
             self.functions.add((code.co_filename, code.co_qualname))
 
     def __enter__(self) -> "Followed":
+        threading.setprofile(self)  # of those that begin from now on
         sys.setprofile(self)
         return self
 
     def __exit__(self, *_) -> None:
         sys.setprofile(None)
+        threading.setprofile(None)
 
     @property
     def files(self) -> set[str]:
@@ -60,17 +73,16 @@ class Followed:
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("drawn")
-    for world in ("clevr4",):
-        make_data.make(world, folder, images=60, seed=0, workers=0)
+    for world, images in (("clevr4", 60), ("scenes", 60), ("garments", 400)):
+        make_data.make(world, folder, images, seed=0, workers=0)
     return folder
 
 
-@pytest.mark.parametrize("script", [clustering, few_shot])
-def test_a_configuration_passes_through_few_calls(drawn, tmp_path, script):
-    config = EvaluateConfig(
-        data="clevr4", root=drawn, criteria=["color"], vlm=["demo"], seeds=2, shots=[1],
-        representation=["paper", "posterior"], outputs=tmp_path, cache=tmp_path / "cache",
-    )  # fmt: skip
+@pytest.mark.parametrize(("script", "keys"), RUNS, ids=[script.__name__ for script, _ in RUNS])
+def test_a_configuration_passes_through_few_calls(drawn, tmp_path, script, keys):
+    keys = {"representation": ["paper", "posterior"], "outputs": tmp_path, **keys}
+    keys |= {"root": drawn / keys.get("root", ""), "cache": tmp_path / "cache"}
+    config = script.EvaluateConfig(**keys)
     with Followed(config) as followed:
         script.evaluate(config)
     print(len(followed.functions), len(followed.files), sorted(followed.functions))

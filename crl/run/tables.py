@@ -2,6 +2,7 @@
 
 import csv
 import io
+from pathlib import Path
 from typing import NamedTuple
 
 from tabulate import tabulate
@@ -34,6 +35,11 @@ class Table(NamedTuple):
         title = "".join(f"\\{c}" if c in "&%$#_{}" else c for c in self.title)
         body = self._tabulate("latex_booktabs").replace("±", r"$\pm$").replace("†", r"$\dagger$")
         return f"\\begin{{table}}\n\\caption{{{title}}}\n{body}\n\\end{{table}}"
+
+    def show(self, notes: list[str], folder: Path) -> None:
+        """Print it, what a reader of it needs to know, and where the files are."""
+        print("\n".join([self.text(), *(f"note: {note}" for note in notes)]))
+        print(f"results and figures: {folder}")
 
     def _tabulate(self, form: str) -> str:
         align = ["left"] * self.left + ["right"] * (len(self.header) - self.left)

@@ -30,9 +30,8 @@ def read_jsonl(kind: type[Model], file: Path) -> Iterator[Model]:
 
 
 def read_table(kind: type[Model], file: Path) -> Iterator[Model]:
-    """Yield the object in each row of a table whose first line names its columns (in any case). A
-    .csv has commas between its cells, others have tabs. A UserError names the line that is not a
-    `kind`."""
+    """Yield the object in each row of a table whose first line names its columns (in any case);
+    .csv with commas, others with tabs. A UserError names the line that is not a `kind`."""
     delimiter = "," if file.suffix == ".csv" else "\t"
     rows = csv.DictReader(_lines(file), delimiter=delimiter, strict=True)
     try:

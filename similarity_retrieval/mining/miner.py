@@ -19,9 +19,7 @@ DISTRACTOR_ATTEMPTS = 20  # per try; then all possible records are listed, and o
 
 
 class Miner:
-    """Draws triplets by GeneCIS's rules.
-
-    One try draws, in this order,
+    """Draws triplets by GeneCIS's rules. One try draws, in this order,
 
     1. a subject, with probability proportional to its number of images;
     2. the reference: any record of that subject;
@@ -31,10 +29,8 @@ class Miner:
 
     The mean concreteness of the six words of these records must be above `threshold`; `rating` has
     it for each word, or is None: no filter. If a rule fails, the next try begins with a new
-    subject; `failed` counts the tries that failed so far.
-
-    The published code may take the target itself as the distractor. This would be useless for
-    training, so here a try without a third image fails.
+    subject; `failed` counts the tries that failed so far. The published code may take the target
+    itself as the distractor, useless for training: here a try without a third image fails.
 
     A UserError if no subject has `min_images` images and `min_objects` objects.
     """

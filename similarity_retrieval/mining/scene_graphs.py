@@ -21,10 +21,9 @@ def spacy_parser() -> Callable[[Iterable[Pair]], Iterator[Graph]]:
 
         nlp = spacy.load(SPACY_MODEL, exclude=["ner"])
     except (ImportError, OSError) as error:
-        raise UserError(
-            f"spaCy or its model {SPACY_MODEL} is missing; pip install -e .[mining] and python -m "
-            f"spacy download {SPACY_MODEL}, or give graphs=FILE.jsonl"
-        ) from error
+        get = f"pip install -e .[mining] and python -m spacy download {SPACY_MODEL}"
+        raise UserError(f"spaCy or its model {SPACY_MODEL} is missing; {get}, or give "
+                        "graphs=FILE.jsonl") from error  # fmt: skip
 
     def parse(pairs: Iterable[Pair]) -> Iterator[Graph]:
         texts = ((p.caption if len(p.caption.strip()) <= MAX_CAPTION else "", p) for p in pairs)
@@ -76,8 +75,8 @@ def _is_particle(word: Any) -> bool:
 
 
 def _climb(noun: Any, nouns: set[int]) -> tuple[str, list[Any]]:
-    """The words between `noun` and the nouns that it depends on, and these nouns (perhaps none).
-    `nouns` holds the positions of all nouns that can take part in a relation."""
+    """The words between `noun` and the nouns that it depends on, and these nouns (perhaps none), of
+    `nouns`, the positions of all."""
     first = noun
     while first.dep_ == "conj" and first.head.i in nouns:  # a hat and a bag: as the hat
         first = first.head

@@ -1,6 +1,7 @@
 """ASEN's files against a line-by-line reading, and under every kind of damage."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,7 +57,7 @@ def test_other_data_sets_and_folders(root):
     for name in FILES:
         if "train" in name or "valid" in name:
             (root / name).unlink()
-    data = load(root, "DARN", images="elsewhere", splits=["test"])
+    data = load(root, "DARN", images=Path("elsewhere"), splits=["test"])
     assert (data.attributes, data.values) == (["collar", "sleeve"], [3, 4])
     assert (data.train, data.valid) == (None, None)
     assert str(data.test.files[0]) == "elsewhere/img/g.jpg"

@@ -40,7 +40,7 @@ def test_csn_row_by_row():
     rival = small(CSN)
     rival.mask.data = rival.mask.data - 0.9  # some of them below zero
     features = torch.randn(4, 6, dtype=torch.float64)
-    masks = rival.masks(ATTRIBUTE)
+    masks = rival.mask[ATTRIBUTE].relu()
     assert (masks >= 0).all() and (masks == 0).any() and (masks > 0).any(1).all()
     W, b, mask = rival.embedding.weight, rival.embedding.bias, rival.mask.tolist()
     for n, actual in enumerate(rival.embed(features, ATTRIBUTE)):

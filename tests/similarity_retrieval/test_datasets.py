@@ -85,7 +85,7 @@ def test_the_official_object_tasks():
     mentions, conditions = [], []
     for task in tasks:
         t = data.tasks[task]
-        assert t.left_out == 0 and t.repeated == (task == "change_object")
+        assert t.left_out == 0 and t.counts["target_also_in_gallery"] == (task == "change_object")
         assert t.reference.shape == t.condition.shape == (1960,) and t.gallery.shape == (1960, 15)
         for b, plain in enumerate(json.loads((REAL / f"{task}.json").read_text())):
             gallery = [str(int(i["val_image_id"])) for i in [plain["target"], *plain["gallery"]]]
@@ -109,7 +109,7 @@ def test_tasks_share_images_and_conditions(root):
     assert focus.reference.tolist() == [0, 1] and focus.condition.tolist() == [0, 1]
     assert focus.gallery.tolist() == [[1, 2, 3], [4, 0, 2]]
     assert change.gallery.tolist() == [[1, 5, 1], [0, 3, 1]]
-    assert (change.left_out, change.repeated) == (1, 1)
+    assert (change.left_out, change.counts["target_also_in_gallery"]) == (1, 1)
     assert attribute.reference.tolist() == [6, 10] and attribute.condition.tolist() == [1, 0]
     assert attribute.gallery.tolist() == [[7, 8, 9], [6, 11, 11]]
 

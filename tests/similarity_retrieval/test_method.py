@@ -50,7 +50,7 @@ def random_combiner(dim: int = DIM) -> Combiner:
 
 
 def templates(reference, gallery, condition) -> Templates:
-    return Templates(reference, gallery, condition, left_out=0, repeated=0)
+    return Templates(reference, gallery, condition, left_out=0)
 
 
 def random_templates(rng, count: int = 60, images: int = 40, candidates: int = 6) -> Templates:
