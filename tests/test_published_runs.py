@@ -29,11 +29,11 @@ SMALL = {  # script, in the order in which they are run -> what is added to each
         *["projection=16", "hidden=16", "images=data/demo/genecis/coco"],
     ],
     "fashion_retrieval/train_mlp.py": [
-        *["vlm=demo", "epochs=1", "triplets=32", "out=16", "texts=20"],
+        *["vlm=demo", "epochs=1", "triplets=32", "out=16", "texts=20"]
     ],
     "fashion_retrieval/train_backbone.py": ["epochs=1", "triplets=8", "batch_size=8", "workers=0"],
     "fashion_retrieval/train_rival.py": [
-        *["tower=demo", "epochs=1", "triplets=8", "batch_size=8", "width=16", "workers=0"],
+        *["tower=demo", "epochs=1", "triplets=8", "batch_size=8", "width=16", "workers=0"]
     ],
     "similarity_retrieval/evaluate.py": ["vlm=demo", "figures=no"],
     "fashion_retrieval/evaluate.py": ["vlm=demo", "figures=no"],
@@ -57,7 +57,7 @@ INSTEAD = {
     "configs/mine_cc3m.yaml": [
         *["captions=null", "ratings=null"],
         "graphs=data/demo/genecis/coco/annotations/relations_train2017.jsonl",
-    ],
+    ]
 }
 
 

@@ -31,9 +31,7 @@ OF_TYPE: dict[Any, dict[str, str]] = {  # type of a key -> wrong values, and wor
         ".nan": ", not nan",
         ".inf": ", not inf",
     },
-    bool: {
-        "maybe": "{key}: must be true or false, not 'maybe'",
-    },
+    bool: {"maybe": "{key}: must be true or false, not 'maybe'"},
     str: {
         "7": "{key}: must be a text, not 7; put it in quotes",
         "{a: b}": "{key}: must be a text, not {'a': 'b'}; put it in quotes",

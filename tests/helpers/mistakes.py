@@ -42,10 +42,7 @@ COMMANDS: dict[str, tuple[Callable[[], None], str]] = {  # -> main, first argume
     "clustering_of": (clustering.main, "features=good.npz seeds=2 figures=no"),
     "few_shot": (few_shot.main, f"{PICTURES} shots=[1] seeds=2"),
     "few_shot_of": (few_shot.main, "features=good.npz shots=[1] seeds=2 figures=no"),
-    "similarity": (
-        similarity.main,
-        f"{GENECIS} {COLORS} 'bases={{focus_object: texts.yaml}}'",
-    ),
+    "similarity": (similarity.main, f"{GENECIS} {COLORS} 'bases={{focus_object: texts.yaml}}'"),
     "similarity_of": (similarity.main, f"{GENECIS} features=good.npz"),
     "fashion": (fashion.main, f"{CLOTHES} {BASES} {COLORS}"),
     "fashion_of": (fashion.main, "features=good.npz figures=no"),
@@ -64,10 +61,7 @@ COMMANDS: dict[str, tuple[Callable[[], None], str]] = {  # -> main, first argume
         train_backbone.main,
         f"{CLOTHES} {SHORT} triplets=4 heads=outputs/fashion_mlp/run",
     ),
-    "train_rival": (
-        train_rival.main,
-        f"{CLOTHES} {SHORT} triplets=4 method=csn tower=vlm width=4",
-    ),
+    "train_rival": (train_rival.main, f"{CLOTHES} {SHORT} triplets=4 method=csn tower=vlm width=4"),
     "reproduce_tables": (reproduce_tables.main, ""),
     "explore": (explore.main, "--criterion clevr4_color --out page"),
     "generate_texts": (

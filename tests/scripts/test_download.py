@@ -29,7 +29,7 @@ OTHERS = {"Data/fruit/color/red/a.png": b"x", "__MACOSX/Data/cards/number/ace/._
 CLEVR4 = {f"images/{number}.png": b"x" for number in range(10)} | {
     "clevr_4_annots.json": json.dumps(
         {n: {name: c[n] for name, c in CLEVR4_CLASSES.items()} for n in range(10)}
-    ).encode(),
+    ).encode()
 }
 
 

@@ -35,12 +35,7 @@ def test_classification():
 def test_similarity():
     def row(label, method, task="focus_object", images=2198, templates=1960, **texts):
         about = {"data": task, "vlm": "v", "label": label, "method": method, **texts}
-        return {
-            "about": about,
-            "scores": {"R@1": 15.4},
-            "images": images,
-            "templates": templates,
-        }
+        return {"about": about, "scores": {"R@1": 15.4}, "images": images, "templates": templates}
 
     rows = [
         row("clip-b16", "chance"),
