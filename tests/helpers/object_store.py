@@ -1,15 +1,16 @@
 """A small local stand-in of S3: listing (ListObjectsV2), HEAD and GET of one bucket."""
 
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
+from local_server import LocalServer, QuietHandler
 
-class ObjectStore(ThreadingHTTPServer):
+
+class ObjectStore(LocalServer):
     """Serves `objects`, key -> content; `refused` keys are answered with 403."""
 
     def __init__(self, bucket: str) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(Handler)
         self.bucket, self.objects, self.refused = bucket, {}, set()
         address = f"127.0.0.1%3A{self.server_port}"
         self.options = f"scheme=http&endpoint_override={address}&region=none"
@@ -18,25 +19,26 @@ class ObjectStore(ThreadingHTTPServer):
         return f"s3://key:secret@{self.bucket}/{prefix}?{self.options}"
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(QuietHandler):
     protocol_version = "HTTP/1.1"
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
 
     def do_GET(self) -> None:
         address = urlsplit(self.path)
         bucket, _, key = unquote(address.path).lstrip("/").partition("/")
         if bucket != self.server.bucket:
-            self.answer(404, error("NoSuchBucket"))
+            status, body = 404, error("NoSuchBucket")
         elif key in self.server.refused:
-            self.answer(403, error("AccessDenied"))
+            status, body = 403, error("AccessDenied")
         elif not key:
-            self.answer(200, self.listing(parse_qs(address.query)))
+            status, body = 200, self.listing(parse_qs(address.query))
         elif key in self.server.objects:
-            self.answer(200, self.server.objects[key])
+            status, body = 200, self.server.objects[key]
         else:
-            self.answer(404, error("NoSuchKey"))
+            status, body = 404, error("NoSuchKey")
+        date = "Mon, 01 Jan 2024 00:00:00 GMT"
+        self.answer(status, {"content-type": "application/xml", "last-modified": date}, body)
+
+    do_HEAD = do_GET
 
     def listing(self, query: dict[str, list[str]]) -> bytes:
         """Two keys at a time, so that a client must ask again."""
@@ -54,18 +56,6 @@ class Handler(BaseHTTPRequestHandler):
             f"<KeyCount>{len(page)}</KeyCount><IsTruncated>{str(more).lower()}</IsTruncated>"
             f"{token}{found}</ListBucketResult>"
         ).encode()
-
-    def answer(self, status: int, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("content-length", str(len(body)))
-        self.send_header("content-type", "application/xml")
-        self.send_header("last-modified", "Mon, 01 Jan 2024 00:00:00 GMT")
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    def log_message(self, *args: object) -> None:
-        pass
 
 
 def error(code: str) -> bytes:

@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 import stat
-import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -56,9 +55,7 @@ def server(monkeypatch) -> Iterator[FileServer]:
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(download, "PAUSES", (0.0,) * 3)
     with FileServer() as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
-        server.shutdown()
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from argparse import Namespace
 from pathlib import Path
@@ -62,9 +61,7 @@ def store(tmp_path, monkeypatch):
         for file in make_images(tmp_path / "local", 5):
             store.objects[f"some/deep pictures/{file.name}"] = file.read_bytes()
         store.objects |= {"some/readme.txt": b"no", "other/a.png": b"no"}
-        threading.Thread(target=store.serve_forever, args=(0.01,), daemon=True).start()
         yield store
-        store.shutdown()
 
 
 def test_a_worker_appends_to_the_store(tmp_path, monkeypatch):

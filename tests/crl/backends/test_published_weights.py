@@ -21,7 +21,7 @@ import pytest
 import torch
 from checkpoints import CLIP, randomised, save_align, save_blip2
 from commands import REPOSITORY
-from hub import Hub, serving
+from hub import Hub
 from PIL import Image
 from safetensors.torch import save_file
 from toy_vlm import make_images
@@ -148,7 +148,7 @@ for line in sys.stdin:
 
 @pytest.fixture(scope="module")
 def served(weights) -> Iterator[Hub]:
-    with serving({PUBLISHED[name]: made.folder for name, made in weights.items()}) as hub:
+    with Hub({PUBLISHED[name]: made.folder for name, made in weights.items()}) as hub:
         yield hub
 
 
