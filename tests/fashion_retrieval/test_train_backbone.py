@@ -9,14 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from clothes import (
-    ATTRIBUTES,
-    bases_of,
-    write_clip,
-    write_clothes,
-    write_noise,
-    write_training,
-)
+from checkpoints import save_clip
+from clothes import ATTRIBUTES, bases_of, write_clothes, write_noise, write_training
 from PIL import Image
 from safetensors.torch import load_file
 from toy_network import literal
@@ -37,7 +31,7 @@ def keys(tmp_path):
     """A tiny CLIP, heads, and pictures of noise; -> keys of the configuration."""
     keys = write_clothes(tmp_path)
     write_noise(tmp_path)
-    vlm = write_clip(tmp_path / "clip")
+    vlm = save_clip(tmp_path / "clip")
     torch.manual_seed(1)
     heads = Heads(2, WIDTH, 8)
     for head in heads.projection_heads:

@@ -19,7 +19,8 @@ from typing import Any
 import generate_texts
 import numpy as np
 import reproduce_tables
-from clothes import write_clip, write_clothes, write_noise
+from checkpoints import save_clip
+from clothes import write_clothes, write_noise
 from mining_files import world, write_jsonl, write_triplets
 from toy_vlm import make_images
 
@@ -131,7 +132,7 @@ def features() -> dict[str, np.ndarray]:
 
 def train() -> None:
     """A training of each kind, in outputs/<task>/run."""
-    write_clip(Path("vlm"))
+    save_clip(Path("vlm"))
     former = sys.argv
     try:
         for command in ("train_combiner", "train_mlp", "train_backbone", "train_rival"):
