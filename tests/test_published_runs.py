@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from commands import REPOSITORY
 from llm_server import gives
+from mistakes import features
 from published import CONFIGS, PUBLISHED, python_blocks
 from worlds import WORLDS
 
@@ -89,7 +90,8 @@ def workspace(tmp_path_factory) -> Path:
     (folder / "my_bases").mkdir()
     shutil.copy(REPOSITORY / "configs/bases/clevr4_color.yaml", folder / "my_bases/mood.yaml")
     (folder / "my_module.py").write_text(python_blocks("crl/README.md")[0])
-    write_features(folder / "mine.npz", drawn / "genecis")
+    genecis = load(TASKS[:2], drawn / "genecis")
+    np.savez(folder / "mine.npz", **features(genecis.ids, genecis.conditions))
     return folder
 
 
@@ -102,26 +104,6 @@ def there(workspace, monkeypatch, server) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     monkeypatch.setenv("OPENAI_BASE_URL", server.url)
     server.replies = [lambda request: gives("red", "blue", "many", "few", "dark", "bright")]
-
-
-def write_features(file: Path, genecis: Path) -> None:
-    """Embeddings made elsewhere, for all three tasks at once; each ignores what it does not use."""
-    data, rng, width = load(TASKS[:2], genecis), np.random.default_rng(0), 8
-    images, conditions = len(data.ids), len(data.conditions)
-    np.savez(
-        file,
-        image=rng.normal(size=(images, width)),
-        text=rng.normal(size=(5, width)),
-        labels=np.arange(images) % 4,
-        ids=data.ids,
-        conditions=data.conditions,
-        scene_text=rng.normal(size=(5, width)),
-        caption_plain=rng.normal(size=(conditions, width)),
-        captions5=rng.normal(size=(conditions, 5, width)),
-        text0=rng.normal(size=(5, width)),
-        query=[[n, 0, n % 4] for n in range(4)],
-        candidate=[[n, 0, n % 4] for n in range(4, 12)],
-    )
 
 
 def runnable() -> list[str]:

@@ -11,7 +11,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -111,19 +111,19 @@ def template(**change: Any) -> dict[str, Any]:
     return whole | change
 
 
-def features() -> dict[str, np.ndarray]:
+def features(ids: Iterable = range(8), conditions: Iterable = ("red",)) -> dict[str, np.ndarray]:
     """Embeddings for all tasks at once; each ignores what it does not use."""
-    rng = np.random.default_rng(0)
+    rng, ids, conditions = np.random.default_rng(0), np.array(ids), np.array(conditions)
     rows = np.array([[n, 0, n % 2] for n in range(8)])
     return {
-        "image": rng.normal(size=(8, 6)),
+        "image": rng.normal(size=(len(ids), 6)),
         "text": rng.normal(size=(5, 6)),
-        "labels": np.arange(8) % 2,
-        "ids": np.arange(8),
-        "conditions": np.array(["red"]),
+        "labels": np.arange(len(ids)) % 2,
+        "ids": ids,
+        "conditions": conditions,
         "scene_text": rng.normal(size=(5, 6)),
-        "caption_plain": rng.normal(size=(1, 6)),
-        "captions5": rng.normal(size=(1, 5, 6)),
+        "caption_plain": rng.normal(size=(len(conditions), 6)),
+        "captions5": rng.normal(size=(len(conditions), 5, 6)),
         "text0": rng.normal(size=(5, 6)),
         "query": rows[:4],
         "candidate": rows[4:],
