@@ -23,7 +23,7 @@ from worlds import WORLDS
 from similarity_retrieval.datasets import TASKS, load
 
 SMALL = {  # script, in the order in which they are run -> what is added to each of its commands
-    "scripts/demo/make_data.py": ["--images", "150"],
+    "scripts/demo/make_data.py": ["--images", "90"],
     "similarity_retrieval/mine_triplets.py": ["samples=100", "min_images=1"],
     "similarity_retrieval/train_combiner.py": [
         *["vlm=demo", "epochs=1", "precision=fp32", "batch_size=8", "validation=0", "workers=0"],
@@ -69,7 +69,7 @@ def workspace(tmp_path_factory) -> Path:
     data, drawn = folder / "data", folder / "data/demo"
     drawn.mkdir(parents=True)
     for world in WORLDS:
-        make_data.make(world, drawn, images=150, seed=0, workers=0)
+        make_data.make(world, drawn, images=90, seed=0, workers=0)
     for name in ("clevr_4_10k_v1", "cards", "genecis"):
         (data / name).symlink_to(drawn / name)
     shutil.copytree(drawn / "garments", data / "deepfashion")
@@ -142,4 +142,4 @@ def test_the_examples_in_python(monkeypatch):
     _, given, task, _ = python_blocks("crl/README.md")  # the last needs FAISS
     exec(given, {})
     exec(task, found)
-    assert found["nearest"].shape == (150,) and found["nearest"][0] == 0
+    assert found["nearest"].shape == (90,) and found["nearest"][0] == 0
