@@ -41,20 +41,17 @@ class Handler(QuietHandler):
     do_HEAD = do_GET
 
     def listing(self, query: dict[str, list[str]]) -> bytes:
-        """Two keys at a time, so that a client must ask again."""
-        prefix, after = query.get("prefix", [""])[0], query.get("continuation-token", [""])[0]
-        keys = sorted(k for k in self.server.objects if k.startswith(prefix) and k > after)
-        page, more = keys[:2], len(keys) > 2
-        found = "".join(
+        prefix = query.get("prefix", [""])[0]
+        keys = sorted(key for key in self.server.objects if key.startswith(prefix))
+        objects = "".join(
             f"<Contents><Key>{escape(key)}</Key><Size>{len(self.server.objects[key])}</Size>"
             "<LastModified>2024-01-01T00:00:00.000Z</LastModified></Contents>"
-            for key in page
+            for key in keys
         )
-        token = f"<NextContinuationToken>{escape(page[-1])}</NextContinuationToken>" if more else ""
         return (
             f"<ListBucketResult><Name>{self.server.bucket}</Name><Prefix>{escape(prefix)}</Prefix>"
-            f"<KeyCount>{len(page)}</KeyCount><IsTruncated>{str(more).lower()}</IsTruncated>"
-            f"{token}{found}</ListBucketResult>"
+            f"<KeyCount>{len(keys)}</KeyCount><IsTruncated>false</IsTruncated>{objects}"
+            "</ListBucketResult>"
         ).encode()
 
 
