@@ -2,7 +2,6 @@ import os
 import shutil
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -71,6 +70,4 @@ def refusal(run) -> Callable[..., str]:
 def server() -> Iterator[Server]:
     """A stand-in of an LLM server."""
     with Server() as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
-        server.shutdown()

@@ -16,24 +16,25 @@ import numpy as np
 import pytest
 from commands import REPOSITORY
 from llm_server import gives
+from mistakes import features
 from published import CONFIGS, PUBLISHED, python_blocks
 from worlds import WORLDS
 
 from similarity_retrieval.datasets import TASKS, load
 
 SMALL = {  # script, in the order in which they are run -> what is added to each of its commands
-    "scripts/demo/make_data.py": ["--images", "150"],
+    "scripts/demo/make_data.py": ["--images", "90"],
     "similarity_retrieval/mine_triplets.py": ["samples=100", "min_images=1"],
     "similarity_retrieval/train_combiner.py": [
         *["vlm=demo", "epochs=1", "precision=fp32", "batch_size=8", "validation=0", "workers=0"],
         *["projection=16", "hidden=16", "images=data/demo/genecis/coco"],
     ],
     "fashion_retrieval/train_mlp.py": [
-        *["vlm=demo", "epochs=1", "triplets=32", "out=16", "texts=20"],
+        *["vlm=demo", "epochs=1", "triplets=32", "out=16", "texts=20"]
     ],
     "fashion_retrieval/train_backbone.py": ["epochs=1", "triplets=8", "batch_size=8", "workers=0"],
     "fashion_retrieval/train_rival.py": [
-        *["tower=demo", "epochs=1", "triplets=8", "batch_size=8", "width=16", "workers=0"],
+        *["tower=demo", "epochs=1", "triplets=8", "batch_size=8", "width=16", "workers=0"]
     ],
     "similarity_retrieval/evaluate.py": ["vlm=demo", "figures=no"],
     "fashion_retrieval/evaluate.py": ["vlm=demo", "figures=no"],
@@ -57,7 +58,7 @@ INSTEAD = {
     "configs/mine_cc3m.yaml": [
         *["captions=null", "ratings=null"],
         "graphs=data/demo/genecis/coco/annotations/relations_train2017.jsonl",
-    ],
+    ]
 }
 
 
@@ -68,7 +69,7 @@ def workspace(tmp_path_factory) -> Path:
     data, drawn = folder / "data", folder / "data/demo"
     drawn.mkdir(parents=True)
     for world in WORLDS:
-        make_data.make(world, drawn, images=150, seed=0, workers=0)
+        make_data.make(world, drawn, images=90, seed=0, workers=0)
     for name in ("clevr_4_10k_v1", "cards", "genecis"):
         (data / name).symlink_to(drawn / name)
     shutil.copytree(drawn / "garments", data / "deepfashion")
@@ -89,7 +90,8 @@ def workspace(tmp_path_factory) -> Path:
     (folder / "my_bases").mkdir()
     shutil.copy(REPOSITORY / "configs/bases/clevr4_color.yaml", folder / "my_bases/mood.yaml")
     (folder / "my_module.py").write_text(python_blocks("crl/README.md")[0])
-    write_features(folder / "mine.npz", drawn / "genecis")
+    genecis = load(TASKS[:2], drawn / "genecis")
+    np.savez(folder / "mine.npz", **features(genecis.ids, genecis.conditions))
     return folder
 
 
@@ -102,26 +104,6 @@ def there(workspace, monkeypatch, server) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     monkeypatch.setenv("OPENAI_BASE_URL", server.url)
     server.replies = [lambda request: gives("red", "blue", "many", "few", "dark", "bright")]
-
-
-def write_features(file: Path, genecis: Path) -> None:
-    """Embeddings made elsewhere, for all three tasks at once; each ignores what it does not use."""
-    data, rng, width = load(TASKS[:2], genecis), np.random.default_rng(0), 8
-    images, conditions = len(data.ids), len(data.conditions)
-    np.savez(
-        file,
-        image=rng.normal(size=(images, width)),
-        text=rng.normal(size=(5, width)),
-        labels=np.arange(images) % 4,
-        ids=data.ids,
-        conditions=data.conditions,
-        scene_text=rng.normal(size=(5, width)),
-        caption_plain=rng.normal(size=(conditions, width)),
-        captions5=rng.normal(size=(conditions, 5, width)),
-        text0=rng.normal(size=(5, width)),
-        query=[[n, 0, n % 4] for n in range(4)],
-        candidate=[[n, 0, n % 4] for n in range(4, 12)],
-    )
 
 
 def runnable() -> list[str]:
@@ -160,4 +142,4 @@ def test_the_examples_in_python(monkeypatch):
     _, given, task, _ = python_blocks("crl/README.md")  # the last needs FAISS
     exec(given, {})
     exec(task, found)
-    assert found["nearest"].shape == (150,) and found["nearest"][0] == 0
+    assert found["nearest"].shape == (90,) and found["nearest"][0] == 0

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from clothes import write_clip
+from checkpoints import save_clip
 
 from crl.backends.torchvision_fix import import_torchvision
 
@@ -22,7 +22,7 @@ def one_thread():
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory):
     """Its folder."""
-    return write_clip(tmp_path_factory.mktemp("clip"))
+    return save_clip(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture(scope="session")

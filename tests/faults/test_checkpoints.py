@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mistakes import FOLDER, GARBAGE, NO_RECORDS, cuts, flipped
+from mistakes import FOLDER, GARBAGE, NO_RECORDS, Content, cuts, flipped
 from safetensors.torch import load, save
 from toy_vlm import ToyVLM, make_images
 
@@ -30,8 +30,10 @@ USES = {  # folder of a training -> its weights, commands that read it
 READS = [(folder, line) for folder, (_, lines) in USES.items() for line in lines]
 
 
-def changed(whole: bytes, change: str) -> bytes:
-    """Weights of which one tensor is another."""
+def damaged(whole: bytes, change: str) -> bytes:
+    """A file of weights that is cut off, or of which one tensor is another."""
+    if change.isdigit():
+        return cuts(whole, 7)[int(change)]
     state = load(whole)
     key = next(key for key in state if key.endswith("weight"))
     first = state.pop(key)
@@ -44,6 +46,7 @@ def changed(whole: bytes, change: str) -> bytes:
     return save(state | ({key: others[change]} if change in others else {}))
 
 
+OTHERS: dict[str, Content] = {"gone": None, "folder": FOLDER, "garbage": GARBAGE}
 CHANGES: dict[str, str] = {  # what is wrong with weights -> words; else the name of their folder
     **dict.fromkeys(("garbage", *"012345"), "is damaged, incomplete or no checkpoint"),
     "NaN": "NaN or infinit",
@@ -56,9 +59,7 @@ CHANGES: dict[str, str] = {  # what is wrong with weights -> words; else the nam
 def test_weights(refused, data, folder, line, change):
     file = f"{folder}/{USES[folder][0]}"
     whole = (data / file).read_bytes()
-    content = {"gone": None, "folder": FOLDER, "garbage": GARBAGE}.get(change, changed)
-    if content is changed:
-        content = cuts(whole, 7)[int(change)] if change.isdigit() else changed(whole, change)
+    content = OTHERS[change] if change in OTHERS else damaged(whole, change)
     refused(line, CHANGES[change] or folder, {file: content})
 
 
@@ -83,6 +84,13 @@ for folder in (MLP, BACKBONE):
         (folder, "bases", None, "bases: must hold `key: value` lines, not None; train again"),
         (folder, "vlm", 7, "vlm: must be a text, not 7"),
     ]
+for name in ("evil:Evil", "outputs.evil:Evil"):  # code from a file is never run
+    RECORDS += [
+        (COMBINER, "vlm", name, name),
+        (MLP, "vlm", name, name),
+        (RIVAL, "tower", name, name),
+    ]
+EVIL = dict.fromkeys(("evil.py", "outputs/evil.py"), "open('ran', 'w').close()\n")  # `refused` sees
 
 
 @pytest.mark.parametrize(("folder", "key", "value", "words"), RECORDS, ids=range(len(RECORDS)))
@@ -90,7 +98,7 @@ def test_what_results_say_of_weights(refused, data, folder, key, value, words):
     file = f"{folder}/results.json"
     record = json.loads((data / file).read_text()) | {key: value}
     for line in USES[folder][1]:
-        refused(line, words, {file: json.dumps(record)})
+        refused(line, words, {**EVIL, file: json.dumps(record)})
 
 
 @pytest.mark.parametrize("content", [None, *NO_RECORDS], ids=range(1 + len(NO_RECORDS)))
@@ -100,11 +108,12 @@ def test_no_results(refused, folder, line, content):
 
 
 TRAININGS = ("train_combiner", "train_mlp", "train_backbone", "train_rival")
+STATES = list(zip(TRAININGS, USES, strict=True))
 
 
 @pytest.mark.parametrize("place", range(6))
 @pytest.mark.parametrize("damage", ["cut", "flipped"])
-@pytest.mark.parametrize(("command", "folder"), zip(TRAININGS, USES, strict=True))
+@pytest.mark.parametrize(("command", "folder"), STATES)
 def test_a_damaged_state(refused, data, command, folder, damage, place):
     whole = (data / folder / "state.pt").read_bytes()
     places = np.random.default_rng(place).integers(2, len(whole), 6)
@@ -113,7 +122,7 @@ def test_a_damaged_state(refused, data, command, folder, damage, place):
     refused(command, words, {f"{folder}/state.pt": content})
 
 
-@pytest.mark.parametrize(("command", "folder"), zip(TRAININGS, USES, strict=True))
+@pytest.mark.parametrize(("command", "folder"), STATES)
 def test_a_state_of_something_else(refused, data, command, folder):
     file = f"{folder}/state.pt"
     former = (data / file).read_bytes()[16:]  # without the digest that this version puts before it
@@ -122,6 +131,15 @@ def test_a_state_of_something_else(refused, data, command, folder):
     for name in ("results.json", USES[folder][0]):
         words = f"holds a finished training but {Path(name).name} is gone; remove the folder to"
         refused(command, words, {f"{folder}/{name}": None})
+
+
+class Code:
+    def __reduce__(self):
+        return open, ("ran", "w")
+
+
+CODE = "code.pt is refused: it holds Python objects beside tensors, which may run code"
+NONE = {"garbage.pt": GARBAGE, "code.pt": lambda file: torch.save({"a": Code()}, file)}
 
 
 @pytest.mark.parametrize(
@@ -136,30 +154,14 @@ def test_a_state_of_something_else(refused, data, command, folder):
         (f"similarity combiner={COMBINER}/combiner.safetensors", f"trained=[{COMBINER}]"),
         (f"train_backbone heads={RIVAL}", "is no folder of train_mlp.py; heads must be one"),
         ("train_rival tower=resnet50:garbage.pt", "garbage.pt is damaged, incomplete or no"),
+        ("similarity combiner=code.pt", CODE),
+        ("fashion heads=code.pt", CODE),
+        ("fashion vlm=open_clip:ViT-B-32-quickgelu/code.pt", CODE),
+        ("train_rival tower=resnet50:code.pt", CODE),
     ],
 )
 def test_files_and_folders_that_are_none(refused, line, words):
-    refused(line, words, {"garbage.pt": GARBAGE})
-
-
-# --- nothing from a file runs ---------------------------------------------------------------------
-
-RUNS = "open('ran', 'w').close()\n"  # `refused` would notice the file
-
-
-class Code:
-    def __reduce__(self):
-        return open, ("ran", "w")
-
-
-@pytest.mark.parametrize("name", ["evil:Evil", "outputs.evil:Evil"])
-@pytest.mark.parametrize(("folder", "key"), [(COMBINER, "vlm"), (MLP, "vlm"), (RIVAL, "tower")])
-def test_code_that_results_name(refused, data, folder, key, name):
-    file = f"{folder}/results.json"
-    record = json.loads((data / file).read_text()) | {key: name}
-    files = {"evil.py": RUNS, "outputs/evil.py": RUNS, file: json.dumps(record)}
-    for line in USES[folder][1]:
-        refused(line, name, files)
+    refused(line, words, NONE)
 
 
 def test_code_that_a_folder_of_embeddings_names(refused, data, monkeypatch):
@@ -169,18 +171,4 @@ def test_code_that_a_folder_of_embeddings_names(refused, data, monkeypatch):
     about, names = {"fingerprint": "toy-1", "vlm": "evil:Evil"}, list(map(str, files))
     write_listing(Path("cache/many/images.parquet"), names, [d.tobytes() for d in digests], about)
     words = "the VLM 'evil:Evil' comes from a file, and code from a file is never run"
-    refused("explore cache/many", words, {"evil.py": RUNS})
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "similarity combiner=",
-        "fashion heads=",
-        "fashion vlm=open_clip:ViT-B-32-quickgelu/",
-        "train_rival tower=resnet50:",
-    ],
-)
-def test_code_in_weights(refused, line):
-    words = "code.pt is refused: it holds Python objects beside tensors, which may run code"
-    refused(f"{line}code.pt", words, {"code.pt": lambda file: torch.save({"a": Code()}, file)})
+    refused("explore cache/many", words, EVIL)

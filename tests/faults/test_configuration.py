@@ -18,48 +18,16 @@ from fashion_retrieval.config import EvaluateConfig as Fashion
 from similarity_retrieval import mine_triplets, train_combiner
 from similarity_retrieval.config import EvaluateConfig as Similarity
 
-OF_TYPE: dict[Any, dict[str, str]] = {  # type of a key -> wrong values, and words about them
-    int: {
-        "x": "{key}: must be a whole number, not 'x'",
-        "1.5": "{key}: must be a whole number, not 1.5",
-        "yes": ", not True",
-        str(10**29): "{key}: must be at most ",
-    },
-    float: {
-        "x": "{key}: must be a number, not 'x'",
-        "no": ", not False",
-        ".nan": ", not nan",
-        ".inf": ", not inf",
-    },
-    bool: {
-        "maybe": "{key}: must be true or false, not 'maybe'",
-    },
-    str: {
-        "7": "{key}: must be a text, not 7; put it in quotes",
-        "{a: b}": "{key}: must be a text, not {'a': 'b'}; put it in quotes",
-    },
-    Path: {
-        "7": "{key}: must be the name of a file or folder, not 7",
-        '"a\\0b"': "'a\\x00b' holds a NUL, which no file name does",
-    },
-    list: {"x": "{key}: must be a list like [a, b], not 'x'", "[[a]]": "{key}.0: must be "},
-    dict: {
-        "x": "{key}: must hold `key: value` lines, not 'x'",
-        "{7: a}": "{key}.7: must be ",
-        "{a: 7}": "{key}.a: must be ",
-    },
-    Literal: {"x": "'x'"},
+WRONG: dict[Any, list[str]] = {  # type of a key -> values that it refuses
+    int: ["x", "1.5", "yes", str(10**29)],
+    float: ["x", "no", ".nan", ".inf"],
+    bool: ["maybe"],
+    str: ["7", "{a: b}"],
+    Path: ["7", '"a\\0b"'],
+    list: ["x", "[[a]]"],
+    dict: ["x", "{7: a}", "{a: 7}"],
+    Literal: ["x"],
 }
-OF_ALL = {  # arguments of any command -> words
-    "nmae=x": "unknown key 'nmae'; did you mean 'name'?",
-    "name": "'name' is not of the form key=value",
-    "name=..": "'..' names no folder in outputs",
-    f"name={'n' * 300}": "name: is longer than the name of a folder can be",
-    "--config none.yaml": "cannot read none.yaml: No such file",
-    "--confg x": "unrecognized arguments: --confg",
-}
-
-
 CONFIGS: dict[str, type[Config]] = {
     "clustering": Clustering,
     "similarity": Similarity,
@@ -79,33 +47,27 @@ def of_keys() -> Iterator[tuple[str, str]]:
         for key, field in config.model_fields.items():
             if (key, str(field)) not in seen and key not in ("features", "shots"):
                 seen.add((key, str(field)))
-                for value, words in wrong_values(key, field):
-                    yield f"{command} {shlex.quote(f'{key}={value}')}", words
-    for arguments, words in OF_ALL.items():
-        yield f"clustering {arguments}", words
+                for value in wrong_values(field):
+                    yield f"{command} {shlex.quote(f'{key}={value}')}", f"the command line: {key}"
 
 
-def wrong_values(key: str, field: FieldInfo) -> Iterator[tuple[str, str]]:
+def wrong_values(field: FieldInfo) -> Iterator[str]:
     kinds = [get_origin(kind) or kind for kind in (field.annotation, *get_args(field.annotation))]
-    kind = next((kind for kind in kinds if kind in OF_TYPE and kind is not list), Literal)
+    kind = next((kind for kind in kinds if kind in WRONG and kind is not list), Literal)
     alone = any(isinstance(m, BeforeValidator) for m in field.metadata)  # a value is a list of it
-    table = OF_TYPE[list if kinds[0] is list and not alone else kind]
-    for value, words in table.items():
-        yield value, words.replace("{key}", key + ".0" * (kinds[0] is list and alone))
+    yield from WRONG[list if kinds[0] is list and not alone else kind]
     if type(None) not in kinds:
-        yield "null", ", not None"
-    number = float if kind is float else int
+        yield "null"
     for bound in field.metadata:
         match bound:
-            case Gt(gt):
-                yield str(gt), f"{key}: must be above {number(gt)}, not {gt}"
-                yield "-1", f"{key}: must be above {number(gt)}, not -1"
-            case Ge(ge):
-                yield str(ge - 1), f"{key}: must be at least {number(ge)}, not {ge - 1}"
-            case Lt(lt):
-                yield str(lt), f"{key}: must be below {number(lt)}, not {lt}"
-            case Le(le):
-                yield str(10**12), f"{key}: must be at most {number(le)}, not {10**12}"
+            case Gt(limit):
+                yield from (str(limit), "-1")
+            case Ge(limit):
+                yield str(limit - 1)
+            case Lt(limit):
+                yield str(limit)
+            case Le():
+                yield str(10**12)
 
 
 @pytest.mark.parametrize(("line", "words"), list(of_keys()))
@@ -113,7 +75,15 @@ def test_keys(refused, line, words):
     refused(line, words)
 
 
-TOGETHER = [  # values that do not fit each other, or the data
+TOGETHER = [  # arguments that are none, or that do not fit each other or the data
+    ("clustering nmae=x", "unknown key 'nmae'; did you mean 'name'?"),
+    ("clustering name", "'name' is not of the form key=value"),
+    ("clustering name=..", "'..' names no folder in outputs"),
+    (f"clustering name={'n' * 300}", "name: is longer than the name of a folder can be"),
+    ("clustering --config none.yaml", "cannot read none.yaml: No such file"),
+    ("clustering --confg x", "unrecognized arguments: --confg"),
+    ("clustering root=nowhere", "there is no folder nowhere/mood; expected: "),
+    ("clustering 'criteria=[\"../mood$\\n\"]' bases={}", "there is no folder pictures/../mood$"),
     ("clustering data=clever4", "unknown data set 'clever4'; did you mean 'clevr4'?"),
     ("clustering 'bases={mod: x}'", "bases names 'mod', which is not in criteria; did you mean"),
     ("clustering vlm=[clipp]", "unknown VLM 'clipp'; did you mean 'clip'?"),
@@ -126,9 +96,13 @@ TOGETHER = [  # values that do not fit each other, or the data
     ("few_shot shots=9", "class calm has 3 images; it needs 10 or more"),
     ("similarity 'prompts={focus_object: [a]}'", "should match pattern"),
     ("similarity 'bases={focus_object: {x: texts.yaml}}'", "bases of focus_object name no basis"),
+    ("similarity coco=nowhere", "5 of 5 images of COCO val2017 are not in nowhere/val2017"),
+    ("fashion images=pictures", "images are missing (pictures/img/"),
     ("fashion dataset=Cloths", "has no data set 'Cloths'; did you mean 'Clothes'?"),
     ("fashion 'bases={colour: texts.yaml}'", "bases: unknown attribute 'colour'; known: "),
     ("mine_triplets captions=x.csv", "set either captions or graphs (see configs/mine_cc3m"),
+    ("mine_captions 'captions=x{0..9999999999}.tar'", ".tar names no file"),
+    ("mine_captions 'captions=x{0..999}{0..999}{0..999}.tar'", ".tar names no file"),
     ("train_combiner batch_size=999", "do not fill a batch of 999; mine more"),
     ("train_combiner accumulate=3", "batch_size 4 does not divide into 3 equal parts"),
     ("train_combiner vlm=align train_vlm=yes", "only an open_clip VLM can be trained here"),

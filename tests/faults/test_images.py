@@ -58,16 +58,3 @@ def test_a_picture(refused, name, content, words):
 def test_a_picture_that_is_cut_off(refused, data, command, file, part):
     content = cuts((data / file).read_bytes(), 8)[part]
     refused(command, f"cannot read the image {file}: ", {file: content})
-
-
-FOLDERS = [
-    ("clustering root=nowhere", "there is no folder nowhere/mood; expected: "),
-    ("clustering 'criteria=[\"../mood$\\n\"]' bases={}", "there is no folder pictures/../mood$"),
-    ("similarity coco=nowhere", "5 of 5 images of COCO val2017 are not in nowhere/val2017"),
-    ("fashion images=pictures", "images are missing (pictures/img/"),
-]
-
-
-@pytest.mark.parametrize(("line", "words"), FOLDERS)
-def test_a_folder(refused, line, words):
-    refused(line, words)

@@ -6,18 +6,15 @@ import pytest
 from mistakes import NO_RECORDS
 
 FORM = {"format": "crl-results-2"}
-DAMAGED = [
-    *NO_RECORDS,
-    *map(
-        json.dumps,
-        [
-            {},
-            FORM,
-            FORM | {"rows": 7},
-            FORM | {"rows": [{"about": {}}]},
-            FORM | {"rows": [{"about": 7, "scores": {}}]},
-            {"format": "crl-results-9", "rows": []},
-        ],
+OTHERS = [
+    *({}, FORM, FORM | {"rows": 7}, FORM | {"rows": [{"about": {}}]}),
+    *(FORM | {"rows": [{"about": 7, "scores": {}}]}, {"format": "crl-results-9", "rows": []}),
+]
+BAD = [  # content, words
+    *((x, "is not a results file, or is damaged") for x in (*NO_RECORDS, *map(json.dumps, OTHERS))),
+    (
+        '{"cells": []}',
+        "is of a former version of this repository; remove it and run the task again",
     ),
 ]
 ROW: dict = {"about": {"data": "d"}, "scores": {"universal": {}}}
@@ -31,24 +28,16 @@ TASKS = {
 
 
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("content", DAMAGED, ids=range(len(DAMAGED)))
-def test_no_task_goes_on_with_it_and_no_table_shows_it(refused, task, content):
+@pytest.mark.parametrize(("content", "words"), BAD, ids=range(len(BAD)))
+def test_no_task_goes_on_with_it_and_no_table_shows_it(refused, task, content, words):
     file = f"outputs/{task}/run/results.json"
     for line in (TASKS[task], f"reproduce_tables --runs outputs/{task}/run"):
-        refused(line, f"{file} is not a results file, or is damaged; remove it", {file: content})
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_one_of_a_former_version(refused, task):
-    file = f"outputs/{task}/run/results.json"
-    words = f"{file} is of a former version of this repository; remove it and run the task again"
-    refused(TASKS[task], words, {file: '{"cells": []}'})
+        refused(line, f"{file} {words}", {file: content})
 
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("row", LACKING, ids=range(len(LACKING)))
 def test_rows_that_lack_something(refused, task, row):
-    content = json.dumps(FORM | {"rows": [row]})
-    words = "lacks what its table needs ("
-    files = {f"outputs/{task}/run/results.json": content}
-    refused(f"reproduce_tables --runs outputs/{task}/run", words, files)
+    files = {f"outputs/{task}/run/results.json": json.dumps(FORM | {"rows": [row]})}
+    line = f"reproduce_tables --runs outputs/{task}/run"
+    refused(line, "lacks what its table needs (", files)

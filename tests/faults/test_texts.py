@@ -78,8 +78,3 @@ TEMPLATES = [
 @pytest.mark.parametrize(("content", "words"), TEMPLATES, ids=range(len(TEMPLATES)))
 def test_templates(refused, content, words):
     refused("similarity", words, {"genecis/focus_object.json": json.dumps(content)})
-
-
-@pytest.mark.parametrize("pattern", ["x{0..9999999999}.tar", "x{0..999}{0..999}{0..999}.tar"])
-def test_patterns_of_shards_that_name_too_many(refused, pattern):
-    refused(f"mine_captions 'captions={pattern}'", ".tar names no file")

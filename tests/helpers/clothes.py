@@ -1,4 +1,4 @@
-"""A small data set of clothes in ASEN's files, a VLM that sees them, and a tiny CLIP."""
+"""A small data set of clothes in ASEN's files, and a VLM that sees them."""
 
 import functools
 import json
@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from checkpoints import CLIP, MEAN, STD, open_clip, randomised
+from checkpoints import open_clip
 from PIL import Image
-from safetensors.torch import save_file
 from torch.nn import functional as F
 from toy_vlm import ToyVLM
 
@@ -95,16 +94,3 @@ def write_noise(folder: Path) -> None:
     rng = np.random.default_rng(0)
     for picture in sorted((folder / "img").iterdir()):
         Image.fromarray(rng.integers(0, 256, (36, 40, 3), np.uint8)).save(picture)
-
-
-def write_clip(folder: Path, **model) -> Path:
-    """A tiny CLIP in open_clip's files; `model` changes its configuration."""
-    folder.mkdir(parents=True, exist_ok=True)
-    preprocess = {"size": 32, "mean": MEAN, "std": STD, "interpolation": "bicubic"}
-    config = {"model_cfg": {**CLIP, **model}, "preprocess_cfg": preprocess}
-    (folder / "open_clip_config.json").write_text(json.dumps(config))
-    torch.manual_seed(0)
-    made = randomised(open_clip.create_model(f"local-dir:{folder}", load_weights=False))
-    state = {key: tensor.contiguous() for key, tensor in made.state_dict().items()}
-    save_file(state, folder / "open_clip_model.safetensors")
-    return folder

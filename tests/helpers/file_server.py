@@ -2,42 +2,32 @@
 
 import re
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from local_server import LocalServer, QuietHandler
 
 
 @dataclass
 class Reply:
-    """How one request is answered; by default properly.
+    """How one request is answered; by default properly."""
 
-    Attributes:
-        status: an answer other than the file, with `body`.
-        cut: how many bytes are sent before the connection ends.
-        length: the content length that is claimed.
-        ranges: whether a wish for a part of the file is followed.
-    """
-
-    status: int | None = None
+    status: int | None = None  # of an answer other than the file, with `body`
     body: bytes = b"no"
-    cut: int | None = None
-    length: int | None = None
-    ranges: bool = True
+    cut: int | None = None  # bytes that are sent before the connection ends
+    length: int | None = None  # the content length that is claimed
+    ranges: bool = True  # whether a wish for a part of the file is followed
 
 
-class FileServer(ThreadingHTTPServer):
+class FileServer(LocalServer):
     """Serves `files`; gives `replies` in turn, then proper ones; keeps the requests that it got."""
 
     def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(Handler)
         self.files: dict[str, bytes] = {}
         self.replies: list[Reply] = []
         self.requests: list[tuple[str, str | None]] = []  # name, range
-        self.url = f"http://127.0.0.1:{self.server_port}"
-
-    def handle_error(self, request, client_address):
-        """Quiet: a client that went away is part of a test."""
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(QuietHandler):
     def do_GET(self):
         name, wish = self.path.lstrip("/"), self.headers["range"]
         self.server.requests.append((name, wish))
@@ -48,10 +38,4 @@ class Handler(BaseHTTPRequestHandler):
             if wish and reply.ranges:
                 start = int(re.fullmatch(r"bytes=(\d+)-", wish)[1])
                 status, body = (206 if start < len(body) else 416), body[start:]
-        self.send_response(status)
-        self.send_header("content-length", str(reply.length or len(body)))
-        self.end_headers()
-        self.wfile.write(body[: reply.cut])
-
-    def log_message(self, *args):
-        pass
+        self.answer(status, {"content-length": reply.length or len(body)}, body[: reply.cut])

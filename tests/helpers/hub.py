@@ -7,12 +7,10 @@ the Hub, weights come from another host, to which it redirects.
 import hashlib
 import json
 import re
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from local_server import LocalServer, QuietHandler
 
 REFUSALS = {  # X-Error-Code -> status, X-Error-Message
     "RepoNotFound": (404, "Repository not found"),
@@ -29,12 +27,11 @@ class Request(NamedTuple):
     range: str | None
 
 
-class Hub(ThreadingHTTPServer):
+class Hub(LocalServer):
     """Serves `repositories`, folders by name; keeps the requests that it got."""
 
     def __init__(self, repositories: dict[str, Path]) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server_port}"
+        super().__init__(Handler)
         self.other_host = f"http://localhost:{self.server_port}"
         self.repositories = repositories
         self.requests: list[Request] = []
@@ -54,24 +51,13 @@ class Hub(ThreadingHTTPServer):
         # Other files, another commit: a client may remember what a commit lacks.
         self.commit = hashlib.sha1(absent.encode()).hexdigest()
 
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Quiet: a client that went away is part of a test."""
-
-
-@contextmanager
-def serving(repositories: dict[str, Path]) -> Iterator[Hub]:
-    with Hub(repositories) as hub:
-        threading.Thread(target=hub.serve_forever, args=(0.01,), daemon=True).start()
-        yield hub
-        hub.shutdown()
-
 
 LISTING = r"/api/models/([^/]+/[^/]+)(/revision/[^/]+|/tree/[^/]+|)"
 FILE = r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)"
 ELSEWHERE = r"/weights/([^/]+/[^/]+)/(.+)"
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(QuietHandler):
     server: Hub
 
     def do_GET(self) -> None:
@@ -99,9 +85,7 @@ class Handler(BaseHTTPRequestHandler):
         if what.startswith("/tree/"):
             kind = {"type": "file", "oid": self.server.commit}
             answer = [{**kind, "path": file.name, "size": file.stat().st_size} for file in files]
-        body = json.dumps(answer).encode()
-        self.start(200, {"content-type": "application/json", "content-length": len(body)})
-        self.wfile.write(body)
+        self.answer(200, {"content-type": "application/json"}, json.dumps(answer).encode())
 
     def resolve(self, folder: Path, repository: str, name: str) -> None:
         file = folder / name
@@ -110,7 +94,7 @@ class Handler(BaseHTTPRequestHandler):
         elif file.suffix == ".safetensors":
             headers = {"x-linked-etag": etag(file), "x-linked-size": file.stat().st_size}
             place = f"{self.server.other_host}/weights/{repository}/{name}"
-            self.start(302, {**headers, "location": place, "content-length": 0})
+            self.answer(302, {**headers, "location": place})
         else:
             self.give(folder, repository, name)
 
@@ -122,29 +106,18 @@ class Handler(BaseHTTPRequestHandler):
         headers = {"etag": etag(file), "content-length": size - start}
         if wish:
             headers["content-range"] = f"bytes {start}-{size - 1}/{size}"
-        self.start(206 if wish else 200, headers)
-        if self.command == "GET":
-            cuts = self.server.cuts.get(name)
-            end = cuts.pop(0) if cuts else size
-            if start < end:
-                with file.open("rb") as opened:
-                    self.connection.sendfile(opened, start, end - start)
+        cuts = self.server.cuts.get(name) if self.command == "GET" else None
+        end = cuts.pop(0) if cuts else size
+        self.answer(206 if wish else 200, headers, file.read_bytes()[start:end])
 
     def refuse(self, code: str) -> None:
         status, message = REFUSALS[code]
-        headers = {"x-error-code": code, "x-error-message": message, "content-length": 0}
-        self.start(status, headers)
+        self.answer(status, {"x-error-code": code, "x-error-message": message})
 
-    def start(self, status: int, headers: dict[str, object]) -> None:
-        self.send_response(status)
+    def answer(self, status: int, headers: dict[str, object], body: bytes = b"") -> None:
         # The Hub advises all who are not logged in; that is no failure.
         advice = {"x-hf-warning": "unauthenticated; Please set a HF_TOKEN"}
-        for name, value in {**advice, "x-repo-commit": self.server.commit, **headers}.items():
-            self.send_header(name, str(value))
-        self.end_headers()
-
-    def log_message(self, *args: object) -> None:
-        pass
+        super().answer(status, {**advice, "x-repo-commit": self.server.commit, **headers}, body)
 
 
 def etag(file: Path) -> str:

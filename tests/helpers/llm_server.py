@@ -2,7 +2,8 @@
 
 import json
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from local_server import LocalServer, QuietHandler
 
 
 def says(content, **message):
@@ -33,23 +34,20 @@ def sends(*pieces, pause=0.0):
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
 
 
-class Server(ThreadingHTTPServer):
+class Server(LocalServer):
     """Gives `replies` in turn, then always the last one; keeps the requests that it got."""
 
     def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(Handler)
         self.replies, self.requests, self.keys = [], [], []
-        self.url = f"http://127.0.0.1:{self.server_port}/v1"
-
-    def handle_error(self, request, client_address):
-        """Quiet: a client that went away is part of a test."""
+        self.url += "/v1"
 
     @property
     def prompts(self):
         return [request["messages"][0]["content"] for request in self.requests]
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(QuietHandler):
     def do_POST(self):
         request = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.server.requests.append(request)
@@ -61,10 +59,4 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.writelines(reply)
             return
         status, body = reply
-        self.send_response(status)
-        self.send_header("content-type", "application/json")
-        self.end_headers()
-        self.wfile.write(body.encode())
-
-    def log_message(self, *args):
-        pass
+        self.answer(status, {"content-type": "application/json"}, body.encode())

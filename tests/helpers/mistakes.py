@@ -11,7 +11,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from typing import Any
 import generate_texts
 import numpy as np
 import reproduce_tables
-from clothes import write_clip, write_clothes, write_noise
+from checkpoints import save_clip
+from clothes import write_clothes, write_noise
 from mining_files import world, write_jsonl, write_triplets
 from toy_vlm import make_images
 
@@ -42,10 +43,7 @@ COMMANDS: dict[str, tuple[Callable[[], None], str]] = {  # -> main, first argume
     "clustering_of": (clustering.main, "features=good.npz seeds=2 figures=no"),
     "few_shot": (few_shot.main, f"{PICTURES} shots=[1] seeds=2"),
     "few_shot_of": (few_shot.main, "features=good.npz shots=[1] seeds=2 figures=no"),
-    "similarity": (
-        similarity.main,
-        f"{GENECIS} {COLORS} 'bases={{focus_object: texts.yaml}}'",
-    ),
+    "similarity": (similarity.main, f"{GENECIS} {COLORS} 'bases={{focus_object: texts.yaml}}'"),
     "similarity_of": (similarity.main, f"{GENECIS} features=good.npz"),
     "fashion": (fashion.main, f"{CLOTHES} {BASES} {COLORS}"),
     "fashion_of": (fashion.main, "features=good.npz figures=no"),
@@ -64,10 +62,7 @@ COMMANDS: dict[str, tuple[Callable[[], None], str]] = {  # -> main, first argume
         train_backbone.main,
         f"{CLOTHES} {SHORT} triplets=4 heads=outputs/fashion_mlp/run",
     ),
-    "train_rival": (
-        train_rival.main,
-        f"{CLOTHES} {SHORT} triplets=4 method=csn tower=vlm width=4",
-    ),
+    "train_rival": (train_rival.main, f"{CLOTHES} {SHORT} triplets=4 method=csn tower=vlm width=4"),
     "reproduce_tables": (reproduce_tables.main, ""),
     "explore": (explore.main, "--criterion clevr4_color --out page"),
     "generate_texts": (
@@ -116,19 +111,19 @@ def template(**change: Any) -> dict[str, Any]:
     return whole | change
 
 
-def features() -> dict[str, np.ndarray]:
+def features(ids: Iterable = range(8), conditions: Iterable = ("red",)) -> dict[str, np.ndarray]:
     """Embeddings for all tasks at once; each ignores what it does not use."""
-    rng = np.random.default_rng(0)
+    rng, ids, conditions = np.random.default_rng(0), np.array(ids), np.array(conditions)
     rows = np.array([[n, 0, n % 2] for n in range(8)])
     return {
-        "image": rng.normal(size=(8, 6)),
+        "image": rng.normal(size=(len(ids), 6)),
         "text": rng.normal(size=(5, 6)),
-        "labels": np.arange(8) % 2,
-        "ids": np.arange(8),
-        "conditions": np.array(["red"]),
+        "labels": np.arange(len(ids)) % 2,
+        "ids": ids,
+        "conditions": conditions,
         "scene_text": rng.normal(size=(5, 6)),
-        "caption_plain": rng.normal(size=(1, 6)),
-        "captions5": rng.normal(size=(1, 5, 6)),
+        "caption_plain": rng.normal(size=(len(conditions), 6)),
+        "captions5": rng.normal(size=(len(conditions), 5, 6)),
         "text0": rng.normal(size=(5, 6)),
         "query": rows[:4],
         "candidate": rows[4:],
@@ -137,7 +132,7 @@ def features() -> dict[str, np.ndarray]:
 
 def train() -> None:
     """A training of each kind, in outputs/<task>/run."""
-    write_clip(Path("vlm"))
+    save_clip(Path("vlm"))
     former = sys.argv
     try:
         for command in ("train_combiner", "train_mlp", "train_backbone", "train_rival"):

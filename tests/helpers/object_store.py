@@ -1,15 +1,16 @@
 """A small local stand-in of S3: listing (ListObjectsV2), HEAD and GET of one bucket."""
 
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
+from local_server import LocalServer, QuietHandler
 
-class ObjectStore(ThreadingHTTPServer):
+
+class ObjectStore(LocalServer):
     """Serves `objects`, key -> content; `refused` keys are answered with 403."""
 
     def __init__(self, bucket: str) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(Handler)
         self.bucket, self.objects, self.refused = bucket, {}, set()
         address = f"127.0.0.1%3A{self.server_port}"
         self.options = f"scheme=http&endpoint_override={address}&region=none"
@@ -18,54 +19,40 @@ class ObjectStore(ThreadingHTTPServer):
         return f"s3://key:secret@{self.bucket}/{prefix}?{self.options}"
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(QuietHandler):
     protocol_version = "HTTP/1.1"
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
 
     def do_GET(self) -> None:
         address = urlsplit(self.path)
         bucket, _, key = unquote(address.path).lstrip("/").partition("/")
         if bucket != self.server.bucket:
-            self.answer(404, error("NoSuchBucket"))
+            status, body = 404, error("NoSuchBucket")
         elif key in self.server.refused:
-            self.answer(403, error("AccessDenied"))
+            status, body = 403, error("AccessDenied")
         elif not key:
-            self.answer(200, self.listing(parse_qs(address.query)))
+            status, body = 200, self.listing(parse_qs(address.query))
         elif key in self.server.objects:
-            self.answer(200, self.server.objects[key])
+            status, body = 200, self.server.objects[key]
         else:
-            self.answer(404, error("NoSuchKey"))
+            status, body = 404, error("NoSuchKey")
+        date = "Mon, 01 Jan 2024 00:00:00 GMT"
+        self.answer(status, {"content-type": "application/xml", "last-modified": date}, body)
+
+    do_HEAD = do_GET
 
     def listing(self, query: dict[str, list[str]]) -> bytes:
-        """Two keys at a time, so that a client must ask again."""
-        prefix, after = query.get("prefix", [""])[0], query.get("continuation-token", [""])[0]
-        keys = sorted(k for k in self.server.objects if k.startswith(prefix) and k > after)
-        page, more = keys[:2], len(keys) > 2
-        found = "".join(
+        prefix = query.get("prefix", [""])[0]
+        keys = sorted(key for key in self.server.objects if key.startswith(prefix))
+        objects = "".join(
             f"<Contents><Key>{escape(key)}</Key><Size>{len(self.server.objects[key])}</Size>"
             "<LastModified>2024-01-01T00:00:00.000Z</LastModified></Contents>"
-            for key in page
+            for key in keys
         )
-        token = f"<NextContinuationToken>{escape(page[-1])}</NextContinuationToken>" if more else ""
         return (
             f"<ListBucketResult><Name>{self.server.bucket}</Name><Prefix>{escape(prefix)}</Prefix>"
-            f"<KeyCount>{len(page)}</KeyCount><IsTruncated>{str(more).lower()}</IsTruncated>"
-            f"{token}{found}</ListBucketResult>"
+            f"<KeyCount>{len(keys)}</KeyCount><IsTruncated>false</IsTruncated>{objects}"
+            "</ListBucketResult>"
         ).encode()
-
-    def answer(self, status: int, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("content-length", str(len(body)))
-        self.send_header("content-type", "application/xml")
-        self.send_header("last-modified", "Mon, 01 Jan 2024 00:00:00 GMT")
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    def log_message(self, *args: object) -> None:
-        pass
 
 
 def error(code: str) -> bytes:

@@ -25,6 +25,7 @@ def run_here(bench, script, *arguments, remove=()):
 def test_each_measurement_gives_two_sides_and_their_ratio(name, run, monkeypatch):
     if name in ("tasks", "trainings"):
         monkeypatch.setattr(benchmark.Bench, "run", run_here)
+        monkeypatch.setattr(benchmark, "QUICK", benchmark.QUICK._replace(demo=200, triplets=8))
     code, out, errors = run(benchmark.main, "--quick", "--only", name)
     assert code == 0, errors
     rows = [line for line in out.splitlines() if " | " in line]

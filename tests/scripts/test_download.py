@@ -4,11 +4,11 @@ import hashlib
 import io
 import json
 import stat
-import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import check_data
 import download
@@ -25,15 +25,12 @@ CARDS = {
     for criterion, classes in CARDS_CLASSES.items()
     for number in range(13)
 }
-OTHERS = {"Data/fruit/color/red/a.png": b"x", "__MACOSX/Data/cards/number/ace/._a": b"x"}
-CLEVR4 = {f"images/{number}.png": b"x" for number in range(10)} | {
-    "clevr_4_annots.json": json.dumps(
-        {n: {name: c[n] for name, c in CLEVR4_CLASSES.items()} for n in range(10)}
-    ).encode(),
-}
+LABELS = {n: {name: c[n] for name, c in CLEVR4_CLASSES.items()} for n in range(10)}
+CLEVR4 = {f"images/{number}.png": b"x" for number in range(10)}
+CLEVR4 |= {"clevr_4_annots.json": json.dumps(LABELS).encode()}
 
 
-def zipped(files: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
+def zipped(files: dict[Any, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", method) as archive:
         for name, content in files.items():
@@ -56,9 +53,7 @@ def server(monkeypatch) -> Iterator[FileServer]:
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(download, "PAUSES", (0.0,) * 3)
     with FileServer() as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
-        server.shutdown()
 
 
 @pytest.fixture
@@ -68,8 +63,7 @@ def offer(server, monkeypatch) -> Callable[..., None]:
     def offer(name: str, *contents: bytes | dict, count: int | None = None, **facts: object):
         files = []
         for file, content in zip(DATA_SETS[name].downloads, contents, strict=True):
-            content = zipped(content) if isinstance(content, dict) else content
-            server.files[file.name] = content
+            server.files[file.name] = zipped(content) if isinstance(content, dict) else content
             files.append(Download(f"{server.url}/{file.name}", file.unpacked, **facts))
         small = replace(DATA_SETS[name], count=count, downloads=tuple(files))
         monkeypatch.setitem(DATA_SETS, name, small)
@@ -105,7 +99,8 @@ def test_clevr4_wherever_it_is_in_its_archive(run, offer, tmp_path, above):
 
 
 def test_cards_are_taken_from_an_archive_of_several_data_sets(run, offer, tmp_path):
-    offer("cards", CARDS | OTHERS, count=26)
+    others = {"Data/fruit/color/red/a.png": b"x", "__MACOSX/Data/cards/number/ace/._a": b"x"}
+    offer("cards", CARDS | others, count=26)
     assert run(download.main, "cards", "--data", tmp_path)[0] == 0
     assert tree(tmp_path) == {name.removeprefix("Data/"): b"x" for name in CARDS}
 
@@ -219,17 +214,10 @@ def test_a_full_disk(refusal, coco, place, tmp_path):
     assert "the disk is full" in refusal(download.main, "coco", "--data", tmp_path)
 
 
-def linked() -> bytes:
-    entry = zipfile.ZipInfo("val2017/out")
-    entry.external_attr = (stat.S_IFLNK | 0o777) << 16
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
-        archive.writestr(entry, "/etc")
-    return stream.getvalue()
-
-
+LINK = zipfile.ZipInfo("val2017/out")
+LINK.external_attr = (stat.S_IFLNK | 0o777) << 16
 UNSAFE = {name: zipped(COCO | {name: b"x"}) for name in ("val2017/../../o", "/out", "c:/o", "a\\b")}
-UNSAFE["link"] = linked()
+UNSAFE["link"] = zipped({LINK: b"/etc"})
 UNSAFE["bomb"] = zipped(COCO | {"val2017/a.jpg": bytes(10**7)}, zipfile.ZIP_DEFLATED)
 
 

@@ -41,8 +41,7 @@ def look(run, place):
 
 def test_clusters_names_page_and_tables(look, place):
     printed = look(*BASES)
-    for color in COLORS:
-        assert f"\n6         {color}" in printed
+    assert all(f"\n6         {color}" in printed for color in COLORS)
     out = place / "outputs/explore/pictures"
     assert {file.name for file in out.iterdir()} == {*explore.MADE, ".made"}
     table = pd.read_csv(out / "images.csv")
@@ -70,13 +69,10 @@ def test_embeddings_made_elsewhere(look, run, place):
     files = sorted((place / "pictures").iterdir())
     texts = ["red", "green", "blue", "yellow"]
     prompts = [f"a thing that is {text}" for text in texts]
-    np.savez(
-        place / "mine.npz",
-        ids=[file.name for file in files],  # names of the image files
-        image=embed_images(ColorVLM(), files, raw=True).image,  # (N, D), of any length
-        text=embed_texts(ColorVLM(), prompts, raw=True),  # (K, D); and texts (K,): one criterion
-        texts=texts,
-    )
+    image = embed_images(ColorVLM(), files, raw=True).image  # (N, D), of any length
+    text = embed_texts(ColorVLM(), prompts, raw=True)  # (K, D)
+    ids = [file.name for file in files]
+    np.savez(place / "mine.npz", ids=ids, image=image, text=text, texts=texts)
     arguments = ["pictures", "--features", "mine.npz", "--criterion", "color"]
     code, _, errors = run(explore.main, *arguments)
     assert code == 0, errors
@@ -124,16 +120,14 @@ def test_query_by_image(look):
     printed = look(*BASES, "--query", "red-left-0.png", "--top", "5")
     rows = [line.split() for line in printed.splitlines() if line.startswith("red-")]
     assert len(rows) == 5 and all(row[2] == "red;" for row in rows)
-    more = (*BASES[:2], "--criterion", "color", "--texts", BASES[3], "--top", "2")
-    printed = look(*more, "--query", "red-left-0.png", "--unlike", "side=0.3")
-    assert printed.count("red-right") == 2
+    more = (*BASES, "--criterion", "color", "--top", "2")
+    assert look(*more, "--query", "red-left-0.png", "--unlike", "side=0.3").count("red-right") == 2
 
 
 def test_labels(look, place):
     rows = ["file,label", *(f"{c}-left-{n}.png,{c}!" for c in COLORS for n in "01")]
     (place / "few.csv").write_text("\n".join(rows) + "\n", encoding="utf-8-sig")
-    printed = look(*BASES[:2], "--labels", "few.csv")
-    assert "100% right of those left out to test" in printed
+    assert "100% right of those left out to test" in look(*BASES[:2], "--labels", "few.csv")
     table = pd.read_csv(place / "outputs/explore/pictures/images.csv")
     assert (table["color_label"] == table["path"].str.split("-").str[0] + "!").all()
 
@@ -147,11 +141,8 @@ def test_propose_shows_the_sheets_first_and_sends_only_on_request(look, place, s
     assert "--send" in look("--propose", *llm) and not server.requests
     out = place / "outputs/explore/pictures"
     assert [file.name for file in (out / "sheets").iterdir()] == ["1.jpg"]
-    server.replies = [
-        gives("color", "side of the thing"),
-        *[gives("red", "green", "blue", "yellow"), gives(), gives()],
-        *[gives("left", "right"), gives()],
-    ]
+    color = [gives("red", "green", "blue", "yellow"), gives(), gives()]
+    server.replies = [gives("color", "side of the thing"), *color, gives("left", "right"), gives()]
     printed = look("--propose", *llm, "--send")
     content = server.requests[0]["messages"][0]["content"]
     assert [part["type"] for part in content] == ["text", "image_url"]
@@ -165,13 +156,12 @@ def test_files_as_people_have_them(look, place):
     good = (folder / "red-left-0.png").read_bytes()
     names = ['"quoted", it\'s.png', "<script>alert(1)<script>.png", "a\nb.png", "x" * 246 + ".png"]
     names += ["\N{CAT FACE}.png", os.fsdecode(b"\xff\xfe.png"), "sub dir/deep/c.PNG"]
+    (folder / "sub dir/deep").mkdir(parents=True)
     for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(good)
-    (folder / "empty.png").touch()
     (folder / "cut.png").write_bytes(good[: len(good) // 2])
-    (folder / "notes.txt").touch()
-    (folder / "._red.png").touch()
+    for name in ("empty.png", "notes.txt", "._red.png"):
+        (folder / name).touch()
     (folder / "loop").symlink_to(folder)
     printed = look(*BASES)
     assert "31 pictures" in printed and "2 could not be read" in printed

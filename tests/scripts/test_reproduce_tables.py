@@ -17,12 +17,11 @@ from PIL import Image
 from crl.run.results import read_rows, summary
 
 
-def write(folder: Path, *rows: dict) -> Path:
+def write(folder: Path, *rows: dict) -> None:
     """A run with these results."""
     folder.mkdir(parents=True)
     content = {"format": "crl-results-2", "rows": rows}
     (folder / "results.json").write_text(json.dumps(content))
-    return folder
 
 
 def row(data: str, images: int, vlm: str, criterion: str, method="paper", **metrics) -> dict:
@@ -35,11 +34,10 @@ def row(data: str, images: int, vlm: str, criterion: str, method="paper", **metr
 
 
 def test_runs_of_several_tasks_are_a_table_each(tmp_path, run):
-    folders = [
-        write(tmp_path / "few_shot/a", row("clevr4", 10531, "clip", "color", **{"1-shot": [65]})),
-        write(tmp_path / "clustering/b", row("clevr4", 3000, "demo", "color", nmi=[1.0])),
-        write(tmp_path / "clustering/c", row("clevr4", 3000, "demo", "shape", nmi=[1.0])),
-    ]
+    folders = [tmp_path / name for name in ("few_shot/a", "clustering/b", "clustering/c")]
+    write(folders[0], row("clevr4", 10531, "clip", "color", **{"1-shot": [65]}))
+    for folder, criterion in zip(folders[1:], ("color", "shape"), strict=True):
+        write(folder, row("clevr4", 3000, "demo", criterion, nmi=[1.0]))
     code, printed, errors = run(reproduce_tables.main, "--runs", *folders)
     assert code == 0, errors
     shots, clusters = printed.split("\n\nClustering, percent")
@@ -76,18 +74,15 @@ def verdicts(file: Path) -> dict[tuple[str, str], dict[str, str]]:
 
 def test_the_demos_tables_end_to_end(tmp_path, run, small, drawn):
     usual = ["--demo", "--quick", "--data", drawn, "--outputs", tmp_path, "--table"]
-    code, printed, errors = run(reproduce_tables.main, *usual, *"268", "--dry-run")
-    assert code == 0, errors
+    assert run(reproduce_tables.main, *usual, *"268", "--dry-run")[0] == 0
     assert not list(tmp_path.iterdir())
     code, printed, errors = run(reproduce_tables.main, *usual, *"268")
     assert code == 0, errors
     assert "cards_number has 210 texts and cards_suits has 237 texts, not 300" in printed
 
     rows = read_rows(tmp_path / "clustering/demo-clevr4/results.json")
-    [about] = [
-        r for r in rows if (r["about"]["criterion"], r["about"]["method"]) == ("color", "paper")
-    ]
-    seeds = about["scores"]["nmi"]["seeds"]
+    by_name = {(row["about"]["criterion"], row["about"]["method"]): row for row in rows}
+    seeds = by_name["color", "paper"]["scores"]["nmi"]["seeds"]
     line = verdicts(tmp_path / "tables/table2.csv")["demo+CRL", "color/nmi"]
     assert float(line["ours"]) == pytest.approx(np.mean(seeds), abs=1e-4)
     assert float(line["std"]) == pytest.approx(np.std(seeds, ddof=1), abs=1e-4)
@@ -125,17 +120,14 @@ def as_the_paper(folder: Path, **changes: float) -> None:
     the paper's numbers, but for `changes`. I was measured in a run with other bases."""
     settings = Settings(Path("data"), folder, Path("none"), ["clip"], demo=False, quick=False)
     clevr4, _ = plan.paper_tables(settings)[2].runs[""]
-    numbers: dict[str, dict[str, float]] = {}
-    for part in published(2).values():
-        for name, columns in part.items():
-            numbers.setdefault(name, {}).update(columns)
     rows = []
-    for criterion in ("texture", "shape", "color", "count"):
-        for method, name in (("universal", "CLIP"), ("paper", "CLIP+CRL")):
+    for name, method in (("CLIP", "universal"), ("CLIP+CRL", "paper")):
+        numbers = {column: x for part in published(2).values() for column, x in part[name].items()}
+        for criterion in ("texture", "shape", "color", "count"):
             scores = {}
             for metric in ("nmi", "acc", "ari"):
-                mean = numbers[name][f"{criterion}/{metric}"]
-                mean += changes.get(f"{name} {criterion}/{metric}", 0.0)
+                column = f"{criterion}/{metric}"
+                mean = numbers[column] + changes.get(f"{name} {column}", 0.0)
                 scores[metric] = [mean - 1, mean, mean + 1]
             config = clevr4.config.model_dump(mode="json") | {"root": "/elsewhere"}
             config |= {"texts": 10, "vlm": ["clip", "align"]} if method == "universal" else {}

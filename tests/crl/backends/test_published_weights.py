@@ -23,7 +23,7 @@ import pytest
 import torch
 from checkpoints import CLIP, hf, open_clip, randomised, save_align, save_blip2
 from commands import REPOSITORY
-from hub import Hub, serving
+from hub import Hub
 from PIL import Image
 from safetensors.torch import save_file
 from torch.nn.functional import normalize
@@ -140,7 +140,7 @@ for line in sys.stdin:
 
 @pytest.fixture(scope="module")
 def served(weights) -> Iterator[Hub]:
-    with serving({PUBLISHED[name]: made.folder for name, made in weights.items()}) as hub:
+    with Hub({PUBLISHED[name]: made.folder for name, made in weights.items()}) as hub:
         yield hub
 
 

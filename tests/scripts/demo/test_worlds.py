@@ -72,21 +72,6 @@ def test_a_caption_says_what_it_was_asked_to_and_nothing_else(name, seed):
     assert not [phrase for phrase in others if f" {phrase} " in rest]
 
 
-def test_size_says_nothing_of_the_count():
-    """One object is drawn as large as each of ten: compare the area that differs from nothing."""
-    clevr4 = worlds["clevr4"]
-    facts = {"texture": "rubber", "shape": "sphere", "color": "red"}
-    areas = {}
-    for count in ("1", "10"):
-        pictures = [
-            np.asarray(clevr4.draw({**facts, "count": count}, np.random.default_rng(seed)), float)
-            for seed in range(40)
-        ]
-        red = [((p[..., 0] > 1.8 * p[..., 1]) & (p[..., 0] > 60)).sum() for p in pictures]
-        areas[count] = np.mean(red) / int(count)
-    assert areas["10"] == pytest.approx(areas["1"], rel=0.2)
-
-
 def test_drawing_again_does_nothing_and_another_seed_replaces(tmp_path, run):
     out = tmp_path / "demo"
     arguments = ["--out", out, "--images", 8, "--workers", 2, "--worlds", "clevr4"]

@@ -56,22 +56,21 @@ def test_the_papers_own_spread_counts_where_it_is_printed():
 def test_without_seeds_the_tolerance_is_fixed(trained, ours, verdict):
     number = numbers([placed([ours])], TABLE._replace(trained=trained))["CLIP", "color/nmi"]
     assert (number.std, number.verdict) == (None, verdict)
-
-
-def test_an_ablation_of_a_training_has_the_tolerance_of_trainings():
-    table = PaperTable("title", {"10": []}, varied="texts", trained=("CLIP+CRL",))
-    paper = {"part": {"10": {"style": 80.0}}}
-    number = numbers([placed([80.9], "10", "style")], table, paper)["10", "style"]
+    ablation = PaperTable("title", {"10": []}, varied="texts", trained=("CLIP+CRL",))
+    paper = {"part": {"10": {"style": 80.0}}}  # of a training: it has the tolerance of trainings
+    number = numbers([placed([80.9], "10", "style")], ablation, paper)["10", "style"]
     assert (number.tolerance, number.verdict) == (1.0, "reproduced")
 
 
 def test_rows_quoted_missing_and_beyond_the_paper():
     rows = numbers([placed([9.0], row="CLIP+CRL, posterior")])
-    assert rows["CLIP", "color/nmi"].kind == "paper" and rows["CC", "color/nmi"].kind == "quoted"
-    assert rows["CC", "color/nmi"].verdict == "quoted" and rows["CC", "color/nmi"].paper == 5
-    assert rows["CLIP", "color/nmi"].verdict == "not run"
-    beyond = rows["CLIP+CRL, posterior", "color/nmi"]
-    assert (beyond.kind, beyond.verdict, beyond.paper, beyond.ours) == ("ours", "measured", None, 9)
+    for row, expected in {
+        "CLIP": ("paper", "not run", 80, None),
+        "CC": ("quoted", "quoted", 5, None),
+        "CLIP+CRL, posterior": ("ours", "measured", None, 9),
+    }.items():
+        number = rows[row, "color/nmi"]
+        assert (number.kind, number.verdict, number.paper, number.ours) == expected
 
 
 def test_what_cannot_be_compared_has_no_verdict():
@@ -123,8 +122,3 @@ def test_the_means_of_the_papers_tables_are_those_of_its_columns(number, task):
     values = [value for row in rows for column, value in row.items() if column != "mean"]
     printed = published(10)[task]["GPT-4o"]["mean"]
     assert np.mean(values) == pytest.approx(printed, abs=0.02)
-
-
-def test_columns_do_not_name_the_data_set():
-    columns = published(2)["count_and_cards"]["CLIP"]
-    assert {"count/nmi", "number/acc", "suits/ari"} <= columns.keys()

@@ -72,9 +72,8 @@ def test_tables_are_sorted_by_numbers_and_names(outputs, browser):
     heads = opened.page.locator("#clustering th button")
 
     def column(place: int) -> list[str]:
-        return opened.page.locator(
-            f"#clustering tbody tr td:nth-child({place})"
-        ).all_text_contents()
+        cells = opened.page.locator(f"#clustering tbody tr td:nth-child({place})")
+        return cells.all_text_contents()
 
     assert column(6) == ["90.0", "10.5", "100.0"]
     heads.nth(5).click()

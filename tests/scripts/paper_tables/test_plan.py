@@ -14,9 +14,9 @@ from crl.basis import BASES
 from crl.run.config import load_config
 
 
-def tables(tmp_path: Path, vlm=(), demo=False, quick=False):
-    official = tmp_path / "official"
-    return paper_tables(Settings(Path("data"), tmp_path, official, list(vlm), demo, quick))
+def tables(outputs: Path, vlm=(), demo=False):
+    settings = Settings(Path("data"), outputs, outputs / "official", list(vlm), demo, quick=False)
+    return paper_tables(settings)
 
 
 def runs(table) -> list[Run]:
@@ -50,9 +50,7 @@ def test_a_training_has_the_name_that_its_evaluation_asks_for(tmp_path):
     for vlms, name in (([], "deepfashion"), (["align"], "deepfashion-align")):
         by_name = {run.name: run for run in runs(tables(tmp_path, vlms)[4])}
         [backbone] = [run for run in by_name.values() if run.task == "fashion_backbone"]
-        [evaluation] = [
-            run for name, run in by_name.items() if name.endswith("after fashion_backbone")
-        ]
+        [evaluation] = [r for n, r in by_name.items() if n.endswith("after fashion_backbone")]
         assert backbone.config.name == name
         assert backbone.config.heads == tmp_path / "fashion_mlp" / name
         assert evaluation.config.trained == [tmp_path / "fashion_backbone" / name]
@@ -70,16 +68,11 @@ def test_the_authors_lists_are_used_if_all_are_there(tmp_path):
     assert tables(tmp_path)[2].runs[""][0].config.bases == {}
 
 
-def test_lists_of_other_llms_cannot_be_replaced_by_ours(tmp_path):
-    by_number = tables(tmp_path)
-    lacking = runs(by_number[10])
+def test_lists_of_other_llms_and_bases_that_are_too_short_are_left_out_and_named(tmp_path):
+    lacking = runs(tables(tmp_path)[10])
     assert len(lacking) == 16
     assert all("import_official_bases.py" in run.lacking for run in lacking)
-
-
-def test_a_basis_that_is_too_short_is_left_out_and_named(tmp_path):
-    by_number = tables(tmp_path, demo=True)
-    color, cards = by_number[6].runs["500"]
+    color, cards = tables(tmp_path, demo=True)[6].runs["500"]
     assert set(color.config.criteria) == {"shape", "color", "count"} and color.config.texts == 500
     assert "clevr4_texture has 479 texts, not 500" in color.partly and not color.lacking
     assert "cards_suits has 237 texts, not 500" in cards.lacking  # so none is left
