@@ -167,7 +167,7 @@ def _without_glosses(items: Sequence[str]) -> list[str]:
     short = [item[: 10 * MAX_CHARACTERS] for item in items]
     split = [re.split(r":\s+|\s+[-–—]\s+|\s+\(", item, maxsplit=1) for item in short]
     heads, tails = [parts[0] for parts in split], [parts[-1] for parts in split]
-    return tails if len(set(heads)) == 1 else heads
+    return tails if len(set(heads)) == 1 < len(items) else heads
 
 
 def _clean(item: str) -> str:
