@@ -52,12 +52,13 @@ def main(argv: list[str]) -> None:
     basis = generate_basis(**options)
     basis.save(args.out)
     count, rounds = len(basis.texts), basis.provenance["rounds"]
-    print(f"{args.out}: {count} texts for {basis.criterion!r} by {args.model} in {rounds} rounds")
+    llm = basis.provenance["llm"]
+    print(f"{args.out}: {count} texts for {basis.criterion!r} by {llm} in {rounds} rounds")
     print(f"  first: {', '.join(basis.texts[:8])}")
     print(f"  the VLM will read: {basis.prompts[0]!r}")
     if args.number and count < args.number:
         missing = f"warning: {args.number - count} of {args.number} texts are missing"
-        print(f"{missing}: {args.model} gave only {count} distinct ones", file=sys.stderr)
+        print(f"{missing}: {llm} gave only {count} distinct ones", file=sys.stderr)
         sys.exit(3)
 
 

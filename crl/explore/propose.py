@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from crl.images import UnreadableImage, open_image
-from crl.llm import OPENAI, Server, parse_texts
+from crl.llm import FORM, OPENAI, Server, parse_texts
 from crl.run.errors import UserError
 from crl.run.files import CACHE, slug
 
@@ -32,7 +32,7 @@ criteria by which a person could sort this collection: properties in which these
 and whose values can be described in a few words each, for example color, mood, season, kind of \
 place, or number of people. Do not only name the main object.
 Give each criterion a name of one to three plain words, without other signs.
-Answer with only a list of strings, as JSON."""
+Answer with only JSON of this form: {FORM}"""
 
 
 def contact_sheets(files: Sequence[Path]) -> list[bytes]:

@@ -8,13 +8,15 @@ import json
 import multiprocessing
 import os
 import re
+import warnings
 from base64 import b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import urlsplit
 
 import openai
 from pydantic import HttpUrl, TypeAdapter, ValidationError
@@ -26,7 +28,7 @@ from crl.run.store import content_digest
 Value = TypeVar("Value")
 
 OPENAI = "https://api.openai.com/v1"
-MAX_BYTES = 1_000_000  # of one answer
+MAX_BYTES = 10_000_000  # of one answer; a stream takes some 250 for each token
 MAX_QUOTE = 160  # characters of an answer or an error that a message shows
 
 _LIST = {"type": "array", "items": {"type": "string"}}
@@ -35,16 +37,27 @@ _STRICT = {"name": "texts", "strict": True, "schema": {**_OBJECT, "additionalPro
 SCHEMA = {"type": "json_schema", "json_schema": _STRICT}
 
 
-def _read_all(response: Any) -> None:
-    """Read an HTTP response, but no more than `MAX_BYTES`."""
-    body = bytearray()
-    for part in response.iter_bytes():
-        body += part
-        if len(body) > MAX_BYTES:
+# What a request can do without, in the order in which a server that refuses it loses it.
+OPTIONAL = ("response_format", "seed", "temperature", "max_tokens", "stream")
+
+
+def _check(response: Any) -> None:
+    """Of a refusal read no more than `MAX_BYTES`, and do not repeat what cannot be done."""
+    if response.is_success:
+        return
+    body = b"".join(_limited(response.iter_bytes()))
+    response._content = body  # as response.read() does
+    if re.search(rb"(?i)not support|unsupported|not implemented", body):
+        response.headers["x-should-retry"] = "false"  # llama.cpp says it with 500
+
+
+def _limited(parts: Iterable[bytes]) -> Iterator[bytes]:
+    size = 0
+    for part in parts:
+        size += len(part)
+        if size > MAX_BYTES:
             raise UserError(f"the server sent more than {MAX_BYTES:,} bytes; check --base-url")
-    response._content = bytes(body)  # as response.read() does
-    # A server's word for its type could make the client stumble.
-    response.headers["content-type"] = "application/json"
+        yield part
 
 
 def _key() -> str:
@@ -62,6 +75,14 @@ def printable(text: str) -> str:
     return _mask("".join(char for char in " ".join(text.split()) if char.isprintable()))
 
 
+class Reply(NamedTuple):
+    """What came of one answer."""
+
+    text: str
+    model: str  # that answered; a server may have another one than it was asked for
+    end: str  # stop; length, deadline or a broken connection: it was cut; enough: we stopped it
+
+
 class Server:
     """One chat server. `timeout` is for one answer as a whole, in seconds, with all retries;
     `public_url` is its address without user names, passwords or queries."""
@@ -73,17 +94,20 @@ class Server:
             raise UserError("the base URL must look like http://localhost:11434/v1") from None
         self.timeout, self.max_retries = timeout, max_retries
         self.public_url = re.sub(r"(?<=//)[^/]*@|[?#].*", "", self.url).rstrip("/")
-        self.schema = True  # until the server rejects it
+        self.refused: list[str] = []  # of OPTIONAL, by this server
 
     def answer(
         self, prompt: str, read: Callable[[str], Value], *, model: str, temperature: float,
         seed: int, cache_dir: Path, schema: dict[str, Any] = SCHEMA, pictures: Sequence[bytes] = (),
+        max_tokens: int = 4096, enough: Callable[[str], bool] = lambda text: False,
     ) -> tuple[Value, dict[str, Any]]:  # fmt: skip
         """The value that `read` returns for the answer to `prompt`, and the record of that answer.
 
         Records whose answer can be read are kept in `cache_dir`; the same question is not asked
         again. `schema` is the `response_format`, for servers that support it; `pictures` are JPEG
-        files that the model sees. A UserError if there is no answer, or if `read` raises one."""
+        files that the model sees. `enough` sees the answer grow, and says when to stop it. An
+        answer that is cut, by its length or by the deadline, loses its last item. A UserError if
+        there is no answer, or if `read` raises one."""
         sampling = {"model": model, "temperature": temperature, "seed": seed}
         request = {"base_url": self.public_url, "prompt": prompt, **sampling}
         digests = [content_digest(picture).hex() for picture in pictures]
@@ -96,19 +120,30 @@ class Server:
             record = json.loads(file.read_text(encoding="utf-8"))
             if record["request"] == request and record["date"] and record["client"]:
                 return read(record["answer"]), record
+        sampling |= {"response_format": schema, "max_tokens": max_tokens, "stream": True}
+        before = list(self.refused)
         try:
-            answer = _mask(self._ask(_content(prompt, pictures), schema, sampling))
-        except (openai.OpenAIError, ImportError) as error:  # ImportError: a proxy needs a package
+            reply = self._ask(_content(prompt, pictures), sampling, enough)
+        # ImportError: a proxy needs a package.
+        except (openai.OpenAIError, ImportError) as error:
             # `from None`: the client's error holds the request, and with it the key.
             raise UserError(self._explain(error, model, bool(pictures))) from None
+        if refused := ", ".join(self.refused[len(before) :]):
+            warnings.warn(f"{self.public_url} refuses {refused}; asked without", stacklevel=2)
+        answer = _mask(reply.text)
+        if reply.end not in ("stop", "enough"):
+            answer = answer[: max(answer.rfind(","), answer.rfind("\n"))]
+            warnings.warn(f"an answer of {model} was cut ({reply.end}); its whole texts are kept",
+                          stacklevel=2)  # fmt: skip
         value = read(answer)
         date = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        record = {"request": request, "answer": answer, "schema": self.schema, "date": date}
+        record = {"request": request, "answer": answer, "end": reply.end, "date": date}
+        record |= {"model": printable(reply.model or model), "refused": self.refused}
         record["client"] = f"openai {openai.__version__}"
         write_text(file, json.dumps(record, indent=1))
         return value, record
 
-    def _ask(self, content: Any, schema: dict[str, Any], sampling: dict[str, Any]) -> str:
+    def _ask(self, content: Any, sampling: dict[str, Any], enough: Callable[[str], bool]) -> Reply:
         key = _key()
         if not re.fullmatch("[!-~]*", key):
             raise UserError("OPENAI_API_KEY holds a character that no key has; copy it again")
@@ -116,36 +151,42 @@ class Server:
             raise UserError("OPENAI_API_KEY is not set; set it, or work offline: with a local "
                             "server (--base-url, for Ollama http://localhost:11434/v1), or with "
                             "configs/bases/*.yaml")  # fmt: skip
-        # Local servers need no key, but the client must send something.
         http = openai.DefaultHttpxClient(
-            timeout=self.timeout, event_hooks={"response": [_read_all]}
-        )
+            timeout=self.timeout, event_hooks={"response": [_check]},
+            trust_env=not _is_local(self.url),  # a proxy does not reach this computer
+        )  # fmt: skip
+        # Local servers need no key, but the client must send something.
         limits: dict[str, Any] = {"max_retries": self.max_retries, "http_client": http}
         client = openai.OpenAI(api_key=key or "none", base_url=self.url, **limits)
         question = {"messages": [{"role": "user", "content": content}], **sampling}
-        question["response_format"] = schema if self.schema else openai.omit
+        for name in self.refused:
+            question.pop(name, None)
+        answer = _Answer(enough)
         # The client would wait `timeout` for each byte and each retry. Closing it ends the thread.
         with client, ThreadPool(1) as pool:
             try:
-                task = pool.apply_async(client.chat.completions.create, kwds=question)
-                completion: Any = task.get(self.timeout)
+                pool.apply_async(answer.receive, (client, question)).get(self.timeout)
             except (multiprocessing.TimeoutError, openai.APITimeoutError):
-                raise UserError(f"{self.public_url} gave no answer within {self.timeout:g} s; "
-                                "allow more with --timeout") from None  # fmt: skip
-            except (openai.BadRequestError, openai.UnprocessableEntityError):
-                if not self.schema:
+                answer.end = "deadline"
+                if not answer.text:
+                    raise UserError(f"{self.public_url} gave no answer within {self.timeout:g} s; "
+                                    "allow more with --timeout") from None  # fmt: skip
+            except openai.APIConnectionError:
+                if not answer.text:
                     raise
-                self.schema = False  # many local servers do not support response_format
-                return self._ask(content, schema, sampling)
-            except (ValueError, RecursionError):  # malformed or deep JSON, not caught by the client
-                completion = None
-        with suppress(AttributeError, LookupError, TypeError):  # a web page, or some other JSON
-            message = completion.choices[0].message
-            answer = message.content or message.refusal or ""
-            if isinstance(answer, str):
-                return answer
-        reason = "does not answer like an OpenAI-compatible server, or its answer was cut off"
-        raise UserError(f"{self.public_url} {reason}; most need /v1 at the end of --base-url")
+                answer.end = "the connection broke off"
+            except openai.APIStatusError as error:
+                if not (name := _refused(error, question)):
+                    raise
+                self.refused.append(name)
+                return self._ask(content, sampling, enough)
+        if answer.error:
+            raise UserError(f"{self.public_url} failed: {printable(answer.error)[:MAX_QUOTE]}")
+        if not answer.is_chat:
+            raise UserError(f"{self.public_url} does not answer like an OpenAI-compatible server, "
+                            "or its answer was cut off; most need /v1 at the end of "
+                            "--base-url")  # fmt: skip
+        return Reply(answer.text, answer.model, answer.end)
 
     def _explain(self, error: Exception, model: str, pictures: bool) -> str:
         """What went wrong and what to do, in one line, without the key."""
@@ -153,6 +194,8 @@ class Server:
         if isinstance(error, openai.APIConnectionError):
             reason = "cannot be reached or breaks off; is it running? check --base-url"
             detail = error.__cause__ or error
+        elif isinstance(error, ImportError):  # socksio
+            reason = "is behind a proxy (ALL_PROXY) that needs a package: pip install httpx[socks]"
         elif status in (401, 403):
             reason = "refused the key; check OPENAI_API_KEY"
         elif status == 429:
@@ -176,3 +219,81 @@ def _content(prompt: str, pictures: Sequence[bytes]) -> Any:
     urls = [f"data:image/jpeg;base64,{b64encode(picture).decode()}" for picture in pictures]
     parts = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
     return [{"type": "text", "text": prompt}, *parts]
+
+
+def _is_local(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def _refused(error: openai.APIStatusError, question: dict[str, Any]) -> str | None:
+    """The part of the question that a server refuses: the one that it names, or else the next."""
+    text = str(error.message)
+    unsupported = error.status_code in (400, 422) or "x-should-retry" in error.response.headers
+    if not unsupported or (_has_pictures(question) and re.search("(?i)image|multi-?modal", text)):
+        return None
+    left = [name for name in OPTIONAL if name in question]
+    return next((name for name in left if name in text), left[0] if left else None)
+
+
+def _has_pictures(question: dict[str, Any]) -> bool:
+    return not isinstance(question["messages"][0]["content"], str)
+
+
+class _Answer:
+    """One answer while it comes in: events of a stream, or one JSON document."""
+
+    def __init__(self, enough: Callable[[str], bool]):
+        self.text = self.model = self.error = ""
+        self.end, self.is_chat, self.enough = "stop", False, enough
+
+    def receive(self, client: openai.OpenAI, question: dict[str, Any]) -> None:
+        document: list[str] = []
+        with client.chat.completions.with_streaming_response.create(**question) as response:
+            for line in _lines(_limited(_pieces(response))):
+                if line.startswith("data:"):
+                    self._add(line.removeprefix("data:"))
+                    if self.end == "stop" and self.text and self.enough(self.text):
+                        self.end = "enough"
+                        return
+                elif not re.match(r":|event:|id:|retry:", line):
+                    document.append(line)
+        if not self.is_chat:
+            self._add("\n".join(document))
+
+    def _add(self, content: str) -> None:
+        """Add what a completion, or a piece of one, holds; others than that are passed over."""
+        with suppress(ValueError, RecursionError, AttributeError, LookupError, TypeError):
+            piece = json.loads(content)
+            self.model = str(piece.get("model") or self.model)
+            if error := piece.get("error"):  # some gateways send it with status 200
+                self.error = str(error.get("message") if isinstance(error, dict) else error)
+            choice = piece["choices"][0]
+            message = choice.get("delta") or choice.get("message") or {}
+            text = _text(message.get("content")) or _text(message.get("refusal"))
+            self.is_chat, self.text = True, self.text + text
+            self.end = str(choice.get("finish_reason") or self.end)
+
+
+def _pieces(response: Any) -> Iterator[bytes]:
+    try:
+        yield from response.iter_bytes()
+    except Exception as error:  # of the client's HTTP library
+        slow = "Timeout" in type(error).__name__
+        kind = openai.APITimeoutError if slow else openai.APIConnectionError
+        raise kind(request=response.http_request) from error
+
+
+def _lines(parts: Iterable[bytes]) -> Iterator[str]:
+    rest = b""
+    for part in parts:
+        *lines, rest = (rest + part).split(b"\n")
+        yield from (line.decode(errors="replace").strip() for line in lines)
+    yield rest.decode(errors="replace").strip()
+
+
+def _text(content: Any) -> str:
+    """The text of a message, which may come in parts beside thoughts."""
+    if isinstance(content, list):
+        return "".join(part["text"] for part in content if part.get("type") == "text")
+    return content or ""

@@ -96,5 +96,6 @@ def test_shipped_basis_keeps_the_papers_protocol(name):
     assert set(about) == {"llm", "source", "llm_prompt", "prompt", "number", "date"}
     assert about["llm_prompt"] == 1 and about["number"] == "as many as possible"
     criterion = re.match("Generate common expressions to describe the (.*)[.]", about["prompt"])[1]
-    assert about["prompt"] == build_prompt(criterion, 1, None, [], [])
+    question = build_prompt(criterion, 1, None, [], []).splitlines()
+    assert about["prompt"].splitlines()[:-1] == question[:-1]  # the form of the answer has changed
     assert parse_texts(json.dumps(list(basis.texts))) == list(basis.texts)

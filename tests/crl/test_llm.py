@@ -6,13 +6,14 @@ import time
 
 import generate_texts
 import pytest
+from commands import REPOSITORY
 from hypothesis import given
 from hypothesis import strategies as st
 from llm_server import fails, gives, says
 
-from crl import llm
 from crl.basis import BASES, TextBasis, fold
 from crl.llm import generate_basis, parse_texts
+from crl.run import answers
 from crl.run.chat import SCHEMA
 from crl.run.errors import UserError
 from crl.run.files import CACHE
@@ -54,7 +55,7 @@ def test_a_criterion_becomes_a_basis(server, ask):
     assert server.prompts[0] == (
         'Generate common expressions to describe the color.\nFor example: ["navy", "crimson"].\n'
         "Give as many as possible. All items must be unique.\n"
-        "Answer with only a list of strings, as JSON."
+        'Answer with only JSON of this form: {"texts": ["...", "..."]}'
     )
     assert server.prompts[1].endswith('["navy", "crimson"]')
     assert server.prompts[2].endswith('["navy", "crimson", "teal"]')
@@ -71,7 +72,7 @@ def test_a_criterion_becomes_a_basis(server, ask):
         "seed": 7,
         "number": "as many as possible",
         "rounds": 4,
-        "schema": True,
+        "refused": [],
     }
 
 
@@ -102,8 +103,8 @@ def test_when_the_rounds_end(server, ask, replies, number, texts, requests):
 
 def test_an_interrupted_generation_goes_on_where_it_stopped(server, ask):
     server.replies = [gives("red"), gives("blue"), fails(401)]
-    with pytest.raises(UserError, match="refused the key"):
-        ask(number=3)
+    with pytest.warns(UserWarning, match="the 2 texts so far are kept: .*refused the key"):
+        assert ask(number=3).texts == ("red", "blue")
     server.requests.clear()
     server.replies = [gives("teal")]
     assert ask(number=3).texts == ("red", "blue", "teal")
@@ -141,16 +142,43 @@ A, B = ["red", "blue"], ["red", "sky blue"]
         # thoughts
         ('<think>["no",\n"not this"]</think>["red"]', ["red"]),
         ('<think>\nThe user wants ["no"', []),
+        ('maybe ["bad"] ok\n</think>\n["red"]', ["red"]),
+        ('<Thinking>["bad"]</thinking>\n["red"]', ["red"]),
+        ('[THINK]["bad"][/THINK]["red"]', ["red"]),
+        ('<|channel|>analysis<|message|>["bad"]<|end|><|channel|>final<|message|>["red"]', ["red"]),
+        ('<reasoning>perhaps ["bad"]', []),
+        ('["red", "blue<|im_end|>"]<|im_end|></s>', A),
+        # objects, one text each
+        ('[{"color": "red", "name": "John"}, {"color": "blue", "name": "Jane"}]', A),
+        ('[{"id": 1, "Text": "red"}, {"id": 2, "Text": "blue"}]', A),
+        ('[{"gloss": "warm", "term": "red"}, {"gloss": "cool", "term": "blue"}]', A),
+        ('{"colors": [{"name": "red"}, {"name": "blue"}]}', A),
+        ('{"red": "a warm hue", "blue": "a cool hue"}', A),
+        ('{"1": "red", "2": "blue"}', A),
+        ('{"warm": ["red"], "cool": {"dark": ["blue"]}}', A),
+        ('{"texts": "red, blue"}', A),
+        ('"red, blue, teal"', [*A, "teal"]),
+        ('"[\\"red\\", \\"blue\\"]"', A),
+        ("[1, 2.5, true, 3]", ["1", "3"]),
+        # other lists are no answer
+        ('["item1", "Text 2", "...", "string", "All items must be unique."]', []),
+        ('For example: ["item1"].\nHere:\n["red", "blue"]', A),
+        ('colors = ["red", "blue"]\nprint(colors["x"])', A),
+        ("1. red\n2. blue\n\nThe answer is: [100, 'all']", A),
         # texts are cleaned, and distinct
+        ('["1. red", "2) blue", "- red"]', A),
+        ('["**red**: a warm hue", "**blue** (cool)"]', A),
         ('["red.", " “sky  blue”,", "\'red\';", "RED"]', B),
         ('["\\u001b[31mred", "a\\u202eb", "c\\u2028d"]', ["[31mred", "ab", "c d"]),
         # one bad item is one item lost
-        ('["red", 2, null, "", {"a": "b"}, "blue"]', A),
+        ('["red", null, "", {"a": 2}, [], "blue"]', A),
         (json.dumps(["red", "a" * 101, "blue"]), A),
         # Python, and JSON that is damaged
         ("['red', \"sea's blue\",]", ["red", "sea's blue"]),
         ("['it\\'s', 'a \\\\ b', 'say \"x\" now']", ["it's", "a \\ b", 'say "x" now']),
         ('["the "red" one", "blue"]', ['the "red" one', "blue"]),
+        ('["red" "blue"]', A),
+        ('["red", // warm\n "blue"]', A),
         # cut off: whole items stay
         ('{"texts": ["red", "blue", "te', A),
         ('["red", "blue"', A),
@@ -159,9 +187,19 @@ A, B = ["red", "blue"], ["red", "sky blue"]
         ("1. red\n2) sky blue\n3: teal", [*B, "teal"]),
         ("Colors:\n- red\n  * **blue**\n• teal\n+ pink\n\nEnjoy!", [*A, "teal", "pink"]),
         ("- round [like a ball]\n- flat", ["round [like a ball]", "flat"]),
+        ("1. **red**: a warm hue.\n2. **blue** – cool", A),
+        ("1. red: a warm hue\n2. blue - cool\n3. red (dark)", A),
+        ("- Color: red\n- Color: blue", A),
+        ("Sure!\n\nred\nblue\n\nI hope this helps!", A),
+        ('"red"\n"blue"', A),
+        ("The colors are: red, blue, and teal.", [*A, "teal"]),
+        ("| color | hue |\n|---|:--:|\n| red | warm |\n| blue | cool |", A),
+        ("| # | color |\n|--|--|\n| 1 | red |\n| 2 | blue |", A),
+        ("[red](http://x) and [blue](http://y)", A),
         # no texts
+        ("Sorry.", []),
+        ("I'm sorry, but I can't help with that.", []),
         ("I would rather talk about shapes.", []),
-        ('{"texts": "red"}', []),
         ("[" * 100_000, []),
         ('["' + "a" * 101 + '"]', []),
     ],
@@ -172,6 +210,18 @@ def test_forms_of_answers(answer, texts):
         with pytest.raises(UserError, match="no list of texts; it said: ") as caught:
             parse_texts(answer)
         assert str(caught.value).isprintable() and len(str(caught.value)) < 300
+
+
+FORMS = REPOSITORY.parent / "shared" / "cases" / "llm-answers" / "forms.json"
+NO_LISTS = {"think unclosed", "placeholder", "instruction echo (seen)", "refusal", "empty"}
+
+
+@pytest.mark.skipif(not FORMS.exists(), reason="answers of real models are beside the project")
+def test_answers_of_real_models():
+    for form, answer in json.loads(FORMS.read_text()).items():
+        texts = parse_texts(answer, may_be_empty=True)
+        assert (texts == []) == (form in NO_LISTS), form
+        assert not any(re.search(r"\*\*|[|\[<]|: |^\d\. |bad|item", text) for text in texts), form
 
 
 def texts_of_any(answer):
@@ -201,7 +251,7 @@ def test_any_answer_gives_clean_texts(answer):
 # Any characters that a basis can hold; cleaning keeps such a text as it is.
 some_texts = st.lists(
     st.text(st.characters(codec="utf-8", exclude_characters="<"), min_size=1, max_size=20).filter(
-        lambda text: llm._clean(text) == text
+        lambda text: answers._clean(text) == text and not answers._PLACEHOLDER.fullmatch(fold(text))
     ),
     min_size=1,
     max_size=8,
