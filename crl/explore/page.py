@@ -65,7 +65,7 @@ def _maps(panels: list[dict[str, Any]]) -> dict[str, Model]:
     count = len(panels[0]["points"])
     empty = [""] * count  # filled by report.js, which has the words and pictures already
     columns: dict[str, Any] = {"picture": empty, "about": empty, "color": ["gray"] * count}
-    source, plots = ColumnDataSource(columns, name="images"), {}
+    source, plots = ColumnDataSource(columns, name="images"), dict[str, Model]()
     for number, panel in enumerate(panels):
         x, y = panel["points"].T.astype(np.float32)
         source.add(x, f"x{number}")
