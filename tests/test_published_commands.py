@@ -1,5 +1,6 @@
 """Commands in READMEs, configs and docstrings can be run: their files, keys and options exist."""
 
+import ast
 import re
 import shlex
 from pathlib import Path
@@ -33,6 +34,34 @@ def test_a_published_command(where, command, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     if arguments:
         load_config(CONFIGS[script], arguments, "")
+
+
+def advised(file):
+    """The options `--word` that the messages of a file speak of."""
+    for node in ast.walk(ast.parse((REPOSITORY / file).read_text(encoding="utf-8"))):
+        warns = isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "warn"
+        if warns or isinstance(node, ast.Raise | ast.Assign | ast.AugAssign | ast.Return):
+            texts = [part.value for part in ast.walk(node) if isinstance(part, ast.Constant)]
+            text = " ".join(text for text in texts if isinstance(text, str))
+            yield from re.findall(r"(?<![\w-])--[a-z][\w-]*", text)
+
+
+EXPLORE, GENERATE = "scripts/explore.py", "scripts/generate_texts.py"
+SAYS = {  # whose messages a command can print, beside its own
+    EXPLORE: ["crl/run/chat.py", "crl/llm.py", "crl/explore/collection.py", "crl/embed.py"],
+    GENERATE: ["crl/run/chat.py", "crl/llm.py"],
+    "scripts/embed_ray.py": ["crl/embed.py"],
+}
+SAYS |= {str(path.relative_to(REPOSITORY)): [] for path in REPOSITORY.glob("scripts/*.py")
+         if str(path.relative_to(REPOSITORY)) not in SAYS}  # fmt: skip
+
+
+@pytest.mark.parametrize("script", SAYS)
+def test_no_message_advises_an_option_that_its_command_lacks(script):
+    source = (REPOSITORY / script).read_text(encoding="utf-8")
+    for file in (script, *SAYS[script]):
+        for option in {*advised(file)} - {"--help", "--head"}:  # the latter of ray start
+            assert f'"{option}"' in source, f"{file} speaks of {option}"
 
 
 @pytest.mark.parametrize("file", sorted(REPOSITORY.glob("configs/**/*.yaml")), ids=lambda f: f.name)
