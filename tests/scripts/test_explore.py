@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import explore
 import numpy as np
@@ -106,9 +107,8 @@ def test_a_second_run_writes_what_has_changed_and_nothing_else(look, place, monk
 def test_texts_of_an_llm_are_kept_and_can_be_edited(look, place, server):
     server.replies = [gives("red", "green", "blue", "yellow"), gives()]
     llm = ("--llm", "some-model", "--base-url", server.url)
-    printed = look("--criterion", "color", *llm)
-    kept = place / "outputs/explore/pictures/texts/color.yaml"
-    assert f"{kept.relative_to(place)}: the texts about color" in printed
+    kept = Path("outputs/explore/pictures/texts/color.yaml")
+    assert f"{kept}: the texts about color" in look("--criterion", "color", *llm)
     assert "a photo with the color of {text}" in kept.read_text()
     asked = len(server.requests)
     kept.write_text(kept.read_text().replace("- blue", "- very blue"))
