@@ -85,7 +85,7 @@ def test_all_complete(run, data):
         (CLEVR4, "{", "clevr4", f"{CLEVR4} is not {{name:"),
         (CLEVR4, "{}", "clevr4", "clevr_4_10k_v1/images/0.png has no entry in"),
         ("cards/suits/hares/1.jpg", "x", "cards", "cards/suits must hold the folders"),
-        ("genecis/focus_object.json", "[", "genecis", "focus_object.json is not valid JSON"),
+        ("genecis/focus_object.json", "[", "genecis", "focus_object.json Invalid JSON"),
         ("deepfashion/meta.json", "[]", DEEPFASHION, "meta.json must hold"),
         ("deepfashion/query_test.txt", "0 0", DEEPFASHION, "query_test.txt, line 1: 2 fields"),
     ],
