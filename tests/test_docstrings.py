@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 from commands import REPOSITORY
+from published import TASKS
 
-FOLDERS = ("crl", "classification_clustering", "similarity_retrieval", "fashion_retrieval")
-FILES = [
-    f for folder in (*FOLDERS, "scripts") for f in sorted(REPOSITORY.glob(f"{folder}/**/*.py"))
-]
+FOLDERS = ("crl", *TASKS, "scripts")
+FILES = [file for folder in FOLDERS for file in sorted(REPOSITORY.glob(f"{folder}/**/*.py"))]
 WITH_EXAMPLES = [file for file in FILES if ">>> " in file.read_text(encoding="utf-8")]
 
 

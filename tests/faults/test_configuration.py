@@ -134,7 +134,6 @@ FILES = {
     GARBAGE: NO_YAML,
     "naïve: é".encode("latin-1"): NO_YAML,
     "seeds": "bad.yaml must hold `key: value` lines",
-    "": "bad.yaml must hold `key: value` lines",
     "nmae: x": "bad.yaml: unknown key 'nmae'; did you mean 'name'?",
     "null_space_size: " + "9" * 5000: "bad.yaml",
     FOLDER: "bad.yaml is not a regular file",

@@ -33,10 +33,6 @@ def single(file: str) -> None:
         np.save(stream, GOOD["image"])
 
 
-def pickled(file: str) -> None:
-    np.savez(file, image=np.array([{"a": 1}], object), allow_pickle=True)
-
-
 def liar(file: str) -> None:
     header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (10000000000000, 8), }"
     with ZipFile(file, "w") as archive:
@@ -50,6 +46,7 @@ WHOLE = {
     "safetensors": save(NUMBERS),
     "parquet": columns(image=GOOD["image"], labels=GOOD["labels"]),
 }
+PICKLED = npz(image=np.array([{"a": 1}], object))
 NO_FILES = [
     *(
         (f"bad.{form}", other, "there is no file bad.")
@@ -57,7 +54,7 @@ NO_FILES = [
         for other in (FOLDER, FIFO)
     ),
     *((f"bad.{form}", other, f"bad.{form}") for form in WHOLE for other in (LOOP, GARBAGE)),
-    ("bad.npz", pickled, "bad.npz is no NPZ file, or holds Python objects, which are never loaded"),
+    ("bad.npz", PICKLED, "bad.npz is no NPZ file, or holds Python objects, which are never loaded"),
     ("bad.npz", single, "cannot read bad.npz: it must be an archive of named arrays"),
     ("bad.npz", liar, "bad.npz"),
     ("bad.npz", flipped(WHOLE["npz"], 200), "cannot read bad.npz: "),

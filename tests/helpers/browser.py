@@ -33,9 +33,9 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-def open_page(browser: Browser, file: Path, width: int = 1300) -> Opened:
-    """Open a file `width` pixels wide; wait until it is ready."""
-    opened = Opened(browser.new_page(viewport={"width": width, "height": 900}))
+def open_page(browser: Browser, file: Path) -> Opened:
+    """Open a file, 1300 pixels wide; wait until it is ready."""
+    opened = Opened(browser.new_page(viewport={"width": 1300, "height": 900}))
     address = file.absolute().as_uri()
 
     def note_request(request: Request) -> None:

@@ -69,9 +69,8 @@ def write_clothes(folder: Path) -> dict:
             (folder / f"candidate_{part}.txt").write_text("\n".join(lines[40:]) + "\n")
     for attribute, count in zip(ATTRIBUTES, TEXTS, strict=True):
         texts = "".join(f"\n- {attribute} {'abcdefghi'[n] * (n + 1)}" for n in range(count))
-        (folder / f"{attribute}.yaml").write_text(
-            f"criterion: {attribute}\nvlm_prompt: of {{text}}\ntexts:{texts}\n"
-        )
+        head = f"criterion: {attribute}\nvlm_prompt: of {{text}}\ntexts:"
+        (folder / f"{attribute}.yaml").write_text(f"{head}{texts}\n")
     shared = {"root": folder, "dataset": "Clothes", "device": "cpu", "outputs": folder / "outputs"}
     return {key: str(value) for key, value in shared.items()}
 

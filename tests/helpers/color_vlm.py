@@ -1,5 +1,6 @@
 """A VLM that sees the color of a picture and the side on which it is: `vlm=color_vlm:ColorVLM`."""
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -44,14 +45,12 @@ def draw(folder: Path, each: int = 3) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     files = []
-    for color, value in COLORS.items():
-        for side in SIDES:
-            for number in range(each):
-                pixels = np.zeros((32, 32, 3), np.uint8)
-                half = slice(0, 16) if side == "left" else slice(16, 32)
-                pixels[:, half] = np.clip(value + rng.integers(-40, 41, (32, 16, 3)), 0, 255)
-                files.append(folder / f"{color}-{side}-{number}.png")
-                Image.fromarray(pixels).save(files[-1])
+    for color, side, number in product(COLORS, SIDES, range(each)):
+        pixels = np.zeros((32, 32, 3), np.uint8)
+        half = slice(0, 16) if side == "left" else slice(16, 32)
+        pixels[:, half] = np.clip(COLORS[color] + rng.integers(-40, 41, (32, 16, 3)), 0, 255)
+        files.append(folder / f"{color}-{side}-{number}.png")
+        Image.fromarray(pixels).save(files[-1])
     return files
 
 
@@ -59,6 +58,6 @@ def write_bases(folder: Path) -> None:
     """color.yaml and side.yaml"""
     folder.mkdir(parents=True, exist_ok=True)
     for criterion, texts in (("color", COLORS), ("side", SIDES)):
-        lines = [f"criterion: {criterion}", "vlm_prompt: 'a thing that is {text}'", "texts:"]
-        lines += [f"- {text}" for text in texts]
-        (folder / f"{criterion}.yaml").write_text("\n".join(lines) + "\n")
+        lines = "".join(f"\n- {text}" for text in texts)
+        head = f"criterion: {criterion}\nvlm_prompt: 'a thing that is {{text}}'\ntexts:"
+        (folder / f"{criterion}.yaml").write_text(f"{head}{lines}\n")

@@ -38,15 +38,12 @@ class Hub(LocalServer):
         self.behave()
 
     def behave(
-        self, refusal: str = "", cuts: dict[str, list[int]] | None = None, absent: str = ""
+        self,
+        refusal: str = "",  # the X-Error-Code of all answers
+        cuts: dict[str, list[int]] | None = None,  # file -> bytes at which its transfers break off
+        absent: str = "",  # a file that is not there
     ) -> None:
-        """How it behaves from now on; as it is: properly.
-
-        Args:
-            refusal: the X-Error-Code of all answers.
-            cuts: file -> the bytes at which its next transfers end, and the connections with them.
-            absent: a file that is not there.
-        """
+        """How it behaves from now on; by default properly."""
         self.refusal, self.cuts, self.absent = refusal, cuts or {}, absent
         # Other files, another commit: a client may remember what a commit lacks.
         self.commit = hashlib.sha1(absent.encode()).hexdigest()

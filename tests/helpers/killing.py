@@ -11,6 +11,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from commands import REPOSITORY
@@ -28,14 +29,10 @@ fork.set_forkserver_preload(["killing"])
 
 def finish(folder: Path, name: str, arguments: list[str], last: int | None = None) -> int:
     """Run the command `name` from `folder`, killed before rename `last`; -> its exit code."""
-    former = os.environ.get("PYTHONPATH")
     paths = [REPOSITORY, REPOSITORY / "scripts", REPOSITORY / "scripts/demo", Path(__file__).parent]
-    os.environ["PYTHONPATH"] = os.pathsep.join(map(str, paths))  # of the process that forks
-    try:
+    with patch.dict(os.environ, PYTHONPATH=os.pathsep.join(map(str, paths))):  # of the forked one
         process = fork.Process(target=_run, args=(folder, name, arguments, last))
         process.start()
-    finally:
-        os.environ.pop("PYTHONPATH") if former is None else os.environ.update(PYTHONPATH=former)
     process.join()
     return process.exitcode
 
@@ -77,15 +74,13 @@ def contents(outputs: Path) -> dict[str, object]:
     """The files below `outputs` without times, in which undisturbed runs differ; state.pt, which
     holds some, is left out."""
     files = [file for file in sorted(outputs.rglob("*.*")) if file.suffix != ".pt"]
-    return {
-        str(file.relative_to(outputs)): _without_times(json.loads(file.read_text()))
-        if file.suffix == ".json"
-        else file.read_bytes()
-        for file in files
-    }
+    return {str(f.relative_to(outputs)): _content(f) for f in files}
 
 
-def _without_times(value):
-    if isinstance(value, dict):
-        return {k: _without_times(v) for k, v in value.items() if k not in ("seconds", "date")}
-    return [_without_times(item) for item in value] if isinstance(value, list) else value
+def _content(file: Path) -> object:
+    def without_times(values: dict) -> dict:
+        return {key: value for key, value in values.items() if key not in ("seconds", "date")}
+
+    if file.suffix != ".json":
+        return file.read_bytes()
+    return json.loads(file.read_text(), object_hook=without_times)

@@ -7,6 +7,7 @@ import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from toy_vlm import make_images
@@ -56,26 +57,16 @@ def world(n: int = 400, seed: int = 0) -> list[dict]:
     return graphs
 
 
-class Token:
-    """The part of spaCy's Token that is used."""
-
-    def __init__(self, i: int, text: str, lemma: str, pos: str, dep: str):
-        self.i, self.text, self.lemma_, self.pos_, self.dep_ = i, text, lemma, pos, dep
-        self.children = []
-
-
 class Doc(list):
-    """A stand-in for spaCy's Doc: tokens, with noun_chunks of single nouns.
-
-    Args:
-        sentence: of each token, word:lemma/part of speech/dependency/position of the head
-    """
+    """A stand-in for spaCy's Doc: tokens, with noun_chunks of single nouns. Of each token,
+    `sentence` has word:lemma/part of speech/dependency/position of the head."""
 
     def __init__(self, sentence: str):
         cells = [cell.split("/") for cell in sentence.split()]
         for i, (text, pos, dep, _) in enumerate(cells):
             word, _, lemma = text.partition(":")
-            self.append(Token(i, word, lemma or word.lower(), pos, dep))
+            names = {"text": word, "lemma_": lemma or word.lower(), "pos_": pos, "dep_": dep}
+            self.append(SimpleNamespace(i=i, **names, children=[]))
         for token, cell in zip(self, cells, strict=True):
             token.head = self[int(cell[3])]
             if token.head is not token:
@@ -85,7 +76,7 @@ class Doc(list):
     def noun_chunks(self):
         for token in self:
             if token.pos_ in {"NOUN", "PROPN", "PRON"}:
-                yield type("Span", (), {"root": token})
+                yield SimpleNamespace(root=token)
 
 
 def toy_spacy(monkeypatch, see: Callable[[str], None] = lambda text: None) -> None:

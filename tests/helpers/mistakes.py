@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import generate_texts
 import numpy as np
@@ -36,6 +37,8 @@ COLORS = "vlm=color_vlm:ColorVLM cache=cache figures=no"
 PICTURES = f"data=folder root=pictures criteria=[mood] 'bases={{mood: texts.yaml}}' {COLORS}"
 CLOTHES = "root=clothes dataset=Clothes"
 BASES = "'bases={texture: texts.yaml, shape: texts.yaml}'"
+HEADS = "heads=outputs/fashion_mlp/run"
+VLM = "vlm=vlm cache=cache"
 SHORT = "epochs=1 batch_size=4 device=cpu workers=0"
 GENECIS = "root=genecis tasks=focus_object figures=no"
 COMMANDS: dict[str, tuple[Callable[[], None], str]] = {  # -> main, first arguments
@@ -51,17 +54,10 @@ COMMANDS: dict[str, tuple[Callable[[], None], str]] = {  # -> main, first argume
     "mine_captions": (mine_triplets.main, "samples=60 min_images=1"),
     "train_combiner": (
         train_combiner.main,
-        "triplets=triplets.jsonl images=images vlm=vlm projection=4 hidden=4 validation=0.2 "
-        f"cache=cache {SHORT}",
+        f"triplets=triplets.jsonl images=images {VLM} {SHORT} projection=4 hidden=4 validation=0.2",
     ),
-    "train_mlp": (
-        train_mlp.main,
-        f"{CLOTHES} {BASES} {SHORT} triplets=8 vlm=vlm out=4 cache=cache workers=1",
-    ),
-    "train_backbone": (
-        train_backbone.main,
-        f"{CLOTHES} {SHORT} triplets=4 heads=outputs/fashion_mlp/run",
-    ),
+    "train_mlp": (train_mlp.main, f"{CLOTHES} {BASES} {VLM} {SHORT} triplets=8 out=4 workers=1"),
+    "train_backbone": (train_backbone.main, f"{CLOTHES} {SHORT} triplets=4 {HEADS}"),
     "train_rival": (train_rival.main, f"{CLOTHES} {SHORT} triplets=4 method=csn tower=vlm width=4"),
     "reproduce_tables": (reproduce_tables.main, ""),
     "explore": (explore.main, "--criterion clevr4_color --out page"),
@@ -133,13 +129,9 @@ def features(ids: Iterable = range(8), conditions: Iterable = ("red",)) -> dict[
 def train() -> None:
     """A training of each kind, in outputs/<task>/run."""
     save_clip(Path("vlm"))
-    former = sys.argv
-    try:
-        for command in ("train_combiner", "train_mlp", "train_backbone", "train_rival"):
-            sys.argv = [command, *words_of(command)]
+    for command in ("train_combiner", "train_mlp", "train_backbone", "train_rival"):
+        with patch.object(sys, "argv", [command, *words_of(command)]):
             COMMANDS[command][0]()
-    finally:
-        sys.argv = former
 
 
 # --- what is wrong in it --------------------------------------------------------------------------

@@ -8,21 +8,17 @@ from paper_tables.runs import SCRIPTS, script_of
 
 TASKS = ("classification_clustering", "similarity_retrieval", "fashion_retrieval")
 CONFIGS = {script_of(task)[0]: script_of(task)[2] for task in SCRIPTS}  # of each script
+FOLDERS = "|".join((*TASKS, "scripts"))
 COMMAND = re.compile(
-    r"(?:python3?|bash|torchrun[^\n]*?) +((?:scripts|"
-    + "|".join(TASKS)
-    + r")/[\w/]+\.(?:py|sh)[^\n`]*)"
+    rf"(?:python3?|bash|torchrun[^\n]*?) +((?:{FOLDERS})/[\w/]+\.(?:py|sh)[^\n`]*)"
 )
 
 
 def published() -> Iterator[tuple[str, str]]:
     """Each file that shows commands, and each command in it, on one line."""
-    files = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("*/README.md")]
-    files += [*REPOSITORY.glob("configs/*.yaml"), *REPOSITORY.glob("configs/demo/*.yaml")]
-    files += [
-        file for task in (*TASKS, "scripts", "crl") for file in REPOSITORY.glob(f"{task}/**/*.py")
-    ]
-    for file in files:
+    patterns = ["*.md", "*/README.md", "configs/*.yaml", "configs/demo/*.yaml"]
+    patterns += [f"{folder}/**/*.py" for folder in (*TASKS, "scripts", "crl")]
+    for file in (file for pattern in patterns for file in REPOSITORY.glob(pattern)):
         text = re.sub(r"\n *# ?", "\n", file.read_text(encoding="utf-8"))  # comments of a YAML
         text = re.sub(r"\\\\?\n *", " ", text)  # lines that go on
         for found in COMMAND.finditer(text):

@@ -28,8 +28,8 @@ class Tower(nn.Module):
 
 
 class Toy(Network):
-    """A mask for each attribute over a shared embedding, and a penalty: the mean over what it is
-    given, as CSN has it. In float64, so that sums in another order agree to 1e-10."""
+    """A mask for each attribute over a shared embedding, and CSN's penalty. In float64, so that
+    sums in another order agree to 1e-10."""
 
     width = 7
 

@@ -1,7 +1,6 @@
 """The table of data sets: whole ones, halves of them, and broken files."""
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,21 +52,16 @@ def data(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def table(run) -> Callable[[Path], tuple[int, dict[str, str], str]]:
+def table(run, data: Path) -> tuple[int, dict[str, str], str]:
     """Runs the command; gives its exit code, the line of each data set, and the errors."""
-
-    def table(data: Path) -> tuple[int, dict[str, str], str]:
-        code, printed, errors = run(check_data.main, "--data", data)
-        lines = printed.splitlines()
-        by_name = {n: next(x for x in lines if x.startswith(DATA_SETS[n].title)) for n in DATA_SETS}
-        return code, by_name, errors
-
-    return table
+    code, printed, errors = run(check_data.main, "--data", data)
+    lines = printed.splitlines()
+    by_name = {n: next(x for x in lines if x.startswith(DATA_SETS[n].title)) for n in DATA_SETS}
+    return code, by_name, errors
 
 
-def test_all_complete(table, data):
-    code, lines, errors = table(data)
+def test_all_complete(run, data):
+    code, lines, errors = table(run, data)
     assert (code, errors) == (0, "")
     for name, line in lines.items():
         assert "  complete  " in line and f"  {COUNTS.get(name, '')}" in line
@@ -91,18 +85,18 @@ def test_all_complete(table, data):
         (CLEVR4, "{", "clevr4", f"{CLEVR4} is not {{name:"),
         (CLEVR4, "{}", "clevr4", "clevr_4_10k_v1/images/0.png has no entry in"),
         ("cards/suits/hares/1.jpg", "x", "cards", "cards/suits must hold the folders"),
-        ("genecis/focus_object.json", "[", "genecis", "focus_object.json is not valid JSON"),
+        ("genecis/focus_object.json", "[", "genecis", "focus_object.json Invalid JSON"),
         ("deepfashion/meta.json", "[]", DEEPFASHION, "meta.json must hold"),
         ("deepfashion/query_test.txt", "0 0", DEEPFASHION, "query_test.txt, line 1: 2 fields"),
     ],
 )
-def test_half_a_data_set_and_broken_files(table, data, file, content, names, reason):
+def test_half_a_data_set_and_broken_files(run, data, file, content, names, reason):
     (data / file).unlink(missing_ok=True)
     if content is None:
         (data / file).symlink_to("nowhere")
     else:
         write(data, {file: content})
-    code, lines, errors = table(data)
+    code, lines, errors = table(run, data)
     titles = ", ".join(DATA_SETS[name].title for name in names.split())
     assert code == 2 and errors.count("\n") == 1
     assert errors.startswith(f"error: incomplete or broken in {data}: {titles}; ")

@@ -1,5 +1,4 @@
-"""The tables of compare_representations.py from cells that are written by hand. The command itself
-is run by tests/test_published_runs.py."""
+"""The tables from cells that are written by hand. (The command: tests/test_published_runs.py.)"""
 
 import compare_representations as script
 import pytest

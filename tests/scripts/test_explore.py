@@ -3,6 +3,7 @@
 import codecs
 import os
 import shutil
+from pathlib import Path
 
 import explore
 import numpy as np
@@ -115,10 +116,10 @@ def test_given_texts_are_kept_also_a_text_per_line(look, place):
 def test_texts_of_an_llm_are_kept_and_can_be_edited(look, place, server):
     server.replies = [gives("red", "green", "blue", "yellow"), gives()]
     llm = ("--llm", "some-model", "--base-url", server.url)
+    kept = Path("outputs/explore/pictures/texts/color.yaml")
     printed = look("--criterion", "color", *llm, "--number", "7", "--seed", "3", "--timeout", "9")
     assert server.requests[0]["seed"] == 3 and "exactly 7." in server.prompts[0]
-    kept = place / "outputs/explore/pictures/texts/color.yaml"
-    assert f"{kept.relative_to(place)}: 4 of 7 texts about color" in printed
+    assert f"{kept}: 4 of 7 texts about color" in printed
     assert "a photo with the color of {text}" in kept.read_text()
     asked = len(server.requests)
     kept.write_text(kept.read_text().replace("- blue", "- very blue"))

@@ -19,10 +19,8 @@ worlds = {name: importlib.import_module(f"worlds.{name}") for name in WORLDS}
 
 def tree(folder: Path) -> dict[str, str]:
     """Relative path -> digest of each file."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    return {
-        str(path.relative_to(folder)): hashlib.md5(path.read_bytes()).hexdigest() for path in files
-    }
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+    return {str(f.relative_to(folder)): hashlib.md5(f.read_bytes()).hexdigest() for f in files}
 
 
 @pytest.mark.parametrize("name", WORLDS)
@@ -40,10 +38,8 @@ def test_every_class_can_be_drawn_and_looks_unlike_the_others(name):
     world = worlds[name]
     for attribute, classes in world.PHRASES.items():
         base = world.sample(np.random.default_rng(3))
-        pictures = [
-            np.asarray(world.draw({**base, attribute: value}, np.random.default_rng(4)), float)
-            for value in classes
-        ]
+        every = [{**base, attribute: value} for value in classes]
+        pictures = [np.asarray(world.draw(f, np.random.default_rng(4)), float) for f in every]
         assert all(picture.shape == (128, 128, 3) for picture in pictures)
         for one, other in itertools.combinations(pictures, 2):
             assert np.abs(one - other).mean() > 0.1, attribute
@@ -58,14 +54,12 @@ def test_a_caption_says_what_it_was_asked_to_and_nothing_else(name, seed):
     asked = {a: c for a, c in facts.items() if rng.random() < 0.5}
     caption = f" {world.caption(asked, rng)} ".replace(",", " ")
     for attribute, value in asked.items():
-        said = world.PHRASES[attribute][value]
-        assert not said or any(f" {phrase} " in caption for phrase in said)
+        phrases = world.PHRASES[attribute][value]
+        assert not phrases or any(f" {phrase} " in caption for phrase in phrases)
     # once what was asked for is taken out, no phrase of any other class may be left
     rest = caption
-    said = {
-        phrase for attribute, value in asked.items() for phrase in world.PHRASES[attribute][value]
-    }
-    for phrase in sorted(said, key=len, reverse=True):  # "five pointed star" before "star"
+    wanted = {phrase for a, value in asked.items() for phrase in world.PHRASES[a][value]}
+    for phrase in sorted(wanted, key=len, reverse=True):  # "five pointed star" before "star"
         rest = re.sub(rf"(?<= ){re.escape(phrase)}(?= )", "", rest)
     others = {p for classes in world.PHRASES.values() for ps in classes.values() for p in ps}
     rest = f" {' '.join(rest.split())} "

@@ -74,11 +74,11 @@ def test_rows_quoted_missing_and_beyond_the_paper():
 
 
 def test_what_cannot_be_compared_has_no_verdict():
-    far = [1.0, 2.0, 3.0]
-    assert numbers([placed(far)])["CLIP", "color/nmi"].verdict == "differs"
-    assert numbers([placed(far)], quick=True)["CLIP", "color/nmi"].verdict == "not compared"
-    other = placed(far, comparable=False)
-    assert numbers([other])["CLIP", "color/nmi"].verdict == "not compared"
+    far = placed([1.0, 2.0, 3.0])
+    assert numbers([far])["CLIP", "color/nmi"].verdict == "differs"
+    assert numbers([far], quick=True)["CLIP", "color/nmi"].verdict == "not compared"
+    far = placed([1.0, 2.0, 3.0], comparable=False)
+    assert numbers([far])["CLIP", "color/nmi"].verdict == "not compared"
 
 
 def test_a_demo_has_only_its_own_rows():

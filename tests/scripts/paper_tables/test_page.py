@@ -37,8 +37,7 @@ def outputs(tmp_path_factory) -> Path:
     numbers = {"a": differs, "</script>|b": Number("ours", ours=3.0, verdict="measured")}
     parts = {"g": {name: {"color/nmi": number} for name, number in numbers.items()}}
     for number, varied in ((10, "texts"), (2, "")):
-        about, commands = ["commit c0ffee", "Not run: why (run)"], ["python x.py"]
-        content = number, f"title {number}", varied, parts, None, about, commands
+        content = number, f"title {number}", varied, parts, None, ["commit c0ffee"], ["python x.py"]
         formats.write(formats.Document(*content), outputs / "tables")
     formats.write_page(outputs)
     return outputs
