@@ -1,0 +1,66 @@
+"""What Pillow refuses though no pixel is missing: a PNG or JPEG with damaged or large metadata, a
+JPEG without its end mark."""
+
+import io
+import re
+from zlib import crc32
+
+import numpy as np
+from PIL import Image
+
+PNG, JPEG, END = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"\xff\xd9"
+UNNEEDED = {*range(0xE2, 0xEE), 0xEF, 0xFE}  # segments of applications, but EXIF's, and comments
+# Codes of pixels, and all marks at which a decoder may go on after a loss.
+NOISE = bytes(range(1, 255))
+NOISE += b"".join(b"\xff" + bytes([mark]) + NOISE for mark in range(0xD0, 0xD8))
+
+
+def mended(content: bytes) -> bytes:
+    """The content of a file that Pillow refuses, without what no pixel needs. If pixels are missing
+    it is refused again, or here with a ValueError."""
+    if content.startswith(PNG):
+        return _needed_chunks(content)
+    if content.startswith(JPEG):
+        return _ended(_needed_segments(content))
+    raise ValueError("there is nothing to mend")
+
+
+def _needed_chunks(png: bytes) -> bytes:
+    """Without ancillary chunks (small first letter), but transparency and undamaged EXIF."""
+    kept, start = [PNG], len(PNG)
+    while start < len(png):
+        length, name = int.from_bytes(png[start : start + 4], "big"), png[start + 4 : start + 8]
+        chunk = png[start : start + 12 + length]
+        whole = crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
+        if not name[:1].islower() or name == b"tRNS" or (name == b"eXIf" and whole):
+            kept.append(chunk)
+        start += 12 + length
+    return b"".join(kept)
+
+
+def _needed_segments(jpeg: bytes) -> bytes:
+    kept, start = [jpeg[:2]], 2
+    while jpeg[start] == 0xFF and jpeg[start + 1] != 0xDA:  # start of the pixels
+        end = start + 2 + int.from_bytes(jpeg[start + 2 : start + 4], "big")
+        if jpeg[start + 1] not in UNNEEDED:
+            kept.append(jpeg[start:end])
+        start = end
+    return b"".join(kept) + jpeg[start:]
+
+
+def _ended(jpeg: bytes) -> bytes:
+    """With an end mark. A ValueError if a pixel depends on what would stand before it."""
+    jpeg = jpeg.rstrip(b"\0")  # a download may be filled up with zeros
+    jpeg += b"\0" if jpeg.endswith(b"\xff") else b""
+    first, second = (
+        Image.open(io.BytesIO(jpeg + more + END), formats=["JPEG"]) for more in (b"", NOISE)
+    )
+    # Of a progressive JPEG a whole scan may be missing: do all coefficients have their last bit?
+    missing = np.ones((256, 64), bool)  # by component and coefficient
+    for scan in re.finditer(b"\xff\xda", jpeg):
+        names = jpeg[scan.end() + 3 :][: 2 * jpeg[scan.end() + 2]]
+        start, stop, bits = jpeg[scan.end() + 3 + len(names) :][:3]
+        missing[list(names[::2]), start : stop + 1] = bits & 15 > 0
+    if missing[[layer[0] for layer in first.layer]].any() or first.tobytes() != second.tobytes():
+        raise ValueError("pixels are missing")
+    return jpeg + END
