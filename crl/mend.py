@@ -9,10 +9,14 @@ import numpy as np
 from PIL import Image
 
 PNG, JPEG, END = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"\xff\xd9"
-UNNEEDED = {*range(0xE2, 0xEE), 0xEF, 0xFE}  # segments of applications, but EXIF's, and comments
-# Codes of pixels, and all marks at which a decoder may go on after a loss.
-NOISE = bytes(range(1, 255))
-NOISE += b"".join(b"\xff" + bytes([mark]) + NOISE for mark in range(0xD0, 0xD8))
+UNNEEDED = {0xE0, *range(0xE2, 0xEE), 0xEF, 0xFE}  # segments, but those of EXIF and Adobe's colors
+# Two ways on for a JPEG that ends too early: first codes of pixels, then all marks at which a
+# decoder may go on after a loss, each with such codes.
+MARKS = [b"\xff" + bytes([mark]) for mark in range(0xD0, 0xD8)]
+WAYS_ON = [
+    b"".join(mark + bytes(n * step % 255 for n in range(1, 255)) for mark in (b"", *MARKS)) + END
+    for step in (151, 254)
+]
 
 
 def mended(content: bytes) -> bytes:
@@ -50,17 +54,14 @@ def _needed_segments(jpeg: bytes) -> bytes:
 
 def _ended(jpeg: bytes) -> bytes:
     """With an end mark. A ValueError if a pixel depends on what would stand before it."""
-    jpeg = jpeg.rstrip(b"\0")  # a download may be filled up with zeros
-    jpeg += b"\0" if jpeg.endswith(b"\xff") else b""
-    first, second = (
-        Image.open(io.BytesIO(jpeg + more + END), formats=["JPEG"]) for more in (b"", NOISE)
-    )
+    jpeg += b"\0" if jpeg.endswith(b"\xff") else b""  # no mark, with what follows
+    one, other = (Image.open(io.BytesIO(jpeg + more), formats=["JPEG"]) for more in WAYS_ON)
     # Of a progressive JPEG a whole scan may be missing: do all coefficients have their last bit?
     missing = np.ones((256, 64), bool)  # by component and coefficient
     for scan in re.finditer(b"\xff\xda", jpeg):
         names = jpeg[scan.end() + 3 :][: 2 * jpeg[scan.end() + 2]]
         start, stop, bits = jpeg[scan.end() + 3 + len(names) :][:3]
         missing[list(names[::2]), start : stop + 1] = bits & 15 > 0
-    if missing[[layer[0] for layer in first.layer]].any() or first.tobytes() != second.tobytes():
+    if missing[[layer[0] for layer in one.layer]].any() or one.tobytes() != other.tobytes():
         raise ValueError("pixels are missing")
-    return jpeg + END
+    return jpeg + WAYS_ON[0]
