@@ -14,7 +14,8 @@
 - floats: 0 is black, 1 white; if a value is above 1, 255 is white; others are refused;
 - CMYK: by Pillow's formula; color profiles are not applied.
 
-Which files of a folder are images is identified by the endings of their names, see `list_images`.
+Which files of a folder are images is identified by the endings of their names, without an ending by
+the content, see `list_images`.
 """
 
 import io
@@ -57,17 +58,10 @@ SIGNS = {  # format -> how its files begin, and the package that reads them
 }
 if os.environ.get("CRL_MAX_PIXELS", "").isdecimal():
     Image.MAX_IMAGE_PIXELS = int(os.environ["CRL_MAX_PIXELS"]) // 2  # Pillow refuses above twice it
-# They name no file; what matters becomes an `UnreadableImage`.
+MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+# Pillow's name no file; what matters becomes an `UnreadableImage`.
 warnings.filterwarnings("ignore", module=r"PIL\.")
-TURNS = {  # EXIF orientation -> what makes the picture upright
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+TURNS = dict(zip((2, 4, 8, 3, 6, 5, 7), Image.Transpose, strict=True))  # by EXIF orientation
 S_MAX_SAMPLE_VALUE = 341  # tag of a TIFF
 
 
@@ -119,7 +113,7 @@ def open_image(image: File | Crop, content: bytes | None = None) -> Image.Image:
 @contextmanager
 def readable(file: Path) -> Iterator[Image.Image]:
     """The opened file, for its header; errors as in `explained`."""
-    with explained(file), Image.open(file, formats=_formats(file)) as opened:
+    with explained(file), Image.open(file, formats=FORMATS) as opened:
         yield opened
 
 
@@ -140,7 +134,7 @@ def explained(file: Path, content: bytes | None = None) -> Iterator[None]:
                 raise UnreadableImage(reason) from error
         raise UnreadableImage("damaged, or not an image that Pillow knows") from error
     except Image.DecompressionBombError as error:
-        reason = f"more than {_most_pixels():,} pixels; set CRL_MAX_PIXELS to allow more"
+        reason = f"more than {MOST_PIXELS:,} pixels; set CRL_MAX_PIXELS to allow more"
         raise UnreadableImage(reason) from error
     except MemoryError as error:
         raise UnreadableImage("not enough memory for its pixels") from error
@@ -155,12 +149,13 @@ def load(
     """The picture of any mode, as it is stored, and its full size. With `side` a JPEG may come
     smaller, but no side below that; without, only one of too many pixels does. Raises what Pillow
     does, see `explained`."""
+    formats = [*FORMATS, "TGA"] if file.suffix.lower() == ".tga" else FORMATS  # TGA has no sign
     content = file.read_bytes() if content is None else content
     try:
-        return _decode(content, _formats(file), side)
+        return _decode(content, formats, side)
     except Exception:
         with suppress(Exception):
-            return _decode(mended(content), _formats(file), side)
+            return _decode(mended(content), formats, side)
         raise
 
 
@@ -171,21 +166,12 @@ def _decode(content: bytes, formats: list[str], side: int) -> tuple[Image.Image,
         if not content.startswith(JPEG):
             raise
         opened = JpegImagePlugin.JpegImageFile(io.BytesIO(content))
-        times = math.prod(opened.size) / _most_pixels()
+        times = math.prod(opened.size) / MOST_PIXELS
         side = side or min(opened.size) // next((s for s in (2, 4) if times <= s * s), 8)
     size = opened.size
     reduced = side and opened.draft("RGB", (side, side))
     opened.load()  # a TIFF is turned while it is decoded, so its size counts afterwards
     return opened, size if reduced else opened.size
-
-
-def _formats(file: Path) -> list[str]:
-    """TGA has no sign by which it could be identified."""
-    return [*FORMATS, "TGA"] if file.suffix.lower() == ".tga" else FORMATS
-
-
-def _most_pixels() -> int:
-    return 2 * (Image.MAX_IMAGE_PIXELS or 0)
 
 
 def orientation(image: Image.Image) -> int:
@@ -224,11 +210,9 @@ def _white(image: Image.Image, most: float) -> int:
     """The value that is white, in a picture of one channel whose largest value is `most`."""
     if image.mode == "F":
         return 1 if most <= 1 else 255
-    tags = getattr(image, "tag_v2", {})
-    for declared in tags.get(S_MAX_SAMPLE_VALUE, ()):
-        if most <= declared < 65535:
-            return declared
-    return min(2 ** max(8, int(most).bit_length()) - 1, 65535)
+    declared = getattr(image, "tag_v2", {}).get(S_MAX_SAMPLE_VALUE, ())
+    bits = max(8, int(most).bit_length())
+    return next((d for d in declared if most <= d < 65535), min(2**bits - 1, 65535))
 
 
 @dataclass(frozen=True)
@@ -279,7 +263,7 @@ def list_images(folder: Path | str) -> Listing:
         parents.update({os.path.join(directory, name): way | {real} for name in subfolders})
         for file in (Path(directory, name) for name in names if not name.startswith(".")):
             ending = shown(file.suffix.lower())
-            if ending in EXTENSIONS:
+            if ending in EXTENSIONS or (not ending and _is_image(file)):
                 listing.files.append(file)
             else:
                 listing.others[ending or "without an ending"] += 1
@@ -287,6 +271,14 @@ def list_images(folder: Path | str) -> Listing:
     if not listing.files:
         raise UserError("; ".join([f"there are no images in {shown(folder)}", *listing.remarks()]))
     return listing
+
+
+def _is_image(file: Path) -> bool:
+    try:
+        with readable(file):
+            return True
+    except UnreadableImage:
+        return False
 
 
 def image_files(folder: Path | str) -> list[Path]:

@@ -1,5 +1,5 @@
-"""What Pillow refuses though no pixel is missing: a PNG or JPEG with damaged or large metadata, a
-JPEG without its end mark."""
+"""What Pillow refuses though no pixel is missing: a PNG with damaged or large metadata, and a JPEG
+without its end mark."""
 
 import io
 import re
@@ -9,7 +9,6 @@ import numpy as np
 from PIL import Image
 
 PNG, JPEG, END = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"\xff\xd9"
-UNNEEDED = {0xE0, *range(0xE2, 0xEE), 0xEF, 0xFE}  # segments, but those of EXIF and Adobe's colors
 # Two ways on for a JPEG that ends too early: first codes of pixels, then all marks at which a
 # decoder may go on after a loss, each with such codes.
 MARKS = [b"\xff" + bytes([mark]) for mark in range(0xD0, 0xD8)]
@@ -22,11 +21,7 @@ WAYS_ON = [
 def mended(content: bytes) -> bytes:
     """The content of a file that Pillow refuses, without what no pixel needs. If pixels are missing
     it is refused again, or here with a ValueError."""
-    if content.startswith(PNG):
-        return _needed_chunks(content)
-    if content.startswith(JPEG):
-        return _ended(_needed_segments(content))
-    raise ValueError("there is nothing to mend")
+    return _needed_chunks(content) if content.startswith(PNG) else _ended(content)
 
 
 def _needed_chunks(png: bytes) -> bytes:
@@ -42,26 +37,16 @@ def _needed_chunks(png: bytes) -> bytes:
     return b"".join(kept)
 
 
-def _needed_segments(jpeg: bytes) -> bytes:
-    kept, start = [jpeg[:2]], 2
-    while jpeg[start] == 0xFF and jpeg[start + 1] != 0xDA:  # start of the pixels
-        end = start + 2 + int.from_bytes(jpeg[start + 2 : start + 4], "big")
-        if jpeg[start + 1] not in UNNEEDED:
-            kept.append(jpeg[start:end])
-        start = end
-    return b"".join(kept) + jpeg[start:]
-
-
 def _ended(jpeg: bytes) -> bytes:
     """With an end mark. A ValueError if a pixel depends on what would stand before it."""
     jpeg += b"\0" if jpeg.endswith(b"\xff") else b""  # no mark, with what follows
     one, other = (Image.open(io.BytesIO(jpeg + more), formats=["JPEG"]) for more in WAYS_ON)
     # Of a progressive JPEG a whole scan may be missing: do all coefficients have their last bit?
-    missing = np.ones((256, 64), bool)  # by component and coefficient
+    complete = np.zeros((256, 64), bool)  # by component and coefficient
     for scan in re.finditer(b"\xff\xda", jpeg):
         names = jpeg[scan.end() + 3 :][: 2 * jpeg[scan.end() + 2]]
         start, stop, bits = jpeg[scan.end() + 3 + len(names) :][:3]
-        missing[list(names[::2]), start : stop + 1] = bits & 15 > 0
-    if missing[[layer[0] for layer in one.layer]].any() or one.tobytes() != other.tobytes():
+        complete[list(names[::2]), start : stop + 1] = bits & 15 == 0
+    if complete.all(axis=1).sum() < len(one.getbands()) or one.tobytes() != other.tobytes():
         raise ValueError("pixels are missing")
     return jpeg + WAYS_ON[0]
