@@ -59,7 +59,7 @@ SIGNS = {  # format -> how its files begin, and the package that reads them
 if os.environ.get("CRL_MAX_PIXELS", "").isdecimal():
     Image.MAX_IMAGE_PIXELS = int(os.environ["CRL_MAX_PIXELS"]) // 2  # Pillow refuses above twice it
 MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-# Pillow's name no file; what matters becomes an `UnreadableImage`.
+# Pillow's warnings name no file; what matters becomes an `UnreadableImage`.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 TURNS = dict(zip((2, 4, 8, 3, 6, 5, 7), Image.Transpose, strict=True))  # by EXIF orientation
 S_MAX_SAMPLE_VALUE = 341  # tag of a TIFF
@@ -127,12 +127,13 @@ def explained(file: Path, content: bytes | None = None) -> Iterator[None]:
     except UnreadableImage:
         raise
     except UnidentifiedImageError as error:  # its own text may name bytes in memory
-        start = file.read_bytes() if content is None else content
+        with io.BytesIO(content) if content is not None else file.open("rb") as stream:
+            start = stream.read(16)
         for kind, (sign, package) in SIGNS.items():
             if kind not in FORMATS and re.match(sign, start, re.DOTALL):
-                reason = f"it is {kind}: pip install '{package}' to read it"
+                reason = f"it is {kind}: pip install -U '{package}' to read it"
                 raise UnreadableImage(reason) from error
-        raise UnreadableImage("damaged, or not an image that Pillow knows") from error
+        raise UnreadableImage("not an image that Pillow knows, or damaged") from error
     except Image.DecompressionBombError as error:
         reason = f"more than {MOST_PIXELS:,} pixels; set CRL_MAX_PIXELS to allow more"
         raise UnreadableImage(reason) from error
@@ -191,14 +192,15 @@ def upright(image: Image.Image) -> Image.Image:
 def to_rgb(image: Image.Image) -> Image.Image:
     """A picture of any mode -> RGB, by the rule at the top; a ValueError if none covers it."""
     if image.mode == "F" or image.mode.startswith("I"):  # Pillow would cut off at 255
-        values = np.asarray(image, np.float64)
+        values = np.array(image, np.float64)
+        unseen = values == image.info.get("transparency")  # a PNG names one value
+        values[unseen] = 0
         white = _white(image, values.max())
         if not (values.min() >= 0 and values.max() <= white):
-            known = "1, or 0 to 255" if image.mode == "F" else white
+            known = "1, or 0 to 255" if image.mode == "F" else 65535
             span = f"{values.min():g} to {values.max():g}"
             raise ValueError(f"its values are {span}; known are 0 to {known}")
-        if "transparency" in image.info:
-            values[values == image.info["transparency"]] = white
+        values[unseen] = white
         return Image.fromarray((values * (255 / white)).round().astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")

@@ -106,8 +106,7 @@ def _build(model_name: str, checkpoint: Path, preprocessing: dict | None = None)
     images = PreprocessCfg(**preprocessing)
     _, height, width = images.input_size
     side = height if images.resize_mode == "shortest" and height == width else None
-    bilinear = images.interpolation == "bilinear"
-    resample = Image.Resampling.BILINEAR if bilinear else Image.Resampling.BICUBIC
+    resample = getattr(Image.Resampling, images.interpolation.upper(), Image.Resampling.BICUBIC)
     tokenizer = describe_tokenizer(getattr(tokenize, "tokenizer", tokenize), tokenize)
     return Parts(
         model=model,

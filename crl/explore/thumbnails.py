@@ -19,7 +19,7 @@ from crl.run.progress import progress
 from crl.run.results import digest
 from crl.run.store import content_digest
 
-VERSION = 3
+VERSION = 4
 PART = 2_000  # the most that a kill can cost
 SIDE, QUALITY = 96, 70  # longer side in pixels, and WebP's quality: about 2 KB
 TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
