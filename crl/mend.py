@@ -8,14 +8,18 @@ from zlib import crc32
 import numpy as np
 from PIL import Image
 
-PNG, JPEG, END = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"\xff\xd9"
-# Two ways on for a JPEG that ends too early: first codes of pixels, then all marks at which a
-# decoder may go on after a loss, each with such codes.
-MARKS = [b"\xff" + bytes([mark]) for mark in range(0xD0, 0xD8)]
-WAYS_ON = [
-    b"".join(mark + bytes(n * step % 255 for n in range(1, 255)) for mark in (b"", *MARKS)) + END
-    for step in (151, 254)
-]
+PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+
+
+def _way_on(first: int, step: int) -> bytes:
+    """How a JPEG that ends too early might go on: codes of pixels, and each mark at which a decoder
+    starts anew after a loss, with such codes."""
+    noise = bytes(n * step % 255 for n in range(1, 255))
+    marks = [bytes([0xFF, 0xD0 + (first + n) % 8]) for n in range(8)]
+    return noise + b"".join(mark + noise for mark in marks) + b"\xff\xd9"
+
+
+WAYS_ON = [_way_on(first, step) for first, step in ((0, 151), (2, 254), (4, 86), (6, 43))]
 
 
 def mended(content: bytes) -> bytes:
@@ -40,13 +44,14 @@ def _needed_chunks(png: bytes) -> bytes:
 def _ended(jpeg: bytes) -> bytes:
     """With an end mark. A ValueError if a pixel depends on what would stand before it."""
     jpeg += b"\0" if jpeg.endswith(b"\xff") else b""  # no mark, with what follows
-    one, other = (Image.open(io.BytesIO(jpeg + more), formats=["JPEG"]) for more in WAYS_ON)
+    ways = [Image.open(io.BytesIO(jpeg + more), formats=["JPEG"]) for more in WAYS_ON]
     # Of a progressive JPEG a whole scan may be missing: do all coefficients have their last bit?
     complete = np.zeros((256, 64), bool)  # by component and coefficient
     for scan in re.finditer(b"\xff\xda", jpeg):
         names = jpeg[scan.end() + 3 :][: 2 * jpeg[scan.end() + 2]]
         start, stop, bits = jpeg[scan.end() + 3 + len(names) :][:3]
         complete[list(names[::2]), start : stop + 1] = bits & 15 == 0
-    if complete.all(axis=1).sum() < len(one.getbands()) or one.tobytes() != other.tobytes():
+    bands = len(ways[0].getbands())
+    if complete.all(axis=1).sum() < bands or len({picture.tobytes() for picture in ways}) > 1:
         raise ValueError("pixels are missing")
     return jpeg + WAYS_ON[0]
