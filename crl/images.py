@@ -1,36 +1,49 @@
 """Image files and parts of them -> pictures. What is embedded, by one rule for all:
 
-- formats: JPEG, PNG, PPM, BMP, TIFF, WebP, GIF, AVIF, and HEIC if pillow-heif is installed;
-  identified by content, not by name; of an animation the first frame; regular files of at most
-  178,956,970 pixels, which is Pillow's limit; complete files, since half a picture would mislead;
+- formats: JPEG, JPEG 2000, PNG, PPM, BMP, TIFF, WebP, GIF, AVIF, and HEIC if pillow-heif is
+  installed; identified by content, not by name, but for TGA; of an animation the first frame;
+- regular and complete files, since half a picture would mislead; but metadata that no pixel needs
+  may be damaged or large, and a JPEG may lack its end mark, see `crl.mend`;
+- at most 178,956,970 pixels, Pillow's limit, or as many as the environment variable CRL_MAX_PIXELS
+  says; a larger JPEG is decoded at 1/2, 1/4 or 1/8 of its sides;
 - orientation: as the camera's EXIF entry says. Not so a crop: its box counts stored pixels;
 - transparency: on white;
-- 16 bits per value: 0 is black, 65,535 white; 32-bit integers likewise, others are refused;
+- 16 bits per value: 0 is black; white is what a TIFF says (SMaxSampleValue), else the least of 255,
+  511 ... 65,535 that no value exceeds, such as 4,095 for the 12 bits of a camera; 32-bit integers
+  likewise, others are refused;
 - floats: 0 is black, 1 white; if a value is above 1, 255 is white; others are refused;
 - CMYK: by Pillow's formula; color profiles are not applied.
 
-Which files of a folder are images is identified by the endings of their names, see `list_images`.
+Which files of a folder are images is identified by the endings of their names, without an ending by
+the content, see `list_images`.
 """
 
 import io
+import math
 import os
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, JpegImagePlugin, UnidentifiedImageError, features
 
+from crl.mend import JPEG, mended
 from crl.run.errors import UserError
 
 # Not all that Pillow reads: for EPS it would start Ghostscript. JPEG covers the MPO of some phones.
-FORMATS = ["JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF", "AVIF"]
-EXTENSIONS = ".jpg .jpeg .jfif .png .apng .ppm .pgm .bmp .tif .tiff .webp .gif .avif".split()
-HEIF, NEED = [".heic", ".heif"], {}  # NEED: ending -> the package that would read such files
+FORMATS = ["JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF"]
+FORMATS += [f for f, part in [("AVIF", "avif"), ("JPEG2000", "jpg_2000")] if features.check(part)]
+EXTENSIONS = (
+    ".jpg .jpeg .jpe .jfif .mpo .png .apng .ppm .pgm .pbm .pnm .bmp .tif .tiff .webp .gif .avif "
+    ".jp2 .j2k .jpf .jpx .tga"
+).split()
+HEIF, NEED = [".heic", ".heif", ".hif"], {}  # NEED: ending -> package that would read such files
 try:
     import pillow_heif
 except ImportError:
@@ -38,6 +51,18 @@ except ImportError:
 else:
     pillow_heif.register_heif_opener()
     FORMATS, EXTENSIONS = [*FORMATS, "HEIF"], EXTENSIONS + HEIF
+SIGNS = {  # format -> how its files begin, and the package that reads them
+    "HEIF": (rb"....ftyp(he[iv]|mif1|msf1)", "pillow-heif"),
+    "AVIF": (rb"....ftypavi", "pillow"),
+    "JPEG2000": (rb"....jP  |\xff\x4f\xff\x51", "pillow"),
+}
+if os.environ.get("CRL_MAX_PIXELS", "").isdecimal():
+    Image.MAX_IMAGE_PIXELS = int(os.environ["CRL_MAX_PIXELS"]) // 2  # Pillow refuses above twice it
+MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+# Pillow's warnings name no file; what matters becomes an `UnreadableImage`.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+TURNS = dict(zip((2, 4, 8, 3, 6, 5, 7), Image.Transpose, strict=True))  # by EXIF orientation
+S_MAX_SAMPLE_VALUE = 341  # tag of a TIFF
 
 
 class UnreadableImage(Exception):
@@ -68,32 +93,50 @@ def open_image(image: File | Crop, content: bytes | None = None) -> Image.Image:
     centred; an odd row or column of black comes last. `content` is that of the file, if it has been
     read; that of a remote file must be. An `UnreadableImage` if there is no such file, or none that
     shows a picture; or if the box is empty or leaves the picture."""
-    with readable(Path(str(file_of(image))), content) as opened:
+    file = Path(str(file_of(image)))
+    with explained(file, content):
+        picture, size = load(file, content)
         if not isinstance(image, Crop):
-            return to_rgb(ImageOps.exif_transpose(opened))
-        picture = to_rgb(opened)
+            return to_rgb(upright(picture))
         left, top, right, bottom = image.box
-        if not (0 <= left < right <= picture.width and 0 <= top < bottom <= picture.height):
-            size = f"{picture.width} x {picture.height} pixels"
-            raise UnreadableImage(f"there is no box {image.box} in {size}")
-    part = picture.crop(image.box)
-    side = max(part.size)
-    square = Image.new("RGB", (side, side))  # black
-    square.paste(part, ((side - part.width) // 2, (side - part.height) // 2))
-    return square
+        if not (0 <= left < right <= size[0] and 0 <= top < bottom <= size[1]):
+            raise UnreadableImage(f"there is no box {image.box} in {size[0]} x {size[1]} pixels")
+        if picture.size != size:
+            raise Image.DecompressionBombError
+        part = to_rgb(picture).crop(image.box)
+        side = max(part.size)
+        square = Image.new("RGB", (side, side))  # black
+        square.paste(part, ((side - part.width) // 2, (side - part.height) // 2))
+        return square
 
 
 @contextmanager
-def readable(file: Path, content: bytes | None = None) -> Iterator[Image.Image]:
-    """The opened file, or its `content`; whatever goes wrong with it is an `UnreadableImage`."""
-    source = file if content is None else io.BytesIO(content)
+def readable(file: Path) -> Iterator[Image.Image]:
+    """The opened file, for its header; errors as in `explained`."""
+    with explained(file), Image.open(file, formats=FORMATS) as opened:
+        yield opened
+
+
+@contextmanager
+def explained(file: Path, content: bytes | None = None) -> Iterator[None]:
+    """Whatever goes wrong with a file, or with its `content`, is an `UnreadableImage`."""
     try:
         if content is None and file.exists() and not file.is_file():  # a pipe would wait for ever
             raise UnreadableImage("not a regular file")
-        with Image.open(source, formats=FORMATS) as opened:
-            yield opened
+        yield
+    except UnreadableImage:
+        raise
     except UnidentifiedImageError as error:  # its own text may name bytes in memory
-        raise UnreadableImage("not an image that Pillow knows") from error
+        with io.BytesIO(content) if content is not None else file.open("rb") as stream:
+            start = stream.read(16)
+        for kind, (sign, package) in SIGNS.items():
+            if kind not in FORMATS and re.match(sign, start, re.DOTALL):
+                reason = f"it is {kind}: pip install -U '{package}' to read it"
+                raise UnreadableImage(reason) from error
+        raise UnreadableImage("not an image that Pillow knows, or damaged") from error
+    except Image.DecompressionBombError as error:
+        reason = f"more than {MOST_PIXELS:,} pixels; set CRL_MAX_PIXELS to allow more"
+        raise UnreadableImage(reason) from error
     except MemoryError as error:
         raise UnreadableImage("not enough memory for its pixels") from error
     except Exception as error:  # a damaged file makes Pillow raise nearly anything
@@ -101,20 +144,77 @@ def readable(file: Path, content: bytes | None = None) -> Iterator[Image.Image]:
         raise UnreadableImage(" ".join(reason.split()) or type(error).__name__) from error
 
 
+def load(
+    file: Path, content: bytes | None = None, side: int = 0
+) -> tuple[Image.Image, tuple[int, int]]:
+    """The picture of any mode, as it is stored, and its full size. With `side` a JPEG may come
+    smaller, but no side below that; without, only one of too many pixels does. Raises what Pillow
+    does, see `explained`."""
+    formats = [*FORMATS, "TGA"] if file.suffix.lower() == ".tga" else FORMATS  # TGA has no sign
+    content = file.read_bytes() if content is None else content
+    try:
+        return _decode(content, formats, side)
+    except Exception:
+        with suppress(Exception):
+            return _decode(mended(content), formats, side)
+        raise
+
+
+def _decode(content: bytes, formats: list[str], side: int) -> tuple[Image.Image, tuple[int, int]]:
+    try:
+        opened = Image.open(io.BytesIO(content), formats=formats)
+    except Image.DecompressionBombError:
+        if not content.startswith(JPEG):
+            raise
+        opened = JpegImagePlugin.JpegImageFile(io.BytesIO(content))
+        times = math.prod(opened.size) / MOST_PIXELS
+        side = side or min(opened.size) // next((s for s in (2, 4) if times <= s * s), 8)
+    size = opened.size
+    reduced = side and opened.draft("RGB", (side, side))
+    opened.load()  # a TIFF is turned while it is decoded, so its size counts afterwards
+    return opened, size if reduced else opened.size
+
+
+def orientation(image: Image.Image) -> int:
+    """As EXIF counts, 1 to 8; also 1 (upright) if there is none, or it is damaged."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # damaged EXIF makes Pillow raise nearly anything
+        return 1
+    return value if value in TURNS else 1
+
+
+def upright(image: Image.Image) -> Image.Image:
+    turn = TURNS.get(orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """A picture of any mode -> RGB, by the rule at the top; a ValueError if none covers it."""
     if image.mode == "F" or image.mode.startswith("I"):  # Pillow would cut off at 255
-        values = np.asarray(image, np.float64)
-        white = 65535 if image.mode != "F" else 1 if values.max() <= 1 else 255
+        values = np.array(image, np.float64)
+        unseen = values == image.info.get("transparency")  # a PNG names one value
+        values[unseen] = 0
+        white = _white(image, values.max())
         if not (values.min() >= 0 and values.max() <= white):
-            known = "1, or 0 to 255" if image.mode == "F" else white
+            known = "1, or 0 to 255" if image.mode == "F" else 65535
             span = f"{values.min():g} to {values.max():g}"
             raise ValueError(f"its values are {span}; known are 0 to {known}")
+        values[unseen] = white
         return Image.fromarray((values * (255 / white)).round().astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
+
+
+def _white(image: Image.Image, most: float) -> int:
+    """The value that is white, in a picture of one channel whose largest value is `most`."""
+    if image.mode == "F":
+        return 1 if most <= 1 else 255
+    declared = getattr(image, "tag_v2", {}).get(S_MAX_SAMPLE_VALUE, ())
+    bits = max(8, int(most).bit_length())
+    return next((d for d in declared if most <= d < 65535), min(2**bits - 1, 65535))
 
 
 @dataclass(frozen=True)
@@ -165,7 +265,7 @@ def list_images(folder: Path | str) -> Listing:
         parents.update({os.path.join(directory, name): way | {real} for name in subfolders})
         for file in (Path(directory, name) for name in names if not name.startswith(".")):
             ending = shown(file.suffix.lower())
-            if ending in EXTENSIONS:
+            if ending in EXTENSIONS or (not ending and _is_image(file)):
                 listing.files.append(file)
             else:
                 listing.others[ending or "without an ending"] += 1
@@ -173,6 +273,14 @@ def list_images(folder: Path | str) -> Listing:
     if not listing.files:
         raise UserError("; ".join([f"there are no images in {shown(folder)}", *listing.remarks()]))
     return listing
+
+
+def _is_image(file: Path) -> bool:
+    try:
+        with readable(file):
+            return True
+    except UnreadableImage:
+        return False
 
 
 def image_files(folder: Path | str) -> list[Path]:

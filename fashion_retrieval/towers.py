@@ -95,7 +95,7 @@ def _resnet(file: str, spatial: bool, weights: bool) -> tuple[nn.Module, Preproc
             resnet.load_state_dict(state)
     parts = list(resnet.children())  # 4 of the stem, 4 stages, mean, classifier
     module = nn.Sequential(*parts[:7]) if spatial else nn.Sequential(*parts[:9], nn.Flatten())
-    return module, Preprocess(transforms)
+    return module, Preprocess(transforms, 224, Image.Resampling.BILINEAR)
 
 
 def _fetch(published) -> dict[str, Tensor]:

@@ -125,6 +125,6 @@ def augmentation(preprocess: Preprocess) -> Callable[[Image.Image], Tensor]:
     if [type(step) for step in steps[:2]] != [Resize, CenterCrop]:
         return preprocess
     (height, width), how = steps[1].size, steps[0].interpolation
-    larger = Resize(int(min(height, width) / 0.875), how)
+    side = int(min(height, width) / 0.875)
     crop = RandomResizedCrop((height, width), scale=(0.9, 1), interpolation=how)
-    return replace(preprocess, transform=Compose([larger, crop, *steps[2:]]))
+    return replace(preprocess, side=side, transform=Compose([Resize(side, how), crop, *steps[2:]]))

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from threading import Lock
@@ -20,17 +21,42 @@ from crl.run.results import digest
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 FINGERPRINTS = CACHE / "fingerprints"
+MOST_PIXELS = 2**24  # of a scaled image; of a longer strip only the middle is scaled
 LIBRARIES = ("torch", "open_clip_torch", "transformers")  # other versions may embed differently
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """A PIL image of any mode -> RGB -> a library's `transform` -> (3, H, W) float32."""
+    """A PIL image of any mode -> RGB -> a library's `transform` -> (3, H, W) float32. If that first
+    scales the shorter side to `side` and then crops the middle, say so: a strip of 1 x 20,000
+    pixels would take gigabytes."""
 
     transform: Callable[[Image.Image], Tensor]
+    side: int | None = field(default=None, repr=False)
+    resample: Image.Resampling = field(default=Image.Resampling.BICUBIC, repr=False)
 
     def __call__(self, image: Image.Image) -> Tensor:
-        return self.transform(to_rgb(image))
+        image = to_rgb(image)
+        if self.side and self.side**2 * max(image.size) > MOST_PIXELS * min(image.size):
+            image = _middle(image, self.side, self.resample)
+        return self.transform(image)
+
+
+def _middle(image: Image.Image, side: int, resample: Image.Resampling) -> Image.Image:
+    """A strip scaled to `side`, but only the middle, from which the library crops its own. An even
+    number of pixels is cut off, so that halves are rounded as ever; it ends where an old and a new
+    pixel begin together, if possible: then what is left is the same to the bit."""
+    short, long = sorted(image.size)
+    scaled = int(side * long / short)
+    step = 2 * scaled // math.gcd(scaled, long)
+    step = step if step <= 8 * side else 2
+    cut = (scaled // 2 - side) // step * step
+    length, begin, end = scaled - 2 * cut, cut * long / scaled, long - cut * long / scaled
+    if image.width > image.height:  # Pillow scales the width first
+        image = image.resize((length, short), resample, (begin, 0, end, short))
+        return image.resize((length, side), resample)
+    image = image.resize((side, long), resample)
+    return image.resize((side, length), resample, (0, begin, side, end))
 
 
 class Parts(NamedTuple):

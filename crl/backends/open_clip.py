@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from crl.backends.hub import explained
 from crl.backends.loaded import LoadedVLM, Parts, Preprocess, describe_tokenizer
@@ -102,11 +103,15 @@ def _build(model_name: str, checkpoint: Path, preprocessing: dict | None = None)
     if vocabulary > config["text_cfg"].get("vocab_size", 49408):
         raise UserError(f"{model_name}: its tokenizer has {vocabulary} tokens, the model fewer")
     preprocessing = open_clip.get_model_preprocess_cfg(model)
+    images = PreprocessCfg(**preprocessing)
+    _, height, width = images.input_size
+    side = height if images.resize_mode == "shortest" and height == width else None
+    resample = getattr(Image.Resampling, images.interpolation.upper(), Image.Resampling.BICUBIC)
     tokenizer = describe_tokenizer(getattr(tokenize, "tokenizer", tokenize), tokenize)
     return Parts(
         model=model,
         dim=config["embed_dim"],
-        preprocess=Preprocess(image_transform_v2(PreprocessCfg(**preprocessing), is_train=False)),
+        preprocess=Preprocess(image_transform_v2(images, is_train=False), side, resample),
         tokenize=tokenize,
         image_features=model.encode_image,
         text_features=model.encode_text,

@@ -96,8 +96,16 @@ def _load(model_class: Any, source: str, **padding: Any) -> tuple[Any, dict[str,
     if not local:
         folder = Path(snapshot_download(source, local_files_only=True))
     return model, dict(
-        preprocess=Preprocess(lambda x: processor(x, return_tensors="pt")["pixel_values"][0]),
+        preprocess=_preprocess(processor),
         tokenize=tokenize,
         recipe={"model": config, "preprocess": processor.to_dict(), "tokenizer": words},
         files=[file for file in sorted(folder.iterdir()) if file.is_file()],
+    )
+
+
+def _preprocess(processor: Any) -> Preprocess:
+    size, resample = dict(processor.size), Image.Resampling(processor.resample)
+    side = size["shortest_edge"] if processor.do_center_crop and len(size) == 1 else None
+    return Preprocess(
+        lambda x: processor(x, return_tensors="pt")["pixel_values"][0], side, resample
     )

@@ -10,16 +10,16 @@ from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 
-from crl.images import UnreadableImage, readable, shown, to_rgb
+from crl.images import UnreadableImage, explained, load, orientation, shown, to_rgb, upright
 from crl.run.errors import UserError
 from crl.run.files import CACHE, atomic_path
 from crl.run.progress import progress
 from crl.run.results import digest
 from crl.run.store import content_digest
 
-VERSION = 3
+VERSION = 4
 PART = 2_000  # the most that a kill can cost
 SIDE, QUALITY = 96, 70  # longer side in pixels, and WebP's quality: about 2 KB
 TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
@@ -33,14 +33,10 @@ class Thumbnail(NamedTuple):
 
 def thumbnail(file: Path) -> Thumbnail:
     try:
-        with readable(file) as opened:
-            width, height = opened.size
-            reduced = opened.draft("RGB", (2 * SIDE, 2 * SIDE))  # a JPEG is not decoded in full
-            picture = to_rgb(ImageOps.exif_transpose(opened))
-            if not reduced:  # a TIFF is turned while it is decoded, so its size counts afterwards
-                width, height = picture.size
-            elif opened.getexif().get(ExifTags.Base.Orientation) in TURNED:
-                width, height = height, width
+        with explained(file):
+            picture, size = load(file, side=2 * SIDE)  # a JPEG is not decoded in full
+            width, height = reversed(size) if orientation(picture) in TURNED else size
+            picture = to_rgb(upright(picture))
             picture.thumbnail((SIDE, SIDE))
     except UnreadableImage as error:
         raise UserError(f"{shown(file)} has changed meanwhile: {error}; try again") from error

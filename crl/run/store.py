@@ -1,6 +1,6 @@
 """The one on-disk format of embeddings: cache, what many machines write, and what search reads.
 
-A store is a folder, `<cache>/<fingerprint of the VLM>/<image or text>-3/`, with
+A store is a folder, `<cache>/<fingerprint of the VLM>/<image or text>-4/`, with
 
     meta.json        which VLM, the shape of one embedding and its dtype
     NAME.rows        raw rows, float32 (float16 if that is the VLM's precision)
@@ -30,7 +30,7 @@ from crl.run.errors import UserError
 from crl.run.files import CACHE, HOST, remove_leftovers, write_text
 
 EMBEDDINGS = CACHE / "embeddings"
-VERSION = 3  # of the format, and of the rule for images (crl/images.py); others are not seen
+VERSION = 4  # of the format, and of the rule for images (crl/images.py); others are not seen
 DIGEST = "S16"  # can be sorted, as V16 cannot; an array keeps zeros at the end, an element does not
 ENTRY = np.dtype([("digest", DIGEST), ("checksum", "<u4")])
 BATCHES = 8  # that wait for the disk together: waiting is what costs. The most that a kill loses

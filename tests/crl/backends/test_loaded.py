@@ -2,16 +2,19 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from checkpoints import SAVE
+from PIL import Image
 from toy_vlm import make_images
 
 from crl import embed_images, embed_texts, load_vlm
-from crl.backends import loaded
+from crl.backends import loaded, transformers
 from crl.backends.loaded import LoadedVLM
+from similarity_retrieval.combiner_features import augmentation
 
 OPEN_CLIP = "open_clip_config.json"
 
@@ -102,3 +105,44 @@ def test_the_fingerprint_follows_the_settings(folders, tmp_path, backend, file, 
     (copy / file).write_text(json.dumps(config))
     changed, former = (load_vlm(str(folder), "cpu") for folder in (copy, folders[backend]))
     assert changed.fingerprint != former.fingerprint
+
+
+def preprocessings() -> dict[str, loaded.Preprocess]:
+    """Each that scales the shorter side: the demo's and open_clip's, transformers', torchvision's,
+    and the augmentation of a training."""
+    from torchvision.models import ResNet50_Weights
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    demo, resnet = load_vlm("demo").preprocess, ResNet50_Weights.DEFAULT.transforms(resize_size=224)
+    return {
+        "demo": demo,
+        "transformers": transformers._preprocess(CLIPImageProcessorPil()),
+        "torchvision": loaded.Preprocess(resnet, 224, Image.Resampling.BILINEAR),
+        "training": augmentation(demo),
+    }
+
+
+@pytest.mark.parametrize("name", ["demo", "transformers", "torchvision", "training"])
+def test_the_middle_of_a_strip_is_the_same_to_the_bit(name, monkeypatch):
+    preprocess, rng = preprocessings()[name], np.random.default_rng(0)
+    whole = replace(preprocess, side=None)
+    for size in ((1, 301), (300, 1), (2, 501), (500, 2), (4, 811), (840, 7), (40, 100), (64, 64)):
+        image = Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8))
+        monkeypatch.setattr(loaded, "MOST_PIXELS", 2**17)
+        torch.manual_seed(0)
+        middle = preprocess(image)
+        torch.manual_seed(0)
+        expected = whole(image)
+        # Where no pixels begin together, Pillow's corners of boxes (float32) round a few otherwise.
+        exact = preprocess.side * max(size) % min(size) == 0
+        assert (middle != expected).float().mean() <= (0 if exact else 0.005), size
+        assert (middle - expected).abs().max() < 0.04
+
+
+@pytest.mark.parametrize("size", [(1, 20_000), (60_000, 2), (65_000, 3)])
+def test_a_strip_takes_little_memory(size):
+    scaled = []
+    for preprocess in preprocessings().values():
+        record = replace(preprocess, transform=lambda image: scaled.append(image.size))
+        record(Image.new("RGB", size))
+    assert max(max(size) for size in scaled) < 10_000
