@@ -3,6 +3,7 @@ page answer; the maps are Bokeh's."""
 
 import base64
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +29,21 @@ PER_DEVIATION = 25  # standing is kept in steps of 1/25 standard deviation, up t
 def write_page(
     file: Path, title: str, facts: dict[str, str], names: list[str], places: list[str],
     thumbnails: list[Thumbnail], panels: list[dict[str, Any]], banner: str = "", sample: str = "",
+    copies: Sequence[int] = (), previews: Mapping[int, bytes] | None = None,
 ) -> None:  # fmt: skip
     """Write the page, atomically. All texts are escaped. `facts` are what a reader must know,
     `places` N links to the files (the page works without them), `panels` those of `View.panel`, the
     universal embedding first; `banner` is a warning above all, and `sample` says that these are not
-    all images."""
+    all images; images with the same number in `copies` (N) have the same content; `previews` are
+    larger WebP pictures of those whose files browsers cannot show."""
     script, maps = components(_maps(panels), wrap_script=False)
     data = {
         "names": names,
         "places": places,
         "sizes": [[picture.width, picture.height] for picture in thumbnails],
         "thumbnails": [base64.b64encode(picture.webp).decode() for picture in thumbnails],
+        "copies": list(copies) or list(range(len(names))),
+        "previews": {i: base64.b64encode(webp).decode() for i, webp in (previews or {}).items()},
         "panels": [_plain(panel, MOST_STANDING // len(panels)) for panel in panels],
     }
     bokeh = Resources("inline", components=["bokeh"]).js_raw
