@@ -99,7 +99,7 @@ function choose() {
   }
   const some = drawn || part || level || wanted.some(cluster => cluster !== "");
   $("chosen").textContent = some ? `${chosen.length.toLocaleString("en")} of ${count.toLocaleString("en")} pictures chosen` : `all ${count.toLocaleString("en")} pictures`;
-  $("clear").disabled = !some;
+  $("clear").disabled = !some && !$("text").value;
   $("above-value").textContent = $("above").value;
   if (source) {
     ours = true;

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import chromium, open_page
+from browser import chromium, intrude, open_page
 from paper_tables import formats
 from paper_tables.numbers import Number
 from PIL import Image
@@ -65,6 +65,10 @@ def test_what_it_shows(outputs, browser):
     for link in links:
         assert link.startswith("#") or (outputs / link).is_file(), link
     assert "explore/mine/report.html" in links and "tables/table2.csv" in links
+
+
+def test_nothing_from_outside(outputs, browser):
+    assert not intrude(browser, outputs / "index.html")
 
 
 def test_tables_are_sorted_by_numbers_and_names(outputs, browser):
