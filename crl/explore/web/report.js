@@ -83,7 +83,7 @@ function deviations() {
   for (const place of fit) for (const image of all) level[image] = Math.max(level[image], panel.standing[place * count + image]);
   return level;
 }
-function choose() {
+function choose(event) {
   const part = plain($("name").value);
   const wanted = data.panels.map((_, k) => $("cluster-" + k).value);
   const level = deviations(), above = PER_DEVIATION * Number($("above").value);
@@ -110,7 +110,7 @@ function choose() {
   $("gallery").replaceChildren();
   showMore();
   clearTimeout(waiting);
-  waiting = setTimeout(remember, 300);
+  waiting = setTimeout(remember, 300, event?.type === "input" ? event.target : null);
 }
 function showMore() {
   const have = $("gallery").childElementCount;
@@ -295,10 +295,9 @@ function state() {
   if (drawn) changed.push(["drawn", [...drawn].join(".")]);
   return String(new URLSearchParams(changed));
 }
-function remember() {
+function remember(field = null) {
   clearTimeout(waiting);
   if (state() === location.hash.slice(1)) return;
-  const field = document.activeElement?.matches("input") ? document.activeElement : null;
   const again = field && field === typing;  // Back goes by choices, not by letters
   history[again ? "replaceState" : "pushState"](null, "", "#" + state());
   typing = field;
@@ -327,7 +326,8 @@ function start() {
     drawn = source.selected.indices.length ? new Set(source.selected.indices) : null;
     choose();
   });
-  recall();
+  paint();
+  choose();
   Bokeh.require("core/ui_gestures").UIGestures.press_threshold = 2 ** 30;  // ms; else a lasso ends where the button was held
   document.body.dataset.ready = "yes";
 }
