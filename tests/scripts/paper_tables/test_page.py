@@ -67,6 +67,21 @@ def test_what_it_shows(outputs, browser):
     assert "explore/mine/report.html" in links and "tables/table2.csv" in links
 
 
+def test_the_first_column_hides_no_focus(outputs, browser):
+    page = open_page(browser, outputs / "index.html", 390).page
+    hidden = """() => {
+      const table = document.querySelector("#clustering table");
+      const heads = [...table.tHead.rows[0].cells];
+      table.parentElement.scrollLeft = 1e6;
+      return heads.slice(1).reverse().filter(head => {
+        head.firstElementChild.focus();
+        return head.getBoundingClientRect().left < heads[0].getBoundingClientRect().right - 1;
+      }).map(head => head.textContent);
+    }"""
+    assert page.evaluate("document.querySelector('#clustering .scroll').scrollWidth") > 390
+    assert page.evaluate(hidden) == []
+
+
 def test_nothing_from_outside(outputs, browser):
     assert not intrude(browser, outputs / "index.html")
 
