@@ -147,9 +147,9 @@ def explore(
         if labels:
             _, confidence, accuracy, ask = guesses[view.name]
             right = "" if accuracy is None else f", {accuracy:.0%} right of those left out to test"
-            sure = f"mean confidence {confidence.mean():.0%}"
-            if once := np.isnan(confidence).sum():
-                sure = f"no confidence for {once:,} pictures; give each label twice or more"
+            once = np.isnan(confidence).sum()
+            none = f"no confidence for {once:,} pictures; give each label twice or more"
+            sure = none if once else f"mean confidence {confidence.mean():.0%}"
             print(f"labels under {view.name}: {sure}{right}")
             print(one_line("label these next: " + ", ".join(photos.names[i] for i in ask[:5])))
     line = shlex.join(["python", "scripts/explore.py", *sys.argv[1:]])

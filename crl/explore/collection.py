@@ -155,7 +155,7 @@ class Collection:
         return rank_criteria(self.image, text)
 
     def remarks(self) -> list[str]:
-        """What was left out of the folder and why, and how many copies there are."""
+        """What was left out of the folder and why, and which images are copies."""
         copies = np.flatnonzero(self.first != np.arange(len(self.files)))
         pairs = [f"{self.names[i]} (of {self.names[self.first[i]]})" for i in copies[:3]]
         named = ", ".join(pairs) + ", ..." * (len(copies) > 3)
@@ -165,8 +165,7 @@ class Collection:
     @cached_property
     def first(self) -> np.ndarray:
         """(N,) the number of the first image with the same content: itself, if it is no copy."""
-        digests = self.digests.view("S16")
-        _, first, place = np.unique(digests, return_index=True, return_inverse=True)
+        _, first, place = np.unique(self.digests.view("S16"), True, True)
         return first[place]
 
     @cached_property

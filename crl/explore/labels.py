@@ -13,9 +13,7 @@ FOLDS = 5
 
 class Guesses(NamedTuple):
     label: np.ndarray  # (N,) the given label, or else the guess
-    confidence: (
-        np.ndarray
-    )  # (N,) probability of the guess; 1: given; NaN: its label given only once
+    confidence: np.ndarray  # (N,) of the guess, 0 to 1; 1: given; NaN: its label was given once
     accuracy: float | None  # cross-validated, fraction; None if a label was given only once
     ask: np.ndarray  # images without a label, those first whose two best guesses are nearest
 

@@ -47,9 +47,8 @@ def write_page(
         "panels": [_plain(panel, MOST_STANDING // len(panels)) for panel in panels],
     }
     bokeh = Resources("inline", components=["bokeh"]).js_raw
-    answers = (WEB / "report.js").read_text(encoding="utf-8")
     page = render(
-        WEB / "report.html", [*bokeh, script, answers],
+        WEB / "report.html", [*bokeh, script, (WEB / "report.js").read_text("utf-8")],
         title=title, facts=facts, banner=banner, sample=sample, count=len(names), panels=panels,
         maps=[Markup(plot) for plot in maps.values()], data=data,
     )  # fmt: skip

@@ -152,7 +152,7 @@ def write_page(outputs: Path) -> tuple[Path, list[str]]:
             tasks.append(section | {"parts": [table._replace(title="")], "demo": demo})
     page = render(
         WEB / "results.html",
-        [(WEB / "sort.js").read_text(encoding="utf-8")],
+        [(WEB / "sort.js").read_text("utf-8")],
         title="Conditional representations: results",
         idea="data:image/png;base64," + base64.b64encode(IDEA.read_bytes()).decode(),
         demo=any(task["demo"] for task in tasks),
