@@ -1,5 +1,6 @@
 """Read YAML, name files, write files completely or not at all, and one command per folder."""
 
+import codecs
 import os
 import re
 import socket
@@ -117,15 +118,26 @@ def parse_yaml(text: str) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The `key: value` pairs of a YAML file. A UserError if it cannot be read or holds others."""
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8 or UTF-16, without a mark at its start. A UserError if it cannot
+    be read."""
     try:
         if path.exists() and not path.is_file():  # reading from a pipe would wait for ever
             raise UserError(f"{path} is not a regular file")
-        data = parse_yaml(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
+        utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        return content.decode("utf-16" if utf16 else "utf-8-sig").replace("\r\n", "\n")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:  # not UTF-8, too
+    except ValueError as error:
+        raise UserError(f"{path} is not a text in UTF-8: {error}") from error
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The `key: value` pairs of a YAML file. A UserError if it cannot be read or holds others."""
+    try:
+        data = parse_yaml(read_text(path))
+    except ValueError as error:
         raise UserError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(data, dict):
         raise UserError(f"{path} must hold `key: value` lines")
