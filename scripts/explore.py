@@ -159,7 +159,10 @@ def explore(
         if labels:
             _, confidence, accuracy, ask = guesses[view.name]
             right = "" if accuracy is None else f", {accuracy:.0%} right of those left out to test"
-            print(f"labels under {view.name}: mean confidence {confidence.mean():.0%}{right}")
+            once = np.isnan(confidence).sum()
+            none = f"no confidence for {once:,} pictures; give each label twice or more"
+            sure = none if once else f"mean confidence {confidence.mean():.0%}"
+            print(f"labels under {view.name}: {sure}{right}")
             print(one_line("label these next: " + ", ".join(photos.names[i] for i in ask[:5])))
     line = shlex.join(["python", "scripts/explore.py", *sys.argv[1:]])
     # All that the page and the tables depend on, this program included.

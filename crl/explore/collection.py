@@ -23,7 +23,7 @@ from crl.embed import checked_basis, embed_basis, embed_images
 from crl.explore import listing
 from crl.explore.criteria import rank_criteria
 from crl.explore.labels import Guesses
-from crl.explore.thumbnails import Thumbnail, gray, thumbnails
+from crl.explore.thumbnails import SIDE, Thumbnail, gray, thumbnails
 from crl.explore.view import View
 from crl.images import list_images, shown
 from crl.projection import l2, parts, single_vector
@@ -158,18 +158,38 @@ class Collection:
         return rank_criteria(self.image, text)
 
     def remarks(self) -> list[str]:
-        """What was left out of the folder and why, and how many copies there are."""
-        copies = len(self.files) - len(np.unique(self.digests.view("S16")))
-        return [*self.left_out, *([f"copies of other images: {copies}"] if copies else [])]
+        """What was left out of the folder and why, and which images are copies."""
+        copies = np.flatnonzero(self.first != np.arange(len(self.files)))
+        pairs = [f"{self.names[i]} (of {self.names[self.first[i]]})" for i in copies[:3]]
+        named = ", ".join(pairs) + ", ..." * (len(copies) > 3)
+        remark = [f"copies of other images: {len(copies)}, {named}"] if len(copies) else []
+        return [*self.left_out, *remark]
+
+    @cached_property
+    def first(self) -> np.ndarray:
+        """(N,) the number of the first image with the same content: itself, if it is no copy."""
+        _, first, place = np.unique(self.digests.view("S16"), True, True)
+        return first[place]
 
     @cached_property
     def thumbnails(self) -> list[Thumbnail]:
         """N small pictures, with the sizes of the images; gray for an image that is not here."""
-        present = [i for i, file in enumerate(self.files) if file.is_file()]
-        files, digests = [self.files[i] for i in present], self.digests.view("V16")[present]
-        pictures = dict(zip(present, thumbnails(files, digests.tolist(), self.folder), strict=True))
+        pictures = self._small([i for i, file in enumerate(self.files) if file.is_file()])
         blank = gray()
         return [pictures.get(i, blank) for i in range(len(self.files))]
+
+    def _small(self, images: list[int], side: int = SIDE) -> dict[int, Thumbnail]:
+        files, digests = [self.files[i] for i in images], self.digests.view("V16")[images].tolist()
+        pictures = thumbnails(files, digests, self.folder, side=side)
+        return dict(zip(images, pictures, strict=True))
+
+    def _previews(self, some: np.ndarray) -> dict[int, bytes]:
+        """Larger pictures of those of `some` images (n,) that browsers cannot show, by their place
+        in `some`. They have 130 million pixels in all, about 13 MB."""
+        places = [k for k, i in enumerate(some) if not self.thumbnails[i].in_browsers]
+        side = min(512, 32 * int(360 / max(1, len(places)) ** 0.5))
+        pictures = self._small(some[places].tolist(), side)
+        return {k: pictures[some[k]].webp for k in places}
 
     @cached_property
     def names(self) -> list[str]:
@@ -215,6 +235,7 @@ class Collection:
             thumbnails=[self.thumbnails[i] for i in some],
             panels=[view.panel(some, number, guesses.get(view.name)) for view in all_views],
             banner=BANNER if demo and not drawn else "", sample=sample if len(some) < count else "",
+            copies=self.first[some].tolist(), previews=self._previews(some),
         )  # fmt: skip
 
     def _facts(self, views: Sequence[View], command: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ FOLDS = 5
 
 class Guesses(NamedTuple):
     label: np.ndarray  # (N,) the given label, or else the guess
-    confidence: np.ndarray  # (N,) probability of the guess, 0 to 1; 1 where the label was given
+    confidence: np.ndarray  # (N,) of the guess, 0 to 1; 1: given; NaN: its label was given once
     accuracy: float | None  # cross-validated, fraction; None if a label was given only once
     ask: np.ndarray  # images without a label, those first whose two best guesses are nearest
 
@@ -41,5 +41,6 @@ def guess_labels(x: np.ndarray, given: dict[int, str], ask: int = 20) -> Guesses
     confidence = probability.max(axis=1)
     first, second = np.sort(probability, axis=1)[:, :-3:-1].T
     doubtful = np.argsort(first - second, kind="stable")
+    confidence[np.isin(label, classes[counts < 2])] = np.nan  # nothing says how it spreads
     label[labelled], confidence[labelled] = names, 1.0
     return Guesses(label, confidence, accuracy, doubtful[~np.isin(doubtful, labelled)][:ask])

@@ -1,8 +1,9 @@
-"""One HTML page to look at a collection: no network, no server. `write_page` fills web/report.html,
-which extends page.html; report.js makes the page answer; the maps are Bokeh's."""
+"""One HTML page to look at a collection. `write_page` fills web/report.html; report.js makes the
+page answer; the maps are Bokeh's."""
 
 import base64
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,13 @@ from bokeh.models import ColumnDataSource, HoverTool, LassoSelectTool, Model, Ra
 from bokeh.palettes import Category20_20
 from bokeh.plotting import figure
 from bokeh.resources import Resources
-from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 from matplotlib.colors import CSS4_COLORS, XKCD_COLORS
 
+from crl.explore.render import WEB, render
 from crl.explore.thumbnails import Thumbnail
 from crl.run.files import write_text
 
-WEB = Path(__file__).resolve().parent / "web"
 PALETTE = [*Category20_20[::2], *Category20_20[1::2]]  # the strong ones first
 COLORS = {**{name.removeprefix("xkcd:"): c for name, c in XKCD_COLORS.items()}, **CSS4_COLORS}
 MOST_STANDING = 12_000_000  # bytes in all; above, only the most frequent texts get a slider
@@ -29,26 +29,28 @@ PER_DEVIATION = 25  # standing is kept in steps of 1/25 standard deviation, up t
 def write_page(
     file: Path, title: str, facts: dict[str, str], names: list[str], places: list[str],
     thumbnails: list[Thumbnail], panels: list[dict[str, Any]], banner: str = "", sample: str = "",
+    copies: Sequence[int] = (), previews: Mapping[int, bytes] | None = None,
 ) -> None:  # fmt: skip
     """Write the page, atomically. All texts are escaped. `facts` are what a reader must know,
     `places` N links to the files (the page works without them), `panels` those of `View.panel`, the
     universal embedding first; `banner` is a warning above all, and `sample` says that these are not
-    all images."""
-    script, maps = components(_maps(panels))
+    all images; images with the same number in `copies` (N) have the same content; `previews` are
+    larger WebP pictures of those whose files browsers cannot show."""
+    script, maps = components(_maps(panels), wrap_script=False)
     data = {
         "names": names,
         "places": places,
         "sizes": [[picture.width, picture.height] for picture in thumbnails],
         "thumbnails": [base64.b64encode(picture.webp).decode() for picture in thumbnails],
+        "copies": list(copies) or list(range(len(names))),
+        "previews": {i: base64.b64encode(webp).decode() for i, webp in (previews or {}).items()},
         "panels": [_plain(panel, MOST_STANDING // len(panels)) for panel in panels],
     }
-    pages = Environment(loader=FileSystemLoader(WEB), autoescape=True, trim_blocks=True)
-    pages.policies["json.dumps_kwargs"] = {"sort_keys": False}
-    pages.globals["asset"] = lambda name: Markup((WEB / name).read_text(encoding="utf-8"))
-    page = pages.get_template("report.html").render(
+    bokeh = Resources("inline", components=["bokeh"]).js_raw
+    page = render(
+        WEB / "report.html", [*bokeh, script, (WEB / "report.js").read_text("utf-8")],
         title=title, facts=facts, banner=banner, sample=sample, count=len(names), panels=panels,
-        maps=[Markup(plot) for plot in maps.values()], data=data, maps_script=Markup(script),
-        bokeh=Markup(Resources("inline", components=["bokeh"]).render()),
+        maps=[Markup(plot) for plot in maps.values()], data=data,
     )  # fmt: skip
     write_text(file, page)
 

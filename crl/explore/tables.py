@@ -26,6 +26,7 @@ def write_tables(
     order of the tables, and `text/<criterion>` (K, D): unit rows."""
     small, guesses = photos.thumbnails, guesses or {}
     columns: dict[str, object] = {"path": photos.names}
+    columns["copy_of"] = ["" if i == n else photos.names[i] for n, i in enumerate(photos.first)]
     columns["width"] = [picture.width for picture in small]
     columns["height"] = [picture.height for picture in small]
     for view in [photos.universal, *views]:

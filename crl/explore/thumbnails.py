@@ -4,7 +4,7 @@ They are identified by content, so copies, renamed and moved files share one."""
 import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from crl.run.store import content_digest
 VERSION = 4
 PART = 2_000  # the most that a kill can cost
 SIDE, QUALITY = 96, 70  # longer side in pixels, and WebP's quality: about 2 KB
+IN_BROWSERS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "AVIF", "BMP")  # all show these
 TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 
 
@@ -29,18 +30,20 @@ class Thumbnail(NamedTuple):
     webp: bytes  # the small picture
     width: int  # of the image, in pixels; 0: unknown
     height: int
+    in_browsers: bool = True  # does a browser show the file itself?
 
 
-def thumbnail(file: Path) -> Thumbnail:
+def thumbnail(file: Path, side: int = SIDE) -> Thumbnail:
     try:
         with explained(file):
-            picture, size = load(file, side=2 * SIDE)  # a JPEG is not decoded in full
+            picture, size = load(file, side=2 * side)  # a JPEG is not decoded in full
             width, height = reversed(size) if orientation(picture) in TURNED else size
+            in_browsers = picture.format in IN_BROWSERS
             picture = to_rgb(upright(picture))
-            picture.thumbnail((SIDE, SIDE))
+            picture.thumbnail((side, side))
     except UnreadableImage as error:
         raise UserError(f"{shown(file)} has changed meanwhile: {error}; try again") from error
-    return Thumbnail(_webp(picture), width, height)
+    return Thumbnail(_webp(picture), width, height, in_browsers)
 
 
 def gray() -> Thumbnail:
@@ -50,16 +53,17 @@ def gray() -> Thumbnail:
 
 def thumbnails(
     files: Sequence[Path], digests: Sequence[bytes], collection: Path,
-    cache: Path = CACHE / "thumbnails",
+    cache: Path = CACHE / "thumbnails", side: int = SIDE,
 ) -> list[Thumbnail]:  # fmt: skip
-    """The thumbnail of each of N files; the folder `collection` names the part of the cache."""
-    folder = cache / f"{digest(str(collection.resolve()))}-{VERSION}"
+    """The thumbnail of each of N files, `side` pixels long or high; the folder `collection` names
+    the part of the cache."""
+    folder = cache / f"{digest(str(collection.resolve()))}-{VERSION}-{side}"
     small = _read(folder)
     missing = {d: file for file, d in zip(files, digests, strict=True) if d not in small}
     todo = iter(progress(missing.items(), label="thumbnails", unit="images", total=len(missing)))
     with ThreadPoolExecutor() as pool:
         while part := dict(islice(todo, PART)):
-            new = dict(zip(part, pool.map(thumbnail, part.values()), strict=True))
+            new = dict(zip(part, pool.map(thumbnail, part.values(), repeat(side)), strict=True))
             table = pa.Table.from_pylist([{"digest": d, **s._asdict()} for d, s in new.items()])
             name = content_digest(b"".join(new)).hex()
             with atomic_path(folder / f"{name}.parquet") as temporary:
@@ -82,6 +86,7 @@ def _read(folder: Path) -> dict[bytes, Thumbnail]:
         except (OSError, pa.ArrowException):  # damaged: made again
             file.unlink(missing_ok=True)
             continue
-        pictures = map(Thumbnail, columns["webp"], columns["width"], columns["height"])
-        small |= dict(zip(columns["digest"], pictures, strict=True))
+        digests = columns.pop("digest")
+        pictures = [Thumbnail(*row) for row in zip(*columns.values(), strict=True)]
+        small |= dict(zip(digests, pictures, strict=True))
     return small

@@ -13,10 +13,8 @@ import matplotlib
 
 matplotlib.use("Agg")  # files, not windows
 import matplotlib.pyplot as plt
-from jinja2 import Environment, FileSystemLoader
-from markupsafe import Markup
 
-import crl
+from crl.explore.render import render
 from crl.run.errors import UserError
 from crl.run.files import atomic_path, write_text
 from crl.run.results import read_rows
@@ -24,7 +22,6 @@ from crl.run.tables import Table
 from paper_tables.numbers import TASKS, VERDICTS, Number, Parts, Problems
 
 WEB = Path(__file__).resolve().parent / "web"
-BASE = Path(crl.__file__).parent / "explore" / "web"  # page.html and style.css
 IDEA = Path(__file__).resolve().parent.parent.parent / "figures" / "idea.png"
 
 MARKS = {"reproduced": " ✓", "differs": " ≠"}
@@ -153,9 +150,9 @@ def write_page(outputs: Path) -> tuple[Path, list[str]]:
             section = {"id": name, "title": task.title, "notes": notes, "figures": figures}
             demo = any(row["about"].get("vlm") == "demo" for row in rows)
             tasks.append(section | {"parts": [table._replace(title="")], "demo": demo})
-    pages = Environment(loader=FileSystemLoader([WEB, BASE]), autoescape=True, trim_blocks=True)
-    pages.globals["asset"] = lambda name: Markup(pages.loader.get_source(pages, name)[0])
-    page = pages.get_template("results.html").render(
+    page = render(
+        WEB / "results.html",
+        [(WEB / "sort.js").read_text("utf-8")],
         title="Conditional representations: results",
         idea="data:image/png;base64," + base64.b64encode(IDEA.read_bytes()).decode(),
         demo=any(task["demo"] for task in tasks),

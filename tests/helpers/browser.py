@@ -21,6 +21,37 @@ class Opened:
     requests: list[str] = field(default_factory=list)  # addresses other than what is in the page
 
 
+# What a page must not do, even if a file's name or a language model's text were not escaped.
+HARM = "document.title = 'harmed'"
+INTRUDERS = f"""
+<script>{HARM}</script>
+<script src="http://127.0.0.1:9/a.js"></script>
+<script src="data:text/javascript,{HARM}"></script>
+<img src="data:," onerror="{HARM}">
+<img src="http://127.0.0.1:9/a.png">
+<iframe src="http://127.0.0.1:9/a.html"></iframe>
+<iframe srcdoc="<script>parent.{HARM}</script>"></iframe>
+<link rel="stylesheet" href="http://127.0.0.1:9/a.css">
+<style>@import "http://127.0.0.1:9/b.css";</style>
+<style>body {{ background: url(http://127.0.0.1:9/b.png) }}</style>
+<object data="http://127.0.0.1:9/a.html"></object>
+<video src="http://127.0.0.1:9/a.mp4"></video>
+"""
+
+
+def intrude(browser: Browser, file: Path) -> list[str]:
+    """What a copy of a page gets from outside with `INTRUDERS` in it. The page must still work."""
+    harmed = file.with_name("harmed.html")
+    page = file.read_text(encoding="utf-8").replace("<body>", "<body>" + INTRUDERS, 1)
+    harmed.write_text(page, encoding="utf-8")
+    opened = open_page(browser, harmed)
+    opened.page.wait_for_timeout(300)
+    harmed.unlink()
+    assert "harmed" not in opened.page.title()
+    assert len(opened.errors) >= INTRUDERS.strip().count("\n")
+    return [url for url in opened.requests if not url.startswith("file:")]
+
+
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """A browser; skips the test if none is installed."""
@@ -33,20 +64,25 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-def open_page(browser: Browser, file: Path) -> Opened:
-    """Open a file, 1300 pixels wide; wait until it is ready."""
-    opened = Opened(browser.new_page(viewport={"width": 1300, "height": 900}))
+def open_page(browser: Browser, file: Path, width: int = 1300) -> Opened:
+    """Open a file `width` pixels wide; wait until it is ready."""
+    opened = Opened(browser.new_page(viewport={"width": width, "height": 900}))
     address = file.absolute().as_uri()
 
     def note_request(request: Request) -> None:
         if not request.url.startswith(("data:", "blob:")) and request.url != address:
             opened.requests.append(request.url)
 
+    def note_blocked(request: Request) -> None:
+        if request.failure == "csp":
+            opened.requests.remove(request.url)
+
     def note_line(line: ConsoleMessage) -> None:
         if line.type in ("error", "warning"):
             opened.errors.append(line.text)
 
     opened.page.on("request", note_request)
+    opened.page.on("requestfailed", note_blocked)
     opened.page.on("pageerror", lambda error: opened.errors.append(str(error)))
     opened.page.on("console", note_line)
     opened.page.goto(address)

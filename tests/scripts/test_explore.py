@@ -139,6 +139,11 @@ def test_labels(look, place):
     rows = ["file,label", *(f"{c}-left-{n}.png,{c}!" for c in COLORS for n in "01")]
     (place / "few.csv").write_text("\n".join(rows) + "\n", encoding="utf-8-sig")
     assert "100% right of those left out to test" in look(*BASES[:2], "--labels", "few.csv")
+    (place / "once.csv").write_text("\n".join([rows[0], *rows[1::2]]) + "\n")
+    printed = look(*BASES[:2], "--labels", "once.csv")
+    assert "labels under color: no confidence for 20 pictures; give each label twice" in printed
+    assert "%" not in printed.partition("labels under color")[2]
+    look(*BASES[:2], "--labels", "few.csv")
     table = pd.read_csv(place / "outputs/explore/pictures/images.csv")
     assert (table["color_label"] == table["path"].str.split("-").str[0] + "!").all()
 

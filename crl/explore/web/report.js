@@ -23,9 +23,11 @@ for (const panel of data.panels) {
 const criteria = data.panels.slice(1);
 const labelled = data.panels.filter(panel => panel.label);
 const row = (values, image) => values.subarray(image * values.length / count, (image + 1) * values.length / count);
-const thumbnail = image => "data:image/webp;base64," + data.thumbnails[image];
+const webp = content => "data:image/webp;base64," + content;
+const thumbnail = image => webp(data.thumbnails[image]);
 const percent = share => share >= 0.095 ? Math.round(100 * share) + "\u00a0%" : (100 * share).toFixed(1) + "\u00a0%";
 const all = Array.from({ length: count }, (_, image) => image);
+const plain = text => text.trim().toLowerCase().normalize("NFC");
 
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -61,32 +63,43 @@ let drawn = null;     // a Set of images, or null
 let chosen = all;     // in the order of the gallery
 let source = null;    // Bokeh's, shared by all maps
 let ours = false;     // is this change of the selection ours?
+let waiting = 0;      // the timer that writes the address
 
 function deviations() {
-  // of the slider's text, one number per image; null without a text
-  const panel = criteria[$("text-view").value];
-  const place = panel ? panel.slider_texts.findIndex(text => panel.words[text] === $("text").value.trim()) : -1;
-  if (place < 0) return null;
+  // of the typed text, else of all whose words begin so: one number per image; null without a text
+  const panel = criteria[$("text-view").value], typed = plain($("text").value);
+  $("text-note").textContent = "";
+  if (!panel || !typed) return null;
+  const texts = [...panel.slider_texts].map(text => panel.words[text]), places = [...texts.keys()];
+  let fit = places.filter(place => plain(texts[place]) === typed);
+  if (!fit.length) {
+    fit = places.filter(place => (" " + plain(texts[place])).includes(" " + typed));
+    const more = fit.length > 4 ? ` and ${fit.length - 4} more` : "";
+    $("text-note").textContent = fit.slice(0, 4).map(place => texts[place]).join(", ") + more || `no text about ${panel.name} has a word like this`;
+  }
+  if (!fit.length) return null;
   if (typeof panel.standing === "string") panel.standing = numbers(panel.standing, Int8Array);  // megabytes
-  return panel.standing.subarray(place * count, (place + 1) * count);
+  const level = new Int8Array(count).fill(-128);
+  for (const place of fit) for (const image of all) level[image] = Math.max(level[image], panel.standing[place * count + image]);
+  return level;
 }
-function choose() {
-  const part = $("name").value.trim().toLowerCase();
+function choose(event) {
+  const part = plain($("name").value);
   const wanted = data.panels.map((_, k) => $("cluster-" + k).value);
   const level = deviations(), above = PER_DEVIATION * Number($("above").value);
   chosen = all.filter(image =>
     (!drawn || drawn.has(image)) &&
-    (!part || data.names[image].toLowerCase().includes(part)) &&
+    (!part || plain(data.names[image]).includes(part)) &&
     wanted.every((cluster, k) => cluster === "" || data.panels[k].cluster[image] === Number(cluster)) &&
     (!level || level[image] >= above));
   if (level) chosen.sort((a, b) => level[b] - level[a]);
   if ($("doubtful").checked) {
-    const doubt = image => Math.min(...labelled.map(panel => panel.confidence[image]));
+    const doubt = image => Math.min(...labelled.map(panel => panel.confidence[image] || 0));  // NaN: none
     chosen.sort((a, b) => doubt(a) - doubt(b));
   }
   const some = drawn || part || level || wanted.some(cluster => cluster !== "");
   $("chosen").textContent = some ? `${chosen.length.toLocaleString("en")} of ${count.toLocaleString("en")} pictures chosen` : `all ${count.toLocaleString("en")} pictures`;
-  $("clear").disabled = !some;
+  $("clear").disabled = !some && !$("text").value;
   $("above-value").textContent = $("above").value;
   if (source) {
     ours = true;
@@ -96,6 +109,8 @@ function choose() {
   }
   $("gallery").replaceChildren();
   showMore();
+  clearTimeout(waiting);
+  waiting = setTimeout(remember, 300, event?.type === "input" ? event.target : null);
 }
 function showMore() {
   const have = $("gallery").childElementCount;
@@ -106,7 +121,7 @@ function showMore() {
 function withLabel(button, image) {
   if (!labelled.length) return button;
   const sure = labelled[0].confidence[image];
-  return make("div", { className: "labelled" }, button, `${labelled[0].label[image]} ${percent(sure)}`);
+  return make("div", { className: "labelled" }, button, `${labelled[0].label[image]} ${sure ? percent(sure) : ""}`);
 }
 function clear() {
   drawn = null;
@@ -121,8 +136,9 @@ function only(clusters) {
   $("gallery-title").scrollIntoView({ behavior: "smooth", block: "start" });
 }
 function download() {
+  const safe = name => /^[=+@\t\r-]/.test(name) ? "'" + name : name;  // no formula in a spreadsheet
   const quote = name => /[",\r\n]/.test(name) ? '"' + name.replaceAll('"', '""') + '"' : name;
-  const lines = ["file", ...chosen.map(image => quote(data.names[image]))].join("\n") + "\n";
+  const lines = ["file", ...chosen.map(image => quote(safe(data.names[image])))].join("\n") + "\n";
   const link = make("a", { download: "pictures.csv", href: URL.createObjectURL(new Blob([lines], { type: "text/csv" })) });
   link.click();
   URL.revokeObjectURL(link.href);
@@ -140,7 +156,6 @@ criteria.forEach((panel, k) => $("text-view").append(option(k, panel.name)));
 $("text-filter").hidden = !criteria.length;
 function listTexts() {
   const panel = criteria[$("text-view").value];
-  $("text").value = "";
   if (!panel) return;
   const texts = [...panel.slider_texts];
   $("texts").replaceChildren(...texts.map(text => option(panel.words[text], "")));
@@ -216,16 +231,18 @@ function openDetail(image, list, by = 1) {
     make("button", { type: "button", title: "Next (right arrow)", onclick: () => step(1) }, "›"),
     make("button", { type: "button", title: "Close (Escape)", onclick: () => $("detail").close() }, "✕"));
   // The file itself, where the page can reach it; else the small picture.
-  const large = make("img", { className: "large", alt: data.names[image], src: thumbnail(image) });
+  const large = make("img", { className: "large", alt: data.names[image], src: webp(data.previews[image] ?? data.thumbnails[image]) });
   const file = new Image();
   file.onload = () => { large.src = file.src; };
   file.src = data.places[image];
   const left = make("div", {}, large, make("p", { className: "quiet" }, `${data.sizes[image].join(" × ")} pixels, `,
     make("a", { href: data.places[image], target: "_blank" }, "open the file")));
+  const same = all.filter(other => other !== image && data.copies[other] === data.copies[image]);
+  if (same.length) left.append(make("p", { className: "copies" }, `the same picture: ${same.map(other => data.names[other]).join(", ")}`));
   const right = make("div");
   for (const panel of criteria) {
     right.append(make("h3", {}, panel.name + ": " + panel.clusters[panel.cluster[image]].name), bars(words(panel, image), percent));
-    if (panel.label) right.append(make("p", {}, `label: ${panel.label[image]} (${percent(panel.confidence[image])} sure)`));
+    if (panel.label) right.append(make("p", {}, `label: ${panel.label[image]} (${panel.confidence[image] ? percent(panel.confidence[image]) + " sure" : "no confidence: this label was given once"})`));
   }
   const body = make("div", { className: "detail-body" }, left, right);
   const near = make("div");
@@ -251,14 +268,52 @@ $("detail").onclick = event => { if (event.target === $("detail")) $("detail").c
 // ---- start
 
 $("name").oninput = $("above").oninput = $("text").oninput = $("doubtful").onchange = choose;
-$("text-view").onchange = () => { listTexts(); choose(); };
-$("color-by").onchange = paint;
-$("cross-rows").onchange = $("cross-columns").onchange = cross;
+$("text-view").onchange = () => { $("text").value = ""; listTexts(); choose(); };
+$("color-by").onchange = () => { paint(); remember(); };
+$("cross-rows").onchange = $("cross-columns").onchange = () => { cross(); remember(); };
 $("clear").onclick = clear;
 $("download").onclick = download;
 $("more").onclick = showMore;
 $("order-label").hidden = !labelled.length;
-listTexts();
+document.querySelector(".skip").onclick = event => { event.preventDefault(); $("gallery-title").focus(); };
+
+// What is scrolled to, or gets the focus, must not lie below the toolbar.
+new ResizeObserver(() => {
+  const above = getComputedStyle($("toolbar")).position === "sticky" ? $("toolbar").offsetHeight + 4 : 0;
+  document.documentElement.style.scrollPaddingTop = above + "px";
+}).observe($("toolbar"));
+
+// ---- the address keeps what is chosen: for reload, Back, and bookmarks
+
+const fields = [...document.querySelectorAll("input, select")];
+const key = field => field.type === "checkbox" ? "checked" : "value";
+const usual = fields.map(field => field.type === "checkbox" ? field.defaultChecked : field.defaultValue ?? field.value);
+let typing = null;  // the field that wrote the address last
+
+function state() {
+  const changed = fields.filter((field, n) => field[key(field)] !== usual[n]).map(field => [field.id, field[key(field)]]);
+  if (drawn) changed.push(["drawn", [...drawn].join(".")]);
+  return String(new URLSearchParams(changed));
+}
+function remember(field = null) {
+  clearTimeout(waiting);
+  if (state() === location.hash.slice(1)) return;
+  const again = field && field === typing;  // Back goes by choices, not by letters
+  history[again ? "replaceState" : "pushState"](null, "", "#" + state());
+  typing = field;
+}
+function recall() {
+  const kept = new URLSearchParams(location.hash.slice(1));
+  fields.forEach((field, n) => { field[key(field)] = kept.get(field.id) ?? usual[n]; });
+  drawn = kept.has("drawn") ? new Set(kept.get("drawn").split(".").map(Number)) : null;
+  typing = null;
+  listTexts();
+  choose();
+  paint();
+  cross();
+  clearTimeout(waiting);  // nothing is new
+}
+window.onpopstate = recall;
 
 function start() {
   source = window.Bokeh && Bokeh.documents.length ? Bokeh.documents[0].get_model_by_name("images") : null;
@@ -272,8 +327,9 @@ function start() {
     choose();
   });
   paint();
+  choose();
+  Bokeh.require("core/ui_gestures").UIGestures.press_threshold = 2 ** 30;  // ms; else a lasso ends where the button was held
   document.body.dataset.ready = "yes";
 }
-choose();
-paint();
+recall();
 start();

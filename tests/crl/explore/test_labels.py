@@ -1,7 +1,9 @@
 import numpy as np
+import pytest
 
 from crl.explore.labels import guess_labels
 from crl.projection import l2
+from crl.run.errors import UserError
 
 
 def two_kinds(each=50, spread=0.3):
@@ -26,9 +28,30 @@ def test_the_rest_is_labelled_and_what_was_given_stays():
 def test_the_doubtful_are_asked_first():
     x, _ = two_kinds()
     x[10] = x[0] + x[60]  # halfway
-    guesses = guess_labels(x, {0: "calm", 60: "tense"}, ask=7)
-    assert guesses.ask[0] == 10 and len(guesses.ask) == 7 and not {0, 60} & set(guesses.ask)
+    x[1], x[61] = x[0], x[60]
+    given = {0: "calm", 1: "calm", 60: "tense", 61: "tense"}
+    guesses = guess_labels(x, given, ask=7)
+    assert guesses.ask[0] == 10 and len(guesses.ask) == 7 and not given.keys() & set(guesses.ask)
     assert (np.diff(guesses.confidence[guesses.ask]) >= 0).all()
+
+
+@pytest.mark.parametrize("twice", [[], ["calm"], ["calm", "tense"]])
+def test_a_label_given_once_gives_no_confidence(twice):
+    x, _ = two_kinds()
+    given = {0: "calm", 60: "tense"} | {i: label for i, label in ((1, "calm"), (61, "tense"))
+                                        if label in twice}  # fmt: skip
+    guesses = guess_labels(x, given)
+    rest = np.setdiff1d(np.arange(100), list(given))
+    once = ~np.isin(guesses.label[rest], twice)
+    assert (np.isnan(guesses.confidence[rest]) == once).all() and once.any() == (len(twice) < 2)
+    assert (guesses.confidence[list(given)] == 1).all()
+    assert len(guesses.ask) == 20 and not given.keys() & set(guesses.ask)
+
+
+def test_one_label_in_all_is_refused():
+    for given in ({0: "calm"}, {0: "calm", 1: "calm"}):
+        with pytest.raises(UserError, match="two kinds or more"):
+            guess_labels(two_kinds()[0], given)
 
 
 def test_accuracy_is_that_of_images_that_were_left_out():

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import Opened, chromium, open_page
+from browser import Opened, chromium, intrude, open_page
 from PIL import Image
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 
 from crl.explore import page as module
 from crl.explore.page import color_in, write_page
@@ -30,9 +30,9 @@ NUMBER = np.arange(COUNT) % 3
 TITLE = "Folder <b>&</b> 'more'"
 
 
-def drawing(image: int, kind: str) -> bytes:
+def drawing(image: int, kind: str, scale: int = 1) -> bytes:
     stream = io.BytesIO()
-    Image.new("RGB", (64, 48), COLORS[COLOR[image]]).save(stream, kind)
+    Image.new("RGB", (64 * scale, 48 * scale), COLORS[COLOR[image]]).save(stream, kind)
     return stream.getvalue()
 
 
@@ -75,7 +75,8 @@ PANELS[1]["points"][59] = PANELS[1]["points"][55]  # two images at one place
 def file(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     for image in range(COUNT):
-        (folder / f"{image}.png").write_bytes(drawing(image, "PNG"))
+        kind = "TIFF" if image == 2 else "PNG"  # browsers do not show the first
+        (folder / f"{image}.png").write_bytes(drawing(image, kind))
     write_page(
         folder / "report.html",
         TITLE,
@@ -86,14 +87,21 @@ def file(tmp_path_factory) -> Path:
         PANELS,
         banner="<b>careful",
         sample="60 of 90 pictures",
+        copies=[0, *range(1, COUNT - 2), 0, 0],
+        previews={2: drawing(3, "WEBP", 4)},
     )
     return folder / "report.html"
 
 
 @pytest.fixture(scope="module")
-def wide(file) -> Iterator[Opened]:
+def browser() -> Iterator[Browser]:
     with chromium() as browser:
-        yield open_page(browser, file)
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def wide(browser, file) -> Opened:
+    return open_page(browser, file)
 
 
 @pytest.fixture
@@ -132,12 +140,13 @@ def place(page, map: int, image: int) -> tuple[float, float]:
     return tuple(page.evaluate(point, [map, image]))
 
 
-def lasso(page, map: int, first: int, last: int) -> None:
-    """Draw a box around two images and all between them."""
+def lasso(page, map: int, first: int, last: int, hold: int = 0) -> None:
+    """Draw a box around two images and all between them; `hold` ms before the button is moved."""
     (left, bottom), (right, top) = place(page, map, first), place(page, map, last)
     left, right, bottom, top = left - 9, right + 9, bottom + 7, top - 7
     page.mouse.move(left, bottom)
     page.mouse.down()
+    page.wait_for_timeout(hold)
     for corner in ((right, bottom), (right, top), (left, top), (left, bottom)):
         page.mouse.move(*corner, steps=4)
     page.mouse.up()
@@ -165,8 +174,9 @@ def test_a_point_of_a_map_shows_one_picture_and_its_words(page):
     page.mouse.move(0, 0)
 
 
-def test_a_lasso_selects_the_same_pictures_in_all_maps(page):
-    lasso(page, 1, 0, 56)  # the column of red
+@pytest.mark.parametrize("hold", [0, 700])
+def test_a_lasso_selects_the_same_pictures_in_all_maps(page, hold):
+    lasso(page, 1, 0, 56, hold)  # the column of red
     expect(page.locator("#chosen")).to_have_text("15 of 60 pictures chosen")
     assert lit(page) == np.flatnonzero(COLOR == 0).tolist()
     assert chosen(page) == [NAMES[i] for i in np.flatnonzero(COLOR == 0)]
@@ -213,6 +223,7 @@ def test_the_dialog_shows_words_labels_and_neighbours(page):
     page.wait_for_function("document.querySelector('.large').src.endsWith('/1.png')")
     detail.locator(".near .picture").nth(8).click()  # the first under color
     expect(detail.locator("h3").first).to_have_text(NAMES[2])
+    assert large.evaluate("image => image.naturalWidth") == 256  # the preview of a TIFF
     page.keyboard.press("ArrowRight")  # through the neighbours
     assert detail.locator("h3").first.evaluate("element => element.textContent") == NAMES[3]
     assert large.evaluate("image => image.naturalWidth") == 64
@@ -223,10 +234,105 @@ def test_the_dialog_shows_words_labels_and_neighbours(page):
     page.locator("#gallery .picture").last.click()  # its file was moved: it stays small
     page.wait_for_timeout(200)
     assert large.get_attribute("src").startswith("data:image/webp")
+    expect(detail.locator(".copies")).to_have_text(f"the same picture: {NAMES[0]}, {NAMES[-2]}")
     page.keyboard.press("Escape")
     page.locator("#doubtful").check()
     assert chosen(page) == NAMES[::-1]
     expect(page.locator(".labelled").first).to_contain_text("few <b> 40\u00a0%")
+
+
+@pytest.mark.parametrize(
+    ("typed", "note", "count"),
+    [
+        ("two things", "", 20),
+        (" TWO things ", "", 20),
+        ("Tw", "two things", 20),
+        ("t", "one thing, two things, three things", 60),  # beginnings of all words
+        ("hing", "no text about count has a word like this", 60),
+        ("", "", 60),
+    ],
+)
+def test_a_text_by_its_beginning(page, typed, note, count):
+    page.evaluate("document.getElementById('filters').open = true")
+    page.locator("#text-view").select_option(label="count")
+    page.locator("#text").fill(typed)
+    expect(page.locator("#text-note")).to_have_text(note)
+    assert page.locator("#gallery .picture").count() == count
+    assert page.locator("#clear").is_enabled() == bool(typed)
+
+
+def test_reload_and_back_keep_what_is_chosen(browser, file):
+    page, kept = open_page(browser, file).page, []
+
+    def look(page):
+        fields = "['name', 'text', 'above', 'cluster-2', 'color-by', 'cross-rows']"
+        values = page.evaluate(f"{fields}.map(id => $(id).value).concat($('doubtful').checked)")
+        return values, chosen(page), lit(page), page.locator("#legend").inner_text()
+
+    def step(do):
+        do()
+        page.wait_for_timeout(400)
+        kept.append(look(page))
+
+    step(lambda: None)
+    page.locator("#filters summary").click()
+    step(lambda: page.locator("#cluster-2").select_option("1"))
+    step(lambda: page.locator("#name").fill("é & #=+ ü"))
+    kept.pop()  # the same field again is no step of its own
+    step(lambda: page.locator("#name").fill(" FOLDER/"))
+    step(lambda: page.locator("#text").fill("red"))
+    step(lambda: page.locator("#color-by").select_option("2"))
+    step(lambda: page.locator("#cross-rows").select_option("0"))
+    step(lambda: page.locator("#doubtful").check())
+    step(lambda: lasso(page, 1, 28, 56))
+    assert len(kept[-1][1]) == 3 and len({str(state) for state in kept}) == len(kept) == 8
+    page.reload()
+    page.wait_for_selector("body[data-ready]", state="attached")
+    assert look(page) == kept[-1]
+    for state in kept[-2::-1]:
+        page.go_back()
+        page.wait_for_timeout(100)
+        assert look(page) == state
+    page.go_forward()
+    page.wait_for_timeout(100)
+    assert look(page) == kept[1]
+    page.goto(file.as_uri() + "#cluster-2=99&color-by=x&drawn=7.x.999&text-view=&other=1")
+    page.wait_for_timeout(100)
+    assert chosen(page) == [NAMES[7]]
+
+
+@pytest.mark.parametrize(("width", "filters"), [(1300, False), (1300, True), (390, False)])
+def test_the_bar_hides_nothing(browser, file, width, filters):
+    page = open_page(browser, file, width).page
+    page.evaluate("open => { $('filters').open = open }", filters)
+    page.wait_for_timeout(100)
+    hidden = """() => [...document.querySelectorAll("main button, main input, main select")]
+        .filter(one => one.checkVisibility() && !one.disabled).reverse().filter(one => {
+      one.focus();
+      return one.getBoundingClientRect().top < $("toolbar").getBoundingClientRect().bottom;
+    }).length"""
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    assert page.evaluate(hidden) == 0
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    page.locator(".skip").focus()
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "gallery-title"
+    assert page.evaluate("$('gallery-title').getBoundingClientRect().top") > page.evaluate(
+        "$('toolbar').getBoundingClientRect().bottom"
+    )
+
+
+def test_a_list_for_spreadsheets_has_no_formulas(page):
+    page.evaluate("data.names[7] = '=1+1.png'; choose()")
+    with page.expect_download() as download:
+        page.locator("#download").click()
+    lines = download.value.path().read_text("utf-8").split("\n")
+    page.evaluate("name => { data.names[7] = name; choose() }", NAMES[7])
+    assert "'=1+1.png" in lines and "'@picture{safe} $index.png" in lines
+
+
+def test_nothing_from_outside(browser, file):
+    assert not intrude(browser, file)
 
 
 def test_colors_are_used_only_if_most_names_are_colors():

@@ -1,8 +1,10 @@
 """What is written of a collection: tables, read back by other programs, and the page's data."""
 
+import base64
 import io
 import json
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -11,6 +13,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from crl.explore import collection
+from crl.explore.collection import Collection
 from crl.explore.tables import write_tables
 
 
@@ -77,3 +80,30 @@ def test_a_page_with_a_sample_numbers_its_own_images(photos, views, tmp_path, mo
         assert numbers and set(numbers) <= set(range(10))
     for cluster in data["panels"][1]["clusters"]:
         assert all(data["names"][i].startswith(cluster["name"]) for i in cluster["typical"])
+
+
+def test_copies_and_scans(photos, bases, tmp_path):
+    """Copies are named; the page has larger pictures of files that browsers do not show."""
+    for name in ("b.png", "sub/a.png", "a.png", "z.png"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(photos.files[0], tmp_path / "in" / name)
+    shutil.copy(photos.files[9], tmp_path / "in/c.png")
+    Image.new("RGB", (640, 480), "red").save(tmp_path / "in/scan.tif")
+    scans = Collection.embed(tmp_path / "in", photos.vlm)
+    assert scans.remarks() == [
+        "copies of other images: 3, b.png (of a.png), z.png (of a.png), sub/a.png (of a.png)"
+    ]
+    views = [scans.under(bases / "color.yaml")]
+    write_tables(tmp_path, scans, views)
+    table = pd.read_csv(tmp_path / "images.csv", index_col="path", keep_default_na=False)
+    copies = {name: "a.png" for name in ("b.png", "sub/a.png", "z.png")}
+    assert table["copy_of"].to_dict() == {name: copies.get(name, "") for name in scans.names}
+    scans.report(tmp_path / "report.html", views)
+    page = (tmp_path / "report.html").read_text("utf-8")
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
+    assert [data["names"][first] for first in data["copies"]] == [
+        copies.get(name, name) for name in data["names"]
+    ]
+    ((place, preview),) = data["previews"].items()
+    assert data["names"][int(place)] == "scan.tif"
+    assert Image.open(io.BytesIO(base64.b64decode(preview))).size == (512, 384)

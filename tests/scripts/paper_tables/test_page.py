@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import chromium, open_page
+from browser import chromium, intrude, open_page
 from paper_tables import formats
 from paper_tables.numbers import Number
 from PIL import Image
@@ -64,6 +64,25 @@ def test_what_it_shows(outputs, browser):
     for link in links:
         assert link.startswith("#") or (outputs / link).is_file(), link
     assert "explore/mine/report.html" in links and "tables/table2.csv" in links
+
+
+def test_the_first_column_hides_no_focus(outputs, browser):
+    page = open_page(browser, outputs / "index.html", 390).page
+    hidden = """() => {
+      const table = document.querySelector("#clustering table");
+      const heads = [...table.tHead.rows[0].cells];
+      table.parentElement.scrollLeft = 1e6;
+      return heads.slice(1).reverse().filter(head => {
+        head.firstElementChild.focus();
+        return head.getBoundingClientRect().left < heads[0].getBoundingClientRect().right - 1;
+      }).map(head => head.textContent);
+    }"""
+    assert page.evaluate("document.querySelector('#clustering .scroll').scrollWidth") > 390
+    assert page.evaluate(hidden) == []
+
+
+def test_nothing_from_outside(outputs, browser):
+    assert not intrude(browser, outputs / "index.html")
 
 
 def test_tables_are_sorted_by_numbers_and_names(outputs, browser):
