@@ -37,11 +37,11 @@ def read_table(kind: type[Model], file: Path) -> Iterator[Model]:
     names the line that is not a `kind`."""
     lines = _lines(file)
     first = next(lines, "")
+    whole = itertools.chain([first], lines)
     if file.suffix == ".csv":
-        style = {"delimiter": max(",;\t", key=first.count)}
+        rows = csv.DictReader(whole, delimiter=max(",;\t", key=first.count), strict=True)
     else:
-        style = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
-    rows = csv.DictReader(itertools.chain([first], lines), strict=True, **style)
+        rows = csv.DictReader(whole, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
     try:
         rows.fieldnames = columns = [name.strip().lower() for name in rows.fieldnames or []]
         for row in rows:
