@@ -142,7 +142,8 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     """What is encrypted stays so."""
 
     def redirect_request(self, request, answer, code, reason, headers, address):
-        if request.type == "https" and not address.startswith("https:"):
+        if request.type == "https" and not address.lower().startswith("https:"):
+            address = address.partition("?")[0]  # what follows may hold a key
             raise UserError(f"{request.full_url} leads to {address}, which is not encrypted")
         return super().redirect_request(request, answer, code, reason, headers, address)
 
@@ -167,7 +168,7 @@ def _transfer(file: Download, part: Path) -> str:
                 bar.unit_scale = True
                 while chunk := answer.read(CHUNK):
                     if max(total or 0, sink.tell() + len(chunk)) > most:
-                        part.unlink()  # nothing to go on from
+                        sink.truncate(0)  # nothing to go on from
                         raise UserError(f"{file.url} sends more than {most:,} bytes")
                     sink.write(chunk)
                     bar.update(len(chunk))
@@ -209,9 +210,13 @@ def unpack(archive: Path, names: tuple[str, ...], folder: Path) -> None:
         with zipfile.ZipFile(archive) as zipped:
             members = _members(archive, zipped, names)
             for path, member in progress(members.items(), label="unpacking", unit="files"):
-                with atomic_path(folder / path) as temporary:
-                    with zipped.open(member) as source, temporary.open("wb") as sink:
-                        shutil.copyfileobj(source, sink)  # compares the file's checksum
+                target = atomic_path(folder / path)
+                with (
+                    zipped.open(member) as source,
+                    target as temporary,
+                    temporary.open("wb") as sink,
+                ):
+                    shutil.copyfileobj(source, sink)  # compares the file's checksum
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise UserError(f"{archive} is damaged: {error}; delete it and try again") from error
 
