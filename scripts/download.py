@@ -210,10 +210,9 @@ def unpack(archive: Path, names: tuple[str, ...], folder: Path) -> None:
         with zipfile.ZipFile(archive) as zipped:
             members = _members(archive, zipped, names)
             for path, member in progress(members.items(), label="unpacking", unit="files"):
-                target = atomic_path(folder / path)
                 with (
                     zipped.open(member) as source,
-                    target as temporary,
+                    atomic_path(folder / path) as temporary,
                     temporary.open("wb") as sink,
                 ):
                     shutil.copyfileobj(source, sink)  # compares the file's checksum
