@@ -16,6 +16,7 @@ import hashlib
 import http.client
 import os
 import re
+import shutil
 import ssl
 import stat
 import time
@@ -31,6 +32,7 @@ from tqdm import tqdm
 from crl.run.errors import ArgumentParser, UserError, nearest
 from crl.run.files import alone_in, atomic_path
 from crl.run.progress import progress
+from similarity_retrieval.mining.files import file_digest
 
 PAUSES = (0.0, 1.0, 3.0, 10.0)  # seconds before each attempt
 SILENCE = 60.0  # seconds without a byte before an attempt ends
@@ -38,6 +40,8 @@ CHUNK = 1 << 18  # bytes
 BUSY = {408, 425, 429, 500, 502, 503, 504}  # answers that may be another one a little later
 # Errors that may pass; those of the disk are others
 NETWORK = (URLError, http.client.HTTPException, ssl.SSLError, ConnectionError, TimeoutError)
+MOST_BYTES = 20 * 10**9  # of a file whose size is not known; the largest known one has half
+MOST_FILES = 10**6  # in an archive
 GROWTH = 20  # most bytes that a byte of an archive unpacks to; images hardly grow
 FORM = f"""\
 DeepFashion's images need an agreement, which only you can sign:
@@ -94,6 +98,9 @@ def get(name: str, data: Path) -> None:
                     fetch(file, target)
                 elif fault := _fault(target, file):
                     raise UserError(f"{target} {fault}; delete it and give the command again")
+                if not file.checksum:
+                    print(f"note: no checksum of {file.name} is on record, so only its form was "
+                          f"checked; it has sha256:{file_digest(target)}")  # fmt: skip
                 if file.unpacked:
                     unpack(target, file.unpacked, folder)
                     target.unlink()
@@ -131,15 +138,27 @@ def fetch(file: Download, target: Path) -> None:
     os.replace(part, target)
 
 
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """What is encrypted stays so."""
+
+    def redirect_request(self, request, answer, code, reason, headers, address):
+        if request.type == "https" and not address.lower().startswith("https:"):
+            address = address.partition("?")[0]  # what follows may hold a key
+            raise UserError(f"{request.full_url} leads to {address}, which is not encrypted")
+        return super().redirect_request(request, answer, code, reason, headers, address)
+
+
 def _transfer(file: Download, part: Path) -> str:
     """Download what `part` lacks. Says why it ended too early, if another attempt may help."""
     start = part.stat().st_size if part.is_file() else 0
     if start and start == file.size:
         return ""
+    most = file.size or MOST_BYTES
     headers = {"User-Agent": "crl"} | ({"Range": f"bytes={start}-"} if start else {})
     request = urllib.request.Request(file.url, headers=headers)
     try:
-        with urllib.request.urlopen(request, timeout=SILENCE) as answer:
+        opener = urllib.request.build_opener(_Redirects)
+        with opener.open(request, timeout=SILENCE) as answer:
             start = start if answer.status == 206 else 0
             total = None if answer.length is None else start + answer.length
             if file.size and total not in (None, file.size):
@@ -148,6 +167,9 @@ def _transfer(file: Download, part: Path) -> str:
             with part.open("ab" if start else "wb") as sink, bar:
                 bar.unit_scale = True
                 while chunk := answer.read(CHUNK):
+                    if max(total or 0, sink.tell() + len(chunk)) > most:
+                        sink.truncate(0)  # nothing to go on from
+                        raise UserError(f"{file.url} sends more than {most:,} bytes")
                     sink.write(chunk)
                     bar.update(len(chunk))
     except HTTPError as error:
@@ -188,8 +210,12 @@ def unpack(archive: Path, names: tuple[str, ...], folder: Path) -> None:
         with zipfile.ZipFile(archive) as zipped:
             members = _members(archive, zipped, names)
             for path, member in progress(members.items(), label="unpacking", unit="files"):
-                with atomic_path(folder / path) as temporary:
-                    temporary.write_bytes(zipped.read(member))  # compares the file's checksum
+                with (
+                    zipped.open(member) as source,
+                    atomic_path(folder / path) as temporary,
+                    temporary.open("wb") as sink,
+                ):
+                    shutil.copyfileobj(source, sink)  # compares the file's checksum
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise UserError(f"{archive} is damaged: {error}; delete it and try again") from error
 
@@ -205,6 +231,8 @@ def _members(archive: Path, zipped: zipfile.ZipFile, names: tuple[str, ...]) -> 
             paths[PurePosixPath(name)] = entry
     if sum(entry.file_size for entry in paths.values()) > GROWTH * archive.stat().st_size:
         raise UserError(f"{archive} is not safe to unpack: it grows more than {GROWTH} times")
+    if len(paths) > MOST_FILES:
+        raise UserError(f"{archive} is not safe to unpack: it has more than {MOST_FILES:,} files")
     above = [
         {place.parent for path in paths for place in (path, *path.parents) if place.name == name}
         for name in names

@@ -13,6 +13,7 @@ from crl.explore.collection import Collection
 from crl.explore.labels import Guesses
 from crl.explore.view import View
 from crl.run.files import atomic_path
+from crl.run.tables import no_formula
 
 PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])  # as Hugging Face's datasets
 
@@ -33,8 +34,9 @@ def write_tables(
         more = _columns(view, number, guesses.get(view.name))
         columns |= {f"{view.name}_{name}": column for name, column in more.items()}
     table = pd.DataFrame(columns)
+    texts = {name: table[name].map(no_formula) for name in table.select_dtypes(exclude="number")}
     with atomic_path(out / "images.csv") as temporary:
-        table.to_csv(temporary, index=False, float_format="%.4f")
+        table.assign(**texts).to_csv(temporary, index=False, float_format="%.4f")
     pairs = zip(small, photos.names, strict=True)
     pictures = pa.array([{"bytes": picture.webp, "path": name} for picture, name in pairs], PICTURE)
     rows = pa.Table.from_pandas(table, preserve_index=False).append_column("image", pictures)

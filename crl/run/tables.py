@@ -2,10 +2,19 @@
 
 import csv
 import io
+import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tabulate import tabulate
+
+# A minus sign alone, or with a number, is none.
+FORMULA = re.compile(r"[=+@\t\r]|-(?![\d.]*( ± [\d.]+)?$)")
+
+
+def no_formula(cell: Any) -> Any:
+    """A cell of a CSV file; a text that a spreadsheet would run as a formula begins with `'`."""
+    return f"'{cell}" if isinstance(cell, str) and FORMULA.match(cell) else cell
 
 
 class Table(NamedTuple):
@@ -27,7 +36,8 @@ class Table(NamedTuple):
 
     def csv(self) -> str:
         stream = io.StringIO()
-        csv.writer(stream, lineterminator="\n").writerows([self.header, *self.rows])
+        rows = [map(no_formula, row) for row in [self.header, *self.rows]]
+        csv.writer(stream, lineterminator="\n").writerows(rows)
         return stream.getvalue().removesuffix("\n")
 
     def latex(self) -> str:

@@ -1,7 +1,9 @@
 """Readers of JSONL and tables that name the line that is wrong."""
 
+import codecs
 import csv
 import hashlib
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,9 +33,15 @@ def read_jsonl(kind: type[Model], file: Path) -> Iterator[Model]:
 
 def read_table(kind: type[Model], file: Path) -> Iterator[Model]:
     """Yield the object in each row of a table whose first line names its columns (in any case);
-    .csv with commas, others with tabs. A UserError names the line that is not a `kind`."""
-    delimiter = "," if file.suffix == ".csv" else "\t"
-    rows = csv.DictReader(_lines(file), delimiter=delimiter, strict=True)
+    .csv with commas or semicolons, others with tabs, and a quote is a letter in them. A UserError
+    names the line that is not a `kind`."""
+    lines = _lines(file)
+    first = next(lines, "")
+    whole = itertools.chain([first], lines)
+    if file.suffix == ".csv":
+        rows = csv.DictReader(whole, delimiter=max(",;\t", key=first.count), strict=True)
+    else:
+        rows = csv.DictReader(whole, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
     try:
         rows.fieldnames = columns = [name.strip().lower() for name in rows.fieldnames or []]
         for row in rows:
@@ -46,11 +54,27 @@ def read_table(kind: type[Model], file: Path) -> Iterator[Model]:
 
 
 def _lines(file: Path) -> Iterator[str]:
+    with file.open("rb") as content:
+        encoding = _encoding(content.read(2))
     try:
-        with file.open(encoding="utf-8-sig", newline="\n") as stream:
+        with file.open(encoding=encoding, newline="") as stream:
             yield from stream
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
         raise UserError(f"{file} is not UTF-8: {error}") from error
+
+
+def decoded(content: bytes, where: str) -> str:
+    """The text in `content`; a UserError that begins with `where` if there is none."""
+    try:
+        return content.decode(_encoding(content))
+    except UnicodeError as error:
+        raise UserError(f"{where} is not UTF-8: {error}") from error
+
+
+def _encoding(content: bytes) -> str:
+    """UTF-16 if `content` begins with its mark, else UTF-8 with or without one."""
+    marks = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    return "utf-16" if content.startswith(marks) else "utf-8-sig"
 
 
 def file_digest(file: Path) -> str:

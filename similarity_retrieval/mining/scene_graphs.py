@@ -38,10 +38,12 @@ def spacy_relations(doc: Any) -> list[Relation]:
 
     From the head noun of each noun phrase we climb the tree to the noun that it depends on. The
     words on the way are the relation, as in the caption. Nouns are lemmas, without adjectives.
+    What a caption negates is no relation: the image does not show it.
 
         a dog sitting on a wooden bench   ->  dog, sitting on, bench
         a man riding a horse on a beach   ->  man, riding, horse; man, on, beach
         a cat in front of a house         ->  cat, in front of, house
+        a boy without a hat, not holding a ball  ->  none
     """
     roots = (chunk.root for chunk in doc.noun_chunks)
     nouns = {root.i for root in roots if root.pos_ in {"NOUN", "PROPN"} and not _is_place(root)}
@@ -49,6 +51,8 @@ def spacy_relations(doc: Any) -> list[Relation]:
     for i in sorted(nouns):
         words, subjects = _climb(doc[i], nouns)
         for subject in subjects:
+            if _is_negated(subject) or _is_negated(doc[i]):
+                continue
             parts = {"subject": subject.lemma_, "relation": words, "object": doc[i].lemma_}
             try:
                 relation = Relation.model_validate(parts)
@@ -62,6 +66,9 @@ def spacy_relations(doc: Any) -> list[Relation]:
 SUBJECT = {"nsubj", "nsubjpass"}
 # Nouns that are a part of a preposition: in front of, on top of, at the edge of.
 PLACES = set("front top side back middle center edge bottom corner foot".split())
+NEGATIONS = {"no", "never", "neither"}  # not always tagged as `neg`
+# A word that depends so on a negated one is negated, too; a subject or a relative clause is not.
+DEPENDENT = set("dobj obj pobj attr agent prep pcomp xcomp ccomp advmod conj".split())
 
 
 def _is_place(noun: Any) -> bool:
@@ -72,6 +79,20 @@ def _is_place(noun: Any) -> bool:
 def _is_particle(word: Any) -> bool:
     """`puts on` a coat; but in `walks on` the road, which may be tagged alike, it has an object."""
     return word.dep_ == "prt" and not any(child.dep_ == "pobj" for child in word.children)
+
+
+def _is_negated(word: Any) -> bool:
+    """Whether `word` stands under a negation: `no hat`, `without a hat`, `not holding a hat`."""
+    while True:
+        adverbs = [child for child in word.children if child.dep_ == "advmod"]  # no longer
+        near = [*word.children, *(child for adverb in adverbs for child in adverb.children)]
+        negated = any(w.dep_ == "neg" or w.text.lower() in NEGATIONS for w in near)
+        if negated or word.text.lower() == "without":
+            return True
+        is_verb = word.pos_ in {"VERB", "AUX"}  # not smiling and holding a hat: it is held
+        if word.dep_ not in DEPENDENT or (word.dep_ == "conj" and is_verb):
+            return False
+        word = word.head
 
 
 def _climb(noun: Any, nouns: set[int]) -> tuple[str, list[Any]]:

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
-from classification_clustering.method import clustering_scores, zero_shot
+from classification_clustering.method import clustering_scores, few_shot, few_shot_split, zero_shot
 from crl.projection import l2
 
 pairs = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=24)
@@ -34,6 +36,24 @@ def test_nmi_and_ari_by_hand():
     assert scores["nmi"] == pytest.approx(100 * information / ((of_labels + of_clusters) / 2))
     assert scores["ari"] == pytest.approx(100 * (4 - chance) / ((6 + 7) / 2 - chance))
     assert scores["acc"] == pytest.approx(500 / 6)
+
+
+@pytest.mark.filterwarnings("ignore:lbfgs failed to converge")
+def test_few_shot_ends_after_a_thousand_iterations():
+    """On dimensions of such different lengths each iteration still changes some predictions."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(20_000, 8)) * 1000 ** np.linspace(0, 1, 8)
+    labels = rng.integers(4, size=20_000)
+    train, test = few_shot_split(labels, 25, 0)
+
+    def after(iterations):
+        with threadpool_limits(1):
+            classifier = LogisticRegression(max_iter=iterations).fit(x[train], labels[train])
+        assert classifier.n_iter_.max() == iterations  # it would go on
+        return 100 * np.mean(classifier.predict(x[test]) == labels[test])
+
+    assert few_shot(x, labels, 25, 0) == pytest.approx(after(1000), abs=1e-9)
+    assert after(1000) not in [after(iterations) for iterations in (100, 500, 2000)]
 
 
 @pytest.mark.parametrize("queries", [None, 2])

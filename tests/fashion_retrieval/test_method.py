@@ -14,13 +14,18 @@ from fashion_retrieval import method
 from fashion_retrieval.method import TripletSampler, align, average_precision
 
 
-@pytest.mark.parametrize(("texts", "dims", "width"), [(9, 40, 4), (30, 12, 7), (8, 8, 7)])
+@pytest.mark.parametrize(
+    ("texts", "dims", "width"), [(9, 40, 4), (30, 12, 7), (8, 8, 7), (60, 512, 7)]
+)
 def test_align_is_the_pca_over_the_dimensions(texts, dims, width):
     text = l2(np.random.default_rng(0).normal(size=(texts, dims)))
     ours = align(text, width)
     assert ours.shape == (width, dims)
     theirs = PCA(n_components=width, svd_solver="full").fit_transform(text.T).T
     np.testing.assert_allclose(ours, theirs, atol=1e-10)
+    if dims == 512:  # so large that scikit-learn itself would choose the randomised one
+        randomised = PCA(width, svd_solver="randomized", random_state=0).fit_transform(text.T).T
+        assert np.abs(np.abs(ours) - np.abs(randomised)).max() > 0.1
 
 
 @pytest.mark.parametrize(("texts", "dims", "width"), [(9, 5, 6), (9, 5, 8), (7, 6, 6)])

@@ -14,6 +14,8 @@ class Reply:
     body: bytes = b"no"
     cut: int | None = None  # bytes that are sent before the connection ends
     length: int | None = None  # the content length that is claimed
+    location: str = ""  # of a redirect
+    endless: bool = False  # bytes without an end, and without a length
     ranges: bool = True  # whether a wish for a part of the file is followed
 
 
@@ -38,4 +40,11 @@ class Handler(QuietHandler):
             if wish and reply.ranges:
                 start = int(re.fullmatch(r"bytes=(\d+)-", wish)[1])
                 status, body = (206 if start < len(body) else 416), body[start:]
-        self.answer(status, {"content-length": reply.length or len(body)}, body[: reply.cut])
+        if reply.endless:
+            self.send_response(200)
+            self.end_headers()
+            while True:  # until the other side goes away
+                self.wfile.write(bytes([1]) * 10_000)
+        headers: dict[str, object] = {"content-length": reply.length or len(body)}
+        headers |= {"location": reply.location} if reply.location else {}
+        self.answer(status, headers, body[: reply.cut])

@@ -1,9 +1,12 @@
 """Downloads from a local server, in small archives with the trees of the real ones."""
 
+import errno
 import hashlib
+import http.client
 import io
 import json
 import stat
+import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -165,7 +168,7 @@ def test_halves_of_two_versions_are_noticed(run, refusal, offer, place, tmp_path
 
 
 def test_a_killed_unpacking_goes_on_from_the_archive(run, server, coco, monkeypatch, tmp_path):
-    read, numbers = zipfile.ZipFile.read, count()
+    read, numbers = zipfile.ZipFile.open, count()
 
     def killed(*arguments):
         if next(numbers) == 2:
@@ -173,7 +176,7 @@ def test_a_killed_unpacking_goes_on_from_the_archive(run, server, coco, monkeypa
         return read(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(zipfile.ZipFile, "read", killed)
+        patch.setattr(zipfile.ZipFile, "open", killed)
         assert run(download.main, "coco", "--data", tmp_path)[0] == 130
     assert check_data.state("coco", tmp_path)[0] == "incomplete: 2 of 3 files"
     assert run(download.main, "coco", "--data", tmp_path)[0] == 0
@@ -209,9 +212,70 @@ def test_wrong_answers(refusal, offer, server, tmp_path, replies, facts, reason)
         assert tree(tmp_path) == {}
 
 
-def test_a_full_disk(refusal, coco, place, tmp_path):
-    (place / "val2017.zip.part").symlink_to("/dev/full")
+def test_a_full_disk(refusal, coco, monkeypatch, tmp_path):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "")
+
+    monkeypatch.setattr(tqdm, "update", full)
     assert "the disk is full" in refusal(download.main, "coco", "--data", tmp_path)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["size", "size not known"])
+@pytest.mark.parametrize("endless", [True, False], ids=["endless", "a large length"])
+def test_a_server_that_sends_too_much(
+    refusal, offer, server, place, monkeypatch, tmp_path, known, endless
+):
+    monkeypatch.setattr(download, "MOST_BYTES", 50_000)
+    offer("coco", COCO, count=3, size=50_000 if known else None)
+    server.replies = [Reply(endless=endless)]
+    message = refusal(download.main, "coco", "--data", tmp_path)
+    assert "sends more than 50,000 bytes" in message or "bytes now, not 50,000" in message
+    assert not any(tree(tmp_path).values()) and len(server.requests) == 1
+
+
+def test_what_is_encrypted_stays_so(refusal, offer, server, monkeypatch, tmp_path):
+    """The server takes https as it takes http, without a certificate."""
+
+    def https_open(handler, request):
+        return handler.do_open(http.client.HTTPConnection, request)
+
+    monkeypatch.setattr(urllib.request.HTTPSHandler, "https_open", https_open)
+    secure = server.url.replace("http:", "https:")
+    offer("coco", COCO, count=3)
+    for start, end, allowed in (
+        (server.url, server.url, True),
+        (server.url, secure, True),
+        (secure, secure, True),
+        (secure, server.url, False),
+        (secure, "ftp://127.0.0.1", False),
+    ):
+        file = replace(DATA_SETS["coco"].downloads[0], url=f"{start}/val2017.zip")
+        monkeypatch.setitem(DATA_SETS, "coco", replace(DATA_SETS["coco"], downloads=(file,)))
+        server.replies = [
+            Reply(status=302, location=f"{end}/val2017.zip" + "?key=1" * (not allowed))
+        ]
+        target = tmp_path / f"{allowed}.zip"
+        if allowed:
+            download.fetch(file, target)
+            assert target.read_bytes() == server.files["val2017.zip"]
+            assert len(server.requests) == 2
+        else:
+            message = refusal(download.main, "coco", "--data", tmp_path)
+            assert (
+                f"leads to {end}/val2017.zip, which is not encrypted" in message
+                and "key" not in message
+            )
+            assert len(server.requests) == 1
+        server.requests.clear()
+
+
+def test_what_has_no_checksum_says_so(run, offer, coco, tmp_path):
+    assert "no checksum" not in run(download.main, "coco", "--data", tmp_path)[1]
+    content = zipped(COCO)
+    offer("coco", content, count=3)
+    printed = run(download.main, "coco", "--data", tmp_path / "new")[1]
+    digest = hashlib.sha256(content).hexdigest()
+    assert "no checksum of val2017.zip is on record" in printed and f"sha256:{digest}" in printed
 
 
 LINK = zipfile.ZipInfo("val2017/out")
@@ -226,6 +290,11 @@ def test_an_archive_that_is_not_safe(refusal, offer, tmp_path, content):
     offer("coco", content, count=3)
     assert "is not safe to unpack" in refusal(download.main, "coco", "--data", tmp_path / "data")
     assert list(tree(tmp_path)) == ["data/genecis/coco/val2017.zip"]
+
+
+def test_an_archive_of_too_many_files(refusal, coco, monkeypatch, tmp_path):
+    monkeypatch.setattr(download, "MOST_FILES", 2)
+    assert "it has more than 2 files" in refusal(download.main, "coco", "--data", tmp_path)
 
 
 # --- the command ----------------------------------------------------------------------------------

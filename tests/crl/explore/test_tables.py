@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shutil
+from copy import copy
 
 import numpy as np
 import pandas as pd
@@ -51,6 +52,18 @@ def test_tables(photos, views, tmp_path):
         np.testing.assert_array_equal(file.get_tensor("image"), photos.image)
         assert file.get_tensor("text/side").shape == (2, 6)
         assert file.metadata() == {"vlm": "colors", "fingerprint": "colors-1"}
+
+
+def test_names_of_files_are_no_formulas_in_csv(photos, color, tmp_path):
+    names = ["=cmd.png", "@a/b.png", "-1.png", "+x.png", "a=b.png", *photos.names[5:]]
+    renamed = copy(photos)
+    object.__setattr__(renamed, "names", names)
+    write_tables(tmp_path, renamed, [color])
+    escaped = [f"'{name}" for name in names[:4]] + names[4:]
+    csv = pd.read_csv(tmp_path / "images.csv")
+    assert list(csv["path"]) == escaped and csv["color_x"].dtype == float
+    assert (csv["color_x"] < 0).any()
+    assert list(pd.read_parquet(tmp_path / "images.parquet")["path"]) == names
 
 
 def test_a_panel_has_what_the_view_has(views):

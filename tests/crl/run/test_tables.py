@@ -1,7 +1,9 @@
 """Tables as text, Markdown, CSV and LaTeX."""
 
 import csv
+from itertools import chain
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +22,33 @@ cells = st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0"), max_s
 
 
 @given(st.lists(st.tuples(cells, cells), min_size=1, max_size=4))
-def test_csv_gives_back_the_cells(rows):
+def test_csv_gives_back_the_cells_but_formulas(rows):
     table = Table("t", ["a", "b"], [list(row) for row in rows])
-    assert list(csv.reader(table.csv().split("\n"))) == [["a", "b"], *map(list, rows)]
+    header, *lines = csv.reader(table.csv().split("\n"))
+    assert header == ["a", "b"] and len(lines) == len(rows)
+    cells = zip(chain(*lines), chain(*rows), strict=True)
+    for cell, original in cells:
+        assert cell in (original, f"'{original}") and not cell.startswith(("=", "+", "@", "\t"))
+
+
+FORMULAS = ["=1+1", "+1", "@SUM(A1)", "-1+1", "-cmd|' /C calc'!A0", "\t=1", "-1.5 ± =1", "--1"]
+VALUES = [
+    "-1.5",
+    "-",
+    "-0.27 ± 0.10",
+    "-3",
+    "",
+    "a=b",
+    "1-1",
+    "0.5",
+    "'=1",
+    "-.5",
+    "red-left-0.png",
+]
+
+
+@pytest.mark.parametrize("cell", FORMULAS + VALUES)
+def test_no_cell_of_a_csv_file_is_a_formula(cell):
+    expected = f"'{cell}" if cell in FORMULAS else cell
+    table = Table("t", [cell, "b"], [["x", cell]])
+    assert list(csv.reader(table.csv().split("\n"))) == [[expected, "b"], ["x", expected]]

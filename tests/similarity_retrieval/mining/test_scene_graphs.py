@@ -51,7 +51,59 @@ SENTENCES = [
 ]
 
 
-@pytest.mark.parametrize(("sentence", "relations"), SENTENCES)
+# As en_core_web_sm 3.8 parses them
+NEGATED = [
+    (
+        "a/DET/det/1 boy/NOUN/nsubj/3 not/PART/neg/3 holding/VERB/ROOT/3 a/DET/det/5 "
+        "ball/NOUN/dobj/3",
+        [],
+    ),
+    ("boy/NOUN/ROOT/0 holding/VERB/acl/0 no/DET/det/3 ball/NOUN/dobj/1", []),
+    (
+        "a/DET/det/1 boy/NOUN/ROOT/1 who/PRON/nsubj/4 never/ADV/neg/4 rides/VERB/relcl/1 "
+        "a/DET/det/6 horse/NOUN/dobj/4",
+        [],
+    ),
+    ("no/DET/det/1 dog/NOUN/ROOT/1 on/ADP/prep/1 the/DET/det/4 sofa/NOUN/pobj/2", []),
+    (
+        "man/NOUN/nsubj/3 no/ADV/neg/2 longer/ADV/advmod/3 holding/VERB/ROOT/3 rope/NOUN/dobj/3",
+        [],
+    ),
+    (
+        "dog/NOUN/nsubj/2 not/PART/neg/2 trying/VERB/ROOT/2 to/PART/aux/4 catch/VERB/xcomp/2 "
+        "ball/NOUN/dobj/4",
+        [],
+    ),
+    ("man/NOUN/ROOT/0 without/ADP/prep/0 hat/NOUN/pobj/1 on/ADP/prep/2 head/NOUN/pobj/3", []),
+    (
+        "boy/NOUN/ROOT/0 Without/ADP/prep/0 hat/NOUN/pobj/1 or/CCONJ/cc/2 bag/NOUN/conj/2 "
+        "on/ADP/prep/0 bench/NOUN/pobj/5",
+        ["boy | on | bench"],
+    ),
+    (
+        "man/NOUN/ROOT/0 riding/VERB/acl/0 horse/NOUN/dobj/1 without/ADP/prep/1 "
+        "holding/VERB/pcomp/3 reins/NOUN/dobj/4",
+        ["man | riding | horse"],
+    ),
+    (  # the shirt is not on the beach
+        "man/NOUN/ROOT/0 who/PRON/nsubj/4 is/AUX/aux/4 not/PART/neg/4 wearing/VERB/relcl/0 "
+        "shirt/NOUN/dobj/4 on/ADP/prep/5 beach/NOUN/pobj/6 with/ADP/prep/0 dog/NOUN/pobj/8",
+        ["man | with | dog"],
+    ),
+    (
+        "boy/NOUN/nsubj/2 not/PART/neg/2 smiling/VERB/ROOT/2 and/CCONJ/cc/2 holding/VERB/conj/2 "
+        "ball/NOUN/dobj/4",
+        ["boy | holding | ball"],
+    ),
+    (
+        "man/NOUN/nsubj/4 and/CCONJ/cc/0 no/DET/det/3 woman/NOUN/conj/0 sit/VERB/ROOT/4 "
+        "on/ADP/prep/4 bench/NOUN/pobj/5",
+        ["man | sit on | bench"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("sentence", "relations"), SENTENCES + NEGATED)
 def test_relations_are_read_off_the_tree(sentence, relations):
     parsed = spacy_relations(Doc(sentence))
     assert [f"{r.subject} | {r.relation} | {r.object}" for r in parsed] == relations
