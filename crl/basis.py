@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError, ValidationInfo, field_validator
 
 from crl.run.errors import UserError, explain, nearest
-from crl.run.files import read_yaml, write_text
+from crl.run.files import read_text, read_yaml, write_text
 
 PACKAGE = Path(__file__).resolve().parent
 # `pip install .` puts configs/bases into the package (pyproject.toml).
@@ -68,17 +68,33 @@ class TextBasis(BaseModel, extra="forbid", frozen=True):
         spelled = {NUMBERS.get(text, text) for text in texts}
         return sum(NUMBERS.get(name, name) in spelled for name in names)
 
-    def first(self, k: int) -> "TextBasis":
-        """The basis of the first `k` texts (the paper's Tables 5 to 9)."""
+    def first(self, k: int | None) -> "TextBasis":
+        """The basis of the first `k` texts (the paper's Tables 5 to 9); None: of all."""
+        if k is None:
+            return self
         if not 1 <= k <= len(self.texts):
             raise UserError(f"the basis of {self.criterion!r} has {len(self.texts)} texts, not {k}")
         return self.model_copy(update={"texts": self.texts[:k]})
 
     @classmethod
+    def of(cls, texts: Iterable[str], criterion: str) -> "TextBasis":
+        """The basis of one's own texts, in the prompt that the texts of an LLM get in explore.py.
+        A UserError if they do not fit."""
+        prompt = f"a photo with the {criterion} of {{text}}"
+        try:
+            return cls(criterion=criterion, vlm_prompt=prompt, texts=tuple(texts))
+        except ValidationError as error:
+            raise UserError(f"the texts of {criterion}: {explain(error)}") from error
+
+    @classmethod
     def load(cls, name: str | Path, first: int | None = None) -> "TextBasis":
-        """Read a YAML file, or a basis in `configs/bases/` by its name (`clevr4_color`); `first`:
-        its first texts only. A UserError if there is none, or it does not fit."""
+        """Read a YAML file, a `.txt` with a text per line, whose name is the criterion, or a basis
+        in `configs/bases/` by its name (`clevr4_color`); `first`: its first texts only. A UserError
+        if there is none, or it does not fit."""
         path = Path(name)
+        if path.suffix == ".txt":
+            lines = [line.strip() for line in read_text(path).splitlines()]
+            return cls.of(filter(None, lines), path.stem).first(first)
         if path.suffix not in {".yaml", ".yml"} and not (path := BASES / f"{name}.yaml").exists():
             shipped = sorted(file.stem for file in BASES.glob("*.yaml"))
             raise UserError(f"unknown text basis {str(name)!r}; {nearest(str(name), shipped)}")
@@ -86,7 +102,7 @@ class TextBasis(BaseModel, extra="forbid", frozen=True):
             basis = cls.model_validate(read_yaml(path))
         except ValidationError as error:
             raise UserError(f"{path}: {explain(error)}") from error
-        return basis.first(first) if first else basis
+        return basis.first(first)
 
     def save(self, path: Path) -> None:
         """Write as readable YAML, atomically."""

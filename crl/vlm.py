@@ -34,7 +34,6 @@ ALIASES = {  # OpenAI's, MetaCLIP's and these DFN weights were trained with Quic
     "dfn-l": "open_clip:ViT-L-14-quickgelu/dfn2b",
 }
 HUB = {"align": "kakaobrain/align-base", "blip2": "Salesforce/blip2-itm-vit-g"}
-MEMBERS = "name dim device fingerprint preprocess encode_images encode_texts".split()
 
 
 class VLM(Protocol):
@@ -155,7 +154,7 @@ def _import_vlm(source: str, device: torch.device, precision: str) -> VLM:
         advice = f"start in the folder that holds {module}.py, or set PYTHONPATH"
         raise UserError(f"cannot import the VLM {source}: {error}; {advice}") from error
     vlm = kind(device=device, precision=precision)
-    missing = [member for member in MEMBERS if not hasattr(vlm, member)]
-    if missing:
+    members = "name dim device fingerprint preprocess encode_images encode_texts".split()
+    if missing := [member for member in members if not hasattr(vlm, member)]:
         raise UserError(f"{source} is no VLM, it has no {', '.join(missing)}; see crl/README.md")
     return vlm

@@ -13,8 +13,6 @@ from torch import Tensor
 
 Represent = Callable[[np.ndarray, int], np.ndarray]  # images (n,), attribute -> (n, W) unit rows
 
-SIMILARITIES_AT_ONCE = 2**23
-
 
 def align(text: np.ndarray, width: int) -> np.ndarray:
     """Bring a basis to the width of a smaller one: T (K, D), unit rows -> (width, D).
@@ -174,7 +172,7 @@ def by_attribute(
 
 def _parts(queries: int, candidates: int) -> list[np.ndarray]:
     """Query numbers in parts, so that the memory for the similarities is bounded."""
-    step = max(1, SIMILARITIES_AT_ONCE // candidates)
+    step = max(1, 2**23 // candidates)
     return [np.arange(queries)[start : start + step] for start in range(0, queries, step)]
 
 

@@ -30,8 +30,6 @@ from crl.run.distributed import rank, world
 from crl.run.errors import UserError
 from fashion_retrieval.method import Represent
 
-IMAGES_AT_ONCE = 4096
-
 
 class Head(nn.Module):
     """(B, K) -> (B, out): Linear, BatchNorm1d, ReLU, Linear."""
@@ -89,7 +87,7 @@ def through(heads: Heads, represent: Represent) -> Represent:
     @torch.inference_mode()
     def represent_further(images: np.ndarray, attribute: int) -> np.ndarray:
         results = []
-        for part in np.array_split(images, len(images) // IMAGES_AT_ONCE + 1):
+        for part in np.array_split(images, len(images) // 4096 + 1):
             x = torch.from_numpy(represent(part, attribute)).to(device)
             result = heads(x, torch.full((len(x),), attribute, device=device))
             results.append(result.cpu().numpy())

@@ -48,8 +48,6 @@ class CSN(Rival):
     authors' code. Cosine similarity ignores scale, so they shrink until a mask is nearly empty.
     """
 
-    MASK_NORM, EMBEDDING_NORM = 5e-4, 5e-3
-
     def __init__(self, tower: Tower, attributes: int, width: int) -> None:
         super().__init__(tower, attributes, width)
         self.embedding = nn.Linear(tower.channels, width)
@@ -66,7 +64,7 @@ class CSN(Rival):
         mask_norm = F.relu(self.mask[attribute]).sum() / b
         embeddings = self.embedding(features).flatten(1)  # (3, b * width)
         embedding_norm = embeddings.norm(dim=1).mean() / math.sqrt(b)
-        return self.MASK_NORM * mask_norm + self.EMBEDDING_NORM * embedding_norm
+        return 5e-4 * mask_norm + 5e-3 * embedding_norm
 
 
 class ASEN(Rival):

@@ -79,11 +79,14 @@ class BackboneTrainer(NetworkTrainer):
         save_vlm(self.folder / "vlm", self.vlm)
 
 
-@command
-def main(argv: list[str]) -> None:
-    config = load_config(BackboneConfig, argv, __doc__)
+def train(config: BackboneConfig) -> None:
     with process_group(config.device) as device:
         BackboneTrainer(config, device).run()
+
+
+@command
+def main(argv: list[str]) -> None:
+    train(load_config(BackboneConfig, argv, __doc__))
 
 
 if __name__ == "__main__":

@@ -100,9 +100,13 @@ class MlpTrainer(FashionTrainer):
         save_tensors(self.weights, self.heads)
 
 
+def train(config: MlpConfig) -> None:
+    MlpTrainer(config).run()
+
+
 @command
 def main(argv: list[str]) -> None:
-    MlpTrainer(load_config(MlpConfig, argv, __doc__)).run()
+    train(load_config(MlpConfig, argv, __doc__))
 
 
 if __name__ == "__main__":

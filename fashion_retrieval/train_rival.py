@@ -61,11 +61,14 @@ class RivalTrainer(NetworkTrainer):
         save_tensors(self.weights, self.network)
 
 
-@command
-def main(argv: list[str]) -> None:
-    config = load_config(RivalConfig, argv, __doc__)
+def train(config: RivalConfig) -> None:
     with process_group(config.device) as device:
         RivalTrainer(config, device).run()
+
+
+@command
+def main(argv: list[str]) -> None:
+    train(load_config(RivalConfig, argv, __doc__))
 
 
 if __name__ == "__main__":

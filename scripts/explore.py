@@ -1,14 +1,15 @@
 """Look at a folder of images under criteria of your own: clusters, a page, search, labels.
 
-    python scripts/explore.py ~/pictures --criterion mood --texts mood=my_bases/mood.yaml
+    python scripts/explore.py ~/pictures --texts mood=mood.txt
     python scripts/explore.py ~/pictures --criterion mood --llm llama3.1 --base-url URL
     python scripts/explore.py ~/pictures --rank
     python scripts/explore.py ~/pictures --propose --llm MODEL
     python scripts/explore.py ~/pictures --criterion mood --query a.jpg --unlike season=0.5
     python scripts/explore.py ~/pictures --criterion mood --labels few.csv
 
-The texts of a criterion come from its file (--texts), from an earlier run (texts/ in the output
-folder; edit them as you like), from a basis of that name in configs/bases, or from an LLM (--llm).
+The texts of a criterion come from its file (--texts: a .txt with a text per line, or .yaml), from
+an earlier run (texts/ in the output folder; edit them as you like), from a basis of that name in
+configs/bases, or from an LLM (--llm).
 A second run computes only what is new. For --features see `Collection.given`.
 """
 
@@ -39,7 +40,7 @@ from crl.run.tables import Table
 
 MADE = ("report.html", "images.csv", "images.parquet", "embeddings.safetensors")
 CODE = (".py", ".html", ".js", ".css")
-TEXTS, TEXTS_TO_RANK = 200, 50  # asked of the LLM per criterion, and per proposed one
+TEXTS_TO_RANK = 50  # asked of the LLM per proposed criterion
 
 
 @command
@@ -76,24 +77,35 @@ def main(argv: list[str]) -> None:
             explore(photos, views, labels, args, out)
 
 
-def find_texts(name: str, args: argparse.Namespace, out: Path, number: int = TEXTS) -> str:
+def find_texts(name: str, args: argparse.Namespace, out: Path, number: int | None = None) -> str:
     """The file or name of a criterion's basis: given, of an earlier run, of this repository, or
-    written by the LLM now."""
+    written by the LLM now. Given and written ones are kept for the next run."""
     kept = out / "texts" / f"{slug(name)}.yaml"
-    texts = args.texts.get(name) or (str(kept) if kept.is_file() else name)
-    if texts != name or (BASES / f"{name}.yaml").is_file():
-        return texts
+    if name in args.texts:
+        basis = TextBasis.load(args.texts[name])
+        if Path(args.texts[name]).suffix == ".txt":
+            basis = TextBasis.of(basis.texts, name)
+        if not kept.is_file() or TextBasis.load(kept) != basis:
+            basis.save(kept)
+    if kept.is_file():
+        return str(kept)
+    if (BASES / f"{name}.yaml").is_file():
+        return name
     if not args.llm:
         shipped = ", ".join(sorted(file.stem for file in BASES.glob("*.yaml")))
-        raise UserError(f"there are no texts for {name!r}; give a file (--texts {name}=FILE.yaml), "
+        raise UserError(f"there are no texts for {name!r}; give a file (--texts {name}=FILE), "
                         f"an LLM that writes them (--llm MODEL), or one of {shipped}")  # fmt: skip
     from crl.llm import generate_basis
 
     print(f"asking {args.llm} for texts about {name} ...")
     prompt = f"a photo with the {name} of {{text}}"
-    basis = generate_basis(name, prompt, model=args.llm, base_url=args.base_url, number=number)
+    basis = generate_basis(
+        name, prompt, model=args.llm, base_url=args.base_url, timeout=args.timeout, seed=args.seed,
+        number=number or args.number,
+    )  # fmt: skip
     basis.save(kept)
-    print(f"{kept}: the texts about {name}; edit them as you like")
+    count = f"{len(basis.texts)} of {number or args.number} texts"
+    print(f"{kept}: {count} about {name}; edit them as you like")
     return str(kept)
 
 
@@ -116,7 +128,7 @@ def propose(photos: Collection, args: argparse.Namespace, out: Path) -> None:
     if not args.send:
         print(f"nothing was sent; add --send to show them to {args.llm} at {args.base_url}")
         return
-    names = propose_criteria(sheets, model=args.llm, base_url=args.base_url)
+    names = propose_criteria(sheets, args.llm, args.base_url, timeout=args.timeout)
     print(f"{args.llm} proposes: {', '.join(names)}")
     bases = {n: TextBasis.load(find_texts(n, args, out, TEXTS_TO_RANK)) for n in names}
     print(ranking(photos, bases))
@@ -199,9 +211,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("folder", type=Path, nargs="?", help="images, at any depth; or --out of embed_ray.py")
     add("--features", type=Path, metavar="FILE", help="embeddings made elsewhere")
     add("--criterion", metavar="NAME", help="may be repeated", **many)
-    add("--texts", type=name_and_file, metavar="NAME=FILE.yaml", **many)
+    add("--texts", type=name_and_file, metavar="NAME=FILE", **many)
     add("--llm", metavar="MODEL", help="writes the texts of criteria that have none")
     add("--base-url", default=server, help="of the LLM, OpenAI-compatible (default: %(default)s)")
+    add("--timeout", type=float, default=120.0, help="seconds per answer (default: %(default)s)")
+    add("--seed", type=int, default=0, help="of the LLM; it may ignore it (default: %(default)s)")
+    add("--number", type=whole_number, default=200, help="texts per criterion (default: 200)")
     add("--vlm", help="see the README (default: clip; of embeddings the one that made them)")
     add("--representation", default="posterior", choices=representations())
     add("--clusters", type=whole_number, metavar="K", help="default: by silhouette")

@@ -27,7 +27,6 @@ OFFICIAL_TEMPLATES = {"focus_object": 1960, "change_object": 1960}
 COCO_FILES, VISUAL_GENOME_FILES = 5000, 108249
 WEIGHTS = ("vitb16_backbone.pt", "vitb16_combiner_head.pt")  # GeneCIS's own, optional
 VISUAL_GENOME_FOLDERS = ("VG_100K", "VG_100K_2", "VG_All", ".")
-DILATION = 0.7  # GeneCIS shows an object with some of its surroundings
 
 
 class Templates(NamedTuple):
@@ -99,8 +98,7 @@ class _File(BaseModel, Generic[_Image]):
 
 
 def load(tasks: Sequence[Task], folder: Path) -> GeneCIS:
-    """Read the templates of `tasks`, `<folder>/<task>.json` in GeneCIS's format. A UserError names
-    a malformed template, counted from 0."""
+    """The templates of `tasks`, `<folder>/<task>.json`; a UserError names a malformed one."""
     ids: dict[str, int] = {}
     conditions: dict[str, int] = {}
     loaded: dict[Task, Templates] = {}
@@ -183,7 +181,6 @@ def dilated(box: Sequence[float], size: tuple[int, int]) -> tuple[int, int, int,
     (93, 0, 110, 17)
     """
     x, y, w, h = box
-    left, top = max(0, x - DILATION * w), max(0, y - DILATION * h)
-    right = min(size[0], left + (1 + DILATION) * w)
-    bottom = min(size[1], top + (1 + DILATION) * h)
+    left, top = max(0, x - 0.7 * w), max(0, y - 0.7 * h)
+    right, bottom = min(size[0], left + 1.7 * w), min(size[1], top + 1.7 * h)
     return round(left), round(top), round(right), round(bottom)  # as PIL's crop rounds

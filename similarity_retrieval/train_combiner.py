@@ -40,9 +40,6 @@ from similarity_retrieval.combiner import Combiner, backward
 from similarity_retrieval.combiner_features import derived_seed
 from similarity_retrieval.mining.triplets import MinedTriplets, read_triplets
 
-CLIP_NORM = 1.0  # of the VLM's gradients
-VALIDATED = 2000  # the most held-out triplets that a validation measures
-LAST_RATE = 1e-3  # the rate at the end, as a share of `lr`
 NEUTRAL = {"name", "outputs", "device", "workers", "cache", "checkpoint_every"}
 
 
@@ -138,7 +135,7 @@ class CombinerTrainer(Trainer):
         loss = backward(self.query_and_target, batch, seeds)
         sum_gradients(self.parameters)
         if config.train_vlm:
-            nn.utils.clip_grad_norm_(self.vlm.model.parameters(), CLIP_NORM)
+            nn.utils.clip_grad_norm_(self.vlm.model.parameters(), 1.0)
         return loss
 
     def query_and_target(self, part: Any) -> Tensor:
@@ -153,7 +150,7 @@ class CombinerTrainer(Trainer):
         if not self.held or rank():
             return {}
         self.combiner.eval()
-        held_out = self.data.first(min(self.held, VALIDATED))
+        held_out = self.data.first(min(self.held, 2000))  # the most that are measured
         return recalls(self.combiner, held_out, *self.features.validation(held_out))
 
     def keep(self) -> None:
@@ -172,7 +169,7 @@ def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
         return config.lr * (step + 1) / config.warmup
     done = (step - config.warmup) / max(1, steps - config.warmup)
     share = 0.5 + 0.5 * math.cos(math.pi * done)
-    return config.lr * (LAST_RATE + (1 - LAST_RATE) * share)
+    return config.lr * (1e-3 + (1 - 1e-3) * share)
 
 
 def plan(count: int, first: int, epoch: int, config: TrainConfig) -> np.ndarray:
@@ -204,11 +201,14 @@ def recalls(combiner: Combiner, data: MinedTriplets, image: Tensor, text: Tensor
     return {**shares, "triplets": len(data), "candidates": len(targets)}
 
 
-@command
-def main(argv: list[str]) -> None:
-    config = load_config(TrainConfig, argv, __doc__)
+def train(config: TrainConfig) -> None:
     with process_group(config.device) as device:
         CombinerTrainer(config, device).run()
+
+
+@command
+def main(argv: list[str]) -> None:
+    train(load_config(TrainConfig, argv, __doc__))
 
 
 if __name__ == "__main__":

@@ -25,13 +25,8 @@ def test_an_installed_package_finds_its_demo_vlm_and_bases_from_another_folder(t
     elsewhere.mkdir()
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*pip, "--target", installed, source], check=True)
-    found = subprocess.run(
-        [sys.executable, "-c", USED],
-        cwd=elsewhere,
-        env={**os.environ, "PYTHONPATH": str(installed)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    width, place = found.stdout.split()
+    line = [sys.executable, "-c", USED]
+    environment = os.environ | {"PYTHONPATH": str(installed)}
+    printed = subprocess.check_output(line, cwd=elsewhere, env=environment, text=True)
+    width, place = printed.split()
     assert (width, Path(place).parent) == ("128", installed / "crl")

@@ -23,43 +23,28 @@ from worlds import WORLDS
 from similarity_retrieval.datasets import TASKS, load
 
 SMALL = {  # script, in the order in which they are run -> what is added to each of its commands
-    "scripts/demo/make_data.py": ["--images", "90"],
-    "similarity_retrieval/mine_triplets.py": ["samples=100", "min_images=1"],
-    "similarity_retrieval/train_combiner.py": [
-        *["vlm=demo", "epochs=1", "precision=fp32", "batch_size=8", "validation=0", "workers=0"],
-        *["projection=16", "hidden=16", "images=data/demo/genecis/coco"],
-    ],
-    "fashion_retrieval/train_mlp.py": [
-        *["vlm=demo", "epochs=1", "triplets=32", "out=16", "texts=20"]
-    ],
-    "fashion_retrieval/train_backbone.py": ["epochs=1", "triplets=8", "batch_size=8", "workers=0"],
-    "fashion_retrieval/train_rival.py": [
-        *["tower=demo", "epochs=1", "triplets=8", "batch_size=8", "width=16", "workers=0"]
-    ],
-    "similarity_retrieval/evaluate.py": ["vlm=demo", "figures=no"],
-    "fashion_retrieval/evaluate.py": ["vlm=demo", "figures=no"],
-    "classification_clustering/clustering.py": ["vlm=demo", "images=null", "seeds=2", "figures=no"],
-    "classification_clustering/few_shot.py": [
-        "vlm=demo",
-        "images=null",
-        "seeds=2",
-        "shots=[1]",
-        "figures=no",
-    ],
-    "scripts/compare_representations.py": ["--seeds", "1", "--shots", "1"],
-    "scripts/reproduce_tables.py": ["--data", "none"],  # of the drawn data: their own tests
-    "scripts/explore.py": ["--vlm", "demo"],
-    "scripts/check_data.py": ["--data", "none"],
+    "scripts/demo/make_data.py": "--images 90",
+    "similarity_retrieval/mine_triplets.py": "samples=100 min_images=1",
+    "similarity_retrieval/train_combiner.py": "vlm=demo epochs=1 precision=fp32 batch_size=8 "
+    "validation=0 workers=0 projection=16 hidden=16 images=data/demo/genecis/coco",
+    "fashion_retrieval/train_mlp.py": "vlm=demo epochs=1 triplets=32 out=16 texts=20",
+    "fashion_retrieval/train_backbone.py": "epochs=1 triplets=8 batch_size=8 workers=0",
+    "fashion_retrieval/train_rival.py": "tower=demo epochs=1 triplets=8 batch_size=8 width=16 "
+    "workers=0",
+    "similarity_retrieval/evaluate.py": "vlm=demo figures=no",
+    "fashion_retrieval/evaluate.py": "vlm=demo figures=no",
+    "classification_clustering/clustering.py": "vlm=demo images=null seeds=2 figures=no",
+    "classification_clustering/few_shot.py": "vlm=demo images=null seeds=2 shots=[1] figures=no",
+    "scripts/compare_representations.py": "--seeds 1 --shots 1",
+    "scripts/reproduce_tables.py": "--data none",  # of the drawn data: their own tests
+    "scripts/explore.py": "--vlm demo",
+    "scripts/check_data.py": "--data none",
 }
 OLLAMA = "http://localhost:11434/v1"
 # Cannot be had here: GeneCIS's weights; captions in the authors' files and spaCy's model.
 LEFT_OUT = ("...", "trained=[data/genecis]", "--features")  # the last: in test_explore.py
-INSTEAD = {
-    "configs/mine_cc3m.yaml": [
-        *["captions=null", "ratings=null"],
-        "graphs=data/demo/genecis/coco/annotations/relations_train2017.jsonl",
-    ]
-}
+GRAPHS = "graphs=data/demo/genecis/coco/annotations/relations_train2017.jsonl"
+INSTEAD = {"configs/mine_cc3m.yaml": ["captions=null", "ratings=null", GRAPHS]}
 
 
 @pytest.fixture(scope="module")
@@ -76,15 +61,15 @@ def workspace(tmp_path_factory) -> Path:
     meta = json.loads((drawn / "garments/meta.json").read_text())
     (data / "deepfashion/meta.json").write_text(json.dumps({"DeepFashion": meta["Garments"]}))
     labels = json.loads((drawn / "clevr_4_10k_v1/clevr_4_annots.json").read_text())
-    for image, of_image in list(labels.items())[:20]:
-        place = data / "my_pictures/mood" / of_image["color"]
+    pictures = drawn / "clevr_4_10k_v1/images"
+    for image, classes in list(labels.items())[:20]:
+        place = data / "my_pictures/mood" / classes["color"]
         place.mkdir(parents=True, exist_ok=True)
-        shutil.copy(drawn / "clevr_4_10k_v1/images" / f"{image}.png", place)
-    names = [*list(labels)[:30], *list(labels)[:1]]  # a copy
+        shutil.copy(pictures / f"{image}.png", place)
     (folder / "pictures").mkdir()
-    for number, image in enumerate(names):
+    for number, image in enumerate([*list(labels)[:30], *list(labels)[:1]]):  # the last: a copy
         name = f"{'ab'[number]}.jpg" if number < 2 else f"{number}.png"
-        shutil.copy(drawn / "clevr_4_10k_v1/images" / f"{image}.png", folder / "pictures" / name)
+        shutil.copy(pictures / f"{image}.png", folder / "pictures" / name)
     (folder / "few.csv").write_text("file,label\na.jpg,calm\nb.jpg,tense\n")
     (folder / "configs").symlink_to(REPOSITORY / "configs")
     (folder / "my_bases").mkdir()
@@ -109,10 +94,10 @@ def there(workspace, monkeypatch, server) -> None:
 def runnable() -> list[str]:
     """Commands of the scripts in `SMALL`, in their order, each once, none with a placeholder."""
     commands = {shlex.join(shlex.split(command)) for _, command in PUBLISHED}
+    scripts = {command: command.split()[0] for command in commands}
     commands = {c for c in commands if not any(part in c for part in LEFT_OUT)}
-    commands = {c for c in commands if c.split()[0] in SMALL}
-    commands = {c for c in commands if c.split()[0] not in CONFIGS or len(c.split()) > 1}
-    return sorted(commands, key=lambda command: (list(SMALL).index(command.split()[0]), command))
+    commands = {c for c in commands if scripts[c] in SMALL and c not in CONFIGS}
+    return sorted(commands, key=lambda command: (list(SMALL).index(scripts[command]), command))
 
 
 def test_published_commands_run(run, monkeypatch, server):
@@ -122,7 +107,7 @@ def test_published_commands_run(run, monkeypatch, server):
         arguments = [str(Path(a).expanduser()) if a[0] == "~" else a for a in arguments]
         replaced = {"features=": ("vlm=demo", "images=null"), "vlm=my_module": ("vlm=demo",)}
         idle = [key for what, keys in replaced.items() if what in command for key in keys]
-        small = [key for key in SMALL[script] if key not in idle]
+        small = [key for key in SMALL[script].split() if key not in idle]
         config = arguments[arguments.index("--config") + 1] if "--config" in arguments else ""
         module = script.removesuffix(".py").removeprefix("scripts/").replace("/", ".")
         main = importlib.import_module(module).main

@@ -30,12 +30,10 @@ def load_align(source: str) -> Parts:
     # Always 64 tokens, as in its training.
     model, common = _load(AlignModel, source, padding="max_length", max_length=64)
     return Parts(
-        model=model,
-        dim=model.config.projection_dim,
+        model, model.config.projection_dim, **common,
         image_features=lambda batch: model.get_image_features(batch).pooler_output,
         text_features=lambda tokens: model.get_text_features(**tokens).pooler_output,
-        **common,
-    )
+    )  # fmt: skip
 
 
 def load_blip2(source: str) -> Parts:

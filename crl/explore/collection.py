@@ -125,18 +125,21 @@ class Collection:
         return self.vlm
 
     def under(
-        self, basis: TextBasis | Path | str | None = None, representation: str = "posterior",
-        name: str | None = None,
+        self, basis: TextBasis | Path | str | Sequence[str] | None = None,
+        representation: str = "posterior", name: str | None = None,
     ) -> View:  # fmt: skip
-        """The collection under one criterion: a text basis, its file, or the name of one in
-        configs/bases; None: the one that came with the images, see `given`. `representation` is a
-        name of `crl.representations`; `name` stands in tables, None: the name of the basis."""
+        """The collection under one criterion: a text basis, its file, the name of one in
+        configs/bases, or texts, `under(["calm", "tense"], name="mood")`; None: the one that came
+        with the images, see `given`. `representation` is a name of `crl.representations`; `name`
+        stands in tables, None: the name of the basis."""
         if basis is None:
             if self.texts is None:
                 raise UserError("name a basis; no texts came with the images")
             basis, text = self.texts
         else:
-            if not isinstance(basis, TextBasis):
+            if isinstance(basis, Sequence) and not isinstance(basis, str):
+                basis = TextBasis.of(basis, name or "look")
+            elif not isinstance(basis, TextBasis):
                 name = name or basis_label(basis).rpartition("/")[2]
                 basis = TextBasis.load(basis)
             text = embed_basis(self.embedder, basis)  # T (K, D)

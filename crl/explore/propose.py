@@ -74,7 +74,11 @@ def _sheet(cells: list[Image.Image]) -> bytes:
 
 
 def propose_criteria(
-    sheets: Sequence[bytes], model: str, base_url: str = OPENAI, cache: Path = CACHE / "llm"
+    sheets: Sequence[bytes],
+    model: str,
+    base_url: str = OPENAI,
+    cache: Path = CACHE / "llm",
+    timeout: float = 120.0,
 ) -> tuple[str, ...]:
     """Names of criteria, 1 to `NUMBER`, from a model that sees images; the sheets are sent to
     `base_url`, and the answer is kept in `cache`."""
@@ -86,7 +90,7 @@ def propose_criteria(
             raise UserError(f"{error}; the model must be one that sees images") from None
 
     settings: dict[str, Any] = {"model": model, "temperature": 1.0, "seed": 0, "cache_dir": cache}
-    return Server(base_url).answer(PROMPT, read, pictures=sheets, **settings)[0]
+    return Server(base_url, timeout).answer(PROMPT, read, pictures=sheets, **settings)[0]
 
 
 def usable_names(texts: Sequence[str]) -> tuple[str, ...]:

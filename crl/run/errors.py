@@ -63,8 +63,11 @@ WORDS: dict[str | tuple[str, ...], str] = {
 
 
 def explain(error: "ValidationError") -> str:
-    """The first thing that pydantic rejected, as `key: what` on one line."""
+    """The first thing that pydantic rejected, as `key: what` on one line; all keys that miss."""
     first: Any = error.errors()[0]
+    missing = [str(each["loc"][-1]) for each in error.errors() if each["type"] == "missing"]
+    if len(missing) > 1:
+        return f"{' and '.join(missing)} are missing"
     # pydantic adds to a place: of a dict's key, of one type of several
     place = ".".join(str(part) for part in first["loc"] if part not in ("[key]", "str"))
     value = repr(first["input"])

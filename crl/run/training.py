@@ -109,8 +109,6 @@ class Trainer(ABC):
     def rate(self, step: int) -> float:
         return self.config.lr  # of a step (from 0)
 
-    # ---- the loop ----
-
     def run(self) -> None:
         """Train to the end. A UserError if the folder holds another training, a damaged checkpoint
         or a finished training without its weights; if a loss or weights are not finite."""

@@ -34,11 +34,10 @@ def test_bases(refused, command, content, words):
 
 # --- data sets and mining -------------------------------------------------------------------------
 
+CLEVR4 = "clustering data=clevr4 root=. criteria=color bases={color: texts.yaml}"
 CLOTHES = "train_mlp name=new vlm=color_vlm:ColorVLM"
 READ_BY = {  # file -> a command that reads it; its messages are tested beside its reader
-    "clevr_4_10k_v1/clevr_4_annots.json": (
-        "clustering data=clevr4 root=. criteria=color bases={color: texts.yaml}"
-    ),
+    "clevr_4_10k_v1/clevr_4_annots.json": CLEVR4,
     "genecis/focus_object.json": "similarity",
     "clothes/meta.json": "fashion",
     "clothes/filenames_train.txt": CLOTHES,
@@ -47,12 +46,10 @@ READ_BY = {  # file -> a command that reads it; its messages are tested beside i
     "clothes/candidate_test.txt": "fashion",
     "graphs.jsonl": "mine_triplets",
     "triplets.jsonl": "train_combiner name=new",
-    **{
-        f"bad.{ending}": f"mine_captions captions=bad.{ending}"
-        for ending in ("jsonl", "csv", "tsv", "json", "tar")
-    },
     "ratings.txt": "mine_triplets ratings=ratings.txt",
 }
+for ending in ("jsonl", "csv", "tsv", "json", "tar"):
+    READ_BY[f"bad.{ending}"] = f"mine_captions captions=bad.{ending}"
 BAD: list[Content] = [
     *(None, FOLDER, FIFO, LOOP, GARBAGE, DEEP, "", "\ud800", "7", '{"a": 1}', "9" * 5000),
     "0 0 0\n0 0 99999999999999999999\n",

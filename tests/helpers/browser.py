@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import pytest
-from playwright.sync_api import Browser, Page, Request, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 
 NAMES = ["chromium", "chromium-browser", "google-chrome"]
 
@@ -34,24 +33,22 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-def open_page(
-    browser: Browser, file: Path, width: int = 1300, scheme: Literal["light", "dark"] = "light"
-) -> Opened:
-    """Open a file `width` pixels wide, for a reader who likes `scheme`; wait until it is ready."""
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    opened = Opened(context.new_page())
+def open_page(browser: Browser, file: Path, width: int = 1300) -> Opened:
+    """Open a file `width` pixels wide; wait until it is ready."""
+    opened = Opened(browser.new_page(viewport={"width": width, "height": 900}))
     address = file.absolute().as_uri()
 
-    def asked(request: Request) -> None:
+    def note_request(request: Request) -> None:
         if not request.url.startswith(("data:", "blob:")) and request.url != address:
             opened.requests.append(request.url)
 
-    opened.page.on("request", asked)
+    def note_line(line: ConsoleMessage) -> None:
+        if line.type in ("error", "warning"):
+            opened.errors.append(line.text)
+
+    opened.page.on("request", note_request)
     opened.page.on("pageerror", lambda error: opened.errors.append(str(error)))
-    opened.page.on(
-        "console",
-        lambda line: opened.errors.append(line.text) if line.type in ("error", "warning") else None,
-    )
+    opened.page.on("console", note_line)
     opened.page.goto(address)
     opened.page.wait_for_selector("body[data-ready]", state="attached")
     return opened

@@ -11,16 +11,7 @@ SHARED = REPOSITORY.parent / "shared"  # real templates and word lists, if they 
 
 def run_python(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     """`python *arguments`, importing this repository's packages wherever it starts."""
-    paths = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-            "OMP_NUM_THREADS": "1",
-            **environment,
-        },
-    )
+    paths = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+    line = [sys.executable, *map(str, arguments)]
+    env = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.run(line, capture_output=True, text=True, check=False, env=env)

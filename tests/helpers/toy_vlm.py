@@ -14,24 +14,16 @@ WEIGHTS = torch.from_numpy(np.random.default_rng(0).integers(-9, 10, (3 * SIDE *
 
 
 class ToyVLM:
-    """Embeddings are whole numbers below 2^24, so they are exact in any batch.
+    """Embeddings are whole numbers below 2^24, so they are exact in any batch."""
 
-    Args:
-        queries: Q vectors per image, or None for one vector without the axis.
-        log: file that gets one character per encoded image.
-        stall_after: after this number of encoded images, sleep forever.
-    """
-
-    name = "toy"
-    dim = DIM
-    device = torch.device("cpu")
+    name, dim, device = "toy", DIM, torch.device("cpu")
 
     def __init__(
         self,
         fingerprint: str = "toy-1",
-        queries: int | None = None,
-        log: Path | None = None,
-        stall_after: int | None = None,
+        queries: int | None = None,  # Q vectors per image; None: one, without the axis
+        log: Path | None = None,  # a file that gets one character per encoded image
+        stall_after: int | None = None,  # after this number of encoded images, sleep forever
     ):
         self.fingerprint, self.queries, self.log = fingerprint, queries, log
         self.stall_after = stall_after
@@ -65,12 +57,10 @@ class ToyVLM:
 
 def direct(vlm: ToyVLM, paths: list[Path]) -> np.ndarray:
     """The expected result of `embed_images`, one image at a time."""
-    rows = []
+    fresh, rows = ToyVLM(queries=vlm.queries), []
     for path in paths:
         with Image.open(path) as image:
-            rows.append(
-                ToyVLM.encode_images(ToyVLM(queries=vlm.queries), vlm.preprocess(image)[None])
-            )
+            rows.append(fresh.encode_images(vlm.preprocess(image)[None]))
     return torch.cat(rows).numpy()
 
 

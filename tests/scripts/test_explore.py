@@ -1,5 +1,6 @@
 """The command from a folder of pictures to a page, and each mistake on the way."""
 
+import codecs
 import os
 import shutil
 
@@ -43,7 +44,7 @@ def test_clusters_names_page_and_tables(look, place):
     printed = look(*BASES)
     assert all(f"\n6         {color}" in printed for color in COLORS)
     out = place / "outputs/explore/pictures"
-    assert {file.name for file in out.iterdir()} == {*explore.MADE, ".made"}
+    assert {file.name for file in out.iterdir()} == {*explore.MADE, ".made", "texts"}
     table = pd.read_csv(out / "images.csv")
     assert (table["color_name"] == table["path"].str.split("-").str[0]).all()
 
@@ -103,12 +104,21 @@ def test_a_second_run_writes_what_has_changed_and_nothing_else(look, place, monk
     assert written("--clusters", "3")
 
 
+def test_given_texts_are_kept_also_a_text_per_line(look, place):
+    (place / "colors.txt").write_bytes(codecs.BOM_UTF8 + "\r\n".join([*COLORS, ""]).encode())
+    printed = look("--texts", "color=colors.txt")
+    assert all(f"\n6         {color}" in printed for color in COLORS)
+    (place / "colors.txt").unlink()
+    assert look("--criterion", "color") == printed  # of texts/ in the output folder
+
+
 def test_texts_of_an_llm_are_kept_and_can_be_edited(look, place, server):
     server.replies = [gives("red", "green", "blue", "yellow"), gives()]
     llm = ("--llm", "some-model", "--base-url", server.url)
-    printed = look("--criterion", "color", *llm)
+    printed = look("--criterion", "color", *llm, "--number", "7", "--seed", "3", "--timeout", "9")
+    assert server.requests[0]["seed"] == 3 and "exactly 7." in server.prompts[0]
     kept = place / "outputs/explore/pictures/texts/color.yaml"
-    assert f"{kept.relative_to(place)}: the texts about color" in printed
+    assert f"{kept.relative_to(place)}: 4 of 7 texts about color" in printed
     assert "a photo with the color of {text}" in kept.read_text()
     asked = len(server.requests)
     kept.write_text(kept.read_text().replace("- blue", "- very blue"))

@@ -26,7 +26,7 @@ from similarity_retrieval.train_combiner import TrainConfig, learning_rate, plan
 
 def train(keys, **more):
     config = TrainConfig(**{**keys, **more})
-    module.CombinerTrainer(config, config.device).run()
+    module.train(config)
     folder = config.outputs / "combiner" / config.name
     return folder, json.loads((folder / "results.json").read_text())
 

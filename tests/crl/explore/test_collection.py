@@ -32,6 +32,14 @@ def test_r_is_the_product_of_images_and_texts(photos, bases):
         photos.under()
 
 
+def test_texts_of_ones_own(photos):
+    view = photos.under(["red", "green"], name="color")
+    assert view.name == "color" and view.words.tolist() == ["red", "green"]
+    assert view.basis.prompts[0] == "a photo with the color of red"
+    with pytest.raises(UserError, match="the texts of color: texts: texts holds"):
+        photos.under(["red", "Red"], name="color")
+
+
 def test_which_criterion(photos, bases):
     two = {n: TextBasis.load(bases / f"{n}.yaml") for n in ("color", "side")}
     fabric = TextBasis(criterion="fabric", vlm_prompt="{text}", texts=("silk", "wool of a left"))
