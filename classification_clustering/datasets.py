@@ -107,8 +107,8 @@ def _cards(root: Path, criterion: str) -> Labelled:
         if kaggle := [*root.glob("train/* of *"), *root.glob("cards/train/* of *")]:
             raise UserError(
                 f"{kaggle[0].parent} has the layout of Kaggle's cards, a folder per card; copy the "
-                f"images of train, valid and test to {folder.parent}, an ace of clubs to number/ace "
-                "and to suits/clubs, with 'ace of clubs' before its name; leave joker out"
+                f"images of train, valid and test to {folder.parent}, an ace of clubs to number/ace"
+                " and to suits/clubs, with 'ace of clubs' before its name; leave joker out"
             )
         tree = "cards/{number/<13 classes>/*, suits/<4 classes>/*}"
         raise _missing("Cards", root, CARDS_PAGE, tree)

@@ -155,8 +155,8 @@ class Listing:
 
 
 def list_images(folder: Path | str) -> Listing:
-    """What there is below `folder`, identified by the endings of names. Each folder is visited once;
-    links to folders are followed after all others. A link to nothing counts as a file; to open it
+    """What there is below `folder`, identified by the endings of names. A folder is visited once,
+    links to folders after all others. A link to nothing counts as a file; to open it
     fails. What is not the user's is left out. A UserError if there is no such folder, or no image
     in it."""
     folder = Path(os.path.expanduser(folder))

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from pydantic import BaseModel, Field
 
 from crl.images import Listing, image_files, left_out, shown
 from crl.run.errors import UserError
-from crl.run.files import atomic_path, read_text
+from crl.run.files import atomic_path, portable, read_text
 from crl.run.results import digest
 from crl.run.store import digest_array
 
@@ -105,12 +106,18 @@ def find_images(where: str) -> tuple[list[str], str]:
     if not place.is_file():
         return [str(file.relative_to(place)) for file in image_files(place)], str(place)
     lines = read_text(place, "surrogateescape").splitlines()
-    if not (names := sorted({line for line in lines if line})):
+    if not (names := sorted({_named_here(line) for line in lines if line})):
         raise UserError(f"{place} names no images; write one on each line")
     missing = [shown(n) for n in names if "://" not in n and not os.path.isfile(n)]
     if missing:
         raise UserError(f"{place}: {len(missing):,} files are missing, the first: {missing[0]}")
     return names, str(Path.cwd())
+
+
+def _named_here(name: str) -> str:
+    """The name that a file of a list has on this machine; the list may come from another system."""
+    forms = [name, portable(name), unicodedata.normalize("NFD", portable(name))]
+    return next(filter(os.path.isfile, forms), name)
 
 
 def remote_names(uri: str) -> list[str]:

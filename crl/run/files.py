@@ -177,8 +177,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return data
 
 
-def as_named_here(name: str) -> str:
-    """The name of a file as any system writes it, for comparisons: `/`, and accents composed."""
+def portable(name: str) -> str:
+    """The name of a file, the same whichever system wrote it: with `/`, and accents composed."""
     return unicodedata.normalize("NFC", name.replace("\\", "/"))
 
 
