@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -57,12 +58,18 @@ def parse_texts(answer: str, may_be_empty: bool = False) -> list[str]:
     >>> parse_texts("1. **Calm**: a peaceful feeling")
     ['Calm']
     """
-    texts: dict[str, str] = {}
-    for text in map(_clean, _items(_words(answer))[:MAX_TEXTS]):
-        if 0 < len(text) <= MAX_CHARACTERS and not _PLACEHOLDER.fullmatch(fold(text)):
+    items = [_clean(item) for item in _items(_words(answer))[:MAX_TEXTS]]
+    texts, others = {}, []
+    for text in filter(None, items):
+        if len(text) > MAX_CHARACTERS or _PLACEHOLDER.fullmatch(fold(text)):
+            others.append(text)
+        else:
             texts.setdefault(fold(text), text)
     if not texts and not may_be_empty:
         raise UserError(f"the LLM gave no list of texts; it said: {answer[:MAX_QUOTE]!r}")
+    if others:
+        warnings.warn(f"passed over in the LLM's answer, no texts: {len(others)}, the first "
+                      f"{others[0][:MAX_QUOTE]!r}", stacklevel=2)  # fmt: skip
     return list(texts.values())
 
 

@@ -130,6 +130,10 @@ def test_all_that_shapes_an_answer_is_another_question(server, ask, change):
 A, B = ["red", "blue"], ["red", "sky blue"]
 
 
+PASSED_OVER = "ignore:passed over in the LLM's answer"
+
+
+@pytest.mark.filterwarnings(PASSED_OVER)
 @pytest.mark.parametrize(
     ("answer", "texts"),
     [
@@ -224,6 +228,11 @@ def test_answers_of_real_models():
         assert not any(re.search(r"\*\*|[|\[<]|: |^\d\. |bad|item", text) for text in texts), form
 
 
+def test_what_is_passed_over_is_said():
+    with pytest.warns(UserWarning, match="passed over .*: 2, the first 'aaaa"):
+        assert parse_texts(json.dumps(["red", "a" * 101, "item 2"])) == ["red"]
+
+
 def texts_of_any(answer):
     """The texts of any answer, which must be clean and come soon."""
     began = time.process_time()
@@ -237,12 +246,14 @@ def texts_of_any(answer):
 UNITS = ["[", '["a", ', '[""', '["\\', '{"a":', "1. a\n", "\t", "<think>", '["a"b', "1. **", "[{"]
 
 
+@pytest.mark.filterwarnings(PASSED_OVER)
 @pytest.mark.parametrize("unit", UNITS)
 def test_the_largest_answers_are_read_soon(unit):
     texts_of_any((unit * 1_000_000)[:1_000_000])
     texts_of_any(('["' + unit * 1_000_000)[:1_000_000])
 
 
+@pytest.mark.filterwarnings(PASSED_OVER)
 @given(st.text(max_size=2000) | st.text("[]{}\"'\\,:-1. \nau\x1b\u202e\u2028\ud800", max_size=2000))
 def test_any_answer_gives_clean_texts(answer):
     texts_of_any(answer)
