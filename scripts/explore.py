@@ -86,7 +86,8 @@ def keep_apart(out: Path, source: str) -> None:
     earlier = mark.read_text(encoding="utf-8") if mark.is_file() else ""
     if earlier not in ("", source):
         raise UserError(f"{out} was made of {earlier}; choose another folder (--out)")
-    write_text(mark, source)
+    if not earlier:
+        write_text(mark, source)
 
 
 def find_texts(name: str, args: argparse.Namespace, out: Path, number: int | None = None) -> str:

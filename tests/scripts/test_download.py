@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import stat
 import zipfile
 from collections.abc import Callable, Iterator
@@ -209,9 +210,16 @@ def test_wrong_answers(refusal, offer, server, tmp_path, replies, facts, reason)
         assert tree(tmp_path) == {}
 
 
-def test_a_full_disk(refusal, coco, place, tmp_path):
-    (place / "val2017.zip.part").symlink_to("/dev/full")
+def test_a_full_disk(refusal, coco, place, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "no_link", lambda path, flags: os.open("/dev/full", os.O_WRONLY))
     assert "the disk is full" in refusal(download.main, "coco", "--data", tmp_path)
+
+
+def test_a_part_that_is_a_link_elsewhere(refusal, coco, place, tmp_path):
+    (tmp_path / "letter").write_text("dear")
+    (place / "val2017.zip.part").symlink_to(tmp_path / "letter")
+    assert "val2017.zip.part: " in refusal(download.main, "coco", "--data", tmp_path)
+    assert (tmp_path / "letter").read_text() == "dear"
 
 
 LINK = zipfile.ZipInfo("val2017/out")
