@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from crl.images import image_files
+from crl.images import image_files, is_hidden, is_users
 from crl.run.errors import Missing, UserError, nearest
+from crl.run.files import read_text
 
 CLEVR4_PAGE = "https://www.robots.ox.ac.uk/~vgg/data/clevr4/"
 CARDS_PAGE = "http://faculty.washington.edu/juhuah/images/AugDMC_datasets.zip"
@@ -83,12 +84,13 @@ def _clevr4(root: Path, criterion: str) -> Labelled:
         tree = "clevr_4_10k_v1/{images/*.png, clevr_4_annots.json}"
         raise _missing("Clevr4", root, CLEVR4_PAGE, tree)
     try:
-        annotations = json.loads(annotations_file.read_text(encoding="utf-8"))
+        annotations = json.loads(read_text(annotations_file))
         facts = {name: str(values[criterion]) for name, values in annotations.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         form = "{name: {texture, shape, color, count}}"
         raise UserError(f"{annotations_file} is not {form}: {error!r}") from error
-    paths, classes = sorted((folder / "images").glob("*.png")), CLEVR4_CLASSES[criterion]
+    paths = [p for p in sorted((folder / "images").glob("*.png")) if not is_hidden(p.name)]
+    classes = CLEVR4_CLASSES[criterion]
     for path in paths:
         if path.stem not in facts:
             raise UserError(f"{path} has no entry in {annotations_file}")
@@ -102,6 +104,12 @@ def _clevr4(root: Path, criterion: str) -> Labelled:
 def _cards(root: Path, criterion: str) -> Labelled:
     folder = root / "cards" / criterion
     if not folder.is_dir():
+        if kaggle := [*root.glob("train/* of *"), *root.glob("cards/train/* of *")]:
+            raise UserError(
+                f"{kaggle[0].parent} has the layout of Kaggle's cards, a folder per card; copy the "
+                f"images of train, valid and test to {folder.parent}, an ace of clubs to number/ace"
+                " and to suits/clubs, with 'ace of clubs' before its name; leave joker out"
+            )
         tree = "cards/{number/<13 classes>/*, suits/<4 classes>/*}"
         raise _missing("Cards", root, CARDS_PAGE, tree)
     return _tree(folder, CARDS_CLASSES[criterion])
@@ -117,7 +125,7 @@ def _folder(root: Path, criterion: str) -> Labelled:
 
 def _tree(folder: Path, expected: list[str] | None = None) -> Labelled:
     """Class folders in the order of torchvision's ImageFolder."""
-    classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    classes = sorted(e.name for e in folder.iterdir() if e.is_dir() and is_users(str(e)))
     if expected and (odd := sorted({*classes} ^ {*expected})):
         names = ", ".join(sorted(expected))
         raise UserError(f"{folder} must hold the folders {names}; look at: {odd}")

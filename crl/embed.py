@@ -106,7 +106,8 @@ def embed_images(
             places = np.flatnonzero(reasons == "")
             read, groups = partial(_read, vlm, store, images), _by_file(images, places)
             batch: dict[bytes, Tensor] = {}  # digest -> pixels
-            with progress(label=f"images, {vlm.name}", unit="images", total=len(places)) as bar:
+            label, total = f"images, {vlm.name}", len(places)
+            with progress(label=label, unit="images", total=total, batch=batch_size) as bar:
                 for place, digest, pixels, reason in _ahead(read, groups, workers):
                     bar.update()
                     digests[place], reasons[place] = digest, reason

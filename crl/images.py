@@ -27,7 +27,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Protocol
 
 import numpy as np
@@ -35,6 +35,7 @@ from PIL import ExifTags, Image, JpegImagePlugin, UnidentifiedImageError, featur
 
 from crl.mend import JPEG, mended
 from crl.run.errors import UserError
+from crl.run.files import OURS
 
 # Not all that Pillow reads: for EPS it would start Ghostscript. JPEG covers the MPO of some phones.
 FORMATS = ["JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF"]
@@ -63,6 +64,12 @@ MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
 warnings.filterwarnings("ignore", module=r"PIL\.")
 TURNS = dict(zip((2, 4, 8, 3, 6, 5, 7), Image.Transpose, strict=True))  # by EXIF orientation
 S_MAX_SAMPLE_VALUE = 341  # tag of a TIFF
+
+
+NO_ENDING = "without an ending"
+# Folders of file servers, bins and archives: smaller or deleted copies of pictures
+NOT_THE_USERS = set("@eadir @recycle @recently-snapshot #recycle #snapshot $recycle.bin recycler "
+                    "__macosx lost+found".split()) | {"system volume information"}  # fmt: skip
 
 
 class UnreadableImage(Exception):
@@ -224,6 +231,7 @@ class Listing:
     folder: Path
     files: list[Path] = field(default_factory=list)  # sorted by folder, then by name
     others: Counter[str] = field(default_factory=Counter)  # ending -> files that are left out
+    passed: Counter[str] = field(default_factory=Counter)  # name -> folders that are passed over
     closed: list[Path] = field(default_factory=list)  # folders that could not be read
 
     def remarks(self) -> list[str]:
@@ -240,35 +248,44 @@ class Listing:
             first = ", ".join(map(shown, self.closed[:3])) + " ..." * (len(self.closed) > 3)
             remarks.append(f"{len(self.closed)} folder(s) could not be read: {first}")
         if no_images:
-            remarks.append(f"left out, since they are no images: {', '.join(no_images[:5])}")
+            remarks.append(f"left out: {', '.join(no_images)}")
+        if self.passed:
+            folders = ", ".join(f"{count} {name}" for name, count in self.passed.most_common())
+            remarks.append(f"folders left out: {folders}")
         return remarks
 
 
 def list_images(folder: Path | str) -> Listing:
-    """What there is below `folder`, identified by the endings of names. Links to folders are
-    followed, but none that leads back to a folder above it. A link to nothing counts as a file; to
-    open it fails. Hidden files and folders are passed over (macOS puts a `._a.jpg` beside `a.jpg`).
-    A UserError if there is no such folder, or no image in it."""
+    """What there is below `folder`, identified by the endings of names. A folder is visited once,
+    links to folders after all others. A link to nothing counts as a file; to open it
+    fails. What is not the user's is left out. A UserError if there is no such folder, or no image
+    in it."""
     folder = Path(os.path.expanduser(folder))
     if not os.path.isdir(folder):  # Path.is_dir raises for names that are too long
         raise UserError(f"there is no folder {shown(folder)}")
     listing = Listing(folder)
-    parents: dict[str, frozenset[str]] = {str(folder): frozenset()}  # real paths on the way to it
-    for directory, subfolders, names in os.walk(
-        folder, followlinks=True, onerror=lambda error: listing.closed.append(Path(error.filename))
-    ):
-        way, real = parents.pop(directory), os.path.realpath(directory)
-        if real in way:
-            subfolders.clear()
-            continue
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        parents.update({os.path.join(directory, name): way | {real} for name in subfolders})
-        for file in (Path(directory, name) for name in names if not name.startswith(".")):
-            ending = shown(file.suffix.lower())
-            if ending in EXTENSIONS or (not ending and _is_image(file)):
-                listing.files.append(file)
-            else:
-                listing.others[ending or "without an ending"] += 1
+    seen: set[tuple[int, int]] = set()
+    starts = [str(folder)]
+    for start in starts:
+        for directory, subfolders, names in os.walk(
+            start, onerror=lambda error: listing.closed.append(Path(error.filename))
+        ):
+            status = os.stat(directory)
+            if (place := (status.st_dev, status.st_ino)) in seen:
+                subfolders.clear()
+                continue
+            seen.add(place)
+            paths = [os.path.join(directory, name) for name in sorted(subfolders)]
+            listing.passed.update(shown(Path(path).name) for path in paths if not is_users(path))
+            paths = [path for path in paths if is_users(path)]
+            subfolders[:] = [os.path.basename(path) for path in paths]
+            starts += filter(os.path.islink, paths)
+            for file in (Path(directory, name) for name in names):
+                kind = left_out(PurePath(file.name))
+                if not kind or (kind == NO_ENDING and _is_image(file)):
+                    listing.files.append(file)
+                else:
+                    listing.others[kind] += 1
     listing.files.sort(key=lambda file: (str(file.parent), file.name))
     if not listing.files:
         raise UserError("; ".join([f"there are no images in {shown(folder)}", *listing.remarks()]))
@@ -281,6 +298,25 @@ def _is_image(file: Path) -> bool:
             return True
     except UnreadableImage:
         return False
+
+
+def is_hidden(name: str) -> bool:
+    """Is this the name of a file or folder that is not the user's? It begins with a dot (macOS puts
+    a `._a.jpg` beside `a.jpg`), or belongs to a file server, a bin or an archive."""
+    return name.startswith(".") or name.lower() in NOT_THE_USERS
+
+
+def is_users(folder: str) -> bool:
+    """Are the pictures in it the user's? Not those in `is_hidden` folders and in our outputs."""
+    return not is_hidden(os.path.basename(folder)) and not os.path.exists(f"{folder}/{OURS}")
+
+
+def left_out(file: PurePath) -> str:
+    """How a file, relative to the folder that is listed, is counted; "" for an image."""
+    if any(map(is_hidden, file.parts)):
+        return "hidden"
+    ending = shown(file.suffix.lower())
+    return "" if ending in EXTENSIONS else ending or NO_ENDING
 
 
 def image_files(folder: Path | str) -> list[Path]:

@@ -18,6 +18,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from crl.run.errors import Missing, UserError, explain, nearest
+from crl.run.files import read_text
 
 SPLITS = ("train", "valid", "test")
 SPLIT_PAGE = "https://github.com/Maryeon/asen"
@@ -80,6 +81,12 @@ def check_images(files: Sequence[Path]) -> None:
     """Raise a UserError if images are missing; no image is opened."""
     missing = [file for file in files if not file.is_file()]
     if missing:
+        there = next(folder for folder in missing[0].absolute().parents if folder.is_dir())
+        name = missing[0].absolute().relative_to(there).parts[0]  # of a folder or of the file
+        alike = [e.name for e in there.iterdir() if e.name.casefold() == name.casefold() != e.name]
+        if alike and name not in alike:
+            raise UserError(f"{len(missing)} of {len(files)} images are missing: {there} holds "
+                            f"{alike[0]}, not {name}; rename it")  # fmt: skip
         few = ", ".join(map(str, missing[:3])) + (", ..." if len(missing) > 3 else "")
         raise (UserError if len(missing) < len(files) else Missing)(
             f"{len(missing)} of {len(files)} images are missing ({few}); get DeepFashion's from "
@@ -95,14 +102,14 @@ def keep_used(files: list[Path], *tables: np.ndarray) -> tuple[list[Path], list[
     return [files[n] for n in used], renumbered
 
 
-def _read(file: Path) -> bytes:
+def _read(file: Path) -> str:
     if not file.is_file():
         raise Missing(
             f"{file.name} is not in {file.parent.resolve()}; get ASEN's split files from "
             f"{SPLIT_PAGE}; expected there: meta.json, filenames_{{train,valid,test}}.txt, "
             "label_train.txt, {query,candidate}_{valid,test}.txt, and the images that they name"
         )
-    return file.read_bytes()
+    return read_text(file)
 
 
 class _DataSet(BaseModel):
@@ -136,10 +143,8 @@ def _meta(file: Path, dataset: str) -> _DataSet:
 
 
 def _names(file: Path) -> list[str]:
-    try:
-        names = [name.strip() for name in _read(file).rstrip().decode().split("\n")]
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file} is not text in UTF-8: {error}; get it again") from error
+    lines = _read(file).rstrip().split("\n")
+    names = [name.strip().replace("\\", "/") for name in lines]  # as Windows writes them
     for line, name in enumerate(names, 1):
         if not name or name.startswith("/") or ".." in name.split("/"):
             raise UserError(f"{file}, line {line}: {name!r} is not a relative path of an image")
@@ -152,7 +157,7 @@ def _rows(file: Path, files: int, attributes: list[str], values: list[int]) -> n
     several = file.name.startswith("label")
     form = "file_index attribute value" + " [attribute value ...]" * several
     rows: list[tuple[int, int, int]] = []
-    for number, line in enumerate(_read(file).rstrip().split(b"\n"), 1):
+    for number, line in enumerate(_read(file).rstrip().split("\n"), 1):
         where, fields = f"{file}, line {number}", line.split()
         if len(fields) < 3 or len(fields) % 2 == 0 or (len(fields) > 3 and not several):
             raise UserError(f"{where}: {len(fields)} fields; expected: {form}")

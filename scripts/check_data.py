@@ -19,6 +19,7 @@ from tqdm import tqdm
 import classification_clustering.datasets as labelled
 import fashion_retrieval.datasets as fashion
 import similarity_retrieval.datasets as genecis
+from crl.images import is_hidden
 from crl.run.errors import ArgumentParser, UserError
 from crl.run.tables import Table
 
@@ -53,7 +54,7 @@ def state(name: str, data: Path) -> tuple[str, list[Path]]:
     """`missing`, `complete` or `incomplete: <reason>`, and the files that are there."""
     data_set = DATA_SETS[name]
     folder = data / data_set.folder
-    files = list(data_set.files(folder))
+    files = [file for file in data_set.files(folder) if not is_hidden(file.name)]
     there, count = [file for file in files if file.is_file()], data_set.count or len(files)
     if not there:
         return "missing", there

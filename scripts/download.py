@@ -30,7 +30,7 @@ from check_data import DATA_SETS, Download, state
 from tqdm import tqdm
 
 from crl.run.errors import ArgumentParser, UserError, nearest
-from crl.run.files import alone_in, atomic_path
+from crl.run.files import alone_in, atomic_path, no_link
 from crl.run.progress import progress
 from similarity_retrieval.mining.files import file_digest
 
@@ -89,7 +89,7 @@ def get(name: str, data: Path) -> None:
     if state(name, data)[0] == "complete":
         print(f"{name}: already complete in {folder}; nothing is fetched")
         return
-    with alone_in(folder):
+    with alone_in(folder, outputs=False):
         # If everything is there and yet something is wrong, all is fetched again.
         for file in [f for f in data_set.downloads if _is_missing(f, folder)] or data_set.downloads:
             target = folder / file.name
@@ -164,7 +164,7 @@ def _transfer(file: Download, part: Path) -> str:
             if file.size and total not in (None, file.size):
                 raise UserError(f"{file.url} has {total:,} bytes now, not {file.size:,}")
             bar = progress(label=file.name, unit="B", total=total, done=start)
-            with part.open("ab" if start else "wb") as sink, bar:
+            with open(part, "ab" if start else "wb", opener=no_link) as sink, bar:
                 bar.unit_scale = True
                 while chunk := answer.read(CHUNK):
                     if max(total or 0, sink.tell() + len(chunk)) > most:

@@ -69,7 +69,8 @@ def embed(args: argparse.Namespace, names: list[str], root: str) -> None:
     vlm = load_vlm(args.vlm, "cpu", args.precision)  # a wrong name is noticed before Ray starts
     about = {"fingerprint": vlm.fingerprint, "vlm": args.vlm, "precision": args.precision}
     paths, digests, unreadable = [], [], []
-    with progress(label="images", unit="images", total=len(names)) as bar:
+    size = BATCHES * args.batch_size
+    with progress(label="images", unit="images", total=len(names), batch=size) as bar:
         for part in run(args, names, root, vlm.fingerprint):
             if part["error"]:
                 raise UserError(part["error"])
@@ -163,8 +164,11 @@ def start_ray(address: str | None) -> Any:
             socket.create_connection((host, int(port)), timeout=5).close()  # Ray waits for minutes
         ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # of many kinds: another version of Ray or Python, ...
-        raise UserError(f"cannot join a Ray cluster at {address}: {shorten(str(error), 300)}; "
-                        "`ray start --head` starts one") from error  # fmt: skip
+        wrong, advice = "cannot start Ray on this machine", "give the command again"
+        if address:
+            wrong = f"cannot join a Ray cluster at {address}"
+            advice = "`ray start --head` starts one"
+        raise UserError(f"{wrong}: {shorten(str(error), 300)}; {advice}") from error
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True

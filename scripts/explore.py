@@ -24,15 +24,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from crl.basis import BASES, PACKAGE, TextBasis
 from crl.explore import listing
 from crl.explore.collection import Collection
+from crl.explore.labels import read_labels
 from crl.explore.view import View
+from crl.images import shown
 from crl.representations import names as representations
 from crl.run.errors import ArgumentParser, UserError, whole_number
-from crl.run.files import alone_in, atomic_path, slug, write_text
+from crl.run.files import OURS, alone_in, atomic_path, slug, write_text
 from crl.run.results import digest
 from crl.run.tables import Table
 
@@ -50,6 +51,8 @@ def main(argv: list[str]) -> None:
     name = args.features.stem if args.features else args.folder.resolve().name
     out = args.out or Path("outputs/explore") / (slug(name) or "pictures")
     with alone_in(out):
+        if args.out is None:
+            keep_apart(out, shown(source.resolve()))
         given = args.features and not args.vlm and not args.texts  # texts of the first criterion
         wanted = args.criterion[1:] if given else args.criterion
         bases = {name: TextBasis.load(find_texts(name, args, out)) for name in wanted}
@@ -75,6 +78,16 @@ def main(argv: list[str]) -> None:
             search(views[0] if views else photos.universal, like, unlike, args, out)
         else:
             explore(photos, views, labels, args, out)
+
+
+def keep_apart(out: Path, source: str) -> None:
+    """A UserError if `out` has been made of another folder of the same name."""
+    mark = out / OURS
+    earlier = mark.read_text(encoding="utf-8") if mark.is_file() else ""
+    if earlier not in ("", source):
+        raise UserError(f"{out} was made of {earlier}; choose another folder (--out)")
+    if not earlier:
+        write_text(mark, source)
 
 
 def find_texts(name: str, args: argparse.Namespace, out: Path, number: int | None = None) -> str:
@@ -190,20 +203,6 @@ def cluster_table(view: View, number: int | None) -> str:
         rows.append([str(size), ", ".join(view.words[name.words]), "weak" if name.weak else ""])
     header = ["images", "words by which they stand out", ""]
     return Table(f"{view.name}: {clusters.note}", header, rows, left=3).text()
-
-
-def read_labels(file: Path) -> dict[str, str]:
-    """File name -> label, of a CSV file whose first line is `file,label`."""
-    try:
-        table = pd.read_csv(file, dtype=str, na_filter=False, index_col=False)
-    except ValueError as error:
-        raise UserError(f"cannot read {file}: {' '.join(str(error).split())}") from error
-    if list(table) != ["file", "label"] or not table["label"].str.strip().all():
-        raise UserError(f"{file} must begin with the line file,label; then a file and its label")
-    table = table.drop_duplicates()
-    if len(twice := table["file"][table["file"].duplicated()]):
-        raise UserError(f"{file}: {twice.iloc[0]!r} has two labels")
-    return dict(zip(table["file"], table["label"].str.strip(), strict=True))
 
 
 def parse(argv: list[str]) -> argparse.Namespace:

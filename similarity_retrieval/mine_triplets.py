@@ -25,7 +25,7 @@ from pydantic import Field, model_validator
 
 from crl.run.config import RunConfig, load_config
 from crl.run.errors import UserError
-from crl.run.files import alone_in, atomic_path, write_text
+from crl.run.files import alone_in, atomic_path, no_link, write_text
 from crl.run.progress import progress
 from crl.run.results import digest
 from similarity_retrieval.mining.captions import caption_files, read_captions
@@ -114,7 +114,7 @@ def parse_captions(files: list[Path], prefix: str, graphs: Path) -> None:
     shards = any(file.suffix == ".tar" for file in files)
     total = None if shards else sum(1 for _ in read_captions(files))
     parse, part = spacy_parser(), graphs.with_suffix(".part")
-    with part.open("ab+") as stream:
+    with open(part, "ab+", opener=no_link) as stream:
         stream.seek(0)
         sizes = [len(line) for line in stream if line.endswith(b"\n")]
         done = len(sizes) // BATCH * BATCH  # a resumed run parses the same batches

@@ -29,6 +29,7 @@ from crl.images import list_images, shown
 from crl.projection import l2, parts, single_vector
 from crl.representations import fit_representation
 from crl.run.errors import UserError, explain, nearest
+from crl.run.files import portable
 from crl.run.given import checked, read_given
 from crl.run.store import content_digest, digest_array, open_store
 from crl.vlm import VLM, load_vlm
@@ -196,14 +197,17 @@ class Collection:
         return [shown(file.relative_to(self.folder)) for file in self.files]
 
     @cached_property
-    def _places(self) -> dict[str | Path, int]:
-        paths: dict[str | Path, int] = {file.absolute(): i for i, file in enumerate(self.files)}
-        return paths | {name: place for place, name in enumerate(self.names)}
+    def _places(self) -> dict[str, int]:
+        paths = {str(file.absolute()): i for i, file in enumerate(self.files)}
+        exact = paths | {name: place for place, name in enumerate(self.names)}
+        return {portable(name): place for name, place in exact.items()} | exact
 
     def find(self, name: str | Path) -> int | None:
-        """The number of an image, given by its name below `folder` or by its path; None: none."""
-        path = Path(name).expanduser().absolute()
-        return self._places.get(str(name), self._places.get(path))
+        """The number of an image, given by its name below `folder` or by its path, as any system
+        writes it; None: none."""
+        exact = [str(name), str(Path(name).expanduser().absolute())]
+        forms = [*exact, *map(portable, exact)]
+        return next((self._places[form] for form in forms if form in self._places), None)
 
     def place(self, name: str | Path) -> int:
         """The number of an image; a UserError if there is none."""

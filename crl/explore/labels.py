@@ -1,12 +1,16 @@
 """A handful of labels -> labels for the rest, with a confidence that means something."""
 
+import io
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from crl.run.errors import UserError
+from crl.run.files import read_text
 
 FOLDS = 5
 
@@ -16,6 +20,26 @@ class Guesses(NamedTuple):
     confidence: np.ndarray  # (N,) of the guess, 0 to 1; 1: given; NaN: its label was given once
     accuracy: float | None  # cross-validated, fraction; None if a label was given only once
     ask: np.ndarray  # images without a label, those first whose two best guesses are nearest
+
+
+def read_labels(file: Path) -> dict[str, str]:
+    """Name of an image -> its label, of a table whose first line is `file,label` (or `path`), with
+    commas, semicolons or tabs. A UserError if it does not fit."""
+    text = read_text(file)
+    form: dict = {"dtype": str, "na_filter": False, "index_col": False}
+    form["sep"] = max(",;\t", key=text.partition("\n")[0].count)
+    try:
+        table = pd.read_csv(io.StringIO(text), **form)
+    except ValueError as error:
+        raise UserError(f"cannot read {file}: {' '.join(str(error).split())}") from error
+    table.columns = [column.strip().lower() for column in table]
+    name = "file" if "file" in table else "path"
+    if not {name, "label"} <= {*table} or not table["label"].str.strip().all():
+        raise UserError(f"{file} must begin with the line file,label; then a file and its label")
+    table = table[[name, "label"]].drop_duplicates()
+    if len(twice := table[name][table[name].duplicated()]):
+        raise UserError(f"{file}: {twice.iloc[0]!r} has two labels")
+    return dict(zip(table[name], table["label"].str.strip(), strict=True))
 
 
 def guess_labels(x: np.ndarray, given: dict[int, str], ask: int = 20) -> Guesses:

@@ -6,6 +6,9 @@ import errno
 import json
 import os
 import re
+import unicodedata
+import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -18,9 +21,9 @@ import pyarrow.parquet as pq
 from pyarrow.fs import FileSelector, FileSystem, FileType
 from pydantic import BaseModel, Field
 
-from crl.images import EXTENSIONS, image_files, shown
+from crl.images import Listing, image_files, left_out, shown
 from crl.run.errors import UserError
-from crl.run.files import atomic_path
+from crl.run.files import atomic_path, portable, read_text
 from crl.run.results import digest
 from crl.run.store import digest_array
 
@@ -102,13 +105,19 @@ def find_images(where: str) -> tuple[list[str], str]:
     place = Path(where).expanduser().resolve()
     if not place.is_file():
         return [str(file.relative_to(place)) for file in image_files(place)], str(place)
-    lines = place.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    if not (names := sorted({line for line in lines if line})):
+    lines = read_text(place, "surrogateescape").splitlines()
+    if not (names := sorted({_named_here(line) for line in lines if line})):
         raise UserError(f"{place} names no images; write one on each line")
     missing = [shown(n) for n in names if "://" not in n and not os.path.isfile(n)]
     if missing:
         raise UserError(f"{place}: {len(missing):,} files are missing, the first: {missing[0]}")
     return names, str(Path.cwd())
+
+
+def _named_here(name: str) -> str:
+    """The name that a file of a list has on this machine; the list may come from another system."""
+    forms = [name, portable(name), unicodedata.normalize("NFD", portable(name))]
+    return next(filter(os.path.isfile, forms), name)
 
 
 def remote_names(uri: str) -> list[str]:
@@ -118,10 +127,17 @@ def remote_names(uri: str) -> list[str]:
         files = store.get_file_info(FileSelector(prefix, recursive=True, allow_not_found=True))
     except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
         raise UserError(f"cannot list {without_keys(uri)}: {shorten(str(error), 300)}") from error
-    names = [f"{store.type_name}://{info.path}" for info in files if info.type == FileType.File]
-    names = [name for name in names if PurePosixPath(name).suffix.lower() in EXTENSIONS]
+    names, others = [], Counter[str]()
+    for path in [info.path for info in files if info.type == FileType.File]:
+        if kind := left_out(PurePosixPath(path.removeprefix(prefix))):
+            others[kind] += 1
+        else:
+            names.append(f"{store.type_name}://{path}")
+    remarks = Listing(Path(), others=others).remarks()
     if not names:
-        raise UserError(f"there are no images in {without_keys(uri)}")
+        raise UserError("; ".join([f"there are no images in {without_keys(uri)}", *remarks]))
+    if remarks:
+        warnings.warn(f"{without_keys(uri)}: {'; '.join(remarks)}", stacklevel=2)
     return sorted(names)
 
 

@@ -14,7 +14,7 @@ from crl.run.errors import UserError
 # the time, and alone 5 % more at most. Must be set before torch and scikit-learn come.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-INTERRUPTED = "interrupted; finished parts are kept, run the command again"
+INTERRUPTED = "interrupted; whole batches and files are kept, run the command again"
 
 
 def command(main: Callable[[list[str]], None]) -> Callable[[], None]:
@@ -78,7 +78,7 @@ def one_line(text: str) -> str:
 
 def _interrupted_while_importing(kind: type[BaseException], error: BaseException, trace) -> None:
     if issubclass(kind, KeyboardInterrupt):
-        _fail(INTERRUPTED, 130)
+        _fail("interrupted; nothing has begun yet", 130)
     else:
         sys.__excepthook__(kind, error, trace)
 

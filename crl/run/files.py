@@ -1,9 +1,11 @@
-"""Read YAML, name files, write files completely or not at all, and one command per folder."""
+"""Read texts, name files, write files completely or not at all, and one command per folder."""
 
 import codecs
 import os
 import re
 import socket
+import sys
+import unicodedata
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -22,22 +24,27 @@ CACHE = Path(
 ).expanduser()
 MOST_REFERENCES = 20  # a few lines of references to references can stand for gigabytes
 HOST = re.sub(r"\W", "", socket.gethostname())[:40]
+OURS = ".crl"  # an empty file in folders of outputs: their pictures are not the user's
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
+def alone_in(folder: Path, outputs: bool = True) -> Iterator[None]:
     """No other command writes to `folder` meanwhile; what killed ones left unfinished is removed. A
-    command that has written nothing leaves no folder. A UserError if another command is at work
-    there, or if it cannot be written to."""
+    command that has written nothing leaves no folder. A new folder of `outputs` is marked as such.
+    A UserError if another command is at work there, or if it cannot be written to."""
     made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     locked, holder = (folder.parent / f".{folder.name}.{kind}" for kind in ("lock", "holder"))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(locked, timeout=0)
         lock.acquire()
-        holder.write_text(f"process {os.getpid()} on {HOST}", encoding="utf-8")
+        holder.unlink(missing_ok=True)  # of a killed command; through a link, another file
+        with holder.open("x", encoding="utf-8") as stream:
+            stream.write(f"process {os.getpid()} on {HOST}")
+        if outputs and not any(folder.iterdir()):
+            (folder / OURS).touch()
     except Timeout:
-        who = holder.read_text(encoding="utf-8")[:80] if holder.exists() else "just started"
+        who = holder.read_text(encoding="utf-8")[:80] if holder.is_file() else "just started"
         raise UserError(f"another command is at work in {folder} ({who}); wait until it has "
                         "ended, or choose another folder") from None  # fmt: skip
     except (OSError, NotImplementedError) as error:
@@ -48,23 +55,48 @@ def alone_in(folder: Path) -> Iterator[None]:
         yield
     finally:
         holder.unlink(missing_ok=True)
+        if [file.name for file in folder.iterdir()] == [OURS]:
+            (folder / OURS).unlink()
         if folder in made and not any(folder.iterdir()):
-            locked.unlink()
-            for empty in made:
-                with suppress(OSError):  # another command has begun to use it
-                    empty.rmdir()
+            with suppress(PermissionError):  # of an open file on Windows, where `release` does it
+                locked.unlink()
         lock.release()
+        for empty in made:
+            with suppress(OSError):  # it holds something
+                empty.rmdir()
 
 
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files that killed processes of this machine left in `folder`."""
     for file in folder.rglob(".*.tmp"):
         if made_by := re.search(rf"\.(\d+)-{HOST}\.\w+\.tmp$", file.name):
-            with suppress(OSError, OverflowError):  # it is at work, or not ours to remove
-                try:
-                    os.kill(int(made_by[1]), 0)
-                except ProcessLookupError:
+            with suppress(OSError):  # not ours to remove
+                if not is_running(int(made_by[1])):
                     file.unlink()
+
+
+def is_running(process: int) -> bool:
+    """Is there a process of this number on this machine?"""
+    if sys.platform == "win32":  # where os.kill(process, 0) would send Ctrl-C
+        import ctypes
+
+        kernel = ctypes.windll.kernel32
+        handle = kernel.OpenProcess(0x100000, False, process)  # SYNCHRONIZE; 0: there is none
+        running = kernel.WaitForSingleObject(handle, 0) == 258  # WAIT_TIMEOUT: it has not ended
+        kernel.CloseHandle(handle)
+        return running
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # of another user; no number of a process
+        pass
+    return True
+
+
+def no_link(path: str, flags: int) -> int:
+    """The `opener` of files that we write in place: never through a symbolic link."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 @contextmanager
@@ -118,7 +150,7 @@ def parse_yaml(text: str) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, errors: str = "strict") -> str:
     """The text of a file in UTF-8 or UTF-16, without a mark at its start. A UserError if it cannot
     be read."""
     try:
@@ -126,7 +158,8 @@ def read_text(path: Path) -> str:
             raise UserError(f"{path} is not a regular file")
         content = path.read_bytes()
         utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        return content.decode("utf-16" if utf16 else "utf-8-sig").replace("\r\n", "\n")
+        text = content.decode("utf-16" if utf16 else "utf-8-sig", errors)
+        return text.replace("\r\n", "\n").replace("\r", "\n")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
@@ -142,6 +175,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise UserError(f"{path} must hold `key: value` lines")
     return data
+
+
+def portable(name: str) -> str:
+    """The name of a file, the same whichever system wrote it: with `/`, and accents composed."""
+    return unicodedata.normalize("NFC", name.replace("\\", "/"))
 
 
 def slug(name: str) -> str:

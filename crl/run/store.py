@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -27,13 +28,13 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from crl.run.errors import UserError
-from crl.run.files import CACHE, HOST, remove_leftovers, write_text
+from crl.run.files import CACHE, HOST, no_link, remove_leftovers, write_text
 
 EMBEDDINGS = CACHE / "embeddings"
 VERSION = 4  # of the format, and of the rule for images (crl/images.py); others are not seen
 DIGEST = "S16"  # can be sorted, as V16 cannot; an array keeps zeros at the end, an element does not
 ENTRY = np.dtype([("digest", DIGEST), ("checksum", "<u4")])
-BATCHES = 8  # that wait for the disk together: waiting is what costs. The most that a kill loses
+BATCHES, SECONDS = 8, 2  # wait for the disk together: waiting is what costs; a kill loses no more
 ROWS_AT_ONCE = 4096
 FILE = 2**32  # a place is file number * FILE + row
 
@@ -67,7 +68,7 @@ class Store:
         self._files: dict[Path, int] = {}  # .rows -> how many of its rows are in the index
         self._digests, self._places = np.empty(0, DIGEST), np.empty(0, int)  # the index, sorted
         self._waiting: dict[bytes, np.ndarray] = {}  # digest -> row
-        self._batches = 0  # in `_waiting`
+        self._batches, self._flushed = 0, time.monotonic()  # in `_waiting`, and since when
         self._output: list[BinaryIO] = []  # .rows and .entries that this process writes
         self._complete = 0  # rows in them
         self._stack = ExitStack()
@@ -172,7 +173,7 @@ class Store:
                             f"in {self.folder} have {self.shape}")  # fmt: skip
         self._waiting.update(zip(digests, stored, strict=True))
         self._batches += 1
-        if self._batches == BATCHES:
+        if self._batches == BATCHES or time.monotonic() - self._flushed > SECONDS:
             self.flush()
 
     def flush(self) -> None:
@@ -190,7 +191,7 @@ class Store:
             file.flush()
             os.fsync(file.fileno())
         self._complete += len(rows)
-        self._waiting, self._batches = {}, 0
+        self._waiting, self._batches, self._flushed = {}, 0, time.monotonic()
         self.refresh()
 
     def _open(self) -> None:
@@ -207,7 +208,8 @@ class Store:
                 break
         for path in (file, file.with_suffix(".entries")):
             path.touch()
-            self._output.append(self._stack.enter_context(open(path, "r+b")))  # noqa: SIM115
+            stream = open(path, "r+b", opener=no_link)  # noqa: SIM115
+            self._output.append(self._stack.enter_context(stream))
         self._complete = self._complete_rows(file)
 
     def close(self) -> None:

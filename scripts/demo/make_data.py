@@ -61,7 +61,7 @@ def main(argv: list[str]) -> None:
     for name, least, most in (("images", 1, 10**6), ("workers", 0, 256), ("seed", 0, LARGEST)):
         if not least <= (given := getattr(arguments, name)) <= most:
             raise UserError(f"--{name} must be at least {least} and at most {most}, not {given}")
-    with alone_in(arguments.out):
+    with alone_in(arguments.out, outputs=False):
         for world in arguments.worlds:
             make(world, arguments.out, arguments.images, arguments.seed, arguments.workers)
 

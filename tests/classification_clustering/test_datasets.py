@@ -71,3 +71,11 @@ def test_damaged_annotations_are_noticed(tmp_path):
     Image.new("RGB", (8, 8)).save(folder / "images" / "extra.png")
     with pytest.raises(UserError, match=r"extra\.png has no entry"):
         load("clevr4", tmp_path, "shape")
+
+
+@pytest.mark.parametrize("folder", ["train", "cards/train"])
+def test_kaggles_layout_of_the_cards_is_named(tmp_path, folder):
+    for card in ("ace of clubs", "joker"):
+        (tmp_path / folder / card).mkdir(parents=True)
+    with pytest.raises(UserError, match=r"train has the layout of Kaggle's cards.*leave joker out"):
+        load("cards", tmp_path, "suits")

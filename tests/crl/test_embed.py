@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from commands import REPOSITORY
+from disturbed import interrupted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -324,3 +325,13 @@ def test_texts_keep_their_order_and_are_encoded_once(folder, tmp_path):
 
     embed_images(vlm, [folder / "000.png"], tmp_path)  # in the same cache, on its own
     assert stored(tmp_path, "image") == 1 and stored(tmp_path, "text") == 6
+
+
+@pytest.mark.parametrize("batches", [1, 2, 7])
+def test_an_interrupt_keeps_whole_batches(tmp_path, batches):
+    files = make_images(tmp_path / "images", 20)
+    with interrupted(ToyVLM, "encode_images", batches + 1):
+        embed_images(ToyVLM(), files, tmp_path / "cache", batch_size=2)
+    vlm = ToyVLM()
+    image = embed_images(vlm, files, tmp_path / "cache", batch_size=2, raw=True).image
+    assert vlm.images == 20 - 2 * batches and np.array_equal(image, direct(vlm, files))

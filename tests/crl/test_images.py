@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import os
 import struct
 import subprocess
@@ -15,8 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from classification_clustering.datasets import _clevr4, load
 from crl import images
+from crl.explore.listing import find_images
 from crl.images import Crop, UnreadableImage, image_files, list_images, open_image, shown, to_rgb
+from crl.run.files import alone_in
 
 RAMP = np.arange(24, dtype=np.uint8).reshape(4, 6) * 10
 
@@ -328,15 +332,18 @@ def test_real_files():
 # --- which files of a folder are images -----------------------------------------------------------
 
 
-def test_a_link_that_leads_back_is_not_followed(tmp_path):
+def test_each_folder_is_visited_once(tmp_path):
+    """Links that lead back, to each other, and to a folder that is visited anyway."""
     folder = tmp_path / "pictures"
     (folder / "deep").mkdir(parents=True)
-    for name in ("b.png", "a.JPG", "deep/c.webp"):
+    for name in ("b.png", "a.JPG", "deep/c.webp", "../elsewhere/d.gif"):
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).touch()
-    (folder / "deep/back").symlink_to(folder)
-    (folder / "again").symlink_to(folder / "deep")  # no cycle: the same file by another path
+    for place in (folder, folder / "deep", tmp_path / "elsewhere"):
+        for number, target in enumerate([folder, folder / "deep", tmp_path / "elsewhere"] * 5):
+            (place / f"0 to {number:02}").symlink_to(target)
     names = [str(file.relative_to(folder)) for file in image_files(folder)]
-    assert names == ["a.JPG", "b.png", "again/c.webp", "deep/c.webp"]
+    assert names == ["a.JPG", "b.png", "0 to 02/d.gif", "deep/c.webp"]
 
 
 def test_without_an_ending_the_content_counts(tmp_path):
@@ -355,21 +362,56 @@ def test_without_an_ending_the_content_counts(tmp_path):
     assert {open_image(file).size for file in files} == {COLORS.size}
 
 
-def test_what_is_left_out_is_counted(tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "EXTENSIONS", [".png"])
+THEIRS = [".thumbnails", "@eaDir", "#recycle", "$RECYCLE.BIN", "$Recycle.Bin", "__MACOSX", "ours"]
+
+
+def make_tree(folder):
+    """Two pictures of the user, and what others put beside them."""
+    with alone_in(folder / "ours"):
+        (folder / "ours/query.jpg").touch()
+    for place in (folder, folder / "#trip", *(folder / name for name in THEIRS)):
+        place.mkdir(exist_ok=True)
+        for name in ("a.png", "._a.png", ".DS_Store", "b.txt"):
+            (place / name).touch()
+
+
+def test_only_the_users_pictures_are_found_and_the_rest_is_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "EXTENSIONS", [".png", ".jpg"])
     monkeypatch.setattr(images, "NEED", {".heic": "pillow-heif"})
-    for name in ("a.png", "b.txt", "c.TXT", "d.HEIC", "e.heic", "notes", ".hidden", "._a.png"):
+    make_tree(tmp_path)
+    names = ["d.HEIC", "e.heic", *(f"f.{ending}" for ending in ("mp4", "mov", "xmp", "raw"))]
+    for name in ["notes", *names]:
         (tmp_path / name).touch()
-    (tmp_path / ".thumbnails").mkdir()
-    (tmp_path / ".thumbnails/a.png").touch()
-    listing = list_images(tmp_path)
-    assert [file.name for file in listing.files] == ["a.png"]
-    assert listing.remarks() == [
-        "2 .heic left out: pip install 'pillow-heif' to read them",
-        "left out, since they are no images: 2 .txt, 1 without an ending",
+    with pytest.warns(UserWarning, match=r"pillow-heif"):
+        files = image_files(tmp_path)
+    assert files == [tmp_path / "a.png", tmp_path / "#trip/a.png"]
+    needed, others, folders = list_images(tmp_path).remarks()
+    assert needed == "2 .heic left out: pip install 'pillow-heif' to read them"
+    counted = "5 hidden, 2 .txt, 1 without an ending, 1 .mp4, 1 .mov, 1 .xmp, 1 .raw"
+    assert sorted(others.removeprefix("left out: ").split(", ")) == sorted(counted.split(", "))
+    assert all(f"1 {name}" in folders for name in THEIRS)
+    assert len(list_images(tmp_path / "ours").files) == 2  # if one asks for it
+
+
+def test_all_who_read_folders_follow_that_rule(tmp_path, recwarn):
+    make_tree(tmp_path / "pictures")
+    assert find_images(str(tmp_path / "pictures"))[0] == ["a.png", "#trip/a.png"]
+    assert find_images(f"file://{tmp_path}/pictures")[0] == [
+        f"local://{tmp_path}/pictures/{name}"
+        for name in ("#trip/a.png", "a.png", "ours/a.png", "ours/query.jpg")  # by names only
     ]
-    with pytest.warns(UserWarning, match=r"pillow-heif.*2 \.txt, 1 without an ending$"):
-        assert image_files(tmp_path) == listing.files
+    for kind in ("calm", "tense"):
+        make_tree(tmp_path / "mood" / kind)
+    make_tree(tmp_path / "mood")
+    tree = load("folder", tmp_path, "mood")
+    assert tree.classes == ["#trip", "calm", "tense"] and tree.labels.tolist() == [0, 1, 1, 2, 2]
+    clevr4 = tmp_path / "clevr_4_10k_v1"
+    make_tree(clevr4 / "images")
+    (clevr4 / "images/b.png").touch()
+    (clevr4 / "clevr_4_annots.json").write_text(
+        json.dumps({name: {"color": color} for name, color in (("a", "red"), ("b", "blue"))})
+    )
+    assert [file.name for file in _clevr4(tmp_path, "color").paths] == ["a.png", "b.png"]
 
 
 @given(st.binary())

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from crl.run.errors import UserError
-from fashion_retrieval.datasets import load
+from fashion_retrieval.datasets import check_images, load
 
 FILES = {
     "filenames_train.txt": "img/a b.jpg\nimg/b.jpg\nimg/c.jpg\nimg/d.jpg\n",
@@ -89,3 +89,22 @@ def test_meta_beside_the_folder(root, tmp_path):
     for name in FILES.keys() - {"meta.json"}:
         (root / name).rename(folder / name)
     assert load(folder).attributes
+
+
+def test_names_that_windows_wrote(root):
+    (root / "filenames_test.txt").write_text("img\\g.jpg\r\nimg\\h.jpg\r\n")
+    assert load(root).test.files == [root / "img/g.jpg", root / "img/h.jpg"]
+    (root / "filenames_test.txt").write_text("img\\g.jpg\n..\\h.jpg\n")
+    with pytest.raises(UserError, match=r"line 2: '../h.jpg' is not a relative path"):
+        load(root)
+
+
+SPELLED = [("Img/g.jpg", "holds Img, not img"), ("img/g.JPG", "img holds g.JPG, not g.jpg")]
+
+
+@pytest.mark.parametrize(("there", "says"), [*SPELLED, ("img/x.jpg", "get DeepFashion's from")])
+def test_images_that_are_spelled_otherwise(root, there, says):
+    (root / there).parent.mkdir()
+    (root / there).touch()
+    with pytest.raises(UserError, match=rf"^2 of 2 images are missing.*{says}"):
+        check_images(load(root).test.files)

@@ -18,7 +18,7 @@ from killing import KILLED, contents, finish
 from mistakes import words_of
 
 from crl.run.errors import UserError
-from crl.run.files import HOST, alone_in, atomic_path
+from crl.run.files import HOST, OURS, alone_in, atomic_path
 
 STEPS = "checkpoint_every=1"
 MORE = {  # command -> arguments after those of `mistakes.COMMANDS`
@@ -85,7 +85,7 @@ def test_the_second_command_is_refused_while_the_first_one_runs(tmp_path):
         first.kill()
     with alone_in(folder):  # a killed command leaves no lock
         (folder / "results.json").write_text("{}")
-    assert [file.name for file in folder.iterdir()] == ["results.json"]
+    assert {file.name for file in folder.iterdir()} == {OURS, "results.json"}
 
 
 def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(tmp_path):

@@ -278,6 +278,13 @@ def test_what_has_no_checksum_says_so(run, offer, coco, tmp_path):
     assert "no checksum of val2017.zip is on record" in printed and f"sha256:{digest}" in printed
 
 
+def test_a_part_that_is_a_link_elsewhere(refusal, coco, place, tmp_path):
+    (tmp_path / "letter").write_text("dear")
+    (place / "val2017.zip.part").symlink_to(tmp_path / "letter")
+    assert "val2017.zip.part: " in refusal(download.main, "coco", "--data", tmp_path)
+    assert (tmp_path / "letter").read_text() == "dear"
+
+
 LINK = zipfile.ZipInfo("val2017/out")
 LINK.external_attr = (stat.S_IFLNK | 0o777) << 16
 UNSAFE = {name: zipped(COCO | {name: b"x"}) for name in ("val2017/../../o", "/out", "c:/o", "a\\b")}

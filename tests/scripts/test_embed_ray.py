@@ -112,6 +112,21 @@ def test_ray_is_not_installed_and_an_unknown_vlm(refusal, monkeypatch, tmp_path)
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [(None, "start Ray on this machine"), ("auto", "join a Ray cluster at auto")],
+)
+def test_ray_that_cannot_start(monkeypatch, address, says):
+    def init(*_, **__):
+        raise Exception("The current node timed out during startup")
+
+    monkeypatch.setattr(pytest.importorskip("ray"), "init", init)
+    monkeypatch.setattr(os, "dup2", lambda *_: None)
+    monkeypatch.setattr(sys, "stderr", sys.stderr)  # restores it
+    with pytest.raises(UserError, match=f"^cannot {says}: The current node timed out"):
+        embed_ray.start_ray(address)
+
+
 # --- with Ray -------------------------------------------------------------------------------------
 
 SLOW = """

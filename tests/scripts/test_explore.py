@@ -45,7 +45,7 @@ def test_clusters_names_page_and_tables(look, place):
     printed = look(*BASES)
     assert all(f"\n6         {color}" in printed for color in COLORS)
     out = place / "outputs/explore/pictures"
-    assert {file.name for file in out.iterdir()} == {*explore.MADE, ".made", "texts"}
+    assert {file.name for file in out.iterdir()} == {*explore.MADE, ".made", ".crl", "texts"}
     table = pd.read_csv(out / "images.csv")
     assert (table["color_name"] == table["path"].str.split("-").str[0]).all()
 
@@ -204,3 +204,23 @@ def test_mistakes(refusal, place, arguments, message):
     pictures = ("pictures", "--vlm", "color_vlm:ColorVLM")
     assert message in refusal(explore.main, *pictures, *arguments)
     assert not (place / "outputs/explore/pictures/report.html").exists()
+
+
+def test_a_page_is_not_replaced_by_that_of_another_folder(look, run, place):
+    shutil.copytree(place / "pictures", place / "other/pictures")
+    look(*BASES)
+    page = place / "outputs/explore/pictures/report.html"
+    content = page.read_bytes()
+    code, _, errors = run(explore.main, "other/pictures", "--vlm", "color_vlm:ColorVLM", *BASES)
+    assert code == 2 and errors.count("\n") == 1 and f"was made of {place}/pictures; " in errors
+    assert page.read_bytes() == content
+    look(*BASES, "--out", "outputs/explore/pictures", folder="other/pictures")  # if one insists
+    assert page.read_bytes() != content
+
+
+def test_pictures_that_it_made_are_not_the_users(look, place, monkeypatch):
+    monkeypatch.chdir(place / "pictures")
+    for _ in range(2):
+        printed = look("--query", "red-left-0.png", folder=".")
+        assert ".: 24 pictures" in printed
+        assert (place / "pictures/outputs/explore/pictures/query.jpg").is_file()

@@ -64,7 +64,7 @@ def test_all_is_encoded_once_and_a_second_run_changes_nothing(genecis, toy, eval
     assert len(vlm.texts) == len(set(vlm.texts))
     folder = genecis.parent / "out/similarity_retrieval/run"
     before = {file: file.read_bytes() for file in folder.iterdir()}
-    assert sorted(file.suffix for file in before) == [".json", ".npz", ".npz", ".png", ".png"]
+    assert sorted(file.suffix for file in before) == ["", ".json", ".npz", ".npz", ".png", ".png"]
     ranks = np.load(next(folder.glob("ranks-focus-object*.npz")))
     scores = expected_scores(genecis, "paper")
     assert (ranks["paper/better"] == (scores[:, 1:] > scores[:, :1]).sum(1)).all()

@@ -137,3 +137,15 @@ def test_embeddings_made_elsewhere(photos, color, tmp_path):
     np.savez(file, ids=photos.names[1:], image=photos.image)
     with pytest.raises(UserError, match=r"must hold image .*ids \(23,\)"):
         Collection.given(file)
+
+
+def test_an_image_is_named_as_any_system_writes_it(photos, tmp_path):
+    names = ["Cafe\u0301/a.png", "b.png", "odd\\name.png", "odd/name.png"]
+    files = [tmp_path / name for name in names]
+    some = Collection(tmp_path, files, photos.image[:4], photos.digests[:4], None)
+    for place, forms in enumerate([
+        ["Cafe\u0301/a.png", "Café/a.png", "Café\\a.png", str(tmp_path / "Café/a.png")],
+        ["b.png", str(tmp_path / "b.png")], ["odd\\name.png"], ["odd/name.png"],
+    ]):  # fmt: skip
+        assert [some.place(form) for form in forms] == [place] * len(forms)
+    assert some.find("c.png") is None

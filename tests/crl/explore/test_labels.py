@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from crl.explore.labels import guess_labels
+from crl.explore.labels import guess_labels, read_labels
 from crl.projection import l2
 from crl.run.errors import UserError
 
@@ -62,3 +62,26 @@ def test_accuracy_is_that_of_images_that_were_left_out():
     noise = np.random.default_rng(0).permutation(list(given.values()))
     assert guess_labels(x, dict(zip(given, noise, strict=True))).accuracy < 0.9
     assert guess_labels(x, {0: "calm", 1: "calm", 60: "tense"}).accuracy is None  # one of a kind
+
+
+TABLES = [  # as spreadsheets write them
+    "file,label\na.png,calm\nb c.png,tense\n",
+    "file;label\na.png;calm\nb c.png;tense\n",
+    "path\tlabel\na.png\tcalm\nb c.png\ttense\n",
+    'Path , Label\n"a.png",calm \n"b c.png","tense"\n',
+    "path;width;label\na.png;3;calm\na.png;3;calm\nb c.png;4;tense\n",
+]
+
+
+@pytest.mark.parametrize("text", TABLES)
+def test_tables_of_labels(tmp_path, text):
+    file = tmp_path / "few.csv"
+    file.write_text(text)
+    assert read_labels(file) == {"a.png": "calm", "b c.png": "tense"}
+
+
+@pytest.mark.parametrize("text", ["a.png,calm\n", "file\na.png\n", "file,label\na.png,\n"])
+def test_tables_that_lack_something(tmp_path, text):
+    (tmp_path / "few.csv").write_text(text)
+    with pytest.raises(UserError, match="must begin with the line file,label"):
+        read_labels(tmp_path / "few.csv")

@@ -251,3 +251,14 @@ def test_two_open_stores_see_each_others_rows(tmp_path):
     one.close(), other.close()
     stored(tmp_path, [3])
     assert len(list(tmp_path.glob("*.rows"))) == 2  # files of those that ended are continued
+
+
+def test_a_kill_loses_two_seconds_at_most(tmp_path, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    writer, reader = Store(tmp_path, ABOUT), Store(tmp_path, ABOUT)
+    for number, after in enumerate([1, 1.5, 2.5, 3, 4.6, 9]):
+        now = after
+        writer.append(*batch(number))
+        reader.refresh()
+        assert sum(digest(n) in reader for n in range(9)) == [0, 0, 3, 3, 5, 6][number]

@@ -13,6 +13,7 @@ from torch import nn
 from crl.backends.weights import save_tensors
 from crl.run import training
 from crl.run.errors import UserError
+from crl.run.files import OURS
 from crl.run.training import Trainer, TrainingConfig
 
 STEPS, EPOCHS = 5, 3
@@ -84,7 +85,7 @@ def test_an_undisturbed_training(tmp_path, capsys):
     trainer = Line(tmp_path / "out/line")
     trainer.run()
     found = contents(trainer.folder)
-    assert found["files"] == ["config.yaml", "line.safetensors", "results.json", "state.pt"]
+    assert found["files"] == [OURS, "config.yaml", "line.safetensors", "results.json", "state.pt"]
     results = found["results"]
     assert results["method"] == "line" and results["step"] == STEPS * EPOCHS
     assert len(results["losses"]) == EPOCHS and results["losses"][2] < results["losses"][0]
@@ -194,7 +195,7 @@ def test_a_loss_and_weights_that_are_not_finite(tmp_path):
     trainer.step = lambda batch: float("nan")
     with pytest.raises(UserError, match=r"the loss of step 1 is not finite.*lower lr"):
         trainer.run()
-    assert [file.name for file in trainer.folder.iterdir()] == ["config.yaml"]
+    assert {file.name for file in trainer.folder.iterdir()} == {OURS, "config.yaml"}
 
     trainer = Line(tmp_path / "weights")
 
