@@ -25,7 +25,7 @@ from crl.run.errors import UserError
 from crl.run.progress import progress
 from crl.run.results import digest
 from crl.run.store import EMBEDDINGS, Store, content_digest, digest_array, open_store
-from crl.vlm import VLM
+from crl.vlm import VLM, encoded
 
 Embeddable = File | Crop
 AHEAD = 128  # images that are decoded in advance
@@ -72,8 +72,15 @@ def embed_images(
         single: refuse a VLM that gives several vectors per image, after the first batch.
         raw: rows as the VLM gives them, where a method needs their lengths.
     """
+    images = [images] if isinstance(images, (str, Path)) else images
     if len(images) == 0:
         raise UserError("there are no images to embed")
+    wrong = (i for i in images if not (isinstance(i, (str, Crop)) or hasattr(i, "read_bytes")))
+    if kinds := {type(image).__name__ for image in wrong}:
+        pictures = (
+            "for pictures in memory: vlm.encode_images(torch.stack([vlm.preprocess(picture)]))"
+        )
+        raise UserError(f"embed_images takes files and crops, not {kinds.pop()}; {pictures}")
     # An image is identified by its place in `images`. So a million take a few arrays.
     digests = np.zeros(len(images), "V16")
     reasons = np.array([_no_file(image) for image in images], object)  # why it cannot be read
@@ -97,7 +104,7 @@ def embed_images(
 
         def encode(batch: dict[bytes, Tensor]) -> None:
             pixels = torch.stack(list(batch.values()))  # (B, 3, H, W)
-            rows = vlm.encode_images(pixels).float().cpu().numpy()  # (B, D) or (B, Q, D)
+            rows = encoded(vlm, "encode_images", pixels)  # (B, D) or (B, Q, D)
             check(rows)
             store.append(list(batch), rows)
             batch.clear()
@@ -136,6 +143,7 @@ def embed_texts(
     raw: bool = False,
 ) -> np.ndarray:  # fmt: skip
     """T (K, D) float32, a row per sentence, in the order given; arguments as of `embed_images`."""
+    texts = [texts] if isinstance(texts, str) else texts
     if len(texts) == 0:
         raise UserError("there are no texts to embed")
     digests = [content_digest(text.encode()) for text in texts]
@@ -146,8 +154,8 @@ def embed_texts(
             todo = store.missing(digests)
             batches = [todo[i : i + batch_size] for i in range(0, len(todo), batch_size)]
             for batch in progress(batches, label=f"texts, {vlm.name}", unit="batches"):
-                embedded = vlm.encode_texts([sentence[content] for content in batch])
-                store.append(batch, embedded.float().cpu().numpy())
+                some = [sentence[content] for content in batch]
+                store.append(batch, encoded(vlm, "encode_texts", some))
             return store.gather(digest_array(digests))
 
         return np.asarray(_unit(_complete(rows), raw))
@@ -170,8 +178,8 @@ def checked_basis(where: str, text: np.ndarray) -> np.ndarray:
 
 
 def _complete(rows: Callable[[], np.ndarray | None]) -> np.ndarray:
-    """The rows; computed again if some were damaged."""
-    for _ in range(3):
+    """The rows; computed again, once, if some were damaged."""
+    for _ in range(2):
         if (complete := rows()) is not None:
             return complete
     raise UserError("embeddings that were just written cannot be read back; check the disk")

@@ -61,8 +61,9 @@ class LoadedVLM:
         if (summary := _recall(record)) is None:
             summary = {"fingerprint": _hash(self.parts, precision), "dim": self.parts.dim,
                        "files": _stamps(self.parts.files)}  # fmt: skip
+            checksum = digest(record.name, summary)
             with suppress(OSError):  # without the record the next run takes some seconds longer
-                write_text(record, json.dumps(summary, indent=1) + "\n")
+                write_text(record, json.dumps([checksum, summary], indent=1) + "\n")
         self._fingerprint, self.dim = summary["fingerprint"], summary["dim"]
 
     @property
@@ -136,9 +137,10 @@ def _changes(model: nn.Module) -> int:
 def _recall(record: Path) -> dict[str, Any] | None:
     """Fingerprint and D, if none of the VLM's files has changed since; else None."""
     with suppress(OSError, ValueError, KeyError, TypeError):  # no record, or a damaged one
-        summary = json.loads(record.read_text(encoding="utf-8"))
-        if summary["files"] == _stamps(map(Path, summary["files"])):
-            return {"fingerprint": summary["fingerprint"], "dim": summary["dim"]}
+        checksum, summary = json.loads(record.read_text(encoding="utf-8"))
+        files = _stamps(map(Path, summary["files"]))
+        if checksum == digest(record.name, summary) and summary["files"] == files:
+            return summary
     return None
 
 
