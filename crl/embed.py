@@ -12,12 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import groupby
 from pathlib import Path
+from textwrap import shorten
 from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from crl.backends.loaded import LoadedVLM
 from crl.basis import TextBasis
 from crl.images import Crop, File, UnreadableImage, file_of, open_image
 from crl.projection import l2, parts
@@ -152,6 +154,8 @@ def embed_texts(
 
         def rows() -> np.ndarray | None:
             todo = store.missing(digests)
+            if isinstance(vlm, LoadedVLM) and todo:
+                _note_long_texts(vlm, [sentence[content] for content in todo])
             batches = [todo[i : i + batch_size] for i in range(0, len(todo), batch_size)]
             for batch in progress(batches, label=f"texts, {vlm.name}", unit="batches"):
                 some = [sentence[content] for content in batch]
@@ -175,6 +179,14 @@ def checked_basis(where: str, text: np.ndarray) -> np.ndarray:
     if np.ptp(text, axis=0).max() < 1e-6:  # nor has a row of equal numbers
         raise UserError(f"{where}: its texts all look the same to the VLM; use other texts")
     return text
+
+
+def _note_long_texts(vlm: LoadedVLM, texts: list[str]) -> None:
+    if long := vlm.cut_off(texts):
+        number = f"{len(long)} of {len(texts)} texts are longer than the {vlm.parts.context} tokens"
+        first = shorten(long[0], 60)
+        note = f"{number} that {vlm.name} reads; what follows is cut off. The first: {first}"
+        warnings.warn(note, stacklevel=4)
 
 
 def _complete(rows: Callable[[], np.ndarray | None]) -> np.ndarray:

@@ -154,7 +154,7 @@ def _load(name: str, source: str) -> Parts:
     if source.startswith("open_clip:"):
         return open_clip.load_tag_or_file(source.removeprefix("open_clip:"))
     if name in HUB:
-        return {"align": transformers.load_align, "blip2": transformers.load_blip2}[name](source)
+        return transformers.load({"align": "align", "blip2": "blip-2"}[name], source)
     if Path(source, open_clip.CONFIG).is_file():
         return open_clip.load_folder(Path(source))
     return transformers.load_folder(Path(source))

@@ -39,7 +39,8 @@ class Parts(NamedTuple):
     model: nn.Module
     dim: int
     preprocess: Preprocess
-    tokenize: Callable[[list[str]], Any]  # -> something with .to(device)
+    tokenize: Callable[..., Any]  # texts, context=context -> something with .to(device)
+    context: int  # tokens of a text; the others are cut off
     image_features: Callable[[Tensor], Tensor]
     text_features: Callable[[Any], Tensor]
     recipe: dict[str, Any]  # everything except the weights that affects an embedding, as plain data
@@ -107,6 +108,14 @@ class LoadedVLM:
         """`encode_texts` with gradients, for training; the caller sets autocast."""
         return self.parts.text_features(self.parts.tokenize(texts).to(self.device))
 
+    def cut_off(self, texts: list[str]) -> list[str]:
+        """The texts that are longer than the model's context, whose ends it does not read."""
+        context = self.parts.context
+        longest = "a " * 2 * context
+        ids = _ids(self.parts.tokenize([*texts, longest, ""], context + 1))  # (K + 2, context + 1)
+        padding = (ids == ids[-1].mode().values).sum(1)  # on the left or right
+        return [text for text, count in zip(texts, padding, strict=False) if count == padding[-2]]
+
     def _autocast(self):
         dtype = PRECISIONS[self.precision]
         return torch.autocast(self.device.type, dtype) if dtype else nullcontext()
@@ -116,8 +125,11 @@ def describe_tokenizer(tokenizer: Any, tokenize: Callable[[list[str]], Any]) -> 
     """A tokenizer's vocabulary, and its tokens for a long text with accents, capitals and signs."""
     vocabulary = tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else tokenizer.encoder
     tokens = tokenize(["A photo of  3 café's, unBELIEVABLY small! " * 20])
-    ids = tokens if isinstance(tokens, Tensor) else tokens["input_ids"]
-    return {"vocabulary": vocabulary, "probe": ids.tolist()}
+    return {"vocabulary": vocabulary, "probe": _ids(tokens).tolist()}
+
+
+def _ids(tokens: Any) -> Tensor:
+    return tokens if isinstance(tokens, Tensor) else tokens["input_ids"]
 
 
 def _hash(parts: Parts, precision: str) -> str:
