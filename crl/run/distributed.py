@@ -29,7 +29,7 @@ def available_device(device: str | torch.device | None) -> torch.device:
             note = f"torch sees a GPU here and cannot use it ({reason}); the CPU is used"
             warnings.warn(note, stacklevel=2)
             return torch.device("cpu")
-        raise UserError(f"no device {str(device)!r} here ({reason}); use cpu") from error
+        raise UserError(f"no device {str(device)!r} here ({reason}); use the device cpu") from error
 
 
 def rank() -> int:

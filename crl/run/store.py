@@ -163,8 +163,7 @@ class Store:
             advice = "try precision fp32, or check the weights"
             raise UserError(f"the VLM gave NaN or infinite embeddings; {advice}")
         if not stored.any(axis=-1).all():
-            raise UserError(f"{self.about['vlm']} gave an embedding of zeros, which has no direction; "
-                            "check its weights")  # fmt: skip
+            raise UserError(f"{self.about['vlm']} gave an embedding of zeros; check its weights")
         if self.shape is None:
             self.shape = rows.shape[1:]
             remove_leftovers(self.folder)

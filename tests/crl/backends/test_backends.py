@@ -199,8 +199,8 @@ def test_quick_gelu_of_the_paper_s_weights(name):
         (("open_clip:ViT-B32/openai",), r"unknown open_clip model 'ViT-B32'; did .* 'ViT-B-32'"),
         (("open_clip:ViT-B-32/opnai",), r"no weights 'opnai' for ViT-B-32.*did you mean 'openai'"),
         (("clip", "cpu", "fp8"), r"unknown precision 'fp8'; known: fp32, bf16, fp16"),
-        (("clip", "graphics"), r"no device 'graphics' here .* use device=cpu"),
-        (("clip", "cuda:99"), r"no device 'cuda:99' here .* use device=cpu"),
+        (("clip", "graphics"), r"no device 'graphics' here .* use the device cpu"),
+        (("clip", "cuda:99"), r"no device 'cuda:99' here .* use the device cpu"),
     ],
 )
 def test_unknown_names_and_devices(arguments, message):
