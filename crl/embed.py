@@ -150,12 +150,12 @@ def embed_texts(
         raise UserError("there are no texts to embed")
     digests = [content_digest(text.encode()) for text in texts]
     sentence = dict(zip(digests, texts, strict=True))
+    if isinstance(vlm, LoadedVLM):
+        _note_long_texts(vlm, list(sentence.values()))
     with open_store(vlm, "text", cache) as store:
 
         def rows() -> np.ndarray | None:
             todo = store.missing(digests)
-            if isinstance(vlm, LoadedVLM) and todo:
-                _note_long_texts(vlm, [sentence[content] for content in todo])
             batches = [todo[i : i + batch_size] for i in range(0, len(todo), batch_size)]
             for batch in progress(batches, label=f"texts, {vlm.name}", unit="batches"):
                 some = [sentence[content] for content in batch]
@@ -183,10 +183,10 @@ def checked_basis(where: str, text: np.ndarray) -> np.ndarray:
 
 def _note_long_texts(vlm: LoadedVLM, texts: list[str]) -> None:
     if long := vlm.cut_off(texts):
-        number = f"{len(long)} of {len(texts)} texts are longer than the {vlm.parts.context} tokens"
+        number = f"{len(long)} of {len(texts)} texts are longer than the {vlm.context} tokens"
         first = shorten(long[0], 60)
         note = f"{number} that {vlm.name} reads; what follows is cut off. The first: {first}"
-        warnings.warn(note, stacklevel=4)
+        warnings.warn(note, stacklevel=3)
 
 
 def _complete(rows: Callable[[], np.ndarray | None]) -> np.ndarray:

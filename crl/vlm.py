@@ -184,10 +184,11 @@ def _import_vlm(source: str, device: torch.device, precision: str) -> VLM:
         raise UserError(f"{source} is no VLM, it has no {', '.join(missing)}; see crl/README.md")
     if not isinstance(vlm.name, str):
         raise UserError(f"{source}: name must be a text, not {vlm.name!r}")
-    if not re.fullmatch(r"[\w-][\w.-]*", str(vlm.fingerprint)):
-        advice = "use letters, digits, dots and dashes, since it names a folder"
-        raise UserError(f"{source}: fingerprint is {vlm.fingerprint!r}; {advice}")
-    record = FINGERPRINTS / f"{digest(source, vlm.fingerprint)}.probed"
+    fingerprint = vlm.fingerprint
+    if not (isinstance(fingerprint, str) and re.fullmatch(r"[\w-][\w.-]*", fingerprint)):
+        advice = "a text of letters, digits, dots and dashes, since it names a folder"
+        raise UserError(f"{source}: fingerprint must be {advice}, not {fingerprint!r}")
+    record = FINGERPRINTS / f"{digest(source, fingerprint)}.probed"
     if not record.is_file():
         _probe(source, vlm)
         with suppress(OSError):  # without the record the next run probes it again

@@ -93,7 +93,8 @@ def average_precision(
     candidate is relevant. For candidates of equal similarity it is the exact mean over all their
     orders. So a constant similarity gives the expectation of a random ranking.
 
-    `similarity` (Q, C), larger is nearer, no NaN; values (Q,) and (C,) -> (Q,) float64, from 0 to 1.
+    `similarity` (Q, C), larger is nearer, without NaN; values (Q,) and (C,) -> (Q,) float64,
+    from 0 to 1.
 
     Of three candidates the first and third are relevant: (1/1 + 2/3) / 2. If the third is tied with
     the second, the result is the mean of this and (1/1 + 2/2) / 2.

@@ -60,12 +60,14 @@ class LoadedVLM:
         place = str(Path(source).resolve()) if Path(source).is_dir() else source
         record = FINGERPRINTS / f"{digest(place, precision, versions)}.json"
         if (summary := _recall(record)) is None:
-            summary = {"fingerprint": _hash(self.parts, precision), "dim": self.parts.dim,
-                       "files": _stamps(self.parts.files)}  # fmt: skip
+            parts = self.parts
+            summary = {"fingerprint": _hash(parts, precision), "dim": parts.dim,
+                       "context": parts.context, "files": _stamps(parts.files)}  # fmt: skip
             checksum = digest(record.name, summary)
             with suppress(OSError):  # without the record the next run takes some seconds longer
                 write_text(record, json.dumps([checksum, summary], indent=1) + "\n")
         self._fingerprint, self.dim = summary["fingerprint"], summary["dim"]
+        self.context: int = summary["context"]  # tokens of a text that are read
 
     @property
     def parts(self) -> Parts:
@@ -110,7 +112,10 @@ class LoadedVLM:
 
     def cut_off(self, texts: list[str]) -> list[str]:
         """The texts that are longer than the model's context, whose ends it does not read."""
-        context = self.parts.context
+        context = self.context
+        texts = [text for text in texts if len(text.encode()) + 3 > context]  # at most so many
+        if not texts:
+            return []
         longest = "a " * 2 * context
         ids = _ids(self.parts.tokenize([*texts, longest, ""], context + 1))  # (K + 2, context + 1)
         padding = (ids == ids[-1].mode().values).sum(1)  # on the left or right
@@ -147,7 +152,7 @@ def _changes(model: nn.Module) -> int:
 
 
 def _recall(record: Path) -> dict[str, Any] | None:
-    """Fingerprint and D, if none of the VLM's files has changed since; else None."""
+    """What is recorded of a VLM, if none of its files has changed since; else None."""
     with suppress(OSError, ValueError, KeyError, TypeError):  # no record, or a damaged one
         checksum, summary = json.loads(record.read_text(encoding="utf-8"))
         files = _stamps(map(Path, summary["files"]))
