@@ -58,7 +58,7 @@ class ImageEmbeddings(NamedTuple):
 
 
 def embed_images(
-    vlm: VLM, images: Sequence[Embeddable | str], cache: Path | None = EMBEDDINGS,
+    vlm: VLM, images: Sequence[Embeddable | str] | Path | str, cache: Path | None = EMBEDDINGS,
     batch_size: int = 64, workers: int | None = None,
     unreadable: Literal["error", "skip"] = "error", single: bool = False, raw: bool = False,
 ) -> ImageEmbeddings:  # fmt: skip
@@ -66,7 +66,7 @@ def embed_images(
     UserError for no images, a missing file, an unreadable image, or too many vectors.
 
     Args:
-        images: N image files, local or remote, or crops.
+        images: N image files, local or remote, or crops; or one file.
         cache: folder of the embedding cache; None keeps nothing.
         workers: threads that decode images; None: one per core, at most 8.
         unreadable: `error` stops at an image that cannot be decoded and names it; `skip` leaves
@@ -74,7 +74,7 @@ def embed_images(
         single: refuse a VLM that gives several vectors per image, after the first batch.
         raw: rows as the VLM gives them, where a method needs their lengths.
     """
-    images = [images] if isinstance(images, (str, Path)) else images
+    images = [images] if isinstance(images, (str, Path)) else images  # else letter by letter
     if len(images) == 0:
         raise UserError("there are no images to embed")
     wrong = (i for i in images if not (isinstance(i, (str, Crop)) or hasattr(i, "read_bytes")))
@@ -141,7 +141,7 @@ def embed_images(
 
 
 def embed_texts(
-    vlm: VLM, texts: Sequence[str], cache: Path | None = EMBEDDINGS, batch_size: int = 256,
+    vlm: VLM, texts: Sequence[str] | str, cache: Path | None = EMBEDDINGS, batch_size: int = 256,
     raw: bool = False,
 ) -> np.ndarray:  # fmt: skip
     """T (K, D) float32, a row per sentence, in the order given; arguments as of `embed_images`."""
