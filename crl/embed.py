@@ -12,12 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import groupby
 from pathlib import Path
+from textwrap import shorten
 from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from crl.backends.loaded import LoadedVLM
 from crl.basis import TextBasis
 from crl.images import Crop, File, UnreadableImage, file_of, open_image
 from crl.projection import l2, parts
@@ -25,7 +27,7 @@ from crl.run.errors import UserError
 from crl.run.progress import progress
 from crl.run.results import digest
 from crl.run.store import EMBEDDINGS, Store, content_digest, digest_array, open_store
-from crl.vlm import VLM
+from crl.vlm import VLM, encoded
 
 Embeddable = File | Crop
 AHEAD = 128  # images that are decoded in advance
@@ -56,7 +58,7 @@ class ImageEmbeddings(NamedTuple):
 
 
 def embed_images(
-    vlm: VLM, images: Sequence[Embeddable | str], cache: Path | None = EMBEDDINGS,
+    vlm: VLM, images: Sequence[Embeddable | str] | Path | str, cache: Path | None = EMBEDDINGS,
     batch_size: int = 64, workers: int | None = None,
     unreadable: Literal["error", "skip"] = "error", single: bool = False, raw: bool = False,
 ) -> ImageEmbeddings:  # fmt: skip
@@ -64,7 +66,7 @@ def embed_images(
     UserError for no images, a missing file, an unreadable image, or too many vectors.
 
     Args:
-        images: N image files, local or remote, or crops.
+        images: N image files, local or remote, or crops; or one file.
         cache: folder of the embedding cache; None keeps nothing.
         workers: threads that decode images; None: one per core, at most 8.
         unreadable: `error` stops at an image that cannot be decoded and names it; `skip` leaves
@@ -72,8 +74,15 @@ def embed_images(
         single: refuse a VLM that gives several vectors per image, after the first batch.
         raw: rows as the VLM gives them, where a method needs their lengths.
     """
+    images = [images] if isinstance(images, (str, Path)) else images  # else letter by letter
     if len(images) == 0:
         raise UserError("there are no images to embed")
+    wrong = (i for i in images if not (isinstance(i, (str, Crop)) or hasattr(i, "read_bytes")))
+    if kinds := {type(image).__name__ for image in wrong}:
+        pictures = (
+            "for pictures in memory: vlm.encode_images(torch.stack([vlm.preprocess(picture)]))"
+        )
+        raise UserError(f"embed_images takes files and crops, not {kinds.pop()}; {pictures}")
     # An image is identified by its place in `images`. So a million take a few arrays.
     digests = np.zeros(len(images), "V16")
     reasons = np.array([_no_file(image) for image in images], object)  # why it cannot be read
@@ -97,7 +106,7 @@ def embed_images(
 
         def encode(batch: dict[bytes, Tensor]) -> None:
             pixels = torch.stack(list(batch.values()))  # (B, 3, H, W)
-            rows = vlm.encode_images(pixels).float().cpu().numpy()  # (B, D) or (B, Q, D)
+            rows = encoded(vlm, "encode_images", pixels)  # (B, D) or (B, Q, D)
             check(rows)
             store.append(list(batch), rows)
             batch.clear()
@@ -133,22 +142,25 @@ def embed_images(
 
 
 def embed_texts(
-    vlm: VLM, texts: Sequence[str], cache: Path | None = EMBEDDINGS, batch_size: int = 256,
+    vlm: VLM, texts: Sequence[str] | str, cache: Path | None = EMBEDDINGS, batch_size: int = 256,
     raw: bool = False,
 ) -> np.ndarray:  # fmt: skip
     """T (K, D) float32, a row per sentence, in the order given; arguments as of `embed_images`."""
+    texts = [texts] if isinstance(texts, str) else texts
     if len(texts) == 0:
         raise UserError("there are no texts to embed")
     digests = [content_digest(text.encode()) for text in texts]
     sentence = dict(zip(digests, texts, strict=True))
+    if isinstance(vlm, LoadedVLM):
+        _note_long_texts(vlm, list(sentence.values()))
     with open_store(vlm, "text", cache) as store:
 
         def rows() -> np.ndarray | None:
             todo = store.missing(digests)
             batches = [todo[i : i + batch_size] for i in range(0, len(todo), batch_size)]
             for batch in progress(batches, label=f"texts, {vlm.name}", unit="batches"):
-                embedded = vlm.encode_texts([sentence[content] for content in batch])
-                store.append(batch, embedded.float().cpu().numpy())
+                some = [sentence[content] for content in batch]
+                store.append(batch, encoded(vlm, "encode_texts", some))
             return store.gather(digest_array(digests))
 
         return np.asarray(_unit(_complete(rows), raw))
@@ -170,9 +182,17 @@ def checked_basis(where: str, text: np.ndarray) -> np.ndarray:
     return text
 
 
+def _note_long_texts(vlm: LoadedVLM, texts: list[str]) -> None:
+    if long := vlm.cut_off(texts):
+        number = f"{len(long)} of {len(texts)} texts are longer than the {vlm.context} tokens"
+        first = shorten(long[0], 60)
+        note = f"{number} that {vlm.name} reads; what follows is cut off. The first: {first}"
+        warnings.warn(note, stacklevel=3)
+
+
 def _complete(rows: Callable[[], np.ndarray | None]) -> np.ndarray:
-    """The rows; computed again if some were damaged."""
-    for _ in range(3):
+    """The rows; computed again, once, if some were damaged."""
+    for _ in range(2):
         if (complete := rows()) is not None:
             return complete
     raise UserError("embeddings that were just written cannot be read back; check the disk")

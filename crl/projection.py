@@ -5,11 +5,13 @@
 What goes beyond the paper is in `crl.representations`.
 """
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 ROWS_AT_ONCE = 2**16  # of R
 
@@ -51,9 +53,11 @@ def single_vector(image: np.ndarray) -> np.ndarray:
 def standardise(r: np.ndarray, mean: float | None = None) -> np.ndarray:
     """The paper's few-shot normalisation of R (N, K): (R - mean of all R) / std of each row.
 
-    As in the authors' code, the mean is one scalar (or `mean`, if given), and ddof = 1.
+    As in the authors' code, the mean is one scalar (or `mean`, if given), and ddof = 1. A row whose
+    similarities are all the same (an image of zeros) says nothing, and becomes zeros.
     """
-    return (r - (r.mean() if mean is None else mean)) / r.std(axis=1, ddof=1, keepdims=True)
+    spread = r.std(axis=1, ddof=1, keepdims=True)
+    return (r - (r.mean() if mean is None else mean)) / np.where(spread > 0, spread, np.inf)
 
 
 def parts(images: int) -> Iterator[slice]:
@@ -73,14 +77,19 @@ class ConditionalProjection(TransformerMixin, BaseEstimator):
         texts: the K texts; each names one dimension of R.
         normalise: `l2` (unit rows, as in the paper's clustering), `standardise` (as in its few-shot
             classification; `fit` learns the scalar mean), or None (plain cosine similarities).
+
+    A ValueError for NaN, infinity, complex numbers, or another D than that of T. Rows of zeros stay
+    zeros.
     """
 
-    def __init__(self, text_embeddings, texts=None, normalise="l2"):
+    def __init__(
+        self, text_embeddings: Any, texts: Sequence[str] | None = None, normalise: str | None = "l2"
+    ) -> None:
         self.text_embeddings = text_embeddings
         self.texts = texts
         self.normalise = normalise
 
-    def fit(self, X, y=None):
+    def fit(self, X: Any, y: Any = None) -> "ConditionalProjection":
         """Check X, (N, D) or (N, Q, D) image embeddings of any length; learn the mean."""
         if self.normalise not in ("l2", "standardise", None):
             raise ValueError(f"unknown normalise {self.normalise!r}: 'l2', 'standardise' or None")
@@ -90,7 +99,7 @@ class ConditionalProjection(TransformerMixin, BaseEstimator):
             self.mean_ = sum(self._similarities(x).mean() * (len(x) / len(X)) for x in some)
         return self
 
-    def transform(self, X):
+    def transform(self, X: Any) -> np.ndarray:
         """R of X, (N, K). Computed in parts: beside R itself, memory does not grow with N."""
         check_is_fitted(self)
         X = self._checked(X)
@@ -99,26 +108,29 @@ class ConditionalProjection(TransformerMixin, BaseEstimator):
             r[rows] = self._scaled(self._similarities(X[rows]))
         return r
 
-    def get_feature_names_out(self, input_features=None):
-        """The K texts: each dimension of R is the similarity to one of them."""
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """The K texts: each dimension of R is the similarity to one of them. A text that comes
+        again is numbered, `red (2)`: tables need distinct names."""
         check_is_fitted(self)
-        texts = range(len(self.text_)) if self.texts is None else self.texts
-        return np.array([str(text) for text in texts], dtype=object)
+        counts: Counter[str] = Counter()
+        names = []
+        for text in map(str, range(len(self.text_)) if self.texts is None else self.texts):
+            counts[text] += 1
+            names.append(f"{text} ({counts[text]})" if counts[text] > 1 else text)
+        return np.array(names, dtype=object)
 
-    def _start(self, X) -> np.ndarray:
-        text = np.asarray(self.text_embeddings)
-        if text.ndim != 2 or not len(text):
-            raise ValueError(f"text_embeddings must be (K, D) with K > 0, not {text.shape}")
+    def _start(self, X: Any) -> np.ndarray:
+        X = self._checked(X, reset=True)
+        text = check_array(self.text_embeddings, input_name="text_embeddings")  # (K, D)
+        if text.shape[1] != self.n_features_in_:
+            d = text.shape[1]
+            raise ValueError(f"image embeddings must be (N, {d}) or (N, Q, {d}), not {X.shape}")
         if self.texts is not None and len(self.texts) != len(text):
             raise ValueError(f"{len(self.texts)} texts for {len(text)} text embeddings")
         self.text_ = l2(text)
-        self.n_features_in_ = text.shape[1]
-        X = self._checked(X)
-        if not len(X):
-            raise ValueError("fit needs one image or more")
         return X
 
-    def _similarities(self, X) -> np.ndarray:
+    def _similarities(self, X: np.ndarray) -> np.ndarray:
         return project(l2(X), self.text_)  # R = I Tᵀ
 
     def _scaled(self, r: np.ndarray) -> np.ndarray:
@@ -126,9 +138,10 @@ class ConditionalProjection(TransformerMixin, BaseEstimator):
             return standardise(r, self.mean_)
         return l2(r) if self.normalise == "l2" else r
 
-    def _checked(self, X) -> np.ndarray:
+    def _checked(self, X: Any, reset: bool = False) -> np.ndarray:
+        """X as scikit-learn checks it; of (N, Q, D) each of the N Q vectors is a row."""
+        X = np.asarray(X) if isinstance(X, (list, tuple)) else X
+        if getattr(X, "ndim", 2) != 3:
+            return validate_data(self, X, reset=reset)
         X = np.asarray(X)
-        if X.ndim not in (2, 3) or X.shape[-1] != self.n_features_in_:
-            d = self.n_features_in_
-            raise ValueError(f"image embeddings must be (N, {d}) or (N, Q, {d}), not {X.shape}")
-        return X
+        return validate_data(self, X.reshape(-1, X.shape[2]), reset=reset).reshape(X.shape)

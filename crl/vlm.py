@@ -3,21 +3,27 @@ transformers are loaded is in `crl.backends`."""
 
 import re
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from crl.backends import open_clip, transformers
-from crl.backends.loaded import PRECISIONS, LoadedVLM, Parts
+from crl.backends.loaded import FINGERPRINTS, PRECISIONS, LoadedVLM, Parts
 from crl.backends.torchvision_fix import import_torchvision
+from crl.projection import l2
 from crl.run.distributed import available_device
 from crl.run.errors import UserError, nearest
+from crl.run.files import write_text
+from crl.run.results import digest
 
 DEMO = Path(__file__).resolve().parent / "assets" / "demo_vlm"
 ALIASES = {  # OpenAI's, MetaCLIP's and these DFN weights were trained with QuickGELU
@@ -73,9 +79,10 @@ def load_vlm(
             `siglip2-l`, `pe`, `pe-l`, `dfn`, `dfn-l` (newer; `-l`: larger and slower); `demo`;
             `open_clip:<model>/<tag>` with any model and tag of open_clip;
             `open_clip:<model>/<file>` with a checkpoint file (absolute path: two slashes);
-            a folder: open_clip's (open_clip_config.json) or transformers' ALIGN or BLIP-2;
+            a folder: open_clip's (open_clip_config.json), or transformers' (config.json): ALIGN,
+            AltCLIP, BLIP-2, Chinese-CLIP, CLIP, MetaCLIP 2, SigLIP or SigLIP 2;
             or `<module>:<class>`, a VLM of your own: see crl/README.md.
-        device: None: CUDA if there is a GPU, else the CPU.
+        device: e.g. `cpu`, `cuda:1`, `mps`; None: CUDA if there is a GPU that works, else the CPU.
         precision: precision of the forward pass: `fp32`, or `bf16` or `fp16` by autocast; the
             weights stay float32.
         from_file: the name comes from a file, not from the person: `<module>:<class>` is refused,
@@ -92,6 +99,23 @@ def load_vlm(
     if _is_code(source):
         return _import_vlm(source, device, precision)
     return LoadedVLM(name, source, partial(_load, name, source), device, precision)
+
+
+def encoded(vlm: VLM, member: str, batch: Any) -> np.ndarray:
+    """What `encode_images` or `encode_texts`, the `member`, gives for a batch of B: (B, D), or
+    (B, Q, D) for images, float32. A UserError that names the member if it gives anything else."""
+    rows = getattr(vlm, member)(batch)
+    right = f"torch.Tensor ({len(batch)}, {vlm.dim}), float32"
+    if not isinstance(rows, Tensor):
+        raise UserError(f"{vlm.name}: {member} must give a {right}, not a {type(rows).__name__}")
+    queries = rows.shape[1:-1] if member == "encode_images" and rows.ndim == 3 else ()
+    if rows.shape != (len(batch), *queries, vlm.dim) or not rows.is_floating_point():
+        form = f"{tuple(rows.shape)}, {str(rows.dtype).removeprefix('torch.')}"
+        raise UserError(f"{vlm.name}: {member} must give a {right}, not {form}")
+    if not rows.isfinite().all():
+        advice = "try precision fp32, or check the weights"
+        raise UserError(f"{vlm.name}: {member} gave NaN or infinite embeddings; {advice}")
+    return rows.detach().float().cpu().numpy()
 
 
 def find_vlm(name: str, from_file: bool = False) -> str:
@@ -129,7 +153,7 @@ def _load(name: str, source: str) -> Parts:
     if source.startswith("open_clip:"):
         return open_clip.load_tag_or_file(source.removeprefix("open_clip:"))
     if name in HUB:
-        return {"align": transformers.load_align, "blip2": transformers.load_blip2}[name](source)
+        return transformers.load({"align": "align", "blip2": "blip-2"}[name], source)
     if Path(source, open_clip.CONFIG).is_file():
         return open_clip.load_folder(Path(source))
     return transformers.load_folder(Path(source))
@@ -142,6 +166,7 @@ def _is_code(source: str) -> bool:
 def _import_vlm(source: str, device: torch.device, precision: str) -> VLM:
     """A user's VLM, `<module>:<class>`, from the working directory or an installed package."""
     module, _, name = source.partition(":")
+    advice = f"start in the folder that holds {module}.py, or set PYTHONPATH"
     if "" not in sys.path:  # a script's own folder is there, the working directory is not
         sys.path.append("")
     package = module.partition(".")[0]
@@ -150,11 +175,46 @@ def _import_vlm(source: str, device: torch.device, precision: str) -> VLM:
         if spec and spec.origin is None:  # outputs.evil would be outputs/evil.py: a data folder
             raise ImportError(f"{package} is a folder without __init__.py, not a package")
         kind = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        advice = f"start in the folder that holds {module}.py, or set PYTHONPATH"
+    except Exception as error:  # the module's own code can raise anything
         raise UserError(f"cannot import the VLM {source}: {error}; {advice}") from error
-    vlm = kind(device=device, precision=precision)
+    vlm = _tried(f"{source}: __init__", kind, device=device, precision=precision)
     members = "name dim device fingerprint preprocess encode_images encode_texts".split()
-    if missing := [member for member in members if not hasattr(vlm, member)]:
+    missing = [member for member in members if not hasattr(vlm, member)]
+    if missing:
         raise UserError(f"{source} is no VLM, it has no {', '.join(missing)}; see crl/README.md")
+    if not isinstance(vlm.name, str):
+        raise UserError(f"{source}: name must be a text, not {vlm.name!r}")
+    fingerprint = vlm.fingerprint
+    if not (isinstance(fingerprint, str) and re.fullmatch(r"[\w-][\w.-]*", fingerprint)):
+        advice = "a text of letters, digits, dots and dashes, since it names a folder"
+        raise UserError(f"{source}: fingerprint must be {advice}, not {fingerprint!r}")
+    record = FINGERPRINTS / f"{digest(source, fingerprint)}.probed"
+    if not record.is_file():
+        _probe(source, vlm)
+        with suppress(OSError):  # without the record the next run probes it again
+            write_text(record, "")
     return vlm
+
+
+def _probe(source: str, vlm: VLM) -> None:
+    """Encode one image and one text, and two of each, before a run takes hours. A UserError that
+    names the member that is wrong."""
+    image = Image.linear_gradient("L").convert("RGB")
+    images = [image.resize(size) for size in ((64, 48), (48, 64))]
+    pixels = _tried(f"{source}: preprocess", lambda: torch.stack([*map(vlm.preprocess, images)]))
+    batches = {"encode_images": pixels, "encode_texts": ["a photo", "a photo of two red cubes"]}
+    for member, batch in batches.items():
+        one, two = (_tried(f"{source}: {member}", encoded, vlm, member, batch[:n]) for n in (1, 2))
+        if not np.allclose(l2(one[0]), l2(two[0]), atol=0.05):
+            advice = "another row beside others; is the model in eval mode?"
+            raise UserError(f"{source}: {member} gives the same input {advice}")
+
+
+def _tried(member: str, work: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    try:
+        return work(*arguments, **options)
+    except UserError:
+        raise
+    except Exception as error:  # a user's code can raise anything
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"{member} fails with {reason}; see crl/README.md") from error

@@ -91,7 +91,8 @@ def average_precision(
     candidate is relevant. For candidates of equal similarity it is the exact mean over all their
     orders. So a constant similarity gives the expectation of a random ranking.
 
-    `similarity` (Q, C), larger is nearer; values (Q,) and (C,) -> (Q,) float64, from 0 to 1.
+    `similarity` (Q, C), larger is nearer, without NaN; values (Q,) and (C,) -> (Q,) float64,
+    from 0 to 1.
 
     Of three candidates the first and third are relevant: (1/1 + 2/3) / 2. If the third is tied with
     the second, the result is the mean of this and (1/1 + 2/2) / 2.
@@ -102,6 +103,8 @@ def average_precision(
     >>> average_precision(np.array([[0.9, 0.5, 0.5]]), *values).round(3)
     array([0.917])
     """
+    if np.isnan(similarity).any():
+        raise ValueError("similarity holds NaN, which has no place in a ranking")
     C = len(candidate_value)
     harmonic = np.append(0, np.cumsum(1 / np.arange(1, C + 1)))  # 1/1 + ... + 1/n, n = 0 to C
     relevant = {value: candidate_value == value for value in np.unique(query_value)}

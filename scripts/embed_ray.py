@@ -33,6 +33,7 @@ import numpy as np
 from crl.embed import NoneReadable, embed_images
 from crl.explore.listing import find_images, open_file, without_keys, write_listing
 from crl.images import shown
+from crl.run.distributed import available_device
 from crl.run.errors import ArgumentParser, Missing, UserError, whole_number
 from crl.run.files import HOST, alone_in, write_text
 from crl.run.progress import progress
@@ -57,7 +58,10 @@ def main(argv: list[str]) -> None:
     )
     add("--address", help="of a Ray cluster: auto, or host:port (default: this machine)")
     add("--workers", type=whole_number, help="default: one per GPU, or two cores without GPUs")
+    add("--device", choices=["cpu", "cuda", "mps"], help="default: CUDA if there is a GPU")
     args = parser.parse_args(argv)
+    if args.address is None:  # of a cluster, each worker looks for its own
+        args.device = available_device(args.device).type
     names, root = find_images(args.images)
     print(f"{without_keys(args.images)}: {len(names):,} images", flush=True)
     with alone_in(args.out):
@@ -92,7 +96,7 @@ class Embedder:
 
     def __init__(self, args: argparse.Namespace, root: str, fingerprint: str, threads: int) -> None:
         self.args, self.root, self.threads = args, root, threads
-        self.vlm = load_vlm(args.vlm, precision=args.precision)
+        self.vlm = load_vlm(args.vlm, args.device, args.precision)
         self.same = self.vlm.fingerprint == fingerprint
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list]:
@@ -127,6 +131,7 @@ def run(
         size = BATCHES * args.batch_size
         parts = [names[start : start + size] for start in range(0, len(names), size)]
         gpus, cores = (int(ray.cluster_resources().get(kind, 0)) for kind in ("GPU", "CPU"))
+        gpus = gpus if args.device in (None, "cuda") else 0
         workers = min(args.workers or gpus or max(1, cores // CORES), gpus or cores, len(parts))
         each = max(1, min(CORES, cores // workers))
         reports = ray.data.from_items(

@@ -60,11 +60,12 @@ def main(argv: list[str]) -> None:
         unlike = {find_texts(name, args, out): weight for name, weight in args.unlike}
         labels = read_labels(args.labels) if args.labels else None
         if args.features:
-            photos = Collection.given(args.features, args.vlm, args.folder)
+            photos = Collection.given(args.features, args.vlm, args.folder, args.device)
         elif listing.is_listing(args.folder / listing.NAME):
-            photos = Collection.load(args.folder, args.vlm)
+            photos = Collection.load(args.folder, args.vlm, args.device)
         else:
-            photos = Collection.embed(args.folder, args.vlm or "clip", batch_size=args.batch_size)
+            vlm, how = args.vlm or "clip", {"batch_size": args.batch_size}
+            photos = Collection.embed(args.folder, vlm, args.device, **how)
         vlm = photos.vlm.name if photos.vlm else "not known"
         print(one_line(f"{source}: {len(photos.files):,} pictures, VLM {vlm}"))
         print("".join(f"  {one_line(remark)}\n" for remark in photos.remarks()))
@@ -220,6 +221,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--seed", type=int, default=0, help="of the LLM; it may ignore it (default: %(default)s)")
     add("--number", type=whole_number, default=200, help="texts per criterion (default: 200)")
     add("--vlm", help="see the README (default: clip; of embeddings the one that made them)")
+    add("--device", help="cpu, cuda, mps ... (default: CUDA if there is a GPU, else the CPU)")
     add("--representation", default="posterior", choices=representations())
     add("--clusters", type=whole_number, metavar="K", help="default: by silhouette")
     add("--out", type=Path, help="default: outputs/explore/<name of the folder>")

@@ -65,7 +65,8 @@ class Parts(NamedTuple):
     model: nn.Module
     dim: int
     preprocess: Preprocess
-    tokenize: Callable[[list[str]], Any]  # -> something with .to(device)
+    tokenize: Callable[..., Any]  # texts, context=context -> something with .to(device)
+    context: int  # tokens of a text; the others are cut off
     image_features: Callable[[Tensor], Tensor]
     text_features: Callable[[Any], Tensor]
     recipe: dict[str, Any]  # everything except the weights that affects an embedding, as plain data
@@ -85,11 +86,14 @@ class LoadedVLM:
         place = str(Path(source).resolve()) if Path(source).is_dir() else source
         record = FINGERPRINTS / f"{digest(place, precision, versions)}.json"
         if (summary := _recall(record)) is None:
-            summary = {"fingerprint": _hash(self.parts, precision), "dim": self.parts.dim,
-                       "files": _stamps(self.parts.files)}  # fmt: skip
+            parts = self.parts
+            summary = {"fingerprint": _hash(parts, precision), "dim": parts.dim,
+                       "context": parts.context, "files": _stamps(parts.files)}  # fmt: skip
+            checksum = digest(record.name, summary)
             with suppress(OSError):  # without the record the next run takes some seconds longer
-                write_text(record, json.dumps(summary, indent=1) + "\n")
+                write_text(record, json.dumps([checksum, summary], indent=1) + "\n")
         self._fingerprint, self.dim = summary["fingerprint"], summary["dim"]
+        self.context: int = summary["context"]  # tokens of a text that are read
 
     @property
     def parts(self) -> Parts:
@@ -132,6 +136,17 @@ class LoadedVLM:
         """`encode_texts` with gradients, for training; the caller sets autocast."""
         return self.parts.text_features(self.parts.tokenize(texts).to(self.device))
 
+    def cut_off(self, texts: list[str]) -> list[str]:
+        """The texts that are longer than the model's context, whose ends it does not read."""
+        context = self.context
+        texts = [text for text in texts if len(text.encode()) + 3 > context]  # at most so many
+        if not texts:
+            return []
+        longest = "a " * 2 * context
+        ids = _ids(self.parts.tokenize([*texts, longest, ""], context + 1))  # (K + 2, context + 1)
+        padding = (ids == ids[-1].mode().values).sum(1)  # on the left or right
+        return [text for text, count in zip(texts, padding, strict=False) if count == padding[-2]]
+
     def _autocast(self):
         dtype = PRECISIONS[self.precision]
         return torch.autocast(self.device.type, dtype) if dtype else nullcontext()
@@ -141,8 +156,11 @@ def describe_tokenizer(tokenizer: Any, tokenize: Callable[[list[str]], Any]) -> 
     """A tokenizer's vocabulary, and its tokens for a long text with accents, capitals and signs."""
     vocabulary = tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else tokenizer.encoder
     tokens = tokenize(["A photo of  3 café's, unBELIEVABLY small! " * 20])
-    ids = tokens if isinstance(tokens, Tensor) else tokens["input_ids"]
-    return {"vocabulary": vocabulary, "probe": ids.tolist()}
+    return {"vocabulary": vocabulary, "probe": _ids(tokens).tolist()}
+
+
+def _ids(tokens: Any) -> Tensor:
+    return tokens if isinstance(tokens, Tensor) else tokens["input_ids"]
 
 
 def _hash(parts: Parts, precision: str) -> str:
@@ -160,11 +178,12 @@ def _changes(model: nn.Module) -> int:
 
 
 def _recall(record: Path) -> dict[str, Any] | None:
-    """Fingerprint and D, if none of the VLM's files has changed since; else None."""
+    """What is recorded of a VLM, if none of its files has changed since; else None."""
     with suppress(OSError, ValueError, KeyError, TypeError):  # no record, or a damaged one
-        summary = json.loads(record.read_text(encoding="utf-8"))
-        if summary["files"] == _stamps(map(Path, summary["files"])):
-            return {"fingerprint": summary["fingerprint"], "dim": summary["dim"]}
+        checksum, summary = json.loads(record.read_text(encoding="utf-8"))
+        files = _stamps(map(Path, summary["files"]))
+        if checksum == digest(record.name, summary) and summary["files"] == files:
+            return summary
     return None
 
 

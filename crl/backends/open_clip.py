@@ -113,6 +113,7 @@ def _build(model_name: str, checkpoint: Path, preprocessing: dict | None = None)
         dim=config["embed_dim"],
         preprocess=Preprocess(image_transform_v2(images, is_train=False), side, resample),
         tokenize=tokenize,
+        context=tokenize.context_length,
         image_features=model.encode_image,
         text_features=model.encode_text,
         recipe={"model": config, "preprocess": preprocessing, "tokenizer": tokenizer},

@@ -1,4 +1,4 @@
-"""VLMs of transformers: ALIGN and BLIP-2, from the Hugging Face Hub or a folder."""
+"""VLMs of transformers, from the Hugging Face Hub or a folder."""
 
 import json
 from functools import partial
@@ -14,38 +14,63 @@ from crl.backends.loaded import Parts, Preprocess, describe_tokenizer
 from crl.backends.weights import stored_shapes
 from crl.run.errors import UserError
 
+# model_type -> transformers' class with get_image_features and get_text_features, and how texts are
+# padded: to the full length where the training did so
+TWO_TOWERS: dict[str, tuple[str, bool | str]] = {
+    "align": ("AlignModel", "max_length"),
+    "altclip": ("AltCLIPModel", True),
+    "chinese_clip": ("ChineseCLIPModel", True),
+    "clip": ("CLIPModel", True),
+    "metaclip_2": ("MetaClip2Model", True),
+    "siglip": ("SiglipModel", "max_length"),
+    "siglip2": ("Siglip2Model", "max_length"),
+}
+
 
 def load_folder(folder: Path) -> Parts:
     with explained(f"{folder}: it has no open_clip_config.json, and as to config.json", False):
         kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
-    if kind not in ("align", "blip-2"):
-        raise UserError(f"{folder} holds a {kind!r} model; known are 'align' and 'blip-2'")
-    return load_align(str(folder)) if kind == "align" else load_blip2(str(folder))
+    if kind not in (*TWO_TOWERS, "blip-2"):
+        advice = "for another, write a VLM of your own, vlm=<module>:<class>, see crl/README.md"
+        known = ", ".join([*TWO_TOWERS, "blip-2"])
+        raise UserError(f"{folder} holds a {kind!r} model; known are {known}; {advice}")
+    return load(kind, str(folder))
 
 
-def load_align(source: str) -> Parts:
-    """ALIGN, convolutional: its published configuration says 600 pixels, its preprocessing 289."""
-    from transformers import AlignModel
-
-    # Always 64 tokens, as in its training.
-    model, common = _load(AlignModel, source, padding="max_length", max_length=64)
-    return Parts(
-        model, model.config.projection_dim, **common,
-        image_features=lambda batch: model.get_image_features(batch).pooler_output,
-        text_features=lambda tokens: model.get_text_features(**tokens).pooler_output,
-    )  # fmt: skip
+def load(kind: str, source: str) -> Parts:
+    return _load_blip2(source) if kind == "blip-2" else _load_two_towers(kind, source)
 
 
-def load_blip2(source: str) -> Parts:
+def _load_two_towers(kind: str, source: str) -> Parts:
+    import transformers
+
+    name, padding = TWO_TOWERS[kind]
+    context = 64 if kind == "align" else None  # as in its training
+    model, common = _load(getattr(transformers, name), source, padding, context)
+
+    def image_features(batch: Tensor) -> Tensor:
+        if kind == "siglip2":  # see `_pixels`
+            batch, mask, shapes = batch[..., :-3], batch[..., -3].long(), batch[:, 0, -2:].long()
+            return model.get_image_features(batch, mask, shapes).pooler_output
+        return model.get_image_features(batch).pooler_output
+
+    def text_features(tokens: dict[str, Tensor]) -> Tensor:
+        return model.get_text_features(**tokens).pooler_output
+
+    if kind != "align":  # convolutional: its configuration says 600 pixels, its preprocessing 289
+        _check_size(source, model, common)
+    with torch.no_grad():
+        dim = text_features(common["tokenize"](["a"], common["context"])).shape[1]
+    return Parts(model, dim, image_features=image_features, text_features=text_features, **common)
+
+
+def _load_blip2(source: str) -> Parts:
     """BLIP-2's image-text contrast: 32 query vectors per image; the first token's vector per text.
     transformers' two `...WithProjection` classes would hold the shared Q-Former twice."""
     from transformers import Blip2ForImageTextRetrieval
 
-    model, common = _load(Blip2ForImageTextRetrieval, source, padding=True, max_length=512)
-    prepared = [*common["preprocess"](Image.new("RGB", (64, 48))).shape[1:]]
-    takes = model.config.vision_config.image_size
-    if prepared != [takes, takes]:
-        raise UserError(f"{source}: images are prepared at {prepared} but the model takes {takes}")
+    model, common = _load(Blip2ForImageTextRetrieval, source, padding=True, context=512)
+    _check_size(source, model, common)
 
     def image_features(batch: Tensor) -> Tensor:
         patches = model.vision_model(batch).last_hidden_state  # (B, patches, width)
@@ -62,9 +87,30 @@ def load_blip2(source: str) -> Parts:
     return Parts(model, dim, image_features=image_features, text_features=text_features, **common)
 
 
-def _load(model_class: Any, source: str, **padding: Any) -> tuple[Any, dict[str, Any]]:
+def _check_size(source: str, model: Any, common: dict[str, Any]) -> None:
+    """A UserError if images are prepared at another size than the model takes."""
+    takes = getattr(model.config.vision_config, "image_size", None)  # None: any
+    prepared = [*common["preprocess"](Image.new("RGB", (64, 48))).shape[1:]]
+    if takes and prepared != [takes, takes]:
+        raise UserError(f"{source}: images are prepared at {prepared} but the model takes {takes}")
+
+
+def _pixels(processor: Any, image: Image.Image) -> Tensor:
+    """(3, H, W); of SigLIP 2, whose patches keep the aspect ratio, (patches, pixels of one + 3):
+    beside each patch whether it counts, and the height and width in patches."""
+    prepared = processor(image, return_tensors="pt")
+    pixels = prepared["pixel_values"][0]
+    if "spatial_shapes" in prepared:
+        mask, shape = prepared["pixel_attention_mask"][0], prepared["spatial_shapes"][0]
+        pixels = torch.cat([pixels, mask[:, None], shape.expand(len(pixels), 2)], dim=1)
+    return pixels
+
+
+def _load(
+    model_class: Any, source: str, padding: bool | str, context: int | None = None
+) -> tuple[Any, dict[str, Any]]:
     """The model in float32, from a folder or by its name on the hub, and the `Parts` that do not
-    depend on its architecture."""
+    depend on its architecture. `context`, in tokens; None: the most that it takes."""
     from huggingface_hub import snapshot_download
     from transformers import AutoImageProcessor, AutoTokenizer
 
@@ -91,21 +137,29 @@ def _load(model_class: Any, source: str, **padding: Any) -> tuple[Any, dict[str,
         raise UserError(f"the weights in {source} do not fit {model_class.__name__}: {few}")
     idle = "transformers_version", "_name_or_path"  # do not change an embedding
     config = {key: value for key, value in model.config.to_dict().items() if key not in idle}
-    tokenize = partial(tokenizer, truncation=True, return_tensors="pt", **padding)
+    if context is None:
+        unused = 2 if model.config.model_type == "altclip" else 0  # its positions begin at 2
+        positions = model.config.text_config.max_position_embeddings - unused
+        context = min(positions, tokenizer.model_max_length)
+
+    def tokenize(texts: list[str], context: int = context) -> Any:
+        how = {"padding": padding, "truncation": True, "max_length": context}
+        return tokenizer(texts, return_tensors="pt", **how)
+
     words = describe_tokenizer(tokenizer, tokenize)
     if not local:
         folder = Path(snapshot_download(source, local_files_only=True))
     return model, dict(
         preprocess=_preprocess(processor),
         tokenize=tokenize,
+        context=context,
         recipe={"model": config, "preprocess": processor.to_dict(), "tokenizer": words},
         files=[file for file in sorted(folder.iterdir()) if file.is_file()],
     )
 
 
 def _preprocess(processor: Any) -> Preprocess:
-    size, resample = dict(processor.size), Image.Resampling(processor.resample)
-    side = size["shortest_edge"] if processor.do_center_crop and len(size) == 1 else None
-    return Preprocess(
-        lambda x: processor(x, return_tensors="pt")["pixel_values"][0], side, resample
-    )
+    size = dict(getattr(processor, "size", None) or {})  # SigLIP 2's counts patches instead
+    cropped = getattr(processor, "do_center_crop", False) and len(size) == 1
+    side = size["shortest_edge"] if cropped else None
+    return Preprocess(partial(_pixels, processor), side, Image.Resampling(processor.resample))

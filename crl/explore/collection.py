@@ -53,13 +53,15 @@ class Collection:
     texts: tuple[TextBasis, np.ndarray] | None = field(default=None, repr=False)  # given, with T
 
     @classmethod
-    def embed(cls, folder: Path | str, vlm: str | VLM = "clip", **settings: Any) -> "Collection":
+    def embed(
+        cls, folder: Path | str, vlm: str | VLM = "clip", device: str | None = None, **settings: Any
+    ) -> "Collection":
         """Embed the images below `folder`; files that cannot be read are left out. A second call
-        embeds only what is new. `vlm` is a name, as in `load_vlm`, or a VLM; `settings` are those
-        of `embed_images`, e.g. batch_size, workers, cache."""
+        embeds only what is new. `vlm` is a name, for the `device`, as in `load_vlm`, or a VLM;
+        `settings` are those of `embed_images`, e.g. batch_size, workers, cache."""
         images = list_images(folder)
         left_out = images.remarks()
-        vlm = load_vlm(vlm) if isinstance(vlm, str) else vlm
+        vlm = load_vlm(vlm, device) if isinstance(vlm, str) else vlm
         embedded = embed_images(vlm, images.files, unreadable="skip", **settings)
         bad = [f"{shown(str(f))} ({reason})" for f, reason in embedded.unreadable.items()]
         left_out += [f"{len(bad)} could not be read, the first: {bad[0]}"] if bad else []
@@ -67,13 +69,15 @@ class Collection:
         return cls(images.folder, files, embedded.image, embedded.digests, vlm, left_out)
 
     @classmethod
-    def load(cls, folder: Path | str, vlm: str | VLM | None = None) -> "Collection":
+    def load(
+        cls, folder: Path | str, vlm: str | VLM | None = None, device: str | None = None
+    ) -> "Collection":
         """The images that scripts/embed_ray.py has embedded into `folder`; no image is read. `vlm`
         is the one that made them, which embeds the texts; None: the one that `folder` names."""
         folder = Path(folder).expanduser()
         paths, digests, about = listing.read_listing(folder / listing.NAME)
         if vlm is None or isinstance(vlm, str):
-            vlm = load_vlm(vlm or about.vlm, None, about.precision, from_file=vlm is None)
+            vlm = load_vlm(vlm or about.vlm, device, about.precision, from_file=vlm is None)
         if vlm.fingerprint != about.fingerprint:
             raise UserError(f"{folder} holds embeddings by {about.vlm} in {about.precision}, "
                             f"{about.fingerprint}, not {vlm.fingerprint}: use that")  # fmt: skip
@@ -88,8 +92,9 @@ class Collection:
 
     @classmethod
     def given(
-        cls, features: Path | str, vlm: str | VLM | None = None, folder: Path | str = "."
-    ) -> "Collection":
+        cls, features: Path | str, vlm: str | VLM | None = None, folder: Path | str = ".",
+        device: str | None = None,
+    ) -> "Collection":  # fmt: skip
         """Images whose embeddings were made elsewhere, in a file of `crl.run.given`: `ids` (N,),
         the names of their files, and `image`, (N, D) or (N, Q, D); `text` (K, D) and `texts` (K,)
         if it holds a criterion too. `vlm` is what made them, to embed texts; `folder` is where
@@ -108,7 +113,7 @@ class Collection:
             except ValidationError as error:
                 raise UserError(f"{file}: {explain(error)}") from error
             texts = basis, checked_basis(str(file), l2(arrays["text"]))
-        vlm = load_vlm(vlm) if isinstance(vlm, str) else vlm
+        vlm = load_vlm(vlm, device) if isinstance(vlm, str) else vlm
         if vlm is not None and vlm.dim != image.shape[-1]:
             raise UserError(f"{vlm.name} gives {vlm.dim} numbers and {file} holds "
                             f"{image.shape[-1]}: another VLM made them")  # fmt: skip

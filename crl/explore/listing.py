@@ -33,7 +33,7 @@ NAME = "images.parquet"
 class About(BaseModel):
     """What images.parquet says of the embeddings."""
 
-    fingerprint: Annotated[str, Field(pattern=r"^[\w-]+$")]  # of the VLM; names a folder
+    fingerprint: Annotated[str, Field(pattern=r"^[\w-][\w.-]*$")]  # of the VLM; names a folder
     vlm: str  # its name
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     root: str = ""  # folder that relative paths start from; "": the working directory

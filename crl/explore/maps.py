@@ -53,10 +53,11 @@ def kept_array(
         return compute()
     file = cache / f"{name}-{digest(points)}.array"
     content = file.read_bytes() if file.is_file() else b""
-    if content and content_digest(content[16:]) == content[:16]:
+    name_digest = content_digest(file.name.encode())  # so that no other file can take its place
+    if content and content_digest(name_digest + content[16:]) == content[:16]:
         return np.load(io.BytesIO(content[16:]), allow_pickle=False)
     array, stream = compute(), io.BytesIO()
     np.save(stream, array, allow_pickle=False)
     with atomic_path(file) as temporary:
-        temporary.write_bytes(content_digest(stream.getvalue()) + stream.getvalue())
+        temporary.write_bytes(content_digest(name_digest + stream.getvalue()) + stream.getvalue())
     return array

@@ -7,7 +7,8 @@ al., 2007), and the dot product of two rows of R' is their Bhattacharyya coeffic
 all similarities share cancels, and so does a scale: R' of a R + b is R'. No supervision.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -19,11 +20,13 @@ class Representation(ConditionalProjection):
     R with centred rows, up to a scale and a constant; with sharpness -> infinity, each row is the
     one-hot vector of the most similar text. 1 suits most VLMs, 0.7 weak ones."""
 
-    def __init__(self, text_embeddings, texts=None, sharpness=1.0):
+    def __init__(
+        self, text_embeddings: Any, texts: Sequence[str] | None = None, sharpness: float = 1.0
+    ) -> None:
         super().__init__(text_embeddings, texts)
         self.sharpness = sharpness
 
-    def fit(self, X, y=None):
+    def fit(self, X: Any, y: Any = None) -> "Representation":
         """Learn sigma from X, image embeddings of any length. A ValueError if shapes or sharpness
         are impossible, or if all similarities of each image are equal."""
         if not 0 < self.sharpness < np.inf:

@@ -57,7 +57,7 @@ def advice(error: Exception) -> str | None:
         case UnicodeError():
             return f"a text is not valid UTF-8: {error}"
         case RuntimeError() if type(error).__name__ == "OutOfMemoryError":  # torch's
-            return "the GPU has not enough memory; lower batch_size, or use device=cpu"
+            return "the GPU has not enough memory; lower the batch size, or use the CPU"
     return None
 
 

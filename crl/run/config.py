@@ -60,7 +60,7 @@ class RunConfig(Config):
 
     name: str = Field("run", description="results go to <outputs>/<task>/<name>")
     outputs: Path = Field(Path("outputs"), description="where results go")
-    device: str | None = Field(None, description="e.g. cpu, cuda; none takes the best")
+    device: str | None = Field(None, description="e.g. cpu, cuda, mps; none takes CUDA or the CPU")
 
 
 class EmbeddingConfig(RunConfig):

@@ -1,6 +1,7 @@
 """The device; and several processes that share one batch, started by torchrun."""
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -15,17 +16,20 @@ from crl.run.errors import UserError
 
 
 def available_device(device: str | torch.device | None) -> torch.device:
-    """The device with that name; None: CUDA if there is a GPU, else the CPU."""
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    """The device with that name; None: CUDA if there is a GPU that can be used, else the CPU."""
     try:
-        available = torch.device(device)
+        available = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.ones(1, device=available).item()
         if available.type == "cpu" and available.index:
             raise RuntimeError("the CPU has no number")
         return available
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = shorten(str(error), 160)
-        raise UserError(f"no device {str(device)!r} here ({reason}); use device=cpu") from error
+        if device is None:
+            note = f"torch sees a GPU here and cannot use it ({reason}); the CPU is used"
+            warnings.warn(note, stacklevel=2)
+            return torch.device("cpu")
+        raise UserError(f"no device {str(device)!r} here ({reason}); use the device cpu") from error
 
 
 def rank() -> int:

@@ -5,6 +5,7 @@ import json
 import platform
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -111,11 +112,14 @@ def environment() -> dict[str, Any]:
             return None
 
     commit, status = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no")
+    gpu = None
+    with suppress(AssertionError, RuntimeError):  # there is none, or it cannot be used
+        gpu = torch.cuda.get_device_name()
     return {
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in PACKAGES},
         "commit": commit.strip() if commit else None,
         "dirty": bool(status) if status is not None else None,
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "gpu": gpu,
         "machine": f"{platform.system()} {platform.machine()}",
     }

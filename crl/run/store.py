@@ -4,7 +4,8 @@ A store is a folder, `<cache>/<fingerprint of the VLM>/<image or text>-4/`, with
 
     meta.json        which VLM, the shape of one embedding and its dtype
     NAME.rows        raw rows, float32 (float16 if that is the VLM's precision)
-    NAME.entries     for each row 20 bytes: digest of what it embeds, checksum of digest and row
+    NAME.entries     for each row 20 bytes: digest of what it embeds, and a checksum of the VLM's
+                     fingerprint, that digest and the row: rows of other VLMs do not fit
 
 Any number of processes write at once, each to two files of its own. Rows reach the disk before
 their entries, so what a kill leaves at the end is cut off. A row whose checksum is wrong counts as
@@ -124,7 +125,7 @@ class Store:
                 rows = places[some]
                 stored = np.memmap(file, self.dtype, "r", shape=(rows[-1] + 1, *self.shape))[rows]
                 entries = np.memmap(file.with_suffix(".entries"), ENTRY, "r")[rows]
-                good = _checksums(entries["digest"], stored) == entries["checksum"]
+                good = self._checksums(entries["digest"], stored) == entries["checksum"]
                 result[some] = stored
                 damaged.append(at[some[~good]])
         if not (lost := np.unique(np.concatenate(damaged))).size:
@@ -156,12 +157,14 @@ class Store:
 
     def append(self, digests: list[bytes], rows: np.ndarray) -> None:
         """Store the embeddings of one batch, (B, D) or (B, Q, D). A UserError if they are not
-        finite, or of another shape than the others of the VLM."""
+        finite, if a row is zeros, or if the VLM's others have another shape."""
         with np.errstate(over="ignore"):  # to infinity in float16, which is refused
             stored = rows.astype(self.dtype)
         if not np.isfinite(stored).all():
-            advice = "try precision=fp32 or check the checkpoint"
+            advice = "try precision fp32, or check the weights"
             raise UserError(f"the VLM gave NaN or infinite embeddings; {advice}")
+        if not stored.any(axis=-1).all():
+            raise UserError(f"{self.about['vlm']} gave an embedding of zeros; check its weights")
         if self.shape is None:
             self.shape = rows.shape[1:]
             remove_leftovers(self.folder)
@@ -183,7 +186,7 @@ class Store:
             self._open()
         rows, entries = np.stack(list(self._waiting.values())), np.empty(len(self._waiting), ENTRY)
         entries["digest"] = digest_array(self._waiting)
-        entries["checksum"] = _checksums(entries["digest"], rows)
+        entries["checksum"] = self._checksums(entries["digest"], rows)
         for file, content in zip(self._output, (rows, entries), strict=True):
             file.seek(self._complete * content[:1].nbytes)
             file.truncate()  # what a killed process or a full disk left
@@ -236,13 +239,13 @@ class Store:
                 "shape": list(shape), **self.about, "vlm": vlm}  # fmt: skip
         return {**meta, "checksum": crc32(json.dumps(meta).encode())}
 
-
-def _checksums(digests: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """(n,) uint32: CRC-32 of each digest and its row."""
-    names = np.ascontiguousarray(digests).view(np.uint8).reshape(-1, 16)
-    content = np.ascontiguousarray(rows).reshape(len(rows), -1).view(np.uint8)
-    pairs = zip(names, content, strict=True)
-    return np.fromiter((crc32(row, crc32(name)) for name, row in pairs), np.uint32, len(rows))
+    def _checksums(self, digests: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """(n,) uint32: CRC-32 of the fingerprint, each digest and its row."""
+        names = np.ascontiguousarray(digests).view(np.uint8).reshape(-1, 16)
+        content = np.ascontiguousarray(rows).reshape(len(rows), -1).view(np.uint8)
+        start, pairs = crc32(self.about["fingerprint"].encode()), zip(names, content, strict=True)
+        sums = (crc32(row, crc32(name, start)) for name, row in pairs)
+        return np.fromiter(sums, np.uint32, len(rows))
 
 
 @contextmanager

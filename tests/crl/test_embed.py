@@ -254,6 +254,40 @@ def test_nothing_readable_and_nothing_asked(tmp_path):
     assert files(tmp_path / "cache") == []
 
 
+@pytest.mark.parametrize(
+    "image", [Image.new("RGB", (9, 9)), np.zeros((9, 9, 3), np.uint8), b"\x89PNG", None, 7]
+)
+def test_pictures_in_memory_are_refused_with_what_to_do(folder, image):
+    words = f"takes files and crops, not {type(image).__name__}; for pictures in memory: vlm.enc"
+    for images in ([image], [folder / "000.png", image]):
+        with pytest.raises(UserError, match=words):
+            embed_images(ToyVLM(), images, None)
+
+
+def test_one_file_and_one_text(folder):
+    expected = direct(ToyVLM(), [folder / "000.png"])
+    for file in (folder / "000.png", str(folder / "000.png")):
+        assert np.array_equal(embed_images(ToyVLM(), file, None).image, expected)
+    assert embed_texts(ToyVLM(), "red", None).shape == (1, DIM)
+
+
+def test_rows_that_cannot_be_read_back_are_computed_twice_and_no_more(
+    folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(store_module.Store, "gather", lambda *_: None)
+    vlm = ToyVLM()
+    for work in (
+        partial(embed_images, vlm, [folder / "000.png"]),
+        partial(embed_texts, vlm, ["a"]),
+    ):
+        with pytest.raises(UserError, match="cannot be read back; check the disk"):
+            work(tmp_path)
+    monkeypatch.setattr(store_module.Store, "__contains__", lambda *_: False)
+    with pytest.raises(UserError, match="cannot be read back; check the disk"):
+        embed_images(vlm, [folder / "000.png"], tmp_path)
+    assert len(vlm.batches) == 2 + 2
+
+
 @pytest.mark.parametrize("box", [(0, 0, 8, 6), (0, 0, 7, 7), (-1, 0, 3, 3), (3, 2, 3, 4)])
 def test_a_box_that_leaves_its_image_is_named(folder, tmp_path, box):
     file, vlm = folder / "000.png", ToyVLM()

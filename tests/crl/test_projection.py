@@ -10,6 +10,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
+from sklearn.utils.estimator_checks import check_estimator
 from vectors import vectors
 
 from crl.projection import ConditionalProjection, l2, project, single_vector, standardise
@@ -153,9 +154,68 @@ def test_images_must_fit_the_texts(kind):
     transformer = kind(vectors(K, D))
     with pytest.raises(NotFittedError):
         transformer.transform(vectors(N, D))
-    with pytest.raises(ValueError, match="one image or more"):
-        transformer.fit(vectors(0, D))
+    with pytest.raises(ValueError, match="image embeddings must be"):
+        transformer.fit(vectors(N, D - 1))
     transformer.fit(vectors(N, D))
-    for wrong in (vectors(N, D - 1), vectors(D), vectors(2, 2, 2, D)):
-        with pytest.raises(ValueError, match="image embeddings must be"):
+    for wrong in (vectors(N, D - 1), vectors(D), vectors(2, 2, 2, D), vectors(N, Q, D + 1)):
+        with pytest.raises(ValueError, match=r"Expected 2D|features, but|dim 4"):
             transformer.transform(wrong)
+    for value in (np.nan, np.inf, 1j):
+        for shape in ((N, D), (N, Q, D)):
+            wrong = vectors(*shape).astype(type(value))
+            wrong[-1, ..., 0] = value
+            for method in (transformer.transform, kind(vectors(K, D)).fit):
+                with pytest.raises(ValueError, match=r"NaN|infinity|Complex"):
+                    method(wrong)
+        with pytest.raises(ValueError, match=r"NaN|infinity|Complex"):
+            kind(np.full((K, D), value)).fit(vectors(N, D))
+
+
+@every_transformer
+@pytest.mark.filterwarnings("error")
+def test_rows_of_zeros_and_texts_that_come_twice(kind):
+    image = vectors(N, D).astype(np.float32)
+    image[2] = 0
+    texts = ["red", "blue", "red", "red"]
+    r = kind(l2(vectors(K, D)), texts).set_output(transform="pandas").fit_transform(image)
+    assert list(r) == ["red", "blue", "red (2)", "red (3)"] and np.isfinite(r).all(axis=None)
+    assert np.ptp(r.loc[2]) == 0
+
+
+class AnyWidth:
+    """Texts as wide as the images: scikit-learn's checks come with images of many widths."""
+
+    @property
+    def text_embeddings(self):
+        return vectors(K, self.n_features_in_)
+
+
+class Projection(AnyWidth, ConditionalProjection):
+    def __init__(self, normalise="l2"):
+        self.texts, self.normalise = None, normalise
+
+
+class OfPosterior(AnyWidth, Posterior):
+    def __init__(self, sharpness=1.0):
+        self.texts, self.normalise, self.sharpness = None, "l2", sharpness
+
+
+FIXED = "the texts fix the number of features"  # the only exceptions
+EXCEPTIONS = """check_estimators_overwrite_params check_estimators_fit_returns_self
+    check_readonly_memmap_input check_n_features_in_after_fitting check_estimators_dtypes
+    check_positive_only_tag_during_fit check_dtype_object check_fit2d_1sample check_fit2d_1feature
+    check_fit_idempotent check_fit_check_is_fitted check_n_features_in
+    check_transformer_data_not_an_array""".split()
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+@pytest.mark.parametrize(
+    ("estimator", "fails"),
+    [
+        *((Projection(normalise), []) for normalise in ("l2", "standardise", None)),
+        (OfPosterior(), []),
+        (ConditionalProjection(np.eye(3)), EXCEPTIONS),
+    ],
+)
+def test_scikit_learns_checks(estimator, fails):
+    check_estimator(estimator, expected_failed_checks=dict.fromkeys(fails, FIXED))

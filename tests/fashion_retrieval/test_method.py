@@ -164,3 +164,9 @@ def test_random_rankings(tables):
     assert (draws[0] == method.random_draw(query, candidate, 0)).all()
     error = draws.std(axis=0) / 400**0.5
     assert (np.abs(draws.mean(axis=0) - exact) <= 5 * error + 1e-12).all()
+
+
+def test_nan_has_no_place_in_a_ranking():
+    similarity = np.array([[0.9, np.nan, 0.1]])
+    with pytest.raises(ValueError, match="NaN"):
+        average_precision(similarity, np.array([7]), np.array([7, 1, 7]))

@@ -88,7 +88,10 @@ TOGETHER = [  # arguments that are none, or that do not fit each other or the da
     ("clustering 'bases={mod: x}'", "bases names 'mod', which is not in criteria; did you mean"),
     ("clustering vlm=[clipp]", "unknown VLM 'clipp'; did you mean 'clip'?"),
     ("clustering vlm=no_module:Thing", "cannot import the VLM no_module:Thing"),
-    ("clustering device=cpu:3", "no device 'cpu:3' here (the CPU has no number); use device=cpu"),
+    (
+        "clustering device=cpu:3",
+        "no device 'cpu:3' here (the CPU has no number); use the device cpu",
+    ),
     ("clustering 'vlm_prompt=a text'", "vlm_prompt: must contain {text} exactly once"),
     ("clustering images=41", "folder in pictures has 6 images, not 41; is the download complete?"),
     ("clustering shots=1", "this script does not use 'shots'; remove it"),

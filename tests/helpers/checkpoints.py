@@ -100,4 +100,46 @@ def save_blip2(folder, size=32):
     return folder
 
 
+# Beside these, two towers of transformers: model_type -> class, configuration, image processor
+_LAYERS = {
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2
+}  # fmt: skip
+_CLIP_PIXELS = {
+    "size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}, "image_mean": MEAN,
+    "image_std": STD,
+}  # fmt: skip
+_SQUARE = {"size": {"height": 32, "width": 32}, "image_mean": MEAN, "image_std": STD}
+TOWERS = {
+    "clip": (hf.CLIPModel, hf.CLIPConfig, hf.CLIPImageProcessor(**_CLIP_PIXELS)),
+    "metaclip_2": (hf.MetaClip2Model, hf.MetaClip2Config, hf.CLIPImageProcessor(**_CLIP_PIXELS)),
+    "altclip": (hf.AltCLIPModel, hf.AltCLIPConfig, hf.CLIPImageProcessor(**_CLIP_PIXELS)),
+    "chinese_clip": (
+        hf.ChineseCLIPModel, hf.ChineseCLIPConfig, hf.ChineseCLIPImageProcessor(**_CLIP_PIXELS)
+    ),
+    "siglip": (hf.SiglipModel, hf.SiglipConfig, hf.SiglipImageProcessor(**_SQUARE)),
+    "siglip2": (
+        hf.Siglip2Model, hf.Siglip2Config,
+        hf.Siglip2ImageProcessor(patch_size=8, max_num_patches=16, image_mean=MEAN, image_std=STD),
+    ),
+}  # fmt: skip
+
+
+def save_towers(kind, folder):
+    model, config, processor = TOWERS[kind]
+    torch.manual_seed(0)
+    text = {
+        **_LAYERS, "vocab_size": save_tokenizer(folder), "max_position_embeddings": 24,
+        "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "projection_dim": 16,
+        "projection_size": 32, "project_dim": 32,
+    }  # fmt: skip
+    vision = {**_LAYERS, "image_size": 32, "patch_size": 8}
+    if kind == "siglip2":
+        vision = {**_LAYERS, "num_patches": 16, "patch_size": 8}
+    projection = {} if kind.startswith("siglip") else {"projection_dim": 16}
+    settings = config(text_config=text, vision_config=vision, **projection)
+    randomised(model(settings)).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
 SAVE = {"open_clip": save_clip, "align": save_align, "blip2": save_blip2}

@@ -17,9 +17,11 @@ from commands import REPOSITORY
 from object_store import ObjectStore
 from toy_vlm import ToyVLM, direct, make_images
 
+from crl.backends.loaded import FINGERPRINTS
 from crl.embed import embed_images
 from crl.explore.listing import find_images, read_listing, without_keys
 from crl.run.errors import UserError
+from crl.run.results import digest
 from crl.run.store import ENTRY, open_store
 
 BATCH = 2  # images; so a worker takes 16 at a time
@@ -50,7 +52,9 @@ def embed(monkeypatch):
     monkeypatch.setattr(embed_ray, "load_vlm", lambda *_, **__: ToyVLM())
 
     def embed(out: Path, images: object) -> dict:
-        args = Namespace(out=out, images=images, batch_size=BATCH, vlm="toy", precision="fp32")
+        args = Namespace(
+            out=out, images=images, batch_size=BATCH, vlm="toy", precision="fp32", device="cpu"
+        )
         names, root = find_images(str(images))
         batch = {"names": np.array([os.fsencode("\0".join(names))], object)}
         return json.loads(embed_ray.Embedder(args, root, "toy-1", threads=1)(batch)["part"][0])
@@ -109,6 +113,7 @@ def test_ray_is_not_installed_and_an_unknown_vlm(refusal, monkeypatch, tmp_path)
     assert "pip install -e '.[ray]'" in refusal(embed_ray.main, *arguments, "--vlm", "demo")
     message = refusal(embed_ray.main, *arguments, "--vlm", "clap")
     assert "unknown VLM 'clap'; did you mean 'clip'" in message
+    assert "no device 'mps' here" in refusal(embed_ray.main, *arguments, "--device", "mps")
     assert not (tmp_path / "out").exists()
 
 
@@ -156,6 +161,8 @@ class World:
         self.log.mkdir()
         self.files = make_images(folder / "images", 80)
         (folder / "slow_vlm.py").write_text(SLOW)
+        FINGERPRINTS.mkdir(exist_ok=True)  # it need not be probed, which would be logged too
+        (FINGERPRINTS / f"{digest('slow_vlm:Slow', 'toy-1')}.probed").touch()
         paths = os.pathsep.join(map(str, (folder, REPOSITORY, REPOSITORY / "tests/helpers")))
         self.environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "LOG": str(self.log)}
         self.line = [str(SCRIPT), "--images", "images", "--out", "out", "--vlm", "slow_vlm:Slow"]

@@ -224,3 +224,23 @@ def test_pictures_that_it_made_are_not_the_users(look, place, monkeypatch):
         printed = look("--query", "red-left-0.png", folder=".")
         assert ".: 24 pictures" in printed
         assert (place / "pictures/outputs/explore/pictures/query.jpg").is_file()
+
+
+def test_the_device_is_that_of_the_vlm(run, place, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "crl.explore.collection.load_vlm",
+        lambda name, device, *_, **__: asked.append(device) or ColorVLM(),
+    )
+    for folder in ("pictures", "parts"):
+        if folder == "parts":
+            files = sorted((place / "pictures").iterdir())
+            embedded = embed_images(ColorVLM(), files, place / folder)
+            about = {"fingerprint": "colors-1", "vlm": "demo", "root": str(place / "pictures")}
+            names = [file.name for file in files]
+            write_listing(
+                place / folder / "images.parquet", names, embedded.digests.tolist(), about
+            )
+        code, _, errors = run(explore.main, folder, *BASES, "--device", "mps")
+        assert code == 0, errors
+    assert asked == ["mps", "mps"]

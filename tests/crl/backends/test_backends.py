@@ -5,16 +5,18 @@ import functools
 import json
 import os
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from checkpoints import MEAN, SAVE, STD, clip_model, hf, open_clip
+from checkpoints import MEAN, SAVE, STD, TOWERS, clip_model, hf, open_clip, save_towers
 from PIL import Image
 
 from crl import vlm as vlm_module
 from crl.backends.open_clip import _check_quick_gelu
+from crl.embed import embed_texts
 from crl.images import to_rgb
 from crl.run.errors import UserError
 from crl.vlm import load_vlm
@@ -127,6 +129,56 @@ def test_blip2_equals_the_full_model(vlms, folders, pictures):
     torch.testing.assert_close(unit(texts), towers[1])
 
 
+@pytest.mark.parametrize("kind", TOWERS)
+def test_two_towers_equal_the_full_model(kind, tmp_path, pictures):
+    vlm = load_vlm(str(save_towers(kind, tmp_path)), "cpu")
+    images, texts = embed(vlm, pictures)
+    model = TOWERS[kind][0].from_pretrained(tmp_path).eval()
+    prepared = hf.AutoImageProcessor.from_pretrained(tmp_path, backend="pil")(
+        [picture.convert("RGB") for picture in pictures], return_tensors="pt"
+    )
+    length = {"siglip": "max_length", "siglip2": "max_length"}.get(kind, True)
+    context = 22 if kind == "altclip" else 24
+    tokenizer = hf.AutoTokenizer.from_pretrained(tmp_path, padding_side="right")
+    tokens = tokenizer(
+        TEXTS, padding=length, max_length=context, truncation=True, return_tensors="pt"
+    )
+    if kind not in ("chinese_clip", "altclip"):
+        tokens.pop("token_type_ids", None)
+    with torch.no_grad():
+        full = model(**prepared, **tokens)
+    torch.testing.assert_close(unit(images), full.image_embeds)
+    torch.testing.assert_close(unit(texts), full.text_embeds)
+    assert images.shape[1] == texts.shape[1] == vlm.dim and vlm.context == context
+    assert torch.pdist(unit(texts)).min() > 1e-3 and torch.pdist(unit(images)).min() > 1e-3
+    alone = torch.cat([vlm.encode_texts([text]) for text in TEXTS])
+    torch.testing.assert_close(texts, alone, atol=1e-5, rtol=1e-5)
+    long = [text for text in TEXTS if len(tokenizer(text)["input_ids"]) > context]
+    assert vlm.cut_off(TEXTS) == long and TEXTS[0] not in long and TEXTS[3] in long
+
+
+def test_a_folder_of_something_else_says_what_can_be_done(tmp_path):
+    for kind in ("clap", "xclip", "llava"):
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+        with pytest.raises(UserError, match=f"a '{kind}' model; known are align.*VLM of your own"):
+            load_vlm(str(tmp_path), "cpu")
+
+
+@pytest.mark.parametrize("backend", SAVE)
+def test_a_text_is_cut_off_from_one_token_more_than_the_context(vlms, backend, tmp_path):
+    vlm = vlms[backend]
+    words = [("a " * n).strip() for n in range(1, vlm.context + 9)]
+    fits = vlm.context - 2  # beside begin and end
+    assert vlm.cut_off(words) == words[fits:] and vlm.cut_off(words[:fits]) == []
+    with pytest.warns(UserWarning, match=f"2 of 4 texts are longer than the {vlm.context} tokens"):
+        embed_texts(vlm, words[fits - 2 : fits + 2], tmp_path)
+    with pytest.warns(UserWarning, match="1 of 2 texts"):  # embedded before, and still not read
+        embed_texts(vlm, [words[0], words[-1]], tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        embed_texts(vlm, words[:fits], tmp_path)
+
+
 @pytest.mark.parametrize("backend", SAVE)
 def test_contract(vlms, pictures, backend):
     vlm = vlms[backend]
@@ -199,8 +251,8 @@ def test_quick_gelu_of_the_paper_s_weights(name):
         (("open_clip:ViT-B32/openai",), r"unknown open_clip model 'ViT-B32'; did .* 'ViT-B-32'"),
         (("open_clip:ViT-B-32/opnai",), r"no weights 'opnai' for ViT-B-32.*did you mean 'openai'"),
         (("clip", "cpu", "fp8"), r"unknown precision 'fp8'; known: fp32, bf16, fp16"),
-        (("clip", "graphics"), r"no device 'graphics' here .* use device=cpu"),
-        (("clip", "cuda:99"), r"no device 'cuda:99' here .* use device=cpu"),
+        (("clip", "graphics"), r"no device 'graphics' here .* use the device cpu"),
+        (("clip", "cuda:99"), r"no device 'cuda:99' here .* use the device cpu"),
     ],
 )
 def test_unknown_names_and_devices(arguments, message):
@@ -223,7 +275,7 @@ MISMATCHES = [
     ("open_clip", {"model_cfg.text_cfg.layers": 3}, r"do not fit .* Missing key.*resblocks.2"),
     ("open_clip", {"model_cfg.text_cfg.layers": 1}, r"do not fit .* Unexpected key.*resblocks.1"),
     ("open_clip", {"model_cfg.embed_dim": 24}, "do not fit .* size mismatch for text_projection"),
-    ("align", {"model_type": "clip"}, r"a 'clip' model; .*'align'"),
+    ("align", {"model_type": "clip"}, r"do not fit CLIPModel"),
     ("align", {"text_config.num_hidden_layers": 3}, r"do not fit AlignModel: .*missing.*layer.2"),
     ("align", {"text_config.num_hidden_layers": 1}, r"not fit AlignModel: .*unexpected.*layer.1"),
     ("align", {"projection_dim": 48}, "do not fit AlignModel: .*of another shape.*text_projection"),

@@ -70,6 +70,14 @@ def test_a_damaged_record_costs_no_more_than_loading(clip, tmp_path):
         record.write_text(content)
         vlm = load_vlm(str(clip), "cpu")
         assert is_loaded(vlm) and vlm.fingerprint == fingerprint
+    whole = record.read_bytes()
+    for place in range(0, len(whole), 5):
+        record.write_bytes(whole[:place] + bytes([whole[place] ^ 2]) + whole[place + 1 :])
+        summary = loaded._recall(record)
+        assert summary is None or (summary["fingerprint"], summary["dim"]) == (fingerprint, 16)
+    other = record.with_name("other.json")  # of another VLM
+    other.write_bytes(whole)
+    assert loaded._recall(other) is None
 
 
 @pytest.mark.parametrize("backend", SAVE)

@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 
@@ -22,14 +24,18 @@ def test_neighbours_stay_neighbours_and_a_map_is_made_once(tmp_path, monkeypatch
     np.testing.assert_array_equal(map_points(x, "map", tmp_path), points)
 
 
-@pytest.mark.parametrize("damage", ["cut", "bit", "empty"])
+@pytest.mark.parametrize("damage", ["cut", "bit", "empty", "another's"])
 def test_a_damaged_array_is_computed_again(tmp_path, damage):
     x = np.arange(12.0).reshape(3, 4)
     kept_array("double", x, lambda: 2 * x, tmp_path)
     (file,) = tmp_path.iterdir()
     content = file.read_bytes()
     turned = content[:-3] + bytes([content[-3] ^ 1]) + content[-2:]
-    file.write_bytes({"cut": content[:100], "bit": turned, "empty": b""}[damage])
+    kept_array("triple", x, lambda: 3 * x, tmp_path / "other")
+    other = next((tmp_path / "other").iterdir()).read_bytes()
+    shutil.rmtree(tmp_path / "other")
+    damaged = {"cut": content[:100], "bit": turned, "empty": b"", "another's": other}
+    file.write_bytes(damaged[damage])
     np.testing.assert_array_equal(kept_array("double", x, lambda: 2 * x, tmp_path), 2 * x)
     assert file.read_bytes() == content
     kept_array("double", x + 1, lambda: x, tmp_path)

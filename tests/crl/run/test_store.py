@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import tempfile
 import warnings
 from functools import partial
@@ -70,11 +71,18 @@ def test_a_store_is_a_dict_on_disk(batches, reopened, asked, rows_at_once):
         assert len(list(Path(folder).glob("*.rows"))) == (1 if batches else 0)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, 70_000])
-def test_what_is_not_finite_is_refused(tmp_path, value):
-    store = Store(tmp_path, ABOUT | {"precision": "fp16"})  # 70,000 is infinity there
-    with pytest.raises(UserError, match="NaN or infinite"):
-        store.append([digest(1)], np.array([[1.0, value]], np.float32))
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        *(([1.0, value], "NaN or infinite") for value in (np.nan, np.inf, 70_000)),
+        ([0.0, 0.0], "an embedding of zeros"),
+        ([1e-9, -1e-9], "an embedding of zeros"),
+    ],
+)
+def test_what_is_no_embedding_is_refused(tmp_path, row, words):
+    store = Store(tmp_path, ABOUT | {"precision": "fp16"})  # 70,000 is infinity there, 1e-9 is 0
+    with pytest.raises(UserError, match=words):
+        store.append([digest(1), digest(2)], np.array([[1.0, 2.0], row], np.float32))
     store.close()
     assert not list(tmp_path.glob("*.rows"))
 
@@ -108,6 +116,74 @@ def test_any_flipped_bit_costs_one_row(kind, place):
             with warnings.catch_warnings():  # the damaged row has a good copy now
                 warnings.simplefilter("error")
                 assert np.array_equal(gathered(opened, range(10)), expected(range(10)))
+
+
+def others(folder: Path) -> Path:
+    """The rows of another VLM for the same images."""
+    store = Store(folder / "other", ABOUT | {"fingerprint": "g"})
+    store.append([digest(n) for n in range(10)], -expected(range(10)))
+    store.close()
+    return next((folder / "other").glob("*.rows"))
+
+
+def exchange(rows: Path, kinds: list[str]) -> None:
+    for kind in kinds:
+        shutil.copy(others(rows.parent).with_suffix(kind), rows.with_suffix(kind))
+
+
+def double(rows: Path, kinds: list[str]) -> None:
+    for kind in kinds:
+        shutil.copy(rows.with_suffix(kind), rows.with_name(f"copy{kind}"))
+
+
+def zeros(rows: Path, kinds: list[str]) -> None:
+    for kind in kinds:
+        rows.with_suffix(kind).write_bytes(bytes(rows.with_suffix(kind).stat().st_size))
+
+
+def lose(rows: Path, kinds: list[str]) -> None:
+    for kind in kinds:
+        rows.with_suffix(kind).unlink()
+
+
+def shift(rows: Path, kinds: list[str]) -> None:
+    for kind in kinds:
+        size = 12 if kind == ".rows" else ENTRY.itemsize
+        rows.with_suffix(kind).write_bytes(rows.with_suffix(kind).read_bytes()[size:])
+
+
+@pytest.mark.filterwarnings("ignore:.* damaged row")
+@pytest.mark.parametrize("kinds", [[".rows"], [".entries"], [".rows", ".entries"]])
+@pytest.mark.parametrize("work", [exchange, double, zeros, lose, shift])
+def test_lost_doubled_and_foreign_parts_give_no_wrong_row(tmp_path, work, kinds):
+    folder = tmp_path / "store"
+    stored(folder, range(10))
+    work(next(folder.glob("*.rows")), kinds)
+    shutil.rmtree(folder / "other", ignore_errors=True)
+    store, again = Store(folder, ABOUT), []
+    for _ in range(2):  # as crl/embed.py does
+        again += (lost := [n for n in range(10) if digest(n) not in store])
+        if lost:
+            store.append(*batch(*lost))
+        if (rows := gathered(store, range(10))) is not None:
+            break
+    assert np.array_equal(rows, expected(range(10)))
+    assert len(again) == len(set(again)) and bool(again) == (work is not double)
+    store.close()
+    for opened in (store, Store(folder, ABOUT)):
+        assert np.array_equal(gathered(opened, range(10)), expected(range(10)))
+
+
+@pytest.mark.filterwarnings("ignore:.* damaged row")
+def test_each_byte_of_each_file_counts(tmp_path):
+    stored(tmp_path, [1, 2])
+    for file in [*tmp_path.glob("*.rows"), *tmp_path.glob("*.entries"), tmp_path / "meta.json"]:
+        whole = file.read_bytes()
+        for place in range(len(whole)):
+            flip(file, place)
+            assert gathered(Store(tmp_path, ABOUT), [1, 2]) is None, (file.name, place)
+            file.write_bytes(whole)
+    assert np.array_equal(gathered(Store(tmp_path, ABOUT), [1, 2]), expected([1, 2]))
 
 
 @pytest.mark.parametrize("kind", ["rows", "entries"])
