@@ -53,6 +53,10 @@ def main(argv: list[str]) -> None:
     with alone_in(out):
         if args.out is None:
             keep_apart(out, shown(source.resolve()))
+        if args.add:
+            kept = [file.stem for file in sorted((out / "texts").glob("*.yaml"))]
+            named = {slug(name) for name in args.criterion}
+            args.criterion = [name for name in kept if name not in named] + args.criterion
         given = args.features and not args.vlm and not args.texts  # texts of the first criterion
         wanted = args.criterion[1:] if given else args.criterion
         bases = {name: TextBasis.load(find_texts(name, args, out)) for name in wanted}
@@ -215,6 +219,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--features", type=Path, metavar="FILE", help="embeddings made elsewhere")
     add("--criterion", metavar="NAME", help="may be repeated", **many)
     add("--texts", type=name_and_file, metavar="NAME=FILE", **many)
+    add("--add", action="store_true", help="and all criteria of texts/ in the output folder")
     add("--llm", metavar="MODEL", help="writes the texts of criteria that have none")
     add("--base-url", default=server, help="of the LLM, OpenAI-compatible (default: %(default)s)")
     add("--timeout", type=float, default=120.0, help="seconds per answer (default: %(default)s)")

@@ -113,6 +113,13 @@ def test_given_texts_are_kept_also_a_text_per_line(look, place):
     assert look("--criterion", "color") == printed  # of texts/ in the output folder
 
 
+def test_a_criterion_can_be_added_to_a_page(look, place):
+    look(*BASES[2:])
+    look(*BASES[:2], "--add")
+    columns = list(pd.read_csv(place / "outputs/explore/pictures/images.csv"))
+    assert columns.index("side_cluster") < columns.index("color_cluster")
+
+
 def test_texts_of_an_llm_are_kept_and_can_be_edited(look, place, server):
     server.replies = [gives("red", "green", "blue", "yellow"), gives()]
     llm = ("--llm", "some-model", "--base-url", server.url)
