@@ -65,11 +65,13 @@ WORDS: dict[str | tuple[str, ...], str] = {
 def explain(error: "ValidationError") -> str:
     """The first thing that pydantic rejected, as `key: what` on one line; all keys that miss."""
     first: Any = error.errors()[0]
-    missing = [str(each["loc"][-1]) for each in error.errors() if each["type"] == "missing"]
-    if len(missing) > 1:
-        return f"{' and '.join(missing)} are missing"
     # pydantic adds to a place: of a dict's key, of one type of several
-    place = ".".join(str(part) for part in first["loc"] if part not in ("[key]", "str"))
+    places = [str(part) for part in first["loc"] if part not in ("[key]", "str")]
+    if first["type"] == "missing":  # and what else misses there
+        missing = [each["loc"] for each in error.errors() if each["type"] == "missing"]
+        keys = [str(place[-1]) for place in missing if place[:-1] == first["loc"][:-1]]
+        places[-1] = " and ".join(keys)
+    place = ".".join(places)
     value = repr(first["input"])
     value = value if len(value) <= 60 else f"{value[:60]} ..."
     words = next((text for kind, text in WORDS.items() if first["type"].startswith(kind)), "")

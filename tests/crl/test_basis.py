@@ -37,6 +37,12 @@ bases = st.builds(
 )
 
 
+def test_all_keys_that_miss_are_named_at_once(tmp_path):
+    (tmp_path / "mood.yaml").write_text("texts: [calm]")
+    with pytest.raises(UserError, match=r"mood.yaml: criterion and vlm_prompt: is missing"):
+        TextBasis.load(tmp_path / "mood.yaml")
+
+
 @given(bases)
 def test_save_then_load_gives_the_same_basis(basis):
     with tempfile.TemporaryDirectory() as folder:

@@ -3,7 +3,7 @@
 import pytest
 from mistakes import FIFO, GARBAGE, LOOP, cuts
 
-NONE = ": not an image that Pillow knows; mend or remove it, or set unreadable=skip"
+NONE = ": not an image that Pillow knows, or damaged; mend or remove it, or set unreadable=skip"
 PICTURES = [
     ("b.png", b"", NONE),
     ("b.png", GARBAGE, NONE),

@@ -78,7 +78,7 @@ def test_a_worker_appends_to_the_store(tmp_path, embed):
     with pytest.warns(UserWarning, match="1 of 5"):
         part = embed(tmp_path / "out", tmp_path / "images")
     assert part["paths"] == ["000.png", "001.png", "002.png", "004.png"]
-    assert part["unreadable"] == [["003.png", "not an image that Pillow knows"]]
+    assert part["unreadable"] == [["003.png", "not an image that Pillow knows, or damaged"]]
     digests = np.frombuffer(bytes.fromhex("".join(part["digests"])), "S16")
     with open_store(ToyVLM(), "image", tmp_path / "out") as opened:
         files = [tmp_path / "images" / name for name in part["paths"]]

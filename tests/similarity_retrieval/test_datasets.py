@@ -125,7 +125,7 @@ GOOD = template(*[region(i, [1, 2, 3, 4]) for i in (1, 2)], [region("3", [0.5, -
         ({**GOOD, "target": region(1, 5)}, r"target\.instance_bbox: must be a list"),
         ({**GOOD, "target": region(1, [1, float("nan"), 3, 4])}, r"bbox\.1: must be a finite"),
         ({**GOOD, "target": region(1, [1, 2, 0, 4])}, r"instance_bbox\.2: .*above 0"),
-        (template(coco(1), coco(2), [coco(3)]), "image_id: is missing"),
+        (template(coco(1), coco(2), [coco(3)]), "image_id and instance_bbox: is missing"),
     ],
 )
 def test_a_wrong_template_is_named(tmp_path, bad, message):
