@@ -74,7 +74,7 @@ def workspace(tmp_path_factory) -> Path:
     (folder / "configs").symlink_to(REPOSITORY / "configs")
     (folder / "my_bases").mkdir()
     shutil.copy(REPOSITORY / "configs/bases/clevr4_color.yaml", folder / "my_bases/mood.yaml")
-    (folder / "mood.txt").write_text("calm\ntense\n")
+    (folder / "mood.txt").write_text("red\nblue\ngreen\n")
     (folder / "my_module.py").write_text(python_blocks("crl/README.md")[0])
     genecis = load(TASKS[:2], drawn / "genecis")
     np.savez(folder / "mine.npz", **features(genecis.ids, genecis.conditions))
