@@ -55,6 +55,7 @@ def test_a_criterion_becomes_a_basis(server, ask):
     assert server.prompts[0] == (
         'Generate common expressions to describe the color.\nFor example: ["navy", "crimson"].\n'
         "Give as many as possible. All items must be unique.\n"
+        "Each item is a word or a short phrase. "
         'Answer with only JSON of this form: {"texts": ["...", "..."]}'
     )
     assert server.prompts[1].endswith('["navy", "crimson"]')
