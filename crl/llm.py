@@ -29,8 +29,8 @@ LLM_PROMPTS = (
     "How do people usually talk about the {criterion}?",
 )
 
-# Small models follow a form that is shown, and stumble where a schema forces one that is not. Without
-# "a word or a short phrase" Qwen2.5 with 0.5 billion weights answers in sentences.
+# Small models follow a form that is shown, and stumble where a schema forces one that is not.
+# Without "a word or a short phrase" Qwen2.5 with 0.5 billion weights answers in sentences.
 FORM = '{"texts": ["...", "..."]}'
 
 MAX_TOKENS, TOKENS_PER_TEXT = 6_000, 16  # of one answer, with its thoughts
