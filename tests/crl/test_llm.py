@@ -217,7 +217,8 @@ def test_forms_of_answers(answer, texts):
         assert str(caught.value).isprintable() and len(str(caught.value)) < 300
 
 
-FORMS = REPOSITORY.parent / "shared" / "cases" / "llm-answers" / "forms.json"
+CASES = REPOSITORY.parent / "shared" / "cases"
+FORMS = CASES / "llm-answers" / "forms.json"
 NO_LISTS = {"think unclosed", "placeholder", "instruction echo (seen)", "refusal", "empty"}
 
 
@@ -227,6 +228,18 @@ def test_answers_of_real_models():
         texts = parse_texts(answer, may_be_empty=True)
         assert (texts == []) == (form in NO_LISTS), form
         assert not any(re.search(r"\*\*|[|\[<]|: |^\d\. |bad|item", text) for text in texts), form
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="the cases are beside the project")
+def test_whole_answers_and_texts_of_others():
+    answer = (CASES / "01-thoughts-without-opening-tag" / "answer.txt").read_text()
+    assert len(parse_texts(answer)) == 4
+    answer = (CASES / "11-markdown-in-texts" / "answer.txt").read_text()
+    assert parse_texts(answer) == ["Red", "Blue", "Green"]
+    for name in ("mood.txt", "mood.yaml", "mood_bom_crlf.yaml", "mood_utf16.yaml"):
+        assert TextBasis.load(CASES / "texts" / name).texts[:2] == ("calm", "gloomy"), name
+    with pytest.raises(UserError, match="criterion and vlm_prompt: is missing"):
+        TextBasis.load(CASES / "texts" / "mood_texts_only.yaml")
 
 
 def test_what_is_passed_over_is_said():

@@ -7,6 +7,7 @@ import threading
 import time
 
 import pytest
+from commands import REPOSITORY
 from llm_server import OK, fails, gives, says, sends
 
 from crl.llm import generate_basis, parse_texts
@@ -106,6 +107,22 @@ def test_an_error_inside_a_good_status_is_said(server, ask, choices, error):
     server.replies = [whole(error=error, **choices)]
     with pytest.raises(UserError, match="failed: too many requests"):
         ask()
+
+
+CASES = REPOSITORY.parent / "shared" / "cases"
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="the cases are beside the project")
+def test_replies_of_others(server, ask):
+    server.replies = [(200, (CASES / "29-content-in-parts/reply-200.json").read_text())]
+    assert ask()[0] == ["red", "blue"]
+    server.replies = [(200, (CASES / "31-error-inside-200/reply-200.json").read_text())]
+    with pytest.raises(UserError, match="failed: too many requests today"):
+        ask("What?")
+    refusal = (CASES / "28-server-refuses-temperature/reply-400.json").read_text()
+    server.replies = [lambda request: (400, refusal) if "temperature" in request else gives("red")]
+    with pytest.warns(UserWarning, match="refuses temperature; asked without"):
+        assert ask("Who?")[0] == ["red"]
 
 
 def test_a_model_that_turns_in_a_circle_is_stopped(server, tmp_path):
