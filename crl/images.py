@@ -3,7 +3,7 @@
 - formats: JPEG, JPEG 2000, PNG, PPM, BMP, TIFF, WebP, GIF, AVIF, and HEIC if pillow-heif is
   installed; identified by content, not by name, but for TGA; of an animation the first frame;
 - regular and complete files, since half a picture would mislead; but metadata that no pixel needs
-  may be damaged or large, and a JPEG may lack its end mark, see `crl.mend`;
+  may be damaged or large, and a JPEG may lack its end mark, see `crl.run.mend`;
 - at most 178,956,970 pixels, Pillow's limit, or as many as the environment variable CRL_MAX_PIXELS
   says; a larger JPEG is decoded at 1/2, 1/4 or 1/8 of its sides;
 - orientation: as the camera's EXIF entry says. Not so a crop: its box counts stored pixels;
@@ -33,9 +33,9 @@ from typing import Protocol
 import numpy as np
 from PIL import ExifTags, Image, JpegImagePlugin, UnidentifiedImageError, features
 
-from crl.mend import JPEG, mended
 from crl.run.errors import UserError
 from crl.run.files import OURS
+from crl.run.mend import JPEG, mended
 
 # Not all that Pillow reads: for EPS it would start Ghostscript. JPEG covers the MPO of some phones.
 FORMATS = ["JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF"]

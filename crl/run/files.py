@@ -150,6 +150,12 @@ def parse_yaml(text: str) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
+def encoding_of(content: bytes) -> str:
+    """UTF-16 if `content` begins with its mark, else UTF-8 with or without one."""
+    marks = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    return "utf-16" if content.startswith(marks) else "utf-8-sig"
+
+
 def read_text(path: Path, errors: str = "strict") -> str:
     """The text of a file in UTF-8 or UTF-16, without a mark at its start. A UserError if it cannot
     be read."""
@@ -157,8 +163,7 @@ def read_text(path: Path, errors: str = "strict") -> str:
         if path.exists() and not path.is_file():  # reading from a pipe would wait for ever
             raise UserError(f"{path} is not a regular file")
         content = path.read_bytes()
-        utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        text = content.decode("utf-16" if utf16 else "utf-8-sig", errors)
+        text = content.decode(encoding_of(content), errors)
         return text.replace("\r\n", "\n").replace("\r", "\n")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error

@@ -1,6 +1,5 @@
 """Readers of JSONL and tables that name the line that is wrong."""
 
-import codecs
 import csv
 import hashlib
 import itertools
@@ -11,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from crl.run.errors import UserError, explain
+from crl.run.files import encoding_of
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -55,7 +55,7 @@ def read_table(kind: type[Model], file: Path) -> Iterator[Model]:
 
 def _lines(file: Path) -> Iterator[str]:
     with file.open("rb") as content:
-        encoding = _encoding(content.read(2))
+        encoding = encoding_of(content.read(2))
     try:
         with file.open(encoding=encoding, newline="") as stream:
             yield from stream
@@ -66,15 +66,9 @@ def _lines(file: Path) -> Iterator[str]:
 def decoded(content: bytes, where: str) -> str:
     """The text in `content`; a UserError that begins with `where` if there is none."""
     try:
-        return content.decode(_encoding(content))
+        return content.decode(encoding_of(content))
     except UnicodeError as error:
         raise UserError(f"{where} is not UTF-8: {error}") from error
-
-
-def _encoding(content: bytes) -> str:
-    """UTF-16 if `content` begins with its mark, else UTF-8 with or without one."""
-    marks = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-    return "utf-16" if content.startswith(marks) else "utf-8-sig"
 
 
 def file_digest(file: Path) -> str:
