@@ -64,6 +64,9 @@ def test_what_a_server_refuses_is_left_out(server, tmp_path, status, fields, nam
     assert server.requests == []
 
 
+LETTERS = str.maketrans("0123456789", "abcdefghij")
+
+
 def events(*pieces, end="stop", model="llama-3"):
     """A reply as a stream of events."""
     choices = [{"delta": {"content": piece}, "finish_reason": None} for piece in pieces]
@@ -125,22 +128,23 @@ def test_replies_of_others(server, ask):
         assert ask("Who?")[0] == ["red"]
 
 
-def test_a_model_that_turns_in_a_circle_is_stopped(server, tmp_path):
+@pytest.mark.parametrize("number", [None, 7], ids=["it turns in a circle", "it has enough"])
+def test_a_model_that_would_not_end_is_stopped(server, tmp_path, number):
     sent = []
 
-    def circle(request):
+    def endless(request):
         yield OK + b"\r\n"
         for i in range(100_000):
-            piece = {"choices": [{"delta": {"content": f"{i}. color {i % 50}\n"}}]}
+            text = f"color {i % 50}" if number is None else str(i).translate(LETTERS)
+            piece = {"choices": [{"delta": {"content": f"{i}. {text}\n"}}]}
             yield f"data: {json.dumps(piece)}\n\n".encode()
             sent.append(i)
 
-    server.replies = [circle]
-    basis = generate_basis("color", "{text}", base_url=server.url, cache_dir=tmp_path)
-    assert len(basis.texts) > 20 and len(sent) < 50_000
-    server.requests.clear(), sent.clear()
-    basis = generate_basis("hue", "{text}", base_url=server.url, cache_dir=tmp_path, number=7)
-    assert len(basis.texts) == 7 and len(server.requests) == 1 and len(sent) < 50_000
+    server.replies = [endless]
+    settings = {"base_url": server.url, "cache_dir": tmp_path, "number": number}
+    basis = generate_basis("color", "{text}", **settings)
+    assert len(basis.texts) == 7 if number else len(basis.texts) > 20
+    assert len(sent) < 50_000 * len(server.requests)
 
 
 def test_a_deadline_keeps_what_came_and_asks_the_next_seed(server, tmp_path):
