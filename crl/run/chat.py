@@ -15,7 +15,7 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import openai
@@ -35,8 +35,8 @@ _LIST = {"type": "array", "items": {"type": "string"}}
 _OBJECT = {"type": "object", "properties": {"texts": _LIST}, "required": ["texts"]}
 _STRICT = {"name": "texts", "strict": True, "schema": {**_OBJECT, "additionalProperties": False}}
 SCHEMA = {"type": "json_schema", "json_schema": _STRICT}
-
-
+DEADLINE, BROKEN = "deadline", "the connection broke off"
+CUT = (DEADLINE, BROKEN, "length", "max_tokens")  # ends of an answer whose last item is not whole
 # What a request can do without, in the order in which a server that refuses it loses it.
 OPTIONAL = ("response_format", "seed", "temperature", "max_tokens", "stream")
 
@@ -75,14 +75,6 @@ def printable(text: str) -> str:
     return _mask("".join(char for char in " ".join(text.split()) if char.isprintable()))
 
 
-class Reply(NamedTuple):
-    """What came of one answer."""
-
-    text: str
-    model: str  # that answered; a server may have another one than it was asked for
-    end: str  # stop; length, deadline or a broken connection: it was cut; enough: we stopped it
-
-
 class Server:
     """One chat server. `timeout` is for one answer as a whole, in seconds, with all retries;
     `public_url` is its address without user names, passwords or queries."""
@@ -118,7 +110,8 @@ class Server:
         with suppress(FileNotFoundError, ValueError, LookupError, TypeError, AttributeError,
                       RecursionError, UserError):  # fmt: skip
             record = json.loads(file.read_text(encoding="utf-8"))
-            if record["request"] == request and record["date"] and record["client"]:
+            needed = [record[key] for key in ("date", "client", "model", "refused")]
+            if record["request"] == request and all(needed[:3]):
                 return read(record["answer"]), record
         sampling |= {"response_format": schema, "max_tokens": max_tokens, "stream": True}
         before = list(self.refused)
@@ -131,8 +124,8 @@ class Server:
         if refused := ", ".join(self.refused[len(before) :]):
             warnings.warn(f"{self.public_url} refuses {refused}; asked without", stacklevel=2)
         answer = _mask(reply.text)
-        if reply.end not in ("stop", "enough"):
-            answer = answer[: max(answer.rfind(","), answer.rfind("\n"))]
+        if reply.end in CUT:
+            answer = answer[: 1 + max(answer.rfind(","), answer.rfind("\n"))]
             warnings.warn(f"an answer of {model} was cut ({reply.end}); its whole texts are kept",
                           stacklevel=2)  # fmt: skip
         value = read(answer)
@@ -143,7 +136,9 @@ class Server:
         write_text(file, json.dumps(record, indent=1))
         return value, record
 
-    def _ask(self, content: Any, sampling: dict[str, Any], enough: Callable[[str], bool]) -> Reply:
+    def _ask(
+        self, content: Any, sampling: dict[str, Any], enough: Callable[[str], bool]
+    ) -> "_Answer":
         key = _key()
         if not re.fullmatch("[!-~]*", key):
             raise UserError("OPENAI_API_KEY holds a character that no key has; copy it again")
@@ -167,14 +162,14 @@ class Server:
             try:
                 pool.apply_async(answer.receive, (client, question)).get(self.timeout)
             except (multiprocessing.TimeoutError, openai.APITimeoutError):
-                answer.end = "deadline"
+                answer.end = DEADLINE
                 if not answer.text:
                     raise UserError(f"{self.public_url} gave no answer within {self.timeout:g} s; "
                                     "allow more with --timeout") from None  # fmt: skip
             except openai.APIConnectionError:
                 if not answer.text:
                     raise
-                answer.end = "the connection broke off"
+                answer.end = BROKEN
             except openai.APIStatusError as error:
                 if not (name := _refused(error, question)):
                     raise
@@ -186,7 +181,7 @@ class Server:
             raise UserError(f"{self.public_url} does not answer like an OpenAI-compatible server, "
                             "or its answer was cut off; most need /v1 at the end of "
                             "--base-url")  # fmt: skip
-        return Reply(answer.text, answer.model, answer.end)
+        return answer
 
     def _explain(self, error: Exception, model: str, pictures: bool) -> str:
         """What went wrong and what to do, in one line, without the key."""
@@ -244,8 +239,10 @@ class _Answer:
     """One answer while it comes in: events of a stream, or one JSON document."""
 
     def __init__(self, enough: Callable[[str], bool]):
-        self.text = self.model = self.error = ""
-        self.end, self.is_chat, self.enough = "stop", False, enough
+        self.text = self.error = ""
+        self.model = ""  # that answers; a server may have another one than it was asked for
+        self.end = "stop"  # as the server says, one of CUT, or "enough": we stopped it
+        self.is_chat, self.enough = False, enough
 
     def receive(self, client: openai.OpenAI, question: dict[str, Any]) -> None:
         document: list[str] = []

@@ -93,6 +93,7 @@ def message(content, **more):
         whole(**message([{"type": "thinking", "thinking": []},
                          {"type": "text", "text": '["red", "blue"]'}])),
         whole(**message(None, refusal="1. red\n2. blue")),
+        events('["red", "blue"]', end="eos"),  # each server has words of its own
         (200, json.dumps({"model": "llama-3", **message('["red", "blue"]')}, indent=2)),
     ],
 )  # fmt: skip
@@ -299,7 +300,7 @@ def test_the_same_question_is_asked_once(server, ask, monkeypatch):
         assert len(server.requests) == number
 
 
-DAMAGES: list = ["", "[]", "\ufffd", "[" * 100_000, {"request": 7}, {"answer": None}]
+DAMAGES: list = ["", "[]", "\ufffd", "[" * 100_000, {"request": 7}, {"answer": None}, {"model": ""}]
 DAMAGES += [{"answer": "I know no colors."}, {"answer": "[" * 100_000}]
 
 
