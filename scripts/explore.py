@@ -32,6 +32,7 @@ from crl.explore.labels import read_labels
 from crl.explore.view import View
 from crl.images import shown
 from crl.representations import names as representations
+from crl.representations import supervisions
 from crl.run.errors import ArgumentParser, UserError, whole_number
 from crl.run.files import OURS, alone_in, atomic_path, slug, write_text
 from crl.run.results import digest
@@ -74,7 +75,8 @@ def main(argv: list[str]) -> None:
         print(one_line(f"{source}: {len(photos.files):,} pictures, VLM {vlm}"))
         print("".join(f"  {one_line(remark)}\n" for remark in photos.remarks()))
         names = args.criterion
-        views = [photos.under(bases.get(name), args.representation, name) for name in names]
+        kind = args.representation
+        views = [photos.under(bases.get(name), kind, name, labels) for name in names]
         if args.propose:
             propose(photos, args, out)
         elif args.rank:
@@ -227,7 +229,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--number", type=whole_number, default=200, help="texts per criterion (default: 200)")
     add("--vlm", help="see the README (default: clip; of embeddings the one that made them)")
     add("--device", help="cpu, cuda, mps ... (default: CUDA if there is a GPU, else the CPU)")
-    add("--representation", default="posterior", choices=representations())
+    kinds = [name for name in representations() if supervisions(name) <= {"labels"}]
+    add("--representation", default="posterior", choices=kinds, help="some need --labels")
     add("--clusters", type=whole_number, metavar="K", help="default: by silhouette")
     add("--out", type=Path, help="default: outputs/explore/<name of the folder>")
     add("--batch-size", type=whole_number, default=64, help="images at once (default: %(default)s)")
@@ -250,6 +253,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
         raise UserError(f"there is no folder {args.folder}")
     if "universal" in args.criterion:
         raise UserError("universal means the embedding without a criterion; choose another name")
+    if supervisions(args.representation) and not args.labels:
+        raise UserError(f"{args.representation} learns from labels of a few images: --labels FILE")
     if args.propose and not args.llm:
         raise UserError("--propose needs a model that sees images: --llm MODEL")
     if (args.like or args.unlike) and args.query is None:
