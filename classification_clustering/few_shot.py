@@ -37,8 +37,9 @@ def evaluate(config: EvaluateConfig) -> Results:
             r = project(image, data.text)  # R = I Tᵀ, (N, K)
             x: dict[str, Rows] = {"universal": single_vector(data.image)}
             for name in config.representation:
-                rows = partial(standardised, name, data, config, image, r)
-                x[label(config, name)] = rows if "labels" in supervisions(name) else rows()
+                of = partial(standardised, name, data, config, image, r)
+                learns = "labels" in supervisions(name)  # for each split anew
+                x[label(config, name)] = of if learns else of()
 
             for method, rows in x.items():
                 basis = {"basis": "-"} if method == "universal" else data.about_basis

@@ -161,8 +161,8 @@ class Collection:
     def classes(self, labels: Mapping[str, str]) -> np.ndarray:
         """(N,) the class number of each image, of `labels`: file name -> label; -1: it has none."""
         y = np.full(len(self.files), -1)
-        names, numbers = np.unique(list(labels.values()), return_inverse=True)
-        y[[self.place(name) for name in labels]] = numbers
+        kinds = np.unique(list(labels.values()), return_inverse=True)[1]
+        y[[self.place(name) for name in labels]] = kinds
         return y
 
     @cached_property

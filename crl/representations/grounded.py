@@ -9,8 +9,8 @@ are used, drawn with seed 0. With Q query vectors per image, their mean makes mu
 maximum. Source: Jeon et al. (arXiv 2609.37230, Section 2.2; read); no license of code known.
 Supervision: n labels per class.
 
-What differs: a query there is the name of a class and moves along its own d_v. Ours are the texts of
-a criterion, which no one has matched with classes, so the VLM does. alpha is 1 here, while they
+What differs: a query there is the name of a class and moves along its own d_v. Ours are the texts
+of a criterion, which no one has matched with classes, so the VLM does. alpha is 1 here, while they
 choose it on validation images.
 """
 

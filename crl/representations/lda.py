@@ -1,17 +1,20 @@
 """Linear discriminant analysis: the directions that tell the labels apart. A ceiling, with labels.
 
     I -> l2((I - mean of the class means) Wᵀ), (N, C - 1)
-    W: scikit-learn's LinearDiscriminantAnalysis, covariance shrunk by Ledoit and Wolf's rule
+    W: the largest w B wᵀ for w S wᵀ = 1; B: covariance of the class means, S: within the classes
 
-Labels y (N,): a class number per image, -1 where it is not known; only images with a label are
-learned from. Where no class has two, nothing says how it spreads: W is then the class means, less
-their mean. T is not used. Of Q query vectors per image the mean is taken. Supervision: labels.
+S is shrunk by Ledoit and Wolf's rule over all classes at once (scikit-learn's own analysis shrinks
+class by class, and fails for two images of each). With one image per class S is 0: W are then the
+principal axes of the class means. Labels y (N,): a class number per image, -1 where it is not
+known; only images with a label are learned from. T is not used. Of Q query vectors per image the
+mean is taken. Source: Fisher (1936). Supervision: labels.
 """
 
 from typing import Any
 
 import numpy as np
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from scipy.linalg import eigh
+from sklearn.covariance import ledoit_wolf
 
 from crl.projection import AxesProjection, labelled
 
@@ -21,11 +24,12 @@ class Representation(AxesProjection):
 
     def _axes(self, X: np.ndarray, y: Any) -> np.ndarray:
         known, y = labelled("lda", y, len(X))
-        X, classes = X[known], np.unique(y)
+        X, (classes, place) = X[known], np.unique(y, return_inverse=True)
         means = np.stack([X[y == name].mean(axis=0) for name in classes])  # (C, D)
         self.offset_ = means.mean(axis=0)
-        if len(classes) == len(X):
-            return means - self.offset_
-        most = min(len(classes) - 1, X.shape[1])
-        lda = LinearDiscriminantAnalysis("eigen", shrinkage="auto").fit(X, y)
-        return lda.scalings_[:, :most].T
+        between = np.cov(means.T, bias=True)  # (D, D)
+        within = ledoit_wolf(X - means[place], assume_centered=True)[0] + 1e-6 * np.eye(
+            len(between)
+        )
+        axes = eigh(between, within)[1][:, ::-1]  # columns, the largest first
+        return axes[:, : min(len(classes) - 1, len(between))].T.astype(X.dtype)

@@ -1,7 +1,8 @@
 """OD-CRL: orthonormal axes of the texts; the images lose what other criteria explain.
 
     V (k, D): the first k right singular vectors of the centred T, singular values s_1 >= s_2 ...
-    I -> l2((I - I Uᵀ U) Vᵀ), (N, k),     U (d, D): `crl.representations.null_space` of other criteria
+    U (d, D): `crl.representations.null_space` of the texts of other criteria
+    I -> l2((I - I Uᵀ U) Vᵀ), (N, k)
 
 k by `rule`: `energy`, the fewest with 95 % of the sum of s²; `curvature`, where the curve of the
 s_i / s_1 bends most, that is, where its second difference is largest.

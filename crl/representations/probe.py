@@ -4,9 +4,9 @@
                             mean square length, C = 100, as in `crl.explore.labels`
 
 Rows have unit length, since probabilities add up to 1; the product of two is their Bhattacharyya
-coefficient, as for the posterior. Labels y (N,): a class number per image, -1 where it is not known;
-only images with a label are learned from. T is not used. Of Q query vectors per image the mean is
-taken. Supervision: labels.
+coefficient, as for the posterior. Labels y (N,): a class number per image, -1 where it is not
+known; only images with a label are learned from. T is not used. Of Q query vectors per image the
+mean is taken. Supervision: labels.
 """
 
 from typing import Any

@@ -10,7 +10,8 @@ read, not copied). Supervision: none; it learns the mean of the images.
 What differs: their penalty is a number for all images, ours a share of the penalty that leaves no
 text at all (m), so that every image has texts with every VLM; their texts are 10,000 words, ours
 those of the criterion; they take one mean of images for all data. Of Q query vectors per image the
-mean is taken, since a sparse code is of one vector. The solver is scikit-learn's coordinate descent.
+mean is taken, since a sparse code is of one vector. The solver is scikit-learn's coordinate
+descent.
 """
 
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ class Representation(ConditionalProjection):
     """`penalty`: above 0, below 1. Above 0.9 few images have more than one text."""
 
     def __init__(
-        self, text_embeddings: Any, texts: Sequence[str] | None = None, penalty: float = 0.3
+        self, text_embeddings: Any, texts: Sequence[str] | None = None, penalty: float = 0.5
     ) -> None:
         super().__init__(text_embeddings, texts)
         self.penalty = penalty
@@ -44,9 +45,9 @@ class Representation(ConditionalProjection):
     def transform(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
         z = l2(single_vector(l2(self._checked(X))) - self.mean_)  # (N, D)
-        largest = (z @ self.concepts_.T).max(axis=1, keepdims=True)
+        dtype = np.result_type(z, self.concepts_)
+        z, concepts = z.astype(float), self.concepts_.astype(float)  # float32 does not converge
+        largest = (z @ concepts.T).max(axis=1, keepdims=True)
         z = np.divide(z, largest, out=np.zeros_like(z), where=largest > 1e-6)  # m is 1
-        weights = sparse_encode(
-            z, self.concepts_, algorithm="lasso_cd", alpha=self.penalty, positive=True
-        )
-        return l2(weights)
+        how: dict[str, Any] = {"algorithm": "lasso_cd", "positive": True}
+        return l2(sparse_encode(z, concepts, alpha=self.penalty, **how)).astype(dtype)

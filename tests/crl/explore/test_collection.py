@@ -11,7 +11,7 @@ from crl.embed import embed_texts
 from crl.explore.collection import Collection
 from crl.explore.listing import write_listing
 from crl.projection import l2
-from crl.representations import represent
+from crl.representations import kind_of, names, represent
 from crl.representations.weighted import weighted_similarity
 from crl.run.errors import UserError
 
@@ -90,6 +90,27 @@ def test_a_text_is_one_more_word_of_the_criterion(color):
         assert {value(file, 0) for file in color.nearest(text, 6)["file"]} == {"green"}
     files = color.collection.universal.nearest("on the left", 12)["file"]
     assert {value(file, 1) for file in files} == {"left"}
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_representation_of_a_collection(name, photos, bases):
+    labels = {f"{c}-{s}-0.png": c for c in COLORS for s in ("left", "right")}
+    other = TextBasis.load(bases / "side.yaml")
+    needs = {"labels": {"labels": labels}, "other criteria": {"others": [other]}}
+    given = needs.get(kind_of(name).supervision, {})
+    view = photos.under(bases / "color.yaml", name, **given)
+    np.testing.assert_allclose(np.linalg.norm(view.x, axis=1), 1, rtol=1e-5)
+    assert len(view.nearest("red-left-0.png", 5, unlike={str(bases / "side.yaml"): 0.1})) == 5
+    y = photos.classes(labels)
+    assert (y == -1).sum() == len(photos.files) - len(labels) and set(y) == {-1, 0, 1, 2, 3}
+    if given:
+        with pytest.raises(UserError, match=f"^{name} (needs|learns)"):
+            photos.under(bases / "color.yaml", name)
+    if view.x.shape[1] == len(view.words) and name != "probe":
+        assert len(view.nearest("dark", 3)) == 3  # one column more
+    else:
+        with pytest.raises(UserError, match=f"{name!r} has no column for a text"):
+            view.nearest("dark")
 
 
 def test_unlike(color, side, bases):
