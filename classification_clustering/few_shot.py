@@ -38,8 +38,7 @@ def evaluate(config: EvaluateConfig) -> Results:
             x: dict[str, Rows] = {"universal": single_vector(data.image)}
             for name in config.representation:
                 of = partial(standardised, name, data, config, image, r)
-                learns = "labels" in supervisions(name)  # for each split anew
-                x[label(config, name)] = of if learns else of()
+                x[label(config, name)] = of if "labels" in supervisions(name) else of()
 
             for method, rows in x.items():
                 basis = {"basis": "-"} if method == "universal" else data.about_basis

@@ -25,7 +25,9 @@ def notes(rows: list[dict[str, Any]]) -> list[str]:
     """Notes that a reader of the table needs."""
     bad = [(row["about"], row["left_out"]) for row in rows if row.get("left_out")]
     lines = (f"{a['vlm']}, {a['criterion']}: {n} unreadable image(s) left out" for a, n in bad)
-    return list(dict.fromkeys(lines))
+    ceilings = ["(labels): has learned from labels; in clustering from all, so it is a ceiling"]
+    seen = any("(labels)" in row["about"]["method"] for row in rows)
+    return [*dict.fromkeys(lines), *(ceilings if seen else [])]
 
 
 def _mean(score: dict[str, Any]) -> str:

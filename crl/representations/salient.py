@@ -26,13 +26,10 @@ class Representation(Posterior):
         X = self._checked(X)
         total = square = np.zeros(len(self.text_))  # by parts: R' is never in memory as a whole
         for rows in parts(len(X)):
-            r = posterior(self._similarities(X[rows]), self.sigma_, self.sharpness)
-            total, square = (
-                total + r.sum(axis=0, dtype=float),
-                square + (r**2).sum(axis=0, dtype=float),
-            )
+            r = posterior(self._similarities(X[rows]), self.sigma_, self.sharpness).astype(float)
+            total, square = total + r.sum(axis=0), square + (r**2).sum(axis=0)
         variance = square / len(X) - (total / len(X)) ** 2
-        spread = np.sqrt(variance.clip(0)).astype(r.dtype)
+        spread = np.sqrt(variance.clip(0)).astype(self.text_.dtype)
         self.weight_ = spread if spread.max() > 1e-3 else np.ones_like(spread)  # less is rounding
         return self
 

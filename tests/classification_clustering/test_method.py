@@ -71,8 +71,6 @@ def test_few_shot_shows_a_representation_no_label_of_a_test_image():
     (given,) = seen
     assert (given[test] == -1).all() and (given[train] == labels[train]).all()
     assert few_shot(rows(given), labels, 2, seed=3) == score
-    few_shot(rows, 2 - labels[::-1], 2, seed=3)  # classes of other images: only these labels differ
-    assert (seen[-1] != -1).sum() == 6
 
 
 @pytest.mark.parametrize("queries", [None, 2])

@@ -197,7 +197,8 @@ def test_every_name_works_in_both_tasks(moods, tmp_path, output, refusal):
 def test_labels_make_a_ceiling_in_clustering_and_not_in_few_shot(features, tmp_path, output):
     how = [f"features={features}", "seeds=2", "shots=5", "name=mine", "figures=no"]
     how += ["representation=[probe,paper+lda]"]
-    output(clustering.main, *[part for part in how if part != "shots=5"])
+    printed = output(clustering.main, *[part for part in how if part != "shots=5"])
+    assert "(labels): has learned from labels; in clustering from all" in printed
     output(few_shot.main, *how)
     clustered, classified = (
         by_method(tmp_path / f"outputs/{task}/mine") for task in ("clustering", "few_shot")

@@ -153,6 +153,9 @@ def test_labels(look, place):
     look(*BASES[:2], "--labels", "few.csv")
     table = pd.read_csv(place / "outputs/explore/pictures/images.csv")
     assert (table["color_label"] == table["path"].str.split("-").str[0] + "!").all()
+    for kind in ("grounded", "lda"):
+        printed = look(*BASES[:2], "--labels", "few.csv", "--representation", kind)
+        assert "100% right of those left out to test" in printed
 
 
 def test_propose_shows_the_sheets_first_and_sends_only_on_request(look, place, server, monkeypatch):
@@ -201,6 +204,8 @@ def test_files_as_people_have_them(look, place):
         ([*BASES, "--query", "red", "--like", "side=1"], "the query is a text"),
         ([*BASES, "--query", "red.png"], "red.png is no image of pictures"),
         (["--propose"], "--propose needs a model that sees images: --llm MODEL"),
+        ([*BASES, "--representation", "lda"], "lda learns from labels of a few images: --labels"),
+        ([*BASES, "--representation", "od_crl"], "invalid choice: 'od_crl'"),
         ([*BASES, "--labels", "twice.csv"], "twice.csv: 'a.png' has two labels"),
         ([*BASES, "--labels", "other.csv"], "b.png is no image of pictures"),
     ],
