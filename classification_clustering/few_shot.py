@@ -18,7 +18,7 @@ from classification_clustering.embedded import Embedded, embedded
 from classification_clustering.method import Rows, few_shot, zero_shot
 from classification_clustering.tables import notes, table
 from crl.projection import project, single_vector, standardise
-from crl.representations import label, represent, supervisions
+from crl.representations import kind_of, label, represent
 from crl.representations.null_space import without
 from crl.run.config import load_config
 from crl.run.figures import tsne_maps
@@ -37,8 +37,10 @@ def evaluate(config: EvaluateConfig) -> Results:
             r = project(image, data.text)  # R = I Tᵀ, (N, K)
             x: dict[str, Rows] = {"universal": single_vector(data.image)}
             for name in config.representation:
-                of = partial(standardised, name, data, config, image, r)
-                x[label(config, name)] = of if "labels" in supervisions(name) else of()
+                parts = name.split("+")
+                of = partial(standardised, parts, data, config.sharpness, image, r)
+                learns = any(kind_of(part).supervision == "labels" for part in parts)
+                x[label(config, name)] = of if learns else of()
 
             for method, rows in x.items():
                 basis = {"basis": "-"} if method == "universal" else data.about_basis
@@ -64,19 +66,17 @@ def evaluate(config: EvaluateConfig) -> Results:
 
 
 def standardised(
-    name: str, data: Embedded, config: EvaluateConfig, image: np.ndarray, r: np.ndarray,
+    parts: list[str], data: Embedded, sharpness: float, image: np.ndarray, r: np.ndarray,
     y: np.ndarray | None = None,
 ) -> np.ndarray:  # fmt: skip
-    """The images I (N, D) in a representation, each of its parts standardised, (N, F). `r` is R;
-    y (N,), for a representation that learns from labels: those of the training images, else -1."""
-    parts = [
-        r if part == "paper" else represent(
-            part, image, data.text, y, sharpness=config.sharpness, directions=data.directions,
-            class_text=data.class_text,
-        )
-        for part in name.split("+")
-    ]  # fmt: skip
-    return np.concatenate([*map(standardise, parts)], axis=1)
+    """The images I (N, D) in each representation of `parts`, standardised, side by side, (N, F).
+    `r` is R; y (N,), for those that learn from labels: of the training images, else -1."""
+    how = {"directions": data.directions, "class_text": data.class_text}
+    rows = [
+        r if part == "paper" else represent(part, image, data.text, y, sharpness=sharpness, **how)
+        for part in parts
+    ]
+    return np.concatenate([*map(standardise, rows)], axis=1)
 
 
 def measure(x: Rows, labels: np.ndarray, shots: list[int], seeds: int) -> dict[str, dict]:

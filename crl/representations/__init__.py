@@ -37,7 +37,9 @@ def kind_of(name: str) -> Any:
     that lacks what is needed."""
     if name == "paper":
         return ConditionalProjection
-    module = import_module(f"crl.representations.{_known(name)}")
+    if name not in names():
+        raise ValueError(f"unknown representation {name!r}; {nearest(name, names())}")
+    module = import_module(f"crl.representations.{name}")
     if not hasattr(module, "Representation"):
         raise UserError(f"{module.__file__} defines no class Representation")
     for member in ("fit", "transform", "supervision"):
@@ -82,14 +84,12 @@ def label(config: EvaluationConfig, name: str) -> str:
     (labels)`: it has learned from labels, in clustering from those of all images: a ceiling."""
     sharpness = f" ({config.sharpness:g})" if "posterior" in name and config.sharpness != 1 else ""
     others = f", null space of {len(config.null_space)}" if config.null_space else ""
-    labels = " (labels)" if "labels" in supervisions(name) else ""
-    return name + sharpness + labels + others
+    learns = any(kind_of(part).supervision == "labels" for part in name.split("+"))
+    return name + sharpness + (" (labels)" if learns else "") + others
 
 
 def _known(name: str) -> str:
-    for part in name.split("+"):
-        if part not in names():
-            raise ValueError(f"unknown representation {part!r}; {nearest(part, names())}")
+    supervisions(name)  # a ValueError, if one of its parts is unknown
     return name
 
 
