@@ -75,8 +75,7 @@ def main(argv: list[str]) -> None:
         print(one_line(f"{source}: {len(photos.files):,} pictures, VLM {vlm}"))
         print("".join(f"  {one_line(remark)}\n" for remark in photos.remarks()))
         names = args.criterion
-        kind = args.representation
-        views = [photos.under(bases.get(name), kind, name, labels) for name in names]
+        views = [photos.under(bases.get(n), args.representation, n, labels) for n in names]
         if args.propose:
             propose(photos, args, out)
         elif args.rank:

@@ -18,8 +18,6 @@ import numpy as np
 
 from crl.projection import AxesProjection, chosen, principal_axes
 
-STEPS = 100
-
 
 class Representation(AxesProjection):
     """`components` is k; None: a quarter of D, or as many dimensions as the texts have."""
@@ -31,13 +29,13 @@ class Representation(AxesProjection):
     def _axes(self, X: np.ndarray, y: Any) -> np.ndarray:
         principal_axes(self.text_ - self.text_.mean(axis=0))  # do they differ?
         _, axes = principal_axes(self.text_)
-        size = chosen(self.components, max(1, len(X.T) // 4), len(axes))
-        axes = axes[:size]
-        for _ in range(STEPS):
+        axes = axes[: chosen(self.components, max(1, len(X.T) // 4), len(axes))]
+        for _ in range(100):
             square = np.sum((self.text_ @ axes.T) ** 2, axis=1).clip(1e-6, 1 - 1e-6)  # cos², (K,)
             slope = 1 / np.sqrt(square * (1 - square))  # of the angle by cos², up to a factor
-            new = np.linalg.svd(np.sqrt(slope)[:, None] * self.text_, full_matrices=False)[2][:size]
-            if np.allclose(np.abs(np.linalg.det(new @ axes.T)), 1, rtol=0, atol=1e-12):
+            texts = np.sqrt(slope)[:, None] * self.text_
+            new = np.linalg.svd(texts, full_matrices=False)[2][: len(axes)]
+            if abs(np.linalg.det(new @ axes.T)) > 1 - 1e-12:
                 break  # the same subspace
             axes = new
         return axes

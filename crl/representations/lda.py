@@ -6,8 +6,8 @@
 S is shrunk by Ledoit and Wolf's rule over all classes at once (scikit-learn's own analysis shrinks
 class by class, and fails for two images of each). With one image per class S is 0: W are then the
 principal axes of the class means. Labels y (N,): a class number per image, -1 where it is not
-known; only images with a label are learned from. T is not used. Of Q query vectors per image the
-mean is taken. Source: Fisher (1936). Supervision: labels.
+known, and nothing is learned from the image. T is not used. Of Q query vectors per image the mean
+is taken. Source: Fisher (1936). Supervision: labels.
 """
 
 from typing import Any

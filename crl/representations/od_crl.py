@@ -7,10 +7,9 @@
 k by `rule`: `energy`, the fewest with 95 % of the sum of s²; `curvature`, where the curve of the
 s_i / s_1 bends most, that is, where its second difference is largest.
 
-Source: Wang et al., "Refine and Purify" (arXiv 2602.05464); no code of it is published. Its text
-could not be read, only its abstract: a singular value decomposition cut by curvature, and a null
-space of other criteria. So the rules for k, the centring and U are ours. Supervision: the texts of
-other criteria.
+Source: Wang et al. (arXiv 2602.05464), no code found. We could read its abstract, not its text: a
+singular value decomposition cut by curvature, and a null space of other criteria. So the rules
+for k, the centring and U are ours. Supervision: the texts of other criteria.
 """
 
 from collections.abc import Sequence

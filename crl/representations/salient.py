@@ -5,8 +5,7 @@
 
 A text that fits all images, or none, tells nothing apart, and a text that many others resemble adds
 less each. Source: ours; weights for words by their use in a collection are old (tf-idf). The power
-of v, 1, was chosen on the demo's Clevr4. Supervision: none; it learns sigma and v from the images,
-so a search without `fit` on the collection itself is another one.
+of v, 1, was chosen on the demo's Clevr4. Supervision: none; it learns sigma and v from the images.
 """
 
 from typing import Any

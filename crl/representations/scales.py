@@ -31,7 +31,6 @@ class Representation(ConditionalProjection):
 
     def transform(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
-        self._checked(X)
         return l2(np.concatenate([each.transform(X) for each in self.fitted_], axis=1))
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:

@@ -18,7 +18,7 @@ from vectors import vectors
 
 from crl.explore.search import Criterion, search
 from crl.projection import AxesProjection, l2, single_vector
-from crl.representations import fit_representation, kind_of, names, represent, supervisions
+from crl.representations import fit_representation, kind_of, names, represent
 from crl.representations.clay import Representation as Clay
 from crl.representations.indirect import Representation as Indirect
 from crl.representations.null_space import null_space, without
@@ -75,13 +75,6 @@ def test_clay_is_the_log_map_of_turned_images(seed, k):
     assert np.allclose(cosines(fitted.transform(image)), cosines(slow), atol=1e-6)
 
 
-def test_clay_without_a_gap_turns_nothing():
-    text = world()[1]
-    fitted = Clay(text).fit(text)  # the images are the texts: H is 1
-    assert fitted.weights_.shape == (K - 1, D)
-    assert np.allclose(fitted.weights_ @ l2(text.mean(0)), 0, atol=1e-12)
-
-
 @given(SEEDS)
 @settings(max_examples=15)
 def test_od_crl_is_two_projections(seed):
@@ -92,15 +85,12 @@ def test_od_crl_is_two_projections(seed):
     k = next(k for k in range(1, D) if sum(values[:k]) >= 0.95 * sum(values))
     slow = without(image, null_space(others)) @ axes[:k].T
     assert np.allclose(cosines(rows_of("od_crl", seed)), cosines(slow), atol=1e-8)
-    found = represent("od_crl", image, text, directions=null_space(others))
-    assert np.allclose(found, rows_of("od_crl", seed), atol=1e-12)
 
 
 def test_how_many_axes_od_crl_keeps():
     s = np.array([10, 9, 8.5, 2, 1.8, 1.7])  # bends after the third
     assert kept(s, "curvature") == 3 and kept(s[:2], "curvature") == 2
     assert kept(np.sqrt([90.0, 4, 3, 3]), "energy") == 3
-    assert kept(s[:1], "energy") == kept(s[:1], "curvature") == 1
     with pytest.raises(ValueError, match="unknown rule 'angle'"):
         kept(s, "angle")
 
@@ -151,7 +141,6 @@ def test_splice_is_the_lasso(seed, penalty):
         slow, _ = nnls(root.T, np.linalg.solve(root, linear), maxiter=1000)
         assert np.allclose(found[i], l2(slow), atol=2e-2)
         assert found[i] @ l2(slow) > 1 - 1e-3
-    assert (found >= 0).all()
 
 
 @pytest.mark.parametrize("queries", [0, Q])
@@ -305,9 +294,6 @@ def test_impossible_options(name, options, message):
 
 def test_what_a_method_lacks_is_named_in_one_line():
     image, text, y, _ = world()
-    assert {name for name in names() if "labels" in supervisions(name)} == {
-        "grounded", "lda", "probe",
-    }  # fmt: skip
     for name in ("grounded", "lda", "probe"):
         with pytest.raises(UserError, match=f"{name} learns from labels"):
             represent(name, image, text)
