@@ -117,9 +117,10 @@ def encoded(vlm: VLM, member: str, batch: Any) -> np.ndarray:
         raise UserError(f"{vlm.name}: {member} must give a {right}, not {form}")
     if not rows.isfinite().all():
         advice = "try precision fp32, or check the weights"
-        loaded = isinstance(vlm, LoadedVLM)
-        model = f" ({type(vlm.model).__name__} in {vlm.precision})" if loaded else ""
-        raise UserError(f"{vlm.name}{model}: {member} gave NaN or infinite embeddings; {advice}")
+        model = vlm.name
+        if isinstance(vlm, LoadedVLM):
+            model += f" ({type(vlm.model).__name__} in {vlm.precision})"
+        raise UserError(f"{model}: {member} gave NaN or infinite embeddings; {advice}")
     return rows.detach().float().cpu().numpy()
 
 

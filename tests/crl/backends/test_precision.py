@@ -8,8 +8,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from crl import embed_images, embed_texts, load_vlm
-from crl.backends import loaded, precision
-from crl.backends.precision import PRECISIONS, cast, computes_bf16, cosine_of_cast
+from crl.backends import loaded
+from crl.backends.precision import cast, computes_bf16, cosine_of_cast
 from crl.run.errors import UserError
 from crl.vlm import load_trainable
 
