@@ -17,7 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from crl.backends import open_clip, transformers
-from crl.backends.loaded import FINGERPRINTS, PRECISIONS, LoadedVLM, Parts
+from crl.backends.loaded import FINGERPRINTS, LoadedVLM, Parts
+from crl.backends.precision import PRECISIONS
 from crl.backends.torchvision_fix import import_torchvision
 from crl.projection import l2
 from crl.run.distributed import available_device
@@ -83,8 +84,9 @@ def load_vlm(
             AltCLIP, BLIP-2, Chinese-CLIP, CLIP, MetaCLIP 2, SigLIP or SigLIP 2;
             or `<module>:<class>`, a VLM of your own: see crl/README.md.
         device: e.g. `cpu`, `cuda:1`, `mps`; None: CUDA if there is a GPU that works, else the CPU.
-        precision: precision of the forward pass: `fp32`, or `bf16` or `fp16` by autocast; the
-            weights stay float32.
+        precision: `fp32`, `bf16` or `fp16`: of the weights and the forward pass, see
+            `crl.backends.precision`; or `auto`: bf16 where the processor or GPU computes in it and
+            the embeddings stay the same (cosine above 0.999, measured once), else fp32.
         from_file: the name comes from a file, not from the person: `<module>:<class>` is refused,
             since code from a file is never run.
 
@@ -92,12 +94,13 @@ def load_vlm(
         UserError: unknown name, or one of code from a file; no weights; weights, preprocessing and
             model that do not match; a damaged checkpoint or one that holds code; no such device.
     """
-    if precision not in PRECISIONS:
-        raise UserError(f"unknown precision {precision!r}; {nearest(precision, PRECISIONS)}")
+    precisions = [*PRECISIONS, "auto"]
+    if precision not in precisions:
+        raise UserError(f"unknown precision {precision!r}; {nearest(precision, precisions)}")
     source = find_vlm(name, from_file)
     device = available_device(device)
     if _is_code(source):
-        return _import_vlm(source, device, precision)
+        return _import_vlm(source, device, "fp32" if precision == "auto" else precision)
     return LoadedVLM(name, source, partial(_load, name, source), device, precision)
 
 
@@ -114,7 +117,10 @@ def encoded(vlm: VLM, member: str, batch: Any) -> np.ndarray:
         raise UserError(f"{vlm.name}: {member} must give a {right}, not {form}")
     if not rows.isfinite().all():
         advice = "try precision fp32, or check the weights"
-        raise UserError(f"{vlm.name}: {member} gave NaN or infinite embeddings; {advice}")
+        model = vlm.name
+        if isinstance(vlm, LoadedVLM):
+            model += f" ({type(vlm.model).__name__} in {vlm.precision})"
+        raise UserError(f"{model}: {member} gave NaN or infinite embeddings; {advice}")
     return rows.detach().float().cpu().numpy()
 
 
@@ -137,15 +143,14 @@ def find_vlm(name: str, from_file: bool = False) -> str:
 def load_trainable(
     name: str, device: str | torch.device | None, precision: str = "fp32"
 ) -> LoadedVLM:
-    """Load an open_clip VLM for training; `crl.backends.open_clip.save_vlm` saves it. A UserError
-    as in `load_vlm`, or for a VLM of another library."""
+    """Load an open_clip VLM for training; `crl.backends.open_clip.save_vlm` saves it. Its weights
+    are float32 in each precision. A UserError as in `load_vlm`, or for a VLM of another library."""
     source = find_vlm(name)
     is_folder = Path(source, open_clip.CONFIG).is_file() and not _is_code(source)
     if not (source.startswith("open_clip:") or is_folder):
         raise UserError(f"only an open_clip VLM can be trained here, and {name!r} is none")
-    vlm = load_vlm(name, device, precision)
-    assert isinstance(vlm, LoadedVLM)
-    return vlm
+    device = available_device(device)
+    return LoadedVLM(name, source, partial(_load, name, source), device, precision, trained=True)
 
 
 def _load(name: str, source: str) -> Parts:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from crl.backends.hub import explained
-from crl.backends.loaded import PRECISIONS
+from crl.backends.precision import PRECISIONS
 from crl.backends.weights import load_tensors
 from crl.images import UnreadableImage, open_image
 from crl.run.distributed import rank, world

@@ -30,7 +30,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from crl.backends.loaded import PRECISIONS
+from crl.backends.precision import PRECISIONS
 from crl.backends.torchvision_fix import import_torchvision
 from crl.embed import embed_images
 from crl.projection import l2, project

@@ -7,9 +7,10 @@
 
 Workers, each with one GPU or else two cores, take 8 batches of the sorted list at a time and append
 to one store below --out, which all machines share (crl/run/store.py). At the end --out also holds
-images.parquet, the list of what was embedded, and unreadable.csv. Tasks take the folder as
-cache=DIR, explore.py as its folder. A killed worker is replaced, and gets the same images. The same
-command again goes on where a killed one stopped: what is stored is not embedded again.
+images.parquet, the list of what was embedded, and unreadable.csv. explore.py takes the folder as
+its own; tasks take it as cache=DIR, if it was made as they embed: --precision fp32. A killed worker
+is replaced, and gets the same images. The same command again goes on where a killed one stopped:
+what is stored is not embedded again.
 
 On a CPU the numbers are those of `embed_images` with the same batch size and number of threads, to
 the bit, if no image is unreadable or twice in the list.
@@ -52,7 +53,8 @@ def main(argv: list[str]) -> None:
     add("--images", required=True, metavar="DIR|LIST.txt|s3://BUCKET/PREFIX")
     add("--vlm", default="clip", help="see the README (default: %(default)s)")
     add("--out", type=Path, required=True, help="a folder that all machines share")
-    add("--precision", default="fp32", choices=["fp32", "bf16", "fp16"])
+    add("--precision", default="auto", choices=["auto", "fp32", "bf16", "fp16"],
+        help="auto: bf16 if the device computes in it and embeddings stay the same")  # fmt: skip
     add(
         "--batch-size", type=whole_number, default=256, help="images at once (default: %(default)s)"
     )
@@ -70,12 +72,15 @@ def main(argv: list[str]) -> None:
 
 def embed(args: argparse.Namespace, names: list[str], root: str) -> None:
     """Embed the images, and write the list of them."""
-    vlm = load_vlm(args.vlm, "cpu", args.precision)  # a wrong name is noticed before Ray starts
+    # A wrong name is noticed before Ray starts. What `auto` means is settled for all workers.
+    vlm = load_vlm(args.vlm, args.device or "cpu", args.precision)
+    args.precision = getattr(vlm, "precision", "fp32")
     about = {"fingerprint": vlm.fingerprint, "vlm": args.vlm, "precision": args.precision}
+    del vlm  # the workers need its memory
     paths, digests, unreadable = [], [], []
     size = BATCHES * args.batch_size
     with progress(label="images", unit="images", total=len(names), batch=size) as bar:
-        for part in run(args, names, root, vlm.fingerprint):
+        for part in run(args, names, root, about["fingerprint"]):
             if part["error"]:
                 raise UserError(part["error"])
             paths += part["paths"]

@@ -70,7 +70,7 @@ def main(argv: list[str]) -> None:
             photos = Collection.load(args.folder, args.vlm, args.device)
         else:
             vlm, how = args.vlm or "clip", {"batch_size": args.batch_size}
-            photos = Collection.embed(args.folder, vlm, args.device, **how)
+            photos = Collection.embed(args.folder, vlm, args.device, args.precision, **how)
         vlm = photos.vlm.name if photos.vlm else "not known"
         print(one_line(f"{source}: {len(photos.files):,} pictures, VLM {vlm}"))
         print("".join(f"  {one_line(remark)}\n" for remark in photos.remarks()))
@@ -228,6 +228,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--number", type=whole_number, default=200, help="texts per criterion (default: 200)")
     add("--vlm", help="see the README (default: clip; of embeddings the one that made them)")
     add("--device", help="cpu, cuda, mps ... (default: CUDA if there is a GPU, else the CPU)")
+    add("--precision", default="auto", choices=["auto", "fp32", "bf16", "fp16"],
+        help="auto: bf16 if this machine computes in it and embeddings stay the same")  # fmt: skip
     kinds = [name for name in representations() if supervisions(name) <= {"labels"}]
     add("--representation", default="posterior", choices=kinds, help="some need --labels")
     add("--clusters", type=whole_number, metavar="K", help="default: by silhouette")

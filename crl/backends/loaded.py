@@ -3,8 +3,9 @@
 import hashlib
 import json
 import math
+import warnings
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -15,11 +16,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from crl.backends.precision import PRECISIONS, SAME, cast, computes_bf16, cosine_of_cast, in_dtype
 from crl.images import to_rgb
 from crl.run.files import CACHE, write_text
 from crl.run.results import digest
 
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+CAST = " weights"  # after the precision in a fingerprint
 FINGERPRINTS = CACHE / "fingerprints"
 MOST_PIXELS = 2**24  # of a scaled image; of a longer strip only the middle is scaled
 LIBRARIES = ("torch", "open_clip_torch", "transformers")  # other versions may embed differently
@@ -75,25 +77,44 @@ class Parts(NamedTuple):
 
 class LoadedVLM:
     """The interface `crl.vlm.VLM` over `Parts`. If an earlier run has computed the fingerprint of
-    the same files, the model is loaded only when it must encode: in a repeated run, never."""
+    the same files, the model is loaded only when it must encode: in a repeated run, never.
+
+    In bf16 or fp16 the weights are cast, unless that moves embeddings too far: then they stay in
+    float32 under autocast. A VLM that is `trained` always does so."""
 
     def __init__(self, name: str, source: str, load: Callable[[], Parts], device: torch.device,
-                 precision: str) -> None:  # fmt: skip
+                 precision: str, trained: bool = False) -> None:  # fmt: skip
+        if precision == "auto" and not computes_bf16(device):
+            precision = "fp32"
         self.name, self.device, self.precision = name, device, precision
         self._load, self._lock = load, Lock()
         self._loaded: Parts | None = None
+        self._cast = False  # are the weights cast?
         versions = [metadata.version(library) for library in LIBRARIES]
         place = str(Path(source).resolve()) if Path(source).is_dir() else source
-        record = FINGERPRINTS / f"{digest(place, precision, versions)}.json"
+        record = FINGERPRINTS / f"{digest(place, precision, device.type, versions)}.json"
         if (summary := _recall(record)) is None:
             parts = self.parts
-            summary = {"fingerprint": _hash(parts, precision), "dim": parts.dim,
-                       "context": parts.context, "files": _stamps(parts.files)}  # fmt: skip
+            low = "bf16" if precision == "auto" else precision
+            if low != "fp32" and cosine_of_cast(parts, PRECISIONS[low], device) >= SAME:
+                if precision == "auto":
+                    note = "computes in bf16 here; embeddings in fp32 of former runs do not count"
+                    warnings.warn(f"{name} {note} (--precision fp32)", stacklevel=3)
+                precision = low + CAST
+            precision = "fp32" if precision == "auto" else precision
+            summary = {"precision": precision, "fingerprint": _hash(parts, precision),
+                       "dim": parts.dim, "context": parts.context,
+                       "files": _stamps(parts.files)}  # fmt: skip
             checksum = digest(record.name, summary)
             with suppress(OSError):  # without the record the next run takes some seconds longer
                 write_text(record, json.dumps([checksum, summary], indent=1) + "\n")
+        self._precision: str = summary["precision"]  # with `CAST`, if weights are to be cast
+        self.precision = self._precision.removesuffix(CAST)
         self._fingerprint, self.dim = summary["fingerprint"], summary["dim"]
         self.context: int = summary["context"]  # tokens of a text that are read
+        self._cast = self._precision.endswith(CAST) and not trained
+        if self._loaded:
+            self._make_ready(self._loaded)
 
     @property
     def parts(self) -> Parts:
@@ -102,15 +123,20 @@ class LoadedVLM:
                 with torch.inference_mode(False):  # the call may come from within `encode_texts`
                     parts = self._load()
                     parts.model.eval().to(self.device)
-                self._changes_when_loaded = _changes(parts.model)
+                self._make_ready(parts)
                 self._loaded = parts
             return self._loaded
+
+    def _make_ready(self, parts: Parts) -> None:
+        if self._cast:
+            cast(parts.model, PRECISIONS[self.precision])
+        self._changes_when_loaded = _changes(parts.model)
 
     @property
     def fingerprint(self) -> str:
         if self._loaded is None or _changes(self.model) == self._changes_when_loaded:
             return self._fingerprint
-        return _hash(self._loaded, self.precision)
+        return _hash(self._loaded, self._precision)
 
     @property
     def model(self) -> nn.Module:
@@ -122,7 +148,8 @@ class LoadedVLM:
 
     def encode_images(self, batch: Tensor) -> Tensor:
         with torch.inference_mode(), self._autocast():
-            return self.image_features(batch).float()
+            dtype = PRECISIONS[self.precision if self._cast else "fp32"]
+            return self.image_features(in_dtype(batch, dtype)).float()
 
     def encode_texts(self, texts: list[str]) -> Tensor:
         with torch.inference_mode(), self._autocast():
@@ -147,9 +174,9 @@ class LoadedVLM:
         padding = (ids == ids[-1].mode().values).sum(1)  # on the left or right
         return [text for text, count in zip(texts, padding, strict=False) if count == padding[-2]]
 
-    def _autocast(self):
-        dtype = PRECISIONS[self.precision]
-        return torch.autocast(self.device.type, dtype) if dtype else nullcontext()
+    def _autocast(self) -> torch.autocast:
+        low = self.precision != "fp32" and not self._cast
+        return torch.autocast(self.device.type, PRECISIONS[self.precision], enabled=low)
 
 
 def describe_tokenizer(tokenizer: Any, tokenize: Callable[[list[str]], Any]) -> dict[str, Any]:

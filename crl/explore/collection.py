@@ -54,14 +54,15 @@ class Collection:
 
     @classmethod
     def embed(
-        cls, folder: Path | str, vlm: str | VLM = "clip", device: str | None = None, **settings: Any
-    ) -> "Collection":
+        cls, folder: Path | str, vlm: str | VLM = "clip", device: str | None = None,
+        precision: str = "auto", **settings: Any,
+    ) -> "Collection":  # fmt: skip
         """Embed the images below `folder`; files that cannot be read are left out. A second call
-        embeds only what is new. `vlm` is a name, for the `device`, as in `load_vlm`, or a VLM;
-        `settings` are those of `embed_images`, e.g. batch_size, workers, cache."""
+        embeds only what is new. `vlm` is a VLM, or its name: then `device` and `precision` are as
+        in `load_vlm`; `settings` are those of `embed_images`, e.g. batch_size, workers, cache."""
         images = list_images(folder)
         left_out = images.remarks()
-        vlm = load_vlm(vlm, device) if isinstance(vlm, str) else vlm
+        vlm = load_vlm(vlm, device, precision) if isinstance(vlm, str) else vlm
         embedded = embed_images(vlm, images.files, unreadable="skip", **settings)
         bad = [f"{shown(str(f))} ({reason})" for f, reason in embedded.unreadable.items()]
         left_out += [f"{len(bad)} could not be read, the first: {bad[0]}"] if bad else []
