@@ -60,9 +60,10 @@ def standardise(r: np.ndarray, mean: float | None = None) -> np.ndarray:
     return (r - (r.mean() if mean is None else mean)) / np.where(spread > 0, spread, np.inf)
 
 
-def parts(images: int) -> Iterator[slice]:
-    """Rows in parts, so that memory is bounded for any number of images."""
-    return (slice(start, start + ROWS_AT_ONCE) for start in range(0, images, ROWS_AT_ONCE))
+def parts(images: int, most: int = ROWS_AT_ONCE) -> Iterator[slice]:
+    """Rows in parts of `most`, so that memory is bounded for any number of images."""
+    most = min(most, ROWS_AT_ONCE)
+    return (slice(start, start + most) for start in range(0, images, most))
 
 
 class ConditionalProjection(TransformerMixin, BaseEstimator):
@@ -81,6 +82,8 @@ class ConditionalProjection(TransformerMixin, BaseEstimator):
     A ValueError for NaN, infinity, complex numbers, or another D than that of T. Rows of zeros stay
     zeros.
     """
+
+    _rows_at_once = ROWS_AT_ONCE
 
     def __init__(
         self, text_embeddings: Any, texts: Sequence[str] | None = None, normalise: str | None = "l2"
@@ -103,8 +106,8 @@ class ConditionalProjection(TransformerMixin, BaseEstimator):
         """R of X, (N, K). Computed in parts: beside R itself, memory does not grow with N."""
         check_is_fitted(self)
         X = self._checked(X)
-        r = np.empty((len(X), len(self.text_)), np.result_type(X, self.text_, np.float32))
-        for rows in parts(len(X)):
+        r = self._empty(X)
+        for rows in parts(len(X), self._rows_at_once):
             r[rows] = self._scaled(self._similarities(X[rows]))
         return r
 
@@ -129,6 +132,9 @@ class ConditionalProjection(TransformerMixin, BaseEstimator):
             raise ValueError(f"{len(self.texts)} texts for {len(text)} text embeddings")
         self.text_ = l2(text)
         return X
+
+    def _empty(self, X: np.ndarray) -> np.ndarray:
+        return np.empty((len(X), len(self.text_)), np.result_type(X, self.text_, np.float32))
 
     def _similarities(self, X: np.ndarray) -> np.ndarray:
         return project(l2(X), self.text_)  # R = I Tᵀ

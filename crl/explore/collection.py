@@ -27,7 +27,7 @@ from crl.explore.thumbnails import SIDE, Thumbnail, gray, thumbnails
 from crl.explore.view import View
 from crl.images import list_images, shown
 from crl.projection import l2, parts, single_vector
-from crl.representations import fit_representation
+from crl.representations import make_representation
 from crl.run.errors import UserError, explain, nearest
 from crl.run.files import portable
 from crl.run.given import checked, read_given
@@ -150,8 +150,8 @@ class Collection:
                 name = name or basis_label(basis).rpartition("/")[2]
                 basis = TextBasis.load(basis)
             text = embed_basis(self.embedder, basis)  # T (K, D)
-        transformer = fit_representation(representation, self.image, text)
-        x = transformer.transform(self.image)  # R = I Tᵀ
+        transformer = make_representation(representation, text)
+        x = transformer.fit_transform(self.image)  # R = I Tᵀ
         return View(self, name or basis.criterion, x, basis, text, transformer, representation)
 
     @cached_property

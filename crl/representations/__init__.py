@@ -3,7 +3,7 @@
 A file `<name>.py` here defines `class Representation`, a scikit-learn transformer:
 
     Representation(text_embeddings, option=default, ...)    T (K, D), and options by name
-    .fit(I)    .transform(I) -> (N, F), unit rows
+    .fit(I)    .transform(I), .fit_transform(I) -> (N, F), unit rows
 
 Then `representation=<name>` works in every task; nothing else has to be edited.
 """
@@ -30,8 +30,13 @@ def names() -> list[str]:
 
 
 def fit_representation(name: str, image: np.ndarray, text: np.ndarray, **options: Any):
-    """The transformer `name` under the texts T (K, D), fitted on the images I (N, D) or (N, Q, D).
-    Of the `options`, e.g. sharpness, those that it does not name are ignored."""
+    """The transformer of `make_representation`, fitted on the images I (N, D) or (N, Q, D)."""
+    return make_representation(name, text, **options).fit(image)
+
+
+def make_representation(name: str, text: np.ndarray, **options: Any):
+    """The transformer `name` under the texts T (K, D). Of the `options`, e.g. sharpness, those that
+    it does not name are ignored."""
     kind: Any = ConditionalProjection
     if name != "paper":
         module = import_module(f"crl.representations.{_known(name)}")
@@ -40,7 +45,7 @@ def fit_representation(name: str, image: np.ndarray, text: np.ndarray, **options
         kind = module.Representation
     accepted = inspect.signature(kind).parameters
     options = {key: value for key, value in options.items() if key in accepted}
-    return kind(text, **options).fit(image)
+    return kind(text, **options)
 
 
 def represent(name: str, image: np.ndarray, text: np.ndarray, **options: Any) -> np.ndarray:
@@ -50,7 +55,7 @@ def represent(name: str, image: np.ndarray, text: np.ndarray, **options: Any) ->
     if name == "universal":
         return single_vector(image)
     parts = name.split("+")
-    rows = [fit_representation(part, image, text, **options).transform(image) for part in parts]
+    rows = [make_representation(part, text, **options).fit_transform(image) for part in parts]
     return rows[0] if len(rows) == 1 else l2(np.concatenate(rows, axis=1))
 
 

@@ -50,7 +50,7 @@ def advice(error: Exception) -> str | None:
             return "the disk is full, or your quota of it; free some space and run it again"
         case OSError():
             return f"{error.filename or 'the system says'}: {error.strerror or error}"
-        case MemoryError():
+        case Exception() if isinstance(error, MemoryError) or "not enough memory" in str(error):
             return "there is not enough memory; use fewer or smaller images, or a smaller batch"
         case RecursionError():
             return "a file is nested too deeply to be read"
