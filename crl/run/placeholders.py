@@ -8,8 +8,8 @@ from types import ModuleType
 from typing import Any
 
 HEAVY = (
-    "bokeh filelock jinja2 json_repair matplotlib numpy open_clip openai pandas pillow_heif pyarrow "
-    "ray safetensors scipy sklearn tabulate torch torchvision tqdm transformers"
+    "bokeh filelock jinja2 json_repair matplotlib numpy open_clip openai pandas pillow_heif "
+    "pyarrow ray safetensors scipy sklearn tabulate torch torchvision tqdm transformers"
 ).split()
 
 
@@ -34,7 +34,7 @@ class Placeholder(ModuleType):
 class Finder:
     """Finds a placeholder for each module of the `HEAVY` libraries."""
 
-    def find_spec(self, fullname: str, path: Sequence | None, target: Any = None) -> Any:
+    def find_spec(self: Any, fullname: str, *_: Any) -> ModuleSpec | None:
         heavy = fullname.partition(".")[0] in HEAVY
         return ModuleSpec(fullname, self, is_package=True) if heavy else None
 
