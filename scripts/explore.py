@@ -10,7 +10,7 @@
 The texts of a criterion come from its file (--texts: a .txt with a text per line, or .yaml), from
 an earlier run (texts/ in the output folder; edit them as you like), from a basis of that name in
 configs/bases, or from an LLM (--llm).
-A second run computes only what is new. For --features see `Collection.given`.
+A second run computes only what is new; without changes, it prints what was printed. For --features see `Collection.given`.
 """
 
 from crl.run.command import command, one_line

@@ -8,8 +8,9 @@ from types import ModuleType
 from typing import Any
 
 HEAVY = (
-    "bokeh filelock jinja2 json_repair matplotlib numpy open_clip openai pandas pillow_heif "
-    "pyarrow ray safetensors scipy sklearn tabulate torch torchvision tqdm transformers"
+    "bokeh filelock jinja2 json_repair markupsafe matplotlib numpy open_clip openai pandas "
+    "pillow_heif pyarrow ray safetensors scipy sklearn tabulate threadpoolctl torch torchvision "
+    "tqdm transformers"
 ).split()
 
 

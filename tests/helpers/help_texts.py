@@ -30,5 +30,6 @@ def help_texts() -> dict[str, str]:
 
 if __name__ == "__main__":
     texts = help_texts()
-    installed = {n for n, m in sys.modules.items() if "site-packages" in (m.__file__ or "")}
+    places = {name: getattr(m, "__file__", None) or "" for name, m in sys.modules.items()}
+    installed = {name for name, place in places.items() if "site-packages" in place}
     print(json.dumps([texts, sorted({name.partition(".")[0] for name in installed})]))
