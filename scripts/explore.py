@@ -10,7 +10,8 @@
 The texts of a criterion come from its file (--texts: a .txt with a text per line, or .yaml), from
 an earlier run (texts/ in the output folder; edit them as you like), from a basis of that name in
 configs/bases, or from an LLM (--llm).
-A second run computes only what is new; without changes, it prints what was printed. For --features see `Collection.given`.
+A second run computes only what is new; without changes, it prints what was printed. For --features
+see `Collection.given`.
 """
 
 from crl.run.command import command, one_line
@@ -68,7 +69,9 @@ def main(argv: list[str]) -> None:
         unlike = {find_texts(name, args, out): weight for name, weight in args.unlike}
         explores = not (args.propose or args.rank or args.query is not None)
         settings = all_settings(args, bases)
-        last, seen = (last_run(out), looked_at(args, settings)) if explores else ({}, None)
+        seen = looked_at(args, settings) if explores else None
+        complete = explores and all((out / name).is_file() for name in MADE)
+        last = read_record(out / RECORD) if complete else {}
         if seen and last.get("seen") == seen and last["vlm"] == stamps(map(Path, last["vlm"])):
             print(last["head"], last["body"], sep="\n")
             return
@@ -106,11 +109,6 @@ def main(argv: list[str]) -> None:
             files = getattr(photos.vlm, "files", {})  # not those of a VLM of one's own
             record = {"inputs": inputs, "seen": seen if files else None, "vlm": files}
             write_record(out / RECORD, {**record, "head": head, "body": body})
-
-
-def last_run(out: Path) -> dict[str, Any]:
-    """The record of the last run, while all that it made is there; else {}."""
-    return read_record(out / RECORD) if all((out / name).is_file() for name in MADE) else {}
 
 
 def command_line() -> str:

@@ -1,7 +1,6 @@
 """Placeholders for libraries that take seconds to import, for a script that only prints its help.
 Sphinx does the same (`autodoc_mock_imports`)."""
 
-import sys
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -49,7 +48,3 @@ class Finder:
 def asks_for_help(line: Sequence[str]) -> bool:
     """Does argparse answer this command line with help, or with a mistake that stands before?"""
     return "--" not in line and not {"-h", "--help"}.isdisjoint(line)
-
-
-def use_placeholders() -> None:
-    sys.meta_path.insert(0, Finder())

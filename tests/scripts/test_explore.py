@@ -125,6 +125,9 @@ def test_a_repeated_run_prints_the_same_and_embeds_only_after_a_change(run, plac
     assert embeds() and not embeds() and set(printed) == {printed[0]}
     (out / "images.csv").unlink()
     assert embeds() and not embeds()
+    with monkeypatch.context() as other:  # weights that have changed
+        other.setattr(explore, "stamps", lambda files: dict.fromkeys(map(str, files)))
+        assert embeds()
     (place / "pictures/notes.txt").touch()
     assert embeds() and "left out: 1 .txt" in printed[-1] and not embeds()
     red.write_bytes((pictures / "red-left-1.png").read_bytes())  # just now: not trusted yet
