@@ -9,7 +9,7 @@ import re
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import groupby, islice
@@ -34,6 +34,7 @@ from crl.vlm import VLM, encoded
 Embeddable = File | Crop
 AHEAD = 128  # images that are decoded in advance
 MEASURED, MOST_THREADS = 32, 64  # files that are timed; threads that read and decode
+NO_DIGEST = bytes(16)
 
 
 class NoneReadable(UserError):
@@ -64,6 +65,7 @@ def embed_images(
     vlm: VLM, images: Sequence[Embeddable | str] | Path | str, cache: Path | None = EMBEDDINGS,
     batch_size: int = 64, workers: int | None = None,
     unreadable: Literal["error", "skip"] = "error", single: bool = False, raw: bool = False,
+    known: Mapping[str, bytes] | None = None,
 ) -> ImageEmbeddings:  # fmt: skip
     """Embed image files and crops. An image that is named twice, or copied, is encoded once. A
     UserError for no images, a missing file, an unreadable image, or too many vectors.
@@ -78,6 +80,8 @@ def embed_images(
             such images out, with a warning.
         single: refuse a VLM that gives several vectors per image, after the first batch.
         raw: rows as the VLM gives them, where a method needs their lengths.
+        known: name of an image -> digest of its content, if that is known without reading it; then
+            it is read only if it must be encoded. See `crl.run.stamps`.
     """
     images = [images] if isinstance(images, (str, Path)) else images  # else letter by letter
     if len(images) == 0:
@@ -117,7 +121,11 @@ def embed_images(
             batch.clear()
 
         def rows() -> np.ndarray | None:
-            places = np.flatnonzero(reasons == "")
+            unread = reasons == ""
+            if known:
+                digests[:] = [known.get(str(image), NO_DIGEST) for image in images]
+                unread &= [digest not in store for digest in digests.tolist()]
+            places = np.flatnonzero(unread)
             read, groups = partial(_read, vlm, store, images), _by_file(images, places)
             batch: dict[bytes, Tensor] = {}  # digest -> pixels
             label, total = f"images, {vlm.name}", len(places)

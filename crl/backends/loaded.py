@@ -4,8 +4,7 @@ import hashlib
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -18,8 +17,9 @@ from torch import Tensor, nn
 
 from crl.backends.precision import PRECISIONS, SAME, cast, computes_bf16, cosine_of_cast, in_dtype
 from crl.images import to_rgb
-from crl.run.files import CACHE, write_text
+from crl.run.files import CACHE
 from crl.run.results import digest
+from crl.run.stamps import Stamps, read_record, stamps, write_record
 
 CAST = " weights"  # after the precision in a fingerprint
 FINGERPRINTS = CACHE / "fingerprints"
@@ -93,7 +93,8 @@ class LoadedVLM:
         versions = [metadata.version(library) for library in LIBRARIES]
         place = str(Path(source).resolve()) if Path(source).is_dir() else source
         record = FINGERPRINTS / f"{digest(place, precision, device.type, versions)}.json"
-        if (summary := _recall(record)) is None:
+        summary = read_record(record)
+        if not summary or summary["files"] != stamps(map(Path, summary["files"])):
             parts = self.parts
             low = "bf16" if precision == "auto" else precision
             if low != "fp32" and cosine_of_cast(parts, PRECISIONS[low], device) >= SAME:
@@ -104,14 +105,13 @@ class LoadedVLM:
             precision = "fp32" if precision == "auto" else precision
             summary = {"precision": precision, "fingerprint": _hash(parts, precision),
                        "dim": parts.dim, "context": parts.context,
-                       "files": _stamps(parts.files)}  # fmt: skip
-            checksum = digest(record.name, summary)
-            with suppress(OSError):  # without the record the next run takes some seconds longer
-                write_text(record, json.dumps([checksum, summary], indent=1) + "\n")
+                       "files": stamps(file.resolve() for file in parts.files)}  # fmt: skip
+            write_record(record, summary)
         self._precision: str = summary["precision"]  # with `CAST`, if weights are to be cast
         self.precision = self._precision.removesuffix(CAST)
         self._fingerprint, self.dim = summary["fingerprint"], summary["dim"]
         self.context: int = summary["context"]  # tokens of a text that are read
+        self.files: Stamps = summary["files"]  # all that it is loaded from
         self._cast = self._precision.endswith(CAST) and not trained
         if self._loaded:
             self._make_ready(self._loaded)
@@ -202,19 +202,3 @@ def _hash(parts: Parts, precision: str) -> str:
 def _changes(model: nn.Module) -> int:
     """How often an optimizer has changed the weights, by torch's own counters."""
     return sum(tensor._version for tensor in model.state_dict().values())
-
-
-def _recall(record: Path) -> dict[str, Any] | None:
-    """What is recorded of a VLM, if none of its files has changed since; else None."""
-    with suppress(OSError, ValueError, KeyError, TypeError):  # no record, or a damaged one
-        checksum, summary = json.loads(record.read_text(encoding="utf-8"))
-        files = _stamps(map(Path, summary["files"]))
-        if checksum == digest(record.name, summary) and summary["files"] == files:
-            return summary
-    return None
-
-
-def _stamps(files: Iterable[Path]) -> dict[str, list[int]]:
-    """Size, and time of the last change in nanoseconds, of each file."""
-    stats = {str(file.resolve()): file.stat() for file in files}
-    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}

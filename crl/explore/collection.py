@@ -29,8 +29,10 @@ from crl.images import list_images, shown
 from crl.projection import l2, parts, single_vector
 from crl.representations import make_representation
 from crl.run.errors import UserError, explain, nearest
-from crl.run.files import portable
+from crl.run.files import CACHE, portable
 from crl.run.given import checked, read_given
+from crl.run.results import digest
+from crl.run.stamps import read_record, settled_stamps, write_record
 from crl.run.store import content_digest, digest_array, open_store
 from crl.vlm import VLM, load_vlm
 
@@ -63,10 +65,17 @@ class Collection:
         images = list_images(folder)
         left_out = images.remarks()
         vlm = load_vlm(vlm, device, precision) if isinstance(vlm, str) else vlm
-        embedded = embed_images(vlm, images.files, unreadable="skip", **settings)
+        record = CACHE / "digests" / f"{digest(str(images.folder.resolve()))}.json"
+        former, stamps = read_record(record), settled_stamps(images.files)  # before they are read
+        known = {name: bytes.fromhex(hexes) for name, (stamp, hexes) in former.items()
+                 if stamp == stamps.get(name)}  # fmt: skip
+        embedded = embed_images(vlm, images.files, unreadable="skip", known=known, **settings)
         bad = [f"{shown(str(f))} ({reason})" for f, reason in embedded.unreadable.items()]
         left_out += [f"{len(bad)} could not be read, the first: {bad[0]}"] if bad else []
         files = [images.files[i] for i in embedded.kept]
+        pairs = zip(map(str, files), embedded.digests.tolist(), strict=True)
+        latter = {name: [stamps[name], key.hex()] for name, key in pairs if name in stamps}
+        write_record(record, latter)
         return cls(images.folder, files, embedded.image, embedded.digests, vlm, left_out)
 
     @classmethod

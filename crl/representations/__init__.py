@@ -16,7 +16,6 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import AfterValidator
 
-from crl.projection import ConditionalProjection, l2, single_vector
 from crl.run.config import Distinct, EvaluationConfig, OneOrMore
 from crl.run.errors import nearest
 
@@ -37,6 +36,8 @@ def fit_representation(name: str, image: np.ndarray, text: np.ndarray, **options
 def make_representation(name: str, text: np.ndarray, **options: Any):
     """The transformer `name` under the texts T (K, D). Of the `options`, e.g. sharpness, those that
     it does not name are ignored."""
+    from crl.projection import ConditionalProjection  # scikit-learn takes a second to import
+
     kind: Any = ConditionalProjection
     if name != "paper":
         module = import_module(f"crl.representations.{_known(name)}")
@@ -52,6 +53,8 @@ def represent(name: str, image: np.ndarray, text: np.ndarray, **options: Any) ->
     """Images I (N, D) or (N, Q, D), unit rows, in a representation under the texts T (K, D), unit
     rows: (N, F), unit rows. `name` is `universal` (I itself), `paper` (R = I Tᵀ), a file of this
     folder, or several of these side by side, `paper+posterior`. A ValueError for other names."""
+    from crl.projection import l2, single_vector
+
     if name == "universal":
         return single_vector(image)
     parts = name.split("+")

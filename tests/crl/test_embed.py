@@ -76,6 +76,29 @@ def test_content_changes_with_an_image_and_with_the_order(folder):
     assert same[0] == same[1]
 
 
+def test_a_known_file_is_read_only_if_it_must_be_encoded(folder, tmp_path, monkeypatch):
+    paths = sorted(folder.glob("0*.png"))
+    first = embed_images(ToyVLM(), paths, tmp_path)
+    known = dict(zip(map(str, paths[1:]), first.digests[1:].tolist(), strict=True))
+    again, read = ToyVLM(), []
+    real = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda file: read.append(file) or real(file))
+    same = embed_images(again, paths, tmp_path, known=known)
+    assert read == paths[:1] and again.images == 0
+    assert np.array_equal(same.image, first.image) and same.content == first.content
+    (rows,) = tmp_path.rglob("*.rows")
+    content = bytearray(real(rows))
+    content[3 * 4 * DIM] ^= 1  # of the fourth row
+    rows.write_bytes(content)
+    with pytest.warns(UserWarning, match="1 damaged row"):
+        mended = embed_images(again, paths, tmp_path, known=known)
+    assert read[1:] == [paths[0], paths[0], paths[3]] and again.images == 1
+    assert np.array_equal(mended.image, first.image)
+    gone = folder / "gone.png"
+    with pytest.raises(UserError, match="No such file"):
+        embed_images(again, [*paths, gone], tmp_path, known={**known, str(gone): bytes(16)})
+
+
 # --- right rows, each image once ------------------------------------------------------------------
 
 
