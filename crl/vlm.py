@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from crl.backends import open_clip, transformers
-from crl.backends.loaded import FINGERPRINTS, PRECISIONS, LoadedVLM, Parts
+from crl.backends.loaded import DECODES, FINGERPRINTS, PRECISIONS, LoadedVLM, Parts
 from crl.backends.torchvision_fix import import_torchvision
 from crl.projection import l2
 from crl.run.distributed import available_device
@@ -70,7 +70,7 @@ class VLM(Protocol):
 
 def load_vlm(
     name: str, device: str | torch.device | None = None, precision: str = "fp32",
-    from_file: bool = False,
+    from_file: bool = False, decode: str = "full",
 ) -> VLM:  # fmt: skip
     """Load a VLM in eval mode.
 
@@ -87,6 +87,8 @@ def load_vlm(
             weights stay float32.
         from_file: the name comes from a file, not from the person: `<module>:<class>` is refused,
             since code from a file is never run.
+        decode: how `embed_images` decodes files: `full`; or `fast`, large ones at a reduced size,
+            no less than twice what the model takes. A VLM of your own decodes in full.
 
     Raises:
         UserError: unknown name, or one of code from a file; no weights; weights, preprocessing and
@@ -94,11 +96,13 @@ def load_vlm(
     """
     if precision not in PRECISIONS:
         raise UserError(f"unknown precision {precision!r}; {nearest(precision, PRECISIONS)}")
+    if decode not in DECODES:
+        raise UserError(f"unknown decode {decode!r}; {nearest(decode, DECODES)}")
     source = find_vlm(name, from_file)
     device = available_device(device)
     if _is_code(source):
         return _import_vlm(source, device, precision)
-    return LoadedVLM(name, source, partial(_load, name, source), device, precision)
+    return LoadedVLM(name, source, partial(_load, name, source), device, precision, decode)
 
 
 def encoded(vlm: VLM, member: str, batch: Any) -> np.ndarray:

@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from crl.backends.loaded import DECODES
 from crl.basis import BASES, PACKAGE, TextBasis
 from crl.explore import listing
 from crl.explore.collection import Collection
@@ -69,7 +70,7 @@ def main(argv: list[str]) -> None:
             photos = Collection.load(args.folder, args.vlm, args.device)
         else:
             vlm, how = args.vlm or "clip", {"batch_size": args.batch_size}
-            photos = Collection.embed(args.folder, vlm, args.device, **how)
+            photos = Collection.embed(args.folder, vlm, args.device, args.decode, **how)
         vlm = photos.vlm.name if photos.vlm else "not known"
         print(one_line(f"{source}: {len(photos.files):,} pictures, VLM {vlm}"))
         print("".join(f"  {one_line(remark)}\n" for remark in photos.remarks()))
@@ -227,6 +228,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--number", type=whole_number, default=200, help="texts per criterion (default: 200)")
     add("--vlm", help="see the README (default: clip; of embeddings the one that made them)")
     add("--device", help="cpu, cuda, mps ... (default: CUDA if there is a GPU, else the CPU)")
+    add("--decode", default="fast", choices=DECODES, help="large pictures (default: %(default)s)")
     add("--representation", default="posterior", choices=representations())
     add("--clusters", type=whole_number, metavar="K", help="default: by silhouette")
     add("--out", type=Path, help="default: outputs/explore/<name of the folder>")

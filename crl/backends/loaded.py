@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from threading import Lock
@@ -22,6 +22,7 @@ from crl.run.results import digest
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 FINGERPRINTS = CACHE / "fingerprints"
 MOST_PIXELS = 2**24  # of a scaled image; of a longer strip only the middle is scaled
+DECODES = ("full", "fast")
 LIBRARIES = ("torch", "open_clip_torch", "transformers")  # other versions may embed differently
 
 
@@ -29,28 +30,39 @@ LIBRARIES = ("torch", "open_clip_torch", "transformers")  # other versions may e
 class Preprocess:
     """A PIL image of any mode -> RGB -> a library's `transform` -> (3, H, W) float32. If that first
     scales the shorter side to `side` and then crops the middle, say so: a strip of 1 x 20,000
-    pixels would take gigabytes."""
+    pixels would take gigabytes. `most` says how long the transform makes a picture's shorter side;
+    0: nobody knows. If `fast`, pictures that are `enough` are scaled, or cut, on the way there."""
 
     transform: Callable[[Image.Image], Tensor]
     side: int | None = field(default=None, repr=False)
     resample: Image.Resampling = field(default=Image.Resampling.BICUBIC, repr=False)
+    most: int = field(default=0, repr=False)
+    fast: bool = field(default=False, repr=False)
+
+    @property
+    def enough(self) -> int:
+        """To the shorter side of a picture more pixels make no difference; 0: they do."""
+        return 2 * self.most if self.fast else 0
 
     def __call__(self, image: Image.Image) -> Tensor:
         image = to_rgb(image)
         if self.side and self.side**2 * max(image.size) > MOST_PIXELS * min(image.size):
-            image = _middle(image, self.side, self.resample)
+            image = _middle(image, self.side, self.resample, 2 * self.side)
+        elif self.side and self.enough and min(image.size) >= self.enough:
+            image = _middle(image, self.side, self.resample, self.side)
         return self.transform(image)
 
 
-def _middle(image: Image.Image, side: int, resample: Image.Resampling) -> Image.Image:
-    """A strip scaled to `side`, but only the middle, from which the library crops its own. An even
-    number of pixels is cut off, so that halves are rounded as ever; it ends where an old and a new
-    pixel begin together, if possible: then what is left is the same to the bit."""
+def _middle(image: Image.Image, side: int, resample: Image.Resampling, least: int) -> Image.Image:
+    """A picture scaled to `side`, but only the middle, `least` or a little more, from which the
+    library crops its own. An even number of pixels is cut off, so that halves are rounded as ever;
+    it ends where an old and a new pixel begin together, if that is near: then what is left is the
+    same to the bit."""
     short, long = sorted(image.size)
     scaled = int(side * long / short)
     step = 2 * scaled // math.gcd(scaled, long)
-    step = step if step <= 8 * side else 2
-    cut = (scaled // 2 - side) // step * step
+    step = step if step <= 8 * (least - side) else 2
+    cut = (scaled - least) // 2 // step * step
     length, begin, end = scaled - 2 * cut, cut * long / scaled, long - cut * long / scaled
     if image.width > image.height:  # Pillow scales the width first
         image = image.resize((length, short), resample, (begin, 0, end, short))
@@ -78,16 +90,16 @@ class LoadedVLM:
     the same files, the model is loaded only when it must encode: in a repeated run, never."""
 
     def __init__(self, name: str, source: str, load: Callable[[], Parts], device: torch.device,
-                 precision: str) -> None:  # fmt: skip
-        self.name, self.device, self.precision = name, device, precision
+                 precision: str, decode: str = "full") -> None:  # fmt: skip
+        self.name, self.device, self.precision, self.decode = name, device, precision, decode
         self._load, self._lock = load, Lock()
         self._loaded: Parts | None = None
         versions = [metadata.version(library) for library in LIBRARIES]
         place = str(Path(source).resolve()) if Path(source).is_dir() else source
-        record = FINGERPRINTS / f"{digest(place, precision, versions)}.json"
+        record = FINGERPRINTS / f"{digest(place, precision, versions, decode)}.json"
         if (summary := _recall(record)) is None:
             parts = self.parts
-            summary = {"fingerprint": _hash(parts, precision), "dim": parts.dim,
+            summary = {"fingerprint": _hash(parts, precision, decode), "dim": parts.dim,
                        "context": parts.context, "files": _stamps(parts.files)}  # fmt: skip
             checksum = digest(record.name, summary)
             with suppress(OSError):  # without the record the next run takes some seconds longer
@@ -102,15 +114,16 @@ class LoadedVLM:
                 with torch.inference_mode(False):  # the call may come from within `encode_texts`
                     parts = self._load()
                     parts.model.eval().to(self.device)
+                preprocess = replace(parts.preprocess, fast=self.decode == "fast")
                 self._changes_when_loaded = _changes(parts.model)
-                self._loaded = parts
+                self._loaded = parts._replace(preprocess=preprocess)
             return self._loaded
 
     @property
     def fingerprint(self) -> str:
         if self._loaded is None or _changes(self.model) == self._changes_when_loaded:
             return self._fingerprint
-        return _hash(self._loaded, self.precision)
+        return _hash(self._loaded, self.precision, self.decode)
 
     @property
     def model(self) -> nn.Module:
@@ -163,8 +176,10 @@ def _ids(tokens: Any) -> Tensor:
     return tokens if isinstance(tokens, Tensor) else tokens["input_ids"]
 
 
-def _hash(parts: Parts, precision: str) -> str:
+def _hash(parts: Parts, precision: str, decode: str) -> str:
     recipe = {**parts.recipe, "precision": precision}
+    if decode != "full":  # the only way, once
+        recipe["decode"] = decode
     hasher = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode())
     for name, tensor in sorted(parts.model.state_dict().items()):
         hasher.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
