@@ -113,8 +113,9 @@ def decoded(file: File, content: bytes | None = None, side: int = 0) -> Picture:
         stored, size = load(path, content, side)
         turned = orientation(stored) in TURNED
         rgb = to_rgb(upright(stored))
-        if side and (times := min(rgb.size) // side) > 1:  # means of times x times pixels
-            rgb = rgb.reduce(times)
+        if side:  # means of whole squares of pixels: a part of one would move the others
+            most = max(1, min(rgb.size) // side)
+            rgb = rgb.reduce(max(n for n in range(1, most + 1) if math.gcd(*rgb.size) % n == 0))
         return Picture(rgb, size[::-1] if turned else size, stored.format)
 
 
