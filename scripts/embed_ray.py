@@ -73,9 +73,8 @@ def main(argv: list[str]) -> None:
 
 def embed(args: argparse.Namespace, names: list[str], root: str) -> None:
     """Embed the images, and write the list of them."""
-    vlm = load_vlm(
-        args.vlm, "cpu", args.precision, decode=args.decode
-    )  # a wrong name is noticed before Ray starts
+    # A wrong name is noticed before Ray starts.
+    vlm = load_vlm(args.vlm, "cpu", args.precision, decode=args.decode)
     about = {name: getattr(args, name) for name in ("vlm", "precision", "decode")}
     about["fingerprint"] = vlm.fingerprint
     paths, digests, unreadable = [], [], []
