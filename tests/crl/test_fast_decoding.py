@@ -53,8 +53,8 @@ def pixels(vlm, file, content):
 
 @settings(max_examples=30)
 @given(
-    st.integers(20, 220) | st.integers(384, 500), st.integers(384, 500), st.integers(1, 8), st.sampled_from([*KINDS]),
-    st.sampled_from(["RGB", "L", "CMYK", "RGBA"]),
+    st.integers(20, 220) | st.integers(384, 500), st.integers(384, 500), st.integers(1, 8),
+    st.sampled_from([*KINDS]), st.sampled_from(["RGB", "L", "CMYK", "RGBA"]),
 )  # fmt: skip
 def test_fast_and_full_agree(tmp_path_factory, width, height, orientation, kind, mode):
     allowed = {"JPEG": "RGB L CMYK", "progressive": "RGB L CMYK", "WEBP": "RGB RGBA"}
@@ -110,7 +110,7 @@ def test_a_box_counts_the_pixels_of_the_full_size(tmp_path):
     assert (rows[0] * rows[1]).sum() > 0.9999
 
 
-# --- which VLM --------------------------------------------------------------------------------------
+# --- which VLM ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", [*SAVE, *TOWERS])
@@ -129,7 +129,7 @@ def test_a_decode_that_there_is_not():
         load_vlm("demo", decode="fats")
 
 
-# --- a collection -----------------------------------------------------------------------------------
+# --- a collection ---------------------------------------------------------------------------------
 
 
 def test_each_picture_is_decoded_once_and_thumbnails_come_from_that(tmp_path, monkeypatch):
