@@ -23,7 +23,7 @@ from torch import Tensor
 
 from crl.backends.loaded import LoadedVLM
 from crl.basis import TextBasis
-from crl.images import Crop, File, UnreadableImage, file_of, open_image
+from crl.images import Crop, File, Picture, UnreadableImage, decoded, file_of, open_image
 from crl.projection import l2, parts
 from crl.run.errors import UserError
 from crl.run.progress import progress
@@ -66,6 +66,7 @@ def embed_images(
     batch_size: int = 64, workers: int | None = None,
     unreadable: Literal["error", "skip"] = "error", single: bool = False, raw: bool = False,
     known: Mapping[str, bytes] | None = None,
+    seen: Callable[[bytes, Picture], None] | None = None,
 ) -> ImageEmbeddings:  # fmt: skip
     """Embed image files and crops. An image that is named twice, or copied, is encoded once. A
     UserError for no images, a missing file, an unreadable image, or too many vectors.
@@ -82,6 +83,7 @@ def embed_images(
         raw: rows as the VLM gives them, where a method needs their lengths.
         known: name of an image -> digest of its content, if that is known without reading it; then
             it is read only if it must be encoded. See `crl.run.stamps`.
+        seen: called in those threads with the digest of each file that is decoded, and its picture.
     """
     images = [images] if isinstance(images, (str, Path)) else images  # else letter by letter
     if len(images) == 0:
@@ -126,7 +128,7 @@ def embed_images(
                 digests[:] = [known.get(str(image), NO_DIGEST) for image in images]
                 unread &= [digest not in store for digest in digests.tolist()]
             places = np.flatnonzero(unread)
-            read, groups = partial(_read, vlm, store, images), _by_file(images, places)
+            read, groups = partial(_read, vlm, store, seen, images), _by_file(images, places)
             batch: dict[bytes, Tensor] = {}  # digest -> pixels
             label, total = f"images, {vlm.name}", len(places)
             with progress(label=label, unit="images", total=total, batch=batch_size) as bar:
@@ -326,7 +328,8 @@ Read = tuple[int, bytes, Tensor | None, str]
 
 
 def _read(
-    vlm: VLM, store: Store, images: Sequence, seconds: list[tuple[float, float]], group: list[int]
+    vlm: VLM, store: Store, seen: Callable | None, images: Sequence,
+    seconds: list[tuple[float, float]], group: list[int],
 ) -> list[Read]:  # fmt: skip
     """Read the images at the places `group`, which share a file; `seconds` as in `_ahead`."""
     start = time.perf_counter()
@@ -337,18 +340,31 @@ def _read(
     waited, start = time.perf_counter() - start, time.thread_time()
     results: list[Read] = []
     file_digest = content_digest(content)
-    decoded: dict[bytes, tuple[Tensor | None, str]] = {}  # once, if an image is named twice
+    known: dict[bytes, tuple[Tensor | None, str]] = {}  # once, if an image is named twice
     for place in group:
         image, digest = _image(images[place]), file_digest
         if isinstance(image, Crop):
             digest = content_digest(digest + np.array(image.box, "<i8").tobytes())
-        if digest not in decoded:
+        if digest not in known:
             try:
                 stored = digest in store
-                pixels = None if stored else vlm.preprocess(open_image(image, content))
-                decoded[digest] = pixels, ""
+                pixels = None if stored else _pixels(vlm, seen, image, content, digest)
+                known[digest] = pixels, ""
             except UnreadableImage as error:
-                decoded[digest] = None, str(error)
-        results.append((place, digest, *decoded[digest]))
+                known[digest] = None, str(error)
+        results.append((place, digest, *known[digest]))
     seconds.append((waited, time.thread_time() - start))
     return results
+
+
+def _pixels(
+    vlm: VLM, seen: Callable | None, image: Embeddable, content: bytes, digest: bytes
+) -> Tensor:
+    """What the model is given of an image: (3, H, W)."""
+    if isinstance(image, Crop):  # its box counts the pixels of the full size
+        return vlm.preprocess(open_image(image, content))
+    side = vlm.preprocess.enough if isinstance(vlm, LoadedVLM) else 0
+    picture = decoded(image, content, side)
+    if seen:
+        seen(digest, picture)
+    return vlm.preprocess(picture.rgb)

@@ -85,7 +85,8 @@ def main(argv: list[str]) -> None:
             photos = Collection.load(args.folder, args.vlm, args.device)
         else:
             vlm, how = args.vlm or "clip", {"batch_size": args.batch_size}
-            photos = Collection.embed(args.folder, vlm, args.device, args.precision, **how)
+            how |= {"precision": args.precision, "decode": args.decode}
+            photos = Collection.embed(args.folder, vlm, args.device, **how)
         vlm = photos.vlm.name if photos.vlm else "not known"
         head = one_line(f"{source}: {len(photos.files):,} pictures, VLM {vlm}") + "\n"
         head += "".join(f"  {one_line(remark)}\n" for remark in photos.remarks())
@@ -277,6 +278,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--device", help="cpu, cuda, mps ... (default: CUDA if there is a GPU, else the CPU)")
     add("--precision", default="auto", choices=["auto", "fp32", "bf16", "fp16"],
         help="auto: bf16 if this machine computes in it and embeddings stay the same")  # fmt: skip
+    add("--decode", default="fast", choices=["fast", "full"],
+        help="fast: large pictures at a reduced size")  # fmt: skip
     add("--representation", default="posterior", choices=representations())
     add("--clusters", type=whole_number, metavar="K", help="default: by silhouette")
     add("--out", type=Path, help="default: outputs/explore/<name of the folder>")

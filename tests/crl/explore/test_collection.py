@@ -118,7 +118,7 @@ def test_what_many_machines_embedded(photos, color, bases, tmp_path, monkeypatch
     assert loaded.names == photos.names and loaded.folder == photos.folder
     view = loaded.under(bases / "color.yaml")
     assert view.clusters(4).equals(color.clusters(4))
-    with pytest.raises(UserError, match=r"by color_vlm.* in fp32, colors-1, not toy-1"):
+    with pytest.raises(UserError, match=r"by color_vlm.* in fp32, decode=full, colors-1, not"):
         Collection.load(tmp_path, ToyVLM())
     with pytest.raises(UserError, match="code from a file is never run"):
         Collection.load(tmp_path)
