@@ -26,8 +26,9 @@ CLEVR4_PAGE = "https://www.robots.ox.ac.uk/~vgg/data/clevr4/"
 CARDS_PAGE = "http://faculty.washington.edu/juhuah/images/AugDMC_datasets.zip"
 STANFORD40_PAGE = "http://vision.stanford.edu/Datasets/40actions.html"
 STANFORD40_LABELS = "https://github.com/Wayne2Wang/OAK"
-CMUFACE_PAGE = "https://archive.ics.uci.edu/dataset/124/cmu+face+images"
+CMUFACE_PAGE = "http://archive.ics.uci.edu/ml/datasets/cmu+face+images"
 CARS_FLOWERS_PAGE = "https://github.com/JCSTARS/Embedding-Selective-Multiple-Clustering"
+DRAWN = "; a drawn stand-in comes from scripts/demo/make_data.py"
 
 # A class's number is its position here, in Clevr4's taxonomies, as in the authors' code.
 CLEVR4_CLASSES = {
@@ -233,9 +234,6 @@ def _labelled(
             what = f"{path.stem} has the {criterion} {value!r}"
             raise UserError(f"{where}: {what}; {nearest(value, classes)}")
     return Labelled(paths, np.array([classes.index(value) for value in values], int), classes)
-
-
-DRAWN = "; a drawn stand-in comes from scripts/demo/make_data.py"
 
 
 def _missing(name: str, root: Path, page: str, tree: str, more: str = "") -> Missing:
