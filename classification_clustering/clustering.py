@@ -3,7 +3,8 @@
     python classification_clustering/clustering.py --config configs/clevr4.yaml vlm=clip
 
 Prints and saves NMI, ACC (Hungarian match), ARI, and beyond the paper RI and AMI, in percent, mean
-and standard deviation over seeds. Draws t-SNE maps and cluster sheets. `representation=[paper,posterior]` measures several R.
+and standard deviation over seeds. Draws t-SNE maps and cluster sheets.
+`representation=[paper,posterior]` measures several R.
 """
 
 from crl.run.command import command

@@ -94,9 +94,9 @@ def load(
     data: str, root: Path, criterion: str, expected: int | None = None, at_least: int = 1
 ) -> Labelled:
     """Images and labels of the data set `data`, one of `LOADERS`, under `criterion`. `root` holds
-    the data set's folder, `clevr_4_10k_v1`, `cards`, ..., or the folders of the criteria. `expected`: how many images there
-    should be, None: any number; `at_least`: how many of each class. UserError: missing data, an
-    unknown criterion or label, a wrong number of images."""
+    its folder (`clevr_4_10k_v1`, `cards`, ...), or the folders of the criteria. `expected`: how
+    many images there should be, None: any number; `at_least`: how many of each class. UserError:
+    missing data, an unknown criterion or label, a wrong number of images."""
     known = CRITERIA.get(data, [criterion])
     if criterion not in known:
         raise UserError(f"unknown criterion {criterion!r}; {nearest(criterion, known)}")
@@ -167,28 +167,28 @@ def _known_tree(data: str, root: Path, criterion: str) -> Labelled:
 def _stanford40(root: Path, criterion: str) -> Labelled:
     """`<criterion>.txt` has a line `<image> <class>` for each image, as OAK wrote down the labels
     of IC|TC. As in OAK's code, a line with a class that is not in its list is left out."""
-    folder, classes = root / "Stanford40", STANFORD40_CLASSES[criterion]
+    folder, official = root / "Stanford40", STANFORD40_CLASSES[criterion]
     file, images = folder / f"{criterion}.txt", folder / "JPEGImages"
     if not file.is_file() or not images.is_dir():
         pages = f"{STANFORD40_PAGE}, and its labels from {STANFORD40_LABELS}"
         tree = "Stanford40/{JPEGImages/*.jpg, action.txt, location.txt, mood.txt}"
         raise _missing("Stanford40", root, pages, tree)
-    values: dict[str, str] = {}
+    facts: dict[str, str] = {}
     for number, line in enumerate(read_text(file).splitlines(), start=1):
         name, _, value = line.partition(" ")
-        if not value or name in values:
+        if not value or name in facts:
             wrong = "names an image again" if value else "is not of the form `<image> <class>`"
             raise UserError(f"{file}, line {number}: {line[:60]!r} {wrong}")
-        values[name] = value.strip()
-    paths = [images / name for name in sorted(values) if values[name] in classes]
+        facts[name] = value.strip()
+    paths = [images / name for name in sorted(facts) if facts[name] in official]
     if absent := [path for path in paths if not path.is_file()]:
         raise UserError(f"{file} names {len(absent)} images that are not there, first {absent[0]}")
-    if len(paths) < len(values):
-        number = f"{len(values) - len(paths)} of {len(values)} images"
-        warnings.warn(f"{file}: {number} have no {criterion} of its list; left out", stacklevel=2)
-    names = [name.replace("_", " ") for name in classes]  # for a VLM
-    values_of = [values[path.name].replace("_", " ") for path in paths]
-    return _labelled(file, criterion, paths, values_of, names)
+    if left_out := len(facts) - len(paths):
+        without = f"{left_out} of {len(facts)} images have no {criterion} of OAK's list"
+        warnings.warn(f"{file}: {without}; they are left out", stacklevel=2)
+    classes = [name.replace("_", " ") for name in official]  # as a VLM reads them
+    values = [facts[path.name].replace("_", " ") for path in paths]
+    return _labelled(file, criterion, paths, values, classes)
 
 
 def _cmuface(root: Path, criterion: str) -> Labelled:

@@ -86,7 +86,8 @@ def retrieval_split(images: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     others. Drawn at random, whatever their classes: CLAY (arXiv 2604.11539) says 1 : 9, and we do
     not know how it draws."""
     places = np.random.default_rng(seed).permutation(images)
-    return np.split(places, [max(1, images // 10)])
+    queries = max(1, images // 10)
+    return places[:queries], places[queries:]
 
 
 def mean_average_precision(x: np.ndarray, labels: np.ndarray, seed: int) -> float:

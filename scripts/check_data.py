@@ -1,4 +1,4 @@
-"""Which data sets, the paper's and the neighbours', are there and complete, and where to get others.
+"""Which data sets are there and complete, the paper's and others; where to get what is missing.
 
     python scripts/check_data.py
     python scripts/check_data.py --data elsewhere/data
@@ -103,8 +103,12 @@ VISUAL_GENOME = "https://cs.stanford.edu/people/rak248/VG_100K_2"
 TEMPLATES = "https://raw.githubusercontent.com/facebookresearch/genecis/main/genecis"
 WEIGHTS = "https://dl.fbaipublicfiles.com/genecis"
 # Of multiple clustering; each image is there once for each of two criteria. The numbers are quoted.
-OF_THE_SUITE = [("fruit", "Fruit", 105), ("fruit360", "Fruit360", 4856),
-                ("stanfordcars", "Stanford Cars", 1200), ("flowers", "Flowers", 1600)]
+OF_THE_SUITE = [
+    ("fruit", "Fruit", 105),
+    ("fruit360", "Fruit360", 4856),
+    ("stanfordcars", "Stanford Cars", 1200),
+    ("flowers", "Flowers", 1600),
+]
 
 # fmt: off
 DATA_SETS = {
