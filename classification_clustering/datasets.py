@@ -140,7 +140,7 @@ def _clevr4(root: Path, criterion: str) -> Labelled:
         if path.stem not in facts:
             raise UserError(f"{path} has no entry in {annotations_file}")
     values = [facts[path.stem] for path in paths]
-    return _labelled(annotations_file, criterion, paths, values, classes)
+    return _labelled(f"{annotations_file}, {criterion}", paths, values, classes)
 
 
 def _cards(root: Path, criterion: str) -> Labelled:
@@ -188,21 +188,23 @@ def _stanford40(root: Path, criterion: str) -> Labelled:
         warnings.warn(f"{file}: {without}; they are left out", stacklevel=2)
     classes = [name.replace("_", " ") for name in official]  # as a VLM reads them
     values = [facts[path.name].replace("_", " ") for path in paths]
-    return _labelled(file, criterion, paths, values, classes)
+    return _labelled(f"{file}", paths, values, classes)
 
 
 def _cmuface(root: Path, criterion: str) -> Labelled:
-    """Labels are parts of a file's name; `_2` and `_4` at its end mark smaller copies."""
+    """Labels are parts of a file's name; `_2` and `_4` at its end mark smaller copies, `.bad` what
+    is spoiled."""
     folder = root / "faces"
     if not folder.is_dir():
         tree = "faces/<person>/<person>_<pose>_<expression>_<eyes>.pgm"
         raise _missing("CMUface", root, CMUFACE_PAGE, tree)
-    paths = [path for path in image_files(folder) if not path.stem.endswith(("_2", "_4"))]
+    files = [path for path in sorted(folder.glob("*/*.pgm")) if not is_hidden(path.name)]
+    paths = [path for path in files if not path.stem.endswith(("_2", "_4"))]
     if odd := [path for path in paths if path.stem.count("_") != 3]:
         raise UserError(f"{odd[0]} is not named <person>_<pose>_<expression>_<eyes>.pgm")
     place = list(CMUFACE_CLASSES).index(criterion)
     values = [path.stem.split("_")[place] for path in paths]
-    return _labelled(folder, criterion, paths, values, CMUFACE_CLASSES[criterion])
+    return _labelled(f"{folder}, {criterion}", paths, values, CMUFACE_CLASSES[criterion])
 
 
 def _folder(root: Path, criterion: str) -> Labelled:
@@ -225,14 +227,11 @@ def _tree(folder: Path, expected: list[str] | None = None) -> Labelled:
     return Labelled([files[i] for i in order], labels[order], classes)
 
 
-def _labelled(
-    where: Path, criterion: str, paths: list[Path], values: list[str], classes: list[str]
-) -> Labelled:
-    """The images with the class names `values`; `where` these come from."""
+def _labelled(where: str, paths: list[Path], values: list[str], classes: list[str]) -> Labelled:
+    """The images with the class names `values`, which come from `where`."""
     for path, value in zip(paths, values, strict=True):
         if value not in classes:
-            what = f"{path.stem} has the {criterion} {value!r}"
-            raise UserError(f"{where}: {what}; {nearest(value, classes)}")
+            raise UserError(f"{where}: {path.stem} is {value!r}; {nearest(value, classes)}")
     return Labelled(paths, np.array([classes.index(value) for value in values], int), classes)
 
 

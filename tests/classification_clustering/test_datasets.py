@@ -71,7 +71,7 @@ def test_damaged_annotations_are_noticed(tmp_path):
     (folder / "clevr_4_annots.json").write_text(json.dumps(facts))
     with pytest.raises(UserError, match="class red has 0 images; it needs 1 or more"):
         load("clevr4", tmp_path, "color")
-    with pytest.raises(UserError, match="CLEVR_003 has the count '11'"):
+    with pytest.raises(UserError, match="count: CLEVR_003 is '11'"):
         load("clevr4", tmp_path, "count")
     Image.new("RGB", (8, 8)).save(folder / "images" / "extra.png")
     with pytest.raises(UserError, match=r"extra\.png has no entry"):
