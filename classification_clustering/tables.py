@@ -1,4 +1,4 @@
-"""The table of the results of clustering.py and few_shot.py."""
+"""The table of the results of clustering.py, few_shot.py and retrieval.py."""
 
 from typing import Any
 

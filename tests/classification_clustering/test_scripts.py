@@ -11,11 +11,15 @@ from commands import REPOSITORY, run_python
 from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+from sklearn.metrics import (
+    adjusted_rand_score,
+    average_precision_score,
+    normalized_mutual_info_score,
+)
 from toy_vlm import ToyVLM, direct, make_images
 from worlds import clevr4
 
-from classification_clustering import clustering, embedded, few_shot
+from classification_clustering import clustering, embedded, few_shot, retrieval
 from classification_clustering.method import kmeans
 from crl.basis import TextBasis
 
@@ -105,6 +109,44 @@ def test_few_shot_is_the_papers_protocol(features, tmp_path, output):
 
 
 # --- beyond the paper -----------------------------------------------------------------------------
+
+
+def test_retrieval_is_the_mean_precision_of_the_queries_in_the_database(features, tmp_path, output):
+    both = "representation=[paper,posterior]"
+    printed = output(retrieval.main, f"features={features}", "seeds=3", "name=mine", both)
+    image, text, labels = protocol_inputs(features)
+    image, text = image.numpy(), text.numpy()
+    weight = np.exp(image @ text.T / (image @ text.T).std(axis=1).mean() / 2)
+    x = {"universal": image, "paper": unit_rows(image @ text.T), "posterior": unit_rows(weight)}
+    rows = by_method(tmp_path / "outputs/retrieval/mine")
+    assert list(rows) == list(x) and "map" in printed
+    for name, of_images in x.items():
+        for seed in range(3):
+            places = np.random.default_rng(seed).permutation(118)
+            queries, database = places[:11], places[11:]
+            expected = np.mean([
+                average_precision_score(
+                    labels[database] == labels[query], of_images[database] @ of_images[query]
+                )
+                for query in queries
+            ])  # fmt: skip
+            got = rows[name]["scores"]["map"]["seeds"][seed]
+            assert got == pytest.approx(100 * expected, abs=1e-3), (name, seed)
+    before = (tmp_path / "outputs/retrieval/mine/results.json").read_bytes()
+    output(retrieval.main, f"features={features}", "seeds=3", "name=mine", both)
+    assert (tmp_path / "outputs/retrieval/mine/results.json").read_bytes() == before
+
+
+def test_results_without_the_newer_metrics_are_kept_and_shown_with_gaps(features, tmp_path, output):
+    command = clustering.main, f"features={features}", "seeds=2", "name=mine"
+    output(*command)
+    file = tmp_path / "outputs/clustering/mine/results.json"
+    content = json.loads(file.read_text())
+    del content["rows"][0]["scores"]["ri"], content["rows"][0]["scores"]["ami"]
+    file.write_text(json.dumps(content))
+    universal, paper = (line.split() for line in output(*command).splitlines()[4:6])
+    assert universal[-2:] == ["-", "-"] and "-" not in paper[-6:]
+    assert json.loads(file.read_text()) == content  # nothing was measured again
 
 
 def unit_rows(r):
