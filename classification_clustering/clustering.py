@@ -2,8 +2,9 @@
 
     python classification_clustering/clustering.py --config configs/clevr4.yaml vlm=clip
 
-Prints and saves NMI, ACC (Hungarian match) and ARI in percent, mean and standard deviation over
-seeds. Draws t-SNE maps and cluster sheets. `representation=[paper,posterior]` measures several R.
+Prints and saves NMI, ACC (Hungarian match), ARI, and beyond the paper RI and AMI, in percent, mean
+and standard deviation over seeds. Draws t-SNE maps and cluster sheets.
+`representation=[paper,posterior]` measures several R.
 """
 
 from crl.run.command import command
@@ -61,7 +62,7 @@ def evaluate(config: EvaluateConfig) -> Results:
 
 
 def measure(x: np.ndarray, data: Labelled, seeds: int) -> dict[str, dict]:
-    """NMI, ACC and ARI of k-means on x (N, F), over seeds."""
+    """The `clustering_scores` of k-means on x (N, F), over seeds."""
     labels, k = data.labels, len(data.classes)
     return over_seeds(lambda seed: clustering_scores(labels, kmeans(x, k, seed)), seeds, "k-means")
 

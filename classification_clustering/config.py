@@ -1,4 +1,4 @@
-"""The configuration of clustering.py and few_shot.py."""
+"""The configuration of clustering.py, few_shot.py and retrieval.py."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,7 +13,7 @@ from crl.run.errors import nearest
 
 
 class EvaluateConfig(EvaluationConfig):
-    """Keys of clustering.py and few_shot.py."""
+    """Keys of clustering.py, few_shot.py and retrieval.py."""
 
     replaced_by_features = EvaluationConfig.replaced_by_features | {
         "data", "root", "images", "criteria", "unreadable", "vlm_prompt"

@@ -1,4 +1,7 @@
-"""Clevr4, Cards and any tree with a folder per class: image files, and a label for each criterion.
+"""Labelled data sets: image files, and a label for each criterion, in the official layouts.
+
+A label is the name of a folder (Cards, Fruit, ... and any tree of your own), a value in a file
+(Clevr4, Stanford40) or a part of the file's name (CMUface).
 
 A data set of your own: write a function (root, criterion) -> Labelled and add it to `LOADERS`.
 
@@ -7,7 +10,9 @@ file name, its classes as in its taxonomies; folders as in torchvision's ImageFo
 """
 
 import json
+import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +24,11 @@ from crl.run.files import read_text
 
 CLEVR4_PAGE = "https://www.robots.ox.ac.uk/~vgg/data/clevr4/"
 CARDS_PAGE = "http://faculty.washington.edu/juhuah/images/AugDMC_datasets.zip"
+STANFORD40_PAGE = "http://vision.stanford.edu/Datasets/40actions.html"
+STANFORD40_LABELS = "https://github.com/Wayne2Wang/OAK"
+CMUFACE_PAGE = "http://archive.ics.uci.edu/ml/datasets/cmu+face+images"
+CARS_FLOWERS_PAGE = "https://github.com/JCSTARS/Embedding-Selective-Multiple-Clustering"
+DRAWN = "; a drawn stand-in comes from scripts/demo/make_data.py"
 
 # A class's number is its position here, in Clevr4's taxonomies, as in the authors' code.
 CLEVR4_CLASSES = {
@@ -30,6 +40,41 @@ CLEVR4_CLASSES = {
 CARDS_CLASSES = {
     "number": "ace two three four five six seven eight nine ten jack queen king".split(),
     "suits": "clubs diamonds hearts spades".split(),
+}
+STANFORD40_CLASSES = {  # in OAK's order
+    "action": """applauding blowing_bubbles brushing_teeth cleaning_the_floor climbing cooking
+        cutting_trees cutting_vegetables drinking feeding_a_horse fishing fixing_a_bike fixing_a_car
+        gardening holding_an_umbrella jumping looking_through_a_microscope
+        looking_through_a_telescope phoning playing_guitar playing_violin pouring_liquid
+        pushing_a_cart reading riding_a_bike riding_a_horse rowing_a_boat running shooting_an_arrow
+        smoking taking_photos texting_message throwing_frisby using_a_computer walking_the_dog
+        washing_dishes watching_TV waving_hands writing_on_a_board writing_on_a_book""".split(),
+    "location": """educational_institution natural_environment office_or_workplace
+        public_event_or_gathering residential_area restaurant_or_dining_area sports_facility
+        store_or_market transportation_hub urban_area_or_city_street""".split(),
+    "mood": "adventurous focused joyful relaxed".split(),
+}
+# In the order of the parts of a file's name, `an2i_left_angry_open.pgm`
+CMUFACE_CLASSES = {
+    "identity": """an2i at33 boland bpm ch4f cheyer choon danieln glickman karyadi kawamura kk49
+        megak mitchell night phoebe saavik steffi sz24 tammo""".split(),
+    "pose": "straight left right up".split(),
+    "emotion": "neutral happy sad angry".split(),
+    "glass": "open sunglasses".split(),
+}
+# With a folder per class. Cards has these criteria too, but we know the names of its classes.
+TREES = {  # data set, and its folder: criteria, and where to get it
+    "fruit": (["species", "color"], CARDS_PAGE),
+    "fruit360": (["species", "color"], CARDS_PAGE),
+    "stanfordcars": (["color", "type"], CARS_FLOWERS_PAGE),
+    "flowers": (["color", "species"], CARS_FLOWERS_PAGE),
+}
+CRITERIA = {
+    "clevr4": list(CLEVR4_CLASSES),
+    "cards": list(CARDS_CLASSES),
+    "stanford40": list(STANFORD40_CLASSES),
+    "cmuface": list(CMUFACE_CLASSES),
+    **{data: criteria for data, (criteria, _) in TREES.items()},
 }
 
 
@@ -49,10 +94,10 @@ def load(
     data: str, root: Path, criterion: str, expected: int | None = None, at_least: int = 1
 ) -> Labelled:
     """Images and labels of the data set `data`, one of `LOADERS`, under `criterion`. `root` holds
-    `clevr_4_10k_v1`, `cards`, or the folders of the criteria. `expected`: how many images there
-    should be, None: any number; `at_least`: how many of each class. UserError: missing data, an
-    unknown criterion or label, a wrong number of images."""
-    known = {"clevr4": CLEVR4_CLASSES, "cards": CARDS_CLASSES}.get(data, [criterion])
+    its folder (`clevr_4_10k_v1`, `cards`, ...), or the folders of the criteria. `expected`: how
+    many images there should be, None: any number; `at_least`: how many of each class. UserError:
+    missing data, an unknown criterion or label, a wrong number of images."""
+    known = CRITERIA.get(data, [criterion])
     if criterion not in known:
         raise UserError(f"unknown criterion {criterion!r}; {nearest(criterion, known)}")
     labelled = LOADERS[data](Path(root), criterion)
@@ -82,7 +127,7 @@ def _clevr4(root: Path, criterion: str) -> Labelled:
     annotations_file = folder / "clevr_4_annots.json"
     if not annotations_file.is_file() or not (folder / "images").is_dir():
         tree = "clevr_4_10k_v1/{images/*.png, clevr_4_annots.json}"
-        raise _missing("Clevr4", root, CLEVR4_PAGE, tree)
+        raise _missing("Clevr4", root, CLEVR4_PAGE, tree, DRAWN)
     try:
         annotations = json.loads(read_text(annotations_file))
         facts = {name: str(values[criterion]) for name, values in annotations.items()}
@@ -94,11 +139,8 @@ def _clevr4(root: Path, criterion: str) -> Labelled:
     for path in paths:
         if path.stem not in facts:
             raise UserError(f"{path} has no entry in {annotations_file}")
-        if (value := facts[path.stem]) not in classes:
-            what = f"{path.stem} has the {criterion} {value!r}"
-            raise UserError(f"{annotations_file}: {what}; {nearest(value, classes)}")
-    labels = np.array([classes.index(facts[path.stem]) for path in paths], int)
-    return Labelled(paths, labels, classes)
+    values = [facts[path.stem] for path in paths]
+    return _labelled(f"{annotations_file}, {criterion}", paths, values, classes)
 
 
 def _cards(root: Path, criterion: str) -> Labelled:
@@ -111,8 +153,58 @@ def _cards(root: Path, criterion: str) -> Labelled:
                 " and to suits/clubs, with 'ace of clubs' before its name; leave joker out"
             )
         tree = "cards/{number/<13 classes>/*, suits/<4 classes>/*}"
-        raise _missing("Cards", root, CARDS_PAGE, tree)
+        raise _missing("Cards", root, CARDS_PAGE, tree, DRAWN)
     return _tree(folder, CARDS_CLASSES[criterion])
+
+
+def _known_tree(data: str, root: Path, criterion: str) -> Labelled:
+    if not (folder := root / data / criterion).is_dir():
+        criteria, page = TREES[data]
+        raise _missing(data, root, page, f"{data}/{{{','.join(criteria)}}}/<class>/<image files>")
+    return _tree(folder)
+
+
+def _stanford40(root: Path, criterion: str) -> Labelled:
+    """`<criterion>.txt` has a line `<image> <class>` for each image, as OAK wrote down the labels
+    of IC|TC. As in OAK's code, a line with a class that is not in its list is left out."""
+    folder, official = root / "Stanford40", STANFORD40_CLASSES[criterion]
+    file, images = folder / f"{criterion}.txt", folder / "JPEGImages"
+    if not file.is_file() or not images.is_dir():
+        pages = f"{STANFORD40_PAGE}, and its labels from {STANFORD40_LABELS}"
+        tree = "Stanford40/{JPEGImages/*.jpg, action.txt, location.txt, mood.txt}"
+        raise _missing("Stanford40", root, pages, tree)
+    facts: dict[str, str] = {}
+    for number, line in enumerate(read_text(file).splitlines(), start=1):
+        name, _, value = line.partition(" ")
+        if not value or name in facts:
+            wrong = "names an image again" if value else "is not of the form `<image> <class>`"
+            raise UserError(f"{file}, line {number}: {line[:60]!r} {wrong}")
+        facts[name] = value.strip()
+    paths = [images / name for name in sorted(facts) if facts[name] in official]
+    if absent := [path for path in paths if not path.is_file()]:
+        raise UserError(f"{file} names {len(absent)} images that are not there, first {absent[0]}")
+    if left_out := len(facts) - len(paths):
+        without = f"{left_out} of {len(facts)} images have no {criterion} of OAK's list"
+        warnings.warn(f"{file}: {without}; they are left out", stacklevel=2)
+    classes = [name.replace("_", " ") for name in official]  # as a VLM reads them
+    values = [facts[path.name].replace("_", " ") for path in paths]
+    return _labelled(f"{file}", paths, values, classes)
+
+
+def _cmuface(root: Path, criterion: str) -> Labelled:
+    """Labels are parts of a file's name; `_2` and `_4` at its end mark smaller copies, `.bad` what
+    is spoiled."""
+    folder = root / "faces"
+    if not folder.is_dir():
+        tree = "faces/<person>/<person>_<pose>_<expression>_<eyes>.pgm"
+        raise _missing("CMUface", root, CMUFACE_PAGE, tree)
+    files = [path for path in sorted(folder.glob("*/*.pgm")) if not is_hidden(path.name)]
+    paths = [path for path in files if not path.stem.endswith(("_2", "_4"))]
+    if odd := [path for path in paths if path.stem.count("_") != 3]:
+        raise UserError(f"{odd[0]} is not named <person>_<pose>_<expression>_<eyes>.pgm")
+    place = list(CMUFACE_CLASSES).index(criterion)
+    values = [path.stem.split("_")[place] for path in paths]
+    return _labelled(f"{folder}, {criterion}", paths, values, CMUFACE_CLASSES[criterion])
 
 
 def _folder(root: Path, criterion: str) -> Labelled:
@@ -135,13 +227,21 @@ def _tree(folder: Path, expected: list[str] | None = None) -> Labelled:
     return Labelled([files[i] for i in order], labels[order], classes)
 
 
-def _missing(name: str, root: Path, page: str, tree: str) -> Missing:
-    return Missing(
-        f"{name} is not in {root.resolve()}; get it from {page} and unpack it to "
-        f"{root}/{tree}, or set root=; a drawn stand-in comes from scripts/demo/make_data.py"
-    )
+def _labelled(where: str, paths: list[Path], values: list[str], classes: list[str]) -> Labelled:
+    """The images with the class names `values`, which come from `where`."""
+    for path, value in zip(paths, values, strict=True):
+        if value not in classes:
+            raise UserError(f"{where}: {path.stem} is {value!r}; {nearest(value, classes)}")
+    return Labelled(paths, np.array([classes.index(value) for value in values], int), classes)
+
+
+def _missing(name: str, root: Path, page: str, tree: str, more: str = "") -> Missing:
+    where = f"unpack it to {root}/{tree}, or set root="
+    return Missing(f"{name} is not in {root.resolve()}; get it from {page} and {where}{more}")
 
 
 # The values of the key `data`.
 LOADERS: dict[str, Callable[[Path, str], Labelled]]
 LOADERS = {"clevr4": _clevr4, "cards": _cards, "folder": _folder}
+LOADERS |= {"stanford40": _stanford40, "cmuface": _cmuface}
+LOADERS |= {data: partial(_known_tree, data) for data in TREES}

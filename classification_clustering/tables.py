@@ -1,4 +1,4 @@
-"""The table of the results of clustering.py and few_shot.py."""
+"""The table of the results of clustering.py, few_shot.py and retrieval.py."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def notes(rows: list[dict[str, Any]]) -> list[str]:
     """Notes that a reader of the table needs."""
     bad = [(row["about"], row["left_out"]) for row in rows if row.get("left_out")]
     lines = (f"{a['vlm']}, {a['criterion']}: {n} unreadable image(s) left out" for a, n in bad)
-    note = "(labels): has learned from labels; in clustering from all, so it is a ceiling"
+    note = "(labels): has learned from labels; in clustering and retrieval from all: a ceiling"
     return [*dict.fromkeys(lines), *[note] * any("(labels)" in r["about"]["method"] for r in rows)]
 
 

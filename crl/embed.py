@@ -5,15 +5,17 @@ content of the image or text. The content of a crop is that of its file, and the
 """
 
 import os
+import re
+import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from textwrap import shorten
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +23,7 @@ from torch import Tensor
 
 from crl.backends.loaded import LoadedVLM
 from crl.basis import TextBasis
-from crl.images import Crop, File, UnreadableImage, file_of, open_image
+from crl.images import Crop, File, Picture, UnreadableImage, decoded, file_of, open_image
 from crl.projection import l2, parts
 from crl.run.errors import UserError
 from crl.run.progress import progress
@@ -31,6 +33,8 @@ from crl.vlm import VLM, encoded
 
 Embeddable = File | Crop
 AHEAD = 128  # images that are decoded in advance
+MEASURED, MOST_THREADS = 32, 64  # files that are timed; threads that read and decode
+NO_DIGEST = bytes(16)
 
 
 class NoneReadable(UserError):
@@ -61,6 +65,8 @@ def embed_images(
     vlm: VLM, images: Sequence[Embeddable | str] | Path | str, cache: Path | None = EMBEDDINGS,
     batch_size: int = 64, workers: int | None = None,
     unreadable: Literal["error", "skip"] = "error", single: bool = False, raw: bool = False,
+    known: Mapping[str, bytes] | None = None,
+    seen: Callable[[bytes, Picture], None] | None = None,
 ) -> ImageEmbeddings:  # fmt: skip
     """Embed image files and crops. An image that is named twice, or copied, is encoded once. A
     UserError for no images, a missing file, an unreadable image, or too many vectors.
@@ -68,11 +74,16 @@ def embed_images(
     Args:
         images: N image files, local or remote, or crops; or one file.
         cache: folder of the embedding cache; None keeps nothing.
-        workers: threads that decode images; None: one per core, at most 8.
+        batch_size: images at once; halved, with a note, when memory does not suffice.
+        workers: threads that read and decode images; None: one per core, at most 8; more, at most
+            64, if the first 32 files show that reading waits, for a network or a disk.
         unreadable: `error` stops at an image that cannot be decoded and names it; `skip` leaves
             such images out, with a warning.
         single: refuse a VLM that gives several vectors per image, after the first batch.
         raw: rows as the VLM gives them, where a method needs their lengths.
+        known: name of an image -> digest of its content, if that is known without reading it; then
+            it is read only if it must be encoded. See `crl.run.stamps`.
+        seen: called in those threads with the digest of each file that is decoded, and its picture.
     """
     images = [images] if isinstance(images, (str, Path)) else images  # else letter by letter
     if len(images) == 0:
@@ -103,17 +114,21 @@ def embed_images(
 
     skipped()
     with open_store(vlm, "image", cache) as store:
+        encoder = _Encoder(vlm, "encode_images", batch_size)
 
         def encode(batch: dict[bytes, Tensor]) -> None:
-            pixels = torch.stack(list(batch.values()))  # (B, 3, H, W)
-            rows = encoded(vlm, "encode_images", pixels)  # (B, D) or (B, Q, D)
+            rows = encoder(torch.stack(list(batch.values())))  # (B, D) or (B, Q, D)
             check(rows)
             store.append(list(batch), rows)
             batch.clear()
 
         def rows() -> np.ndarray | None:
-            places = np.flatnonzero(reasons == "")
-            read, groups = partial(_read, vlm, store, images), _by_file(images, places)
+            unread = reasons == ""
+            if known:
+                digests[:] = [known.get(str(image), NO_DIGEST) for image in images]
+                unread &= [digest not in store for digest in digests.tolist()]
+            places = np.flatnonzero(unread)
+            read, groups = partial(_read, vlm, store, seen, images), _by_file(images, places)
             batch: dict[bytes, Tensor] = {}  # digest -> pixels
             label, total = f"images, {vlm.name}", len(places)
             with progress(label=label, unit="images", total=total, batch=batch_size) as bar:
@@ -124,7 +139,7 @@ def embed_images(
                         skipped()
                     if pixels is not None and digest not in store:
                         batch[digest] = pixels
-                    if len(batch) == batch_size:
+                    if len(batch) >= encoder.size:
                         encode(batch)
             if batch:
                 encode(batch)
@@ -154,13 +169,14 @@ def embed_texts(
     if isinstance(vlm, LoadedVLM):
         _note_long_texts(vlm, list(sentence.values()))
     with open_store(vlm, "text", cache) as store:
+        encoder = _Encoder(vlm, "encode_texts", batch_size)
 
         def rows() -> np.ndarray | None:
             todo = store.missing(digests)
             batches = [todo[i : i + batch_size] for i in range(0, len(todo), batch_size)]
             for batch in progress(batches, label=f"texts, {vlm.name}", unit="batches"):
                 some = [sentence[content] for content in batch]
-                store.append(batch, encoded(vlm, "encode_texts", some))
+                store.append(batch, encoder(some))
             return store.gather(digest_array(digests))
 
         return np.asarray(_unit(_complete(rows), raw))
@@ -180,6 +196,31 @@ def checked_basis(where: str, text: np.ndarray) -> np.ndarray:
     if np.ptp(text, axis=0).max() < 1e-6:  # nor has a row of equal numbers
         raise UserError(f"{where}: its texts all look the same to the VLM; use other texts")
     return text
+
+
+class _Encoder:
+    """`encode_images` or `encode_texts`, the `member`, of a VLM for B images or texts: (B, ...),
+    float32. At most `size` at once; if memory does not suffice, half of that from then on."""
+
+    def __init__(self, vlm: VLM, member: str, size: int) -> None:
+        self.encode, self.what, self.size = partial(encoded, vlm, member), member[7:], size
+
+    def __call__(self, batch: Any) -> np.ndarray:
+        first = size = min(self.size, len(batch))
+        while True:
+            portions = (batch[i : i + size] for i in range(0, len(batch), size))
+            try:
+                rows = np.concatenate([self.encode(p) for p in portions])
+            except RuntimeError as error:
+                if size == 1 or not re.search("(out of|not enough) memory", str(error)):
+                    raise
+                size //= 2
+                continue
+            if size < first:
+                self.size = size
+                note = f"not enough memory for {first} {self.what} at once; going on with {size}"
+                warnings.warn(note, stacklevel=3)
+            return rows
 
 
 def _note_long_texts(vlm: LoadedVLM, texts: list[str]) -> None:
@@ -238,11 +279,28 @@ def _by_file(images: Sequence[Embeddable | str], places: np.ndarray) -> Iterator
         yield list(group)
 
 
-def _ahead(work: Callable[[list], list], groups: Iterable[list], workers: int | None) -> Iterator:
-    """The items of `work(group)`, one per item of the group, for all groups in order, computed in
-    threads while the caller uses earlier ones. Threads, because Pillow releases Python's lock;
-    processes would start more slowly and need several times the memory."""
-    workers = workers or min(8, os.cpu_count() or 1)
+def _ahead(work: Callable, groups: Iterator[list], workers: int | None) -> Iterator:
+    """The items of `work(seconds, group)`, one per item of the group, for all groups in order, from
+    `workers` threads. `work` appends to `seconds` how long it waited for a file, and its CPU
+    seconds for decoding; without `workers`, those of the first files choose their number."""
+    seconds: list[tuple[float, float]] = []
+    work = partial(work, seconds)
+    if not workers:
+        cores = min(8, os.cpu_count() or 1)
+        yield from _in_threads(work, islice(groups, MEASURED), cores)
+        workers = _threads(cores, *np.sum(seconds or [(0, 0)], axis=0))
+    yield from _in_threads(work, groups, workers)
+
+
+def _threads(cores: int, waiting: float, decoding: float) -> int:
+    """How many threads keep the cores busy, if each waits and decodes for so many seconds."""
+    return min(MOST_THREADS, int(cores * (1 + waiting / max(decoding, 1e-6))))
+
+
+def _in_threads(work: Callable[[list], list], groups: Iterable[list], workers: int) -> Iterator:
+    """The items of `work(group)` for all groups in order, computed while the caller uses earlier
+    ones. Threads, because Pillow releases Python's lock; processes would start more slowly and need
+    several times the memory."""
     threads = torch.get_num_threads()
     pending: deque = deque()
     waiting = 0  # items in `pending`
@@ -269,25 +327,44 @@ def _ahead(work: Callable[[list], list], groups: Iterable[list], workers: int | 
 Read = tuple[int, bytes, Tensor | None, str]
 
 
-def _read(vlm: VLM, store: Store, images: Sequence, group: list[int]) -> list[Read]:
-    """Read the images at the places `group`, which share a file."""
+def _read(
+    vlm: VLM, store: Store, seen: Callable | None, images: Sequence,
+    seconds: list[tuple[float, float]], group: list[int],
+) -> list[Read]:  # fmt: skip
+    """Read the images at the places `group`, which share a file; `seconds` as in `_ahead`."""
+    start = time.perf_counter()
     try:
         content = file_of(_image(images[group[0]])).read_bytes()
     except OSError as error:
         return [(place, b"", None, str(error.strerror or error)) for place in group]
+    waited, start = time.perf_counter() - start, time.thread_time()
     results: list[Read] = []
     file_digest = content_digest(content)
-    decoded: dict[bytes, tuple[Tensor | None, str]] = {}  # once, if an image is named twice
+    known: dict[bytes, tuple[Tensor | None, str]] = {}  # once, if an image is named twice
     for place in group:
         image, digest = _image(images[place]), file_digest
         if isinstance(image, Crop):
             digest = content_digest(digest + np.array(image.box, "<i8").tobytes())
-        if digest not in decoded:
+        if digest not in known:
             try:
                 stored = digest in store
-                pixels = None if stored else vlm.preprocess(open_image(image, content))
-                decoded[digest] = pixels, ""
+                pixels = None if stored else _pixels(vlm, seen, image, content, digest)
+                known[digest] = pixels, ""
             except UnreadableImage as error:
-                decoded[digest] = None, str(error)
-        results.append((place, digest, *decoded[digest]))
+                known[digest] = None, str(error)
+        results.append((place, digest, *known[digest]))
+    seconds.append((waited, time.thread_time() - start))
     return results
+
+
+def _pixels(
+    vlm: VLM, seen: Callable | None, image: Embeddable, content: bytes, digest: bytes
+) -> Tensor:
+    """What the model is given of an image: (3, H, W)."""
+    if isinstance(image, Crop):  # its box counts the pixels of the full size
+        return vlm.preprocess(open_image(image, content))
+    side = vlm.preprocess.enough if isinstance(vlm, LoadedVLM) else 0
+    picture = decoded(image, content, side)
+    if seen:
+        seen(digest, picture)
+    return vlm.preprocess(picture.rgb)

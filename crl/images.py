@@ -28,10 +28,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from PIL import ExifTags, Image, JpegImagePlugin, UnidentifiedImageError, features
+from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 
 from crl.run.errors import UserError
 from crl.run.files import OURS
@@ -62,6 +63,7 @@ if os.environ.get("CRL_MAX_PIXELS", "").isdecimal():
 MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
 # Pillow's warnings name no file; what matters becomes an `UnreadableImage`.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 TURNS = dict(zip((2, 4, 8, 3, 6, 5, 7), Image.Transpose, strict=True))  # by EXIF orientation
 S_MAX_SAMPLE_VALUE = 341  # tag of a TIFF
 
@@ -95,16 +97,37 @@ def file_of(image: File | Crop) -> File:
     return image.path if isinstance(image, Crop) else image
 
 
+class Picture(NamedTuple):
+    """What a file shows."""
+
+    rgb: Image.Image  # upright, RGB; may be smaller than the file's
+    size: tuple[int, int]  # width and height of the file's, upright
+    format: str | None  # in Pillow's words
+
+
+def decoded(file: File, content: bytes | None = None, side: int = 0) -> Picture:
+    """The picture of a file; with `side` it may be scaled by one over a whole number, but no side
+    below that. `content` and errors as in `open_image`."""
+    path = Path(str(file))
+    with explained(path, content):
+        stored, size = load(path, content, side)
+        turned = orientation(stored) in TURNED
+        rgb = to_rgb(upright(stored))
+        if side:  # means of whole squares of pixels: a part of one would move the others
+            most = max(1, min(rgb.size) // side)
+            rgb = rgb.reduce(max(n for n in range(1, most + 1) if math.gcd(*rgb.size) % n == 0))
+        return Picture(rgb, size[::-1] if turned else size, stored.format)
+
+
 def open_image(image: File | Crop, content: bytes | None = None) -> Image.Image:
     """The picture that is embedded: RGB; a crop is cut out and padded to a square as in GeneCIS:
     centred; an odd row or column of black comes last. `content` is that of the file, if it has been
     read; that of a remote file must be. An `UnreadableImage` if there is no such file, or none that
     shows a picture; or if the box is empty or leaves the picture."""
-    file = Path(str(file_of(image)))
-    with explained(file, content):
-        picture, size = load(file, content)
-        if not isinstance(image, Crop):
-            return to_rgb(upright(picture))
+    if not isinstance(image, Crop):
+        return decoded(image, content).rgb
+    with explained(image.path, content):
+        picture, size = load(image.path, content)
         left, top, right, bottom = image.box
         if not (0 <= left < right <= size[0] and 0 <= top < bottom <= size[1]):
             raise UnreadableImage(f"there is no box {image.box} in {size[0]} x {size[1]} pixels")
@@ -154,16 +177,16 @@ def explained(file: Path, content: bytes | None = None) -> Iterator[None]:
 def load(
     file: Path, content: bytes | None = None, side: int = 0
 ) -> tuple[Image.Image, tuple[int, int]]:
-    """The picture of any mode, as it is stored, and its full size. With `side` a JPEG may come
-    smaller, but no side below that; without, only one of too many pixels does. Raises what Pillow
-    does, see `explained`."""
+    """The picture of any mode, as it is stored, and its full size. With `side` a JPEG or JPEG 2000
+    may come smaller, but no side below that; without, only a JPEG of too many pixels does. Raises
+    what Pillow does, see `explained`."""
     formats = [*FORMATS, "TGA"] if file.suffix.lower() == ".tga" else FORMATS  # TGA has no sign
     content = file.read_bytes() if content is None else content
     try:
         return _decode(content, formats, side)
     except Exception:
-        with suppress(Exception):
-            return _decode(mended(content), formats, side)
+        with suppress(Exception):  # in full: of a JPEG 2000 Pillow cannot reduce every size
+            return _decode(mended(content), formats, 0)
         raise
 
 
@@ -177,7 +200,10 @@ def _decode(content: bytes, formats: list[str], side: int) -> tuple[Image.Image,
         times = math.prod(opened.size) / MOST_PIXELS
         side = side or min(opened.size) // next((s for s in (2, 4) if times <= s * s), 8)
     size = opened.size
-    reduced = side and opened.draft("RGB", (side, side))
+    reduced: Any = side and opened.draft("RGB", (side, side))
+    if side and isinstance(opened, Jpeg2KImageFile):
+        # Its halves are sharper than means of pixels, so they stay twice as large.
+        reduced = opened.reduce = max(1, min(size) // (2 * side)).bit_length() - 1
     opened.load()  # a TIFF is turned while it is decoded, so its size counts afterwards
     return opened, size if reduced else opened.size
 

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from crl.backends import open_clip, transformers
-from crl.backends.loaded import FINGERPRINTS, LoadedVLM, Parts
+from crl.backends.loaded import DECODES, FINGERPRINTS, LoadedVLM, Parts
 from crl.backends.precision import PRECISIONS
 from crl.backends.torchvision_fix import import_torchvision
 from crl.projection import l2
@@ -71,7 +71,7 @@ class VLM(Protocol):
 
 def load_vlm(
     name: str, device: str | torch.device | None = None, precision: str = "fp32",
-    from_file: bool = False,
+    from_file: bool = False, decode: str = "full",
 ) -> VLM:  # fmt: skip
     """Load a VLM in eval mode.
 
@@ -89,19 +89,22 @@ def load_vlm(
             the embeddings stay the same (cosine above 0.999, measured once), else fp32.
         from_file: the name comes from a file, not from the person: `<module>:<class>` is refused,
             since code from a file is never run.
+        decode: how `embed_images` decodes files: `full`; or `fast`, large ones at a reduced size,
+            no less than twice what the model takes. A VLM of your own decodes in full.
 
     Raises:
         UserError: unknown name, or one of code from a file; no weights; weights, preprocessing and
             model that do not match; a damaged checkpoint or one that holds code; no such device.
     """
-    precisions = [*PRECISIONS, "auto"]
-    if precision not in precisions:
-        raise UserError(f"unknown precision {precision!r}; {nearest(precision, precisions)}")
+    for key, value, values in (("precision", precision, [*PRECISIONS, "auto"]),
+                               ("decode", decode, DECODES)):  # fmt: skip
+        if value not in values:
+            raise UserError(f"unknown {key} {value!r}; {nearest(value, values)}")
     source = find_vlm(name, from_file)
     device = available_device(device)
     if _is_code(source):
         return _import_vlm(source, device, "fp32" if precision == "auto" else precision)
-    return LoadedVLM(name, source, partial(_load, name, source), device, precision)
+    return LoadedVLM(name, source, partial(_load, name, source), device, precision, decode)
 
 
 def encoded(vlm: VLM, member: str, batch: Any) -> np.ndarray:

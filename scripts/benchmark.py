@@ -11,8 +11,9 @@ same are compared. Run it on an idle machine; on a busy one, --cpu-time counts t
 
 from crl.run.command import command
 
-import json
 import os
+import platform
+import re
 import shutil
 import statistics
 import subprocess
@@ -21,17 +22,18 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from benchmark_inputs import draw, empty, random_vlm
 from PIL import Image
-from safetensors.torch import save_file
+from torch.utils.data import DataLoader
 
 from crl.backends.precision import PRECISIONS
-from crl.backends.torchvision_fix import import_torchvision
 from crl.embed import embed_images
 from crl.projection import l2, project
 from crl.run.errors import ArgumentParser, UserError
@@ -43,12 +45,19 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 DEMO = REPOSITORY / "configs/demo"
 STORED = SimpleNamespace(name="benchmark", fingerprint="benchmark", precision="fp32")
 D, BATCH, ROWS = 512, 64, 4096  # ROWS are made or read at once
+EXACT: dict[str, Any] = {
+    "precision": "fp32",
+    "decode": "full",
+}  # of load_vlm, for the paper's tasks
+FAST: dict[str, Any] = {"precision": "auto", "decode": "fast"}  # for own pictures
 Row = tuple[str, str, list[float]]  # what is measured, the two sides, their seconds
 
 
 class Sizes(NamedTuple):
     layers: int = 12  # of the random VLM
     photos: int = 512
+    large: tuple[int, int, int] = (16, 4000, 3000)  # photographs: number, width, height
+    growing: tuple[int, ...] = (500, 2000, 20_000)  # pictures
     rows: tuple[int, ...] = (100_000, 1_000_000)  # of a store, and of I in a search
     gathered: int = 20_000
     known: int = 20_000  # files whose embeddings are stored
@@ -58,7 +67,7 @@ class Sizes(NamedTuple):
     rounds: int = 3
 
 
-QUICK = Sizes(1, 4, (500,), 100, 20, 8, demo=300, triplets=16, rounds=1)
+QUICK = Sizes(1, 4, (2, 800, 600), (4, 8), (500,), 100, 20, 8, 300, 16, rounds=1)
 
 
 class Bench(NamedTuple):
@@ -78,6 +87,11 @@ class Bench(NamedTuple):
                 times.append(self.clock() - start)
         return list(map(statistics.median, seconds))
 
+    def photos(self) -> list[list[Path]]:
+        """Small and large ones, in folders with the names of their sizes."""
+        kinds = (self.sizes.photos, 640, 480), self.sizes.large
+        return [draw(self.work / f"{w} x {h}", number, w, h) for number, w, h in kinds]
+
     def run(self, script: str, *arguments: object, remove: Iterable[Path] = ()) -> None:
         """Run a script of this repository with a cache of its own, after removing folders."""
         for folder in remove:
@@ -96,28 +110,92 @@ class Bench(NamedTuple):
         return self.work
 
 
-def empty(folder: Path) -> Path:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    return folder
-
-
 def path(bench: Bench) -> Iterator[Row]:
     """From image files to a store, beside the model alone on pixels that are ready."""
-    photos = draw(bench.work / "photos", bench.sizes.photos)
-    for name in ("demo", random_vlm(bench.work / "ViT-B-32", bench.sizes.layers)):
+    small, large = bench.photos()
+    folder = random_vlm(bench.work / "ViT-B-32", bench.sizes.layers)
+    for name, photos in (("demo", small), (folder, small), (folder, large)):
         vlm: Any = load_vlm(name, precision=bench.precision)
         images = (vlm.preprocess(Image.open(file)) for file in photos[:BATCH])
         pixels = torch.stack([*images]).to(vlm.device)  # (B, 3, H, W)
         model = partial(encode, vlm, pixels)
+        np.testing.assert_allclose(whole(bench, vlm, photos[:BATCH]), l2(model(1)), atol=1e-4)
+        both = partial(whole, bench, vlm, photos), partial(model, -(-len(photos) // BATCH))
+        label = f"{Path(name).name}, {len(photos)} of {photos[0].parent.name}, {vlm.device.type}"
+        yield f"{label}, {bench.precision}", "files to store / model alone", bench.in_turn(*both)
+        yield label, "exact / fast", bench.in_turn(*exact_and_fast(bench, name, photos))
 
-        def whole(images: list[Path], vlm: Any = vlm) -> np.ndarray:
-            return embed_images(vlm, images, empty(bench.work / "new"), BATCH, bench.workers).image
 
-        np.testing.assert_allclose(whole(photos[:BATCH]), l2(model(1)), atol=1e-4)
-        sides = bench.in_turn(partial(whole, photos), partial(model, -(-len(photos) // BATCH)))
-        label = f"{Path(name).name}, {len(photos)} photos, {bench.precision}, {vlm.device.type}"
-        yield label, "files to store / model alone", sides
+def whole(bench: Bench, vlm: Any, images: list[Path]) -> np.ndarray:
+    """I of files, by way of an empty store."""
+    return embed_images(vlm, images, empty(bench.work / "new"), BATCH, bench.workers).image
+
+
+def exact_and_fast(bench: Bench, name: str, photos: list[Path]) -> list[Callable[[], Any]]:
+    vlms = [load_vlm(name, **how) for how in (EXACT, FAST)]
+    alike(*(whole(bench, vlm, photos[:BATCH]) for vlm in vlms))
+    return [partial(whole, bench, vlm, photos) for vlm in vlms]
+
+
+def alike(a: np.ndarray, b: np.ndarray) -> None:  # (N, D), unit rows of different precision
+    np.testing.assert_array_less(0.99, (a * b).sum(axis=1))
+
+
+def peers(bench: Bench) -> Iterator[Row]:
+    """The loops of two other programs, on the same pictures and weights, beside `embed_images`."""
+    name = random_vlm(bench.work / "ViT-B-32", bench.sizes.layers)
+    import open_clip  # now that torchvision is there
+
+    model, transform = open_clip.create_model_from_pretrained(f"local-dir:{name}")
+    vlm = load_vlm(name, **FAST)
+    model.eval().to(vlm.device)
+    for photos, loop in product(bench.photos(), (clip_benchmark, rclip)):
+        both = (
+            partial(loop, model, partial(stacked, transform), photos),
+            partial(whole, bench, vlm, photos),
+        )
+        alike(*(side() for side in both))
+        label = f"{len(photos)} of {photos[0].parent.name}, {vlm.device.type}"
+        yield label, f"{loop.__name__} / embed_images", bench.in_turn(*both)
+
+
+def clip_benchmark(model: Any, stack: Callable, photos: list[Path]) -> np.ndarray:
+    """The loop of LAION's CLIP_benchmark: worker processes decode, one for each core."""
+    loader = DataLoader(photos, BATCH, num_workers=os.cpu_count() or 1, collate_fn=stack)
+    return unit_rows(model, loader)
+
+
+def rclip(model: Any, stack: Callable, photos: list[Path]) -> np.ndarray:
+    """The loop of rclip: 8 pictures are decoded, then encoded, and so on."""
+    return unit_rows(model, (stack(photos[i : i + 8]) for i in range(0, len(photos), 8)))
+
+
+def stacked(transform: Callable, files: list[Path]) -> torch.Tensor:
+    return torch.stack([transform(Image.open(file)) for file in files])  # (B, 3, H, W)
+
+
+@torch.no_grad()
+def unit_rows(model: Any, batches: Iterable[torch.Tensor]) -> np.ndarray:
+    device = next(model.parameters()).device
+    rows = [model.encode_image(batch.to(device), normalize=True).cpu() for batch in batches]
+    return torch.cat(rows).numpy()  # (N, D)
+
+
+def linear(bench: Bench) -> Iterator[Row]:
+    """Neither the time of a picture nor the memory may grow with the number of pictures."""
+    import resource  # not on Windows
+
+    photos = draw(bench.work / "photos", bench.sizes.photos, 640, 480)
+    name = random_vlm(bench.work / "ViT-B-32", bench.sizes.layers)
+    once = bench._replace(sizes=bench.sizes._replace(rounds=1))
+    for count in bench.sizes.growing:
+        files = [empty(bench.work / "files") / f"{n}.jpg" for n in range(count)]
+        for number, file in enumerate(files):  # another end makes another file of a photo
+            file.write_bytes(photos[number % len(photos)].read_bytes() + b"%d" % number)
+        sides = once.in_turn(*exact_and_fast(bench, name, files))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        label = f"{count:,} photos, ms of each, memory so far {peak:.2f} GiB"
+        yield label, "exact / fast", [1000 * seconds / count for seconds in sides]
 
 
 def encode(vlm: Any, pixels: torch.Tensor, batches: int) -> np.ndarray:
@@ -200,7 +278,7 @@ def search(bench: Bench) -> Iterator[Row]:
         image, query = memory_map((count, D), bench.work), represent(text, next(parts(1)))
         np.concatenate([*parts(count)], out=image)
         criteria = [Criterion(partial(represent, text), query)]
-        both = partial(exact_search, image, criteria, 10), partial(product, image, text, query)
+        both = partial(exact_search, image, criteria, 10), partial(nearest, image, text, query)
         np.testing.assert_array_equal(np.sort(both[0]().rows[0]), np.sort(both[1]()))
         yield f"{count:,} rows, {len(text)} texts", "exact / float32", bench.in_turn(*both)
 
@@ -209,7 +287,7 @@ def represent(text: np.ndarray, x: np.ndarray) -> np.ndarray:
     return l2(project(x, text))  # R = I Tᵀ, (n, K)
 
 
-def product(image: np.ndarray, text: np.ndarray, query: np.ndarray) -> np.ndarray:
+def nearest(image: np.ndarray, text: np.ndarray, query: np.ndarray) -> np.ndarray:
     """The 10 rows of I that are most similar to the query, (1, K)."""
     starts = range(0, len(image), ROWS)
     scores = np.concatenate([represent(text, image[i : i + ROWS]) @ query[0] for i in starts])
@@ -258,36 +336,19 @@ def trainings(bench: Bench) -> Iterator[Row]:
         yield folder, "fp32 / bf16", bench.in_turn(*sides)
 
 
-def random_vlm(folder: Path, layers: int) -> str:
-    """A local open_clip folder: ViT-B/32 with random weights, which do not change its speed."""
-    import_torchvision()
-    import open_clip
-
-    architecture = open_clip.get_model_config("ViT-B-32")
-    architecture["vision_cfg"]["layers"] = architecture["text_cfg"]["layers"] = layers
-    weights = open_clip.CLIP(**architecture).state_dict()
-    save_file(weights, empty(folder) / "open_clip_model.safetensors")
-    pixels = {"mean": [0.5] * 3, "std": [0.3] * 3, "interpolation": "bicubic"}
-    config = {"model_cfg": architecture, "preprocess_cfg": {**pixels, "resize_mode": "shortest"}}
-    (folder / "open_clip_config.json").write_text(json.dumps(config))
-    return str(folder)
+def machine(cpuinfo: str) -> str:
+    """The processor, its bf16 instructions, and the GPU. `cpuinfo` is that of Linux, or nothing."""
+    name = re.search(r"^model name\s*: (.+)", cpuinfo, re.MULTILINE)
+    flags = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512 bf16"}
+    bf16 = [words for flag, words in flags.items() if flag in cpuinfo.split()]
+    processor = name[1] if name else platform.processor()
+    gpu = [torch.cuda.get_device_name()] if torch.cuda.is_available() else []
+    return ", ".join([processor, " and ".join(bf16) or "no bf16 known", *gpu])
 
 
-def draw(folder: Path, number: int) -> list[Path]:
-    """Different JPEG files of 640 x 480: spots of every size, the smaller the fainter, as in
-    photos. White noise would decode more slowly than a photo, and a plain drawing faster."""
-    files, rng = [empty(folder) / f"{n}.jpg" for n in range(number)], np.random.default_rng(0)
-    for file in files:
-        picture = np.full((480, 640, 3), 128, np.float32)
-        for cell in (320, 160, 80, 40, 20, 10, 5, 2, 1):
-            spots = rng.integers(0, 256, (480 // cell + 1, 640 // cell + 1, 3), np.uint8)
-            layer = Image.fromarray(spots).resize((640, 480), Image.Resampling.BICUBIC)
-            picture += (np.asarray(layer) - np.float32(128)) * 0.5 * (cell / 640) ** 0.3
-        Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(file, quality=90)
-    return files
-
-
-MEASUREMENTS = {f.__name__: f for f in (path, known, store, search, tasks, trainings)}
+MEASUREMENTS = {
+    f.__name__: f for f in (path, peers, linear, known, store, search, tasks, trainings)
+}
 
 
 @command
@@ -311,7 +372,9 @@ def main(argv: list[str]) -> None:
                 rows.append([f"{name}: {what}", names, *seconds])
                 print(*rows[-1], sep=" | ", flush=True)
     kind = "CPU seconds" if args.cpu_time else "seconds"
-    title = f"Median {kind} of {sizes.rounds} rounds, {torch.get_num_threads()} threads"
+    threads, cpuinfo = torch.get_num_threads(), Path("/proc/cpuinfo")
+    processor = machine(cpuinfo.read_text() if cpuinfo.is_file() else "")
+    title = f"Median {kind} of {sizes.rounds} rounds, {threads} threads; {processor}"
     header = ["measurement", "first side / second side", "first, s", "second, s", "ratio"]
     print(Table(title, header, rows, left=2).text())
 

@@ -1,4 +1,4 @@
-"""Which of the paper's data sets are there and complete, and where to get the others.
+"""Which data sets are there and complete, the paper's and others; where to get what is missing.
 
     python scripts/check_data.py
     python scripts/check_data.py --data elsewhere/data
@@ -73,7 +73,8 @@ def _cards(folder: Path) -> Iterable[Path]:
     return [file for name in labelled.CARDS_CLASSES for file in folder.glob(f"{name}/*/*")]
 
 
-def _labels(data: str, criteria: Iterable[str]) -> Callable[[Path], Any]:
+def _labels(data: str) -> Callable[[Path], Any]:
+    criteria = labelled.CRITERIA[data]
     return lambda folder: [labelled.load(data, folder.parent, name) for name in criteria]
 
 
@@ -101,13 +102,20 @@ def _garments(folder: Path) -> Iterable[Path]:
 VISUAL_GENOME = "https://cs.stanford.edu/people/rak248/VG_100K_2"
 TEMPLATES = "https://raw.githubusercontent.com/facebookresearch/genecis/main/genecis"
 WEIGHTS = "https://dl.fbaipublicfiles.com/genecis"
+# Of multiple clustering; each image is there once for each of two criteria. The numbers are quoted.
+OF_THE_SUITE = [
+    ("fruit", "Fruit", 105),
+    ("fruit360", "Fruit360", 4856),
+    ("stanfordcars", "Stanford Cars", 1200),
+    ("flowers", "Flowers", 1600),
+]
 
 # fmt: off
 DATA_SETS = {
     "clevr4": DataSet(
         "Clevr4-10k", "clevr_4_10k_v1", labelled.CLEVR4_PAGE, "CC BY 4.0",
         lambda folder: [folder / "clevr_4_annots.json", *folder.glob("images/*.png")],
-        check=_labels("clevr4", labelled.CLEVR4_CLASSES), count=1 + 10531,
+        check=_labels("clevr4"), count=1 + 10531,
         downloads=(Download(
             "https://thor.robots.ox.ac.uk/clevr4/clevr_4_10k_v1.zip",
             ("images", "clevr_4_annots.json"), 3_797_490_816,
@@ -117,9 +125,23 @@ DATA_SETS = {
     ),
     "cards": DataSet(
         "Cards", "cards", labelled.CARDS_PAGE, "see its page", _cards,
-        check=_labels("cards", labelled.CARDS_CLASSES), count=2 * 8029,
+        check=_labels("cards"), count=2 * 8029,
         downloads=(Download(labelled.CARDS_PAGE, tuple(labelled.CARDS_CLASSES)),),
     ),
+    "stanford40": DataSet(
+        "Stanford 40 Actions", "Stanford40", labelled.STANFORD40_PAGE, "see its page",
+        lambda folder: [*(folder / f"{name}.txt" for name in labelled.STANFORD40_CLASSES),
+                        *folder.glob("JPEGImages/*.jpg")],
+        check=_labels("stanford40"), count=3 + 9532,
+    ),
+    "cmuface": DataSet(
+        "CMU Face Images", "faces", labelled.CMUFACE_PAGE, "for education, with attribution",
+        lambda folder: folder.glob("*/*_*_*_*[a-z].pgm"), check=_labels("cmuface"), count=624,
+    ),
+    **{name: DataSet(
+        title, name, labelled.TREES[name][1], "see its page",
+        lambda folder: folder.glob("*/*/*"), check=_labels(name), count=2 * images,
+    ) for name, title, images in OF_THE_SUITE},
     "genecis": DataSet(
         "GeneCIS templates", "genecis", genecis.GENECIS_PAGE, "CC BY-NC 4.0",
         lambda folder: [folder / f"{task}.json" for task in genecis.TASKS], check=_templates,

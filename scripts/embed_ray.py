@@ -8,9 +8,9 @@
 Workers, each with one GPU or else two cores, take 8 batches of the sorted list at a time and append
 to one store below --out, which all machines share (crl/run/store.py). At the end --out also holds
 images.parquet, the list of what was embedded, and unreadable.csv. explore.py takes the folder as
-its own; tasks take it as cache=DIR, if it was made as they embed: --precision fp32. A killed worker
-is replaced, and gets the same images. The same command again goes on where a killed one stopped:
-what is stored is not embedded again.
+its own; tasks take it as cache=DIR, if it was made as they embed: --precision fp32 --decode full. A
+killed worker is replaced, and gets the same images. The same command again goes on where a killed
+one stopped: what is stored is not embedded again.
 
 On a CPU the numbers are those of `embed_images` with the same batch size and number of threads, to
 the bit, if no image is unreadable or twice in the list.
@@ -31,6 +31,7 @@ from typing import Any
 
 import numpy as np
 
+from crl.backends.loaded import DECODES
 from crl.embed import NoneReadable, embed_images
 from crl.explore.listing import find_images, open_file, without_keys, write_listing
 from crl.images import shown
@@ -53,6 +54,7 @@ def main(argv: list[str]) -> None:
     add("--images", required=True, metavar="DIR|LIST.txt|s3://BUCKET/PREFIX")
     add("--vlm", default="clip", help="see the README (default: %(default)s)")
     add("--out", type=Path, required=True, help="a folder that all machines share")
+    add("--decode", default="fast", choices=DECODES, help="large pictures (default: %(default)s)")
     add("--precision", default="auto", choices=["auto", "fp32", "bf16", "fp16"],
         help="auto: bf16 if the device computes in it and embeddings stay the same")  # fmt: skip
     add(
@@ -73,9 +75,10 @@ def main(argv: list[str]) -> None:
 def embed(args: argparse.Namespace, names: list[str], root: str) -> None:
     """Embed the images, and write the list of them."""
     # A wrong name is noticed before Ray starts. What `auto` means is settled for all workers.
-    vlm = load_vlm(args.vlm, args.device or "cpu", args.precision)
+    vlm = load_vlm(args.vlm, args.device or "cpu", args.precision, decode=args.decode)
     args.precision = getattr(vlm, "precision", "fp32")
-    about = {"fingerprint": vlm.fingerprint, "vlm": args.vlm, "precision": args.precision}
+    about = {name: getattr(args, name) for name in ("vlm", "precision", "decode")}
+    about["fingerprint"] = vlm.fingerprint
     del vlm  # the workers need its memory
     paths, digests, unreadable = [], [], []
     size = BATCHES * args.batch_size
@@ -101,7 +104,7 @@ class Embedder:
 
     def __init__(self, args: argparse.Namespace, root: str, fingerprint: str, threads: int) -> None:
         self.args, self.root, self.threads = args, root, threads
-        self.vlm = load_vlm(args.vlm, args.device, args.precision)
+        self.vlm = load_vlm(args.vlm, args.device, args.precision, decode=args.decode)
         self.same = self.vlm.fingerprint == fingerprint
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list]:

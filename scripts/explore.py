@@ -10,7 +10,8 @@
 The texts of a criterion come from its file (--texts: a .txt with a text per line, or .yaml), from
 an earlier run (texts/ in the output folder; edit them as you like), from a basis of that name in
 configs/bases, or from an LLM (--llm).
-A second run computes only what is new. For --features see `Collection.given`.
+A second run computes only what is new; without changes, it prints what was printed. For --features
+see `Collection.given`.
 """
 
 from crl.run.command import command, one_line
@@ -20,27 +21,31 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from crl.basis import BASES, PACKAGE, TextBasis
 from crl.explore import listing
-from crl.explore.collection import Collection
-from crl.explore.labels import read_labels
-from crl.explore.view import View
-from crl.images import shown
+from crl.images import MOST_PIXELS, list_images, shown
 from crl.representations import names as representations
 from crl.representations import supervisions
 from crl.run.errors import ArgumentParser, UserError, whole_number
-from crl.run.files import OURS, alone_in, atomic_path, slug, write_text
-from crl.run.results import digest
+from crl.run.files import OURS, alone_in, atomic_path, read_text, slug, write_text
+from crl.run.results import PACKAGES, digest
+from crl.run.stamps import read_record, settled_stamps, stamps, write_record
 from crl.run.tables import Table
 
-# crl.llm, crl.explore.propose and crl.explore.tables take a second each: imported where used.
+if TYPE_CHECKING:
+    from crl.explore.collection import Collection
+    from crl.explore.view import View
+
+# What takes a second or more to import is imported where it is used: a repeated run needs none.
 
 MADE = ("report.html", "images.csv", "images.parquet", "embeddings.safetensors")
+RECORD = ".made"  # what they were made of, and what was printed
 CODE = (".py", ".html", ".js", ".css")
 TEXTS_TO_RANK = 50  # asked of the LLM per proposed criterion
 
@@ -63,6 +68,17 @@ def main(argv: list[str]) -> None:
         bases = {name: TextBasis.load(find_texts(name, args, out)) for name in wanted}
         like = {find_texts(name, args, out): weight for name, weight in args.like}
         unlike = {find_texts(name, args, out): weight for name, weight in args.unlike}
+        explores = not (args.propose or args.rank or args.query is not None)
+        settings = all_settings(args, bases)
+        seen = looked_at(args, settings) if explores else None
+        complete = explores and all((out / name).is_file() for name in MADE)
+        last = read_record(out / RECORD) if complete else {}
+        if seen and last.get("seen") == seen and last["vlm"] == stamps(map(Path, last["vlm"])):
+            print(last["head"], last["body"], sep="\n")
+            return
+        from crl.explore.collection import Collection
+        from crl.explore.labels import read_labels
+
         labels = read_labels(args.labels) if args.labels else None
         if args.features:
             photos = Collection.given(args.features, args.vlm, args.folder, args.device)
@@ -70,20 +86,56 @@ def main(argv: list[str]) -> None:
             photos = Collection.load(args.folder, args.vlm, args.device)
         else:
             vlm, how = args.vlm or "clip", {"batch_size": args.batch_size}
-            photos = Collection.embed(args.folder, vlm, args.device, args.precision, **how)
+            how |= {"precision": args.precision, "decode": args.decode}
+            photos = Collection.embed(args.folder, vlm, args.device, **how)
         vlm = photos.vlm.name if photos.vlm else "not known"
-        print(one_line(f"{source}: {len(photos.files):,} pictures, VLM {vlm}"))
-        print("".join(f"  {one_line(remark)}\n" for remark in photos.remarks()))
-        names = args.criterion
-        views = [photos.under(bases.get(n), args.representation, n, labels) for n in names]
-        if args.propose:
-            propose(photos, args, out)
-        elif args.rank:
-            print(ranking(photos, bases))
-        elif args.query is not None:
-            search(views[0] if views else photos.universal, like, unlike, args, out)
+        head = one_line(f"{source}: {len(photos.files):,} pictures, VLM {vlm}") + "\n"
+        head += "".join(f"  {one_line(remark)}\n" for remark in photos.remarks())
+        print(head)
+        fingerprint, names = photos.vlm and photos.vlm.fingerprint, args.criterion
+        inputs = digest(photos.digests.view(np.uint8), fingerprint, *(photos.texts or ()),
+                        photos.names, photos.remarks(), settings)  # fmt: skip
+        if last.get("inputs") == inputs:
+            print(body := last["body"])
         else:
-            explore(photos, views, labels, args, out)
+            how = args.representation
+            views = [photos.under(bases.get(name), how, name, labels) for name in names]
+            if args.propose:
+                propose(photos, args, out)
+            elif args.rank:
+                print(ranking(photos, bases))
+            elif args.query is not None:
+                search(views[0] if views else photos.universal, like, unlike, args, out)
+            else:
+                body = explore(photos, views, labels, args, out)
+        if explores:
+            files = getattr(photos.vlm, "files", {})  # not those of a VLM of one's own
+            record = {"inputs": inputs, "seen": seen if files else None, "vlm": files}
+            write_record(out / RECORD, {**record, "head": head, "body": body})
+
+
+def command_line() -> str:
+    return shlex.join(["python", "scripts/explore.py", *sys.argv[1:]])
+
+
+def all_settings(args: argparse.Namespace, bases: Mapping[str, TextBasis]) -> str:
+    """A digest of all but pictures and VLM that the output depends on, this program included."""
+    code = [file.read_text("utf-8") for file in sorted(PACKAGE.rglob("*")) if file.suffix in CODE]
+    texts = [[name, basis.digest] for name, basis in bases.items()]
+    versions = [metadata.version(package) for package in PACKAGES]
+    labels = read_text(args.labels) if args.labels else None
+    return digest(code, texts, versions, labels, MOST_PIXELS, command_line())
+
+
+def looked_at(args: argparse.Namespace, settings: str) -> str | None:
+    """A digest of the settings, and of names and stamps of the pictures; None if these do not tell
+    whether one has changed."""
+    if args.features or listing.is_listing(args.folder / listing.NAME):
+        return None
+    images = list_images(args.folder)
+    settled = settled_stamps(images.files)
+    complete = len(settled) == len(images.files)
+    return digest(settings, settled, images.remarks()) if complete else None
 
 
 def keep_apart(out: Path, source: str) -> None:
@@ -128,14 +180,14 @@ def find_texts(name: str, args: argparse.Namespace, out: Path, number: int | Non
     return str(kept)
 
 
-def ranking(photos: Collection, bases: Mapping[str, TextBasis]) -> str:
+def ranking(photos: "Collection", bases: Mapping[str, TextBasis]) -> str:
     """A table: which of these criteria, and of those of this repository, the images vary in."""
     shipped = {file.stem: TextBasis.load(file) for file in sorted(BASES.glob("*.yaml"))}
     rows = [[name, f"{score:.3f}"] for name, score in photos.rank({**shipped, **bases}).items()]
     return Table("Which criterion do these images vary in?", ["criterion", "nats"], rows).text()
 
 
-def propose(photos: Collection, args: argparse.Namespace, out: Path) -> None:
+def propose(photos: "Collection", args: argparse.Namespace, out: Path) -> None:
     """Show contact sheets to a multimodal LLM, if --send says so, and rank what it proposes."""
     from crl.explore.propose import contact_sheets, propose_criteria
 
@@ -153,7 +205,7 @@ def propose(photos: Collection, args: argparse.Namespace, out: Path) -> None:
     print(ranking(photos, bases))
 
 
-def search(view: View, like: dict, unlike: dict, args: argparse.Namespace, out: Path) -> None:
+def search(view: "View", like: dict, unlike: dict, args: argparse.Namespace, out: Path) -> None:
     matches = view.nearest(args.query, args.top, like, unlike)
     lines = matches.itertuples(index=False)
     rows = [[one_line(file), f"{similarity:.3f}", words] for file, similarity, words in lines]
@@ -169,40 +221,38 @@ def search(view: View, like: dict, unlike: dict, args: argparse.Namespace, out: 
 
 
 def explore(
-    photos: Collection, views: list[View], labels: dict | None, args: argparse.Namespace, out: Path
-) -> None:
-    """Clusters, names, labels; the page and the tables, unless they are as they would be now."""
+    photos: "Collection", views: list["View"], labels: dict | None, args: argparse.Namespace,
+    out: Path,
+) -> str:  # fmt: skip
+    """Write the page and the tables. Print clusters, names and labels; returns what is printed."""
+    from crl.explore.tables import write_tables
+
+    printed: list[str] = []
+
+    def say(text: str) -> None:
+        print(text)
+        printed.append(text)
+
     guesses = {view.name: view.guesses(labels) for view in views} if labels else {}
     for view in views:
-        print(cluster_table(view, args.clusters))
+        say(cluster_table(view, args.clusters))
         if labels:
             _, confidence, accuracy, ask = guesses[view.name]
             right = "" if accuracy is None else f", {accuracy:.0%} right of those left out to test"
             once = np.isnan(confidence).sum()
             none = f"no confidence for {once:,} pictures; give each label twice or more"
             sure = none if once else f"mean confidence {confidence.mean():.0%}"
-            print(f"labels under {view.name}: {sure}{right}")
-            print(one_line("label these next: " + ", ".join(photos.names[i] for i in ask[:5])))
-    line = shlex.join(["python", "scripts/explore.py", *sys.argv[1:]])
-    # All that the page and the tables depend on, this program included.
-    code = [file.read_text("utf-8") for file in sorted(PACKAGE.rglob("*")) if file.suffix in CODE]
-    about = [photos.names, [view.basis.digest for view in views], labels, photos.remarks(), line]
-    vlm = photos.vlm and photos.vlm.fingerprint
-    inputs = digest(photos.digests.view(np.uint8), vlm, code, *about)
-    made = out / ".made"
-    files = [made, *(out / name for name in MADE)]
-    if not all(map(Path.is_file, files)) or made.read_text(encoding="utf-8") != inputs:
-        from crl.explore.tables import write_tables
-
-        made.unlink(missing_ok=True)
-        write_tables(out, photos, views, args.clusters, guesses)
-        photos.report(out / MADE[0], views, args.clusters, guesses, line)
-        write_text(made, inputs)
-    print(f"{out / MADE[0]}: open it in a browser")
-    print(f"{out}: {', '.join(MADE[1:])}")
+            say(f"labels under {view.name}: {sure}{right}")
+            say(one_line("label these next: " + ", ".join(photos.names[i] for i in ask[:5])))
+    (out / RECORD).unlink(missing_ok=True)
+    write_tables(out, photos, views, args.clusters, guesses)
+    photos.report(out / MADE[0], views, args.clusters, guesses, command_line())
+    say(f"{out / MADE[0]}: open it in a browser")
+    say(f"{out}: {', '.join(MADE[1:])}")
+    return "\n".join(printed)
 
 
-def cluster_table(view: View, number: int | None) -> str:
+def cluster_table(view: "View", number: int | None) -> str:
     clusters, names, _ = view.groups(number)
     rows = []
     for size, name in zip(np.bincount(clusters.label), names, strict=True):
@@ -230,8 +280,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--device", help="cpu, cuda, mps ... (default: CUDA if there is a GPU, else the CPU)")
     add("--precision", default="auto", choices=["auto", "fp32", "bf16", "fp16"],
         help="auto: bf16 if this machine computes in it and embeddings stay the same")  # fmt: skip
-    kinds = [name for name in representations() if supervisions(name) <= {"labels"}]
-    add("--representation", default="posterior", choices=kinds, help="some need --labels")
+    add("--decode", default="fast", choices=["fast", "full"],
+        help="fast: large pictures at a reduced size")  # fmt: skip
+    add("--representation", default="posterior", choices=representations(),
+        help="some need --labels")  # fmt: skip
     add("--clusters", type=whole_number, metavar="K", help="default: by silhouette")
     add("--out", type=Path, help="default: outputs/explore/<name of the folder>")
     add("--batch-size", type=whole_number, default=64, help="images at once (default: %(default)s)")
@@ -254,8 +306,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
         raise UserError(f"there is no folder {args.folder}")
     if "universal" in args.criterion:
         raise UserError("universal means the embedding without a criterion; choose another name")
-    if supervisions(args.representation) and not args.labels:
-        raise UserError(f"{args.representation} learns from labels of a few images: --labels FILE")
+    if args.representation != "posterior":  # to ask imports scikit-learn: a second
+        needed = supervisions(args.representation)
+        if "labels" in needed and not args.labels:
+            raise UserError(f"{args.representation} learns from labels of a few images: --labels")
+        if needed - {"labels"}:
+            raise UserError(f"{args.representation} needs {', '.join(needed)}; not possible here")
     if args.propose and not args.llm:
         raise UserError("--propose needs a model that sees images: --llm MODEL")
     if (args.like or args.unlike) and args.query is None:

@@ -7,7 +7,8 @@
 Runs what scripts/paper_tables/plan.py says, with the data in --data, and skips what is finished.
 What is missing is named, and the rest goes on. Writes <outputs>/tables/table<N>.{md,csv,tex}, a
 figure of each ablation, and <outputs>/index.html, a page with all results. `reproduced` is a
-difference within a tolerance, which comes from the spread over seeds. The text bases are the
+difference within a tolerance, which comes from the spread over seeds. What others publish on the
+same data (configs/neighbours.json) stands below, in tables of its own. The text bases are the
 authors', if they were imported (scripts/import_official_bases.py), else ours. Exit code: 0 if every
 number that was compared is reproduced (with --strict: and none is missing), 1 if not, 2 after a
 mistake.
@@ -29,7 +30,7 @@ from typing import Any
 
 from paper_tables import formats
 from paper_tables.formats import Document
-from paper_tables.numbers import TASKS, Problems, Score, compare, published
+from paper_tables.numbers import TASKS, Problems, Score, compare, neighbours, published
 from paper_tables.plan import PaperTable, paper_tables
 from paper_tables.runs import Run, Settings
 
@@ -137,7 +138,9 @@ def make(number: int, table: PaperTable, s: Settings) -> Document:
     about += [f"Not run: {why} ({', '.join(names)})" for why, names in not_run.items()]
     parts, texts = compare(table, paper, placed, s), None if paper else bases_in_use(s)
     commands = [run.command for run in every]
-    return Document(number, table.title, table.varied, parts, texts, about, commands)
+    tasks = [name for name, task in TASKS.items() if task.number == number and not s.demo]
+    quoted = [table for task in tasks for table in neighbours(task)]
+    return Document(number, table.title, table.varied, parts, texts, about, commands, quoted)
 
 
 def made_with(rows: list[dict[str, Any]]) -> str:
@@ -199,6 +202,8 @@ def show_runs(arguments: argparse.Namespace) -> int:
     for task, of_task in rows.items():
         for table, notes, scores in problems.unless(TASKS[task].read, of_task):
             tables = [table, *beside_the_paper(TASKS[task].number, scores)]
+            if any(row["about"]["vlm"] != "demo" for row in of_task):  # not beside drawn data
+                tables += neighbours(task)
             parts += [FORMATS[arguments.format](one) for one in tables]
             if notes and arguments.format == "text":
                 parts.append("\n".join(f"note: {note}" for note in notes))

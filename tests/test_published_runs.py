@@ -18,6 +18,7 @@ from commands import REPOSITORY
 from llm_server import gives
 from mistakes import features
 from published import CONFIGS, PUBLISHED, python_blocks
+from suite import write_suite
 from worlds import WORLDS
 
 from similarity_retrieval.datasets import TASKS, load
@@ -35,6 +36,7 @@ SMALL = {  # script, in the order in which they are run -> what is added to each
     "fashion_retrieval/evaluate.py": "vlm=demo figures=no",
     "classification_clustering/clustering.py": "vlm=demo images=null seeds=2 figures=no",
     "classification_clustering/few_shot.py": "vlm=demo images=null seeds=2 shots=[1] figures=no",
+    "classification_clustering/retrieval.py": "vlm=demo images=null seeds=2",
     "scripts/compare_representations.py": "--seeds 1 --shots 1",
     "scripts/reproduce_tables.py": "--data none",  # of the drawn data: their own tests
     "scripts/explore.py": "--vlm demo",
@@ -57,6 +59,7 @@ def workspace(tmp_path_factory) -> Path:
         make_data.make(world, drawn, images=90, seed=0, workers=0)
     for name in ("clevr_4_10k_v1", "cards", "genecis"):
         (data / name).symlink_to(drawn / name)
+    write_suite(data)
     shutil.copytree(drawn / "garments", data / "deepfashion")
     meta = json.loads((drawn / "garments/meta.json").read_text())
     (data / "deepfashion/meta.json").write_text(json.dumps({"DeepFashion": meta["Garments"]}))

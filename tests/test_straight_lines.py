@@ -13,7 +13,7 @@ from commands import REPOSITORY
 
 import fashion_retrieval.evaluate as fashion
 import similarity_retrieval.evaluate as genecis
-from classification_clustering import clustering, few_shot
+from classification_clustering import clustering, few_shot, retrieval
 
 BASES = {a: f"deepfashion_{a}" for a in ("texture", "fabric", "shape", "part", "style")}
 CLEVR4 = {"data": "clevr4", "criteria": ["color"], "vlm": ["demo"], "seeds": 2, "shots": [1]}
@@ -21,12 +21,14 @@ CLEVR4 = {"data": "clevr4", "criteria": ["color"], "vlm": ["demo"], "seeds": 2, 
 RUNS = [
     (clustering, CLEVR4),
     (few_shot, CLEVR4),
+    (retrieval, CLEVR4),
     (genecis, {"root": "genecis", "vlm": "demo", "balance": ["paper", "standard"]}),
     (fashion, {"root": "garments", "dataset": "Garments", "bases": BASES, "vlm": "demo"}),
 ]
 SCRIPTS = [
     "classification_clustering/clustering.py",
     "classification_clustering/few_shot.py",
+    "classification_clustering/retrieval.py",
     "similarity_retrieval/evaluate.py",
     "fashion_retrieval/evaluate.py",
 ]

@@ -4,9 +4,8 @@ import hashlib
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterable
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from threading import Lock
@@ -18,12 +17,14 @@ from torch import Tensor, nn
 
 from crl.backends.precision import PRECISIONS, SAME, cast, computes_bf16, cosine_of_cast, in_dtype
 from crl.images import to_rgb
-from crl.run.files import CACHE, write_text
+from crl.run.files import CACHE
 from crl.run.results import digest
+from crl.run.stamps import Stamps, read_record, stamps, write_record
 
 CAST = " weights"  # after the precision in a fingerprint
 FINGERPRINTS = CACHE / "fingerprints"
 MOST_PIXELS = 2**24  # of a scaled image; of a longer strip only the middle is scaled
+DECODES = ("full", "fast")
 LIBRARIES = ("torch", "open_clip_torch", "transformers")  # other versions may embed differently
 
 
@@ -31,28 +32,39 @@ LIBRARIES = ("torch", "open_clip_torch", "transformers")  # other versions may e
 class Preprocess:
     """A PIL image of any mode -> RGB -> a library's `transform` -> (3, H, W) float32. If that first
     scales the shorter side to `side` and then crops the middle, say so: a strip of 1 x 20,000
-    pixels would take gigabytes."""
+    pixels would take gigabytes. `most` says how long the transform makes a picture's shorter side;
+    0: nobody knows. If `fast`, pictures that are `enough` are scaled, or cut, on the way there."""
 
     transform: Callable[[Image.Image], Tensor]
     side: int | None = field(default=None, repr=False)
     resample: Image.Resampling = field(default=Image.Resampling.BICUBIC, repr=False)
+    most: int = field(default=0, repr=False)
+    fast: bool = field(default=False, repr=False)
+
+    @property
+    def enough(self) -> int:
+        """To the shorter side of a picture more pixels make no difference; 0: they do."""
+        return 2 * self.most if self.fast else 0
 
     def __call__(self, image: Image.Image) -> Tensor:
         image = to_rgb(image)
         if self.side and self.side**2 * max(image.size) > MOST_PIXELS * min(image.size):
-            image = _middle(image, self.side, self.resample)
+            image = _middle(image, self.side, self.resample, 2 * self.side)
+        elif self.side and self.enough and min(image.size) >= self.enough:
+            image = _middle(image, self.side, self.resample, self.side)
         return self.transform(image)
 
 
-def _middle(image: Image.Image, side: int, resample: Image.Resampling) -> Image.Image:
-    """A strip scaled to `side`, but only the middle, from which the library crops its own. An even
-    number of pixels is cut off, so that halves are rounded as ever; it ends where an old and a new
-    pixel begin together, if possible: then what is left is the same to the bit."""
+def _middle(image: Image.Image, side: int, resample: Image.Resampling, least: int) -> Image.Image:
+    """A picture scaled to `side`, but only the middle, `least` or a little more, from which the
+    library crops its own. An even number of pixels is cut off, so that halves are rounded as ever;
+    it ends where an old and a new pixel begin together, if that is near: then what is left is the
+    same to the bit."""
     short, long = sorted(image.size)
     scaled = int(side * long / short)
     step = 2 * scaled // math.gcd(scaled, long)
-    step = step if step <= 8 * side else 2
-    cut = (scaled // 2 - side) // step * step
+    step = step if step <= 8 * (least - side) else 2
+    cut = (scaled - least) // 2 // step * step
     length, begin, end = scaled - 2 * cut, cut * long / scaled, long - cut * long / scaled
     if image.width > image.height:  # Pillow scales the width first
         image = image.resize((length, short), resample, (begin, 0, end, short))
@@ -83,17 +95,18 @@ class LoadedVLM:
     float32 under autocast. A VLM that is `trained` always does so."""
 
     def __init__(self, name: str, source: str, load: Callable[[], Parts], device: torch.device,
-                 precision: str, trained: bool = False) -> None:  # fmt: skip
+                 precision: str, decode: str = "full", trained: bool = False) -> None:  # fmt: skip
         if precision == "auto" and not computes_bf16(device):
             precision = "fp32"
-        self.name, self.device, self.precision = name, device, precision
+        self.name, self.device, self.precision, self.decode = name, device, precision, decode
         self._load, self._lock = load, Lock()
         self._loaded: Parts | None = None
         self._cast = False  # are the weights cast?
         versions = [metadata.version(library) for library in LIBRARIES]
         place = str(Path(source).resolve()) if Path(source).is_dir() else source
-        record = FINGERPRINTS / f"{digest(place, precision, device.type, versions)}.json"
-        if (summary := _recall(record)) is None:
+        record = FINGERPRINTS / f"{digest(place, precision, device.type, versions, decode)}.json"
+        summary = read_record(record)
+        if not summary or summary["files"] != stamps(map(Path, summary["files"])):
             parts = self.parts
             low = "bf16" if precision == "auto" else precision
             if low != "fp32" and cosine_of_cast(parts, PRECISIONS[low], device) >= SAME:
@@ -102,16 +115,15 @@ class LoadedVLM:
                     warnings.warn(f"{name} {note} (--precision fp32)", stacklevel=3)
                 precision = low + CAST
             precision = "fp32" if precision == "auto" else precision
-            summary = {"precision": precision, "fingerprint": _hash(parts, precision),
+            summary = {"precision": precision, "fingerprint": _hash(parts, precision, decode),
                        "dim": parts.dim, "context": parts.context,
-                       "files": _stamps(parts.files)}  # fmt: skip
-            checksum = digest(record.name, summary)
-            with suppress(OSError):  # without the record the next run takes some seconds longer
-                write_text(record, json.dumps([checksum, summary], indent=1) + "\n")
+                       "files": stamps(file.resolve() for file in parts.files)}  # fmt: skip
+            write_record(record, summary)
         self._precision: str = summary["precision"]  # with `CAST`, if weights are to be cast
         self.precision = self._precision.removesuffix(CAST)
         self._fingerprint, self.dim = summary["fingerprint"], summary["dim"]
         self.context: int = summary["context"]  # tokens of a text that are read
+        self.files: Stamps = summary["files"]  # all that it is loaded from
         self._cast = self._precision.endswith(CAST) and not trained
         if self._loaded:
             self._make_ready(self._loaded)
@@ -123,6 +135,8 @@ class LoadedVLM:
                 with torch.inference_mode(False):  # the call may come from within `encode_texts`
                     parts = self._load()
                     parts.model.eval().to(self.device)
+                preprocess = replace(parts.preprocess, fast=self.decode == "fast")
+                parts = parts._replace(preprocess=preprocess)
                 self._make_ready(parts)
                 self._loaded = parts
             return self._loaded
@@ -136,7 +150,7 @@ class LoadedVLM:
     def fingerprint(self) -> str:
         if self._loaded is None or _changes(self.model) == self._changes_when_loaded:
             return self._fingerprint
-        return _hash(self._loaded, self._precision)
+        return _hash(self._loaded, self._precision, self.decode)
 
     @property
     def model(self) -> nn.Module:
@@ -190,8 +204,10 @@ def _ids(tokens: Any) -> Tensor:
     return tokens if isinstance(tokens, Tensor) else tokens["input_ids"]
 
 
-def _hash(parts: Parts, precision: str) -> str:
+def _hash(parts: Parts, precision: str, decode: str) -> str:
     recipe = {**parts.recipe, "precision": precision}
+    if decode != "full":  # the only way, once
+        recipe["decode"] = decode
     hasher = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode())
     for name, tensor in sorted(parts.model.state_dict().items()):
         hasher.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -202,19 +218,3 @@ def _hash(parts: Parts, precision: str) -> str:
 def _changes(model: nn.Module) -> int:
     """How often an optimizer has changed the weights, by torch's own counters."""
     return sum(tensor._version for tensor in model.state_dict().values())
-
-
-def _recall(record: Path) -> dict[str, Any] | None:
-    """What is recorded of a VLM, if none of its files has changed since; else None."""
-    with suppress(OSError, ValueError, KeyError, TypeError):  # no record, or a damaged one
-        checksum, summary = json.loads(record.read_text(encoding="utf-8"))
-        files = _stamps(map(Path, summary["files"]))
-        if checksum == digest(record.name, summary) and summary["files"] == files:
-            return summary
-    return None
-
-
-def _stamps(files: Iterable[Path]) -> dict[str, list[int]]:
-    """Size, and time of the last change in nanoseconds, of each file."""
-    stats = {str(file.resolve()): file.stat() for file in files}
-    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}

@@ -107,11 +107,12 @@ def _build(model_name: str, checkpoint: Path, preprocessing: dict | None = None)
     _, height, width = images.input_size
     side = height if images.resize_mode == "shortest" and height == width else None
     resample = getattr(Image.Resampling, images.interpolation.upper(), Image.Resampling.BICUBIC)
+    transform = image_transform_v2(images, is_train=False)
     tokenizer = describe_tokenizer(getattr(tokenize, "tokenizer", tokenize), tokenize)
     return Parts(
         model=model,
         dim=config["embed_dim"],
-        preprocess=Preprocess(image_transform_v2(images, is_train=False), side, resample),
+        preprocess=Preprocess(transform, side, resample, most=max(height, width)),
         tokenize=tokenize,
         context=tokenize.context_length,
         image_features=model.encode_image,

@@ -1,6 +1,7 @@
 """VLMs of transformers, from the Hugging Face Hub or a folder."""
 
 import json
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -162,4 +163,9 @@ def _preprocess(processor: Any) -> Preprocess:
     size = dict(getattr(processor, "size", None) or {})  # SigLIP 2's counts patches instead
     cropped = getattr(processor, "do_center_crop", False) and len(size) == 1
     side = size["shortest_edge"] if cropped else None
-    return Preprocess(partial(_pixels, processor), side, Image.Resampling(processor.resample))
+    if patches := getattr(processor, "max_num_patches", 0):
+        most = math.isqrt(patches) * processor.patch_size  # of a square; the others are flatter
+    else:
+        most = max(size.values()) if processor.do_resize else 0
+    resample = Image.Resampling(processor.resample)
+    return Preprocess(partial(_pixels, processor), side, resample, most)

@@ -23,14 +23,16 @@ from crl.embed import checked_basis, embed_basis, embed_images
 from crl.explore import listing
 from crl.explore.criteria import rank_criteria
 from crl.explore.labels import Guesses
-from crl.explore.thumbnails import SIDE, Thumbnail, gray, thumbnails
+from crl.explore.thumbnails import SIDE, Thumbnail, gray, made_meanwhile, thumbnails
 from crl.explore.view import View
 from crl.images import list_images, shown
 from crl.projection import l2, parts, single_vector
-from crl.representations import fit_representation
+from crl.representations import make_representation
 from crl.run.errors import UserError, explain, nearest
-from crl.run.files import portable
+from crl.run.files import CACHE, portable
 from crl.run.given import checked, read_given
+from crl.run.results import digest
+from crl.run.stamps import read_record, settled_stamps, write_record
 from crl.run.store import content_digest, digest_array, open_store
 from crl.vlm import VLM, load_vlm
 
@@ -55,18 +57,29 @@ class Collection:
     @classmethod
     def embed(
         cls, folder: Path | str, vlm: str | VLM = "clip", device: str | None = None,
-        precision: str = "auto", **settings: Any,
+        precision: str = "auto", decode: str = "fast", **settings: Any,
     ) -> "Collection":  # fmt: skip
         """Embed the images below `folder`; files that cannot be read are left out. A second call
-        embeds only what is new. `vlm` is a VLM, or its name: then `device` and `precision` are as
-        in `load_vlm`; `settings` are those of `embed_images`, e.g. batch_size, workers, cache."""
+        embeds only what is new. `vlm` is a VLM, or its name: then `device`, `precision` and
+        `decode` are as in `load_vlm`; `settings` are those of `embed_images`, e.g. batch_size,
+        workers, cache. Thumbnails come from the same decoding."""
         images = list_images(folder)
         left_out = images.remarks()
-        vlm = load_vlm(vlm, device, precision) if isinstance(vlm, str) else vlm
-        embedded = embed_images(vlm, images.files, unreadable="skip", **settings)
+        if isinstance(vlm, str):
+            vlm = load_vlm(vlm, device, precision, decode=decode)
+        record = CACHE / "digests" / f"{digest(str(images.folder.resolve()))}.json"
+        former, stamps = read_record(record), settled_stamps(images.files)  # before they are read
+        known = {name: bytes.fromhex(hexes) for name, (stamp, hexes) in former.items()
+                 if stamp == stamps.get(name)}  # fmt: skip
+        with made_meanwhile(images.folder) as seen:
+            how = {"unreadable": "skip", "known": known, "seen": seen, **settings}
+            embedded = embed_images(vlm, images.files, **how)
         bad = [f"{shown(str(f))} ({reason})" for f, reason in embedded.unreadable.items()]
         left_out += [f"{len(bad)} could not be read, the first: {bad[0]}"] if bad else []
         files = [images.files[i] for i in embedded.kept]
+        pairs = zip(map(str, files), embedded.digests.tolist(), strict=True)
+        latter = {name: [stamps[name], key.hex()] for name, key in pairs if name in stamps}
+        write_record(record, latter)
         return cls(images.folder, files, embedded.image, embedded.digests, vlm, left_out)
 
     @classmethod
@@ -78,10 +91,11 @@ class Collection:
         folder = Path(folder).expanduser()
         paths, digests, about = listing.read_listing(folder / listing.NAME)
         if vlm is None or isinstance(vlm, str):
-            vlm = load_vlm(vlm or about.vlm, device, about.precision, from_file=vlm is None)
+            how = about.precision, vlm is None, about.decode
+            vlm = load_vlm(vlm or about.vlm, device, *how)
         if vlm.fingerprint != about.fingerprint:
-            raise UserError(f"{folder} holds embeddings by {about.vlm} in {about.precision}, "
-                            f"{about.fingerprint}, not {vlm.fingerprint}: use that")  # fmt: skip
+            made = f"{about.vlm} in {about.precision}, decode={about.decode}, {about.fingerprint}"
+            raise UserError(f"{folder} holds embeddings by {made}, not {vlm.fingerprint}: use that")
         with open_store(vlm, "image", folder) as store:
             image = store.gather(digests)
         if image is None:
@@ -153,11 +167,14 @@ class Collection:
                 basis = TextBasis.load(basis)
             text = embed_basis(self.embedder, basis)  # T (K, D)
         y = None if labels is None else self.classes(labels)
-        known: dict[str, Any] = {"others": [embed_basis(self.embedder, basis) for basis in others]}
-        fit = partial(fit_representation, representation, self.image, y=y, **known)
-        transformer = fit(text=text)
-        x = transformer.transform(self.image)  # R = I Tᵀ
-        return View(self, name or basis.criterion, x, basis, text, transformer, representation, fit)
+        given = [embed_basis(self.embedder, basis) for basis in others]
+        make = partial(make_representation, representation, others=given)
+        transformer = make(text=text)
+        x = transformer.fit_transform(self.image, y)  # R = I Tᵀ
+        return View(
+            self, name or basis.criterion, x, basis, text, transformer, representation,
+            lambda **options: make(**options).fit(self.image, y),
+        )  # fmt: skip
 
     def classes(self, labels: Mapping[str, str]) -> np.ndarray:
         """(N,) the class number of each image, of `labels`: file name -> label; -1: it has none."""

@@ -36,6 +36,7 @@ class About(BaseModel):
     fingerprint: Annotated[str, Field(pattern=r"^[\w-][\w.-]*$")]  # of the VLM; names a folder
     vlm: str  # its name
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    decode: Literal["full", "fast"] = "full"
     root: str = ""  # folder that relative paths start from; "": the working directory
 
 

@@ -2,17 +2,19 @@
 They are identified by content, so copies, renamed and moved files share one."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice, repeat
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from crl.images import UnreadableImage, explained, load, orientation, shown, to_rgb, upright
+from crl.images import Picture, UnreadableImage, decoded, shown
 from crl.run.errors import UserError
 from crl.run.files import CACHE, atomic_path
 from crl.run.progress import progress
@@ -23,7 +25,6 @@ VERSION = 4
 PART = 2_000  # the most that a kill can cost
 SIDE, QUALITY = 96, 70  # longer side in pixels, and WebP's quality: about 2 KB
 IN_BROWSERS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "AVIF", "BMP")  # all show these
-TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 
 
 class Thumbnail(NamedTuple):
@@ -35,15 +36,15 @@ class Thumbnail(NamedTuple):
 
 def thumbnail(file: Path, side: int = SIDE) -> Thumbnail:
     try:
-        with explained(file):
-            picture, size = load(file, side=2 * side)  # a JPEG is not decoded in full
-            width, height = reversed(size) if orientation(picture) in TURNED else size
-            in_browsers = picture.format in IN_BROWSERS
-            picture = to_rgb(upright(picture))
-            picture.thumbnail((side, side))
+        return _small(decoded(file, side=2 * side), side)  # a JPEG is not decoded in full
     except UnreadableImage as error:
         raise UserError(f"{shown(file)} has changed meanwhile: {error}; try again") from error
-    return Thumbnail(_webp(picture), width, height, in_browsers)
+
+
+def _small(picture: Picture, side: int = SIDE) -> Thumbnail:
+    small = picture.rgb.copy()
+    small.thumbnail((side, side))
+    return Thumbnail(_webp(small), *picture.size, picture.format in IN_BROWSERS)
 
 
 def gray() -> Thumbnail:
@@ -57,25 +58,60 @@ def thumbnails(
 ) -> list[Thumbnail]:  # fmt: skip
     """The thumbnail of each of N files, `side` pixels long or high; the folder `collection` names
     the part of the cache."""
-    folder = cache / f"{digest(str(collection.resolve()))}-{VERSION}-{side}"
+    folder = _folder(collection, cache, side)
     small = _read(folder)
     missing = {d: file for file, d in zip(files, digests, strict=True) if d not in small}
     todo = iter(progress(missing.items(), label="thumbnails", unit="images", total=len(missing)))
     with ThreadPoolExecutor() as pool:
         while part := dict(islice(todo, PART)):
             new = dict(zip(part, pool.map(thumbnail, part.values(), repeat(side)), strict=True))
-            table = pa.Table.from_pylist([{"digest": d, **s._asdict()} for d, s in new.items()])
-            name = content_digest(b"".join(new)).hex()
-            with atomic_path(folder / f"{name}.parquet") as temporary:
-                pq.write_table(table, temporary, write_page_checksum=True)
+            _write(folder, new)
             small |= new
     return [small[key] for key in digests]
+
+
+@contextmanager
+def made_meanwhile(
+    collection: Path, cache: Path = CACHE / "thumbnails"
+) -> Iterator[Callable[[bytes, Picture], None]]:
+    """What takes a digest and a picture that was decoded for something else, from any thread, and
+    keeps the thumbnail where `thumbnails` looks for it."""
+    folder, lock = _folder(collection, cache, SIDE), Lock()
+    kept, new = set(_read(folder)), dict[bytes, Thumbnail]()
+
+    def make(digest: bytes, picture: Picture) -> None:
+        if digest in kept:
+            return
+        small = _small(picture)
+        with lock:
+            kept.add(digest)
+            new[digest] = small
+            if len(new) >= PART:
+                _write(folder, new)
+                new.clear()
+
+    try:
+        yield make
+    finally:
+        if new:
+            _write(folder, new)
 
 
 def _webp(picture: Image.Image) -> bytes:
     stream = io.BytesIO()
     picture.save(stream, "WEBP", quality=QUALITY)
     return stream.getvalue()
+
+
+def _folder(collection: Path, cache: Path, side: int) -> Path:
+    return cache / f"{digest(str(collection.resolve()))}-{VERSION}-{side}"
+
+
+def _write(folder: Path, small: dict[bytes, Thumbnail]) -> None:
+    table = pa.Table.from_pylist([{"digest": d, **s._asdict()} for d, s in small.items()])
+    name = content_digest(b"".join(small)).hex()
+    with atomic_path(folder / f"{name}.parquet") as temporary:
+        pq.write_table(table, temporary, write_page_checksum=True)
 
 
 def _read(folder: Path) -> dict[bytes, Thumbnail]:

@@ -3,7 +3,7 @@
 A file `<name>.py` here defines `class Representation`, a scikit-learn transformer:
 
     Representation(text_embeddings, option=default, ...)    T (K, D), and options by name
-    .fit(I, y)    .transform(I) -> (N, F), unit rows
+    .fit(I, y)    .transform(I), .fit_transform(I, y) -> (N, F), unit rows
     .supervision    what it uses beside T and I: "none", "other criteria", "class names", "labels"
 
 Labels y (N,) are class numbers, -1 where one is not known. What else it needs, it names as options:
@@ -19,30 +19,31 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import AfterValidator, ValidationInfo
 
-from crl.projection import ConditionalProjection, l2, single_vector
 from crl.run.config import Distinct, EvaluationConfig, OneOrMore
 from crl.run.errors import UserError, nearest
 
-STEPS = ("null_space", "weighted")  # files here that change or combine representations
+NONE = ("axes", "null_space", "weighted")  # files here that are no representations
 
 
 def names() -> list[str]:
     """The representations that a criterion's texts make: `paper`, and the files of this folder."""
     files = [module.name for module in pkgutil.iter_modules(__path__)]
-    return ["paper", *(name for name in files if name not in STEPS)]
+    return ["paper", *(name for name in files if name not in NONE)]
 
 
 def kind_of(name: str) -> Any:
     """The class of one representation. A ValueError for an unknown name, a UserError for a file
     that lacks what is needed."""
     if name == "paper":
+        from crl.projection import ConditionalProjection  # scikit-learn takes a second to import
+
         return ConditionalProjection
     if name not in names():
         raise ValueError(f"unknown representation {name!r}; {nearest(name, names())}")
     module = import_module(f"crl.representations.{name}")
     if not hasattr(module, "Representation"):
         raise UserError(f"{module.__file__} defines no class Representation")
-    for member in ("fit", "transform", "supervision"):
+    for member in ("fit", "transform", "fit_transform", "supervision"):
         if not hasattr(module.Representation, member):
             raise UserError(f"{module.__file__}: its class Representation has no {member!r}")
     return module.Representation
@@ -53,16 +54,13 @@ def supervisions(name: str) -> set[str]:
     return {kind_of(part).supervision for part in name.split("+")} - {"none"}
 
 
-def fit_representation(
-    name: str, image: np.ndarray, text: np.ndarray, y: np.ndarray | None = None, **options: Any
-):
-    """The transformer `name` under the texts T (K, D), fitted on the images I (N, D) or (N, Q, D)
-    and, if it learns from them, labels y (N,), -1 where one is not known. Of the `options`, e.g.
+def make_representation(name: str, text: np.ndarray, **options: Any):
+    """The transformer `name` under the texts T (K, D), to be fitted. Of the `options`, e.g.
     sharpness, those that it does not name are ignored."""
     kind = kind_of(name)
     accepted = inspect.signature(kind).parameters
     options = {key: value for key, value in options.items() if key in accepted}
-    return kind(text, **options).fit(image, y)
+    return kind(text, **options)
 
 
 def represent(
@@ -70,12 +68,14 @@ def represent(
 ) -> np.ndarray:
     """Images I (N, D) or (N, Q, D), unit rows, in a representation under the texts T (K, D), unit
     rows: (N, F), unit rows. `name` is `universal` (I itself), `paper` (R = I Tᵀ), a file of this
-    folder, or several of these side by side, `paper+posterior`. `y` and `options` as above. A
-    ValueError for other names."""
+    folder, or several of these side by side, `paper+posterior`. `y` (N,) are labels for those that
+    learn from them, -1 where one is not known. A ValueError for other names."""
+    from crl.projection import l2, single_vector
+
     if name == "universal":
         return single_vector(image)
     parts = name.split("+")
-    rows = [fit_representation(part, image, text, y, **options).transform(image) for part in parts]
+    rows = [make_representation(part, text, **options).fit_transform(image, y) for part in parts]
     return rows[0] if len(rows) == 1 else l2(np.concatenate(rows, axis=1))
 
 

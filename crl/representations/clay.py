@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from crl.projection import AxesProjection, chosen, l2, principal_axes
+from crl.projection import l2
+from crl.representations.axes import AxesProjection, chosen, principal_axes
 
 
 class Representation(AxesProjection):

@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from crl.projection import ConditionalProjection, l2, labelled, single_vector
+from crl.projection import ConditionalProjection, l2, single_vector
+from crl.representations.axes import labelled
 
 
 class Representation(ConditionalProjection):

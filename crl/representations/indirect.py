@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from crl.projection import AxesProjection, chosen, principal_axes
+from crl.representations.axes import AxesProjection, chosen, principal_axes
 
 
 class Representation(AxesProjection):

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.linalg import eigh
 from sklearn.covariance import ledoit_wolf
 
-from crl.projection import AxesProjection, labelled
+from crl.representations.axes import AxesProjection, labelled
 
 
 class Representation(AxesProjection):

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from crl.projection import AxesProjection, principal_axes
+from crl.representations.axes import AxesProjection, principal_axes
 from crl.representations.null_space import null_space
 from crl.run.errors import UserError
 

@@ -14,11 +14,15 @@ import numpy as np
 
 from crl.projection import ConditionalProjection, l2, parts
 
+ROWS_AT_ONCE = 2**12  # of R and I: what is computed from them row by row stays in the cache
+
 
 class Representation(ConditionalProjection):
     """I (N, D) or (N, Q, D) -> R' (N, K), unit rows; `fit` learns sigma. With sharpness -> 0, R' is
     R with centred rows, up to a scale and a constant; with sharpness -> infinity, each row is the
     one-hot vector of the most similar text. 1 suits most VLMs, 0.7 weak ones."""
+
+    _rows_at_once = ROWS_AT_ONCE
 
     def __init__(
         self, text_embeddings: Any, texts: Sequence[str] | None = None, sharpness: float = 1.0
@@ -29,11 +33,28 @@ class Representation(ConditionalProjection):
     def fit(self, X: Any, y: Any = None) -> "Representation":
         """Learn sigma from X, image embeddings of any length. A ValueError if shapes or sharpness
         are impossible, or if all similarities of each image are equal."""
-        if not 0 < self.sharpness < np.inf:
-            raise ValueError(f"sharpness must be above 0 and finite, not {self.sharpness}")
         X = self._start(X)
         self.sigma_ = spread(lambda rows: self._similarities(X[rows]), len(X))
         return self
+
+    def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
+        """R' of X, (N, K), as by `fit` and `transform`, but R = I Tᵀ is computed once."""
+        X = self._start(X)
+        r = self._empty(X)
+
+        def similarities(rows: slice) -> np.ndarray:
+            r[rows] = self._similarities(X[rows])
+            return r[rows]
+
+        self.sigma_ = spread(similarities, len(X))
+        for rows in parts(len(X), ROWS_AT_ONCE):
+            r[rows] = self._scaled(r[rows])
+        return r
+
+    def _start(self, X: Any) -> np.ndarray:
+        if not 0 < self.sharpness < np.inf:
+            raise ValueError(f"sharpness must be above 0 and finite, not {self.sharpness}")
+        return super()._start(X)
 
     def _scaled(self, r: np.ndarray) -> np.ndarray:
         return posterior(r, self.sigma_, self.sharpness)
@@ -42,16 +63,16 @@ class Representation(ConditionalProjection):
 def posterior(r: np.ndarray, sigma: float, sharpness: float = 1.0) -> np.ndarray:
     """R' of R, (N, K): unit rows."""
     with np.errstate(over="ignore"):  # to minus infinity, of which exp is 0
-        from_best = r - r.max(axis=1, keepdims=True)  # <= 0
-        factor = min(sharpness / (2 * sigma), float(np.finfo(from_best.dtype).max))
-        return l2(np.exp(from_best * factor))
+        x = r - r.max(axis=1, keepdims=True)  # <= 0
+        x *= min(sharpness / (2 * sigma), float(np.finfo(x.dtype).max))
+        return l2(np.exp(x, out=x))
 
 
 def spread(similarities: Callable[[slice], np.ndarray], images: int) -> float:
     """sigma: the mean over images of the standard deviation over texts of R. `similarities` maps
     some rows to their R (n, K), so R is never in memory as a whole."""
     total, largest = 0.0, 0.0
-    for rows in parts(images):
+    for rows in parts(images, ROWS_AT_ONCE):
         r = similarities(rows)
         total += float(r.std(axis=1).mean()) * len(r)
         largest = max(largest, float(abs(r).max()))

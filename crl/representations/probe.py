@@ -15,7 +15,8 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.validation import check_is_fitted
 
-from crl.projection import ConditionalProjection, l2, labelled, single_vector
+from crl.projection import ConditionalProjection, l2, single_vector
+from crl.representations.axes import labelled
 
 
 class Representation(ConditionalProjection):

@@ -32,5 +32,8 @@ class Representation(Posterior):
         self.weight_ = spread if spread.max() > 1e-3 else np.ones_like(spread)  # less is rounding
         return self
 
+    def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
+        return self.fit(X).transform(X)  # v needs a second pass
+
     def _scaled(self, r: np.ndarray) -> np.ndarray:
         return l2(super()._scaled(r) * self.weight_)

@@ -21,7 +21,8 @@ import numpy as np
 from sklearn.decomposition import sparse_encode
 from sklearn.utils.validation import check_is_fitted
 
-from crl.projection import ConditionalProjection, l2, principal_axes, single_vector
+from crl.projection import ConditionalProjection, l2, single_vector
+from crl.representations.axes import principal_axes
 
 
 class Representation(ConditionalProjection):

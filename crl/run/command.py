@@ -9,10 +9,15 @@ import warnings
 from collections.abc import Callable
 
 from crl.run.errors import UserError
+from crl.run.placeholders import Finder, asks_for_help
 
 # Threads that wait sleep, in place of spinning: beside other work t-SNE and k-means take a third of
 # the time, and alone 5 % more at most. Must be set before torch and scikit-learn come.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+# What the user typed: scripts/demo/run.py runs several scripts, with other `sys.argv`.
+if asks_for_help(sys.orig_argv):
+    sys.meta_path.insert(0, Finder())
 
 INTERRUPTED = "interrupted; whole batches and files are kept, run the command again"
 
@@ -50,7 +55,7 @@ def advice(error: Exception) -> str | None:
             return "the disk is full, or your quota of it; free some space and run it again"
         case OSError():
             return f"{error.filename or 'the system says'}: {error.strerror or error}"
-        case MemoryError():
+        case Exception() if isinstance(error, MemoryError) or "not enough memory" in str(error):
             return "there is not enough memory; use fewer or smaller images, or a smaller batch"
         case RecursionError():
             return "a file is nested too deeply to be read"

@@ -25,7 +25,9 @@ WAYS_ON = [_way_on(first, step) for first, step in ((0, 151), (2, 254), (4, 86),
 def mended(content: bytes) -> bytes:
     """The content of a file that Pillow refuses, without what no pixel needs. If pixels are missing
     it is refused again, or here with a ValueError."""
-    return _needed_chunks(content) if content.startswith(PNG) else _ended(content)
+    if content.startswith(PNG):
+        return _needed_chunks(content)
+    return _ended(content) if content.startswith(JPEG) else content
 
 
 def _needed_chunks(png: bytes) -> bytes:

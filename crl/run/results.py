@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from crl.run.errors import UserError
 from crl.run.files import write_text
@@ -102,6 +101,8 @@ def over_seeds(score: Callable[[int], dict[str, float]], seeds: int, label: str)
 
 def environment() -> dict[str, Any]:
     """Package versions, the repository's commit (and whether it was edited), and the machine."""
+    import torch  # takes seconds, and `digest` needs none of it
+
     repository = Path(__file__).resolve().parent.parent.parent
 
     def git(*arguments: str) -> str | None:

@@ -4,6 +4,7 @@ results, which needs no network."""
 import base64
 import re
 from collections import Counter
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
@@ -39,6 +40,7 @@ class Document(NamedTuple):
     texts: Table | None  # in place of numbers, a table of texts (Table 8)
     about: list[str]  # VLMs, commit, date; what did not run and why
     commands: list[str]  # what made it
+    quoted: Sequence[Table] = ()  # numbers of others
 
     @property
     def numbers(self) -> list[Number]:
@@ -62,7 +64,7 @@ class Document(NamedTuple):
             cells = {name: list(row.values()) for name, row in rows.items()}
             lines = [[n + marks[row[0].kind], *map(as_text, row)] for n, row in cells.items()]
             tables.append(Table(part, [self.varied or "method", *next(iter(rows.values()))], lines))
-        return tables
+        return [*tables, *self.quoted]
 
 
 def as_text(number: Number) -> str:

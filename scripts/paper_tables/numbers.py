@@ -34,7 +34,7 @@ class Score(NamedTuple):
 
 
 def classification(rows: Rows) -> Iterator[Score]:
-    """Tables 1 and 2."""
+    """Tables 1 and 2; RI and AMI are not the paper's, and so not part of its means."""
     for row in rows:
         about, vlm = row["about"], NAMES.get(row["about"]["vlm"], row["about"]["vlm"])
         if about["method"] == "zero-shot":
@@ -43,7 +43,8 @@ def classification(rows: Rows) -> Iterator[Score]:
         comparable = about["vlm"] in NAMES and row["images"] == IMAGES.get(about["data"])
         for metric, score in row["scores"].items():
             column = f"{about['criterion']}/{metric.removesuffix('-shot')}"
-            yield Score(name, column, score["seeds"], _basis(about), comparable)
+            if metric not in ("ri", "ami"):
+                yield Score(name, column, score["seeds"], _basis(about), comparable)
 
 
 def similarity(rows: Rows) -> Iterator[Score]:
@@ -97,7 +98,7 @@ def _basis(about: dict[str, Any]) -> str:
 class Task(NamedTuple):
     title: str
     package: str  # its module `tables` has `table` and `notes`
-    number: int  # of its table in the paper
+    number: int  # of its table in the paper; 0: none
     places: Callable[[Rows], Iterator[Score]]
 
     def read(self, rows: Rows) -> tuple[Table, list[str], list[Score]]:
@@ -127,6 +128,7 @@ LABELLED = "classification_clustering"
 TASKS = {  # folder in outputs/
     "clustering": Task("Clustering", LABELLED, 2, classification),
     "few_shot": Task("Few-shot classification", LABELLED, 1, classification),
+    "retrieval": Task("Retrieval under a criterion", LABELLED, 0, lambda rows: iter(())),
     "similarity_retrieval": Task("Similarity retrieval", "similarity_retrieval", 3, similarity),
     "fashion_retrieval": Task("Fashion retrieval", "fashion_retrieval", 4, fashion),
 }
@@ -161,6 +163,23 @@ def published(number: int) -> Published:
         for row, numbers in rows.items():
             rows[row] = {column.rpartition(":")[2]: value for column, value in numbers.items()}
     return parts
+
+
+def neighbours(task: str) -> list[Table]:
+    """What others publish on the data of a task (configs/neighbours.json). These tables hold their
+    numbers alone."""
+    content = json.loads((CONFIGS / "neighbours.json").read_text(encoding="utf-8"))
+    tables = []
+    for group in content[task]:
+        columns = list(dict.fromkeys(c for row in group["rows"] for c in row["numbers"]))
+        rows = [
+            [f"{row['method']}; {row['backbone']}; from {row['read in']}"]
+            + [str(row["numbers"].get(column, "")) for column in columns]
+            for row in group["rows"]
+        ]
+        title = f"Quoted from others, not measured here: {group['setting']}"
+        tables.append(Table(title, ["method; backbone; from", *columns], rows))
+    return tables
 
 
 def compare(

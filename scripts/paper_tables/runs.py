@@ -22,6 +22,7 @@ IMPORT = "clone https://github.com/XLearning-SCU/2025-NeurIPS-CRL and run import
 SCRIPTS = {  # folder in outputs/: module and function
     "few_shot": "classification_clustering.few_shot:evaluate",
     "clustering": "classification_clustering.clustering:evaluate",
+    "retrieval": "classification_clustering.retrieval:evaluate",
     "triplets": "similarity_retrieval.mine_triplets:mine_triplets",
     "combiner": "similarity_retrieval.train_combiner:train",
     "similarity_retrieval": "similarity_retrieval.evaluate:evaluate",

@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
-from classification_clustering.method import clustering_scores, few_shot, few_shot_split, zero_shot
+from classification_clustering import method
+from classification_clustering.method import (
+    clustering_scores,
+    few_shot,
+    few_shot_split,
+    mean_average_precision,
+    retrieval_split,
+    zero_shot,
+)
 from crl.projection import l2
 from crl.representations import represent
 
@@ -37,6 +45,40 @@ def test_nmi_and_ari_by_hand():
     assert scores["nmi"] == pytest.approx(100 * information / ((of_labels + of_clusters) / 2))
     assert scores["ari"] == pytest.approx(100 * (4 - chance) / ((6 + 7) / 2 - chance))
     assert scores["acc"] == pytest.approx(500 / 6)
+    # 4 pairs are together in both, 15 - 6 - 7 + 4 are apart in both
+    assert scores["ri"] == pytest.approx(100 * (4 + 6) / 15)
+
+
+def test_ami_is_the_information_above_the_mean_over_all_orders():
+    labels, clusters = np.array([0, 0, 0, 1, 1, 2]), np.array([0, 0, 1, 1, 1, 1])
+
+    def entropy(*parts):
+        shares = np.unique(np.column_stack(parts), axis=0, return_counts=True)[1] / len(labels)
+        return -(shares * np.log(shares)).sum()
+
+    def information(order):
+        return entropy(labels) + entropy(clusters) - entropy(labels[list(order)], clusters)
+
+    chance = np.mean([information(order) for order in permutations(range(6))])
+    most = (entropy(labels) + entropy(clusters)) / 2
+    expected = (information(range(6)) - chance) / (most - chance)
+    assert clustering_scores(labels, clusters)["ami"] == pytest.approx(100 * expected)
+
+
+@pytest.mark.parametrize(("images", "queries"), [(2, 1), (9, 1), (20, 2), (118, 11)])
+def test_a_tenth_of_the_images_are_queries(images, queries):
+    query, database = retrieval_split(images, seed=3)
+    assert len(query) == queries
+    assert sorted([*query, *database]) == list(range(images))
+    assert len({tuple(retrieval_split(118, seed)[0]) for seed in range(9)}) == 9
+
+
+def test_retrieval_in_parts_is_retrieval_in_one(monkeypatch):
+    rng = np.random.default_rng(0)
+    x, labels = l2(rng.normal(size=(90, 4))), rng.integers(5, size=90)
+    whole = mean_average_precision(x, labels, seed=1)
+    monkeypatch.setattr(method, "query_parts", lambda q, c: np.array_split(np.arange(q), 4))
+    assert mean_average_precision(x, labels, seed=1) == pytest.approx(whole, abs=1e-9)
 
 
 @pytest.mark.filterwarnings("ignore:lbfgs failed to converge")

@@ -11,11 +11,15 @@ from commands import REPOSITORY, run_python
 from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+from sklearn.metrics import (
+    adjusted_rand_score,
+    average_precision_score,
+    normalized_mutual_info_score,
+)
 from toy_vlm import ToyVLM, direct, make_images
 from worlds import clevr4
 
-from classification_clustering import clustering, embedded, few_shot
+from classification_clustering import clustering, embedded, few_shot, retrieval
 from classification_clustering.method import few_shot_split, kmeans
 from crl.basis import TextBasis
 from crl.projection import standardise
@@ -109,6 +113,44 @@ def test_few_shot_is_the_papers_protocol(features, tmp_path, output):
 # --- beyond the paper -----------------------------------------------------------------------------
 
 
+def test_retrieval_is_the_mean_precision_of_the_queries_in_the_database(features, tmp_path, output):
+    both = "representation=[paper,posterior]"
+    printed = output(retrieval.main, f"features={features}", "seeds=3", "name=mine", both)
+    image, text, labels = protocol_inputs(features)
+    image, text = image.numpy(), text.numpy()
+    weight = np.exp(image @ text.T / (image @ text.T).std(axis=1).mean() / 2)
+    x = {"universal": image, "paper": unit_rows(image @ text.T), "posterior": unit_rows(weight)}
+    rows = by_method(tmp_path / "outputs/retrieval/mine")
+    assert list(rows) == list(x) and "map" in printed
+    for name, of_images in x.items():
+        for seed in range(3):
+            places = np.random.default_rng(seed).permutation(118)
+            queries, database = places[:11], places[11:]
+            expected = np.mean([
+                average_precision_score(
+                    labels[database] == labels[query], of_images[database] @ of_images[query]
+                )
+                for query in queries
+            ])  # fmt: skip
+            got = rows[name]["scores"]["map"]["seeds"][seed]
+            assert got == pytest.approx(100 * expected, abs=1e-3), (name, seed)
+    before = (tmp_path / "outputs/retrieval/mine/results.json").read_bytes()
+    output(retrieval.main, f"features={features}", "seeds=3", "name=mine", both)
+    assert (tmp_path / "outputs/retrieval/mine/results.json").read_bytes() == before
+
+
+def test_results_without_the_newer_metrics_are_kept_and_shown_with_gaps(features, tmp_path, output):
+    command = clustering.main, f"features={features}", "seeds=2", "name=mine"
+    output(*command)
+    file = tmp_path / "outputs/clustering/mine/results.json"
+    content = json.loads(file.read_text())
+    del content["rows"][0]["scores"]["ri"], content["rows"][0]["scores"]["ami"]
+    file.write_text(json.dumps(content))
+    universal, paper = (line.split() for line in output(*command).splitlines()[4:6])
+    assert universal[-2:] == ["-", "-"] and "-" not in paper[-6:]
+    assert json.loads(file.read_text()) == content  # nothing was measured again
+
+
 def unit_rows(r):
     return r / np.linalg.norm(r, axis=-1, keepdims=True)
 
@@ -182,15 +224,16 @@ def test_the_null_space_of_another_basis(moods, tmp_path, output, monkeypatch):
 
 def test_every_name_works_in_both_tasks(moods, tmp_path, output, refusal):
     every = f"representation=[{','.join(names())}]"
-    for script, more in ((clustering, []), (few_shot, ["shots=[1,2]"])):
+    for script, more in ((clustering, []), (few_shot, ["shots=[1,2]"]), (retrieval, [])):
+        moods = [key for key in moods if script is not retrieval or key != "figures=no"]
         printed = output(script.main, *moods, every, "null_space=size.yaml", *more)
         assert "lda (labels), null space of 1" in printed
         rows = by_method(tmp_path / f"outputs/{script.__name__.rpartition('.')[2]}/run")
-        assert len(rows) == len(names()) + 2  # universal, zero-shot
+        assert len(rows) == len(names()) + 1 + (script is not retrieval)  # universal, zero-shot
         assert all(row["scores"] for row in rows.values())
         wrong = "representation: od_crl needs other criteria: null_space="
         assert wrong in refusal(script.main, *moods, "representation=[paper,od_crl]")
-    message = refusal(clustering.main, *moods, "representation=od_crl", "null_space=mood.yaml")
+    message = refusal(retrieval.main, *moods, "representation=od_crl", "null_space=mood.yaml")
     assert message.startswith("od_crl needs the texts of other criteria")  # it is the own one
 
 
@@ -198,7 +241,7 @@ def test_labels_make_a_ceiling_in_clustering_and_not_in_few_shot(features, tmp_p
     how = [f"features={features}", "seeds=2", "shots=5", "name=mine", "figures=no"]
     how += ["representation=[probe,paper+lda]"]
     printed = output(clustering.main, *[part for part in how if part != "shots=5"])
-    assert "(labels): has learned from labels; in clustering from all" in printed
+    assert "(labels): has learned from labels; in clustering and retrieval from all" in printed
     output(few_shot.main, *how)
     clustered, classified = (
         by_method(tmp_path / f"outputs/{task}/mine") for task in ("clustering", "few_shot")

@@ -24,6 +24,7 @@ from toy_vlm import DIM, ToyVLM, direct, make_images
 from crl import embed as module
 from crl.images import Crop
 from crl.projection import l2
+from crl.run import command
 from crl.run import store as store_module
 from crl.run.errors import UserError
 from crl.run.store import ENTRY
@@ -73,6 +74,29 @@ def test_content_changes_with_an_image_and_with_the_order(folder):
     copy = [*paths[:2], folder / "copy.png", *paths[3:]]  # the same content
     same = [embed_images(ToyVLM(), some, None, 2).content for some in (paths, copy)]
     assert same[0] == same[1]
+
+
+def test_a_known_file_is_read_only_if_it_must_be_encoded(folder, tmp_path, monkeypatch):
+    paths = sorted(folder.glob("0*.png"))
+    first = embed_images(ToyVLM(), paths, tmp_path)
+    known = dict(zip(map(str, paths[1:]), first.digests[1:].tolist(), strict=True))
+    again, read = ToyVLM(), []
+    real = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda file: read.append(file) or real(file))
+    same = embed_images(again, paths, tmp_path, known=known)
+    assert read == paths[:1] and again.images == 0
+    assert np.array_equal(same.image, first.image) and same.content == first.content
+    (rows,) = tmp_path.rglob("*.rows")
+    content = bytearray(real(rows))
+    content[3 * 4 * DIM] ^= 1  # of the fourth row
+    rows.write_bytes(content)
+    with pytest.warns(UserWarning, match="1 damaged row"):
+        mended = embed_images(again, paths, tmp_path, known=known)
+    assert read[1:] == [paths[0], paths[0], paths[3]] and again.images == 1
+    assert np.array_equal(mended.image, first.image)
+    gone = folder / "gone.png"
+    with pytest.raises(UserError, match="No such file"):
+        embed_images(again, [*paths, gone], tmp_path, known={**known, str(gone): bytes(16)})
 
 
 # --- right rows, each image once ------------------------------------------------------------------
@@ -198,6 +222,78 @@ def test_workers_change_nothing(tmp_path):
     assert np.array_equal(results[0].kept, results[1].kept)
     a, b = ([file.read_bytes() for file in files(tmp_path / f"cache-{n}")] for n in (1, 3))
     assert a == b
+
+
+@pytest.mark.parametrize(
+    ("cores", "waiting", "decoding", "threads"),
+    [(2, 0, 1, 2), (2, 1, 1, 4), (2, 3.2, 0.8, 10), (8, 10, 0.1, 64), (2, 0, 0, 2), (2, 1, 0, 64)],
+)
+def test_threads_that_keep_the_cores_busy(cores, waiting, decoding, threads):
+    assert module._threads(cores, waiting, decoding) == threads
+
+
+def test_slow_files_are_read_by_more_threads_and_give_the_same_rows(tmp_path, monkeypatch):
+    paths, together, most = make_images(tmp_path, 60), [], []
+
+    class Slow:
+        def __init__(self, path):
+            self.path = path
+
+        def read_bytes(self):
+            together.append(self)
+            most.append(len(together))
+            time.sleep(0.02)
+            together.remove(self)
+            return self.path.read_bytes()
+
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    for workers, at_most in (None, 64), (1, 1):
+        image = embed_images(ToyVLM(), [*map(Slow, paths)], None, 8, workers).image
+        assert np.array_equal(image, direct(ToyVLM(), paths))
+        assert max(most[: module.MEASURED]) <= 2 and max(most) <= at_most
+        assert workers or max(most) > 4
+        most.clear()
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+class SmallMemory(ToyVLM):
+    fits, kind, words = 3, torch.OutOfMemoryError, "CUDA out of memory. Tried to allocate 9 GiB"
+
+    def encode_images(self, batch):
+        if len(batch) > self.fits:
+            raise self.kind(self.words)
+        return super().encode_images(batch)
+
+
+def test_a_batch_that_memory_does_not_hold_is_halved_for_the_rest(tmp_path):
+    paths, vlm = make_images(tmp_path, 11), SmallMemory()
+    with pytest.warns(UserWarning, match="memory for 8 images at once; going on with 2") as notes:
+        image = embed_images(vlm, paths, None, batch_size=8).image
+    assert len(notes) == 1 and vlm.batches == [2] * 5 + [1]
+    assert np.array_equal(image, direct(ToyVLM(), paths))
+
+    vlm.encode_texts = lambda texts: SmallMemory.encode_images(vlm, torch.ones(len(texts), 3, 4, 4))
+    with pytest.warns(UserWarning, match="memory for 7 texts at once; going on with 3"):
+        assert embed_texts(vlm, list("abcdefg"), None).shape == (7, DIM)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words", "advice"),
+    [
+        (torch.OutOfMemoryError, SmallMemory.words, "the GPU has not enough memory; lower the b"),
+        (RuntimeError, "DefaultCPUAllocator: not enough memory", "there is not enough memory; use"),
+        (RuntimeError, "shapes do not match", None),
+    ],
+)
+def test_one_image_that_memory_does_not_hold_and_other_errors(folder, kind, words, advice):
+    vlm = SmallMemory()
+    vlm.fits, vlm.kind, vlm.words = 0, kind, words
+    with pytest.raises(kind, match=words) as caught:
+        embed_images(vlm, sorted(folder.glob("0*.png")), None)
+    told = command.advice(caught.value)
+    assert told is None if advice is None else told.startswith(advice)
 
 
 # --- what goes wrong ------------------------------------------------------------------------------

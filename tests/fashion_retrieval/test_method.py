@@ -1,17 +1,13 @@
 """The formulas of fashion retrieval against slow ones, scikit-learn and hand-worked cases."""
 
-from itertools import pairwise, permutations
-
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 from sklearn.metrics import average_precision_score
 
 from crl.projection import l2
 from fashion_retrieval import method
-from fashion_retrieval.method import TripletSampler, align, average_precision
+from fashion_retrieval.method import TripletSampler, align
 
 
 @pytest.mark.parametrize(
@@ -79,47 +75,6 @@ def test_triplets_depend_on_seed_and_epoch_alone():
     assert len({draw.tobytes() for draw in draws}) == 4
 
 
-# --- average precision ----------------------------------------------------------------------------
-
-
-def slow_average_precision(order, value, candidate_value):
-    """The protocol, literally: walk down the list, add up."""
-    hits, total = 0, 0.0
-    for rank, candidate in enumerate(order, 1):
-        if candidate_value[candidate] == value:
-            hits += 1
-            total += hits / rank
-    return total / hits if hits else 0.0
-
-
-def all_orders(row, value, candidate_value):
-    """The mean of the protocol over every order of tied candidates."""
-    orders = permutations(range(len(row)))
-    orders = [order for order in orders if all(row[a] >= row[b] for a, b in pairwise(order))]
-    return np.mean([slow_average_precision(order, value, candidate_value) for order in orders])
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_average_precision_without_ties(dtype):
-    rng = np.random.default_rng(0)
-    similarity = rng.permuted(np.tile(np.arange(300), (40, 1)), axis=1).astype(dtype) / 300
-    query, candidate = rng.integers(0, 12, 40), rng.integers(0, 10, 300)  # 10, 11: none relevant
-    precision = average_precision(similarity, query, candidate)
-    orders = zip(np.argsort(-similarity, axis=1), query, strict=True)
-    expected = [slow_average_precision(order, value, candidate) for order, value in orders]
-    assert precision.dtype == np.float64 and not precision[query >= 10].any()
-    np.testing.assert_allclose(precision, expected, atol=1e-9)
-
-
-@settings(max_examples=60)
-@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 1)), min_size=1, max_size=6))
-def test_average_precision_with_ties_is_the_mean_over_all_orders(pairs):
-    row, values = zip(*pairs, strict=True)
-    ours = average_precision(np.array([row, row], float), np.array([1, 0]), np.array(values))
-    expected = [all_orders(row, value, values) for value in (1, 0)]
-    assert ours == pytest.approx(expected, abs=1e-12)
-
-
 # --- mean average precision -----------------------------------------------------------------------
 
 VALUES = [3, 5]  # of two attributes
@@ -164,9 +119,3 @@ def test_random_rankings(tables):
     assert (draws[0] == method.random_draw(query, candidate, 0)).all()
     error = draws.std(axis=0) / 400**0.5
     assert (np.abs(draws.mean(axis=0) - exact) <= 5 * error + 1e-12).all()
-
-
-def test_nan_has_no_place_in_a_ranking():
-    similarity = np.array([[0.9, np.nan, 0.1]])
-    with pytest.raises(ValueError, match="NaN"):
-        average_precision(similarity, np.array([7]), np.array([7, 1, 7]))

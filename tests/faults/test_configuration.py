@@ -95,6 +95,7 @@ TOGETHER = [  # arguments that are none, or that do not fit each other or the da
     ("clustering 'vlm_prompt=a text'", "vlm_prompt: must contain {text} exactly once"),
     ("clustering images=41", "folder in pictures has 6 images, not 41; is the download complete?"),
     ("clustering shots=1", "this script does not use 'shots'; remove it"),
+    ("retrieval_of figures=no", "this script does not use 'figures'; remove it"),
     ("few_shot 'shots=[1, x]'", "shots.1: must be a whole number, not 'x'"),
     ("few_shot shots=9", "class calm has 3 images; it needs 10 or more"),
     ("similarity 'prompts={focus_object: [a]}'", "should match pattern"),

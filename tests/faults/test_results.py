@@ -22,6 +22,7 @@ LACKING = [ROW | {"scores": {}}, ROW | {"scores": 7}, ROW | {"about": {"data": [
 TASKS = {
     "clustering": "clustering_of",
     "few_shot": "few_shot_of",
+    "retrieval": "retrieval_of",
     "similarity_retrieval": "similarity_of",
     "fashion_retrieval": "fashion_of",
 }

@@ -25,7 +25,7 @@ from clothes import write_clothes, write_noise
 from mining_files import world, write_jsonl, write_triplets
 from toy_vlm import make_images
 
-from classification_clustering import clustering, few_shot
+from classification_clustering import clustering, few_shot, retrieval
 from classification_clustering.datasets import CLEVR4_CLASSES
 from fashion_retrieval import evaluate as fashion
 from fashion_retrieval import train_backbone, train_mlp, train_rival
@@ -46,6 +46,7 @@ COMMANDS: dict[str, tuple[Callable[[], None], str]] = {  # -> main, first argume
     "clustering_of": (clustering.main, "features=good.npz seeds=2 figures=no"),
     "few_shot": (few_shot.main, f"{PICTURES} shots=[1] seeds=2"),
     "few_shot_of": (few_shot.main, "features=good.npz shots=[1] seeds=2 figures=no"),
+    "retrieval_of": (retrieval.main, "features=good.npz seeds=2"),
     "similarity": (similarity.main, f"{GENECIS} {COLORS} 'bases={{focus_object: texts.yaml}}'"),
     "similarity_of": (similarity.main, f"{GENECIS} features=good.npz"),
     "fashion": (fashion.main, f"{CLOTHES} {BASES} {COLORS}"),

@@ -7,6 +7,7 @@ from pathlib import Path
 import check_data
 import pytest
 from check_data import DATA_SETS
+from suite import write_suite
 
 from classification_clustering.datasets import CARDS_CLASSES, CLEVR4_CLASSES
 from similarity_retrieval import datasets as genecis
@@ -14,6 +15,8 @@ from similarity_retrieval import datasets as genecis
 CLEVR4 = "clevr_4_10k_v1/clevr_4_annots.json"
 DEEPFASHION = "deepfashion deepfashion-images"
 COUNTS = {"clevr4": 11, "cards": 26, "coco": 2, "visual-genome": 3}
+COUNTS |= {"stanford40": 43, "cmuface": 20}
+COUNTS |= dict.fromkeys(("fruit", "fruit360", "stanfordcars", "flowers"), 8)
 
 
 def write(folder: Path, files: dict[str, object]) -> None:
@@ -34,6 +37,7 @@ def data(tmp_path, monkeypatch) -> Path:
     for criterion, classes in CARDS_CLASSES.items():
         for n in range(13):
             write(tmp_path / "cards", {f"{criterion}/{classes[n % len(classes)]}/{n}.jpg": "x"})
+    write_suite(tmp_path)
     image = {"val_image_id": 1, "image_id": 1, "instance_bbox": [0, 0, 9, 9]}
     template = {"reference": image, "target": image, "gallery": [image], "condition": "red"}
     write(tmp_path / "genecis", {f"{task}.json": [template] for task in genecis.TASKS})
@@ -85,6 +89,10 @@ def test_all_complete(run, data):
         (CLEVR4, "{", "clevr4", f"{CLEVR4} is not {{name:"),
         (CLEVR4, "{}", "clevr4", "clevr_4_10k_v1/images/0.png has no entry in"),
         ("cards/suits/hares/1.jpg", "x", "cards", "cards/suits must hold the folders"),
+        ("Stanford40/mood.txt", None, "stanford40", "42 of 43 files"),
+        ("Stanford40/mood.txt", "running", "stanford40", "mood.txt, line 1: 'running' is not of"),
+        ("faces/an2i/an2i_straight_neutral_open.pgm", None, "cmuface", "19 of 20 files"),
+        ("flowers/color/a/1.png", None, "flowers", "7 of 8 files"),
         ("genecis/focus_object.json", "[", "genecis", "focus_object.json Invalid JSON"),
         ("deepfashion/meta.json", "[]", DEEPFASHION, "meta.json must hold"),
         ("deepfashion/query_test.txt", "0 0", DEEPFASHION, "query_test.txt, line 1: 2 fields"),

@@ -53,8 +53,9 @@ def embed(monkeypatch):
 
     def embed(out: Path, images: object) -> dict:
         args = Namespace(
-            out=out, images=images, batch_size=BATCH, vlm="toy", precision="fp32", device="cpu"
-        )
+            out=out, images=images, batch_size=BATCH, vlm="toy", precision="fp32", device="cpu",
+            decode="full",
+        )  # fmt: skip
         names, root = find_images(str(images))
         batch = {"names": np.array([os.fsencode("\0".join(names))], object)}
         return json.loads(embed_ray.Embedder(args, root, "toy-1", threads=1)(batch)["part"][0])

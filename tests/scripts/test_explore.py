@@ -13,6 +13,7 @@ from color_vlm import COLORS, ColorVLM, draw, write_bases
 from llm_server import gives
 
 from crl.embed import embed_images, embed_texts
+from crl.explore.collection import Collection
 from crl.explore.listing import write_listing
 
 BASES = ("--texts", "color=bases/color.yaml", "--texts", "side=bases/side.yaml")
@@ -103,6 +104,36 @@ def test_a_second_run_writes_what_has_changed_and_nothing_else(look, place, monk
         monkeypatch.setattr(work, lambda *_: pytest.fail("computed again"))
     assert written() and (out / "images.csv").read_bytes() == first
     assert written("--clusters", "3")
+
+
+def test_a_repeated_run_prints_the_same_and_embeds_only_after_a_change(run, place, monkeypatch):
+    pictures, out = place / "pictures", place / "outputs/explore/pictures"
+    for file in pictures.iterdir():
+        os.utime(file, ns=(0, 10**18))
+    red, calls, embed = pictures / "red-left-0.png", [], Collection.embed
+    monkeypatch.setattr(Collection, "embed", lambda *a, **k: calls.append(a) or embed(*a, **k))
+    printed: list[str] = []
+
+    def embeds() -> bool:
+        code, text, errors = run(explore.main, "pictures", "--vlm", "demo", *BASES[:2])
+        assert code == 0 and "pictures: 24 pictures, VLM demo" in text, errors
+        printed.append(text)
+        return bool(calls and calls.pop())
+
+    assert embeds() and not embeds() and printed[0] == printed[1]
+    (out / ".made").write_text((out / ".made").read_text().replace("groups", "crowds"))
+    assert embeds() and not embeds() and set(printed) == {printed[0]}
+    (out / "images.csv").unlink()
+    assert embeds() and not embeds()
+    with monkeypatch.context() as other:  # weights that have changed
+        other.setattr(explore, "stamps", lambda files: dict.fromkeys(map(str, files)))
+        assert embeds()
+    (place / "pictures/notes.txt").touch()
+    assert embeds() and "left out: 1 .txt" in printed[-1] and not embeds()
+    red.write_bytes((pictures / "red-left-1.png").read_bytes())  # just now: not trusted yet
+    assert embeds() and "copies of other images: 1" in printed[-1] and embeds()
+    os.utime(red, ns=(0, 10**18 + 1))
+    assert embeds() and not embeds() and printed[-1] == printed[-2]
 
 
 def test_given_texts_are_kept_also_a_text_per_line(look, place):
@@ -205,7 +236,7 @@ def test_files_as_people_have_them(look, place):
         ([*BASES, "--query", "red.png"], "red.png is no image of pictures"),
         (["--propose"], "--propose needs a model that sees images: --llm MODEL"),
         ([*BASES, "--representation", "lda"], "lda learns from labels of a few images: --labels"),
-        ([*BASES, "--representation", "od_crl"], "invalid choice: 'od_crl'"),
+        ([*BASES, "--representation", "od_crl"], "od_crl needs other criteria; not possible here"),
         ([*BASES, "--labels", "twice.csv"], "twice.csv: 'a.png' has two labels"),
         ([*BASES, "--labels", "other.csv"], "b.png is no image of pictures"),
     ],

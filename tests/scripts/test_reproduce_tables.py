@@ -44,6 +44,8 @@ def test_runs_of_several_tasks_are_a_table_each(tmp_path, run):
     assert shots.startswith("Few-shot classification, percent")
     assert "clevr4 color" in clusters and "clevr4 shape" in clusters
     assert "The paper" not in clusters and "clevr4 shape" not in shots
+    theirs = "Quoted from others, not measured here: "
+    assert f"{theirs}accuracy" in shots and theirs not in clusters  # not beside drawn data
     [line] = [line.split() for line in shots.splitlines() if line.startswith("CLIP+CRL")]
     assert line[-3:] == ["65.28", "65.00", "-0.28"]
 
@@ -142,6 +144,13 @@ def test_verdicts_on_results_of_another_machine(tmp_path, run):
     code, printed, errors = run(reproduce_tables.main, *usual, good)
     assert (code, errors) == (0, "")
     assert "table 2: 26 reproduced" in printed and "differs" not in printed
+    text = (good / "tables/table2.md").read_text()
+    assert (
+        "Quoted from others" in text
+        and "IC\\|TC" in text
+        and "IC|TC" in (good / "index.html").read_text()
+    )
+    assert "IC|TC" not in (good / "tables/table2.csv").read_text()
     assert run(reproduce_tables.main, *usual, good, "--strict")[0] == 1  # Cards is missing
 
     as_the_paper(bad, **{"CLIP+CRL color/nmi": -1.7})  # two standard errors are 1.63

@@ -84,7 +84,8 @@ RGB = {
 }
 
 # (u, v): sprite coordinates from -1 (left, top) to 1 (right, bottom)
-V, U = np.meshgrid(np.linspace(-1, 1, SPRITE), np.linspace(-1, 1, SPRITE), indexing="ij")
+GRID = np.meshgrid(np.linspace(-1, 1, SPRITE), np.linspace(-1, 1, SPRITE), indexing="ij")
+V, U = GRID[0], GRID[1]
 
 
 def sample(rng: np.random.Generator) -> dict[str, str]:

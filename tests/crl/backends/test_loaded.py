@@ -14,6 +14,7 @@ from toy_vlm import make_images
 from crl import embed_images, embed_texts, load_vlm
 from crl.backends import loaded, transformers
 from crl.backends.loaded import LoadedVLM
+from crl.run.stamps import read_record
 from similarity_retrieval.combiner_features import augmentation
 
 OPEN_CLIP = "open_clip_config.json"
@@ -73,11 +74,11 @@ def test_a_damaged_record_costs_no_more_than_loading(clip, tmp_path):
     whole = record.read_bytes()
     for place in range(0, len(whole), 5):
         record.write_bytes(whole[:place] + bytes([whole[place] ^ 2]) + whole[place + 1 :])
-        summary = loaded._recall(record)
-        assert summary is None or (summary["fingerprint"], summary["dim"]) == (fingerprint, 16)
+        summary = read_record(record)
+        assert not summary or (summary["fingerprint"], summary["dim"]) == (fingerprint, 16)
     other = record.with_name("other.json")  # of another VLM
     other.write_bytes(whole)
-    assert loaded._recall(other) is None
+    assert read_record(other) == {}
 
 
 @pytest.mark.parametrize("backend", SAVE)

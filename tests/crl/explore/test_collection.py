@@ -1,8 +1,12 @@
 """A folder of pictures whose colors and sides are known, seen by a VLM that sees just these."""
 
+import os
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
-from color_vlm import COLORS, ColorVLM
+from color_vlm import COLORS, ColorVLM, draw
 from PIL import Image
 from toy_vlm import ToyVLM
 
@@ -14,6 +18,9 @@ from crl.projection import l2
 from crl.representations import kind_of, names, represent
 from crl.representations.weighted import weighted_similarity
 from crl.run.errors import UserError
+from crl.run.files import CACHE
+from crl.run.results import digest
+from crl.run.store import content_digest
 
 
 def value(file: str, place: int) -> str:
@@ -132,7 +139,7 @@ def test_what_many_machines_embedded(photos, color, bases, tmp_path, monkeypatch
     assert loaded.names == photos.names and loaded.folder == photos.folder
     view = loaded.under(bases / "color.yaml")
     assert view.clusters(4).equals(color.clusters(4))
-    with pytest.raises(UserError, match=r"by color_vlm.* in fp32, colors-1, not toy-1"):
+    with pytest.raises(UserError, match=r"by color_vlm.* in fp32, decode=full, colors-1, not"):
         Collection.load(tmp_path, ToyVLM())
     with pytest.raises(UserError, match="code from a file is never run"):
         Collection.load(tmp_path)
@@ -170,3 +177,30 @@ def test_an_image_is_named_as_any_system_writes_it(photos, tmp_path):
     ]):  # fmt: skip
         assert [some.place(form) for form in forms] == [place] * len(forms)
     assert some.find("c.png") is None
+
+
+def test_a_file_is_read_again_if_it_may_have_changed(tmp_path, monkeypatch):
+    file, *_ = files = draw(tmp_path, each=1)
+    for one in files:
+        os.utime(one, ns=(0, 10**18))
+    versions = [b"P6 8 8 255\n" + bytes([value]) * 192 for value in (90, 91)]  # PPM, of one size
+    read, read_bytes = [], Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path) or read_bytes(path))
+
+    def reads(version: int, changed: int) -> list[Path]:
+        file.write_bytes(versions[version])
+        os.utime(file, ns=(0, changed))
+        read.clear()
+        photos = Collection.embed(tmp_path, ColorVLM())
+        key = photos.digests[photos.files.index(file)].item()
+        assert key == content_digest(versions[version])
+        return read
+
+    long_ago, now = 10**18, time.time_ns()
+    assert sorted(reads(0, long_ago)) == sorted(files) and not reads(0, long_ago)
+    assert reads(1, long_ago + 1) == [file] and not reads(1, long_ago + 1)  # changed in place
+    assert reads(0, now) == [file] and reads(1, now) == [file]  # twice within a tick of the clock
+    assert reads(0, now + 10**12) == [file] and reads(1, now + 10**12) == [file]  # in the future
+    (record,) = (CACHE / "digests").glob(f"{digest(str(tmp_path.resolve()))}.json")
+    record.write_bytes(record.read_bytes()[:-9])
+    assert sorted(reads(0, long_ago)) == sorted(files) and not reads(0, long_ago)

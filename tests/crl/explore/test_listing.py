@@ -4,7 +4,8 @@ from crl.explore.listing import is_listing, read_listing, write_listing
 from crl.run.errors import UserError
 from crl.run.store import content_digest
 
-ABOUT = {"fingerprint": "f-1", "vlm": "clip", "precision": "fp16", "root": "/a", "shape": [5]}
+ABOUT = {"fingerprint": "f-1", "vlm": "clip", "precision": "fp16", "root": "/a", "shape": [5],
+         "decode": "fast"}  # fmt: skip
 PATHS = ["a.jpg", "grün 🌵.png", "s3://bucket/c"]
 DIGESTS = [content_digest(b"a"), b"\0" * 16, b"b" + b"\0" * 15]
 

@@ -17,8 +17,9 @@ from sklearn.utils.estimator_checks import check_estimator
 from vectors import vectors
 
 from crl.explore.search import Criterion, search
-from crl.projection import AxesProjection, l2, single_vector
-from crl.representations import fit_representation, kind_of, names, represent
+from crl.projection import l2, single_vector
+from crl.representations import kind_of, make_representation, names, represent
+from crl.representations.axes import AxesProjection
 from crl.representations.clay import Representation as Clay
 from crl.representations.indirect import Representation as Indirect
 from crl.representations.null_space import null_space, without
@@ -230,7 +231,7 @@ def test_rows_have_unit_length_and_keep_their_images(name, seed):
     options = {"others": others, "per_class": None}
     other = represent(name, 3 * image[order], 0.5 * text, y[order], **options)
     assert np.allclose(cosines(other), cosines(rows[order]), atol=1e-2 if name == "probe" else 1e-6)
-    fitted = fit_representation(name, image, text, y, **options)
+    fitted = make_representation(name, text, **options).fit(image, y)
     assert np.allclose(fitted.transform(image[4:6]), rows[4:6], atol=1e-6)
     assert len(fitted.get_feature_names_out()) == rows.shape[1]
 
@@ -309,10 +310,10 @@ def test_what_a_method_lacks_is_named_in_one_line():
 def test_images_without_a_label_teach_nothing_about_labels(name):
     image, text, y, _ = world()
     hidden = np.where(np.arange(N) % 2, y, -1)
-    first = fit_representation(name, image, text, hidden).transform(image)
+    first = make_representation(name, text).fit(image, hidden).transform(image)
     swapped = image.copy()
     swapped[::2] = image[::2][::-1]  # other images have no label now; the collection is the same
-    second = fit_representation(name, swapped, text, hidden).transform(image)
+    second = make_representation(name, text).fit(swapped, hidden).transform(image)
     assert np.allclose(first, second, atol=1e-6)
     once = np.full(N, -1)
     once[:C] = y[:C]
@@ -324,7 +325,7 @@ def test_images_without_a_label_teach_nothing_about_labels(name):
 @settings(max_examples=5)
 def test_exact_search_of_the_linear_ones(name, seed, k):
     image, text, y, others = world(seed)
-    fitted = fit_representation(name, image.astype(np.float32), text, y, others=others)
+    fitted = make_representation(name, text, others=others).fit(image.astype(np.float32), y)
     query = image[:2]
     matches = search(
         image.astype(np.float32), [Criterion(fitted.transform, fitted.transform(query))], k

@@ -36,6 +36,22 @@ def test_posterior_is_the_root_of_the_softmax(seed, sharpness):
     assert np.allclose(found, l2(np.exp(sharpness * r / (2 * spread(r)))), rtol=0, atol=1e-12)
 
 
+@given(SEEDS, SHARPNESS, st.integers(1, N + 1), st.booleans())
+def test_one_pass_equals_two_and_the_formula_in_float64(seed, sharpness, rows, queries):
+    shape = (N, 3, D) if queries else (N, D)
+    image, text = vectors(*shape, seed=seed).astype(np.float32), vectors(K, D, seed=seed + 1000)
+    crl = Representation(text.astype(np.float32), sharpness=sharpness)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "ROWS_AT_ONCE", rows)
+        one_pass = crl.fit_transform(image)
+    r = l2(image.astype(float)) @ l2(text).T
+    r = r.max(axis=1) if queries else r
+    expected = np.sqrt(softmax(sharpness * r / np.std(r, axis=1).mean()))
+    assert one_pass.dtype == np.float32
+    assert np.allclose(one_pass, expected, rtol=0, atol=2e-6 * max(1, sharpness))
+    assert np.allclose(one_pass, crl.fit(image).transform(image), rtol=0, atol=1e-5)
+
+
 LEVELS = st.lists(st.floats(0.05, 0.3), min_size=N, max_size=N)  # SigLIP about 0.1, CLIP 0.25
 
 

@@ -1,5 +1,6 @@
 """Our numbers beside the paper's: places, means, tolerances and verdicts."""
 
+import json
 import math
 from pathlib import Path
 
@@ -7,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from paper_tables.numbers import Score, compare, published
+from paper_tables.numbers import TASKS, Score, classification, compare, neighbours, published
 from paper_tables.plan import PaperTable
-from paper_tables.runs import Settings
+from paper_tables.runs import CONFIGS, Settings
 
 PAPER = {"part": {"CLIP": {"color/nmi": 80.0, "mean": 80.0}, "CC": {"color/nmi": 5.0, "mean": 5.0}}}
 TABLE = PaperTable("title", {"": []}, quoted=("CC",))
@@ -122,3 +123,26 @@ def test_the_means_of_the_papers_tables_are_those_of_its_columns(number, task):
     values = [value for row in rows for column, value in row.items() if column != "mean"]
     printed = published(10)[task]["GPT-4o"]["mean"]
     assert np.mean(values) == pytest.approx(printed, abs=0.02)
+
+
+def test_only_the_papers_metrics_are_part_of_its_means():
+    about = {"data": "clevr4", "criterion": "color", "vlm": "clip", "method": "universal"}
+    scores = {metric: {"seeds": [50.0]} for metric in ("nmi", "acc", "ari", "ri", "ami")}
+    rows = [{"about": about, "images": 10531, "scores": scores}]
+    columns = [score.column for score in classification(rows)]
+    assert columns == ["color/nmi", "color/acc", "color/ari"]
+
+
+def test_numbers_of_others_say_whose_they_are():
+    content = json.loads((CONFIGS / "neighbours.json").read_text())
+    assert content.keys() == {"_about", *TASKS}
+    for task in TASKS:
+        for table, group in zip(neighbours(task), content[task], strict=True):
+            assert table.title.startswith("Quoted from others, not measured here: ")
+            for row, shown in zip(group["rows"], table.rows, strict=True):
+                assert row.keys() == {"method", "backbone", "read in", "numbers"}
+                assert shown[0] == f"{row['method']}; {row['backbone']}; from {row['read in']}"
+                numbers = {
+                    c: float(v) for c, v in zip(table.header[1:], shown[1:], strict=True) if v
+                }
+                assert numbers == row["numbers"] and all(0 < n < 100 for n in numbers.values())
