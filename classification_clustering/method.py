@@ -18,7 +18,7 @@ from sklearn.metrics.cluster import contingency_matrix
 from threadpoolctl import threadpool_limits
 
 from crl.projection import project
-from crl.ranking import average_precision, query_parts
+from crl.run.ranking import average_precision, query_parts
 
 
 def kmeans(x: np.ndarray, clusters: int, seed: int) -> np.ndarray:
