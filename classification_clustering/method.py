@@ -20,7 +20,7 @@ from sklearn.metrics.cluster import contingency_matrix
 from threadpoolctl import threadpool_limits
 
 from crl.projection import project
-from crl.ranking import average_precision, query_parts
+from crl.run.ranking import average_precision, query_parts
 
 Rows = np.ndarray | Callable[[np.ndarray], np.ndarray]  # x (N, F), or labels (N,) -> x
 

@@ -4,15 +4,12 @@ Embeddings are kept in a store (`crl.run.store`), identified by the VLM's finger
 content of the image or text. The content of a crop is that of its file, and the box.
 """
 
-import os
 import re
 import time
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, Literal, NamedTuple
@@ -25,6 +22,7 @@ from crl.backends.loaded import LoadedVLM
 from crl.basis import TextBasis
 from crl.images import Crop, File, Picture, UnreadableImage, decoded, file_of, open_image
 from crl.projection import l2, parts
+from crl.run.ahead import ahead
 from crl.run.errors import UserError
 from crl.run.progress import progress
 from crl.run.results import digest
@@ -32,8 +30,6 @@ from crl.run.store import EMBEDDINGS, Store, content_digest, digest_array, open_
 from crl.vlm import VLM, encoded
 
 Embeddable = File | Crop
-AHEAD = 128  # images that are decoded in advance
-MEASURED, MOST_THREADS = 32, 64  # files that are timed; threads that read and decode
 NO_DIGEST = bytes(16)
 
 
@@ -132,7 +128,7 @@ def embed_images(
             batch: dict[bytes, Tensor] = {}  # digest -> pixels
             label, total = f"images, {vlm.name}", len(places)
             with progress(label=label, unit="images", total=total, batch=batch_size) as bar:
-                for place, digest, pixels, reason in _ahead(read, groups, workers):
+                for place, digest, pixels, reason in ahead(read, groups, workers):
                     bar.update()
                     digests[place], reasons[place] = digest, reason
                     if reason and unreadable == "error":
@@ -279,49 +275,6 @@ def _by_file(images: Sequence[Embeddable | str], places: np.ndarray) -> Iterator
         yield list(group)
 
 
-def _ahead(work: Callable, groups: Iterator[list], workers: int | None) -> Iterator:
-    """The items of `work(seconds, group)`, one per item of the group, for all groups in order, from
-    `workers` threads. `work` appends to `seconds` how long it waited for a file, and its CPU
-    seconds for decoding; without `workers`, those of the first files choose their number."""
-    seconds: list[tuple[float, float]] = []
-    work = partial(work, seconds)
-    if not workers:
-        cores = min(8, os.cpu_count() or 1)
-        yield from _in_threads(work, islice(groups, MEASURED), cores)
-        workers = _threads(cores, *np.sum(seconds or [(0, 0)], axis=0))
-    yield from _in_threads(work, groups, workers)
-
-
-def _threads(cores: int, waiting: float, decoding: float) -> int:
-    """How many threads keep the cores busy, if each waits and decodes for so many seconds."""
-    return min(MOST_THREADS, int(cores * (1 + waiting / max(decoding, 1e-6))))
-
-
-def _in_threads(work: Callable[[list], list], groups: Iterable[list], workers: int) -> Iterator:
-    """The items of `work(group)` for all groups in order, computed while the caller uses earlier
-    ones. Threads, because Pillow releases Python's lock; processes would start more slowly and need
-    several times the memory."""
-    threads = torch.get_num_threads()
-    pending: deque = deque()
-    waiting = 0  # items in `pending`
-    # Later threads inherit torch's number of threads from this one; so it is restored.
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        try:
-            for group in groups:
-                pending.append(pool.submit(work, group))
-                torch.set_num_threads(threads)
-                waiting += len(group)
-                while waiting > AHEAD:
-                    results = pending.popleft().result()
-                    waiting -= len(results)
-                    yield from results
-            while pending:
-                yield from pending.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-            torch.set_num_threads(threads)
-
-
 # Place of an image, digest of its content, its pixels (3, H, W) unless they are stored already, and
 # why it cannot be read, or "".
 Read = tuple[int, bytes, Tensor | None, str]
@@ -331,7 +284,7 @@ def _read(
     vlm: VLM, store: Store, seen: Callable | None, images: Sequence,
     seconds: list[tuple[float, float]], group: list[int],
 ) -> list[Read]:  # fmt: skip
-    """Read the images at the places `group`, which share a file; `seconds` as in `_ahead`."""
+    """Read the images at the places `group`, which share a file; `seconds` as in `ahead`."""
     start = time.perf_counter()
     try:
         content = file_of(_image(images[group[0]])).read_bytes()

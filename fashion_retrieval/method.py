@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from crl.ranking import average_precision, query_parts
+from crl.run.ranking import average_precision, query_parts
 
 Represent = Callable[[np.ndarray, int], np.ndarray]  # images (n,), attribute -> (n, W) unit rows
 

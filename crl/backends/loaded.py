@@ -20,6 +20,7 @@ from crl.images import to_rgb
 from crl.run.files import CACHE
 from crl.run.results import digest
 from crl.run.stamps import Stamps, read_record, stamps, write_record
+from crl.run.store import EMBEDDINGS
 
 CAST = " weights"  # after the precision in a fingerprint
 FINGERPRINTS = CACHE / "fingerprints"
@@ -110,11 +111,10 @@ class LoadedVLM:
             parts = self.parts
             low = "bf16" if precision == "auto" else precision
             if low != "fp32" and cosine_of_cast(parts, PRECISIONS[low], device) >= SAME:
-                if precision == "auto":
-                    note = "computes in bf16 here; embeddings in fp32 of former runs do not count"
-                    warnings.warn(f"{name} {note} (--precision fp32)", stacklevel=3)
                 precision = low + CAST
             precision = "fp32" if precision == "auto" else precision
+            if (low, decode) != ("fp32", "full"):
+                self._note_former(_hash(parts, "fp32", "full"))
             summary = {"precision": precision, "fingerprint": _hash(parts, precision, decode),
                        "dim": parts.dim, "context": parts.context,
                        "files": stamps(file.resolve() for file in parts.files)}  # fmt: skip
@@ -127,6 +127,11 @@ class LoadedVLM:
         self._cast = self._precision.endswith(CAST) and not trained
         if self._loaded:
             self._make_ready(self._loaded)
+
+    def _note_former(self, fingerprint: str) -> None:
+        if (EMBEDDINGS / fingerprint).is_dir():
+            note = "its embeddings of former runs are in fp32 from full decoding, and are not used"
+            warnings.warn(f"{self.name}: {note} (--precision fp32 --decode full)", stacklevel=4)
 
     @property
     def parts(self) -> Parts:

@@ -24,7 +24,7 @@ from toy_vlm import DIM, ToyVLM, direct, make_images
 from crl import embed as module
 from crl.images import Crop
 from crl.projection import l2
-from crl.run import command
+from crl.run import ahead, command
 from crl.run import store as store_module
 from crl.run.errors import UserError
 from crl.run.store import ENTRY
@@ -229,7 +229,7 @@ def test_workers_change_nothing(tmp_path):
     [(2, 0, 1, 2), (2, 1, 1, 4), (2, 3.2, 0.8, 10), (8, 10, 0.1, 64), (2, 0, 0, 2), (2, 1, 0, 64)],
 )
 def test_threads_that_keep_the_cores_busy(cores, waiting, decoding, threads):
-    assert module._threads(cores, waiting, decoding) == threads
+    assert ahead._threads(cores, waiting, decoding) == threads
 
 
 def test_slow_files_are_read_by_more_threads_and_give_the_same_rows(tmp_path, monkeypatch):
@@ -250,7 +250,7 @@ def test_slow_files_are_read_by_more_threads_and_give_the_same_rows(tmp_path, mo
     for workers, at_most in (None, 64), (1, 1):
         image = embed_images(ToyVLM(), [*map(Slow, paths)], None, 8, workers).image
         assert np.array_equal(image, direct(ToyVLM(), paths))
-        assert max(most[: module.MEASURED]) <= 2 and max(most) <= at_most
+        assert max(most[: ahead.MEASURED]) <= 2 and max(most) <= at_most
         assert workers or max(most) > 4
         most.clear()
 

@@ -1,5 +1,7 @@
 """Weights in bf16 and fp16: close to float32, decided once, and never in a training."""
 
+import warnings
+
 import pytest
 import torch
 from checkpoints import SAVE, TOWERS, clip_model, save_clip, save_towers
@@ -47,14 +49,26 @@ def test_every_family_computes_with_bf16_weights(kind, tmp_path):
 
 def test_auto_is_bf16_where_it_is_the_same_and_then_no_model_is_loaded(clip, monkeypatch):
     monkeypatch.setattr(loaded, "SAME", 0.99)
-    with pytest.warns(UserWarning, match=r"computes in bf16 .* \(--precision fp32\)"):
-        first = load_vlm(clip, "cpu", "auto")
+    first = load_vlm(clip, "cpu", "auto")
     assert first.precision == "bf16" and dtypes(first) == {torch.bfloat16}
     again = load_vlm(clip, "cpu", "auto")
     assert again._loaded is None and again.precision == "bf16"
     assert again.fingerprint == first.fingerprint == load_vlm(clip, "cpu", "bf16").fingerprint
     assert torch.equal(again.encode_texts(["red"]), first.encode_texts(["red"]))
     assert dtypes(again) == {torch.bfloat16}
+
+
+def test_a_note_says_that_former_embeddings_are_not_used(clip, tmp_path, monkeypatch):
+    monkeypatch.setattr(loaded, "EMBEDDINGS", tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        embed_texts(load_vlm(clip, "cpu"), ["red"], tmp_path)
+        load_vlm(clip, "cpu")
+    with pytest.warns(UserWarning, match="embeddings of former runs are in fp32 .* are not used"):
+        load_vlm(clip, "cpu", "bf16", decode="fast")
+    with warnings.catch_warnings():  # once
+        warnings.simplefilter("error")
+        load_vlm(clip, "cpu", "bf16", decode="fast")
 
 
 @pytest.mark.parametrize("change", [{"SAME": 1.0}, {"computes_bf16": lambda device: False}])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crl.ranking import average_precision, query_parts
+from crl.run.ranking import average_precision, query_parts
 
 
 def slow_average_precision(order, value, candidate_value):
