@@ -225,6 +225,7 @@ def explore(
     out: Path,
 ) -> str:  # fmt: skip
     """Write the page and the tables. Print clusters, names and labels; returns what is printed."""
+    from crl.explore.audit import audit
     from crl.explore.tables import write_tables
 
     printed: list[str] = []
@@ -244,6 +245,9 @@ def explore(
             sure = none if once else f"mean confidence {confidence.mean():.0%}"
             say(f"labels under {view.name}: {sure}{right}")
             say(one_line("label these next: " + ", ".join(photos.names[i] for i in ask[:5])))
+            learned = supervisions(view.representation)  # then words are not alone
+            if not learned and (access := audit(photos.image, view.x, photos.classes(labels))):
+                say(f"access to {view.name}, percent of perfect: {access}")
     (out / RECORD).unlink(missing_ok=True)
     write_tables(out, photos, views, args.clusters, guesses)
     photos.report(out / MADE[0], views, args.clusters, guesses, command_line())

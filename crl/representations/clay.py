@@ -27,11 +27,21 @@ class Representation(AxesProjection):
         self.components = components
 
     def _axes(self, X: np.ndarray, y: Any) -> np.ndarray:
-        mu = l2(self.text_.mean(axis=0))
-        cosine = (self.text_ @ mu).clip(-1, 1)[:, None]  # (K, 1)
-        tangent = np.arccos(cosine) * l2(self.text_ - cosine * mu)  # log_mu(T), (K, D)
+        mu, tangent = log_map(self.text_)
         _, axes = principal_axes(tangent)
         most = min(len(axes), len(self.text_) - 1)
         axes = axes[: chosen(self.components, 50, most)]  # V_k
-        normal = l2(l2(X.mean(axis=0)) - mu)  # H = 1 - 2 normal normalᵀ
-        return axes - 2 * np.outer(axes @ normal, normal)  # W = V_k H
+        return reflected(axes, l2(X.mean(axis=0)), mu)  # W = V_k H
+
+
+def log_map(text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """mu (D,) and log_mu(T) (K, D) of T (K, D), unit rows."""
+    mu = l2(text.mean(axis=0))
+    cosine = (text @ mu).clip(-1, 1)[:, None]  # (K, 1)
+    return mu, np.arccos(cosine) * l2(text - cosine * mu)
+
+
+def reflected(rows: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Rows (n, D) times H, the reflection that takes one unit vector (D,) to another."""
+    normal = l2(start - end)  # H = 1 - 2 normal normalᵀ
+    return rows - 2 * np.outer(rows @ normal, normal)

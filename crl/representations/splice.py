@@ -14,11 +14,13 @@ mean is taken, since a sparse code is of one vector. The solver is scikit-learn'
 descent.
 """
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from sklearn.decomposition import sparse_encode
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from crl.projection import ConditionalProjection, l2, single_vector
@@ -51,4 +53,6 @@ class Representation(ConditionalProjection):
         largest = (z @ concepts.T).max(axis=1, keepdims=True)
         z = np.divide(z, largest, out=np.zeros_like(z), where=largest > 1e-6)  # m is 1
         how: dict[str, Any] = {"algorithm": "lasso_cd", "positive": True}
-        return l2(sparse_encode(z, concepts, alpha=self.penalty, **how)).astype(dtype)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # what is missing is below 0.001
+            return l2(sparse_encode(z, concepts, alpha=self.penalty, **how)).astype(dtype)
