@@ -1,12 +1,12 @@
 """Every representation on the same images: who wins where, at what cost, and is it real?
 
     python scripts/demo/make_data.py --out data/demo
-    python scripts/compare_methods.py --official configs/official_bases
+    python scripts/compare_methods.py
     python scripts/compare_methods.py --why
 
 Measures I, the paper's R, each file of crl/representations, and both `paper` and `posterior` after
 the null space of the other criteria, on the four drawn worlds, with the bases of this repository
-and, with `--official`, the authors' own lists (scripts/import_official_bases.py). What is in
+and, with `--official FOLDER`, the authors' lists (scripts/import_official_bases.py). What is in
 <out>/results.json is not measured again. Demo VLM, drawn pictures: no result on the paper's data.
 
 A table for each task and kind of bases: mean over criteria, and its standard error over seeds (of
@@ -198,7 +198,7 @@ def standard_error(values: Any) -> float:
     return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else np.nan
 
 
-def plus_minus(error: float) -> str:
+def plus_minus(error: Any) -> str:
     return "" if np.isnan(error) else f" ± {error:.1f}"
 
 
