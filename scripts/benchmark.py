@@ -29,13 +29,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from benchmark_inputs import draw, empty, random_vlm
+from benchmark_inputs import FAMILIES, draw, empty, random_family, random_vlm
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from crl.backends.precision import PRECISIONS
+from crl.backends.precision import PRECISIONS, cast, cosine_of_cast
 from crl.embed import embed_images
 from crl.projection import l2, project
+from crl.run.distributed import available_device
 from crl.run.errors import ArgumentParser, UserError
 from crl.run.store import ENTRY, Store, content_digest, digest_array, memory_map, open_store
 from crl.run.tables import Table
@@ -56,6 +57,7 @@ Row = tuple[str, str, list[float]]  # what is measured, the two sides, their sec
 class Sizes(NamedTuple):
     layers: int = 12  # of the random VLM
     photos: int = 512
+    families: int = 5
     large: tuple[int, int, int] = (16, 4000, 3000)  # photographs: number, width, height
     growing: tuple[int, ...] = (500, 2000, 20_000)  # pictures
     rows: tuple[int, ...] = (100_000, 1_000_000)  # of a store, and of I in a search
@@ -67,7 +69,7 @@ class Sizes(NamedTuple):
     rounds: int = 3
 
 
-QUICK = Sizes(1, 4, (2, 800, 600), (4, 8), (500,), 100, 20, 8, 300, 16, rounds=1)
+QUICK = Sizes(1, 4, 1, (2, 800, 600), (4, 8), (500,), 100, 20, 8, 300, 16, rounds=1)
 
 
 class Bench(NamedTuple):
@@ -139,6 +141,31 @@ def exact_and_fast(bench: Bench, name: str, photos: list[Path]) -> list[Callable
 
 def alike(a: np.ndarray, b: np.ndarray) -> None:  # (N, D), unit rows of different precision
     np.testing.assert_array_less(0.99, (a * b).sum(axis=1))
+
+
+def weights(bench: Bench) -> Iterator[Row]:
+    """Images and texts of each kind of VLM in float32, beside weights in bf16, and their cosine."""
+    device = available_device(None)
+    for name in FAMILIES[: bench.sizes.families]:
+        model, _, preprocess, tokenize, _, *towers = (parts := random_family(name))[:7]
+        model.to(device)
+        cosine = cosine_of_cast(parts, torch.bfloat16, device)
+        pixels = torch.stack([preprocess(Image.linear_gradient("L").convert("RGB"))] * 8)
+        inputs = pixels.to(device), tokenize(["a text"] * 8).to(device)
+        exact = [once(bench, *both) for both in zip(towers, inputs, strict=True)]
+        cast(model, torch.bfloat16)
+        inputs = inputs[0].bfloat16(), inputs[1]
+        rough = [once(bench, *both) for both in zip(towers, inputs, strict=True)]
+        for what, *seconds in zip(("images", "texts"), exact, rough, strict=True):
+            label = f"{name}, 8 {what}, {device.type}, smallest cosine {cosine:.5f}"
+            yield label, "fp32 / weights in bf16", seconds
+
+
+@torch.inference_mode()
+def once(bench: Bench, tower: Callable, inputs: Any) -> float:
+    """Median seconds of a tower; the first time, which prepares its kernels, does not count."""
+    tower(inputs)
+    return bench.in_turn(lambda: tower(inputs).float().cpu())[0]
 
 
 def peers(bench: Bench) -> Iterator[Row]:
@@ -347,7 +374,7 @@ def machine(cpuinfo: str) -> str:
 
 
 MEASUREMENTS = {
-    f.__name__: f for f in (path, peers, linear, known, store, search, tasks, trainings)
+    f.__name__: f for f in (path, weights, peers, linear, known, store, search, tasks, trainings)
 }
 
 

@@ -1,14 +1,21 @@
-"""What `benchmark.py` measures on: drawn photographs, and a model with random weights."""
+"""What `benchmark.py` measures on: drawn photographs, and models with random weights."""
 
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from safetensors.torch import save_file
+from torch import Tensor
 
+from crl.backends.loaded import Parts, Preprocess
 from crl.backends.torchvision_fix import import_torchvision
+from crl.backends.transformers import blip2_features
+
+FAMILIES = ("ViT-B-32", "ViT-B-16-SigLIP2", "PE-Core-B-16", "ALIGN", "BLIP-2")
 
 
 def empty(folder: Path) -> Path:
@@ -30,6 +37,48 @@ def random_vlm(folder: Path, layers: int) -> str:
     config = {"model_cfg": architecture, "preprocess_cfg": {**pixels, "resize_mode": "shortest"}}
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     return str(folder)
+
+
+def random_family(name: str) -> Parts:
+    """One of `FAMILIES` at its real size, with random weights. Texts are random tokens, since not
+    all tokenizers are here."""
+    import_torchvision()
+    import open_clip
+    import transformers as hf
+
+    torch.manual_seed(0)
+    size, context, vocabulary = 224, 64, 30522
+    if name == "ALIGN":
+        model: Any = hf.AlignModel(hf.AlignConfig())
+        size, norms = 289, (m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d))
+        for norm in norms:
+            norm.momentum = 1.0
+        with torch.no_grad():  # statistics of noise; without them, all images look the same
+            model.train().get_image_features(torch.randn(4, 3, size, size))
+        towers: Any = (lambda pixels: model.get_image_features(pixels).pooler_output,
+                       lambda tokens: model.get_text_features(**tokens).pooler_output)  # fmt: skip
+    elif name == "BLIP-2":
+        qformer = {"use_qformer_text_input": True, "vocab_size": vocabulary}
+        model = hf.Blip2ForImageTextRetrieval(hf.Blip2Config(qformer_config=qformer))
+        towers = blip2_features(model)
+    else:
+        model = open_clip.create_model(name, load_weights=False)
+        towers, context = (model.encode_image, model.encode_text), model.context_length
+        vocabulary = model.vocab_size
+
+    def preprocess(image: Image.Image) -> Tensor:
+        pixels = np.asarray(image.resize((size, size)), np.float32) / 64 - 2
+        return torch.from_numpy(pixels).permute(2, 0, 1)  # (3, size, size)
+
+    def tokenize(texts: list[str]) -> Any:
+        tokens = torch.randint(1, vocabulary - 1, (len(texts), context))
+        tokens[:, -1] = vocabulary - 1  # CLIP reads the embedding of the largest
+        if name not in ("ALIGN", "BLIP-2"):
+            return tokens
+        return hf.BatchEncoding({"input_ids": tokens, "attention_mask": torch.ones_like(tokens)})
+
+    images = Preprocess(preprocess)
+    return Parts(model.eval(), 0, images, tokenize, context, towers[0], towers[1], {}, [])
 
 
 def draw(folder: Path, number: int, width: int, height: int) -> list[Path]:
