@@ -121,7 +121,8 @@ def cells(args: argparse.Namespace, basis: Callable[[str], str]) -> Iterator[Cel
         bases = {c: basis(f"{data}_{c}") for c in criteria}
         about = {"data": data, "root": args.root, "criteria": criteria, "bases": bases}
         about |= {"vlm": ["demo"], "null_space": [*bases.values()], "seeds": args.seeds}
-        for one in embedded_classes(ClassificationConfig.model_validate({**usual, **about})):
+        config = ClassificationConfig.model_validate({**usual, **about})
+        for one in embedded_classes(config, at_least=max(SHOTS) + 1):
             known = {**one.about, **one.about_basis, "seeds": args.seeds}
             measure = partial(of_classes, one, args.seeds)
             rest = one.image, one.text, one.directions, one.data.labels, True, measure
