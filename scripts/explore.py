@@ -76,6 +76,7 @@ def main(argv: list[str]) -> None:
         if seen and last.get("seen") == seen and last["vlm"] == stamps(map(Path, last["vlm"])):
             print(last["head"], last["body"], sep="\n")
             return
+        from crl.backends.loaded import LoadedVLM
         from crl.explore.collection import Collection
         from crl.explore.labels import read_labels
 
@@ -109,7 +110,9 @@ def main(argv: list[str]) -> None:
             else:
                 body = explore(photos, views, labels, args, out)
         if explores:
-            files = getattr(photos.vlm, "files", {})  # not those of a VLM of one's own
+            # Not if a picture could not be read, maybe only now; nor with a VLM of one's own.
+            whole = seen and seen[0] == len(photos.files)
+            files = photos.vlm.files if whole and isinstance(photos.vlm, LoadedVLM) else {}
             record = {"inputs": inputs, "seen": seen if files else None, "vlm": files}
             write_record(out / RECORD, {**record, "head": head, "body": body})
 
@@ -124,18 +127,19 @@ def all_settings(args: argparse.Namespace, bases: Mapping[str, TextBasis]) -> st
     texts = [[name, basis.digest] for name, basis in bases.items()]
     versions = [metadata.version(package) for package in PACKAGES]
     labels = read_text(args.labels) if args.labels else None
-    return digest(code, texts, versions, labels, MOST_PIXELS, command_line())
+    place = shown(args.folder.resolve())
+    return digest(code, texts, versions, labels, MOST_PIXELS, place, command_line())
 
 
-def looked_at(args: argparse.Namespace, settings: str) -> str | None:
-    """A digest of the settings, and of names and stamps of the pictures; None if these do not tell
-    whether one has changed."""
+def looked_at(args: argparse.Namespace, settings: str) -> list | None:
+    """The number of pictures, and a digest of the settings and of their names and stamps; None if
+    these do not tell whether one has changed."""
     if args.features or listing.is_listing(args.folder / listing.NAME):
         return None
     images = list_images(args.folder)
     settled = settled_stamps(images.files)
     complete = len(settled) == len(images.files)
-    return digest(settings, settled, images.remarks()) if complete else None
+    return [len(settled), digest(settings, settled, images.remarks())] if complete else None
 
 
 def keep_apart(out: Path, source: str) -> None:
