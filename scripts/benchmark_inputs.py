@@ -39,9 +39,9 @@ def random_vlm(folder: Path, layers: int) -> str:
     return str(folder)
 
 
-def random_family(name: str) -> Parts:
-    """One of `FAMILIES` at its real size, with random weights. Texts are random tokens, since not
-    all tokenizers are here."""
+def random_family(name: str, device: torch.device) -> Parts:
+    """One of `FAMILIES` at its real size, with the same random weights at each call. Texts are
+    random tokens, since not all tokenizers are here."""
     import_torchvision()
     import open_clip
     import transformers as hf
@@ -77,8 +77,8 @@ def random_family(name: str) -> Parts:
             return tokens
         return hf.BatchEncoding({"input_ids": tokens, "attention_mask": torch.ones_like(tokens)})
 
-    images = Preprocess(preprocess)
-    return Parts(model.eval(), 0, images, tokenize, context, towers[0], towers[1], {}, [])
+    model.eval().to(device)
+    return Parts(model, 0, Preprocess(preprocess), tokenize, context, towers[0], towers[1], {}, [])
 
 
 def draw(folder: Path, number: int, width: int, height: int) -> list[Path]:
