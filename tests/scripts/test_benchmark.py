@@ -47,14 +47,3 @@ def test_a_command_that_fails_is_named(refusal, monkeypatch):
     monkeypatch.setattr(benchmark.Bench, "demo_data", lambda bench, *_: bench.work)
     line = refusal(benchmark.main, "--quick", "--only", "tasks")
     assert "classification_clustering/clustering.py failed" in line
-
-
-def test_the_table_names_the_processor_and_its_bf16_instructions(monkeypatch):
-    monkeypatch.setattr(benchmark.torch.cuda, "is_available", lambda: False)
-    for found, line in (
-        ({"cpu_name": "EPYC", "amx_bf16": True, "avx512_bf16": True}, "EPYC, amx_bf16 and avx512_"),
-        ({"cpu_name": "EPYC", "avx512_f": True, "avx512_bf16": False}, "EPYC, no bf16 known"),
-        ({}, "processor, no bf16 known"),
-    ):
-        monkeypatch.setattr(benchmark.torch.cpu, "get_capabilities", lambda f=found: f)
-        assert benchmark.machine().startswith(line)
