@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from torch.nn.functional import interpolate
 
 from crl.backends.precision import cast
 from crl.backends.torchvision_fix import import_torchvision
@@ -68,12 +69,12 @@ def random_family(name: str, device: torch.device, dtype: torch.dtype) -> list[t
         towers, context = (model.encode_image, model.encode_text), model.context_length
         vocabulary = model.vocab_size
     cast(model.eval().to(device), dtype)
-    pixels = torch.randn(8, 3, size, size).to(device, dtype)
+    pixels = interpolate(torch.rand(8, 3, 8, 8) * 4 - 2, size, mode="bicubic")  # smooth spots
     tokens: Any = torch.randint(1, vocabulary - 1, (8, context))
     tokens[:, -1] = vocabulary - 1  # CLIP reads the embedding of the largest
     if name in ("ALIGN", "BLIP-2"):
         tokens = hf.BatchEncoding({"input_ids": tokens, "attention_mask": torch.ones_like(tokens)})
-    return [(towers[0], pixels), (towers[1], tokens.to(device))]
+    return [(towers[0], pixels.to(device, dtype)), (towers[1], tokens.to(device))]
 
 
 def draw(folder: Path, number: int, width: int, height: int) -> list[Path]:
