@@ -63,7 +63,7 @@ def random_family(name: str, device: torch.device, dtype: torch.dtype) -> list[t
         text: Any = hf.Blip2TextModelWithProjection(config)
         model = torch.nn.ModuleList([image, text])
         towers = (lambda pixels: image(pixels).image_embeds,
-                  lambda tokens: text(**tokens).text_embeds)  # fmt: skip
+                  lambda tokens: text(**tokens).text_embeds[:, 0])  # fmt: skip
     else:
         model = open_clip.create_model(name, load_weights=False)
         towers, context = (model.encode_image, model.encode_text), model.context_length
