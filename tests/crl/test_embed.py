@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from functools import partial
@@ -250,6 +251,22 @@ def test_slow_files_are_read_by_more_threads_and_give_the_same_rows(tmp_path, mo
     assert np.array_equal(image, direct(ToyVLM(), paths))
 
 
+def test_waiting_threads_do_not_decode_more_pictures_at_once(tmp_path, monkeypatch):
+    paths, together, most, preprocess = make_images(tmp_path, 12), [], [], ToyVLM.preprocess
+
+    def slow(*arguments):
+        together.append(1)
+        most.append(len(together))
+        time.sleep(0.01)
+        together.pop()
+        return preprocess(*arguments)
+
+    monkeypatch.setattr(ToyVLM, "preprocess", slow)
+    monkeypatch.setattr(module, "DECODING", threading.Semaphore(2))
+    embed_images(ToyVLM(), paths, None, workers=8)
+    assert max(most) == 2
+
+
 # --- memory ---------------------------------------------------------------------------------------
 
 
@@ -262,8 +279,14 @@ class SmallMemory(ToyVLM):
         return super().encode_images(batch)
 
 
-def test_a_batch_that_memory_does_not_hold_is_halved_for_the_rest(tmp_path):
+def allocate(batch):
+    return torch.empty(10**15)  # the real error of this system
+
+
+@pytest.mark.parametrize("real", [False, True])
+def test_a_batch_that_memory_does_not_hold_is_halved_for_the_rest(tmp_path, real):
     paths, vlm = make_images(tmp_path, 11), SmallMemory()
+    vlm.kind = allocate if real else vlm.kind
     with pytest.warns(UserWarning, match="memory for 8 images at once; going on with 2") as notes:
         image = embed_images(vlm, paths, None, batch_size=8).image
     assert len(notes) == 1 and vlm.batches == [2] * 5 + [1]
@@ -277,10 +300,14 @@ def test_a_batch_that_memory_does_not_hold_is_halved_for_the_rest(tmp_path):
 @pytest.mark.filterwarnings("ignore:not enough memory")
 @pytest.mark.parametrize(
     ("kind", "words", "advice"),
-    [(torch.OutOfMemoryError, SmallMemory.words, "the GPU has not enough memory; lower the b"),
-     (RuntimeError, "DefaultCPUAllocator: not enough memory", "there is not enough memory; use"),
-     (RuntimeError, "shapes do not match", "None")],
-)  # fmt: skip
+    [
+        (torch.OutOfMemoryError, SmallMemory.words, "the GPU has not enough memory; lower the b"),
+        (RuntimeError, "DefaultCPUAllocator: not enough memory", "there is not enough memory; use"),
+        (RuntimeError, "DefaultCPUAllocator: can't allocate memory", "there is not enough memory"),
+        (MemoryError, "Unable to allocate 9 GiB", "there is not enough memory; use"),
+        (RuntimeError, "shapes do not match", None),
+    ],
+)
 def test_one_image_that_memory_does_not_hold_and_other_errors(folder, kind, words, advice):
     vlm = SmallMemory()
     vlm.fits, vlm.kind, vlm.words = 0, kind, words

@@ -137,3 +137,6 @@ def test_values_that_overflow_in_fp16_are_named(tmp_path):
         with pytest.raises(UserError, match=r"large \(CLIP in fp16\): .* infinite .* fp32"):
             embed(vlm, what, None)
     assert load_vlm(str(folder), "cpu", "bf16").encode_texts(["a"]).isfinite().all()
+    with pytest.raises(UserError, match=r"large in bf16 gave NaN or infinite .* fp32"):
+        embed_texts(load_vlm(str(folder), "cpu", "bf16"), ["a"], None)  # a store keeps float16
+    assert embed_texts(load_vlm(str(folder), "cpu", "auto"), ["a"], None).shape == (1, 16)
