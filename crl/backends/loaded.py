@@ -107,6 +107,7 @@ class LoadedVLM:
         self._load, self._lock = load, Lock()
         self._loaded: Parts | None = None
         self._cast = False  # are the weights cast?
+        self._former = ""  # fingerprint of the default of former versions, if this is the first run
         versions = [metadata.version(library) for library in LIBRARIES]
         place = str(Path(source).resolve()) if Path(source).is_dir() else source
         record = FINGERPRINTS / f"{digest(place, precision, device.type, versions, decode)}.json"
@@ -118,7 +119,7 @@ class LoadedVLM:
                 precision = low + CAST
             precision = "fp32" if precision == "auto" else precision
             if (precision, decode) != ("fp32", "full"):
-                self._note_former(_hash(parts, "fp32", "full"))
+                self._former = _hash(parts, "fp32", "full")
             folders = {file.parent for file in parts.files}
             summary = {"precision": precision, "fingerprint": _hash(parts, precision, decode),
                        "dim": parts.dim, "context": parts.context,
@@ -132,11 +133,6 @@ class LoadedVLM:
         self._cast = self._precision.endswith(CAST) and not trained
         if self._loaded:
             self._make_ready(self._loaded)
-
-    def _note_former(self, fingerprint: str) -> None:
-        if (EMBEDDINGS / fingerprint).is_dir():
-            note = "its embeddings of former runs are in fp32 from full decoding, and are not used"
-            warnings.warn(f"{self.name}: {note} (--precision fp32 --decode full)", stacklevel=4)
 
     @property
     def parts(self) -> Parts:
@@ -171,6 +167,10 @@ class LoadedVLM:
         return self.parts.preprocess
 
     def encode_images(self, batch: Tensor) -> Tensor:
+        if self._former and (EMBEDDINGS / self._former).is_dir():
+            note = "its embeddings of former runs are in fp32 from full decoding, and are not used"
+            warnings.warn(f"{self.name}: {note} (--precision fp32 --decode full)", stacklevel=2)
+        self._former = ""
         with torch.inference_mode(), self._autocast():
             dtype = PRECISIONS[self.precision if self._cast else "fp32"]
             return self.image_features(in_dtype(batch, dtype)).float()
