@@ -202,7 +202,7 @@ def show_runs(arguments: argparse.Namespace) -> int:
     for task, of_task in rows.items():
         for table, notes, scores in problems.unless(TASKS[task].read, of_task):
             tables = [table, *beside_the_paper(TASKS[task].number, scores)]
-            if any(row["about"]["vlm"] != "demo" for row in of_task):  # not beside drawn data
+            if {row["about"]["vlm"] for row in of_task} - {"demo", "-"}:  # not beside drawn data
                 tables += neighbours(task)
             parts += [FORMATS[arguments.format](one) for one in tables]
             if notes and arguments.format == "text":
