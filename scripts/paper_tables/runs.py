@@ -25,6 +25,7 @@ SCRIPTS = {  # folder in outputs/: module and function
     "retrieval": "classification_clustering.retrieval:evaluate",
     "triplets": "similarity_retrieval.mine_triplets:mine_triplets",
     "combiner": "similarity_retrieval.train_combiner:train",
+    "genecis_rivals": "similarity_retrieval.train_rival:train",
     "similarity_retrieval": "similarity_retrieval.evaluate:evaluate",
     "fashion_mlp": "fashion_retrieval.train_mlp:train",
     "fashion_backbone": "fashion_retrieval.train_backbone:train",
