@@ -12,7 +12,7 @@ from crl.run.errors import UserError
 from crl.vlm import VLM
 
 SIGN = "$"  # stands for the pseudo-word
-STAND_INS = ("cat", "red")  # written in its place; one token each in the usual vocabularies
+STAND_INS = ("a", "b")  # written in its place; one token each in all usual vocabularies
 
 
 class PseudoWords:
@@ -82,8 +82,9 @@ def _filled(texts: list[str], word: str, count: int) -> list[str]:
 
 def _token_embedding(vlm: LoadedVLM) -> nn.Embedding:
     """The layer that is given the ids of a text when the text is encoded."""
-    texts, reached = _filled(["a photo of $"], STAND_INS[0], 1), []
-    ids, other = vlm.token_ids(texts), vlm.token_ids(_filled(["a photo of $"], STAND_INS[1], 1))
+    one, other = (_filled(["photo of $"], word, 1) for word in STAND_INS)
+    ids, others = vlm.token_ids(one), vlm.token_ids(other)
+    reached: list[nn.Embedding] = []
 
     def note(module: nn.Module, inputs: tuple, embedded: Tensor) -> None:
         if inputs and torch.equal(inputs[0].cpu(), ids):
@@ -92,11 +93,11 @@ def _token_embedding(vlm: LoadedVLM) -> nn.Embedding:
     layers = [module for module in vlm.model.modules() if isinstance(module, nn.Embedding)]
     hooks = [layer.register_forward_hook(note) for layer in layers]
     try:
-        vlm.encode_texts(texts)
+        vlm.encode_texts(one)
     finally:
         for hook in hooks:
             hook.remove()
-    if len(reached) != 1 or ids.shape != other.shape or (ids != other).sum() != 1:
+    if len(reached) != 1 or ids.shape != others.shape or (ids != others).sum() != 1:
         raise UserError(f"{vlm.name} takes no pseudo-words: the token embedding of its text tower "
                         "cannot be reached; use another VLM")  # fmt: skip
     return reached[0]
