@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from crl.run.errors import UserError
 from crl.run.files import atomic_path
 
+ENTRIES = ("state_dict", "model")  # in which trainings keep the weights
+
 
 def stored_shapes(checkpoint: Path) -> dict[str, tuple[int, ...]]:
     """Name -> shape of each tensor. Damage and code are refused before a library opens the file."""
@@ -58,9 +60,12 @@ def _read(checkpoint: Path, *entries: str) -> dict[str, Tensor]:
         state = load_file(checkpoint)
     else:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    for key in entries or ("state_dict", "model"):
+    for key in entries or ENTRIES:
         if isinstance(state.get(key), dict):
             state = state[key]
+            break
+    if not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise ValueError(f"no tensors in its entry {' or '.join(entries or ENTRIES)}")
     return {str(key).removeprefix("module."): tensor for key, tensor in state.items()}
 
 
