@@ -39,7 +39,8 @@ def evaluate(config: EvaluateConfig) -> Results:
             x = {"universal": single_vector(data.image)}
             for name in config.representation:
                 x[label(config, name)] = l2(r) if name == "paper" else represent(
-                    name, image, data.text, sharpness=config.sharpness
+                    name, image, data.text, data.data.labels, sharpness=config.sharpness,
+                    directions=data.directions, class_text=data.class_text,
                 )  # fmt: skip
 
             for method, rows in x.items():

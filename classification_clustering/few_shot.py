@@ -9,15 +9,16 @@ Prints and saves the accuracy in percent, mean and standard deviation over seeds
 from crl.run.command import command
 
 import time
+from functools import partial
 
 import numpy as np
 
 from classification_clustering.config import EvaluateConfig
-from classification_clustering.embedded import embedded
-from classification_clustering.method import few_shot, zero_shot
+from classification_clustering.embedded import Embedded, embedded
+from classification_clustering.method import Rows, few_shot, zero_shot
 from classification_clustering.tables import notes, table
 from crl.projection import project, single_vector, standardise
-from crl.representations import label, represent
+from crl.representations import kind_of, label, represent
 from crl.representations.null_space import without
 from crl.run.config import load_config
 from crl.run.figures import tsne_maps
@@ -34,15 +35,12 @@ def evaluate(config: EvaluateConfig) -> Results:
         for data in embedded(config, at_least):  # I (N, D), T (K, D): each VLM and criterion
             image = without(data.image, data.directions)  # I, but for what other criteria explain
             r = project(image, data.text)  # R = I Tᵀ, (N, K)
-            x = {"universal": single_vector(data.image)}
+            x: dict[str, Rows] = {"universal": single_vector(data.image)}
             for name in config.representation:
-                parts = [
-                    r if part == "paper" else represent(
-                        part, image, data.text, sharpness=config.sharpness
-                    )
-                    for part in name.split("+")
-                ]  # fmt: skip
-                x[label(config, name)] = np.concatenate([*map(standardise, parts)], axis=1)
+                parts = name.split("+")
+                of = partial(standardised, parts, data, config.sharpness, image, r)
+                learns = any(kind_of(part).supervision == "labels" for part in parts)
+                x[label(config, name)] = of if learns else of()
 
             for method, rows in x.items():
                 basis = {"basis": "-"} if method == "universal" else data.about_basis
@@ -62,12 +60,27 @@ def evaluate(config: EvaluateConfig) -> Results:
                 title = f"{data.about['vlm']}, {data.about['criterion']}"
                 name = f"{slug(title)}-{digest(data.about, data.about_basis, list(x))[:6]}"
                 if not (file := folder / f"tsne-{name}.png").exists():
-                    tsne_maps(x, data.data.labels, data.data.classes, title, file)
+                    fixed = {method: rows for method, rows in x.items() if not callable(rows)}
+                    tsne_maps(fixed, data.data.labels, data.data.classes, title, file)
     return results
 
 
-def measure(x: np.ndarray, labels: np.ndarray, shots: list[int], seeds: int) -> dict[str, dict]:
-    """Accuracy of a classifier on x (N, F) with each number of shots, over seeds."""
+def standardised(
+    parts: list[str], data: Embedded, sharpness: float, image: np.ndarray, r: np.ndarray,
+    y: np.ndarray | None = None,
+) -> np.ndarray:  # fmt: skip
+    """The images I (N, D) in each representation of `parts`, standardised, side by side, (N, F).
+    `r` is R; y (N,), for those that learn from labels: of the training images, else -1."""
+    how = {"directions": data.directions, "class_text": data.class_text}
+    rows = [
+        r if part == "paper" else represent(part, image, data.text, y, sharpness=sharpness, **how)
+        for part in parts
+    ]
+    return np.concatenate([*map(standardise, rows)], axis=1)
+
+
+def measure(x: Rows, labels: np.ndarray, shots: list[int], seeds: int) -> dict[str, dict]:
+    """Accuracy of a classifier on x, see `method.few_shot`, with each number of shots."""
     return over_seeds(
         lambda seed: {f"{n}-shot": few_shot(x, labels, n, seed) for n in shots}, seeds, "few-shot"
     )

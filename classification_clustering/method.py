@@ -4,6 +4,8 @@ x is either representation, I (N, D) or R (N, K). All metrics are in percent. k-
 classifier run with one thread: the numbers would depend on how many there are.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
@@ -19,6 +21,8 @@ from threadpoolctl import threadpool_limits
 
 from crl.projection import project
 from crl.run.ranking import average_precision, query_parts
+
+Rows = np.ndarray | Callable[[np.ndarray], np.ndarray]  # x (N, F), or labels (N,) -> x
 
 
 def kmeans(x: np.ndarray, clusters: int, seed: int) -> np.ndarray:
@@ -40,9 +44,14 @@ def few_shot_split(labels: np.ndarray, shots: int, seed: int) -> tuple[np.ndarra
     return np.concatenate(train), np.concatenate(test)
 
 
-def few_shot(x: np.ndarray, labels: np.ndarray, shots: int, seed: int) -> float:
-    """Test accuracy of logistic regression on x (N, F), trained on `shots` images per class."""
+def few_shot(x: Rows, labels: np.ndarray, shots: int, seed: int) -> float:
+    """Test accuracy of logistic regression on x (N, F), trained on `shots` images per class. If x
+    is a function, it makes the rows from the labels (N,) of the training images, -1 elsewhere."""
     train, test = few_shot_split(labels, shots, seed)
+    if callable(x):
+        given = np.full(len(labels), -1)
+        given[train] = labels[train]
+        x = x(given)
     with threadpool_limits(1):
         classifier = LogisticRegression(max_iter=1000).fit(x[train], labels[train])
         return accuracy(labels[test], classifier.predict(x[test]))

@@ -25,7 +25,8 @@ def notes(rows: list[dict[str, Any]]) -> list[str]:
     """Notes that a reader of the table needs."""
     bad = [(row["about"], row["left_out"]) for row in rows if row.get("left_out")]
     lines = (f"{a['vlm']}, {a['criterion']}: {n} unreadable image(s) left out" for a, n in bad)
-    return list(dict.fromkeys(lines))
+    note = "(labels): has learned from labels; in clustering and retrieval from all: a ceiling"
+    return [*dict.fromkeys(lines), *[note] * any("(labels)" in r["about"]["method"] for r in rows)]
 
 
 def _mean(score: dict[str, Any]) -> str:

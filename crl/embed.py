@@ -4,7 +4,6 @@ Embeddings are kept in a store (`crl.run.store`), identified by the VLM's finger
 content of the image or text. The content of a crop is that of its file, and the box.
 """
 
-import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ from crl.basis import TextBasis
 from crl.images import Crop, File, Picture, UnreadableImage, decoded, file_of, open_image
 from crl.projection import l2, parts
 from crl.run.ahead import ahead
-from crl.run.errors import UserError
+from crl.run.errors import UserError, lacks_memory
 from crl.run.progress import progress
 from crl.run.results import digest
 from crl.run.store import EMBEDDINGS, Store, content_digest, digest_array, open_store
@@ -207,8 +206,8 @@ class _Encoder:
             portions = (batch[i : i + size] for i in range(0, len(batch), size))
             try:
                 rows = np.concatenate([self.encode(p) for p in portions])
-            except RuntimeError as error:
-                if size == 1 or not re.search("(out of|not enough) memory", str(error)):
+            except (RuntimeError, MemoryError) as error:
+                if size == 1 or not lacks_memory(error):
                     raise
                 size //= 2
                 continue
@@ -316,8 +315,9 @@ def _pixels(
     """What the model is given of an image: (3, H, W)."""
     if isinstance(image, Crop):  # its box counts the pixels of the full size
         return vlm.preprocess(open_image(image, content))
-    side = vlm.preprocess.enough if isinstance(vlm, LoadedVLM) else 0
-    picture = decoded(image, content, side)
+    preprocess: Any = vlm.preprocess
+    enough = preprocess.enough if isinstance(vlm, LoadedVLM) else 0
+    picture = decoded(image, content, enough)
     if seen:
         seen(digest, picture)
-    return vlm.preprocess(picture.rgb)
+    return preprocess(picture.rgb, picture.size) if enough else preprocess(picture.rgb)

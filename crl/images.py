@@ -31,8 +31,9 @@ from pathlib import Path, PurePath
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from PIL import ExifTags, Image, JpegImagePlugin, UnidentifiedImageError, features
+from PIL import ExifTags, Image, UnidentifiedImageError, features
 from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
+from PIL.JpegImagePlugin import JpegImageFile
 
 from crl.run.errors import UserError
 from crl.run.files import OURS
@@ -111,8 +112,13 @@ def decoded(file: File, content: bytes | None = None, side: int = 0) -> Picture:
     path = Path(str(file))
     with explained(path, content):
         stored, size = load(path, content, side)
-        turned = orientation(stored) in TURNED
-        rgb = to_rgb(upright(stored))
+        turned, whole = orientation(stored) in TURNED, stored
+        times = round(max(size) / max(stored.size))
+        if side and isinstance(stored, JpegImageFile) and any(n % times for n in size):
+            # The last pixels stand for less than the others do: such a part is no pixel more.
+            box = (0, 0, size[0] / times, size[1] / times)
+            whole = stored.resize(stored.size, Image.Resampling.BILINEAR, box)
+        rgb = to_rgb(upright(whole))
         if side:  # means of whole squares of pixels: a part of one would move the others
             most = max(1, min(rgb.size) // side)
             rgb = rgb.reduce(max(n for n in range(1, most + 1) if math.gcd(*rgb.size) % n == 0))
@@ -196,9 +202,10 @@ def _decode(content: bytes, formats: list[str], side: int) -> tuple[Image.Image,
     except Image.DecompressionBombError:
         if not content.startswith(JPEG):
             raise
-        opened = JpegImagePlugin.JpegImageFile(io.BytesIO(content))
+        opened = JpegImageFile(io.BytesIO(content))
         times = math.prod(opened.size) / MOST_PIXELS
-        side = side or min(opened.size) // next((s for s in (2, 4) if times <= s * s), 8)
+        most = min(opened.size) // next((s for s in (2, 4) if times <= s * s), 8)
+        side = min(side or most, most)
     size = opened.size
     reduced: Any = side and opened.draft("RGB", (side, side))
     if side and isinstance(opened, Jpeg2KImageFile):

@@ -54,8 +54,11 @@ def standardise(r: np.ndarray, mean: float | None = None) -> np.ndarray:
     """The paper's few-shot normalisation of R (N, K): (R - mean of all R) / std of each row.
 
     As in the authors' code, the mean is one scalar (or `mean`, if given), and ddof = 1. A row whose
-    similarities are all the same (an image of zeros) says nothing, and becomes zeros.
+    similarities are all the same (an image of zeros) says nothing, and becomes zeros. A single
+    column, which no basis has but an axis may be, stays as it is.
     """
+    if r.shape[1] == 1:
+        return r
     spread = r.std(axis=1, ddof=1, keepdims=True)
     return (r - (r.mean() if mean is None else mean)) / np.where(spread > 0, spread, np.inf)
 
@@ -83,6 +86,7 @@ class ConditionalProjection(TransformerMixin, BaseEstimator):
     zeros.
     """
 
+    supervision = "none"  # beside T; see `crl.representations`
     _rows_at_once = ROWS_AT_ONCE
 
     def __init__(

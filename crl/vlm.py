@@ -99,7 +99,7 @@ def load_vlm(
     for key, value, values in (("precision", precision, [*PRECISIONS, "auto"]),
                                ("decode", decode, DECODES)):  # fmt: skip
         if value not in values:
-            raise UserError(f"unknown {key} {value!r}; {nearest(value, values)}")
+            raise UserError(f"unknown {key} {value!r}; {nearest(str(value), values)}")
     source = find_vlm(name, from_file)
     device = available_device(device)
     if _is_code(source):

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from crl.representations import Representations
+from crl.representations import WithoutLabels
 from crl.run.config import Distinct, EvaluationConfig, OneOrMore
 
 
@@ -24,7 +24,7 @@ class EvaluateConfig(EvaluationConfig):
         {}, description="attribute: text basis (name or YAML file); none: <dataset>_<attribute>"
     )
     vlm: str = Field("clip-b16", description="the VLM, by name")
-    representation: Representations = Field(
+    representation: WithoutLabels = Field(
         ["paper"], min_length=1, description="paper, posterior, paper+posterior, or several"
     )
     trained: Annotated[list[Path], OneOrMore, Distinct] = Field(

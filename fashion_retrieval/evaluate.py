@@ -86,7 +86,8 @@ def representations(model: Model, names: dict[str, str], sharpness: float) -> di
     def beyond(name: str, images: np.ndarray, attribute: int) -> np.ndarray:
         directions = model.directions[attribute] if model.directions else None
         rest = without(image, directions)  # (N, D)
-        return represent(name, rest, texts[attribute], sharpness=sharpness)[images]
+        how: dict[str, Any] = {"sharpness": sharpness, "directions": directions}
+        return represent(name, rest, texts[attribute], **how)[images]
 
     if model.heads is not None:
         return {model.method: through(model.heads, crl)}

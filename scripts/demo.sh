@@ -2,9 +2,6 @@
 # The whole method on drawn data with the shipped VLM, offline: bash scripts/demo.sh [--quick]
 # --quick: a fifth of the pictures, shorter trainings, no t-SNE maps or cluster sheets, in separate
 # folders.
-source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-export HF_HUB_OFFLINE=1
-python=.venv/bin/python
 images=3000 data=data/demo out=outputs maps=yes short= shortest=
 case "${1:-}" in
   "") ;;
@@ -12,6 +9,9 @@ case "${1:-}" in
     shortest="epochs=1 triplets=480" ;;
   *) echo "usage: bash scripts/demo.sh [--quick]" >&2; exit 2 ;;
 esac
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+export HF_HUB_OFFLINE=1
+python=.venv/bin/python
 
 echo "1/8  Drawing the demo data"
 $python scripts/demo/make_data.py --out $data --images $images

@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from crl.backends.loaded import DECODES
+from crl.backends.loaded import DECODES, LoadedVLM
 from crl.embed import NoneReadable, embed_images
 from crl.explore.listing import find_images, open_file, without_keys, write_listing
 from crl.images import shown
@@ -76,7 +76,8 @@ def embed(args: argparse.Namespace, names: list[str], root: str) -> None:
     """Embed the images, and write the list of them."""
     # A wrong name is noticed before Ray starts. What `auto` means is settled for all workers.
     vlm = load_vlm(args.vlm, args.device or "cpu", args.precision, decode=args.decode)
-    args.precision = getattr(vlm, "precision", "fp32")
+    if args.precision == "auto":
+        args.precision = vlm.precision if isinstance(vlm, LoadedVLM) else "fp32"
     about = {name: getattr(args, name) for name in ("vlm", "precision", "decode")}
     about["fingerprint"] = vlm.fingerprint
     del vlm  # the workers need its memory

@@ -31,6 +31,7 @@ from crl.basis import BASES, PACKAGE, TextBasis
 from crl.explore import listing
 from crl.images import MOST_PIXELS, list_images, shown
 from crl.representations import names as representations
+from crl.representations import supervisions
 from crl.run.errors import ArgumentParser, UserError, whole_number
 from crl.run.files import OURS, alone_in, atomic_path, read_text, slug, write_text
 from crl.run.results import PACKAGES, digest
@@ -75,6 +76,7 @@ def main(argv: list[str]) -> None:
         if seen and last.get("seen") == seen and last["vlm"] == stamps(map(Path, last["vlm"])):
             print(last["head"], last["body"], sep="\n")
             return
+        from crl.backends.loaded import LoadedVLM
         from crl.explore.collection import Collection
         from crl.explore.labels import read_labels
 
@@ -97,7 +99,8 @@ def main(argv: list[str]) -> None:
         if last.get("inputs") == inputs:
             print(body := last["body"])
         else:
-            views = [photos.under(bases.get(name), args.representation, name) for name in names]
+            how = args.representation
+            views = [photos.under(bases.get(name), how, name, labels) for name in names]
             if args.propose:
                 propose(photos, args, out)
             elif args.rank:
@@ -107,7 +110,9 @@ def main(argv: list[str]) -> None:
             else:
                 body = explore(photos, views, labels, args, out)
         if explores:
-            files = getattr(photos.vlm, "files", {})  # not those of a VLM of one's own
+            # Not if a picture could not be read, maybe only now; nor with a VLM of one's own.
+            whole = seen and seen[0] == len(photos.files)
+            files = photos.vlm.files if whole and isinstance(photos.vlm, LoadedVLM) else {}
             record = {"inputs": inputs, "seen": seen if files else None, "vlm": files}
             write_record(out / RECORD, {**record, "head": head, "body": body})
 
@@ -122,18 +127,19 @@ def all_settings(args: argparse.Namespace, bases: Mapping[str, TextBasis]) -> st
     texts = [[name, basis.digest] for name, basis in bases.items()]
     versions = [metadata.version(package) for package in PACKAGES]
     labels = read_text(args.labels) if args.labels else None
-    return digest(code, texts, versions, labels, MOST_PIXELS, command_line())
+    place = shown(args.folder.resolve())
+    return digest(code, texts, versions, labels, MOST_PIXELS, place, command_line())
 
 
-def looked_at(args: argparse.Namespace, settings: str) -> str | None:
-    """A digest of the settings, and of names and stamps of the pictures; None if these do not tell
-    whether one has changed."""
+def looked_at(args: argparse.Namespace, settings: str) -> list | None:
+    """The number of pictures, and a digest of the settings and of their names and stamps; None if
+    these do not tell whether one has changed."""
     if args.features or listing.is_listing(args.folder / listing.NAME):
         return None
     images = list_images(args.folder)
     settled = settled_stamps(images.files)
     complete = len(settled) == len(images.files)
-    return digest(settings, settled, images.remarks()) if complete else None
+    return [len(settled), digest(settings, settled, images.remarks())] if complete else None
 
 
 def keep_apart(out: Path, source: str) -> None:
@@ -223,6 +229,7 @@ def explore(
     out: Path,
 ) -> str:  # fmt: skip
     """Write the page and the tables. Print clusters, names and labels; returns what is printed."""
+    from crl.explore.audit import audit
     from crl.explore.tables import write_tables
 
     printed: list[str] = []
@@ -242,6 +249,9 @@ def explore(
             sure = none if once else f"mean confidence {confidence.mean():.0%}"
             say(f"labels under {view.name}: {sure}{right}")
             say(one_line("label these next: " + ", ".join(photos.names[i] for i in ask[:5])))
+            learned = supervisions(view.representation)  # then words are not alone
+            if not learned and (access := audit(photos.image, view.x, photos.classes(labels))):
+                say(f"access to {view.name}, percent of perfect: {access}")
     (out / RECORD).unlink(missing_ok=True)
     write_tables(out, photos, views, args.clusters, guesses)
     photos.report(out / MADE[0], views, args.clusters, guesses, command_line())
@@ -280,7 +290,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
         help="auto: bf16 if this machine computes in it and embeddings stay the same")  # fmt: skip
     add("--decode", default="fast", choices=["fast", "full"],
         help="fast: large pictures at a reduced size")  # fmt: skip
-    add("--representation", default="posterior", choices=representations())
+    add("--representation", default="posterior", choices=representations(),
+        help="some need --labels")  # fmt: skip
     add("--clusters", type=whole_number, metavar="K", help="default: by silhouette")
     add("--out", type=Path, help="default: outputs/explore/<name of the folder>")
     add("--batch-size", type=whole_number, default=64, help="images at once (default: %(default)s)")
@@ -303,6 +314,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
         raise UserError(f"there is no folder {args.folder}")
     if "universal" in args.criterion:
         raise UserError("universal means the embedding without a criterion; choose another name")
+    if args.representation != "posterior":  # to ask imports scikit-learn: a second
+        needed = supervisions(args.representation)
+        if "labels" in needed and not args.labels:
+            raise UserError(f"{args.representation} learns from labels of a few images: --labels")
+        if needed - {"labels"}:
+            raise UserError(f"{args.representation} needs {', '.join(needed)}; not possible here")
     if args.propose and not args.llm:
         raise UserError("--propose needs a model that sees images: --llm MODEL")
     if (args.like or args.unlike) and args.query is None:

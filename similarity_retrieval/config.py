@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from crl.representations import Representations
+from crl.representations import WithoutLabels
 from crl.run.config import Distinct, EvaluationConfig, OneOrMore
 from similarity_retrieval.datasets import TASKS, Task
 from similarity_retrieval.method import Balance, TiePolicy
@@ -58,7 +58,7 @@ class EvaluateConfig(EvaluationConfig):
         PROMPTS, description="task: prompts of CRL for {condition}; their embeddings are averaged"
     )
     weight: float = Field(10, ge=0, description="weight of the basis in CRL's score (paper: 10)")
-    representation: Representations = Field(
+    representation: WithoutLabels = Field(
         ["paper"], min_length=1, description="paper, posterior, or several"
     )
     balance: Annotated[list[Balance], OneOrMore, Distinct] = Field(

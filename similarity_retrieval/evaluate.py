@@ -69,7 +69,8 @@ def evaluate(config: EvaluateConfig) -> Results:
                     image = without(l2(features.image), basis.directions)  # I, (M, D)
                     r = project(image, basis.text)  # R = I Tᵀ, (M, K)
                     x = l2(r) if representation == "paper" else represent(
-                        representation, image, basis.text, sharpness=config.sharpness
+                        representation, image, basis.text, sharpness=config.sharpness,
+                        directions=basis.directions,
                     )  # fmt: skip
                     part = templates.some(basis.rows)
                     crl = crl_scores(features, part, x, config.weight, balance)

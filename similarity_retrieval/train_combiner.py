@@ -106,8 +106,7 @@ class CombinerTrainer(Trainer):
             pixels = features.FineTunedFeatures(vlm, self.data, config.seed, config.workers)
             self.features: Any = pixels
             if self.vlm_folder.is_dir():  # a resumed training: the best VLM so far
-                best = load_vlm(str(self.vlm_folder), "cpu", config.precision)
-                fingerprint = best.fingerprint
+                fingerprint = self.saved_fingerprint()
         else:
             self.features = features.FrozenFeatures(vlm, self.data, config.cache, config.workers)
         self.parameters = [p for model in self.models.values() for p in model.parameters()]
@@ -156,8 +155,12 @@ class CombinerTrainer(Trainer):
     def keep(self) -> None:
         if self.config.train_vlm:
             save_vlm(self.vlm_folder, self.vlm)
-            self.record["vlm_fingerprint"] = self.vlm.fingerprint
+            self.record["vlm_fingerprint"] = self.saved_fingerprint()
         save_tensors(self.weights, self.combiner)
+
+    def saved_fingerprint(self) -> str:
+        """As an evaluation will see it: in bf16 it says if these weights may be cast."""
+        return load_vlm(str(self.vlm_folder), self.vlm.device, self.config.precision).fingerprint
 
     def rate(self, step: int) -> float:
         return learning_rate(step, self.steps * self.config.epochs, self.config)

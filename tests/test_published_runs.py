@@ -10,7 +10,7 @@ import shlex
 import shutil
 from pathlib import Path
 
-import compare_representations
+import compare_methods
 import make_data
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ SMALL = {  # script, in the order in which they are run -> what is added to each
     "classification_clustering/clustering.py": "vlm=demo images=null seeds=2 figures=no",
     "classification_clustering/few_shot.py": "vlm=demo images=null seeds=2 shots=[1] figures=no",
     "classification_clustering/retrieval.py": "vlm=demo images=null seeds=2",
-    "scripts/compare_representations.py": "--seeds 1 --shots 1",
+    "scripts/compare_methods.py": "--seeds 1",
     "scripts/reproduce_tables.py": "--data none",  # of the drawn data: their own tests
     "scripts/explore.py": "--vlm demo",
     "scripts/check_data.py": "--data none",
@@ -62,6 +62,7 @@ def workspace(tmp_path_factory) -> Path:
         make_data.make(world, drawn, images=90, seed=0, workers=0)
     for name in ("clevr_4_10k_v1", "cards", "genecis"):
         (data / name).symlink_to(drawn / name)
+    (data / "real_decks").symlink_to(drawn)
     write_suite(data)
     shutil.copytree(drawn / "garments", data / "deepfashion")
     meta = json.loads((drawn / "garments/meta.json").read_text())
@@ -108,7 +109,8 @@ def runnable() -> list[str]:
 
 
 def test_published_commands_run(run, monkeypatch, server):
-    monkeypatch.setattr(compare_representations, "POSTERIORS", {"posterior": 1})
+    monkeypatch.setattr(compare_methods, "SHOTS", [1])
+    monkeypatch.setattr(compare_methods, "names", lambda: ["paper", "posterior"])
     for command in runnable():
         script, *arguments = shlex.split(command.replace(OLLAMA, server.url))
         arguments = [str(Path(a).expanduser()) if a[0] == "~" else a for a in arguments]

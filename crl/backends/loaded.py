@@ -47,25 +47,29 @@ class Preprocess:
         """To the shorter side of a picture more pixels make no difference; 0: they do."""
         return 2 * self.most if self.fast else 0
 
-    def __call__(self, image: Image.Image) -> Tensor:
+    def __call__(self, image: Image.Image, size: tuple[int, int] | None = None) -> Tensor:
+        """`size` is that in full of a picture that was decoded at a reduced size."""
         image = to_rgb(image)
         if self.side and self.side**2 * max(image.size) > MOST_PIXELS * min(image.size):
-            image = _middle(image, self.side, self.resample, 2 * self.side)
+            image = _middle(image, image.size, self.side, self.resample, 2 * self.side)
         elif self.side and self.enough and min(image.size) >= self.enough:
-            image = _middle(image, self.side, self.resample, self.side)
+            image = _middle(image, size or image.size, self.side, self.resample, self.side)
         return self.transform(image)
 
 
-def _middle(image: Image.Image, side: int, resample: Image.Resampling, least: int) -> Image.Image:
+def _middle(
+    image: Image.Image, size: tuple[int, int], side: int, resample: Image.Resampling, least: int
+) -> Image.Image:
     """A picture scaled to `side`, but only the middle, `least` or a little more, from which the
     library crops its own. An even number of pixels is cut off, so that halves are rounded as ever;
     it ends where an old and a new pixel begin together, if that is near: then what is left is the
-    same to the bit."""
-    short, long = sorted(image.size)
+    same to the bit. A reduced picture is scaled as that of the full `size`."""
+    short, long = sorted(size)
     scaled = int(side * long / short)
     step = 2 * scaled // math.gcd(scaled, long)
     step = step if step <= 8 * (least - side) else 2
     cut = (scaled - least) // 2 // step * step
+    short, long = sorted(image.size)
     length, begin, end = scaled - 2 * cut, cut * long / scaled, long - cut * long / scaled
     if image.width > image.height:  # Pillow scales the width first
         image = image.resize((length, short), resample, (begin, 0, end, short))
@@ -115,15 +119,16 @@ class LoadedVLM:
             precision = "fp32" if precision == "auto" else precision
             if (low, decode) != ("fp32", "full"):
                 self._note_former(_hash(parts, "fp32", "full"))
+            folders = {file.parent for file in parts.files}
             summary = {"precision": precision, "fingerprint": _hash(parts, precision, decode),
                        "dim": parts.dim, "context": parts.context,
-                       "files": stamps(file.resolve() for file in parts.files)}  # fmt: skip
+                       "files": stamps([*parts.files, *folders])}  # fmt: skip
             write_record(record, summary)
         self._precision: str = summary["precision"]  # with `CAST`, if weights are to be cast
         self.precision = self._precision.removesuffix(CAST)
         self._fingerprint, self.dim = summary["fingerprint"], summary["dim"]
         self.context: int = summary["context"]  # tokens of a text that are read
-        self.files: Stamps = summary["files"]  # all that it is loaded from
+        self.files: Stamps = summary["files"]  # all that it is loaded from, and its folders
         self._cast = self._precision.endswith(CAST) and not trained
         if self._loaded:
             self._make_ready(self._loaded)

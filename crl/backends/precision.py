@@ -9,6 +9,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
+from crl.run.errors import lacks_memory
+
 if TYPE_CHECKING:
     from crl.backends.loaded import Parts
 
@@ -60,7 +62,7 @@ def cosine_of_cast(parts: "Parts", dtype: torch.dtype, device: torch.device) -> 
 
     def embeddings(dtype: torch.dtype) -> list[Tensor]:
         images = parts.image_features(in_dtype(pixels, dtype))  # (4, D) or (4, Q, D)
-        return [images.float(), parts.text_features(tokens).float()]
+        return [images, parts.text_features(tokens)]
 
     weights = _weights(parts.model)
     kept = [weight.data for weight in weights]
@@ -68,8 +70,10 @@ def cosine_of_cast(parts: "Parts", dtype: torch.dtype, device: torch.device) -> 
         exact = embeddings(torch.float32)
         try:
             cast(parts.model, dtype)
-            rough = embeddings(dtype)
-        except RuntimeError:  # an operation that this dtype lacks, or a constant of another dtype
+            rough = [rows.half().float() for rows in embeddings(dtype)]  # as a store keeps them
+        except RuntimeError as error:  # an operation that the dtype lacks, a constant of another
+            if lacks_memory(error):
+                raise
             return 0.0
         finally:
             for weight, data in zip(weights, kept, strict=True):

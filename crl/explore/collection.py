@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -148,11 +148,13 @@ class Collection:
     def under(
         self, basis: TextBasis | Path | str | Sequence[str] | None = None,
         representation: str = "posterior", name: str | None = None,
+        labels: Mapping[str, str] | None = None, others: Sequence[TextBasis] = (),
     ) -> View:  # fmt: skip
         """The collection under one criterion: a text basis, its file, the name of one in
         configs/bases, or texts, `under(["calm", "tense"], name="mood")`; None: the one that came
         with the images, see `given`. `representation` is a name of `crl.representations`; `name`
-        stands in tables, None: the name of the basis."""
+        stands in tables, None: the name of the basis. Some representations need `labels` of a few
+        images, file name -> label, or the bases of `others`, other criteria."""
         if basis is None:
             if self.texts is None:
                 raise UserError("name a basis; no texts came with the images")
@@ -164,9 +166,22 @@ class Collection:
                 name = name or basis_label(basis).rpartition("/")[2]
                 basis = TextBasis.load(basis)
             text = embed_basis(self.embedder, basis)  # T (K, D)
-        transformer = make_representation(representation, text)
-        x = transformer.fit_transform(self.image)  # R = I Tᵀ
-        return View(self, name or basis.criterion, x, basis, text, transformer, representation)
+        y = None if labels is None else self.classes(labels)
+        given = [embed_basis(self.embedder, basis) for basis in others]
+        make = partial(make_representation, representation, others=given)
+        transformer = make(text=text)
+        x = transformer.fit_transform(self.image, y)  # R = I Tᵀ
+        return View(
+            self, name or basis.criterion, x, basis, text, transformer, representation,
+            lambda **options: make(**options).fit(self.image, y),
+        )  # fmt: skip
+
+    def classes(self, labels: Mapping[str, str]) -> np.ndarray:
+        """(N,) the class number of each image, of `labels`: file name -> label; -1: it has none."""
+        y = np.full(len(self.files), -1)
+        kinds = np.unique(list(labels.values()), return_inverse=True)[1]
+        y[[self.place(name) for name in labels]] = kinds
+        return y
 
     @cached_property
     def universal(self) -> View:

@@ -42,6 +42,16 @@ def read_labels(file: Path) -> dict[str, str]:
     return dict(zip(table[name], table["label"].str.strip(), strict=True))
 
 
+def scaled(x: np.ndarray) -> np.ndarray:
+    """x (N, K), centred, with a mean square length of 1."""
+    x = x - x.mean(axis=0)
+    return x / np.sqrt(np.mean(np.sum(x**2, axis=1))).clip(1e-12)
+
+
+def linear_model() -> LogisticRegression:
+    return LogisticRegression(C=100, max_iter=2_000)
+
+
 def guess_labels(x: np.ndarray, given: dict[int, str], ask: int = 20) -> Guesses:
     """Logistic regression on a representation x, (N, K); `given` says image -> its label. x is
     centred and scaled to a mean square length of 1, and C = 100. So the confidence fits the share
@@ -52,9 +62,7 @@ def guess_labels(x: np.ndarray, given: dict[int, str], ask: int = 20) -> Guesses
     classes, counts = np.unique(names, return_counts=True)
     if len(classes) < 2:
         raise UserError("give labels of two kinds or more: there is nothing to tell apart")
-    x = x - x.mean(axis=0)
-    x = x / np.sqrt(np.mean(np.sum(x**2, axis=1))).clip(1e-12)
-    model = LogisticRegression(C=100, max_iter=2_000)
+    x, model = scaled(x), linear_model()
     accuracy = None
     if counts.min() >= 2:
         folds = StratifiedKFold(min(FOLDS, int(counts.min())), shuffle=True, random_state=0)

@@ -4,7 +4,7 @@ They are identified by content, so copies, renamed and moved files share one."""
 import io
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice, repeat
 from pathlib import Path
 from threading import Lock
@@ -79,6 +79,11 @@ def made_meanwhile(
     folder, lock = _folder(collection, cache, SIDE), Lock()
     kept, new = set(_read(folder)), dict[bytes, Thumbnail]()
 
+    def write() -> None:
+        with suppress(OSError):  # without them they are made when they are needed
+            _write(folder, new)
+        new.clear()
+
     def make(digest: bytes, picture: Picture) -> None:
         if digest in kept:
             return
@@ -87,14 +92,13 @@ def made_meanwhile(
             kept.add(digest)
             new[digest] = small
             if len(new) >= PART:
-                _write(folder, new)
-                new.clear()
+                write()
 
     try:
         yield make
     finally:
         if new:
-            _write(folder, new)
+            write()
 
 
 def _webp(picture: Image.Image) -> bytes:

@@ -19,7 +19,7 @@ from crl.explore.search import Criterion, neighbours, search
 from crl.explore.words import most, probabilities, shared_words, standing
 from crl.images import EXTENSIONS
 from crl.projection import l2, project, single_vector
-from crl.representations import fit_representation
+from crl.representations import supervisions
 from crl.run.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class View:
     text: np.ndarray | None = field(default=None, repr=False)  # T (K, D), unit rows
     transformer: Any = field(default=None, repr=False)  # fitted, I -> rows like those of x
     representation: str = "universal"
+    fit: Any = field(default=None, repr=False)  # text=T, options -> a transformer like this one
     _groups: dict[int | None, Groups] = field(default_factory=dict, repr=False)
 
     def transform(self, image: np.ndarray) -> np.ndarray:
@@ -121,7 +122,8 @@ class View:
             raise UserError("the weights of like and unlike must be above 0 and finite")
         others = {**like, **{name: -weight for name, weight in unlike.items()}}
         if image is not None:
-            kind = self.representation if self.basis else "posterior"
+            alone = self.basis and not supervisions(self.representation)  # is the basis enough?
+            kind = self.representation if alone else "posterior"
             criteria = [Criterion(self.transform, self.transform(image))]
             for name, weight in others.items():
                 view = self.collection.under(name, kind)
@@ -159,8 +161,9 @@ class View:
             return Criterion(self.transform, embed_texts(vlm, [query]))
         prompt = self.basis.vlm_prompt.replace("{text}", query)
         extended = np.concatenate([embed_texts(vlm, [prompt]), self.text])
-        transformer = fit_representation(self.representation, self.collection.image, extended)
-        if transformer.transform(self.collection.image[:1]).shape[1] != len(extended):
+        transformer = self.fit(text=extended, texts=[query, *self.words])
+        columns = getattr(transformer, "get_feature_names_out", list)()
+        if list(columns[:1]) != [query]:
             name = self.representation
             raise UserError(f"{name!r} has no column for a text; use paper or posterior")
         return Criterion(transformer.transform, np.eye(1, len(extended)))

@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable
 
-from crl.run.errors import UserError
+from crl.run.errors import UserError, lacks_memory
 from crl.run.placeholders import Finder, asks_for_help
 
 # Threads that wait sleep, in place of spinning: beside other work t-SNE and k-means take a third of
@@ -55,14 +55,14 @@ def advice(error: Exception) -> str | None:
             return "the disk is full, or your quota of it; free some space and run it again"
         case OSError():
             return f"{error.filename or 'the system says'}: {error.strerror or error}"
-        case Exception() if isinstance(error, MemoryError) or "not enough memory" in str(error):
-            return "there is not enough memory; use fewer or smaller images, or a smaller batch"
         case RecursionError():
             return "a file is nested too deeply to be read"
         case UnicodeError():
             return f"a text is not valid UTF-8: {error}"
         case RuntimeError() if type(error).__name__ == "OutOfMemoryError":  # torch's
             return "the GPU has not enough memory; lower the batch size, or use the CPU"
+        case Exception() if lacks_memory(error):
+            return "there is not enough memory; use fewer or smaller images, or a smaller batch"
     return None
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -25,6 +26,12 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see --help")
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Is it what Python, NumPy or torch, on any system or GPU, raises for want of memory?"""
+    words = "(out of|not enough|n't allocate) memory|bad_alloc|ALLOC_FAILED"
+    return isinstance(error, MemoryError) or re.search(words, str(error)) is not None
 
 
 def whole_number(text: str) -> int:  # argparse's own messages name it

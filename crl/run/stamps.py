@@ -1,5 +1,6 @@
 """Records of files that are trusted as long as the stamps of the files are the same: the size, and
-the time of the last change in nanoseconds. So does git's index."""
+the times of the last change of content and of the entry (a rename, say) in nanoseconds. So does
+git's index."""
 
 import json
 import time
@@ -11,7 +12,7 @@ from typing import Any
 from crl.run.files import write_text
 from crl.run.results import digest
 
-Stamps = dict[str, list[int]]  # name of a file -> size, time
+Stamps = dict[str, list[int]]  # name of a file -> size, times
 SETTLED = 2 * 10**9  # nanoseconds; within them two versions of a file may have the same stamp
 
 
@@ -21,7 +22,8 @@ def stamps(files: Iterable[Path]) -> Stamps:
     for file in files:
         with suppress(OSError):
             stats[str(file)] = file.stat()
-    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
+    times = "st_size", "st_mtime_ns", "st_ctime_ns"
+    return {name: [getattr(stat, time) for time in times] for name, stat in stats.items()}
 
 
 def settled_stamps(files: Iterable[Path]) -> Stamps:

@@ -162,7 +162,8 @@ class Store:
             stored = rows.astype(self.dtype)
         if not np.isfinite(stored).all():
             advice = "try precision fp32, or check the weights"
-            raise UserError(f"the VLM gave NaN or infinite embeddings; {advice}")
+            model = f"{self.about['vlm']} in {self.about['precision']}"
+            raise UserError(f"{model} gave NaN or infinite embeddings; {advice}")
         if not stored.any(axis=-1).all():
             raise UserError(f"{self.about['vlm']} gave an embedding of zeros; check its weights")
         if self.shape is None:

@@ -20,6 +20,7 @@ from classification_clustering.method import (
     zero_shot,
 )
 from crl.projection import l2
+from crl.representations import represent
 
 pairs = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=24)
 
@@ -96,6 +97,22 @@ def test_few_shot_ends_after_a_thousand_iterations():
 
     assert few_shot(x, labels, 25, 0) == pytest.approx(after(1000), abs=1e-9)
     assert after(1000) not in [after(iterations) for iterations in (100, 500, 2000)]
+
+
+def test_few_shot_shows_a_representation_no_label_of_a_test_image():
+    """The labels of the test images are hidden, and with others the rows are the same."""
+    labels, seen = np.repeat([0, 1, 2], [5, 6, 7]), []
+    image = l2(np.eye(3)[labels] + 0.1 * np.random.default_rng(0).normal(size=(18, 3)))
+
+    def rows(given):
+        seen.append(given)
+        return represent("grounded", image, np.eye(3), given)
+
+    score = few_shot(rows, labels, 2, seed=3)
+    train, test = few_shot_split(labels, 2, seed=3)
+    (given,) = seen
+    assert (given[test] == -1).all() and (given[train] == labels[train]).all()
+    assert few_shot(rows(given), labels, 2, seed=3) == score
 
 
 @pytest.mark.parametrize("queries", [None, 2])

@@ -20,8 +20,10 @@ from toy_vlm import ToyVLM, direct, make_images
 from worlds import clevr4
 
 from classification_clustering import clustering, embedded, few_shot, retrieval
-from classification_clustering.method import kmeans
+from classification_clustering.method import few_shot_split, kmeans
 from crl.basis import TextBasis
+from crl.projection import standardise
+from crl.representations import names, represent
 
 
 @pytest.fixture(autouse=True)
@@ -218,6 +220,41 @@ def test_the_null_space_of_another_basis(moods, tmp_path, output, monkeypatch):
     np.testing.assert_allclose(universal, unit_rows(direct(vlm, files)), atol=1e-6)
     np.testing.assert_allclose(paper, unit_rows(r), atol=1e-5)
     np.testing.assert_allclose(posterior, p, atol=1e-5)
+
+
+def test_every_name_works_in_both_tasks(moods, tmp_path, output, refusal):
+    every = f"representation=[{','.join(names())}]"
+    for script, more in ((clustering, []), (few_shot, ["shots=[1,2]"]), (retrieval, [])):
+        moods = [key for key in moods if script is not retrieval or key != "figures=no"]
+        printed = output(script.main, *moods, every, "null_space=size.yaml", *more)
+        assert "lda (labels), null space of 1" in printed
+        rows = by_method(tmp_path / f"outputs/{script.__name__.rpartition('.')[2]}/run")
+        assert len(rows) == len(names()) + 1 + (script is not retrieval)  # universal, zero-shot
+        assert all(row["scores"] for row in rows.values())
+        wrong = "representation: od_crl needs other criteria: null_space="
+        assert wrong in refusal(script.main, *moods, "representation=[paper,od_crl]")
+    message = refusal(retrieval.main, *moods, "representation=od_crl", "null_space=mood.yaml")
+    assert message.startswith("od_crl needs the texts of other criteria")  # it is the own one
+
+
+def test_labels_make_a_ceiling_in_clustering_and_not_in_few_shot(features, tmp_path, output):
+    how = [f"features={features}", "seeds=2", "shots=5", "name=mine", "figures=no"]
+    how += ["representation=[probe,paper+lda]"]
+    printed = output(clustering.main, *[part for part in how if part != "shots=5"])
+    assert "(labels): has learned from labels; in clustering and retrieval from all" in printed
+    output(few_shot.main, *how)
+    clustered, classified = (
+        by_method(tmp_path / f"outputs/{task}/mine") for task in ("clustering", "few_shot")
+    )
+    assert list(clustered) == ["universal", "probe (labels)", "paper+lda (labels)"]
+    image, text, labels = (x if x.ndim == 1 else x.numpy() for x in protocol_inputs(features))
+    for seed, score in enumerate(classified["probe (labels)"]["scores"]["5-shot"]["seeds"]):
+        train, test = few_shot_split(labels, 5, seed)
+        given = np.where(np.isin(np.arange(len(labels)), train), labels, -1)
+        x = standardise(represent("probe", image, text, given))
+        model = LogisticRegression(max_iter=1000).fit(x[train], labels[train])
+        assert score == pytest.approx(100 * model.score(x[test], labels[test]), abs=1e-4)
+    assert clustered["probe (labels)"]["scores"]["acc"]["mean"] > 99
 
 
 # --- whole runs -----------------------------------------------------------------------------------

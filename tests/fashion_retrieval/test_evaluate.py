@@ -16,6 +16,7 @@ from sklearn.metrics import average_precision_score
 from crl.backends.weights import save_tensors
 from crl.basis import TextBasis
 from crl.projection import l2
+from crl.representations import names, supervisions
 from fashion_retrieval import embedded, evaluate, trained
 from fashion_retrieval.networks import Heads
 from fashion_retrieval.trained import Bases
@@ -206,6 +207,15 @@ def beyond(root, attribute, sharpness):
     r = np.array([[x @ t for t in text] for x in l2(image.astype(float))])
     sigma = np.mean([np.std(row) for row in r])
     return l2(r), l2(np.sqrt([np.exp(sharpness * row / sigma) for row in r]))
+
+
+def test_every_name_without_labels_works(root, vlms, start, refusal):
+    TextBasis.of(["dim", "pale", "dark"], "light").save(root / "light.yaml")
+    possible = [name for name in names() if "labels" not in supervisions(name)]
+    start(f"representation=[{','.join(possible)}]", f"null_space={root}/light.yaml")
+    assert all(rows(root)[f"{name}, null space of 1"]["scores"] for name in possible)
+    wrong = "representation: lda learns from labels, and this task has none to learn from"
+    assert wrong in refusal(evaluate.main, "root=nowhere", "representation=lda")
 
 
 def test_a_row_for_each_representation(root, vlms, start):

@@ -176,14 +176,24 @@ def test_query_by_image(look):
 def test_labels(look, place):
     rows = ["file,label", *(f"{c}-left-{n}.png,{c}!" for c in COLORS for n in "01")]
     (place / "few.csv").write_text("\n".join(rows) + "\n", encoding="utf-8-sig")
-    assert "100% right of those left out to test" in look(*BASES[:2], "--labels", "few.csv")
+    printed = look(*BASES[:2], "--labels", "few.csv")
+    assert "100% right of those left out to test" in printed
+    assert (
+        "access to color, percent of perfect: seen 100, reached 100, repaired 100 with" in printed
+    )
     (place / "once.csv").write_text("\n".join([rows[0], *rows[1::2]]) + "\n")
     printed = look(*BASES[:2], "--labels", "once.csv")
     assert "labels under color: no confidence for 20 pictures; give each label twice" in printed
-    assert "%" not in printed.partition("labels under color")[2]
+    assert (
+        "%" not in (later := printed.partition("labels under color")[2]) and "access" not in later
+    )
     look(*BASES[:2], "--labels", "few.csv")
     table = pd.read_csv(place / "outputs/explore/pictures/images.csv")
     assert (table["color_label"] == table["path"].str.split("-").str[0] + "!").all()
+    for kind in ("grounded", "lda"):
+        printed = look(*BASES[:2], "--labels", "few.csv", "--representation", kind)
+        assert "100% right of those left out to test" in printed
+        assert "access to" not in printed  # the representation has seen the labels
 
 
 def test_propose_shows_the_sheets_first_and_sends_only_on_request(look, place, server, monkeypatch):
@@ -232,6 +242,8 @@ def test_files_as_people_have_them(look, place):
         ([*BASES, "--query", "red", "--like", "side=1"], "the query is a text"),
         ([*BASES, "--query", "red.png"], "red.png is no image of pictures"),
         (["--propose"], "--propose needs a model that sees images: --llm MODEL"),
+        ([*BASES, "--representation", "lda"], "lda learns from labels of a few images: --labels"),
+        ([*BASES, "--representation", "od_crl"], "od_crl needs other criteria; not possible here"),
         ([*BASES, "--labels", "twice.csv"], "twice.csv: 'a.png' has two labels"),
         ([*BASES, "--labels", "other.csv"], "b.png is no image of pictures"),
     ],

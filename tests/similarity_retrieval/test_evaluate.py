@@ -7,8 +7,9 @@ from toy_vlm import ToyVLM, direct
 
 from crl.basis import TextBasis
 from crl.projection import l2
-from crl.representations import represent
+from crl.representations import names, represent, supervisions
 from crl.representations.null_space import without
+from similarity_retrieval import evaluate
 from similarity_retrieval.combiner import Combiner
 from similarity_retrieval.config import ON_PLACES
 from similarity_retrieval.datasets import WEIGHTS, load
@@ -112,6 +113,16 @@ def test_each_representation_in_each_balance(row_of, genecis, toy, evaluated):
         assert (ranks[f"{method}/better"] == (scores[:, 1:] > scores[:, :1]).sum(1)).all()
         assert f"  {method}  " in printed
     assert row_of()["names"] == "0/3" and "  0/3  " in printed
+
+
+def test_every_name_without_labels_works(row_of, genecis, toy, evaluated, refusal):
+    possible = [name for name in names() if "labels" not in supervisions(name)]
+    every = f"representation=[{','.join(possible)}]"
+    evaluated(*FOCUS, every, "null_space=clevr4_color", "null_space_size=1")
+    for name in possible:
+        assert row_of(f"{name}, null space of 1")["scores"]
+    wrong = "representation: probe learns from labels, and this task has none to learn from"
+    assert wrong in refusal(evaluate.main, "root=nowhere", "representation=[paper,probe]")
 
 
 def test_the_null_space_of_another_basis(row_of, genecis, toy, evaluated):

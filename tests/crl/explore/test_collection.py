@@ -15,7 +15,7 @@ from crl.embed import embed_texts
 from crl.explore.collection import Collection
 from crl.explore.listing import write_listing
 from crl.projection import l2
-from crl.representations import represent
+from crl.representations import kind_of, names, represent
 from crl.representations.weighted import weighted_similarity
 from crl.run.errors import UserError
 from crl.run.files import CACHE
@@ -99,6 +99,27 @@ def test_a_text_is_one_more_word_of_the_criterion(color):
     assert {value(file, 1) for file in files} == {"left"}
 
 
+@pytest.mark.parametrize("name", names())
+def test_every_representation_of_a_collection(name, photos, bases):
+    labels = {f"{c}-{s}-0.png": c for c in COLORS for s in ("left", "right")}
+    other = TextBasis.load(bases / "side.yaml")
+    needs = {"labels": {"labels": labels}, "other criteria": {"others": [other]}}
+    given = needs.get(kind_of(name).supervision, {})
+    view = photos.under(bases / "color.yaml", name, **given)
+    np.testing.assert_allclose(np.linalg.norm(view.x, axis=1), 1, rtol=1e-5)
+    assert len(view.nearest("red-left-0.png", 5, unlike={str(bases / "side.yaml"): 0.1})) == 5
+    y = photos.classes(labels)
+    assert (y == -1).sum() == len(photos.files) - len(labels) and set(y) == {-1, 0, 1, 2, 3}
+    if given:
+        with pytest.raises(UserError, match=f"^{name} (needs|learns)"):
+            photos.under(bases / "color.yaml", name)
+    if view.x.shape[1] == len(view.words) and name != "probe":
+        assert len(view.nearest("dark", 3)) == 3  # one column more
+    else:
+        with pytest.raises(UserError, match=f"{name!r} has no column for a text"):
+            view.nearest("dark")
+
+
 def test_unlike(color, side, bases):
     weights = {"color": 1.0, "side": -0.3}
     first = {"color": color.x[:1], "side": side.x[:1]}
@@ -166,20 +187,22 @@ def test_a_file_is_read_again_if_it_may_have_changed(tmp_path, monkeypatch):
     read, read_bytes = [], Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path) or read_bytes(path))
 
-    def reads(version: int, changed: int) -> list[Path]:
-        file.write_bytes(versions[version])
-        os.utime(file, ns=(0, changed))
+    def reads(version: int | None = None, changed: int = 0) -> list[Path]:
+        if version is not None:
+            file.write_bytes(versions[version])
+            os.utime(file, ns=(0, changed))
         read.clear()
         photos = Collection.embed(tmp_path, ColorVLM())
         key = photos.digests[photos.files.index(file)].item()
-        assert key == content_digest(versions[version])
+        assert key == content_digest(read_bytes(file))
         return read
 
     long_ago, now = 10**18, time.time_ns()
-    assert sorted(reads(0, long_ago)) == sorted(files) and not reads(0, long_ago)
-    assert reads(1, long_ago + 1) == [file] and not reads(1, long_ago + 1)  # changed in place
+    assert sorted(reads(0, long_ago)) == sorted(files) and not reads()
+    assert reads(1, long_ago + 1) == [file] and not reads()  # changed in place
+    assert reads(0, long_ago + 1) == [file] and not reads()  # size and time as they were
     assert reads(0, now) == [file] and reads(1, now) == [file]  # twice within a tick of the clock
     assert reads(0, now + 10**12) == [file] and reads(1, now + 10**12) == [file]  # in the future
     (record,) = (CACHE / "digests").glob(f"{digest(str(tmp_path.resolve()))}.json")
     record.write_bytes(record.read_bytes()[:-9])
-    assert sorted(reads(0, long_ago)) == sorted(files) and not reads(0, long_ago)
+    assert sorted(reads(0, long_ago)) == sorted(files) and not reads()

@@ -9,7 +9,7 @@ from scipy.special import softmax
 from crl.explore import search as module
 from crl.explore.search import Criterion, neighbours, search
 from crl.projection import l2
-from crl.representations import fit_representation
+from crl.representations import make_representation
 
 D = 24
 
@@ -24,7 +24,7 @@ def vectors(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 def criterion(name, image, text, query, weight=1.0) -> Criterion:
-    fitted = fit_representation(name, image.astype(np.float32), text)
+    fitted = make_representation(name, text).fit(image.astype(np.float32))
     return Criterion(fitted.transform, fitted.transform(query.astype(float)), weight)
 
 
@@ -76,7 +76,7 @@ def test_the_best_are_those_of_all_scores(n, d, criteria, queries, half, k, seed
 def test_where_float32_is_too_coarse_float64_decides():
     """Texts that are nearly the same: R' magnifies the rounding of float32 beyond `SLACK`."""
     image, text = l2(vectors(3_000, D)), l2(np.ones(D) + 5e-7 * vectors(9, D, seed=1))
-    fitted = fit_representation("posterior", image.astype(float), text.astype(np.float32))
+    fitted = make_representation("posterior", text.astype(np.float32)).fit(image.astype(float))
     query = fitted.transform(image[:1].astype(float))
     scores = (query @ fitted.transform(image.astype(float)).T)[0]
     rough = (query @ fitted.transform(image).T)[0]
@@ -89,7 +89,7 @@ def test_few_rows_are_computed_twice_and_a_memory_map_is_read_by_parts(tmp_path)
     image = np.memmap(tmp_path / "rows", np.float16, "w+", shape=(2_000, D))
     image[:] = vectors(2_000, D)
     rows = []
-    fitted = fit_representation("paper", np.asarray(image, np.float32), vectors(9, D, seed=1))
+    fitted = make_representation("paper", vectors(9, D, seed=1)).fit(np.asarray(image, np.float32))
 
     def transform(x):
         rows.append(len(x))
