@@ -10,7 +10,7 @@ import torch
 from pydantic import BaseModel, ValidationError
 from torch import nn
 
-from crl.backends.pseudo_words import PseudoWords
+from crl.backends.pseudo_words import SIGN, STAND_INS, PseudoWords
 from crl.backends.weights import load_tensors, weights_digest
 from crl.run.errors import UserError, explain
 from similarity_retrieval.datasets import Templates
@@ -45,13 +45,15 @@ class Rival:
         reference and a condition is encoded once."""
         pairs = np.stack([templates.reference, templates.condition], axis=1)  # (B, 2)
         distinct, place = np.unique(pairs, axis=0, return_inverse=True)
-        device, parts = self.words.vlm.device, []
+        vlm, parts = self.words.vlm, []
         for some in np.array_split(distinct, len(distinct) // BATCH + 1):
-            vectors = self.network(
-                torch.from_numpy(features.image[some[:, 0]]).to(device)
-            )  # (b, Dt)
+            references = torch.from_numpy(features.image[some[:, 0]])  # (b, D), not normalised
+            vectors = self.network(references.to(vlm.device))  # (b, Dt)
             texts = [self.prompt.replace("{condition}", conditions[c]) for c in some[:, 1]]
-            parts.append(self.words.encode(texts, vectors).cpu().numpy())
+            if cut := vlm.cut_off([text.replace(SIGN, STAND_INS[0]) for text in texts]):
+                reads = f"{vlm.name} reads {vlm.context} tokens, and a rival's prompt"
+                raise UserError(f"{reads} is cut: {cut[0]!r}; choose other rival_prompts")
+            parts.append(self.words.encode(texts, vectors, count=1).cpu().numpy())
         queries = np.concatenate(parts)[place.reshape(-1)]  # (B, D), not normalised
         return query_scores(features, templates, queries)
 
@@ -99,9 +101,5 @@ def load_rivals(entry: str, words: PseudoWords, prompts: list[Prompt]) -> dict[s
     about: dict[str, Any] = {"basis": "-", "rival": weights_digest(network)}
     about["supervision"] = METHODS[method].supervision
     about["parameters"] = sum(p.numel() for p in network.parameters())
-    return {
-        f"{method}, {name}": Rival(
-            network, words, PROMPTS[name], {**about, "prompt": PROMPTS[name]}
-        )
-        for name in prompts
-    }
+    rows = {f"{method}, {name}": PROMPTS[name] for name in prompts}
+    return {row: Rival(network, words, p, {**about, "prompt": p}) for row, p in rows.items()}

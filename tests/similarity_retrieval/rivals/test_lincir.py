@@ -1,6 +1,5 @@
 """LinCIR: keywords, masks and the loss, against RIVALS' cases worked by hand."""
 
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +8,6 @@ import torch
 from mining_files import Doc
 from torch import nn
 
-from crl.run.errors import UserError
 from similarity_retrieval.rivals import lincir
 from similarity_retrieval.rivals.config import RivalConfig
 from similarity_retrieval.rivals.lincir import LinCIR, clean, mask, runs
@@ -55,12 +53,6 @@ def test_parts_of_speech_by_spacy(monkeypatch):
     pipe = SimpleNamespace(pipe=lambda texts, batch_size: [doc])
     monkeypatch.setattr(lincir, "load_spacy", lambda instead: pipe)
     assert [runs(tagged) for tagged in lincir._by_spacy(["x"])] == [["A Dog", "big Tim"]]
-
-
-def test_a_missing_spacy_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "spacy", None)
-    with pytest.raises(UserError, match=r"spaCy or its model .* missing; .* or give tagger=list"):
-        next(lincir._by_spacy(["x"]))
 
 
 class Given(nn.Module):

@@ -41,7 +41,9 @@ def test_published_weights_load(tmp_path, method):
 @pytest.fixture
 def measure(genecis, clip_folder, evaluated):
     """Evaluates rivals of the small CLIP on the small GeneCIS."""
-    return lambda *more: evaluated(f"vlm={clip_folder}", "device=cpu", "figures=no", "texts=4", *more)
+    return lambda *more: evaluated(
+        f"vlm={clip_folder}", "device=cpu", "figures=no", "texts=4", *more
+    )
 
 
 @pytest.fixture
@@ -95,8 +97,8 @@ def test_each_pair_is_encoded_once_and_released_forgets_the_condition(
     seen = []
 
     class Watched(queries.PseudoWords):
-        def encode(self, texts, vectors):
-            rows = super().encode(texts, vectors)
+        def encode(self, texts, vectors, count):
+            rows = super().encode(texts, vectors, count)
             seen.extend(zip(texts, rows, strict=True))
             return rows
 
@@ -143,6 +145,20 @@ def test_mistakes(tmp_path, refused):
     assert error.startswith("rivals: lost holds no training of train_rival.py (results.json: No")
     assert error.endswith("give a folder, or lincir|pic2word|searle:FILE of published weights")
     assert "rival_prompts.0: must be 'that', 'comma'" in refused("rival_prompts=other")
+
+
+def test_a_condition_that_is_cut_is_named(tmp_path, genecis, measure, refused):
+    publish("lincir", tmp_path / "large.pt")
+    rival, task = f"rivals=[lincir:{tmp_path}/large.pt]", "tasks=focus_object"
+    short = "prompts={focus_object: []}"  # of CRL
+    templates = json.loads((genecis / "focus_object.json").read_text())
+    for words, fits in ((13, True), (14, False)):  # of 20 tokens: start, end and 5 of the prompt
+        templates[0]["condition"] = "a " * words
+        (genecis / "focus_object.json").write_text(json.dumps(templates))
+        if fits:
+            measure(rival, task, short)
+    error = refused(rival, task, short)
+    assert "reads 20 tokens, and a rival's prompt is cut: 'a photo of a that a a" in error
 
 
 def test_a_vlm_of_ones_own_takes_no_pseudo_words(evaluation_refused, toy):

@@ -103,11 +103,6 @@ def test_a_vector_takes_the_place_of_a_concept(sentences, words):
         assert loss.item() == pytest.approx(expected.item(), abs=1e-6)
 
 
-def test_far():
-    a, b = torch.tensor([[3.0, 0], [1, 1]]), torch.tensor([[0, 2.0], [5, 5]])
-    assert far(a, b).item() == pytest.approx(0.5)
-
-
 def test_inversion_finds_vectors_whose_sentences_resemble_the_images(keys, words, tmp_path):
     images = sorted((tmp_path / "images").iterdir())[:12]
     likeness = []
