@@ -1,8 +1,11 @@
 """Pseudo-words: the hook against the text tower written out, in every kind of tower."""
 
+import json
+
 import pytest
 import torch
-from checkpoints import SAVE, TOWERS, save_clip, save_towers
+from checkpoints import CLIP, SAVE, TOWERS, open_clip, randomised, save_clip, save_towers
+from safetensors.torch import save_file
 from torch import nn
 from toy_vlm import ToyVLM
 
@@ -11,12 +14,24 @@ from crl.run.errors import UserError
 from crl.vlm import load_vlm
 
 
-@pytest.fixture(params=[*SAVE, *TOWERS, "demo"], scope="module")
+def save_custom_text(folder):
+    """open_clip's other class, whose text tower is a module of its own."""
+    file = save_clip(folder) / "open_clip_config.json"
+    config = json.loads(file.read_text())
+    config["model_cfg"]["custom_text"] = True
+    file.write_text(json.dumps(config))
+    model = randomised(open_clip.CustomTextCLIP(**CLIP))
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    return folder
+
+
+@pytest.fixture(params=[*SAVE, "custom_text", *TOWERS, "demo"], scope="module")
 def words(request, tmp_path_factory):
     """Each kind of VLM, tiny; and the demo's, with its 16 tokens."""
     if request.param == "demo":
         return PseudoWords(load_vlm("demo", "cpu"))
-    save = SAVE.get(request.param) or (lambda folder: save_towers(request.param, folder))
+    saves = {**SAVE, "custom_text": save_custom_text}
+    save = saves.get(request.param) or (lambda folder: save_towers(request.param, folder))
     return PseudoWords(load_vlm(str(save(tmp_path_factory.mktemp("vlm"))), "cpu"))
 
 

@@ -90,16 +90,16 @@ class Draws:
 
 def test_a_vector_takes_the_place_of_a_concept(sentences, words):
     rows, vectors = np.array([3, 5]), torch.randn(2, 32)
-    draws = [1, 0]  # the second-nearest concept of image 3, the nearest one of image 5
-    concepts = [sentences.near[3, 1], sentences.near[5, 0]]
-    for replaced, of_cat in ((1, "a $ of cat"), (-1, "a $ of $")):
-        forms = {0: ("a cat of cat", of_cat), 1: ("a red photo", "a $ photo")}
-        plain, masked = zip(*(forms[c] for c in concepts), strict=True)
+    places = [[*sentences.near[row]].index(concept) for row, concept in ((3, 0), (5, 1))]
+    for number, plain, replaced, masked in (  # of the sentence about a cat
+        (0, "a cat of cat", 1, "a $ of cat"),
+        (0, "a cat of cat", -1, "a $ of $"),
+        (1, "the cat", -1, "the $"),
+    ):
         with torch.no_grad():
-            expected = far(
-                words.encode([*masked], vectors, count=1), words.vlm.encode_texts([*plain])
-            )
-            loss = sentences.loss(rows, vectors, 2, Draws(draws, 0, 0), replaced)
+            encoded = words.encode([masked, "a $ photo"], vectors, count=1)
+            expected = far(encoded, words.vlm.encode_texts([plain, "a red photo"]))
+            loss = sentences.loss(rows, vectors, 2, Draws(places, number, 0), replaced)
         assert loss.item() == pytest.approx(expected.item(), abs=1e-6)
 
 
