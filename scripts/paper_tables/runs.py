@@ -42,7 +42,7 @@ QUICK = {  # what --quick replaces: this is no protocol of the paper, so there a
 }
 IDLE = set(  # keys that change no row, or only say how many rows there are
     "name root outputs cache coco visual_genome device workers batch_size figures criteria "
-    "representation balance".split()
+    "representation balance rivals rival_prompts".split()
 )
 OF_TEXTS = {"bases", "texts", "vlm_prompt", "null_space", "null_space_size", "sharpness"}
 
