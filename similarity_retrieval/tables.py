@@ -51,7 +51,8 @@ def notes(rows: list[Row]) -> list[str]:
             lines.append(line + numbers)
         if "supervision" in about:
             trained = f"trained on {about['supervision']}; {about['parameters']:,} parameters"
-            lines.append(f"{about['method']}: prompt {about['prompt']!r}; {trained}")
+            lost = "" if "{condition}" in about["prompt"] else " (it lacks the condition)"
+            lines.append(f"{about['method']}: prompt {about['prompt']!r}{lost}; {trained}")
         if row["left_out"]:
             lines.append(f"{task}: {row['left_out']} templates of another gallery size left out")
         if row["target_also_in_gallery"]:

@@ -83,7 +83,8 @@ def test_rows_are_those_of_a_slow_recomputation(
             expected = {f"R@{k}": 100 * np.mean(np.array(places) < k) for k in (1, 2, 3)}
             assert row["scores"] == pytest.approx(expected), (task, method, name)
             assert row["about"]["supervision"] == METHODS[method].supervision
-    assert "searle, released: prompt 'a photo of $ that 0'; trained on images, sent" in printed
+    assert "searle, released: prompt 'a photo of $ that 0' (it lacks the condition); " in printed
+    assert "lincir, comma: prompt 'a photo of $ , {condition}'; trained on captions" in printed
 
 
 def test_each_pair_is_encoded_once_and_released_forgets_the_condition(
