@@ -4,6 +4,7 @@ Embeddings are kept in a store (`crl.run.store`), identified by the VLM's finger
 content of the image or text. The content of a crop is that of its file, and the box.
 """
 
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 from textwrap import shorten
+from threading import Semaphore
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -30,6 +32,8 @@ from crl.vlm import VLM, encoded
 
 Embeddable = File | Crop
 NO_DIGEST = bytes(16)
+# More threads wait for files, but to decode in more of them takes memory and saves no time.
+DECODING = Semaphore(os.cpu_count() or 1)
 
 
 class NoneReadable(UserError):
@@ -299,8 +303,9 @@ def _read(
             digest = content_digest(digest + np.array(image.box, "<i8").tobytes())
         if digest not in known:
             try:
-                stored = digest in store
-                pixels = None if stored else _pixels(vlm, seen, image, content, digest)
+                with DECODING:
+                    stored = digest in store
+                    pixels = None if stored else _pixels(vlm, seen, image, content, digest)
                 known[digest] = pixels, ""
             except UnreadableImage as error:
                 known[digest] = None, str(error)

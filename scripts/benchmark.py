@@ -12,8 +12,6 @@ same are compared. Run it on an idle machine; on a busy one, --cpu-time counts t
 from crl.run.command import command
 
 import os
-import platform
-import re
 import shutil
 import statistics
 import subprocess
@@ -33,7 +31,7 @@ from benchmark_inputs import FAMILIES, draw, empty, random_family, random_vlm
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from crl.backends.precision import PRECISIONS, cast, cosine_of_cast
+from crl.backends.precision import PRECISIONS, bf16_instructions
 from crl.embed import embed_images
 from crl.projection import l2, project
 from crl.run.distributed import available_device
@@ -46,11 +44,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 DEMO = REPOSITORY / "configs/demo"
 STORED = SimpleNamespace(name="benchmark", fingerprint="benchmark", precision="fp32")
 D, BATCH, ROWS = 512, 64, 4096  # ROWS are made or read at once
-EXACT: dict[str, Any] = {
-    "precision": "fp32",
-    "decode": "full",
-}  # of load_vlm, for the paper's tasks
+EXACT: dict[str, Any] = {"precision": "fp32", "decode": "full"}  # for the paper's tasks
 FAST: dict[str, Any] = {"precision": "auto", "decode": "fast"}  # for own pictures
+PEERS = {"CLIP_benchmark": (BATCH, os.cpu_count() or 1), "rclip": (8, 0)}  # batch, processes
 Row = tuple[str, str, list[float]]  # what is measured, the two sides, their seconds
 
 
@@ -120,7 +116,7 @@ def path(bench: Bench) -> Iterator[Row]:
         vlm: Any = load_vlm(name, precision=bench.precision)
         images = (vlm.preprocess(Image.open(file)) for file in photos[:BATCH])
         pixels = torch.stack([*images]).to(vlm.device)  # (B, 3, H, W)
-        model = partial(encode, vlm, pixels)
+        model = partial(encode, vlm.encode_images, pixels)
         np.testing.assert_allclose(whole(bench, vlm, photos[:BATCH]), l2(model(1)), atol=1e-4)
         both = partial(whole, bench, vlm, photos), partial(model, -(-len(photos) // BATCH))
         label = f"{Path(name).name}, {len(photos)} of {photos[0].parent.name}, {vlm.device.type}"
@@ -143,58 +139,43 @@ def alike(a: np.ndarray, b: np.ndarray) -> None:  # (N, D), unit rows of differe
     np.testing.assert_array_less(0.99, (a * b).sum(axis=1))
 
 
+def encode(tower: Callable, inputs: Any, batches: int) -> np.ndarray:
+    for _ in range(batches):
+        rows = tower(inputs)  # (B, D)
+    return rows.float().cpu().numpy()  # waits for a GPU
+
+
+@torch.no_grad()
 def weights(bench: Bench) -> Iterator[Row]:
     """Images and texts of each kind of VLM in float32, beside weights in bf16, and their cosine."""
     device = available_device(None)
     for name in FAMILIES[: bench.sizes.families]:
-        model, _, preprocess, tokenize, _, *towers = (parts := random_family(name))[:7]
-        model.to(device)
-        cosine = cosine_of_cast(parts, torch.bfloat16, device)
-        pixels = torch.stack([preprocess(Image.linear_gradient("L").convert("RGB"))] * 8)
-        inputs = pixels.to(device), tokenize(["a text"] * 8).to(device)
-        exact = [once(bench, *both) for both in zip(towers, inputs, strict=True)]
-        cast(model, torch.bfloat16)
-        inputs = inputs[0].bfloat16(), inputs[1]
-        rough = [once(bench, *both) for both in zip(towers, inputs, strict=True)]
-        for what, *seconds in zip(("images", "texts"), exact, rough, strict=True):
+        low = random_family(name, device, torch.bfloat16)
+        exact = random_family(name, device, torch.float32)
+        for what, *towers in zip(("images", "texts"), exact, low, strict=True):
+            sides = [partial(encode, *tower, 1) for tower in towers]
+            cosine = np.prod([l2(side()) for side in sides], axis=0).sum(-1).min()
             label = f"{name}, 8 {what}, {device.type}, smallest cosine {cosine:.5f}"
-            yield label, "fp32 / weights in bf16", seconds
-
-
-@torch.inference_mode()
-def once(bench: Bench, tower: Callable, inputs: Any) -> float:
-    """Median seconds of a tower; the first time, which prepares its kernels, does not count."""
-    tower(inputs)
-    return bench.in_turn(lambda: tower(inputs).float().cpu())[0]
+            yield label, "fp32 / weights in bf16", bench.in_turn(*sides)
 
 
 def peers(bench: Bench) -> Iterator[Row]:
-    """The loops of two other programs, on the same pictures and weights, beside `embed_images`."""
+    """The loops of two other programs, on the same pictures and weights, beside `embed_images`: in
+    LAION's CLIP_benchmark processes decode, one for each core; rclip decodes 8 pictures, then
+    encodes them, and so on."""
     name = random_vlm(bench.work / "ViT-B-32", bench.sizes.layers)
     import open_clip  # now that torchvision is there
 
     model, transform = open_clip.create_model_from_pretrained(f"local-dir:{name}")
     vlm = load_vlm(name, **FAST)
     model.eval().to(vlm.device)
-    for photos, loop in product(bench.photos(), (clip_benchmark, rclip)):
-        both = (
-            partial(loop, model, partial(stacked, transform), photos),
-            partial(whole, bench, vlm, photos),
-        )
+    stack = partial(stacked, transform)
+    for photos, (peer, (size, processes)) in product(bench.photos(), PEERS.items()):
+        loader = DataLoader(photos, size, num_workers=processes, collate_fn=stack)
+        both = partial(unit_rows, model, loader), partial(whole, bench, vlm, photos)
         alike(*(side() for side in both))
         label = f"{len(photos)} of {photos[0].parent.name}, {vlm.device.type}"
-        yield label, f"{loop.__name__} / embed_images", bench.in_turn(*both)
-
-
-def clip_benchmark(model: Any, stack: Callable, photos: list[Path]) -> np.ndarray:
-    """The loop of LAION's CLIP_benchmark: worker processes decode, one for each core."""
-    loader = DataLoader(photos, BATCH, num_workers=os.cpu_count() or 1, collate_fn=stack)
-    return unit_rows(model, loader)
-
-
-def rclip(model: Any, stack: Callable, photos: list[Path]) -> np.ndarray:
-    """The loop of rclip: 8 pictures are decoded, then encoded, and so on."""
-    return unit_rows(model, (stack(photos[i : i + 8]) for i in range(0, len(photos), 8)))
+        yield label, f"{peer} / embed_images", bench.in_turn(*both)
 
 
 def stacked(transform: Callable, files: list[Path]) -> torch.Tensor:
@@ -213,22 +194,16 @@ def linear(bench: Bench) -> Iterator[Row]:
     import resource  # not on Windows
 
     photos = draw(bench.work / "photos", bench.sizes.photos, 640, 480)
-    name = random_vlm(bench.work / "ViT-B-32", bench.sizes.layers)
-    once = bench._replace(sizes=bench.sizes._replace(rounds=1))
-    for count in bench.sizes.growing:
-        files = [empty(bench.work / "files") / f"{n}.jpg" for n in range(count)]
-        for number, file in enumerate(files):  # another end makes another file of a photo
-            file.write_bytes(photos[number % len(photos)].read_bytes() + b"%d" % number)
-        sides = once.in_turn(*exact_and_fast(bench, name, files))
+    vlm = load_vlm(random_vlm(bench.work / "ViT-B-32", bench.sizes.layers), **FAST)
+    few, *numbers = bench.sizes.growing
+    files = [empty(bench.work / "files") / f"{n}.jpg" for n in range(numbers[-1])]
+    for number, file in enumerate(files):  # another end makes another file of a photo
+        file.write_bytes(photos[number % len(photos)].read_bytes() + b"%d" % number)
+    for many in numbers:
+        sides = bench.in_turn(*(partial(whole, bench, vlm, files[:n]) for n in (few, many)))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        label = f"{count:,} photos, ms of each, memory so far {peak:.2f} GiB"
-        yield label, "exact / fast", [1000 * seconds / count for seconds in sides]
-
-
-def encode(vlm: Any, pixels: torch.Tensor, batches: int) -> np.ndarray:
-    for _ in range(batches):
-        rows = vlm.encode_images(pixels)  # (B, D)
-    return rows.float().cpu().numpy()  # waits for a GPU
+        milliseconds = [1000 * s / n for s, n in zip(sides, (few, many), strict=True)]
+        yield f"ms of each, memory so far {peak:.2f} GiB", f"of {few} / of {many:,}", milliseconds
 
 
 def known(bench: Bench) -> Iterator[Row]:
@@ -363,14 +338,11 @@ def trainings(bench: Bench) -> Iterator[Row]:
         yield folder, "fp32 / bf16", bench.in_turn(*sides)
 
 
-def machine(cpuinfo: str) -> str:
-    """The processor, its bf16 instructions, and the GPU. `cpuinfo` is that of Linux, or nothing."""
-    name = re.search(r"^model name\s*: (.+)", cpuinfo, re.MULTILINE)
-    flags = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512 bf16"}
-    bf16 = [words for flag, words in flags.items() if flag in cpuinfo.split()]
-    processor = name[1] if name else platform.processor()
+def machine() -> str:
+    """The processor, its bf16 instructions, and the GPU, in torch's words."""
+    name, instructions = bf16_instructions()
     gpu = [torch.cuda.get_device_name()] if torch.cuda.is_available() else []
-    return ", ".join([processor, " and ".join(bf16) or "no bf16 known", *gpu])
+    return ", ".join([name, " and ".join(instructions) or "no bf16 known", *gpu])
 
 
 MEASUREMENTS = {
@@ -399,9 +371,8 @@ def main(argv: list[str]) -> None:
                 rows.append([f"{name}: {what}", names, *seconds])
                 print(*rows[-1], sep=" | ", flush=True)
     kind = "CPU seconds" if args.cpu_time else "seconds"
-    threads, cpuinfo = torch.get_num_threads(), Path("/proc/cpuinfo")
-    processor = machine(cpuinfo.read_text() if cpuinfo.is_file() else "")
-    title = f"Median {kind} of {sizes.rounds} rounds, {threads} threads; {processor}"
+    threads = torch.get_num_threads()
+    title = f"Median {kind} of {sizes.rounds} rounds, {threads} threads; {machine()}"
     header = ["measurement", "first side / second side", "first, s", "second, s", "ratio"]
     print(Table(title, header, rows, left=2).text())
 

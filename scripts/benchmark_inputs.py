@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from torch import Tensor
+from torch.nn.functional import interpolate
 
-from crl.backends.loaded import Parts, Preprocess
+from crl.backends.precision import cast
 from crl.backends.torchvision_fix import import_torchvision
-from crl.backends.transformers import blip2_features
 
 FAMILIES = ("ViT-B-32", "ViT-B-16-SigLIP2", "PE-Core-B-16", "ALIGN", "BLIP-2")
 
@@ -39,9 +38,9 @@ def random_vlm(folder: Path, layers: int) -> str:
     return str(folder)
 
 
-def random_family(name: str) -> Parts:
-    """One of `FAMILIES` at its real size, with random weights. Texts are random tokens, since not
-    all tokenizers are here."""
+def random_family(name: str, device: torch.device, dtype: torch.dtype) -> list[tuple[Any, Any]]:
+    """The image tower of one of `FAMILIES` with 8 pictures, and its text tower with 8 texts; at its
+    real size. Weights and inputs are random, the same at each call."""
     import_torchvision()
     import open_clip
     import transformers as hf
@@ -59,26 +58,23 @@ def random_family(name: str) -> Parts:
                        lambda tokens: model.get_text_features(**tokens).pooler_output)  # fmt: skip
     elif name == "BLIP-2":
         qformer = {"use_qformer_text_input": True, "vocab_size": vocabulary}
-        model = hf.Blip2ForImageTextRetrieval(hf.Blip2Config(qformer_config=qformer))
-        towers = blip2_features(model)
+        config = hf.Blip2Config(qformer_config=qformer)
+        image: Any = hf.Blip2VisionModelWithProjection(config)
+        text: Any = hf.Blip2TextModelWithProjection(config)
+        model = torch.nn.ModuleList([image, text])
+        towers = (lambda pixels: image(pixels).image_embeds,
+                  lambda tokens: text(**tokens).text_embeds[:, 0])  # fmt: skip
     else:
         model = open_clip.create_model(name, load_weights=False)
         towers, context = (model.encode_image, model.encode_text), model.context_length
         vocabulary = model.vocab_size
-
-    def preprocess(image: Image.Image) -> Tensor:
-        pixels = np.asarray(image.resize((size, size)), np.float32) / 64 - 2
-        return torch.from_numpy(pixels).permute(2, 0, 1)  # (3, size, size)
-
-    def tokenize(texts: list[str]) -> Any:
-        tokens = torch.randint(1, vocabulary - 1, (len(texts), context))
-        tokens[:, -1] = vocabulary - 1  # CLIP reads the embedding of the largest
-        if name not in ("ALIGN", "BLIP-2"):
-            return tokens
-        return hf.BatchEncoding({"input_ids": tokens, "attention_mask": torch.ones_like(tokens)})
-
-    images = Preprocess(preprocess)
-    return Parts(model.eval(), 0, images, tokenize, context, towers[0], towers[1], {}, [])
+    cast(model.eval().to(device), dtype)
+    pixels = interpolate(torch.rand(8, 3, 8, 8) * 4 - 2, size, mode="bicubic")  # smooth spots
+    tokens: Any = torch.randint(1, vocabulary - 1, (8, context))
+    tokens[:, -1] = vocabulary - 1  # CLIP reads the embedding of the largest
+    if name in ("ALIGN", "BLIP-2"):
+        tokens = hf.BatchEncoding({"input_ids": tokens, "attention_mask": torch.ones_like(tokens)})
+    return [(towers[0], pixels.to(device, dtype)), (towers[1], tokens.to(device))]
 
 
 def draw(folder: Path, number: int, width: int, height: int) -> list[Path]:

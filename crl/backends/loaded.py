@@ -117,7 +117,7 @@ class LoadedVLM:
             if low != "fp32" and cosine_of_cast(parts, PRECISIONS[low], device) >= SAME:
                 precision = low + CAST
             precision = "fp32" if precision == "auto" else precision
-            if (low, decode) != ("fp32", "full"):
+            if (precision, decode) != ("fp32", "full"):
                 self._note_former(_hash(parts, "fp32", "full"))
             folders = {file.parent for file in parts.files}
             summary = {"precision": precision, "fingerprint": _hash(parts, precision, decode),

@@ -24,8 +24,14 @@ def computes_bf16(device: torch.device) -> bool:
     """Does this processor or GPU compute in bf16, and not only emulate it?"""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and bool(bf16_instructions()[1])
+
+
+def bf16_instructions() -> tuple[str, list[str]]:
+    """The processor's name, and what it computes bf16 with."""
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # none before torch 2.11
-    return device.type == "cpu" and any(capabilities.get(name) for name in BF16)
+    known = [name for name in BF16 if capabilities.get(name)]
+    return capabilities.get("cpu_name", "processor"), known
 
 
 @torch.inference_mode(False)  # weights that it would make do not count changes
@@ -38,10 +44,8 @@ def _weights(model: nn.Module) -> list[Tensor]:
     """What is cast: parameters, and the statistics of batch norms, which must be of the same dtype.
     Not other buffers: in bf16, angles of rotary positions would be off by some degrees."""
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    statistics = [
-        buffer for norm in norms for buffer in norm.buffers() if buffer.is_floating_point()
-    ]
-    return [*model.parameters(), *statistics]
+    buffers = [buffer for norm in norms for buffer in norm.buffers()]
+    return [*model.parameters(), *filter(Tensor.is_floating_point, buffers)]
 
 
 def in_dtype(pixels: Tensor, dtype: torch.dtype) -> Tensor:
@@ -54,9 +58,7 @@ def cosine_of_cast(parts: "Parts", dtype: torch.dtype, device: torch.device) -> 
     """The smallest cosine between embeddings in float32 and with weights in `dtype`, over a few
     pictures and texts; 0 if the model cannot compute so. The weights stay as they are."""
     noise = np.random.default_rng(0).integers(0, 256, (len(TEXTS), 8, 8, 3), np.uint8)
-    pictures = [
-        Image.fromarray(spots).resize((256, 192), Image.Resampling.BICUBIC) for spots in noise
-    ]
+    pictures = [Image.fromarray(spots).resize((256, 192)) for spots in noise]  # bicubic: smooth
     pixels = torch.stack([*map(parts.preprocess, pictures)]).to(device)  # (4, 3, H, W)
     tokens = parts.tokenize(TEXTS).to(device)
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -73,13 +72,6 @@ def _load_blip2(source: str) -> Parts:
 
     model, common = _load(Blip2ForImageTextRetrieval, source, padding=True, context=512)
     _check_size(source, model, common)
-    image_features, text_features = blip2_features(model)
-    dim = model.config.image_text_hidden_size
-    return Parts(model, dim, image_features=image_features, text_features=text_features, **common)
-
-
-def blip2_features(model: Any) -> tuple[Callable[[Tensor], Tensor], Callable[[Any], Tensor]]:
-    """Pixels (B, 3, H, W) -> (B, Q, D), and tokens of K texts -> (K, D)."""
 
     def image_features(batch: Tensor) -> Tensor:
         patches = model.vision_model(batch).last_hidden_state  # (B, patches, width)
@@ -92,7 +84,8 @@ def blip2_features(model: Any) -> tuple[Callable[[Tensor], Tensor], Callable[[An
         states = model.qformer(words, query_length=0, attention_mask=tokens["attention_mask"])
         return model.text_projection(states.last_hidden_state[:, 0])  # (K, D)
 
-    return image_features, text_features
+    dim = model.config.image_text_hidden_size
+    return Parts(model, dim, image_features=image_features, text_features=text_features, **common)
 
 
 def _check_size(source: str, model: Any, common: dict[str, Any]) -> None:

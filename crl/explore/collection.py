@@ -95,7 +95,8 @@ class Collection:
             vlm = load_vlm(vlm or about.vlm, device, *how)
         if vlm.fingerprint != about.fingerprint:
             made = f"{about.vlm} in {about.precision}, decode={about.decode}, {about.fingerprint}"
-            raise UserError(f"{folder} holds embeddings by {made}, not {vlm.fingerprint}: use that")
+            advice = "use that, or run scripts/embed_ray.py again"
+            raise UserError(f"{folder} holds embeddings by {made}, not {vlm.fingerprint}: {advice}")
         with open_store(vlm, "image", folder) as store:
             image = store.gather(digests)
         if image is None:

@@ -48,7 +48,8 @@ def content(picture, kind="JPEG", **more):
 
 def pixels(vlm, file, content):
     """What the model is given, (3, 96, 96), in levels of 0 to 255."""
-    return vlm.preprocess(decoded(file, content, vlm.preprocess.enough).rgb) * DEVIATIONS
+    picture = decoded(file, content, vlm.preprocess.enough)
+    return vlm.preprocess(picture.rgb, picture.size) * DEVIATIONS
 
 
 @settings(max_examples=30)
@@ -72,6 +73,17 @@ def test_fast_and_full_agree(tmp_path_factory, width, height, orientation, kind,
     full, fast = decoded(file, data), decoded(file, data, ENOUGH)
     assert full[1:] == fast[1:] and full.size == full.rgb.size
     assert min(fast.rgb.size) >= min(ENOUGH, width, height)
+
+
+@pytest.mark.parametrize("orientation", [1, 2, 3, 6, 8])
+@pytest.mark.parametrize("size", [(800, 533), (853, 1280), (1203, 901)])
+def test_a_jpeg_of_an_odd_size_is_cut_where_it_is_in_full(tmp_path, size, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = content(photo(*size), exif=exif.tobytes())
+    difference = (pixels(FULL, tmp_path / "a", data) - pixels(FAST, tmp_path / "a", data)).abs()
+    assert decoded(tmp_path / "a", data, ENOUGH).rgb.size != size
+    assert difference.mean() < 1.5
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,6 @@ def help_texts() -> dict[str, str]:
 
 if __name__ == "__main__":
     texts = help_texts()
-    places = {name: getattr(m, "__file__", None) or "" for name, m in sys.modules.items()}
-    installed = {name for name, place in places.items() if "site-packages" in place}
-    print(json.dumps([texts, sorted({name.partition(".")[0] for name in installed})]))
+    places = {name: str(getattr(m, "__file__", "")) for name, m in sys.modules.items()}
+    installed = {name.split(".")[0] for name in places if "site-packages" in places[name]}
+    print(json.dumps([texts, sorted(installed)]))

@@ -47,15 +47,3 @@ def test_a_command_that_fails_is_named(refusal, monkeypatch):
     monkeypatch.setattr(benchmark.Bench, "demo_data", lambda bench, *_: bench.work)
     line = refusal(benchmark.main, "--quick", "--only", "tasks")
     assert "classification_clustering/clustering.py failed" in line
-
-
-def test_the_table_names_the_processor_and_its_bf16_instructions(monkeypatch):
-    cpuinfo = (
-        "processor\t: 0\nmodel name\t: Some EPYC\nflags\t\t: fpu {} avx2\nmodel name\t: other\n"
-    )
-    monkeypatch.setattr(benchmark.platform, "processor", lambda: "arm")
-    monkeypatch.setattr(benchmark.torch.cuda, "is_available", lambda: False)
-    both = {"avx512_bf16 amx_bf16": "AMX and AVX-512 bf16", "avx512f": "no bf16 known"}
-    for flags, words in both.items():
-        assert benchmark.machine(cpuinfo.format(flags)) == f"Some EPYC, {words}"
-    assert benchmark.machine("") == "arm, no bf16 known"

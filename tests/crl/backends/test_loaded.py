@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from toy_vlm import make_images
 from crl import embed_images, embed_texts, load_vlm
 from crl.backends import loaded, transformers
 from crl.backends.loaded import LoadedVLM
-from crl.run.stamps import read_record
+from crl.run.stamps import read_record, stamps
 from similarity_retrieval.combiner_features import augmentation
 
 OPEN_CLIP = "open_clip_config.json"
@@ -62,6 +63,23 @@ def test_another_precision_or_a_changed_file_is_loaded_again(clip):
     (clip / "merges.txt").unlink()
     assert is_loaded(load_vlm(str(clip), "cpu"))
     assert not is_loaded(load_vlm(str(clip), "cpu"))
+    (clip / "added.bin").touch()  # libraries prefer some names to others
+    assert is_loaded(load_vlm(str(clip), "cpu"))
+
+
+def test_stamps_change_with_a_link_and_a_working_directory(clip, tmp_path, monkeypatch):
+    other, link = shutil.copytree(clip, tmp_path / "there/clip"), tmp_path / "link"
+    for name, change in (
+        ("link", lambda: (link.unlink(), link.symlink_to(other))),
+        ("./clip", lambda: monkeypatch.chdir(other.parent)),
+    ):
+        monkeypatch.chdir(tmp_path)
+        link.unlink(missing_ok=True)
+        link.symlink_to(clip)
+        files = load_vlm(name, "cpu").files
+        assert stamps(map(Path, files)) == files
+        change()
+        assert stamps(map(Path, files)) != files
 
 
 def test_a_damaged_record_costs_no_more_than_loading(clip, tmp_path):

@@ -14,6 +14,8 @@ from crl.basis import TextBasis
 from crl.embed import embed_texts
 from crl.explore.collection import Collection
 from crl.explore.listing import write_listing
+from crl.explore.thumbnails import made_meanwhile
+from crl.images import decoded
 from crl.projection import l2
 from crl.representations import kind_of, names, represent
 from crl.representations.weighted import weighted_similarity
@@ -177,6 +179,12 @@ def test_an_image_is_named_as_any_system_writes_it(photos, tmp_path):
     ]):  # fmt: skip
         assert [some.place(form) for form in forms] == [place] * len(forms)
     assert some.find("c.png") is None
+
+
+def test_thumbnails_that_cannot_be_kept_stop_nothing(tmp_path):
+    files = draw(tmp_path / "pictures", each=1)
+    with made_meanwhile(tmp_path / "pictures", files[0] / "no folder") as seen:
+        seen(b"1" * 16, decoded(files[0]))
 
 
 def test_a_file_is_read_again_if_it_may_have_changed(tmp_path, monkeypatch):
