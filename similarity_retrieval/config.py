@@ -9,6 +9,8 @@ from crl.representations import WithoutLabels
 from crl.run.config import Distinct, EvaluationConfig, OneOrMore
 from similarity_retrieval.datasets import TASKS, Task
 from similarity_retrieval.method import Balance, TiePolicy
+from similarity_retrieval.rivals.config import PROMPTS as RIVAL_PROMPTS
+from similarity_retrieval.rivals.config import Prompt
 
 BASES: dict[Task, str | dict[str, str]] = {
     "focus_object": "genecis_scene",
@@ -31,7 +33,7 @@ class EvaluateConfig(EvaluationConfig):
     """Keys of evaluate.py."""
 
     replaced_by_features = EvaluationConfig.replaced_by_features | {
-        "trained", "prompts", "coco", "visual_genome"
+        "trained", "prompts", "coco", "visual_genome", "rivals", "rival_prompts"
     }  # fmt: skip
 
     tasks: Annotated[list[Task], OneOrMore, Distinct] = Field(
@@ -43,6 +45,12 @@ class EvaluateConfig(EvaluationConfig):
     vlm: str = Field("clip-b16", description="the VLM, by name")
     combiner: Path | None = Field(None, description="file of a Combiner for that VLM")
     trained: list[Path] = Field([], description="folders of train_combiner.py or GeneCIS's files")
+    rivals: list[str] = Field(
+        [], description="folders of train_rival.py, or method:FILE of published weights, for vlm"
+    )
+    rival_prompts: Annotated[list[Prompt], OneOrMore, Distinct] = Field(
+        ["that"], min_length=1, description=f"prompts of the rivals: {', '.join(RIVAL_PROMPTS)}"
+    )
     bases: dict[Task, str | dict[str, str]] = Field(
         BASES, description="task: text basis, or {condition: text basis, other: text basis}"
     )

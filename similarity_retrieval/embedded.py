@@ -19,6 +19,7 @@ from similarity_retrieval.combiner import Combiner, load_combiner
 from similarity_retrieval.config import EvaluateConfig
 from similarity_retrieval.datasets import GeneCIS, Templates, images, load
 from similarity_retrieval.method import Features
+from similarity_retrieval.rivals.queries import Rival
 from similarity_retrieval.trained import models
 
 
@@ -38,6 +39,7 @@ class Embedded(NamedTuple):
     features: Features  # embeddings of images and conditions, of any length
     bases: list[Basis]  # together they name all templates
     combiner: Combiner | None
+    rivals: dict[str, Rival]
     files: Sequence[Path | Crop] | None  # M, for the figure; None: embeddings made elsewhere
     about: dict[str, Any]  # what a result says of itself: task, VLM, images
     about_basis: dict[str, Any]  # and of CRL's texts
@@ -66,7 +68,7 @@ def embedded(config: EvaluateConfig) -> Iterator[Embedded]:
                       "drown the condition; balance=standard suits both", stacklevel=2)  # fmt: skip
     size, cache = config.null_space_size, config.cache
     removed = digest(size, *(other.digest for other in others)) if others else None
-    for label, (vlm, combiner) in loaded.items():
+    for label, (vlm, combiner, rivals) in loaded.items():
         bases: dict[str, list[Basis]] = {task: [] for task in named}
         for task, choices in named.items():  # before the first image is embedded
             for _, rows, basis in choices:
@@ -98,8 +100,9 @@ def embedded(config: EvaluateConfig) -> Iterator[Embedded]:
             names = " + ".join(f"{basis.names(used)}/{len(used)}" for basis in texts)
             counts = {"names": names, "precision": config.precision, "device": str(vlm.device)}
             yield Embedded(
-                data, templates, features, bases[task], combiner, files, about, about_basis, counts
-            )
+                data, templates, features, bases[task], combiner, rivals, files, about, about_basis,
+                counts,
+            )  # fmt: skip
 
 
 def _chosen(
@@ -132,7 +135,7 @@ def _given(config: EvaluateConfig, data: GeneCIS) -> Iterator[Embedded]:
         about = {"data": task, "criterion": "scene", "vlm": "features", "label": file.name}
         about["content"] = digest(content, data.conditions, *templates[:3])
         bases = [Basis(np.arange(len(templates.reference)), text, None)]
-        yield Embedded(data, templates, features, bases, combiner, None, about, about_basis, {})
+        yield Embedded(data, templates, features, bases, combiner, {}, None, about, about_basis, {})
 
 
 def _rows(file: Path, what: str, wanted: list[str], names: np.ndarray) -> np.ndarray:

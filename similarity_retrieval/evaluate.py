@@ -2,9 +2,9 @@
 
     python similarity_retrieval/evaluate.py --config configs/genecis.yaml
 
-Prints and saves Recall@1, 2, 3 in percent for each task: of GeneCIS's baselines, and of CRL (a row
-for each `representation` and `balance`). Saves the rank of each template's target, and draws CRL's
-best and worst templates.
+Prints and saves Recall@1, 2, 3 in percent for each task: of GeneCIS's baselines, of `rivals`, and
+of CRL (a row for each `representation` and `balance`). Saves the rank of each template's target,
+and draws CRL's best and worst templates.
 """
 
 from crl.run.command import command
@@ -49,6 +49,7 @@ def evaluate(config: EvaluateConfig) -> Results:
             about: dict[str, dict[str, Any]] = {method: {"basis": "-"} for method in BASELINES}
             if data.combiner:
                 about["combiner"] = {"basis": "-", "combiner": weights_digest(data.combiner)}
+            about |= {method: {**rival.about} for method, rival in data.rivals.items()}
             about |= {method: {**data.about_basis, "weight": config.weight} for method in variants}
             for method, row in about.items():
                 row |= {**data.about, "tie_policy": config.tie_policy, "method": method}
@@ -60,6 +61,8 @@ def evaluate(config: EvaluateConfig) -> Results:
                 continue
 
             scores = baseline_scores(features, templates, data.combiner)  # {method: (B, G)}
+            for method, rival in data.rivals.items():
+                scores[method] = rival.scores(features, templates, data.data.conditions)
             for method, (representation, balance) in variants.items():
                 scores[method] = np.empty(templates.gallery.shape, features.image.dtype)
                 for basis in data.bases:  # one for all templates, or one per kind of condition

@@ -93,6 +93,14 @@ def crl_scores(
     return _as_target(scores, features, templates)
 
 
+def query_scores(features: Features, templates: Templates, queries: np.ndarray) -> np.ndarray:
+    """Cosine similarity of each template's candidates to a query of its own, `queries` (B, D), of
+    any length: (B, G)."""
+    pairs = zip(templates.gallery, l2(queries), strict=True)
+    scores = np.stack([features.unit_image[gallery] @ query for gallery, query in pairs])
+    return _as_target(scores, features, templates)
+
+
 def target_ranks(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """How many of a template's other candidates score above its target, and how many equal it:
     scores (B, G) -> better and tied, both (B,) int64.

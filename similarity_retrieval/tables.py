@@ -49,6 +49,10 @@ def notes(rows: list[Row]) -> list[str]:
             numbers = ", ".join(f"{k} {v:.1f}" for k, v in row["other_ties"].items())
             line = f"{about['label']}, {task}, {about['method']}: ties; tie_policy={other} gives "
             lines.append(line + numbers)
+        if "supervision" in about:
+            trained = f"trained on {about['supervision']}; {about['parameters']:,} parameters"
+            lost = "" if "{condition}" in about["prompt"] else " (it lacks the condition)"
+            lines.append(f"{about['method']}: prompt {about['prompt']!r}{lost}; {trained}")
         if row["left_out"]:
             lines.append(f"{task}: {row['left_out']} templates of another gallery size left out")
         if row["target_also_in_gallery"]:

@@ -28,6 +28,9 @@ SMALL = {  # script, in the order in which they are run -> what is added to each
     "similarity_retrieval/mine_triplets.py": "samples=100 min_images=1",
     "similarity_retrieval/train_combiner.py": "vlm=demo epochs=1 precision=fp32 batch_size=8 "
     "validation=0 workers=0 projection=16 hidden=16 images=data/demo/genecis/coco",
+    "similarity_retrieval/train_rival.py": "vlm=demo captions=data/demo/genecis/coco/annotations/"
+    "captions_train2017.json images=data/demo/genecis/coco/train2017 batch_size=8 epochs=1 "
+    "concepts=[dog,cat] inversion_steps=1 tagger=list limit=24 sentences=null warmup=0",
     "fashion_retrieval/train_mlp.py": "vlm=demo epochs=1 triplets=32 out=16 texts=20",
     "fashion_retrieval/train_backbone.py": "epochs=1 triplets=8 batch_size=8 workers=0",
     "fashion_retrieval/train_rival.py": "tower=demo epochs=1 triplets=8 batch_size=8 width=16 "

@@ -187,6 +187,10 @@ class LoadedVLM:
         """`encode_texts` with gradients, for training; the caller sets autocast."""
         return self.parts.text_features(self.parts.tokenize(texts).to(self.device))
 
+    def token_ids(self, texts: list[str]) -> Tensor:
+        """(K, tokens) ids of K texts, as the text tower is given them, on the CPU."""
+        return _ids(self.parts.tokenize(texts))
+
     def cut_off(self, texts: list[str]) -> list[str]:
         """The texts that are longer than the model's context, whose ends it does not read."""
         context = self.context

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from crl.run.errors import UserError
 from crl.run.files import atomic_path
 
+ENTRIES = ("state_dict", "model")  # in which trainings keep the weights
+
 
 def stored_shapes(checkpoint: Path) -> dict[str, tuple[int, ...]]:
     """Name -> shape of each tensor. Damage and code are refused before a library opens the file."""
@@ -24,14 +26,15 @@ def stored_shapes(checkpoint: Path) -> dict[str, tuple[int, ...]]:
         return {key: tuple(tensor.shape) for key, tensor in _read(checkpoint).items()}
 
 
-def load_tensors(checkpoint: Path) -> dict[str, Tensor]:
+def load_tensors(checkpoint: Path, *entries: str) -> dict[str, Tensor]:
     """The tensors of a checkpoint (.safetensors, or torch.save's .pt, .pth), on the CPU; of a state
-    dict in the entry `state_dict` or `model`; without a distributed model's prefix `module.`. A
-    UserError: no such file; one that is damaged, holds code or no checkpoint; NaN or infinity."""
+    dict in one of the `entries` (none given: `state_dict`, `model`); without a distributed model's
+    prefix `module.`. A UserError: no such file; one that is damaged, holds code or no checkpoint;
+    NaN or infinity."""
     if not checkpoint.is_file():
         raise UserError(f"there is no file {checkpoint}")
     with _refusing(checkpoint):
-        tensors = _read(checkpoint)
+        tensors = _read(checkpoint, *entries)
         broken = [key for key, tensor in tensors.items() if not tensor.isfinite().all()]
     if broken:
         raise UserError(f"{checkpoint} is of no use: {broken[0]} holds NaN or infinity")
@@ -52,14 +55,17 @@ def _as_bytes(model: nn.Module) -> bytes:
     return save({key: tensor.cpu().contiguous() for key, tensor in model.state_dict().items()})
 
 
-def _read(checkpoint: Path) -> dict[str, Tensor]:
+def _read(checkpoint: Path, *entries: str) -> dict[str, Tensor]:
     if checkpoint.suffix == ".safetensors":
         state = load_file(checkpoint)
     else:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    for key in ("state_dict", "model"):
+    for key in entries or ENTRIES:
         if isinstance(state.get(key), dict):
             state = state[key]
+            break
+    if not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise ValueError(f"no tensors in its entry {' or '.join(entries or ENTRIES)}")
     return {str(key).removeprefix("module."): tensor for key, tensor in state.items()}
 
 

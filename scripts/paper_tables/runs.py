@@ -25,6 +25,7 @@ SCRIPTS = {  # folder in outputs/: module and function
     "retrieval": "classification_clustering.retrieval:evaluate",
     "triplets": "similarity_retrieval.mine_triplets:mine_triplets",
     "combiner": "similarity_retrieval.train_combiner:train",
+    "genecis_rivals": "similarity_retrieval.train_rival:train",
     "similarity_retrieval": "similarity_retrieval.evaluate:evaluate",
     "fashion_mlp": "fashion_retrieval.train_mlp:train",
     "fashion_backbone": "fashion_retrieval.train_backbone:train",
@@ -41,7 +42,7 @@ QUICK = {  # what --quick replaces: this is no protocol of the paper, so there a
 }
 IDLE = set(  # keys that change no row, or only say how many rows there are
     "name root outputs cache coco visual_genome device workers batch_size figures criteria "
-    "representation balance".split()
+    "representation balance rivals rival_prompts".split()
 )
 OF_TEXTS = {"bases", "texts", "vlm_prompt", "null_space", "null_space_size", "sharpness"}
 

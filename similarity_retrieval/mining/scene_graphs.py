@@ -14,16 +14,21 @@ BATCH = 256  # captions that spaCy takes at once
 MAX_CAPTION = 2000  # characters; a longer text is no caption and is not parsed
 
 
-def spacy_parser() -> Callable[[Iterable[Pair]], Iterator[Graph]]:
-    """A parser by spaCy's dependency trees; a UserError if its model is not installed."""
+def load_spacy(instead: str) -> Any:
+    """spaCy's English pipeline; a UserError, with what to give `instead`, if it is missing."""
     try:
         import spacy  # here: heavy and optional
 
-        nlp = spacy.load(SPACY_MODEL, exclude=["ner"])
+        return spacy.load(SPACY_MODEL, exclude=["ner"])
     except (ImportError, OSError) as error:
         get = f"pip install -e .[mining] and python -m spacy download {SPACY_MODEL}"
         raise UserError(f"spaCy or its model {SPACY_MODEL} is missing; {get}, or give "
-                        "graphs=FILE.jsonl") from error  # fmt: skip
+                        f"{instead}") from error  # fmt: skip
+
+
+def spacy_parser() -> Callable[[Iterable[Pair]], Iterator[Graph]]:
+    """A parser by spaCy's dependency trees; a UserError if its model is not installed."""
+    nlp = load_spacy("graphs=FILE.jsonl")
 
     def parse(pairs: Iterable[Pair]) -> Iterator[Graph]:
         texts = ((p.caption if len(p.caption.strip()) <= MAX_CAPTION else "", p) for p in pairs)

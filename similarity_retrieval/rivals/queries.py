@@ -1,0 +1,105 @@
+"""The trained rivals of an evaluation: from a folder or a published file to GeneCIS's queries."""
+
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ValidationError
+from torch import nn
+
+from crl.backends.pseudo_words import SIGN, STAND_INS, PseudoWords
+from crl.backends.weights import load_tensors, weights_digest
+from crl.run.errors import UserError, explain
+from similarity_retrieval.datasets import Templates
+from similarity_retrieval.method import Features, query_scores
+from similarity_retrieval.rivals import METHODS
+from similarity_retrieval.rivals.config import PROMPTS, Prompt
+
+BATCH = 256  # queries at a time
+
+
+class RivalTraining(BaseModel):
+    """What is needed of the results.json of train_rival.py."""
+
+    method: Literal["lincir", "pic2word", "searle"]
+    vlm: str
+    vlm_fingerprint: str
+    precision: Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A trained network with one prompt: a row of the table."""
+
+    network: nn.Module
+    words: PseudoWords
+    prompt: str
+    about: dict[str, Any]  # what its row says of itself
+
+    @torch.inference_mode()
+    def scores(self, features: Features, templates: Templates, conditions: list[str]) -> np.ndarray:
+        """Cosine similarity of each template's candidates to its prompt: (B, G). Each pair of a
+        reference and a condition is encoded once."""
+        pairs = np.stack([templates.reference, templates.condition], axis=1)  # (B, 2)
+        distinct, place = np.unique(pairs, axis=0, return_inverse=True)
+        vlm, parts = self.words.vlm, []
+        for some in np.array_split(distinct, len(distinct) // BATCH + 1):
+            references = torch.from_numpy(features.image[some[:, 0]])  # (b, D), not normalised
+            vectors = self.network(references.to(vlm.device))  # (b, Dt)
+            texts = [self.prompt.replace("{condition}", conditions[c]) for c in some[:, 1]]
+            if cut := vlm.cut_off([text.replace(SIGN, STAND_INS[0]) for text in texts]):
+                reads = f"{vlm.name} reads {vlm.context} tokens, and a rival's prompt"
+                raise UserError(f"{reads} is cut: {cut[0]!r}; choose other rival_prompts")
+            parts.append(self.words.encode(texts, vectors, count=1).cpu().numpy())
+        queries = np.concatenate(parts)[place.reshape(-1)]  # (B, D), not normalised
+        return query_scores(features, templates, queries)
+
+
+def read_rival(entry: str) -> tuple[str, Path, RivalTraining | None]:
+    """`folder` of train_rival.py, or `method:file` with published weights -> method, file of the
+    weights, and the training if it is one of ours."""
+    method, _, file = entry.partition(":")
+    if method in METHODS and file:
+        return method, Path(file), None
+    folder = Path(entry)
+    try:
+        training = RivalTraining.model_validate_json((folder / "results.json").read_bytes())
+    except OSError as error:
+        advice = f"a folder, or {'|'.join(METHODS)}:FILE of published weights"
+        reason = f"no training of train_rival.py (results.json: {error.strerror})"
+        raise UserError(f"rivals: {folder} holds {reason}; give {advice}") from error
+    except ValidationError as error:
+        reason = f"is not of train_rival.py: {explain(error)}"
+        raise UserError(f"{folder / 'results.json'} {reason}") from error
+    return training.method, folder / "rival.safetensors", training
+
+
+def load_network(method: str, file: Path, dim: int, width: int) -> nn.Module:
+    """A rival's network for embeddings of width `dim` and tokens of `width`, in eval mode, on the
+    CPU, in float32: from train_rival.py, or a published file, with the network in an entry of it.
+    A UserError if it is none, or of other widths."""
+    kind = METHODS[method]
+    state = {key: tensor.float() for key, tensor in load_tensors(file, kind.entry).items()}
+    with torch.device("meta"):  # shapes only: the weights come from the file
+        network: nn.Module = kind.network(dim, width)
+    try:
+        network.load_state_dict(state, assign=True)
+    except RuntimeError as error:  # names the layers
+        widths = f"embeddings of width {dim} and tokens of width {width}"
+        reason = textwrap.shorten(str(error).partition(":")[2], 200)
+        raise UserError(f"{file} holds no {method} for {widths}: {reason}") from error
+    return network.eval()
+
+
+def load_rivals(entry: str, words: PseudoWords, prompts: list[Prompt]) -> dict[str, Rival]:
+    """{method as tables show it: rival}: those of one entry of `rivals`, a row for each prompt."""
+    (method, file, _), vlm = read_rival(entry), words.vlm
+    network = load_network(method, file, vlm.dim, words.width).to(vlm.device)
+    about: dict[str, Any] = {"basis": "-", "rival": weights_digest(network)}
+    about["supervision"] = METHODS[method].supervision
+    about["parameters"] = sum(p.numel() for p in network.parameters())
+    rows = {f"{method}, {name}": PROMPTS[name] for name in prompts}
+    return {row: Rival(network, words, p, {**about, "prompt": p}) for row, p in rows.items()}
