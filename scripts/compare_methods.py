@@ -86,10 +86,11 @@ class Cell(NamedTuple):
 
 
 def supervision(method: str) -> str:
-    """What a method uses beside T and I."""
+    """What a method learns from beside images."""
     if method.endswith(STEP):
         return "other criteria"
-    return "no texts" if method == "universal" else kind_of(method).supervision
+    uses = "nothing" if method == "universal" else kind_of(method).supervision
+    return "texts" if uses == "none" else uses
 
 
 def of_classes(data: Embedded, seeds: int, cell: Cell, method: str) -> Scores:
