@@ -54,8 +54,8 @@ def test_a_table_keeps_the_criteria_of_its_task(scores):
     table = script.table(rows, "NMI", "own")
     assert table.title == "NMI, own bases, 3 criteria, percent"
     paper, posterior = table.rows
-    assert paper == ["paper", "47.3 ± 0.5", "-", "-", "-", "3", "1.50", "none"]
-    assert posterior[-3:] == ["3-7", "1.50", "none"] and posterior[3] == "1/2/0"
+    assert paper == ["paper", "47.3 ± 0.5", "-", "-", "-", "3", "1.50", "texts"]
+    assert posterior[-3:] == ["3-7", "1.50", "texts"] and posterior[3] == "1/2/0"
 
 
 @pytest.mark.parametrize("queries", [7, 1003])
