@@ -18,6 +18,12 @@ settings.register_profile("new", deadline=None)
 settings.load_profile("same")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, so that at the end no process waits for one of them."""
+    longest = "test_published_runs.py", "test_benchmark.py", "test_demo_vlm.py", "test_scripts.py"
+    items.sort(key=lambda item: item.path.name not in longest)
+
+
 def pytest_unconfigure() -> None:
     shutil.rmtree(os.environ["CRL_CACHE"], ignore_errors=True)
 
