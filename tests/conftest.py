@@ -20,8 +20,11 @@ settings.load_profile("same")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, so that at the end no process waits for one of them."""
-    longest = "test_published_runs.py", "test_benchmark.py", "test_demo_vlm.py", "test_scripts.py"
-    items.sort(key=lambda item: item.path.name not in longest)
+    longest = (
+        "test_published_runs test_benchmark test_demo_vlm test_scripts test_train_combiner "
+        "test_published_weights test_kills test_trainers test_install test_hub test_straight_lines"
+    ).split()
+    items.sort(key=lambda item: item.path.stem not in longest)
 
 
 def pytest_unconfigure() -> None:
