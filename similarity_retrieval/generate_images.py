@@ -22,6 +22,7 @@ import torch
 from PIL import Image, ImageOps
 from pydantic import Field
 
+from crl.backends.torchvision_fix import import_torchvision
 from crl.images import UnreadableImage, open_image
 from crl.run.config import load_config
 from crl.run.distributed import available_device
@@ -104,6 +105,7 @@ def draw(
 def load_pipeline(config: GenerateConfig) -> Any:
     """A UserError: diffusers is not installed, or cannot load `config.model`."""
     device = available_device(config.device)
+    import_torchvision()
     try:
         from diffusers import AutoPipelineForImage2Image  # here: heavy and optional
     except ImportError:

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from checkpoints import hf
 from PIL import Image, ImageOps
 
 from similarity_retrieval import generate_images
@@ -91,13 +92,11 @@ def test_mistakes(output, refusal, command, genecis, monkeypatch):
 
 def test_a_tiny_random_pipeline(output, refusal, genecis, tmp_path):
     diffusers = pytest.importorskip("diffusers")
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
-
     words = [chr(i) for i in range(97, 123)]
     words += [f"{w}</w>" for w in words] + ["<|startoftext|>", "<|endoftext|>"]
-    tokenizer = CLIPTokenizer(vocab={w: i for i, w in enumerate(words)}, merges=[],
+    tokenizer = hf.CLIPTokenizer(vocab={w: i for i, w in enumerate(words)}, merges=[],
                               model_max_length=8)  # fmt: skip
-    text = CLIPTextConfig(vocab_size=len(words), hidden_size=32, intermediate_size=32,
+    text = hf.CLIPTextConfig(vocab_size=len(words), hidden_size=32, intermediate_size=32,
                           num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=8,
                           bos_token_id=52, eos_token_id=53)  # fmt: skip
     down, up = ["DownEncoderBlock2D"], ["UpDecoderBlock2D"]
@@ -109,8 +108,8 @@ def test_a_tiny_random_pipeline(output, refusal, genecis, tmp_path):
     diffusers.StableDiffusionPipeline(
         vae=diffusers.AutoencoderKL(down_block_types=down, up_block_types=up, latent_channels=4,
                                     **small),
-        text_encoder=CLIPTextModel(text), tokenizer=tokenizer, unet=unet,
-        scheduler=diffusers.DDIMScheduler(), safety_checker=None, feature_extractor=None,
+        text_encoder=hf.CLIPTextModel(text), tokenizer=tokenizer, unet=unet,
+        scheduler=diffusers.DDIMScheduler(steps_offset=1, clip_sample=False), safety_checker=None, feature_extractor=None,
     ).save_pretrained(tmp_path / "tiny")  # fmt: skip
     where = f"root={genecis}", f"outputs={tmp_path}/out", "size=64", "steps=2", "device=cpu"
     make = generate_images.main, *where, "tasks=focus_object"
@@ -120,5 +119,5 @@ def test_a_tiny_random_pipeline(output, refusal, genecis, tmp_path):
     output(*make, f"model={tmp_path}/tiny")
     assert contents(genecis) == first  # the same seed gives the same image
     (tmp_path / "tiny/model_index.json").unlink()
-    error = refusal(*make, "name=no", f"model={tmp_path}/tiny")
+    error = refusal(*make, "name=other", f"model={tmp_path}/tiny")
     assert error.startswith(f"diffusers cannot load {tmp_path}/tiny for image to image: ")
