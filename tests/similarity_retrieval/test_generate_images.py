@@ -109,7 +109,8 @@ def test_a_tiny_random_pipeline(output, refusal, genecis, tmp_path):
         vae=diffusers.AutoencoderKL(down_block_types=down, up_block_types=up, latent_channels=4,
                                     **small),
         text_encoder=hf.CLIPTextModel(text), tokenizer=tokenizer, unet=unet,
-        scheduler=diffusers.DDIMScheduler(steps_offset=1, clip_sample=False), safety_checker=None, feature_extractor=None,
+        scheduler=diffusers.DDIMScheduler(steps_offset=1, clip_sample=False),
+        safety_checker=None, feature_extractor=None,
     ).save_pretrained(tmp_path / "tiny")  # fmt: skip
     where = f"root={genecis}", f"outputs={tmp_path}/out", "size=64", "steps=2", "device=cpu"
     make = generate_images.main, *where, "tasks=focus_object"
