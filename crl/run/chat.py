@@ -4,6 +4,7 @@ The key (OPENAI_API_KEY) goes to that server alone: it is masked in all that is 
 """
 
 import hashlib
+import io
 import json
 import multiprocessing
 import os
@@ -19,6 +20,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import openai
+from PIL import Image
 from pydantic import HttpUrl, TypeAdapter, ValidationError
 
 from crl.run.errors import UserError
@@ -136,9 +138,24 @@ class Server:
         write_text(file, json.dumps(record, indent=1))
         return value, record
 
-    def _ask(
-        self, content: Any, sampling: dict[str, Any], enough: Callable[[str], bool]
-    ) -> "_Answer":
+    @property
+    def is_local(self) -> bool:
+        """Does it run on this machine?"""
+        return _is_local(self.url)
+
+    def embedding(self, messages: list[dict[str, Any]], model: str, **options: Any) -> Any:
+        """What /embeddings answers to a chat, as vLLM serves it: JSON, not checked. A UserError if
+        there is no answer."""
+        body = {"model": model, "messages": messages, "encoding_format": "float", **options}
+        try:
+            with self._client() as client:
+                return client.post("/embeddings", cast_to=object, body=body)
+        except openai.APITimeoutError:
+            raise UserError(f"{self.public_url} gave no answer within {self.timeout:g} s") from None
+        except (openai.OpenAIError, ImportError, ValueError) as error:  # the last: no JSON
+            raise UserError(self._explain(error, model, pictures=True)) from None
+
+    def _client(self) -> openai.OpenAI:
         key = _key()
         if not re.fullmatch("[!-~]*", key):
             raise UserError("OPENAI_API_KEY holds a character that no key has; copy it again")
@@ -152,7 +169,12 @@ class Server:
         )  # fmt: skip
         # Local servers need no key, but the client must send something.
         limits: dict[str, Any] = {"max_retries": self.max_retries, "http_client": http}
-        client = openai.OpenAI(api_key=key or "none", base_url=self.url, **limits)
+        return openai.OpenAI(api_key=key or "none", base_url=self.url, **limits)
+
+    def _ask(
+        self, content: Any, sampling: dict[str, Any], enough: Callable[[str], bool]
+    ) -> "_Answer":
+        client = self._client()
         question = {"messages": [{"role": "user", "content": content}], **sampling}
         for name in self.refused:
             question.pop(name, None)
@@ -208,12 +230,23 @@ class Server:
 
 
 def _content(prompt: str, pictures: Sequence[bytes]) -> Any:
-    """A question in the chat format; pictures are part of it as data URIs."""
+    """A question in the chat format; pictures are part of it."""
     if not pictures:
         return prompt  # not every local server takes a list
-    urls = [f"data:image/jpeg;base64,{b64encode(picture).decode()}" for picture in pictures]
-    parts = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
-    return [{"type": "text", "text": prompt}, *parts]
+    return [{"type": "text", "text": prompt}, *map(picture_part, pictures)]
+
+
+def picture_part(picture: bytes) -> dict[str, Any]:
+    """A JPEG as a part of a message: a data URI."""
+    url = f"data:image/jpeg;base64,{b64encode(picture).decode()}"
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def as_jpeg(picture: Image.Image, quality: int = 95) -> bytes:
+    """The file that is sent, without metadata."""
+    stream = io.BytesIO()
+    picture.save(stream, "JPEG", quality=quality, subsampling=0)
+    return stream.getvalue()
 
 
 def _is_local(url: str) -> bool:
