@@ -84,7 +84,8 @@ class FromPixels(Method):
         self.config, self.data = config, data
         pixels, self.content = read_pictures(data.paths, config.size, config.workers)
         self.pixels = pixels.to(device)  # (N, 3, H, W) uint8
-        self.network = Network(config.network, self.head).to(device)
+        network = Network(config.network, self.head).to(device)
+        self.network = network.to(memory_format=torch.channels_last)  # faster, also on CPUs
         self.models = {"rival": self.network}
 
     def head(self, width: int) -> nn.Module:
