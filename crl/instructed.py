@@ -80,6 +80,13 @@ def words(criterion: str) -> str:
     return " ".join(criterion.replace("_", " ").split())
 
 
+def scaled(image: Image.Image) -> Image.Image:
+    """RGB, no side above `SIDE`."""
+    picture = to_rgb(image).copy()
+    picture.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC)
+    return picture
+
+
 class Told:
     """A model that is told C criteria, in the form in which `crl.embed` takes a VLM. Each criterion
     has a store of its own, so that a further one leaves the others."""
@@ -98,9 +105,7 @@ class Told:
         return digest(self.model.fingerprint, prompts, SIDE)
 
     def preprocess(self, image: Image.Image) -> Image.Image:
-        picture = to_rgb(image).copy()
-        picture.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC)
-        return picture
+        return scaled(image)
 
     def encode_images(self, batch: list[Image.Image]) -> Tensor:
         """(B, C, D)"""

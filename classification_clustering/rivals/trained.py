@@ -71,7 +71,8 @@ def load_rivals(config: EvaluateConfig) -> list[Rival]:
         values = checked(
             [clusters], read_given([clusters]), **{training.form: f"{training.images} D"}
         )
-        name = training.method
-        label = f"{name} ({folder.name})" if name in [r.label for r in rivals] else name
+        name, criteria = training.method, {*training.criteria}
+        twice = any(r.label == name and criteria & {*r.training.criteria} for r in rivals)
+        label = f"{name} ({folder.name})" if twice else name
         rivals.append(Rival(folder, label, training, values[training.form]))
     return rivals

@@ -39,6 +39,10 @@ _STRICT = {"name": "texts", "strict": True, "schema": {**_OBJECT, "additionalPro
 SCHEMA = {"type": "json_schema", "json_schema": _STRICT}
 DEADLINE, BROKEN = "deadline", "the connection broke off"
 CUT = (DEADLINE, BROKEN, "length", "max_tokens")  # ends of an answer whose last item is not whole
+FILTERED = "content_filter"  # an end of an answer
+FILTERS = re.compile(
+    r"(?i)content[ _]?(filter|policy|management)|safety|moderation|responsible.?ai"
+)
 # What a request can do without, in the order in which a server that refuses it loses it.
 OPTIONAL = ("response_format", "seed", "temperature", "max_tokens", "stream")
 
@@ -77,6 +81,10 @@ def printable(text: str) -> str:
     return _mask("".join(char for char in " ".join(text.split()) if char.isprintable()))
 
 
+class Refused(UserError):
+    """A safety filter refuses to answer."""
+
+
 class Server:
     """One chat server. `timeout` is for one answer as a whole, in seconds, with all retries;
     `public_url` is its address without user names, passwords or queries."""
@@ -92,7 +100,7 @@ class Server:
 
     def answer(
         self, prompt: str, read: Callable[[str], Value], *, model: str, temperature: float,
-        seed: int, cache_dir: Path, schema: dict[str, Any] = SCHEMA, pictures: Sequence[bytes] = (),
+        seed: int, cache_dir: Path, schema: dict[str, Any] | None = SCHEMA, pictures: Sequence[bytes] = (),
         max_tokens: int = 4096, enough: Callable[[str], bool] = lambda text: False,
     ) -> tuple[Value, dict[str, Any]]:  # fmt: skip
         """The value that `read` returns for the answer to `prompt`, and the record of that answer.
@@ -101,7 +109,7 @@ class Server:
         again. `schema` is the `response_format`, for servers that support it; `pictures` are JPEG
         files that the model sees. `enough` sees the answer grow, and says when to stop it. An
         answer that is cut, by its length or by the deadline, loses its last item. A UserError if
-        there is no answer, or if `read` raises one."""
+        there is no answer, `Refused` if a safety filter says why, or if `read` raises one."""
         sampling = {"model": model, "temperature": temperature, "seed": seed}
         request = {"base_url": self.public_url, "prompt": prompt, **sampling}
         digests = [content_digest(picture).hex() for picture in pictures]
@@ -115,14 +123,17 @@ class Server:
             needed = [record[key] for key in ("date", "client", "model", "refused")]
             if record["request"] == request and all(needed[:3]):
                 return read(record["answer"]), record
-        sampling |= {"response_format": schema, "max_tokens": max_tokens, "stream": True}
+        sampling |= {"response_format": schema} if schema else {}
+        sampling |= {"max_tokens": max_tokens, "stream": True}
         before = list(self.refused)
         try:
             reply = self._ask(_content(prompt, pictures), sampling, enough)
         # ImportError: a proxy needs a package.
         except (openai.OpenAIError, ImportError) as error:
             # `from None`: the client's error holds the request, and with it the key.
-            raise UserError(self._explain(error, model, bool(pictures))) from None
+            raise _failure(self._explain(error, model, bool(pictures))) from None
+        if reply.end == FILTERED and not reply.text:
+            raise Refused(f"{self.public_url} gave no answer: {FILTERED}")
         if refused := ", ".join(self.refused[len(before) :]):
             warnings.warn(f"{self.public_url} refuses {refused}; asked without", stacklevel=2)
         answer = _mask(reply.text)
@@ -198,7 +209,7 @@ class Server:
                 self.refused.append(name)
                 return self._ask(content, sampling, enough)
         if answer.error:
-            raise UserError(f"{self.public_url} failed: {printable(answer.error)[:MAX_QUOTE]}")
+            raise _failure(f"{self.public_url} failed: {printable(answer.error)[:MAX_QUOTE]}")
         if not answer.is_chat:
             raise UserError(f"{self.public_url} does not answer like an OpenAI-compatible server, "
                             "or its answer was cut off; most need /v1 at the end of "
@@ -227,6 +238,10 @@ class Server:
         else:
             reason = "failed"
         return f"{self.public_url} {reason}: {printable(str(detail))[:MAX_QUOTE]}"
+
+
+def _failure(reason: str) -> UserError:
+    return (Refused if FILTERS.search(reason) else UserError)(reason)
 
 
 def _content(prompt: str, pictures: Sequence[bytes]) -> Any:
