@@ -19,8 +19,7 @@ from crl.run.command import command
 import json
 import math
 import time
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Iterator, Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -38,7 +37,7 @@ from crl.instructed import scaled, words
 from crl.run.chat import OPENAI, Refused, Server, as_jpeg
 from crl.run.config import OneOrMore, RunConfig, load_config
 from crl.run.errors import UserError, nearest
-from crl.run.files import CACHE, alone_in, atomic_path, write_text
+from crl.run.files import CACHE, alone_in, atomic_path, slug, write_text
 from crl.run.progress import progress
 from crl.run.results import digest
 from crl.run.store import EMBEDDINGS, content_digest
@@ -92,24 +91,27 @@ class Asker:
     def __call__(self, prompts: Sequence[str], pictures: bool = False, seed: int = 0) -> list[str]:
         """An answer to each prompt, in order, about the picture of its number or without pictures;
         "" where a safety filter refuses. A UserError if the server does not answer."""
+        if not pictures and len({*prompts}) < len(prompts):  # the same question, the same answer
+            distinct = [*dict.fromkeys(prompts)]
+            answer_to = dict(zip(distinct, self(distinct, seed=seed), strict=True))
+            return [answer_to[prompt] for prompt in prompts]
         self.requests += len(prompts)
-        questions = [*enumerate(prompts)]
-        label = "pictures" if pictures else "texts"
-        answers: list[str] = []
+        label, questions = "pictures" if pictures else "texts", [*enumerate(prompts)]
         with ThreadPool(self.config.at_once) as pool:
 
             def ask(question: tuple[int, str]) -> str | None:
                 return self._answer(*question, pictures, seed)
 
-            # One alone: it learns what the server refuses, or that it is not there.
-            first, rest = map(ask, questions[:1]), pool.imap(ask, questions[1:])
-            with progress(label=label, unit="answers", total=len(questions)) as bar:
-                for (number, prompt), answer in zip(questions, chain(first, rest), strict=True):
-                    if answer is None:
-                        self.refused.append(str(self.data.paths[number]) if pictures else prompt)
-                    answers.append(answer or "")
-                    bar.update()
-        return answers
+            def in_order() -> Iterator[str | None]:
+                yield from map(ask, questions[:1])  # alone: is the server there?
+                yield from pool.imap(ask, questions[1:])
+
+            bar = progress(in_order(), label=label, unit="answers", total=len(prompts))
+            answers = [*bar]
+        for (number, prompt), answer in zip(questions, answers, strict=True):
+            if answer is None:
+                self.refused.append(str(self.data.paths[number]) if pictures else prompt)
+        return [answer or "" for answer in answers]
 
     def _answer(self, number: int, prompt: str, pictures: bool, seed: int) -> str | None:
         config = self.config
@@ -132,13 +134,13 @@ def picture(file: Path) -> Image.Image:
 
 
 def estimate(config: AskConfig, data: dict[str, Labelled]) -> str:
-    """What a run costs if no answer is kept yet."""
+    """What a run costs at most, if no answer is kept yet."""
     pictures = sum(len(each.paths) for each in data.values())
     requests = 3 * pictures + len(data) if config.method == "ictc" else pictures
     sample = [size for each in data.values() for size in map(picture_tokens, each.paths[:20])]
     read = pictures * float(np.mean(sample)) + requests * READ
     tokens = f"about {read:,.0f} tokens read, {requests * WRITTEN:,} written"
-    return f"{requests:,} requests to {config.model}, {pictures:,} with a picture; {tokens}"
+    return f"at most {requests:,} requests to {config.model}, {pictures:,} with a picture; {tokens}"
 
 
 def picture_tokens(file: Path) -> int:
@@ -156,8 +158,9 @@ def run(config: AskConfig) -> None:
         return
     parent = config.outputs / "clustering_rivals" / config.name
     for criterion, labelled in data.items():
-        with alone_in(parent / criterion):
-            cluster(config, server, criterion, labelled, parent / criterion)
+        folder = parent / slug(criterion)
+        with alone_in(folder):
+            cluster(config, server, criterion, labelled, folder)
 
 
 def cluster(

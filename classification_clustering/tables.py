@@ -7,8 +7,8 @@ from crl.run.tables import Table
 
 def table(rows: list[dict[str, Any]], title: str) -> Table:
     """One row per VLM, criterion and method, a column per metric, in percent: `mean ± standard
-    deviation` over seeds. `names` is how many of the classes the basis names. Beside a model that is
-    told the criterion: seconds to embed 1,000 images, "-" if all were in the cache."""
+    deviation` over seeds. `names` is how many of the classes the basis names. Beside a model that
+    is told the criterion: seconds to embed 1,000 images, "-" if all were in the cache."""
     metrics = list(dict.fromkeys(metric for row in rows for metric in row["scores"]))
     timed = any(row["about"]["method"] == "instructed" for row in rows)
     header = ["VLM", "criterion", "method", "basis", "names", *metrics, *["s/1,000"] * timed]
