@@ -8,7 +8,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from crl.vlm import load_vlm
-from fashion_retrieval import trainers
+from fashion_retrieval import networks
 from fashion_retrieval.method import mean_scores, retrieval_precision
 from fashion_retrieval.networks import represent_tables
 from fashion_retrieval.rivals import RIVALS, load_rival
@@ -56,7 +56,7 @@ def test_trains_and_can_be_read_back(keys, method):
 def test_seed_decides_and_interruptions_do_not(keys, method):
     keys |= {"method": method, "checkpoint_every": 3}  # 4 steps an epoch
     train(keys, epochs=1, name="parts")
-    with interrupted(trainers, "triplet_loss", 4):  # step 8; the checkpoint is of step 6
+    with interrupted(networks, "stacked_triplet_loss", 4):  # step 8; the checkpoint is of step 6
         train(keys, name="parts")
     folder, parts = train(keys, name="parts")
     whole_folder, whole = train(keys, name="whole")
