@@ -37,7 +37,7 @@ SMALL = {  # script, in the order in which they are run -> what is added to each
     "fashion_retrieval/train_mlp.py": "vlm=demo epochs=1 triplets=32 out=16 texts=20",
     "fashion_retrieval/train_backbone.py": "epochs=1 triplets=8 batch_size=8 workers=0",
     "fashion_retrieval/train_rival.py": "tower=demo epochs=1 triplets=8 batch_size=8 width=16 "
-    "workers=0",
+    "local=small workers=0",
     "similarity_retrieval/generate_images.py": "size=64",
     "similarity_retrieval/evaluate.py": "vlm=demo figures=no",
     "fashion_retrieval/evaluate.py": "vlm=demo figures=no",
