@@ -30,7 +30,7 @@ from crl.run.results import digest
 from crl.run.training import Trainer
 
 ORDER, STEP, INITIAL, VALIDATION = range(4)  # uses of randomness; one random stream per use
-NEUTRAL = {"name", "outputs", "device", "workers", "root", "images", "checkpoint_every"}
+NEUTRAL = {"name", "outputs", "device", "workers", "root", "images", "cache", "checkpoint_every"}
 
 
 class RivalTrainer(Trainer):
@@ -53,6 +53,7 @@ class RivalTrainer(Trainer):
         # File sizes distinguish pictures of the same name, and no file is read.
         files = [(path.name, path.stat().st_size) for path in self.data.paths]
         self.settings |= {"files": digest(files), "clusters": len(self.data.classes)}
+        self.settings |= METHODS[config.method].settings(config, self.device)
 
     def prepare(self) -> None:
         torch.manual_seed(self._seed(INITIAL))

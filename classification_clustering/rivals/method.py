@@ -1,7 +1,7 @@
 """What train_rival.py asks of a method."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -21,6 +21,11 @@ class Method(ABC):
     form: ClassVar[Literal["probabilities", "features"]]
     content: str  # of the images, as in `crl.embed.ImageEmbeddings`
     models: dict[str, nn.Module]  # "rival" has the weights that are kept; all are in checkpoints
+
+    @classmethod
+    def settings(cls, config: RivalConfig, device: torch.device) -> dict[str, Any]:
+        """What affects the training beside configuration and images, and can be had at once."""
+        return {}
 
     @abstractmethod
     def __init__(self, config: RivalConfig, data: Labelled, device: torch.device) -> None:
