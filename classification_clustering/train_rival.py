@@ -128,7 +128,9 @@ def images(config: RivalConfig) -> Labelled:
     each = [load(config.data, config.root, c, config.images) for c in config.criteria]
     for other in each[1:]:
         if other.paths != each[0].paths or len(other.classes) != len(each[0].classes):
-            differ = f"the criteria {', '.join(config.criteria)} differ in images or number of classes"
+            differ = (
+                f"the criteria {', '.join(config.criteria)} differ in images or number of classes"
+            )
             raise UserError(f"{differ}; train once for each, with criteria=... name=...")
     return each[0]
 

@@ -2,10 +2,24 @@
 its own strengths, from torch's generator; each operation is torchvision's of the same name."""
 
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from crl.backends.torchvision_fix import import_torchvision
+
+import_torchvision()
+from torchvision.transforms.v2 import functional as TV  # noqa: E402
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, with which SCAN normalises
+
+
+def normalised(x: Tensor) -> Tensor:
+    """(B, 3, H, W) uint8, or floats from 0 to 1, as SCAN's networks take them."""
+    mean, std = (torch.tensor(v, device=x.device)[:, None, None] for v in (MEAN, STD))
+    return ((x / 255 if x.dtype == torch.uint8 else x) - mean) / std
 
 
 def uniform(x: Tensor, low: float, high: float) -> Tensor:
@@ -59,7 +73,8 @@ def turned(x: Tensor, turn: Tensor) -> Tensor:
 def changed_colors(
     x: Tensor, brightness: float, contrast: float, saturation: float, hue: float
 ) -> Tensor:
-    """ColorJitter of four images in five, in an order that a batch shares; then a fifth are gray."""
+    """ColorJitter of 4 images in 5, in an order that a batch shares; then 1 in 5 becomes gray."""
+
     def factor(strength: float) -> Tensor:
         return uniform(x, max(0, 1 - strength), 1 + strength)
 
@@ -76,12 +91,51 @@ def changed_colors(
     return torch.where(some(x, 0.2), gray(x), x)
 
 
-def blurred(x: Tensor) -> Tensor:
-    """Half of the images with GaussianBlur: 23 pixels of 224, sigma 0.1 to 2."""
-    reach = x.shape[-1] // 20
-    place = torch.arange(-reach, reach + 1, device=x.device)
-    weights = (-0.5 * (place / uniform(x, 0.1, 2)) ** 2).exp()  # (B, 1, 1, n)
-    weights = (weights / weights.sum(3, keepdim=True)).repeat_interleave(3, 0)  # (3B, 1, 1, n)
-    y = F.pad(x, [reach] * 4, mode="reflect").flatten(0, 1)[None]  # (1, 3B, ...)
-    y = F.conv2d(F.conv2d(y, weights, groups=len(weights)), weights.mT, groups=len(weights))
-    return torch.where(some(x, 0.5), y.view_as(x), x)
+# SCAN's 14 operations on one image (3, H, W) uint8, with the range of the strength v
+CHANGES: list[tuple[Callable[[Tensor, float], Tensor], float, float]] = [
+    (lambda x, v: x, 0, 0),
+    (lambda x, v: TV.autocontrast(x), 0, 0),
+    (lambda x, v: TV.equalize(x), 0, 0),
+    (lambda x, v: TV.rotate(x, v), -30, 30),
+    (lambda x, v: TV.solarize(x, v), 0, 255),
+    (lambda x, v: TV.adjust_saturation(x, v), 0.05, 0.95),
+    (lambda x, v: TV.adjust_contrast(x, v), 0.05, 0.95),
+    (lambda x, v: TV.adjust_brightness(x, v), 0.05, 0.95),
+    (lambda x, v: TV.adjust_sharpness(x, v), 0.05, 0.95),
+    (lambda x, v: moved(x, shear=[v, 0]), -0.1, 0.1),
+    (lambda x, v: moved(x, shear=[0, v]), -0.1, 0.1),
+    (lambda x, v: moved(x, translate=[v, 0]), -0.1, 0.1),
+    (lambda x, v: moved(x, translate=[0, v]), -0.1, 0.1),
+    (lambda x, v: TV.posterize(x, int(v)), 4, 8),
+]
+
+
+def moved(
+    x: Tensor, shear: Sequence[float] = (0, 0), translate: Sequence[float] = (0, 0)
+) -> Tensor:
+    """Sheared about the upper left corner, or moved by parts of a side."""
+    degrees = [math.degrees(math.atan(v)) for v in shear]
+    pixels = [round(v * x.shape[-1]) for v in translate]
+    return TV.affine(x, 0, pixels, 1, degrees, center=[0, 0])
+
+
+def strongly_changed(pixels: Tensor) -> Tensor:
+    """SCAN's strong augmentation of (B, 3, H, W) uint8: mirrored, four operations; normalised."""
+    images = []
+    for image in pixels:
+        x = image.flip(2) if torch.rand(()) < 0.5 else image
+        for number in torch.randint(len(CHANGES), (4,)).tolist():
+            change, low, high = CHANGES[number]
+            x = change(x, low + (high - low) * torch.rand(()).item())
+        images.append(x)
+    return cut_out(normalised(torch.stack(images)))
+
+
+def cut_out(x: Tensor) -> Tensor:
+    """A square of up to a third of a side (published: 32 of 96, 75 of 224) becomes 0."""
+    side = x.shape[-1]
+    half, place = uniform(x, 1, side // 3) / 2, torch.arange(side, device=x.device) + 0.5
+    across, along = (
+        (place - uniform(x, 0, side)).abs() < half for _ in range(2)
+    )  # (B, 1, 1, side)
+    return x.masked_fill(across & along.mT, 0)

@@ -44,7 +44,6 @@ class RivalConfig(TrainingConfig):
         None, ge=0, description="of the clusters' balance in the loss; none: 1 (cc), 5 (scan)"
     )
     jitter: float = Field(0.5, gt=0, description="cc: strength of the change of colors")
-    blur: bool = Field(False, description="cc: half of the views are blurred")
     neighbours: int = Field(20, gt=0, description="scan: neighbours of an image")
     confidence: float = Field(
         0.99, ge=0, lt=1, description="scan: self-labelling learns from images above it"

@@ -20,6 +20,8 @@ class Method(ABC):
     # which clustering.py gives to k-means.
     form: ClassVar[Literal["probabilities", "features"]]
     content: str  # of the images, as in `crl.embed.ImageEmbeddings`
+    config: RivalConfig
+    data: Labelled
     models: dict[str, nn.Module]  # "rival" has the weights that are kept; all are in checkpoints
 
     @classmethod
