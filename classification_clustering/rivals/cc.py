@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from classification_clustering.rivals.augment import changed_colors, cropped
-from classification_clustering.rivals.pixels import FromPixels, contrastive, mlp
+from classification_clustering.rivals.pixels import FromPixels, contrastive, mlp, sameness
 
 MEASURED = 2000  # images of which two views are compared, at most
 
@@ -61,10 +61,8 @@ class CC(FromPixels):
 
 def cluster_loss(p: Tensor, q: Tensor, entropy_weight: float = 1.0) -> Tensor:
     """Of probabilities p and q (B, K) of two views. The entropy's weight is that of the published
-    code; the paper's formula differs. There an empty cluster gives NaN, here 0 log 0 is 0."""
+    code; the paper's formula differs."""
     clusters = p.shape[1]
-    loss = contrastive(p.T, q.T, temperature=1.0, anchors=2 * clusters)
-    for probabilities in (p, q):
-        share = probabilities.sum(0) / probabilities.sum()  # (K,)
-        loss = loss + entropy_weight * (math.log(clusters) + torch.xlogy(share, share).sum())
-    return loss
+    contrast = contrastive(p.T, q.T, temperature=1.0, anchors=2 * clusters)
+    balance = 2 * math.log(clusters) + sameness(p) + sameness(q)
+    return contrast + entropy_weight * balance

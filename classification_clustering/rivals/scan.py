@@ -30,7 +30,7 @@ from classification_clustering.rivals.augment import (
     strongly_changed,
 )
 from classification_clustering.rivals.config import RivalConfig
-from classification_clustering.rivals.pixels import FromPixels, Network, contrastive
+from classification_clustering.rivals.pixels import FromPixels, Network, contrastive, sameness
 from crl.run.errors import UserError
 
 SIMCLR, SCANNING, SELF_LABELLING = range(3)
@@ -133,8 +133,7 @@ def nearest(vectors: Tensor, count: int) -> Tensor:
 def scan_loss(p: Tensor, q: Tensor, entropy_weight: float = 5.0) -> Tensor:
     """Of probabilities p of images, q of their neighbours, (B, K) each."""
     consistency = -(p * q).sum(1).clamp(min=1e-30).log().mean()
-    share = p.mean(0).clamp(min=1e-8)  # (K,)
-    return consistency + entropy_weight * (share * share.log()).sum()
+    return consistency + entropy_weight * sameness(p)
 
 
 def self_label_loss(logits: Tensor, probabilities: Tensor, confidence: float) -> Tensor:
