@@ -1,4 +1,5 @@
-"""Train a rival of CRL's clustering (paper, Table 2): Contrastive Clustering or SCAN; see rivals/.
+"""Train a rival of CRL's clustering (paper, Table 2): Contrastive Clustering, SCAN or Multi-MaP;
+see rivals/.
 
     python classification_clustering/train_rival.py --config configs/demo/cc.yaml
 
@@ -53,7 +54,8 @@ class RivalTrainer(Trainer):
         # File sizes distinguish pictures of the same name, and no file is read.
         files = [(path.name, path.stat().st_size) for path in self.data.paths]
         self.settings |= {"files": digest(files), "clusters": len(self.data.classes)}
-        self.settings |= METHODS[config.method].settings(config, self.device)
+        self.beside = METHODS[config.method].settings(config, self.device)
+        self.settings |= self.beside
 
     def prepare(self) -> None:
         torch.manual_seed(self._seed(INITIAL))
@@ -63,7 +65,7 @@ class RivalTrainer(Trainer):
         self.optimizer = self.method.optimizer(self._stage(max(0, last))[0])
         self.record = {"method": self.config.method, "form": self.method.form}
         self.record |= {"supervision": self.method.supervision, "content": self.method.content}
-        self.record |= {"data": self.config.data, "criteria": self.config.criteria}
+        self.record |= {"data": self.config.data, "criteria": self.config.criteria, **self.beside}
         self.record |= {"images": len(self.data.paths), "clusters": len(self.data.classes)}
         trained = self.models["rival"].parameters()
         self.record |= {"parameters": sum(p.numel() for p in trained), "device": str(self.device)}

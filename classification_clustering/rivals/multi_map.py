@@ -44,8 +44,8 @@ class MultiMaP(Method):
 
     @classmethod
     def settings(cls, config: RivalConfig, device: torch.device) -> dict[str, Any]:
-        fingerprint = load_vlm(config.vlm, device).fingerprint
-        return {"vlm_fingerprint": fingerprint, "references": digest(reference_words(config))}
+        vlm, references = load_vlm(config.vlm, device), digest(reference_words(config))
+        return {"vlm": vlm.name, "vlm_fingerprint": vlm.fingerprint, "references": references}
 
     def __init__(self, config: RivalConfig, data: Labelled, device: torch.device) -> None:
         self.config, self.data = config, data

@@ -73,7 +73,8 @@ def load_rivals(config: EvaluateConfig) -> list[Rival]:
         if not clusters.is_file():
             raise UserError(f"rivals: the training in {folder} has not ended; start it again")
         values = checked([clusters], read_given([clusters]), **{training.form: f"{training.images} D"})
-        name = training.method
-        label = f"{name} ({folder.name})" if name in [r.label for r in rivals] else name
+        label, criteria = training.method, {*training.criteria}
+        if any(r.label == label and criteria & {*r.training.criteria} for r in rivals):
+            label += f" ({folder.name})"
         rivals.append(Rival(folder, label, training, values[training.form]))
     return rivals
