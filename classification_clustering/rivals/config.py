@@ -91,16 +91,6 @@ class RivalConfig(TrainingConfig):
         self.epochs = total
         return self
 
-    @model_validator(mode="after")
-    def _one_criterion_of_multi_map(self) -> "RivalConfig":
-        if self.method == "multi_map" and len(self.criteria) > 1:
-            raise ValueError("multi_map trains for one: give criteria=... name=... for each")
-        return self
-
-    @property
-    def word(self) -> str:
-        return self.criterion_word or self.criteria[0]
-
     @property
     def all_stages(self) -> list[Stage]:
         return self.stages or [Stage(epochs=self.epochs, batch_size=self.batch_size, lr=self.lr)]

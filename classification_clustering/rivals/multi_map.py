@@ -52,7 +52,7 @@ class MultiMaP(Method):
         self.words = PseudoWords(load_vlm(config.vlm, device))
         vlm = self.words.vlm
         vlm.model.requires_grad_(False)
-        self.prompt = config.prompt.replace("{criterion}", config.word)
+        self.prompt = prompt_of(config)
         with torch.no_grad():  # checks prompt and tower
             self.sentences(torch.zeros(1, self.words.width, device=device))
         if vlm.cut_off([self.prompt.replace(SIGN, STAND_INS[0])]):
@@ -61,7 +61,7 @@ class MultiMaP(Method):
         images = embed_images(vlm, data.paths, config.cache, workers=config.workers, single=True)
         self.content = images.content
         self.image = torch.from_numpy(np.array(images.image)).to(device)  # (N, D), unit rows
-        words = [config.word, *reference_words(config)]
+        words = [config.criterion_word or config.criteria[0], *reference_words(config)]
         embedded = torch.from_numpy(embed_texts(vlm, words, config.cache, raw=True)).to(device)
         nearest = (self.image @ F.normalize(embedded[1:], dim=1).T).argmax(dim=1)  # (N,)
         if config.start == "token" or vlm.dim != self.words.width:
@@ -117,12 +117,18 @@ def proxy_loss(
     return torch.stack([far, concept, F.mse_loss(tokens, reference)])
 
 
+def prompt_of(config: RivalConfig) -> str:
+    return config.prompt.replace("{criterion}", config.criterion_word or config.criteria[0])
+
+
 def reference_words(config: RivalConfig) -> list[str]:
-    """Those of the criterion: a list, the texts of a basis, or the prompt alone."""
-    (criterion,) = config.criteria
-    words = config.references.get(criterion, f"{config.data}_{criterion}")
+    """Those of the criterion: a list, the texts of a basis, or the prompt alone. A UserError for
+    two criteria."""
+    if len(config.criteria) > 1:
+        raise UserError("multi_map trains for one criterion; give criteria=... name=... for each")
+    words = config.references.get(config.criteria[0], f"{config.data}_{config.criteria[0]}")
     if words == "prompt":  # the published "list" for Cards
-        return [config.prompt.replace("{criterion}", config.word).replace(SIGN, "").strip()]
+        return [prompt_of(config).replace(SIGN, "").strip()]
     return words if isinstance(words, list) else list(TextBasis.load(words).texts)
 
 
