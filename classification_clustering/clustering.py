@@ -4,7 +4,8 @@
 
 Prints and saves NMI, ACC (Hungarian match), ARI, and beyond the paper RI and AMI, in percent, mean
 and standard deviation over seeds. Draws t-SNE maps and cluster sheets.
-`representation=[paper,posterior]` measures several R; `rivals=[FOLDER]` adds those of train_rival.py.
+`representation=[paper,posterior]` measures several R; `rivals=[FOLDER]` adds what train_rival.py
+has trained.
 """
 
 from crl.run.command import command
@@ -31,7 +32,8 @@ from crl.run.results import Results, digest, over_seeds, summary
 
 def evaluate(config: EvaluateConfig) -> Results:
     """Measure and draw what is missing in <outputs>/clustering/<name>."""
-    folder, rivals = config.outputs / "clustering" / config.name, load_rivals(config)
+    folder = config.outputs / "clustering" / config.name
+    rivals = load_rivals(config) if config.rivals else []
     with alone_in(folder):
         results = Results(folder, config.model_dump(mode="json"))
         for data in embedded(config):  # I (N, D) and T (K, D) of each VLM under each criterion

@@ -72,7 +72,9 @@ def load_rivals(config: EvaluateConfig) -> list[Rival]:
             raise UserError(f"rivals: {folder} was trained for {made}, not for {asked}")
         if not clusters.is_file():
             raise UserError(f"rivals: the training in {folder} has not ended; start it again")
-        values = checked([clusters], read_given([clusters]), **{training.form: f"{training.images} D"})
+        values = checked(
+            [clusters], read_given([clusters]), **{training.form: f"{training.images} D"}
+        )
         label, criteria = training.method, {*training.criteria}
         if any(r.label == label and criteria & {*r.training.criteria} for r in rivals):
             label += f" ({folder.name})"

@@ -39,7 +39,9 @@ def test_changes_of_colors_are_torchvisions(x):
 def test_a_crop_is_torchvisions_inside_its_border(x, monkeypatch, mirrored):
     """A box of 8 x 8 pixels whose left upper corner is (6, 4)."""
     drawn = iter([0.25, 0, 0.5, 0.0, 0.0 if mirrored else 0.9])  # area, ratio, left, top, mirror
-    monkeypatch.setattr(augment, "uniform", lambda x, *_: torch.full((len(x), 1, 1, 1), next(drawn)))
+    monkeypatch.setattr(
+        augment, "uniform", lambda x, *_: torch.full((len(x), 1, 1, 1), next(drawn))
+    )
     crop = augment.cropped(x, 0.2)
     expected = TV.resized_crop(x, top=4, left=6, height=8, width=8, size=[16, 16])
     expected = expected.flip(3) if mirrored else expected

@@ -43,7 +43,9 @@ def keys(tmp_path, pictures):
 
 
 def train(keys, method, **more):
-    return finished(RivalTrainer(RivalConfig(**{**keys, **OF[method], **more}, method=method), "cpu"))
+    return finished(
+        RivalTrainer(RivalConfig(**{**keys, **OF[method], **more}, method=method), "cpu")
+    )
 
 
 def weights(folder):
@@ -121,11 +123,17 @@ def test_seed_decides_and_interruptions_do_not(keys, method, calls):
         ({"batch_size": 28}, "27 images do not fill a batch of 28; lower batch_size"),
         ({"method": "scan"}, "scan has three stages, the others none"),
         ({"method": "scan", "stages": STAGES, "epochs": 9}, "epochs must be that of all stages, 7"),
-        ({"method": "scan", "stages": STAGES, "neighbours": 27}, "27 images have fewer than 27 neig"),
+        (
+            {"method": "scan", "stages": STAGES, "neighbours": 27},
+            "27 images have fewer than 27 neig",
+        ),
         ({"data": "cloth"}, "unknown data set 'cloth'"),
         ({"criteria": "mood"}, "there is no folder .*mood"),
         ({"criteria": "[color, copy]"}, "color, copy differ in images or number of classes; train"),
-        ({"method": "scan", "stages": STAGES, "confidence": 0.9999}, "none of 8 images is surer than"),
+        (
+            {"method": "scan", "stages": STAGES, "confidence": 0.9999},
+            "none of 8 images is surer than",
+        ),
     ],
 )
 def test_what_cannot_be_trained_is_refused(keys, refusal, more, message):
