@@ -54,6 +54,11 @@ ONCE = "{epochs: 1, batch_size: 8, lr: 0.01}"
 SCAN = [f"stages=[{ONCE}, {ONCE}, {ONCE}]", "confidence=0.05"]
 INSTEAD = {"configs/mine_cc3m.yaml": ["captions=null", "ratings=null", GRAPHS]}
 INSTEAD |= {"configs/rival_cc.yaml": ["epochs=1"], "configs/demo/cc.yaml": ["epochs=1"]}
+MULTI_MAP = (
+    "demo/multi_map",
+    *(f"rival_multi_map_{d}" for d in "clevr4 cards fruit fruit360".split()),
+)
+INSTEAD |= {f"configs/{name}.yaml": ["epochs=1", "vlm=demo", "batch_size=4"] for name in MULTI_MAP}
 INSTEAD |= {"configs/rival_scan.yaml": SCAN, "configs/demo/scan.yaml": SCAN}
 
 
