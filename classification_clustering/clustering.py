@@ -19,7 +19,7 @@ from classification_clustering.config import EvaluateConfig
 from classification_clustering.datasets import Labelled
 from classification_clustering.embedded import Embedded, embedded
 from classification_clustering.method import clustering_scores, kmeans, zero_shot
-from classification_clustering.rivals.trained import Rival, load_rivals
+from classification_clustering.rivals.trained import COSTS, Rival, load_rivals
 from classification_clustering.tables import notes, table
 from crl.projection import l2, project, single_vector
 from crl.representations import label, represent
@@ -59,7 +59,8 @@ def evaluate(config: EvaluateConfig) -> Results:
                     about = {**rival.about(data), "seeds": config.seeds}
                     if not results.find(about):
                         scores = measure_rival(rival, data.data, config.seeds)
-                        results.add(about, scores, images=len(image), **rival.costs)
+                        costs = rival.training.model_dump(include=COSTS)
+                        results.add(about, scores, images=len(image), **costs)
             if data.class_text is not None:
                 about = {**data.about, "basis": "class names", "method": "zero-shot"}
                 if not results.find(about):

@@ -63,10 +63,10 @@ class RivalTrainer(Trainer):
         self.models = self.method.models
         last = len(self.progress.losses) - (not self.progress.unfinished)  # epoch of the last step
         self.optimizer = self.method.optimizer(self._stage(max(0, last))[0])
-        self.record = {"method": self.config.method, "form": self.method.form}
-        self.record |= {"supervision": self.method.supervision, "content": self.method.content}
-        self.record |= {"data": self.config.data, "criteria": self.config.criteria, **self.beside}
-        self.record |= {"images": len(self.data.paths), "clusters": len(self.data.classes)}
+        self.record = self.config.model_dump(mode="json", include={"method", "data", "criteria"})
+        self.record |= {"supervision": self.method.supervision, "form": self.method.form}
+        self.record |= {"content": self.method.content, "images": len(self.data.paths)}
+        self.record |= {"clusters": len(self.data.classes), **self.beside}
         trained = self.models["rival"].parameters()
         self.record |= {"parameters": sum(p.numel() for p in trained), "device": str(self.device)}
 
@@ -83,13 +83,9 @@ class RivalTrainer(Trainer):
             epoch -= stage.epochs
         raise IndexError(epoch)
 
-    @property
-    def _now(self) -> tuple[int, int]:
-        return self._stage(len(self.progress.losses))
-
     def batches(self, epoch: int, done: int) -> Iterator[np.ndarray]:
-        stage, number = self._stage(epoch)
-        if number == done == 0:
+        stage, before = self._stage(epoch)
+        if before == done == 0:
             self.method.begin(stage)
             self.optimizer = self.method.optimizer(stage)
         rng = np.random.default_rng([self.config.seed, ORDER, epoch])
@@ -99,12 +95,13 @@ class RivalTrainer(Trainer):
 
     def step(self, batch: np.ndarray) -> float:
         torch.manual_seed(self._seed(STEP, self.progress.step))
-        loss = self.method.loss(torch.from_numpy(batch).to(self.device), self._now[0])
+        stage, _ = self._stage(len(self.progress.losses))
+        loss = self.method.loss(torch.from_numpy(batch).to(self.device), stage)
         loss.backward()
         return loss.item()
 
     def rate(self, step: int) -> float:
-        return self.method.rate(*self._now)
+        return self.method.rate(*self._stage(len(self.progress.losses)))
 
     @torch.no_grad()
     def validate(self) -> dict[str, Any]:
@@ -130,10 +127,9 @@ def images(config: RivalConfig) -> Labelled:
     each = [load(config.data, config.root, c, config.images) for c in config.criteria]
     for other in each[1:]:
         if other.paths != each[0].paths or len(other.classes) != len(each[0].classes):
-            differ = (
-                f"the criteria {', '.join(config.criteria)} differ in images or number of classes"
-            )
-            raise UserError(f"{differ}; train once for each, with criteria=... name=...")
+            names = ", ".join(config.criteria)
+            raise UserError(f"the criteria {names} differ in images or number of classes; train "
+                            "once for each, with criteria=... name=...")  # fmt: skip
     return each[0]
 
 

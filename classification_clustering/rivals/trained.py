@@ -4,13 +4,15 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from classification_clustering.config import EvaluateConfig
 from classification_clustering.embedded import Embedded
 from crl.run.errors import UserError, explain
 from crl.run.given import checked, read_given
 from crl.run.results import digest
+
+COSTS = {"supervision", "parameters", "training_seconds"}  # in a row
 
 
 class Training(BaseModel):
@@ -24,7 +26,7 @@ class Training(BaseModel):
     images: int
     content: str
     parameters: int
-    seconds: float
+    training_seconds: float = Field(validation_alias="seconds")
     vlm: str = "-"  # of a rival that uses one
 
 
@@ -45,12 +47,6 @@ class Rival(NamedTuple):
         about = {key: data.about[key] for key in ("data", "criterion", "content")}
         about |= {"vlm": self.training.vlm, "basis": "-", "method": self.label}
         return about | {"rival": digest(self.values)}
-
-    @property
-    def costs(self) -> dict[str, Any]:
-        made = self.training
-        return {"supervision": made.supervision, "parameters": made.parameters,
-                "training_seconds": made.seconds}  # fmt: skip
 
 
 def load_rivals(config: EvaluateConfig) -> list[Rival]:
