@@ -32,6 +32,7 @@ from crl.run.training import Trainer
 
 ORDER, STEP, INITIAL, VALIDATION = range(4)  # uses of randomness; one random stream per use
 NEUTRAL = {"name", "outputs", "device", "workers", "root", "images", "cache", "checkpoint_every"}
+NEUTRAL.add("confidence")  # which must be lowered if the last stage finds no image that is sure
 
 
 class RivalTrainer(Trainer):

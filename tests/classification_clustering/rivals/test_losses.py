@@ -63,7 +63,7 @@ def test_self_labelling_weighs_clusters_the_same():
 
 
 def test_self_labelling_without_a_sure_image():
-    message = r"none of 3 images is surer than 0.99 \(at most 0.800\); lower confidence, or"
+    message = r"none of 3 images is surer than 0.99 \(at most 0.800\); start again with"
     with pytest.raises(UserError, match=message):
         self_label_loss(P, P, 0.99)
 

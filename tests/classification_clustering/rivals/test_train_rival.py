@@ -117,6 +117,13 @@ def test_seed_decides_and_interruptions_do_not(keys, method, calls):
         assert other["losses"][0] != whole["losses"][0]
 
 
+def test_when_no_image_is_sure_the_first_stages_stay(keys):
+    with pytest.raises(UserError, match="start again with a lower confidence="):
+        train(keys, "scan", confidence=0.9999)
+    _, results = train(keys, "scan")
+    assert results["losses"] == train(keys, "scan", name="whole")[1]["losses"]
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
