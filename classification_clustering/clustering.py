@@ -4,7 +4,8 @@
 
 Prints and saves NMI, ACC (Hungarian match), ARI, and beyond the paper RI and AMI, in percent, mean
 and standard deviation over seeds. Draws t-SNE maps and cluster sheets.
-`representation=[paper,posterior]` measures several R.
+`representation=[paper,posterior]` measures several R; `rivals=[FOLDER]` adds what train_rival.py
+has trained.
 """
 
 from crl.run.command import command
@@ -18,6 +19,7 @@ from classification_clustering.config import EvaluateConfig
 from classification_clustering.datasets import Labelled
 from classification_clustering.embedded import Embedded, embedded
 from classification_clustering.method import clustering_scores, kmeans, zero_shot
+from classification_clustering.rivals.trained import COSTS, Rival, load_rivals
 from classification_clustering.tables import notes, table
 from crl.projection import l2, project, single_vector
 from crl.representations import label, represent
@@ -31,6 +33,7 @@ from crl.run.results import Results, digest, over_seeds, summary
 def evaluate(config: EvaluateConfig) -> Results:
     """Measure and draw what is missing in <outputs>/clustering/<name>."""
     folder = config.outputs / "clustering" / config.name
+    rivals = load_rivals(config) if config.rivals else []
     with alone_in(folder):
         results = Results(folder, config.model_dump(mode="json"))
         for data in embedded(config):  # I (N, D) and T (K, D) of each VLM under each criterion
@@ -51,6 +54,13 @@ def evaluate(config: EvaluateConfig) -> Results:
                     scores = measure(rows, data.data, config.seeds)
                     seconds = time.perf_counter() - start
                     results.add(about, scores, **data.counts, seconds=seconds)
+            for rival in rivals:
+                if data.about["criterion"] in rival.training.criteria:
+                    about = {**rival.about(data), "seeds": config.seeds}
+                    if not results.find(about):
+                        scores = measure_rival(rival, data.data, config.seeds)
+                        costs = rival.training.model_dump(include=COSTS)
+                        results.add(about, scores, images=len(image), **costs)
             if data.class_text is not None:
                 about = {**data.about, "basis": "class names", "method": "zero-shot"}
                 if not results.find(about):
@@ -65,6 +75,14 @@ def measure(x: np.ndarray, data: Labelled, seeds: int) -> dict[str, dict]:
     """The `clustering_scores` of k-means on x (N, F), over seeds."""
     labels, k = data.labels, len(data.classes)
     return over_seeds(lambda seed: clustering_scores(labels, kmeans(x, k, seed)), seeds, "k-means")
+
+
+def measure_rival(rival: Rival, data: Labelled, seeds: int) -> dict[str, dict]:
+    """The `clustering_scores` of a rival: of its own clusters, or of k-means on its features."""
+    if rival.training.form == "features":
+        return measure(l2(rival.values), data, seeds)
+    scores = clustering_scores(data.labels, rival.values.argmax(axis=1))
+    return {metric: summary([score]) for metric, score in scores.items()}
 
 
 def draw(data: Embedded, x: dict[str, np.ndarray], folder: Path) -> None:

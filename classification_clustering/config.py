@@ -16,7 +16,7 @@ class EvaluateConfig(EvaluationConfig):
     """Keys of clustering.py, few_shot.py and retrieval.py."""
 
     replaced_by_features = EvaluationConfig.replaced_by_features | {
-        "data", "root", "images", "criteria", "unreadable", "vlm_prompt"
+        "data", "root", "images", "criteria", "unreadable", "vlm_prompt", "rivals"
     }  # fmt: skip
 
     data: str | None = Field(None, description=f"data set: {', '.join(LOADERS)}")
@@ -35,6 +35,9 @@ class EvaluateConfig(EvaluationConfig):
     )
     representation: Representations = Field(
         ["paper"], min_length=1, description="paper, posterior, paper+posterior, or several"
+    )
+    rivals: Annotated[list[Path], OneOrMore] = Field(
+        [], description="folders of train_rival.py, in clustering"
     )
     shots: Annotated[list[PositiveInt], OneOrMore] = Field(
         [1, 5, 10], min_length=1, description="training images per class"

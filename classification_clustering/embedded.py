@@ -28,6 +28,7 @@ class Embedded(NamedTuple):
     about: dict[str, Any]  # what a result says of data, VLM and images,
     about_basis: dict[str, Any]  # and of the texts
     counts: dict[str, Any]  # for tables
+    content: str  # of the images, see `crl.embed.ImageEmbeddings`
 
 
 def embedded(config: EvaluateConfig, at_least: int = 1) -> Iterator[Embedded]:
@@ -67,7 +68,8 @@ def embedded(config: EvaluateConfig, at_least: int = 1) -> Iterator[Embedded]:
             counts |= {"classes": len(classes), "names": f"{basis.names(classes)}/{len(classes)}"}
             counts |= {"precision": config.precision, "device": str(vlm.device)}
             T = text[criterion]
-            yield Embedded(labelled, image, T, directions, class_text, about, about_basis, counts)
+            embeddings = image, T, directions, class_text
+            yield Embedded(labelled, *embeddings, about, about_basis, counts, result.content)
 
 
 def _given(config: EvaluateConfig, at_least: int) -> Embedded:
@@ -85,4 +87,4 @@ def _given(config: EvaluateConfig, at_least: int) -> Embedded:
     about["content"] = digest(image, labels)
     about_basis = {"basis": files[0].name, "texts": len(text), "basis_digest": digest(text)}
     counts = {"images": len(image), "left_out": 0, "classes": len(data.classes)}
-    return Embedded(data, image, text, None, None, about, about_basis, counts)
+    return Embedded(data, image, text, None, None, about, about_basis, counts, digest(image))

@@ -88,7 +88,7 @@ def measure(x: Rows, labels: np.ndarray, shots: list[int], seeds: int) -> dict[s
 
 @command
 def main(argv: list[str]) -> None:
-    config = load_config(EvaluateConfig, argv, __doc__)
+    config = load_config(EvaluateConfig, argv, __doc__, unused=["rivals"])
     results = evaluate(config)
     table(results.rows, f"Few-shot accuracy ({config.seeds} seeds, percent)").show(
         notes(results.rows), results.folder

@@ -60,7 +60,7 @@ def measure(x: np.ndarray, labels: np.ndarray, seeds: int) -> dict[str, dict]:
 
 @command
 def main(argv: list[str]) -> None:
-    config = load_config(EvaluateConfig, argv, __doc__, unused=["shots", "figures"])
+    config = load_config(EvaluateConfig, argv, __doc__, unused=["shots", "figures", "rivals"])
     results = evaluate(config)
     table(results.rows, f"Retrieval ({config.seeds} seeds, mAP in percent)").show(
         notes(results.rows), results.folder

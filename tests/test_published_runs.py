@@ -34,6 +34,7 @@ SMALL = {  # script, in the order in which they are run -> what is added to each
     "similarity_retrieval/train_rival.py": "vlm=demo captions=data/demo/genecis/coco/annotations/"
     "captions_train2017.json images=data/demo/genecis/coco/train2017 batch_size=8 epochs=1 "
     "concepts=[dog,cat] inversion_steps=1 tagger=list limit=24 sentences=null warmup=0",
+    "classification_clustering/train_rival.py": "images=null network=tiny size=16 batch_size=8",
     "fashion_retrieval/train_mlp.py": "vlm=demo epochs=1 triplets=32 out=16 texts=20",
     "fashion_retrieval/train_backbone.py": "epochs=1 triplets=8 batch_size=8 workers=0",
     "fashion_retrieval/train_rival.py": "tower=demo epochs=1 triplets=8 batch_size=8 width=16 "
@@ -53,7 +54,16 @@ OLLAMA = "http://localhost:11434/v1"
 # Cannot be had here: GeneCIS's weights; captions in the authors' files and spaCy's model.
 LEFT_OUT = ("...", "trained=[data/genecis]", "--features")  # the last: in test_explore.py
 GRAPHS = "graphs=data/demo/genecis/coco/annotations/relations_train2017.jsonl"
+ONCE = "{epochs: 1, batch_size: 8, lr: 0.01}"
+SCAN = [f"stages=[{ONCE}, {ONCE}, {ONCE}]", "confidence=0.05"]
 INSTEAD = {"configs/mine_cc3m.yaml": ["captions=null", "ratings=null", GRAPHS]}
+INSTEAD |= {"configs/rival_cc.yaml": ["epochs=1"], "configs/demo/cc.yaml": ["epochs=1"]}
+MULTI_MAP = (
+    "demo/multi_map",
+    *(f"rival_multi_map_{d}" for d in "clevr4 cards fruit fruit360".split()),
+)
+INSTEAD |= {f"configs/{name}.yaml": ["epochs=1", "vlm=demo", "batch_size=4"] for name in MULTI_MAP}
+INSTEAD |= {"configs/rival_scan.yaml": SCAN, "configs/demo/scan.yaml": SCAN}
 
 
 @pytest.fixture(scope="module")

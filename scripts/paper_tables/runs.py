@@ -23,6 +23,7 @@ SCRIPTS = {  # folder in outputs/: module and function
     "few_shot": "classification_clustering.few_shot:evaluate",
     "clustering": "classification_clustering.clustering:evaluate",
     "retrieval": "classification_clustering.retrieval:evaluate",
+    "clustering_rivals": "classification_clustering.train_rival:train",
     "triplets": "similarity_retrieval.mine_triplets:mine_triplets",
     "combiner": "similarity_retrieval.train_combiner:train",
     "genecis_rivals": "similarity_retrieval.train_rival:train",
