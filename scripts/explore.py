@@ -300,7 +300,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--like", type=name_and_weight, metavar="NAME=WEIGHT", **many)
     add("--unlike", type=name_and_weight, metavar="NAME=WEIGHT", **many)
     add("--top", type=number_or_auto, default=20,
-        help="images that a query finds; auto: those that match a text, see the README")  # fmt: skip
+        help="images that a query finds; auto: those that match a text (README)")  # fmt: skip
     add = parser.add_mutually_exclusive_group().add_argument
     add("--rank", action="store_true", help="which criteria do the images vary in?")
     add("--propose", action="store_true", help="an LLM that sees images proposes criteria")

@@ -54,9 +54,7 @@ def count_matches(scores: np.ndarray, words: np.ndarray, error: float = 0.1) -> 
     if not (rate <= error).any():
         return unknown("those that match are not apart enough from the rest")
     number = int(np.flatnonzero(rate <= error)[-1]) + 1
-    return End(
-        number, f"about {number:,} pictures match (expect at most {error:.0%} of them not to)"
-    )
+    return End(number, f"about {number:,} pictures match (expect at most {error:.0%} wrong ones)")
 
 
 def unknown(reason: str) -> End:
