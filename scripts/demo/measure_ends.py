@@ -2,18 +2,17 @@
 
     python scripts/demo/measure_ends.py
 
-Each value of each criterion is a query, by two of its phrases, in four collections: the pictures as
-drawn, those with only 12 that match, those with none, and the pictures of another world. `told` is
-the share of queries that get a number, `FDR` the share of the counted pictures that do not match,
-its mean and its worst; where none matches, a query without a number has none. Beside the rule stand
-the pictures above one cosine, and those whose probability over the texts is a tenth of the best
-one's or more (min-p); 0.42 and a tenth have an FDR of 10 percent on Clevr4 as drawn.
+A query is a value of a criterion, by two of its phrases, in four collections: the pictures as
+drawn, those with only 12 that match, with none, and those of another world. `told`: the share of
+queries that get a number; `FDR`: the share of counted pictures that do not match, the mean and the
+worst (where none matches, no number is no error). Beside the rule: pictures above one cosine, and
+those whose probability over the texts is a tenth of the best one's or more (min-p). 0.42 and a
+tenth are those with an FDR of 10 percent on Clevr4 as drawn.
 """
 
 from crl.run.command import command
 
 import importlib
-from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -24,63 +23,54 @@ from crl.basis import TextBasis
 from crl.embed import embed_basis, embed_texts
 from crl.explore.ends import count_matches
 from crl.explore.words import probabilities, standing
-from crl.projection import l2, project
+from crl.projection import l2
 from crl.run.errors import ArgumentParser, whole_number
 from crl.run.tables import Table
 from crl.vlm import load_vlm
 
-SEED, FEW = 77, 12
 BASES = {"cards": "cards", "clevr4": "clevr4", "garments": "deepfashion", "scenes": "genecis"}
 
 
-def min_p(scores: np.ndarray, texts: np.ndarray) -> np.ndarray:
-    p = probabilities(standing(np.column_stack([scores, texts])))[:, 0]
-    return p >= 0.1 * p.max()
-
-
-def rule(scores: np.ndarray, texts: np.ndarray) -> np.ndarray | None:
+def choices(scores: np.ndarray, texts: np.ndarray) -> dict[str, np.ndarray | None]:
+    """Which pictures match, (N,), by each rule; None: it cannot be told."""
     number = count_matches(scores, texts).number
-    return None if number is None else scores >= np.sort(scores)[-number]
-
-
-RULES: dict[str, Callable] = {"rule": rule, "cosine": lambda scores, _: scores > 0.42}
-RULES["min-p"] = min_p
+    p = probabilities(standing(np.column_stack([scores, texts])))[:, 0]
+    rule = None if number is None else scores >= np.sort(scores)[-number]
+    return {"rule": rule, "cosine": scores > 0.42, "min-p": p >= 0.1 * p.max()}
 
 
 def draw(vlm, world: str, images: int) -> tuple[pd.DataFrame, np.ndarray]:
     """Facts, a column per attribute, and I (N, D) of fresh drawings."""
     module = importlib.import_module(f"worlds.{world}")
-    generators = [np.random.default_rng([SEED, number]) for number in range(images)]
+    generators = [np.random.default_rng([77, number]) for number in range(images)]
     facts = [module.sample(rng) for rng in generators]
-    pairs = zip(facts, generators, strict=True)
-    pixels = torch.stack([vlm.preprocess(module.draw(*pair)) for pair in pairs])
+    drawings = map(module.draw, facts, generators)
     with torch.no_grad():
-        parts = [np.asarray(vlm.encode_images(some)) for some in pixels.split(100)]
-    return pd.DataFrame(facts), l2(np.concatenate(parts))
+        parts = [vlm.encode_images(vlm.preprocess(drawing)[None]) for drawing in drawings]
+    return pd.DataFrame(facts), l2(torch.cat(parts).numpy())
 
 
 def measure(vlm, world: str, facts: pd.DataFrame, image: np.ndarray, other: np.ndarray):
-    """A row for each query, collection and rule."""
+    """For each query, collection and rule: told, FDR twice, recall."""
     for name, classes in importlib.import_module(f"worlds.{world}").PHRASES.items():
         basis = TextBasis.load(f"{BASES[world]}_{'object' if 'yes' in classes else name}")
         text = embed_basis(vlm, basis)
         for value, phrases in classes.items():
-            prompts = [basis.vlm_prompt.replace("{text}", phrase) for phrase in phrases[:2]]
-            match = (facts[name] == value).to_numpy()
-            few = ~match | (match.cumsum() <= FEW)
-            sets = {"as drawn": (image, match), "12 match": (image[few], match[few])}
-            sets["none"] = image[~match], match[~match]
-            if other is not image:
-                sets["other world"] = other, np.zeros(len(other))
-            for asked in embed_texts(vlm, prompts) if prompts else ():
+            for phrase in phrases[:2]:
+                match = (facts[name] == value).to_numpy()
+                few = ~match | (match.cumsum() <= 12)
+                sets = {"as drawn": (image, match), "12 match": (image[few], match[few])}
+                sets["none"] = image[~match], match[~match]
+                if other is not image:
+                    sets["other world"] = other, np.zeros(len(other))
+                asked = embed_texts(vlm, [basis.vlm_prompt.replace("{text}", phrase)])[0]
                 for collection, (some, truth) in sets.items():
-                    for title, choose in RULES.items():
-                        chosen = choose(some @ asked, project(some, text))
+                    for rule, chosen in choices(some @ asked, some @ text.T).items():
                         told, total = chosen is not None, truth.sum()
                         wrong = 1 - truth[chosen].mean() if told and chosen.any() else 0.0
                         wrong = wrong if told or not total else np.nan
                         recall = truth[chosen].sum() / total if told and total else np.nan
-                        yield world, collection, title, told, wrong, wrong, recall
+                        yield world, collection, rule, told, wrong, wrong, recall
 
 
 @command
