@@ -46,11 +46,11 @@ def advised(file):
             yield from re.findall(r"(?<![\w-])--[a-z][\w-]*", text)
 
 
-EXPLORE, GENERATE = "scripts/explore.py", "scripts/generate_texts.py"
+EXPLORE, GENERATE = "crl/commands/explore.py", "crl/commands/texts.py"
 SAYS = {  # whose messages a command can print, beside its own
     EXPLORE: ["crl/run/chat.py", "crl/llm.py", "crl/explore/collection.py", "crl/embed.py"],
     GENERATE: ["crl/run/chat.py", "crl/llm.py"],
-    "scripts/embed_ray.py": ["crl/embed.py"],
+    "crl/commands/embed.py": ["crl/embed.py"],
 }
 SAYS |= {str(path.relative_to(REPOSITORY)): [] for path in REPOSITORY.glob("scripts/*.py")
          if str(path.relative_to(REPOSITORY)) not in SAYS}  # fmt: skip

@@ -10,7 +10,6 @@ import time
 from argparse import Namespace
 from pathlib import Path
 
-import embed_ray
 import numpy as np
 import pytest
 from commands import REPOSITORY
@@ -18,6 +17,7 @@ from object_store import ObjectStore
 from toy_vlm import ToyVLM, direct, make_images
 
 from crl.backends.loaded import FINGERPRINTS
+from crl.commands import embed as embed_ray
 from crl.embed import embed_images
 from crl.explore.listing import find_images, read_listing, without_keys
 from crl.run.errors import UserError
@@ -111,7 +111,7 @@ def test_ray_is_not_installed_and_an_unknown_vlm(refusal, monkeypatch, tmp_path)
     monkeypatch.setitem(sys.modules, "ray", None)
     make_images(tmp_path / "a", 1)
     arguments = "--images", tmp_path / "a", "--out", tmp_path / "out"
-    assert "pip install -e '.[ray]'" in refusal(embed_ray.main, *arguments, "--vlm", "demo")
+    assert "pip install 'ray[data]>=2.60'" in refusal(embed_ray.main, *arguments, "--vlm", "demo")
     message = refusal(embed_ray.main, *arguments, "--vlm", "clap")
     assert "unknown VLM 'clap'; did you mean 'clip'" in message
     assert "no device 'mps' here" in refusal(embed_ray.main, *arguments, "--device", "mps")
