@@ -1,4 +1,5 @@
-"""Train a rival of CRL's clustering (paper, Table 2): Contrastive Clustering or SCAN; see rivals/.
+"""Train a rival of CRL's clustering (paper, Table 2): Contrastive Clustering, SCAN or Multi-MaP;
+see rivals/.
 
     python classification_clustering/train_rival.py --config configs/demo/cc.yaml
 
@@ -30,7 +31,7 @@ from crl.run.results import digest
 from crl.run.training import Trainer
 
 ORDER, STEP, INITIAL, VALIDATION = range(4)  # uses of randomness; one random stream per use
-NEUTRAL = {"name", "outputs", "device", "workers", "root", "images", "checkpoint_every"}
+NEUTRAL = {"name", "outputs", "device", "workers", "root", "images", "cache", "checkpoint_every"}
 NEUTRAL.add("confidence")  # which must be lowered if the last stage finds no image that is sure
 
 
@@ -54,6 +55,8 @@ class RivalTrainer(Trainer):
         # File sizes distinguish pictures of the same name, and no file is read.
         files = [(path.name, path.stat().st_size) for path in self.data.paths]
         self.settings |= {"files": digest(files), "clusters": len(self.data.classes)}
+        self.beside = METHODS[config.method].settings(config, self.device)
+        self.settings |= self.beside
 
     def prepare(self) -> None:
         torch.manual_seed(self._seed(INITIAL))
@@ -64,7 +67,7 @@ class RivalTrainer(Trainer):
         self.record = self.config.model_dump(mode="json", include={"method", "data", "criteria"})
         self.record |= {"supervision": self.method.supervision, "form": self.method.form}
         self.record |= {"content": self.method.content, "images": len(self.data.paths)}
-        self.record["clusters"] = len(self.data.classes)
+        self.record |= {"clusters": len(self.data.classes), **self.beside}
         trained = self.models["rival"].parameters()
         self.record |= {"parameters": sum(p.numel() for p in trained), "device": str(self.device)}
 

@@ -132,7 +132,8 @@ def _rival(
         return represent_tables(network, files, tables, *how)
 
     fingerprint = digest(weights_digest(network), config.precision)
-    about = {"vlm": training.tower, "label": training.folder.name, "vlm_fingerprint": fingerprint}
+    tower = training.tower + " + small" * (training.local == "small")
+    about = {"vlm": tower, "label": training.folder.name, "vlm_fingerprint": fingerprint}
     counts = {"precision": config.precision, "device": str(device)}
     return Model(training.method, about, {"basis": "-"}, counts,
                  rival=lambda images, attribute: represent()(images, attribute))  # fmt: skip

@@ -83,6 +83,12 @@ def triplet_loss(anchor: Tensor, positive: Tensor, negative: Tensor, margin: flo
     return F.relu(margin + (anchor * (negative - positive)).sum(1)).mean()
 
 
+def stacked_triplet_loss(rows: Tensor, margin: float) -> Tensor:
+    """`triplet_loss` of (3B, D), unit rows: the anchors, the positives, the negatives."""
+    anchor, positive, negative = rows.unflatten(0, (3, -1))
+    return triplet_loss(anchor, positive, negative, margin)
+
+
 def retrieval_precision(
     represent: Represent, query: np.ndarray, candidate: np.ndarray
 ) -> np.ndarray:

@@ -13,6 +13,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from crl.backends.weights import load_tensors
 from crl.images import UnreadableImage, open_image
 from crl.run.distributed import rank, world
 from crl.run.errors import UserError
-from fashion_retrieval.method import Represent
+from fashion_retrieval.method import Represent, stacked_triplet_loss
 
 
 class Head(nn.Module):
@@ -105,19 +106,25 @@ class Network(nn.Module, ABC):
     preprocess: Callable[[Image.Image], Tensor]  # -> (3, H, W)
     width: int  # of the representation
 
-    def features(self, pixels: Tensor, precision: str) -> Tensor:
+    def features(self, pixels: Tensor, precision: str) -> Any:
         """(B, 3, H, W) -> (B, ...) float32; `precision` is that of the tower only."""
         mixed = precision != "fp32"
         with torch.autocast(pixels.device.type, PRECISIONS[precision], enabled=mixed):
             return self.tower(pixels).float()
 
     @abstractmethod
-    def embed(self, features: Tensor, attribute: Tensor) -> Tensor:
+    def embed(self, features: Any, attribute: Tensor) -> Tensor:
         """(B, ...) and (B,) int64 -> (B, width), unit rows."""
 
     def penalty(self, features: Tensor, attribute: Tensor) -> Tensor | float:
         """A term that is added to the triplet loss; features (3, b, ...), attribute (b,)."""
         return 0.0
+
+    def loss(self, features: Any, attribute: Tensor, value: Tensor, margin: float) -> Tensor:
+        """Of b triplets; features (3b, ...): anchors, positives, negatives; attribute (b,), value
+        (3b,) int64."""
+        loss = stacked_triplet_loss(self.embed(features, attribute.repeat(3)), margin)
+        return loss + self.penalty(features.unflatten(0, (3, -1)), attribute)
 
     def train(self, mode: bool = True) -> "Network":
         super().train(mode)

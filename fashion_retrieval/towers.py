@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -17,7 +17,7 @@ from crl.run.errors import UserError
 from crl.run.results import digest
 from crl.vlm import load_trainable
 
-RESNET = "resnet50"
+RESNET, IMAGENET = "resnet50", "imagenet"
 
 
 class Tower(NamedTuple):
@@ -90,17 +90,27 @@ def _resnet(file: str, spatial: bool, weights: bool) -> tuple[nn.Module, Preproc
     transforms = published.transforms(resize_size=224)  # as in ASEN: only a border is cut off
     resnet = resnet50(weights=None)
     if weights:
-        state = load_tensors(Path(file).expanduser()) if file else _fetch(published)
-        with explained(f"a ResNet-50: {file or published}", remote=False):
-            resnet.load_state_dict(state)
+        load_published(resnet, published, file or IMAGENET, f"tower={RESNET}:FILE")
     parts = list(resnet.children())  # 4 of the stem, 4 stages, mean, classifier
     module = nn.Sequential(*parts[:7]) if spatial else nn.Sequential(*parts[:9], nn.Flatten())
     return module, Preprocess(transforms, 224, Image.Resampling.BILINEAR)
 
 
-def _fetch(published) -> dict[str, Tensor]:
+def load_published(module: nn.Module, published: Any, source: str, instead: str) -> None:
+    """Give a network torchvision's weights, or those in a file; `source`: `imagenet`, or the file;
+    `instead`: the advice for who has no network. UserError: bad or missing weights."""
+    network = type(published).__name__.removesuffix("_Weights")
+    if source == IMAGENET:
+        state, source = _fetch(published, network, instead), str(published)
+    else:
+        state = load_tensors(Path(source).expanduser())
+    with explained(f"a {network}: {source}", remote=False):
+        module.load_state_dict(state)
+
+
+def _fetch(published: Any, network: str, instead: str) -> dict[str, Tensor]:
     try:
-        with explained("torchvision's weights of ResNet-50", remote=False):
+        with explained(f"torchvision's weights of {network}", remote=False):
             return published.get_state_dict(check_hash=True, weights_only=True, map_location="cpu")
     except UserError as error:
-        raise UserError(f"{error}. Without a network use tower={RESNET}:FILE") from error
+        raise UserError(f"{error}. Without a network use {instead}") from error

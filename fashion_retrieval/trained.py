@@ -102,6 +102,7 @@ class TrainedRival(_Record):
 
     tower: str
     width: Width
+    local: str | None = None  # stage 2 of ASEN++ and RPF: source of their local network
 
 
 class _TrainedCRL(_Record):
@@ -113,7 +114,9 @@ class _TrainedCRL(_Record):
 
 
 KINDS: dict[str, type[_TrainedCRL | TrainedRival]] = {"crl-mlp": _TrainedCRL, "crl": _TrainedCRL}
-KINDS |= dict.fromkeys(("triplet", "csn", "asen"), TrainedRival)
+STAGE1 = "-stage1"  # ends the method's name of a rival that has two stages, after the first one
+RIVALS = "triplet", "csn", "asen", "asen_pp", "asen_pp" + STAGE1, "rpf", "rpf" + STAGE1
+KINDS |= dict.fromkeys(RIVALS, TrainedRival)
 
 
 def read_training(folder: Path, attributes: list[str], vlm: str = "") -> CRL | TrainedRival:

@@ -22,14 +22,13 @@ from fashion_retrieval.method import (
     TripletSampler,
     mean_scores,
     retrieval_precision,
-    triplet_loss,
 )
 from fashion_retrieval.networks import Network, Pixels, read_batches, represent_tables
 
 # Keys that change no number, or whose content is in the settings as a digest.
 NO_SETTINGS = {"name", "outputs", "device", "root", "images", "epochs", "patience", "workers"}
 NO_SETTINGS |= {"checkpoint_every", "cache", "vlm", "bases", "texts", "heads", "tower"}
-NO_SETTINGS |= {"checkpointing"}
+NO_SETTINGS |= {"checkpointing", "stage1", "local", "global_lr"}
 
 
 class FashionTrainingConfig(TrainingConfig):
@@ -73,6 +72,7 @@ class FashionTrainer(Trainer):
     metric = "overall"
     task: str  # of the folder <outputs>/<task>/<name>
     file: str  # in that folder; its existence shows that there are weights
+    decay = 3  # epochs until the learning rate is multiplied by 0.9
 
     def __init__(self, config: Any, data: TrainingData, method: str, **contents: str) -> None:
         """`method`: a key of `trained.KINDS`; `contents`: fingerprints and digests of files."""
@@ -98,7 +98,7 @@ class FashionTrainer(Trainer):
         return self.data.sampler.draw(self.config.triplets, self.config.seed, epoch)
 
     def rate(self, step: int) -> float:
-        return self.config.lr * 0.9 ** (step // self.steps // 3)  # times 0.9 every three epochs
+        return self.config.lr * 0.9 ** (step // self.steps // self.decay)
 
     def mean_precision(self, represent: Represent) -> dict[str, float]:
         """mAP of the validation split in percent."""
@@ -139,9 +139,9 @@ class NetworkTrainer(FashionTrainer):
         self.optimizer = torch.optim.Adam(self.parameters, lr=self.config.lr)
         self.record |= {"device": str(self.device), "processes": world()}
 
-    def batches(self, epoch: int, done: int) -> Iterator[tuple[Tensor, Tensor, float]]:
-        """Yield pixels (3b, 3, H, W), attributes (b,), and this process's share of the batch as a
-        fraction; b: number of triplets of this process."""
+    def batches(self, epoch: int, done: int) -> Iterator[tuple[Tensor, Tensor, Tensor, float]]:
+        """Yield pixels (3b, 3, H, W), attributes (b,), values (3b,), and this process's share of
+        the batch as a fraction; b: number of triplets of this process."""
         drawn, size, labels = self.triplets(epoch), self.config.batch_size, self.data.sampler.labels
         whole = [drawn[start : start + size] for start in range(0, len(drawn), size)][done:]
         shares = [batch[rank() :: world()] for batch in whole]  # (b, 3) each
@@ -150,16 +150,14 @@ class NetworkTrainer(FashionTrainer):
         decoded = read_batches(pixels, images, self.config.workers, self.device)
         for batch, share, image in zip(whole, shares, decoded, strict=True):
             attribute = torch.from_numpy(labels[share[:, 0], 1]).to(self.device)
-            yield image, attribute, len(share) / len(batch)
+            value = torch.from_numpy(labels[share.T.ravel(), 2]).to(self.device)
+            yield image, attribute, value, len(share) / len(batch)
 
-    def step(self, batch: tuple[Tensor, Tensor, float]) -> float:
-        image, attribute, share = batch
+    def step(self, batch: tuple[Tensor, Tensor, Tensor, float]) -> float:
+        image, attribute, value, share = batch
         network = self.network.train()
         features = network.features(image, self.config.precision)  # (3b, ...)
-        embedded = network.embed(features, attribute.repeat(3))  # (3b, width)
-        anchor, positive, negative = embedded.unflatten(0, (3, -1))  # (b, width) each
-        loss = triplet_loss(anchor, positive, negative, self.config.margin)
-        loss = share * (loss + network.penalty(features.unflatten(0, (3, -1)), attribute))
+        loss = share * network.loss(features, attribute, value, self.config.margin)
         loss.backward()
         sum_gradients(self.parameters)
         loss = loss.detach()

@@ -38,7 +38,7 @@ SMALL = {  # script, in the order in which they are run -> what is added to each
     "fashion_retrieval/train_mlp.py": "vlm=demo epochs=1 triplets=32 out=16 texts=20",
     "fashion_retrieval/train_backbone.py": "epochs=1 triplets=8 batch_size=8 workers=0",
     "fashion_retrieval/train_rival.py": "tower=demo epochs=1 triplets=8 batch_size=8 width=16 "
-    "workers=0",
+    "local=small workers=0",
     "similarity_retrieval/generate_images.py": "size=64",
     "similarity_retrieval/evaluate.py": "vlm=demo figures=no",
     "fashion_retrieval/evaluate.py": "vlm=demo figures=no",
@@ -58,6 +58,11 @@ ONCE = "{epochs: 1, batch_size: 8, lr: 0.01}"
 SCAN = [f"stages=[{ONCE}, {ONCE}, {ONCE}]", "confidence=0.05"]
 INSTEAD = {"configs/mine_cc3m.yaml": ["captions=null", "ratings=null", GRAPHS]}
 INSTEAD |= {"configs/rival_cc.yaml": ["epochs=1"], "configs/demo/cc.yaml": ["epochs=1"]}
+MULTI_MAP = (
+    "demo/multi_map",
+    *(f"rival_multi_map_{d}" for d in "clevr4 cards fruit fruit360".split()),
+)
+INSTEAD |= {f"configs/{name}.yaml": ["epochs=1", "vlm=demo", "batch_size=4"] for name in MULTI_MAP}
 INSTEAD |= {"configs/rival_scan.yaml": SCAN, "configs/demo/scan.yaml": SCAN}
 
 

@@ -2,6 +2,7 @@
 
 from classification_clustering.rivals.cc import CC
 from classification_clustering.rivals.method import Method
+from classification_clustering.rivals.multi_map import MultiMaP
 from classification_clustering.rivals.scan import SCAN
 
-METHODS: dict[str, type[Method]] = {"cc": CC, "scan": SCAN}
+METHODS: dict[str, type[Method]] = {"cc": CC, "scan": SCAN, "multi_map": MultiMaP}

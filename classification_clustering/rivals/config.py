@@ -3,12 +3,15 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from classification_clustering.datasets import LOADERS
 from crl.run.config import Config, OneOrMore
 from crl.run.errors import nearest
+from crl.run.store import EMBEDDINGS
 from crl.run.training import TrainingConfig
+
+Word = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
 class Stage(Config):
@@ -22,7 +25,7 @@ class Stage(Config):
 class RivalConfig(TrainingConfig):
     """Keys of train_rival.py."""
 
-    method: Literal["cc", "scan"] = Field("cc", description="which rival")
+    method: Literal["cc", "scan", "multi_map"] = Field("cc", description="which rival")
     data: str = Field("clevr4", description=f"data set: {', '.join(LOADERS)}")
     root: Path = Field(Path("data"), description="folder that holds the data set")
     images: int | None = Field(None, description="how many images there must be")
@@ -44,6 +47,31 @@ class RivalConfig(TrainingConfig):
     neighbours: int = Field(20, gt=0, description="scan: neighbours of an image")
     confidence: float = Field(
         0.99, ge=0, lt=1, description="scan: self-labelling learns from images above it"
+    )
+    vlm: str = Field("clip", description="multi_map: the VLM, by name; it is not trained")
+    cache: Path = Field(EMBEDDINGS, description="multi_map: folder in which embeddings are kept")
+    prompt: str = Field(
+        "objects with {criterion} of $", description="multi_map: the sentence; `$` is the image"
+    )
+    criterion_word: Word | None = Field(
+        None, description="multi_map: what the prompt calls the criterion; none: its name"
+    )
+    references: dict[str, Annotated[list[Word], Field(min_length=1)] | Word] = Field(
+        {}, description="multi_map: criterion: reference words, a text basis, or `prompt`: itself"
+    )
+    alpha: float = Field(
+        0.2, ge=0, description="multi_map: how much tokens stay near the criterion"
+    )
+    beta: float = Field(0.3, ge=0, description="multi_map: and near their reference words")
+    weight_decay: float = Field(0.0, ge=0, description="multi_map: weight decay of tokens")
+    decay: Literal["block", "all"] = Field(
+        "block", description="multi_map: which tokens decay in a step; all: as published"
+    )
+    text_tower: Literal["clip", "released"] = Field(
+        "clip", description="multi_map: released: without positions and last norm, as published"
+    )
+    start: Literal["embedding", "token"] = Field(
+        "embedding", description="multi_map: words as embeddings, or means of token embeddings"
     )
 
     @field_validator("data")

@@ -1,7 +1,7 @@
 """What train_rival.py asks of a method."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -23,6 +23,11 @@ class Method(ABC):
     config: RivalConfig
     data: Labelled
     models: dict[str, nn.Module]  # "rival" has the weights that are kept; all are in checkpoints
+
+    @classmethod
+    def settings(cls, config: RivalConfig, device: torch.device) -> dict[str, Any]:
+        """What affects the training beside configuration and images, and can be had at once."""
+        return {}
 
     @abstractmethod
     def __init__(self, config: RivalConfig, data: Labelled, device: torch.device) -> None:

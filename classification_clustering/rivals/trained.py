@@ -71,8 +71,8 @@ def load_rivals(config: EvaluateConfig) -> list[Rival]:
         values = checked(
             [clusters], read_given([clusters]), **{training.form: f"{training.images} D"}
         )
-        name, criteria = training.method, {*training.criteria}
-        twice = any(r.label == name and criteria & {*r.training.criteria} for r in rivals)
-        label = f"{name} ({folder.name})" if twice else name
+        label, criteria = training.method, {*training.criteria}
+        if any(r.label == label and criteria & {*r.training.criteria} for r in rivals):
+            label += f" ({folder.name})"
         rivals.append(Rival(folder, label, training, values[training.form]))
     return rivals

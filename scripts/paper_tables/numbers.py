@@ -21,7 +21,9 @@ NAMES = {"clip": "CLIP", "align": "ALIGN", "metaclip": "MetaCLIP", "blip2": "BLI
 TEMPLATES = {("focus_object", 1960, 2198), ("change_object", 1960, 2739)}
 FASHION = {  # method: its row in Table 4; all others are CRL without training
     "random": "Random", "random draw": "Random, one draw", "triplet": "Triplet", "csn": "CSN",
-    "asen": "ASEN", "universal": "CLIP", "crl-mlp": "CLIP+CRL, heads only", "crl": "CLIP+CRL",
+    "asen": "ASEN", "asen_pp": "ASEN++", "rpf": "RPF",
+    "asen_pp-stage1": "ASEN++, stage 1 only", "rpf-stage1": "RPF, stage 1 only",
+    "universal": "CLIP", "crl-mlp": "CLIP+CRL, heads only", "crl": "CLIP+CRL",
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from crl.backends.torchvision_fix import import_torchvision
+from crl.run.errors import UserError
 from crl.vlm import load_vlm
 from fashion_retrieval.towers import Visual, open_tower
 
@@ -58,6 +59,14 @@ def test_tower_of_a_vlm_is_the_vlm(clip):
     assert (tower.channels, tower.fingerprint) == (16, vlm.fingerprint)
     assert not any(part.training for part in tower.module.modules())
     assert open_tower(str(clip), True, "cpu").channels == 32
+
+
+def test_a_tower_without_a_map(clip):
+    with (
+        mock.patch.object(Visual, "forward", side_effect=NotImplementedError),
+        pytest.raises(UserError, match="has no feature map; try resnet50"),
+    ):
+        open_tower(str(clip), True, "cpu")
 
 
 def test_resnet_from_a_file(resnet):

@@ -51,6 +51,17 @@ def save_clip(folder):
     return folder
 
 
+def save_custom_text(folder):
+    """open_clip's other class, whose text tower is a module of its own."""
+    file = save_clip(folder) / "open_clip_config.json"
+    config = json.loads(file.read_text())
+    config["model_cfg"]["custom_text"] = True
+    file.write_text(json.dumps(config))
+    model = randomised(open_clip.CustomTextCLIP(**CLIP))
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    return folder
+
+
 def save_tokenizer(folder):
     folder.mkdir(exist_ok=True, parents=True)
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

@@ -1,28 +1,14 @@
 """Pseudo-words: the hook against the text tower written out, in every kind of tower."""
 
-import json
-
 import pytest
 import torch
-from checkpoints import CLIP, SAVE, TOWERS, open_clip, randomised, save_clip, save_towers
-from safetensors.torch import save_file
+from checkpoints import SAVE, TOWERS, save_clip, save_custom_text, save_towers
 from torch import nn
 from toy_vlm import ToyVLM
 
 from crl.backends.pseudo_words import PseudoWords
 from crl.run.errors import UserError
 from crl.vlm import load_vlm
-
-
-def save_custom_text(folder):
-    """open_clip's other class, whose text tower is a module of its own."""
-    file = save_clip(folder) / "open_clip_config.json"
-    config = json.loads(file.read_text())
-    config["model_cfg"]["custom_text"] = True
-    file.write_text(json.dumps(config))
-    model = randomised(open_clip.CustomTextCLIP(**CLIP))
-    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
-    return folder
 
 
 @pytest.fixture(params=[*SAVE, "custom_text", *TOWERS, "demo"], scope="module")

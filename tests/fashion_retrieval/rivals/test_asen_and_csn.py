@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from fashion_retrieval.rivals import ASEN, CSN
+from fashion_retrieval.rivals.asen import ASEN
+from fashion_retrieval.rivals.csn import CSN
 from fashion_retrieval.towers import Tower
 
 
