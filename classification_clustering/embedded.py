@@ -8,10 +8,11 @@ import numpy as np
 from classification_clustering.config import EvaluateConfig
 from classification_clustering.datasets import Labelled, check_classes, load
 from crl.basis import TextBasis
-from crl.embed import ImageEmbeddings, checked_basis, embed_basis, embed_images, embed_texts
+from crl.embed import checked_basis, embed_basis, embed_images, embed_texts
 from crl.instructed import Told, load_instructed
 from crl.projection import l2, project, single_vector
-from crl.representations import label, represent
+from crl.representations import label as label_of
+from crl.representations import represent
 from crl.representations.null_space import directions_of_others, without
 from crl.run.errors import UserError
 from crl.run.given import checked, read_given
@@ -41,53 +42,52 @@ def embedded(config: EvaluateConfig, at_least: int = 1) -> Iterator[Embedded]:
         yield _given(config, at_least)
         return
     data = {c: load(config.data, config.root, c, config.images, at_least) for c in config.criteria}
-    how: Any = (config.cache, config.batch_size, config.workers, config.unreadable)
-    told = [load_instructed(n, config.device, config.precision, config.send)
-            for n in config.instructed]  # fmt: skip
     bases = {c: config.basis(c) for c in config.criteria} if config.vlm else {}
     others = [TextBasis.load(name) for name in config.null_space]
-    vlms = [load_vlm(name, config.device, config.precision) for name in config.vlm]
+    vlms: list[Any] = [load_vlm(name, config.device, config.precision) for name in config.vlm]
+    vlms += [load_instructed(name, config.device, config.precision, config.send)
+             for name in config.instructed]  # fmt: skip
     while vlms:
         vlm = vlms.pop(0)  # so that its memory is free when the next VLM is used
-        text = {c: embed_basis(vlm, basis, config.cache) for c, (basis, _) in bases.items()}
+        is_told = not hasattr(vlm, "encode_texts")
+        if not is_told:
+            text = {c: embed_basis(vlm, basis, config.cache) for c, (basis, _) in bases.items()}
         paths = None
         for criterion, labelled in data.items():
-            basis, label = bases[criterion]
             if labelled.paths != paths:  # the four criteria of Clevr4 share their images
                 paths = labelled.paths
-                result = embed_images(vlm, paths, *how)
+                how = config.cache, config.batch_size, config.workers, config.unreadable
+                together = [c for c, other in data.items() if other.paths == paths]
+                result = embed_images(Told(vlm, together) if is_told else vlm, paths, *how)
                 image = np.asarray(result.image)  # (N, D) or (N, Q, D)
-            labelled, about, counts = _described(config, criterion, labelled, result, at_least)
+            labelled = labelled.some(result.kept)  # unreadable images may have been left out
+            check_classes(f"{config.root}, {criterion}", labelled, at_least)
             classes = labelled.classes
+            content = digest(result.content, labelled.labels)
+            about = {"data": config.data, "criterion": criterion, "vlm": vlm.name}
+            key = Told(vlm, [criterion]) if is_told else vlm
+            about |= {"vlm_fingerprint": key.fingerprint, "content": content}
+            counts: dict[str, Any] = {"images": len(image), "left_out": len(paths) - len(image)}
+            counts |= {"classes": len(classes), "precision": config.precision}
+            counts["device"] = str(vlm.device)
+            if config.instructed:
+                each = len(together) if is_told else 1
+                counts["seconds_per_1000"] = result.seconds and result.seconds / each
+            if is_told:
+                rest = None, None, None, about, {"basis": "-"}, counts, result.content
+                yield Embedded(labelled, image[:, together.index(criterion)], *rest)
+                continue
+            basis, label = bases[criterion]
             prompts = [basis.vlm_prompt.replace("{text}", name) for name in classes]
             class_text = embed_texts(vlm, prompts, config.cache)
             size = config.null_space_size
             directions = directions_of_others(vlm, basis, others, size, config.cache)
-            about |= {"vlm": vlm.name, "vlm_fingerprint": vlm.fingerprint}
             about_basis = {"basis": label, "texts": len(basis.texts), "basis_digest": basis.digest}
             about_basis["null_space"] = None if directions is None else digest(directions)
-            counts |= {"names": f"{basis.names(classes)}/{len(classes)}"}
-            counts |= {"precision": config.precision, "device": str(vlm.device)}
-            if config.instructed:
-                counts["seconds_per_1000"] = result.seconds
+            counts["names"] = f"{basis.names(classes)}/{len(classes)}"
             T = text[criterion]
             embeddings = image, T, directions, class_text
             yield Embedded(labelled, *embeddings, about, about_basis, counts, result.content)
-
-    while told:
-        model = told.pop(0)
-        for names in _sharing_images(data):
-            result = embed_images(Told(model, names), data[names[0]].paths, *how)
-            seconds = result.seconds and result.seconds / len(names)
-            for number, criterion in enumerate(names):
-                each = config, criterion, data[criterion], result, at_least
-                labelled, about, counts = _described(*each)
-                key = Told(model, [criterion]).fingerprint
-                about |= {"vlm": model.name, "vlm_fingerprint": key}
-                counts |= {"precision": model.precision, "device": str(model.device)}
-                counts["seconds_per_1000"] = seconds
-                rest = None, None, None, about, {"basis": "-"}, counts, result.content
-                yield Embedded(labelled, result.image[:, number], *rest)
 
 
 def representations(config: EvaluateConfig, data: Embedded) -> dict[str, np.ndarray]:
@@ -97,32 +97,11 @@ def representations(config: EvaluateConfig, data: Embedded) -> dict[str, np.ndar
     image = without(data.image, data.directions)  # I, but for what other criteria explain
     x = {"universal": single_vector(data.image)}
     for name in config.representation:
-        x[label(config, name)] = l2(project(image, data.text)) if name == "paper" else represent(
+        x[label_of(config, name)] = l2(project(image, data.text)) if name == "paper" else represent(
             name, image, data.text, data.data.labels, sharpness=config.sharpness,
             directions=data.directions, class_text=data.class_text,
         )  # fmt: skip
     return x
-
-
-def _sharing_images(data: dict[str, Labelled]) -> list[list[str]]:
-    """The criteria, in groups of the same images."""
-    groups: dict[tuple, list[str]] = {}
-    for criterion, labelled in data.items():
-        groups.setdefault(tuple(labelled.paths), []).append(criterion)
-    return list(groups.values())
-
-
-def _described(
-    config: EvaluateConfig, criterion: str, data: Labelled, result: ImageEmbeddings, at_least: int
-) -> tuple[Labelled, dict[str, Any], dict[str, Any]]:
-    """The images that are left, checked; what a result says of them; and counts for tables."""
-    labelled = data.some(result.kept)  # unreadable images may have been left out
-    check_classes(f"{config.root}, {criterion}", labelled, at_least)
-    about = {"data": config.data, "criterion": criterion}
-    about["content"] = digest(result.content, labelled.labels)
-    left_out = len(data.paths) - len(labelled.paths)
-    counts: dict[str, Any] = {"images": len(labelled.paths), "left_out": left_out}
-    return labelled, about, counts | {"classes": len(labelled.classes)}
 
 
 def _given(config: EvaluateConfig, at_least: int) -> Embedded:

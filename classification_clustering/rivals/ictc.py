@@ -86,8 +86,8 @@ def named(answer: str) -> str:
     """The name in `Answer: name`: after the first colon of the last line that has one, or all of
     an answer without; lower case, without commas, quotes and full stops."""
     text = without_thoughts(answer).strip()
-    lines = [line.partition(":")[2] for line in text.splitlines() if ":" in line]
-    name = (lines or [text])[-1].lower()
+    name = [line.partition(":")[2] for line in text.splitlines() if ":" in line][-1:] or [text]
+    name = name[0].lower()
     return " ".join(re.sub("[\"'“”‘’,.*]", "", name).split())
 
 

@@ -101,7 +101,8 @@ class Server:
     def answer(
         self, prompt: str, read: Callable[[str], Value], *, model: str, temperature: float,
         seed: int, cache_dir: Path, schema: dict[str, Any] | None = SCHEMA,
-        pictures: Sequence[bytes] = (), max_tokens: int = 4096, enough: Callable[[str], bool] = lambda text: False,
+        pictures: Sequence[bytes] = (), max_tokens: int = 4096,
+        enough: Callable[[str], bool] = lambda text: False,
     ) -> tuple[Value, dict[str, Any]]:  # fmt: skip
         """The value that `read` returns for the answer to `prompt`, and the record of that answer.
 

@@ -67,7 +67,7 @@ def test_ictc_is_a_row_of_clustering_and_asks_once(tree, server, output, tmp_pat
     assert len(lines) == 2 and all(line.startswith("eye") for line in lines)
     assert all("100.0" in line for line in lines)
     said = json.loads((folder / "颜色/answers.json").read_text())
-    assert said[0]["description"].startswith("A blue") and said[0]["cluster"] == "blue"
+    assert said["tree/颜色/blue/blue-left-0.png"] == "A blue thing."
     again = output(ask.main, base_url=server.url, **tree)
     assert again == printed and len(server.requests) == 50
 
