@@ -24,8 +24,7 @@ SIDE = 1024  # pixels; longer pictures are scaled to it: it decides what a pictu
 
 
 class Instructed(Protocol):
-    """A model that is told the criterion. Its vectors are not L2-normalised; `crl.embed` does
-    that."""
+    """A model that is told the criterion. `crl.embed` normalises its vectors."""
 
     name: str  # that it was loaded by
     device: torch.device  # where it computes
@@ -52,16 +51,12 @@ def load_instructed(
 ) -> Instructed:
     """Load a model that is told the criterion.
 
-    Args:
-        name: `readout:<folder or hub name>`, any multimodal language model of transformers, read as
-            DIOR does; `qwen3-vl-embedding:...` or `gme:...`, embedding models with a prompt of
-            their own; `http://host:8000/v1#<model>`, a server with the OpenAI protocol.
-        device: as in `crl.vlm.load_vlm`.
-        precision: `fp32`, `bf16` or `fp16`, of the weights and the forward pass.
-        send: pictures may leave this machine.
+    `name`: `readout:<folder or hub name>`, any multimodal language model of transformers, read as
+    DIOR does; `qwen3-vl-embedding:...` or `gme:...`, embedding models with prompts of their own;
+    `http://host:8000/v1#<model>`, a server with the OpenAI protocol, elsewhere only if pictures may
+    leave this machine: `send`. `precision`: `fp32`, `bf16` or `fp16`, of weights and forward pass.
 
-    Raises:
-        UserError: unknown name; no weights, or damaged ones; a server elsewhere without `send`.
+    A UserError for an unknown name, no or damaged weights, and a server elsewhere without `send`.
     """
     from crl.backends.readout import TEMPLATES, Readout
     from crl.backends.served import Served

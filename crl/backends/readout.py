@@ -6,7 +6,6 @@ the same architecture have been trained to be read so after an instruction.
 
 import hashlib
 import inspect
-import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,23 +17,26 @@ from torch import Tensor
 
 from crl.backends.hub import explained
 from crl.backends.loaded import FINGERPRINTS
-from crl.backends.precision import PRECISIONS, SAME
+from crl.backends.precision import PRECISIONS
 from crl.backends.torchvision_fix import import_torchvision
 from crl.backends.transformers import load_weights
 from crl.run.distributed import available_device
-from crl.run.errors import UserError, lacks_memory
+from crl.run.errors import UserError
 from crl.run.results import digest
 from crl.run.stamps import read_record, stamps, write_record
 
+# Kinds of models whose keys and values of a picture serve all criteria; the tests show that vectors
+# stay the same. Others read a picture again for each criterion.
+SHARE = ("qwen2_vl", "qwen3_vl", "llava", "idefics3")
 FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]  # of a repository on the hub
 
 
 class Template(NamedTuple):
-    """What a model is told, in its own chat template; {criterion} stands in one of the two."""
+    """What a model is told, in its own chat template; {criterion} is in one of the first two."""
 
     user: str  # after the picture
-    system: str = ""  # before the picture, if there is any
-    end: str = ""  # after the open answer
+    system: str = ""  # before it
+    end: str = ""  # after the answer's begin
 
 
 TEMPLATES = {
@@ -68,8 +70,7 @@ class Readout:
         if not getattr(self.processor, "chat_template", None):
             raise UserError(f"{source} has no chat template; it must be a model that chats")
         self.fingerprint = digest(_files_digest(self.folder), precision, transformers.__version__)
-        # The cache of the keys and values of a picture, if its prompt begins with it
-        self.shares = "{criterion}" not in self.template.system
+        self.shares = config.model_type in SHARE and "{criterion}" not in self.template.system
 
     def prompt(self, criterion: str) -> str:
         told = [self.template.system, self.template.user]
@@ -93,20 +94,18 @@ class Readout:
     def encode(self, images: list[Image.Image], criteria: Sequence[str]) -> Tensor:
         prompts = [self.prompt(criterion) for criterion in criteria]
         if len(prompts) > 1 and self.shares:
-            self.shares = self._may_share(images[0], prompts)
-        if len(prompts) > 1 and self.shares:
-            rows = torch.stack([self.shared(image, prompts) for image in images])
+            rows = torch.stack([self._shared(image, prompts) for image in images])
         else:
-            rows = torch.stack([self.states(images, [p] * len(images)) for p in prompts], dim=1)
+            rows = torch.stack([self._states(images, [p] * len(images)) for p in prompts], dim=1)
         return rows.float()
 
-    def states(self, images: list[Image.Image], prompts: list[str]) -> Tensor:
+    def _states(self, images: list[Image.Image], prompts: list[str]) -> Tensor:
         """The state of the last token of B prompts, each with its picture: (B, D)."""
         inputs = self._inputs(images, prompts)
         hidden = self.model(**inputs, use_cache=False).last_hidden_state  # (B, tokens, D)
         return _last(hidden, inputs["attention_mask"])
 
-    def shared(self, image: Image.Image, prompts: list[str]) -> Tensor:
+    def _shared(self, image: Image.Image, prompts: list[str]) -> Tensor:
         """The same for C prompts with one picture, which is read once: (C, D)."""
         from transformers import DynamicCache
 
@@ -125,19 +124,6 @@ class Readout:
         # Without a mask: all padding is on the right. Qwen's positions need it so.
         rest = self.model(input_ids=ids[:, begin:], **cache, use_cache=True)
         return _last(rest.last_hidden_state, mask[:, begin:])
-
-    def _may_share(self, image: Image.Image, prompts: list[str]) -> bool:
-        """Are the vectors the same if the picture is read once? Not in every architecture."""
-        try:
-            again, once = self.states([image] * len(prompts), prompts), self.shared(image, prompts)
-            same = torch.cosine_similarity(again.float(), once.float()).min().item() >= SAME
-        except Exception as error:  # of an architecture with another kind of cache
-            if lacks_memory(error):
-                raise
-            same = False
-        if not same:
-            warnings.warn(f"{self.name}: reads each picture again for each criterion", stacklevel=4)
-        return same
 
     def _inputs(self, images: list[Image.Image], prompts: list[str]) -> dict[str, Tensor]:
         """What the model takes. Padding on the right is not seen by the tokens before it."""

@@ -7,7 +7,7 @@ sent first, and its vector must be the one of the first time.
 
 import json
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from multiprocessing.pool import ThreadPool
 from typing import Any
 
@@ -44,10 +44,9 @@ class Served:
         self.record = FINGERPRINTS / f"{digest(self.model, INSTRUCTION, OPTIONS)}.probe.json"
 
     @cached_property
-    def probe(self) -> list[float]:
+    def first(self) -> list[float]:
         """The vector of the known picture, of the first time."""
-        vector = read_record(self.record).get("vector")
-        return vector or self.probed
+        return read_record(self.record).get("vector") or self.probed
 
     @cached_property
     def probed(self) -> list[float]:
@@ -55,23 +54,23 @@ class Served:
         picture = as_jpeg(Image.linear_gradient("L").convert("RGB").resize((64, 48)))
         vector = self._vector((picture, "color"))
         first = read_record(self.record).get("vector", vector)
-        if len(first) != len(vector):
-            change = f"vectors of {len(vector)} numbers, once {len(first)}"
-        elif (cosine := _cosine(first, vector)) < DRIFT:
+        change = f"{len(vector)} numbers for a picture, and {len(first)} once"
+        if len(first) == len(vector):
+            cosine = np.dot(first, vector) / np.linalg.norm(first) / np.linalg.norm(vector)
+            if cosine > DRIFT:
+                write_record(self.record, {"vector": first})
+                return vector
             change = f"another vector for the same picture than once (cosine {cosine:.4f})"
-        else:
-            write_record(self.record, {"model": self.model, "vector": first})
-            return vector
         advice = f"serve it as before, or remove {self.record} to begin anew"
         raise UserError(f"{self.name} gives {change}: other weights or template; {advice}")
 
     @property
     def dim(self) -> int:
-        return len(self.probe)
+        return len(self.first)
 
     @property
     def fingerprint(self) -> str:
-        return digest(self.model, OPTIONS, self.probe)
+        return digest(self.model, OPTIONS, self.first)
 
     def prompt(self, criterion: str) -> str:
         return INSTRUCTION.replace("{criterion}", criterion)
@@ -81,16 +80,10 @@ class Served:
         pictures = [as_jpeg(image) for image in images]
         pairs = [(picture, criterion) for picture in pictures for criterion in criteria]
         with ThreadPool(AT_ONCE) as pool:
-            rows = torch.tensor(pool.map(self._checked, pairs, chunksize=1))  # (B * C, D)
-        return rows.view(len(images), len(criteria), -1)
+            each = pool.map(partial(self._vector, dim=self.dim), pairs, chunksize=1)
+        return torch.tensor(each).view(len(images), len(criteria), -1)
 
-    def _checked(self, pair: tuple[bytes, str]) -> list[float]:
-        vector = self._vector(pair)
-        if len(vector) != self.dim:
-            raise UserError(f"{self.name} gave {len(vector)} numbers, and {self.dim} before")
-        return vector
-
-    def _vector(self, pair: tuple[bytes, str]) -> list[float]:
+    def _vector(self, pair: tuple[bytes, str], dim: int | None = None) -> list[float]:
         """The vector of a JPEG under a criterion. A UserError for any other answer."""
         picture, criterion = pair
         messages: list[dict[str, Any]] = [
@@ -101,13 +94,12 @@ class Served:
         try:
             (row,) = answer["data"]
             vector = np.array(row["embedding"], np.float64)
-            if vector.ndim == 1 and vector.size and np.isfinite(vector).all() and vector.any():
+            if vector.shape != (dim or vector.size,):
+                reason = f"shape {vector.shape}, and ({dim},) before"
+            elif np.isfinite(vector).all() and vector.any():
                 return vector.tolist()
-            reason = "NaN, infinite or empty"
+            else:
+                reason = "NaN, infinite, zeros or empty"
         except (LookupError, TypeError, ValueError):
             reason = printable(json.dumps(answer, default=str))[:160]
         raise UserError(f"{self.name} gave no vector for a picture: {reason}")
-
-
-def _cosine(a: Sequence[float], b: Sequence[float]) -> float:
-    return float(np.dot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b)))

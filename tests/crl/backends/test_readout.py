@@ -81,19 +81,6 @@ def test_embedding_models_are_read_after_their_own_prompt(kind, folders, picture
             torch.testing.assert_close(row[0], state, atol=1e-5, rtol=1e-5)
 
 
-def test_where_a_shared_picture_gives_other_vectors_it_is_read_again(
-    folders, pictures, monkeypatch
-):
-    model = load_instructed(f"readout:{folders['llava']}", "cpu")
-    expected = model.encode(pictures, CRITERIA)
-    for fault in (lambda image, prompts: torch.zeros(3, 32), lambda image, prompts: 1 / 0):
-        other = load_instructed(f"readout:{folders['llava']}", "cpu")
-        monkeypatch.setattr(other, "shared", fault)
-        with pytest.warns(UserWarning, match="reads each picture again"):
-            rows = other.encode(pictures, CRITERIA)
-        torch.testing.assert_close(rows, expected, atol=1e-5, rtol=1e-5)
-
-
 def test_the_fingerprint_is_of_all_files_and_of_the_precision(folders, tmp_path):
     folder = shutil.copytree(folders["llava"], tmp_path / "copy")
     first = load_instructed(f"readout:{folder}", "cpu").fingerprint

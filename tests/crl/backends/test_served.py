@@ -82,7 +82,7 @@ def test_a_drift_of_the_server_is_refused_by_name(server, files, tmp_path):
     embed_images(first, files[:2], tmp_path)
     server.replies = [lambda request: vector([9.0, -9.0, 1.0, 0.0])]
     for changed, reason in (([9.0, -9.0, 1.0, 0.0], r"another vector .*cosine"),
-                            ([1.0, 2.0], "vectors of 2 numbers, once 4")):  # fmt: skip
+                            ([1.0, 2.0], "2 numbers for a picture, and 4 once")):  # fmt: skip
         server.replies = [lambda request, changed=changed: vector(changed)]
         with pytest.raises(UserError, match=reason + r".*other weights or template.*remove"):
             embed_images(Told(model(server), ["color"]), files, tmp_path)
@@ -94,9 +94,9 @@ def test_a_drift_of_the_server_is_refused_by_name(server, files, tmp_path):
 @pytest.mark.parametrize(
     ("reply", "reason"),
     [
-        (vector([1.0, 2.0]), "2 numbers, and 4 before"),
+        (vector([1.0, 2.0]), r"no vector for a picture: shape \(2,\), and \(4,\) before"),
         (vector([math.nan, 1, 1, 1]), "no vector for a picture: NaN"),
-        (vector([]), "no vector for a picture: NaN, infinite or empty"),
+        (vector([]), "no vector for a picture: shape"),
         (vector([0, 0, 0, 0]), "no vector for a picture"),
         (vector("AAAA"), "no vector for a picture"),
         ((200, json.dumps({"data": []})), "no vector for a picture"),
