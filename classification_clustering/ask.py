@@ -1,7 +1,7 @@
 """Cluster with a multimodal language model that is asked about each image.
 
     python classification_clustering/ask.py --config configs/clevr4.yaml criteria=color \
-        model=qwen3-vl base_url=http://localhost:8000/v1
+        model=qwen3-vl:8b base_url=http://localhost:11434/v1
 
 `method=ictc` is IC|TC (ICLR 2024), see rivals/ictc.py; `method=captions` embeds a caption about the
 criterion with the text encoder of `vlm`, for k-means: one request per image.

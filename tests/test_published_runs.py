@@ -42,6 +42,8 @@ SMALL = {  # script, in the order in which they are run -> what is added to each
     "similarity_retrieval/generate_images.py": "size=64",
     "similarity_retrieval/evaluate.py": "vlm=demo figures=no",
     "fashion_retrieval/evaluate.py": "vlm=demo figures=no",
+    "classification_clustering/ask.py": "method=captions vlm=demo images=null",
+    "scripts/demo/draw_costs.py": "",
     "classification_clustering/clustering.py": "vlm=demo images=null seeds=2 figures=no",
     "classification_clustering/few_shot.py": "vlm=demo images=null seeds=2 shots=[1] figures=no",
     "classification_clustering/retrieval.py": "vlm=demo images=null seeds=2",
@@ -51,8 +53,13 @@ SMALL = {  # script, in the order in which they are run -> what is added to each
     "scripts/check_data.py": "--data none",
 }
 OLLAMA = "http://localhost:11434/v1"
-# Cannot be had here: GeneCIS's weights; captions in the authors' files and spaCy's model.
-LEFT_OUT = ("...", "trained=[data/genecis]", "--features")  # the last: in test_explore.py
+# Cannot be had here: weights; captions in the authors' files and spaCy's model.
+LEFT_OUT = (
+    "...",
+    "trained=[data/genecis]",
+    "instructed=",
+    "--features",
+)  # the last: in test_explore.py
 GRAPHS = "graphs=data/demo/genecis/coco/annotations/relations_train2017.jsonl"
 ONCE = "{epochs: 1, batch_size: 8, lr: 0.01}"
 SCAN = [f"stages=[{ONCE}, {ONCE}, {ONCE}]", "confidence=0.05"]

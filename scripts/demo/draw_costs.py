@@ -21,6 +21,7 @@ from base64 import b64decode
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -121,9 +122,9 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--out", type=Path, default=Path("outputs"), help="folder")
     arguments = parser.parse_args(argv)
     StandIn.truth = answers(arguments.root, arguments.error)
-    ask.Server = served.Server = StandIn  # type: ignore[misc]
-    served.FINGERPRINTS = arguments.out / "costs"  # the probe of the stand-in
-    points = measure(arguments.root, arguments.out, arguments.seconds)
+    probes = patch.object(served, "FINGERPRINTS", arguments.out / "costs")
+    with probes, patch.object(ask, "Server", StandIn), patch.object(served, "Server", StandIn):
+        points = measure(arguments.root, arguments.out, arguments.seconds)
     marked = {m: f"{m} (stand-in)" if m in REQUESTS else m for m in points}
     rows = [[marked[m], f"{nmi:.1f}", f"{cost:.1f}"] for m, (nmi, cost) in points.items()]
     title = (

@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from commands import REPOSITORY
 from paper_tables.runs import SCRIPTS, script_of
 
+from classification_clustering.ask import AskConfig
+
 TASKS = ("classification_clustering", "similarity_retrieval", "fashion_retrieval")
 CONFIGS = {script_of(task)[0]: script_of(task)[2] for task in SCRIPTS}  # of each script
+CONFIGS["classification_clustering/ask.py"] = AskConfig
 FOLDERS = "|".join((*TASKS, "scripts"))
 COMMAND = re.compile(
     rf"(?:python3?|bash|torchrun[^\n]*?) +((?:{FOLDERS})/[\w/]+\.(?:py|sh)[^\n`]*)"
