@@ -25,8 +25,13 @@ def map_points(points: np.ndarray, label: str, cache: Path | None = COMPUTED) ->
     the same map. `label` is the name of the progress bar."""
     spread = np.ptp(points, axis=0).max()
     if not 5 <= len(points) <= MOST_TSNE or points.shape[1] < 2 or not spread:
-        return np.pad(points, ((0, 0), (0, 2)))[:, :2].astype(np.float32)
+        return first_two(points)
     return kept_array(f"map-{VERSION}", points, lambda: _tsne(points, label), cache)
+
+
+def first_two(points: np.ndarray) -> np.ndarray:
+    """(N, 2) float32: the first two of principal components (N, components)."""
+    return np.pad(points, ((0, 0), (0, 2)))[:, :2].astype(np.float32)
 
 
 def _tsne(points: np.ndarray, label: str) -> np.ndarray:
