@@ -4,7 +4,6 @@ import json
 import re
 import time
 
-import generate_texts
 import pytest
 from commands import REPOSITORY
 from hypothesis import given
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 from llm_server import fails, gives, says
 
 from crl.basis import BASES, TextBasis, fold
+from crl.commands import texts as texts_command
 from crl.llm import generate_basis, parse_texts
 from crl.run import answers
 from crl.run.chat import SCHEMA
@@ -316,7 +316,7 @@ def test_it_writes_a_basis_and_says_so(server, run, needed, tmp_path):
     server.replies = [gives("crimson", "navy"), gives()]
     options = ["--llm-prompt", "2", "--temperature", "0.5", "--seed", "3", "--model", "llama"]
     options += ["--out", "my/color.yaml", "--examples", "red", "blue"]
-    code, printed, errors = run(generate_texts.main, *needed[:-2], *options)  # the default cache
+    code, printed, errors = run(texts_command.main, *needed[:-2], *options)  # the default cache
     assert (code, errors) == (0, "")
     assert "my/color.yaml: 2 texts for 'color' by llama in 3 rounds" in printed
     assert "first: crimson, navy" in printed and "'objects with the color of crimson'" in printed

@@ -4,6 +4,7 @@ and names the libraries that are imported all the same."""
 import contextlib
 import io
 import json
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -11,7 +12,8 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDERS = ("scripts", "scripts/demo", "*_clustering", "*_retrieval")
 FILES = [file for folder in FOLDERS for file in sorted(REPOSITORY.glob(f"{folder}/*.py"))]
-SCRIPTS = [file for file in FILES if "\n@command\n" in file.read_text(encoding="utf-8")]
+RUNS = re.compile(r"\n@command\n|from crl\.commands\.")
+SCRIPTS = [file for file in FILES if RUNS.search(file.read_text(encoding="utf-8"))]
 
 
 def help_texts() -> dict[str, str]:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import generate_texts
 import numpy as np
 import reproduce_tables
 from checkpoints import save_clip
@@ -27,9 +26,9 @@ from toy_vlm import make_images
 
 from classification_clustering import clustering, few_shot, retrieval
 from classification_clustering.datasets import CLEVR4_CLASSES
+from crl.commands import explore, texts
 from fashion_retrieval import evaluate as fashion
 from fashion_retrieval import train_backbone, train_mlp, train_rival
-from scripts import explore
 from similarity_retrieval import evaluate as similarity
 from similarity_retrieval import mine_triplets, train_combiner
 
@@ -63,7 +62,7 @@ COMMANDS: dict[str, tuple[Callable[[], None], str]] = {  # -> main, first argume
     "reproduce_tables": (reproduce_tables.main, ""),
     "explore": (explore.main, "--criterion clevr4_color --out page"),
     "generate_texts": (
-        generate_texts.main,
+        texts.main,
         "--criterion color --vlm-prompt 'a {text}' --out color.yaml --cache-dir cache",
     ),
 }

@@ -5,13 +5,13 @@ import os
 import shutil
 from pathlib import Path
 
-import explore
 import numpy as np
 import pandas as pd
 import pytest
 from color_vlm import COLORS, ColorVLM, draw, write_bases
 from llm_server import gives
 
+from crl.commands import explore
 from crl.embed import embed_images, embed_texts
 from crl.explore.collection import Collection
 from crl.explore.listing import write_listing

@@ -10,7 +10,6 @@ import time
 from argparse import Namespace
 from pathlib import Path
 
-import embed_ray
 import numpy as np
 import pytest
 from commands import REPOSITORY
@@ -18,6 +17,7 @@ from object_store import ObjectStore
 from toy_vlm import ToyVLM, direct, make_images
 
 from crl.backends.loaded import FINGERPRINTS
+from crl.commands import embed as embed_ray
 from crl.embed import embed_images
 from crl.explore.listing import find_images, read_listing, without_keys
 from crl.run.errors import UserError
