@@ -151,7 +151,7 @@ class Collection:
         self, basis: TextBasis | Path | str | Sequence[str] | None = None,
         representation: str = "posterior", name: str | None = None,
         labels: Mapping[str, str] | None = None, others: Sequence[TextBasis] = (),
-        edits: Edits = Edits(),
+        edits: Edits | None = None,
     ) -> View:  # fmt: skip
         """The collection under one criterion: a text basis, its file, the name of one in
         configs/bases, or texts, `under(["calm", "tense"], name="mood")`; None: the one that came
@@ -177,7 +177,7 @@ class Collection:
         x = transformer.fit_transform(self.image, y)  # R = I Tᵀ
         return View(
             self, name or basis.criterion, x, basis, text, transformer, representation,
-            lambda **options: make(**options).fit(self.image, y), edits,
+            lambda **options: make(**options).fit(self.image, y), edits or Edits(),
         )  # fmt: skip
 
     def classes(self, labels: Mapping[str, str]) -> np.ndarray:

@@ -25,13 +25,12 @@ class Edit(BaseModel, extra="forbid", frozen=True):
     do: Literal["name", "merge", "split"]
     groups: tuple[Group, ...] = Field(min_length=1)  # merge: into the first
     name: str = Field("", max_length=LONGEST_NAME)  # what it is called; "" takes a name back
-    into: int = Field(2, ge=2, le=20)  # parts of a split
 
 
 class Edits(BaseModel, extra="forbid", frozen=True):
     """All edits of one criterion's clusters, in order, and how many clusters there were."""
 
-    number: int | None = Field(None, ge=1)  # before the edits; None: by silhouette
+    number: int | None = Field(None, ge=1, le=100)  # before the edits; None: by silhouette
     none: bool = False  # are pictures that no word fits a group of their own?
     done: tuple[Edit, ...] = ()
 
@@ -41,7 +40,7 @@ class Edits(BaseModel, extra="forbid", frozen=True):
 
     @classmethod
     def load(cls, out: Path, criterion: str) -> "Edits":
-        """Those in the folder of outputs; none, if there is no file. A UserError if it is broken."""
+        """Those in the folder of outputs: none, without a file. A UserError if it is broken."""
         file = cls.file(out, criterion)
         try:
             return cls.model_validate_json(read_text(file)) if file.is_file() else cls()
@@ -72,10 +71,10 @@ def overlap(a: Group, b: Group) -> float:
 
 def apply(
     edits: tuple[Edit, ...], label: np.ndarray, digests: np.ndarray,
-    divide: Callable[[np.ndarray, int], np.ndarray],
+    divide: Callable[[np.ndarray], np.ndarray],
 ) -> Edited:  # fmt: skip
     """The clusters label (N,) of images with these digests (N,) after `edits`; `divide` gives the
-    parts, 0 or above, of some images (n,)."""
+    part, 0 or 1, of each of some images (n,)."""
     label, names, lost = label.copy(), dict[int, str](), 0
     for edit in edits:
         sketches = {int(c): sketch(digests[label == c]) for c in np.unique(label)}
@@ -92,8 +91,8 @@ def apply(
             names = {c: name for c, name in names.items() if c == first or c not in others}
         else:
             members, free = np.flatnonzero(label == first), label.max() + 1
-            part = divide(members, edit.into)
-            label[members[part > 0]] = free - 1 + part[part > 0]
+            part = divide(members)
+            label[members[part > 0]] = free
             names.pop(first, None)  # the name of a whole is none of a part
     used, sizes = np.unique(label, return_counts=True)
     order = used[np.argsort(-sizes, kind="stable")]  # the largest first

@@ -95,7 +95,7 @@ def _maps(panels: list[dict[str, Any]]) -> dict[str, Model]:
     return plots
 
 
-def limits(points: np.ndarray) -> list[float]:
+def limits(points: np.ndarray) -> list[Any]:
     """Left, bottom, right and top of a map of points (n, 2)."""
     low, high = points.min(axis=0), points.max(axis=0)
     margin = np.where(high > low, 0.05 * (high - low), 1.0)
@@ -115,10 +115,10 @@ def plain(panel: dict[str, Any], room: int) -> dict[str, Any]:
     clusters = [{**c, "color": color} for c, color in zip(clusters, colors, strict=True)]
     more = {"clusters": clusters, "slider_texts": texts, "points": None}  # Bokeh has the points
     more["standing"] = steps.T.astype(np.int8)  # text after text
-    return {key: _encoded(value) for key, value in {**panel, **more}.items()}
+    return {key: encoded(value) for key, value in {**panel, **more}.items()}
 
 
-def _encoded(value: Any) -> Any:
+def encoded(value: Any) -> Any:
     """Arrays as base64: bytes, numbers of images and texts (uint16), or float32; None as ""."""
     if not isinstance(value, np.ndarray):
         return "" if value is None else value

@@ -1,4 +1,5 @@
-"""HTML pages in one file: no network, no server but the one that may have sent them. Their templates extend web/page.html."""
+"""HTML pages in one file: no network, and no server but one that sent them. Their templates extend
+web/page.html."""
 
 import base64
 import hashlib

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -124,7 +125,7 @@ class View:
         points = self.points[rest]
         label, titles, lost = apply(
             self.edits.done, clusters.label[rest], self.collection.digests[rest],
-            lambda members, into: find_clusters(points[members], into).label,
+            lambda members: find_clusters(points[members], 2).label,
         )  # fmt: skip
         everywhere = np.full(len(rest), label.max() + 1)
         everywhere[rest] = label
@@ -133,6 +134,12 @@ class View:
         note = clusters.note + "; edited by hand" * (len(self.edits.done) > lost)
         note += f"; {lost} edits by hand fit no group any more and were left out" * (lost > 0)
         return given_clusters(self.points, everywhere, note), rest, titles
+
+    def with_edits(self, edits: Edits) -> "View":
+        """The same view with other edits of its clusters; what else was computed is shared."""
+        other = copy(self)
+        vars(other).update(edits=edits, _groups={})
+        return other
 
     def clusters(self, number: int | None = None) -> pd.DataFrame:
         """The cluster of each image: columns file, cluster, name, words that it stands out by."""

@@ -1,0 +1,190 @@
+"""The page of a `crl.explore.session.Session`, served to this machine alone: at 127.0.0.1, at an
+address with a secret token, and to no page of another origin."""
+
+import asyncio
+import hmac
+import json
+import mimetypes
+import os
+import secrets
+import socket
+import sys
+import webbrowser
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from threading import Thread
+from typing import Any
+
+from pydantic import ValidationError
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+from tornado.web import Application, HTTPError, RequestHandler
+
+from crl.explore.session import Session
+from crl.run.errors import UserError, explain
+
+HERE = "127.0.0.1"
+MOST_BYTES = 2**20  # of a request
+ACTIONS = ("search", "near", "words", "clusters", "grouping", "criterion")  # of a Session
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "frame-ancestors 'none'",  # what a page cannot say of itself
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",  # the token is a part of the address
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+def serve(session: Session, port: int = 0) -> None:
+    """Serve until Ctrl-C; `port` 0 is any that is free. A UserError if it is not."""
+    try:
+        sockets = bind_sockets(port, HERE, socket.AF_INET)
+    except OSError as error:
+        reason = f"cannot listen at port {port}: {error.strerror}"
+        raise UserError(f"{reason}; choose another one (--port)") from error
+    token = secrets.token_urlsafe(24)
+    address = f"http://{HERE}:{sockets[0].getsockname()[1]}/{token}/"
+    print(f"{address}\nopen it in a browser of this machine; Ctrl-C ends it", flush=True)
+    if sys.platform in ("win32", "darwin") or {"DISPLAY", "WAYLAND_DISPLAY"} & {*os.environ}:
+        with suppress(Exception):  # without a browser the address is enough
+            webbrowser.open(address)
+    with suppress(KeyboardInterrupt):
+        asyncio.run(listen(session, token, sockets))
+    print(f"\nended; words and clusters are in {session.out}, as you left them")
+
+
+async def listen(session: Session, token: str, sockets: list[socket.socket]) -> None:
+    server = HTTPServer(
+        application(session, token, sockets[0].getsockname()[1]), max_body_size=MOST_BYTES
+    )
+    server.add_sockets(sockets)
+    await asyncio.Event().wait()
+
+
+def application(session: Session, token: str, port: int) -> Application:
+    # One thread computes, so that edits come one after another.
+    worker = ThreadPoolExecutor(1)
+    about = {"session": session, "token": token, "port": port, "worker": worker}
+    return Application(
+        [
+            (r"/([^/]+)/", Page, about),
+            (r"/([^/]+)/pictures/(\d+)", Picture, about),
+            (r"/([^/]+)/ask/(\w+)", Ask, about),
+        ],
+        default_handler_class=Guarded, default_handler_args=about, log_function=lambda _: None,
+    )  # fmt: skip
+
+
+class Guarded(RequestHandler):
+    """Answers only who knows the token, at this address, from this page."""
+
+    def initialize(
+        self, session: Session, token: str, port: int, worker: ThreadPoolExecutor
+    ) -> None:
+        self.session, self.token, self.worker = session, token, worker
+        self.hosts = [f"{name}:{port}" for name in (HERE, "localhost")]
+
+    def set_default_headers(self) -> None:
+        for name, value in HEADERS.items():
+            self.set_header(name, value)
+
+    def prepare(self) -> None:
+        origin = self.request.headers.get("Origin")
+        if self.request.host not in self.hosts:  # another name that points here
+            raise HTTPError(403, "refused: this address is not served")
+        if origin is not None and origin != f"http://{self.request.host}":
+            raise HTTPError(403, "refused: the request comes from another page")
+        given = self.path_args[0] if self.path_args else ""
+        if not hmac.compare_digest(given.encode(), self.token.encode()):
+            raise HTTPError(403, "refused: open the address that the command printed")
+
+    def write_error(self, status_code: int, **more: Any) -> None:
+        error = more["exc_info"][1]
+        reason = "an error in the program; see the terminal"
+        if isinstance(error, HTTPError):
+            reason = (error.log_message or self._reason).replace("%%", "%")  # tornado doubles them
+        self.finish({"error": reason})
+
+    def log_exception(self, kind: Any, error: Any, trace: Any) -> None:
+        if not isinstance(error, HTTPError):  # of these the page says what is wrong
+            super().log_exception(kind, error, trace)
+
+    async def computed(self, function: Callable, *values: Any, **named: Any) -> Any:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.worker, lambda: function(*values, **named))
+
+
+class Page(Guarded):
+    async def get(self, token: str) -> None:
+        self.finish(await self.computed(self.session.page))
+
+
+class Picture(Guarded):
+    async def get(self, token: str, number: str) -> None:
+        files = self.session.photos.files
+        if int(number) >= len(files):
+            raise HTTPError(404, "there is no such picture")
+        file = files[int(number)]
+        try:
+            content = await asyncio.to_thread(file.read_bytes)
+        except (OSError, UserError) as error:
+            raise HTTPError(404, "the file is not there any more") from error
+        kind = mimetypes.guess_type(str(file))[0] or ""
+        safe = kind.startswith("image/") and "svg" not in kind
+        self.set_header("Content-Type", kind if safe else "application/octet-stream")
+        self.finish(content)
+
+    head = get
+
+
+class Ask(Guarded):
+    """JSON in, JSON out: `{"error": ...}` with status 400 for what does not fit."""
+
+    async def post(self, token: str, action: str) -> None:
+        kind = self.request.headers.get("Content-Type", "")
+        if kind.partition(";")[0] != "application/json":  # what forms of other pages cannot send
+            raise HTTPError(415, "refused: send JSON")
+        try:
+            values = json.loads(self.request.body)
+            if not isinstance(values, dict):
+                raise UserError("refused: send a JSON object")
+            self.finish(await self._answer(action, values))
+        except ValidationError as error:
+            raise HTTPError(400, explain(error)) from error
+        except (UserError, ValueError) as error:
+            raise HTTPError(400, str(error)) from error
+        except IndexError as error:  # of a picture or criterion
+            raise HTTPError(400, "there is no such thing here; reload the page") from error
+
+    async def _answer(self, action: str, values: dict[str, Any]) -> dict[str, Any]:
+        session = self.session
+        if action == "map":
+            return await aside(session.map, **values)
+        if action == "write":
+            session.check_name(**values)
+            return await self.computed(session.add, await aside(session.write, **values))
+        if action not in ACTIONS:
+            raise HTTPError(404, "there is no such action")
+        return await self.computed(getattr(session, action), **values)
+
+
+async def aside(function: Callable, **values: Any) -> Any:
+    """The result of what takes long, computed in a thread that Ctrl-C does not wait for."""
+    loop = asyncio.get_running_loop()
+    result = loop.create_future()
+
+    def settle(set_result: Callable, value: Any) -> None:
+        if not result.done():
+            set_result(value)
+
+    def work() -> None:
+        try:
+            outcome = result.set_result, function(**values)
+        except Exception as error:
+            outcome = result.set_exception, error
+        with suppress(RuntimeError):  # the server has ended
+            loop.call_soon_threadsafe(settle, *outcome)
+
+    Thread(target=work, daemon=True).start()
+    return await result
