@@ -139,7 +139,7 @@ function awaitMap(k) {
 const split = text => text.split(/[\n,]/).map(word => word.trim()).filter(Boolean);
 const button = (text, onclick, more = {}) => make("button", { type: "button", onclick, ...more }, text);
 const marked = (k, kind) => [...document.querySelectorAll(`#cards-${k} .${kind}:checked`)].map(box => box.value);
-const opened = new Set();  // criteria whose words are shown
+const opened = new Set();  // criteria that are being edited
 
 function wordTools(panel, k) {
   const field = make("input", { placeholder: "another word", maxLength: 300, autocomplete: "off" });
@@ -155,18 +155,15 @@ function wordTools(panel, k) {
   const words = panel.words.map(word => make("li", { className: "word" },
     make("label", {}, make("input", { type: "checkbox", className: "word-mark", value: word }), " " + word),
     button("✕", () => edit("words", k, { strike: [word] }), { title: "strike out: " + word })));
-  const element = make("details", { className: "served", open: opened.has(k) }, make("summary", {}, `${panel.words.length} words`),
-    make("p", { className: "hint" }, "Two words that are merged become one text, “a or b”. All is written to the file of the criterion."), add, make("ul", { className: "chips" }, ...words));
-  element.firstChild.dataset.stays = "words-" + k;
-  element.ontoggle = () => { element.open ? opened.add(k) : opened.delete(k); };
-  return element;
+  return [make("p", { className: "hint" }, "Words that are merged become one text, “a or b”. All is written to the file of the criterion."),
+    add, make("ul", { className: "chips" }, ...words)];
 }
 function groupTools(panel, k) {
   const { version, number, none, undo } = panel.served;
   const field = make("input", { type: "number", min: 1, max: 100, value: number });
   field.setAttribute("aria-label", "number of groups, " + panel.name);
   const fits = make("input", { type: "checkbox", checked: none, onchange: () => edit("grouping", k, { none: fits.checked }) });
-  return make("div", { className: "tools served" },
+  return make("div", { className: "tools" },
     make("form", { className: "tools", onsubmit: event => { event.preventDefault(); edit("grouping", k, { number: Number(field.value) }); } }, field, make("button", {}, "Groups")),
     button("Choose the number anew", () => edit("grouping", k, { anew: true })),
     button("Merge the marked groups", () => {
@@ -193,7 +190,11 @@ function cardTools(panel, k, cluster, c, card) {
 }
 function showTools(k) {
   const panel = data.panels[k];
-  $("cards-" + k).children[1].after(groupTools(panel, k), wordTools(panel, k));
+  const element = make("details", { className: "served", open: opened.has(k) }, make("summary", {}, `Edit groups and ${panel.words.length} words`),
+    groupTools(panel, k), ...wordTools(panel, k));
+  element.firstChild.dataset.stays = "edit-" + k;
+  element.ontoggle = () => { element.open ? opened.add(k) : opened.delete(k); };
+  $("cards-" + k).children[1].after(element);
   [...$("cards-" + k).querySelectorAll(".card")].forEach((card, c) => {
     if (panel.clusters[c].name !== "fits none") cardTools(panel, k, panel.clusters[c], c, card);
   });
