@@ -130,7 +130,7 @@ class Session:
             views = [(self.panels[k].view, weight) for k, weight in weights.items()]
             criteria = [Criterion(v.transform, example(v.x, rows, others), w) for v, w in views]
         matches = search(self.image, criteria, RESULTS + len(more))
-        rows, scores = matches.rows[0], matches.scores[0].round(4)
+        rows, scores = matches.rows[0], matches.scores[0]
         others = ~np.isin(rows, more)
         return {"images": rows[others].tolist(), "scores": scores[others].tolist()}
 
@@ -220,6 +220,9 @@ class Session:
     @validate_call
     def criterion(self, name: str, texts: list[str]) -> dict[str, Any]:
         """A new criterion with these texts."""
+        self.check_name(name)
+        if len(texts) < 2:
+            raise UserError("type two words or more that describe it")
         return self.add(TextBasis.of(checked_texts(texts), " ".join(name.split())))
 
     def add(self, basis: TextBasis) -> dict[str, Any]:

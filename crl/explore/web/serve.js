@@ -5,25 +5,29 @@
 const MOST_EXAMPLES = 200;
 const MAP_AFTER = 1500;  // ms without an edit; then the better map is computed
 
+const message = $("message");
+const button = (text, onclick, more = {}) => make("button", { type: "button", onclick, ...more }, text);
+
 function tell(text) {
-  $("message").replaceChildren(text + " ", make("button", { type: "button", onclick: () => { $("message").hidden = true; } }, "✕"));
-  $("message").hidden = false;
+  message.replaceChildren(text + " ", button("✕", () => { message.hidden = true; }, { title: "Close" }));
+  message.hidden = false;
+  ($("detail").open ? $("detail") : document.body).append(message);  // an open dialog covers the rest
 }
-async function ask(action, values) {
+async function ask(action, values, quiet = false) {
   // the answer; null if there is none: then the page has said why
-  document.body.classList.add("busy");
+  if (!quiet) message.hidden = true;
+  document.body.classList.toggle("busy", !quiet);
   try {
     const response = await fetch("ask/" + action, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(values) });
     const answer = await response.json();
-    if (response.ok) $("message").hidden = true;
-    else tell(answer.error);
-    return response.ok ? answer : null;
+    if (response.ok) return answer;
+    if (!quiet) tell(answer.error);
   } catch (error) {
     tell("The server does not answer; what was done before is kept. Start the command again.");
-    return null;
   } finally {
-    document.body.classList.remove("busy");
+    if (!quiet) document.body.classList.remove("busy");
   }
+  return null;
 }
 
 // ---- search
@@ -49,6 +53,7 @@ function showExamples() {
     $(kind + "-pictures").replaceChildren(...examples[kind].slice(0, 12).map(image => picture(image, examples[kind])), examples[kind].length > 12 ? ` and ${examples[kind].length - 12} more` : "");
     $(kind + "-pictures").parentElement.hidden = !examples[kind].length;
   }
+  for (const field of $("weights").querySelectorAll("input")) field.placeholder = field.name === $("ask-view").value ? "1" : "0";
   $("examples").hidden = !examples.more.length && !examples.less.length;
 }
 function take(kind, images) {
@@ -74,12 +79,12 @@ $("ask-view").value = criteria.length ? 1 : 0;
 
 $("detail").addEventListener("picture", async event => {
   const image = event.detail, tools = make("div", { className: "tools" });
-  for (const kind of ["more", "less"]) tools.append(make("button", { type: "button", onclick: () => { $("detail").close(); take(kind, [image]); } }, kind + " like this"));
+  for (const kind of ["more", "less"]) tools.append(button(kind === "more" ? "More like this" : "Less like this", () => { $("detail").close(); take(kind, [image]); }));
   $("detail").firstChild.after(tools);
   fetch(data.places[image], { method: "HEAD" }).then(response => {
     if (!response.ok) tools.after(make("p", { className: "banner" }, "This file is not there any more."));
   }, () => tell("The server does not answer."));
-  const answer = await ask("near", { image });
+  const answer = await ask("near", { image }, true);
   if (answer && shown === image) answer.panels.forEach((near, k) => $("detail").lastChild.append(...nearest(k, near.images, m => near.words[m])));
 });
 
@@ -128,7 +133,7 @@ function awaitMap(k) {
   if (!mapped) timers[k] = setTimeout(() => {
     maps = maps.then(async () => {
       if (!now()) return;
-      const answer = await ask("map", { panel: k, version });
+      const answer = await ask("map", { panel: k, version }, true);
       if (!answer || !now()) return;
       place(k, answer);
       $("mapped-" + k).textContent = "";
@@ -137,7 +142,6 @@ function awaitMap(k) {
 }
 
 const split = text => text.split(/[\n,]/).map(word => word.trim()).filter(Boolean);
-const button = (text, onclick, more = {}) => make("button", { type: "button", onclick, ...more }, text);
 const marked = (k, kind) => [...document.querySelectorAll(`#cards-${k} .${kind}:checked`)].map(box => box.value);
 const opened = new Set();  // criteria that are being edited
 
@@ -185,7 +189,7 @@ function cardTools(panel, k, cluster, c, card) {
     field.select();
   };
   card.append(make("div", { className: "tools served" },
-    make("label", {}, make("input", { type: "checkbox", className: "group-mark", value: c }), " mark"),
+    make("label", {}, make("input", { type: "checkbox", className: "group-mark", value: c }), " Mark"),
     button("Rename", rename), button("Split", () => edit("clusters", k, { version, do: "split", groups: [c] }))));
 }
 function showTools(k) {
@@ -211,8 +215,8 @@ async function create(action, values) {
 }
 $("new").onsubmit = event => { event.preventDefault(); create("criterion", { name: $("new-name").value, texts: split($("new-texts").value) }); };
 if (data.served.writer) $("write").onclick = () => {
-  tell("The language model writes; that takes a while ...");
   create("write", { name: $("new-name").value });
+  tell("The language model writes; that takes a while ...");
 };
 
 (function follow() {  // the maps exist now, or soon
