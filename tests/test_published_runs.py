@@ -42,7 +42,7 @@ SMALL = {  # script, in the order in which they are run -> what is added to each
     "classification_clustering/retrieval.py": "vlm=demo images=null seeds=2",
     "scripts/compare_methods.py": "--seeds 1",
     "scripts/reproduce_tables.py": "--data none",  # of the drawn data: their own tests
-    "scripts/explore.py": "--vlm demo",
+    "crl/commands/explore.py": "--vlm demo",
     "scripts/check_data.py": "--data none",
 }
 OLLAMA = "http://localhost:11434/v1"
