@@ -184,7 +184,9 @@ def test_clusters_are_edited_undone_and_kept_for_the_next_run(opened, photos, ba
     assert len(split["clusters"]) == 4 and split["served"]["undo"] == 3
     undone = server.ask("grouping", panel=1, version=3, undo=True).json
     assert undone["clusters"] == {**named.json}["clusters"]
-    again = Session(photos, [photos.under(bases / "color.yaml", edits=module.Edits.load(out, "color"))], out)
+    again = Session(
+        photos, [photos.under(bases / "color.yaml", edits=module.Edits.load(out, "color"))], out
+    )
     assert again.panels[1].view.groups().titles == session.panels[1].view.groups().titles
     more = server.ask("grouping", panel=1, version=4, number=6).json
     assert more["note"].startswith(("6 groups", "4 groups"))
@@ -201,7 +203,9 @@ def test_a_new_criterion_typed_and_written_by_a_model(photos, tmp_path):
 
     session = Session(photos, [], tmp_path, 4, writer)
     with served(session) as server:
-        assert server.ask("criterion", name="my colors", texts=["red", "blue"]).json == {"panels": 2}
+        assert server.ask("criterion", name="my colors", texts=["red", "blue"]).json == {
+            "panels": 2
+        }
         assert photos.under(tmp_path / "texts/my-colors.yaml").basis.texts == ("red", "blue")
         assert server.ask("write", name="my colors").status == 400 and not asked.is_set()
         assert server.ask("write", name="side").json == {"panels": 3}
