@@ -175,10 +175,8 @@ def find_texts(name: str, args: argparse.Namespace, out: Path, number: int | Non
             basis = TextBasis.of(basis.texts, name)
         former = TextBasis.load(kept) if kept.is_file() else None
         if former and EDITED in former.provenance:
-            note = (
-                f"{kept} was edited in the page and is used; to take {args.texts[name]}, remove it"
-            )
-            warnings.warn(note, stacklevel=2)
+            note = f"to take {args.texts[name]}, remove it"
+            warnings.warn(f"{kept} was edited in the page and is used; {note}", stacklevel=2)
         elif former != basis:
             basis.save(kept)
     if kept.is_file():

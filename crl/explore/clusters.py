@@ -58,7 +58,7 @@ def find_clusters(points: np.ndarray, number: int | None = None) -> Clusters:
     return Clusters(label, certainty, own, note)
 
 
-def given_clusters(points: np.ndarray, label: np.ndarray, note: str) -> Clusters:
+def regroup(points: np.ndarray, label: np.ndarray, note: str) -> Clusters:
     """Clusters that are known: label (N,), 0 to k - 1; distances are those to the means."""
     centres = np.stack([points[label == c].mean(axis=0) for c in range(label.max() + 1)])
     away, rows = pairwise_distances(points, centres), np.arange(len(points))  # (N, k)

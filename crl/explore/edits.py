@@ -8,7 +8,7 @@ index, Broder 1997); where no cluster does, it is left out, and the note of the 
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
@@ -51,12 +51,6 @@ class Edits(BaseModel, extra="forbid", frozen=True):
         write_text(self.file(out, criterion), self.model_dump_json(exclude_defaults=True))
 
 
-class Edited(NamedTuple):
-    label: np.ndarray  # (N,) cluster of each image, 0 to k - 1, the largest first
-    names: dict[int, str]  # of clusters that were named by hand
-    lost: int  # edits whose cluster is no more
-
-
 def sketch(digests: np.ndarray) -> Group:
     """Of digests (n,), dtype V16: the `SKETCH` smallest, the first 8 bytes of each."""
     keys = np.unique(digests.view(">u8")[::2])[:SKETCH]
@@ -72,9 +66,10 @@ def overlap(a: Group, b: Group) -> float:
 def apply(
     edits: tuple[Edit, ...], label: np.ndarray, digests: np.ndarray,
     divide: Callable[[np.ndarray], np.ndarray],
-) -> Edited:  # fmt: skip
-    """The clusters label (N,) of images with these digests (N,) after `edits`; `divide` gives the
-    part, 0 or 1, of each of some images (n,)."""
+) -> tuple[np.ndarray, dict[int, str], int]:  # fmt: skip
+    """The clusters label (N,) of images with these digests (N,) after `edits`, numbered anew, the
+    largest first; the names given by hand, by cluster; and the number of edits that were left out.
+    `divide` gives the part, 0 or 1, of each of some images (n,)."""
     label, names, lost = label.copy(), dict[int, str](), 0
     for edit in edits:
         sketches = {int(c): sketch(digests[label == c]) for c in np.unique(label)}
@@ -98,4 +93,4 @@ def apply(
     order = used[np.argsort(-sizes, kind="stable")]  # the largest first
     rank = {int(c): place for place, c in enumerate(order)}
     names = {rank[c]: name for c, name in names.items() if name}
-    return Edited(np.array([rank[c] for c in label.tolist()], int), names, lost)
+    return np.array([rank[c] for c in label.tolist()], int), names, lost

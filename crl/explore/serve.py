@@ -11,7 +11,7 @@ import socket
 import sys
 import webbrowser
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
 from threading import Thread
 from typing import Any
@@ -55,33 +55,22 @@ def serve(session: Session, port: int = 0) -> None:
 
 
 async def listen(session: Session, token: str, sockets: list[socket.socket]) -> None:
-    server = HTTPServer(
-        application(session, token, sockets[0].getsockname()[1]), max_body_size=MOST_BYTES
-    )
-    server.add_sockets(sockets)
-    await asyncio.Event().wait()
-
-
-def application(session: Session, token: str, port: int) -> Application:
-    # One thread computes, so that edits come one after another.
-    worker = ThreadPoolExecutor(1)
-    about = {"session": session, "token": token, "port": port, "worker": worker}
-    return Application(
-        [
-            (r"/([^/]+)/", Page, about),
-            (r"/([^/]+)/pictures/(\d+)", Picture, about),
-            (r"/([^/]+)/ask/(\w+)", Ask, about),
-        ],
+    about: dict[str, Any] = {"session": session, "token": token}
+    about["port"] = sockets[0].getsockname()[1]
+    about["worker"] = ThreadPoolExecutor(1)  # so edits come one after another
+    paths = {"": Page, r"pictures/(\d+)": Picture, r"ask/(\w+)": Ask}
+    application = Application(
+        [(rf"/([^/]+)/{path}", handler, about) for path, handler in paths.items()],
         default_handler_class=Guarded, default_handler_args=about, log_function=lambda _: None,
     )  # fmt: skip
+    HTTPServer(application, max_body_size=MOST_BYTES).add_sockets(sockets)
+    await asyncio.Event().wait()
 
 
 class Guarded(RequestHandler):
     """Answers only who knows the token, at this address, from this page."""
 
-    def initialize(
-        self, session: Session, token: str, port: int, worker: ThreadPoolExecutor
-    ) -> None:
+    def initialize(self, session: Session, token: str, port: int, worker: Executor) -> None:
         self.session, self.token, self.worker = session, token, worker
         self.hosts = [f"{name}:{port}" for name in (HERE, "localhost")]
 
@@ -171,20 +160,14 @@ class Ask(Guarded):
 
 async def aside(function: Callable, **values: Any) -> Any:
     """The result of what takes long, computed in a thread that Ctrl-C does not wait for."""
-    loop = asyncio.get_running_loop()
-    result = loop.create_future()
-
-    def settle(set_result: Callable, value: Any) -> None:
-        if not result.done():
-            set_result(value)
+    result = Future[Any]()
+    result.set_running_or_notify_cancel()  # nobody cancels it
 
     def work() -> None:
         try:
-            outcome = result.set_result, function(**values)
+            result.set_result(function(**values))
         except Exception as error:
-            outcome = result.set_exception, error
-        with suppress(RuntimeError):  # the server has ended
-            loop.call_soon_threadsafe(settle, *outcome)
+            result.set_exception(error)
 
     Thread(target=work, daemon=True).start()
-    return await result
+    return await asyncio.wrap_future(result)

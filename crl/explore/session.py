@@ -7,7 +7,6 @@ folder of outputs, what was done to its clusters to clusters/<criterion>.json (`
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,7 +17,7 @@ from pydantic import Field, FiniteFloat, ValidationError, validate_call
 from crl.basis import EDITED, TextBasis
 from crl.explore.clusters import find_clusters
 from crl.explore.collection import Collection
-from crl.explore.edits import Edit, Edits, sketch
+from crl.explore.edits import Edit, sketch
 from crl.explore.page import MOST_STANDING, encoded, limits, plain
 from crl.explore.search import Criterion, search
 from crl.explore.view import FITS_NONE, NEIGHBOURS, View
@@ -34,24 +33,6 @@ Number = Annotated[int, Field(ge=0)]  # of a panel, a cluster, or an image as th
 Images = tuple[Number, ...]
 
 
-@dataclass(frozen=True)
-class Panel:
-    view: View
-    version: int = 0  # another after each edit
-
-    @classmethod
-    def of(cls, view: View, number: int | None, version: int = 0) -> "Panel":
-        """From now on the number of clusters stays, while words change."""
-        if view.basis is None:
-            return cls(view)
-        number = view.edits.number or number or int(find_clusters(view.points).label.max()) + 1
-        return cls(with_edits(view, number=number), version)
-
-
-def with_edits(view: View, **changes: Any) -> View:
-    return view.with_edits(Edits.model_validate({**dict(view.edits), **changes}))
-
-
 class Session:
     """A collection and the views of one page. `out` is the folder of outputs, `number` that of
     clusters (None: by silhouette), `writer` makes the texts of a criterion of this name."""
@@ -65,49 +46,50 @@ class Session:
         self.representation, self.command = representation, command
         self.some = photos.on_page()  # (n,) numbers of the page's images
         self.image = photos.image[self.some]  # (n, D) or (n, Q, D)
-        self.panels = [Panel.of(view, number) for view in [photos.universal, *views]]
+        self.views = [photos.universal, *map(self._with_number, views)]
+        self.versions = [0] * len(self.views)  # of each view; another after each edit
 
     def page(self) -> str:
         """The page as things are now."""
-        views = [panel.view for panel in self.panels]
-        panels = [self._panel(k) for k in range(len(views))]
+        panels = [self._panel(k) for k in range(len(self.views))]
         places = [f"pictures/{i}" for i in self.some]
         served = {"writer": self.writer is not None}
-        return self.photos.page(self.some, places, views[1:], panels, self.command, served)
+        return self.photos.page(self.some, places, self.views[1:], panels, self.command, served)
+
+    def _with_number(self, view: View) -> View:
+        """The number of clusters is known, and stays while words change."""
+        number = self.number or view.edits.number or find_clusters(view.points).label.max() + 1
+        return view.with_edits(number=int(number))
 
     def _panel(self, k: int) -> dict[str, Any]:
-        view = self.panels[k].view
+        view = self.views[k]
         panel = view.quick_panel(self.some, self.number if k == 0 else None)
         if "map" in vars(view):  # it has been computed meanwhile
             panel["points"] = view.map[self.some]
         edits = {"number": view.edits.number, "none": view.edits.none, "undo": len(view.edits.done)}
-        panel["served"] = {
-            "version": self.panels[k].version,
-            "mapped": "map" in vars(view),
-            **edits,
-        }
-        return panel
+        more = {"version": self.versions[k], "mapped": "map" in vars(view)}
+        return {**panel, "served": edits | more}
 
     def _patch(self, k: int) -> dict[str, Any]:
         """What replaces panel `k` of the page."""
         panel = self._panel(k)
-        return {**plain(panel, MOST_STANDING // len(self.panels)), **_placed(panel["points"])}
+        return {**plain(panel, MOST_STANDING // len(self.views)), **_placed(panel["points"])}
 
     def _view(self, k: int, version: int) -> View:
-        if not 1 <= k < len(self.panels):
+        if not 1 <= k < len(self.views):
             raise UserError("there is no such criterion; reload the page")
-        if version != self.panels[k].version:
+        if version != self.versions[k]:
             raise UserError("this was changed meanwhile, in another window; reload the page")
-        return self.panels[k].view
+        return self.views[k]
 
     def _replace(self, k: int, view: View) -> dict[str, Any]:
         """Compute all that the page shows of the view, then write it, then answer."""
         _ = view.groups(), view.best
         basis, file = view.basis, self.out / "texts" / f"{slug(view.name)}.yaml"
-        if basis != self.panels[k].view.basis:
+        if basis != self.views[k].basis:
             basis.save(file)
         view.edits.save(self.out, view.name)
-        self.panels[k] = Panel(view, self.panels[k].version + 1)
+        self.views[k], self.versions[k] = view, self.versions[k] + 1
         return self._patch(k)
 
     @validate_call
@@ -121,13 +103,13 @@ class Session:
         if bool(text.strip()) == bool(more or less):
             raise UserError("type a text, or choose pictures; not both")
         if text.strip():
-            criteria = [self.panels[panel].view.of_text(checked_texts([text])[0])]
+            criteria = [self.views[panel].of_text(checked_texts([text])[0])]
         else:
             weights = {k: w for k, w in ({panel: 1.0} | (weights or {})).items() if w}
             if not weights:
                 raise UserError("all weights are 0; give one criterion another weight")
             rows, others = self.some[list(more)], self.some[list(less)]
-            views = [(self.panels[k].view, weight) for k, weight in weights.items()]
+            views = [(self.views[k], weight) for k, weight in weights.items()]
             criteria = [Criterion(v.transform, example(v.x, rows, others), w) for v, w in views]
         matches = search(self.image, criteria, RESULTS + len(more))
         rows, scores = matches.rows[0], matches.scores[0]
@@ -138,7 +120,7 @@ class Session:
     def near(self, image: Number) -> dict[str, Any]:
         """The images nearest to one under each criterion, and the words that both stand out by."""
         answer = []
-        for view in [panel.view for panel in self.panels]:
+        for view in self.views:
             similarity = view.x[self.some] @ view.x[self.some[image]]  # (n,)
             similarity[image] = -np.inf
             near = most(similarity[None], min(NEIGHBOURS, len(similarity) - 1))[0]
@@ -149,11 +131,7 @@ class Session:
 
     @validate_call
     def words(
-        self,
-        panel: Number,
-        version: int,
-        strike: tuple[str, ...] = (),
-        add: tuple[str, ...] = (),
+        self, panel: Number, version: int, strike: Sequence[str] = (), add: Sequence[str] = ()
     ) -> dict[str, Any]:
         """Strike texts out of a criterion, and add others. To merge two is to strike both and to
         add one text, "a or b": a text like any other, so that the YAML file says it all."""
@@ -184,7 +162,7 @@ class Session:
         digests, label = self.photos.digests, now.clusters.label
         sketches = tuple(sketch(digests[label == c]) for c in groups)
         edit = Edit(do=do, groups=sketches, name=" ".join(name.split()))
-        return self._replace(panel, with_edits(view, done=(*view.edits.done, edit)))
+        return self._replace(panel, view.with_edits(done=(*view.edits.done, edit)))
 
     @validate_call
     def grouping(
@@ -199,14 +177,14 @@ class Session:
             changes["number"] = number or int(find_clusters(view.points).label.max()) + 1
         if undo:
             changes["done"] = view.edits.done[:-1]
-        return self._replace(panel, with_edits(view, **changes))
+        return self._replace(panel, view.with_edits(**changes))
 
     @validate_call
     def check_name(self, name: str) -> dict[str, Any]:
         """A UserError if a new criterion cannot have this name."""
         if not slug(name) or len(name) > 60:
             raise UserError("name the criterion: one word or a few, with letters or digits")
-        taken = {slug(panel.view.name) for panel in self.panels}
+        taken = {slug(view.name) for view in self.views}
         if slug(name) in taken or (self.out / "texts" / f"{slug(name)}.yaml").exists():
             raise UserError(f"there is a criterion {name!r} already; choose another name")
         return {}
@@ -227,19 +205,18 @@ class Session:
 
     def add(self, basis: TextBasis) -> dict[str, Any]:
         self.check_name(basis.criterion)
-        view = self.photos.under(basis, self.representation)
-        panel = Panel.of(view, self.number)
-        basis.save(self.out / "texts" / f"{slug(basis.criterion)}.yaml")
-        panel.view.edits.save(self.out, view.name)
-        self.panels.append(panel)
-        return {"panels": len(self.panels)}
+        view = self._with_number(self.photos.under(basis, self.representation))
+        basis.save(self.out / "texts" / f"{slug(view.name)}.yaml")
+        view.edits.save(self.out, view.name)
+        self.views.append(view)
+        self.versions.append(0)
+        return {"panels": len(self.views)}
 
     @validate_call
     def map(self, panel: Number, version: int) -> dict[str, Any]:
         """The t-SNE map of a panel, which takes long: call it in a thread of its own."""
-        view = self.panels[panel].view
-        points = view.map[self.some]
-        if version != self.panels[panel].version:
+        points = self.views[panel].map[self.some]
+        if version != self.versions[panel]:
             raise UserError("the map is out of date")
         return _placed(points)
 

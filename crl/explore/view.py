@@ -13,14 +13,7 @@ import pandas as pd
 
 from crl.basis import TextBasis
 from crl.embed import embed_images, embed_texts
-from crl.explore.clusters import (
-    Clusters,
-    Name,
-    find_clusters,
-    given_clusters,
-    name_clusters,
-    principal,
-)
+from crl.explore.clusters import Clusters, Name, find_clusters, name_clusters, principal, regroup
 from crl.explore.edits import Edits, apply
 from crl.explore.labels import Guesses, guess_labels
 from crl.explore.maps import first_two, map_points
@@ -133,11 +126,11 @@ class View:
             titles[int(label.max()) + 1] = FITS_NONE
         note = clusters.note + "; edited by hand" * (len(self.edits.done) > lost)
         note += f"; {lost} edits by hand fit no group any more and were left out" * (lost > 0)
-        return given_clusters(self.points, everywhere, note), rest, titles
+        return regroup(self.points, everywhere, note), rest, titles
 
-    def with_edits(self, edits: Edits) -> "View":
+    def with_edits(self, **changes: Any) -> "View":
         """The same view with other edits of its clusters; what else was computed is shared."""
-        other = copy(self)
+        other, edits = copy(self), Edits.model_validate({**dict(self.edits), **changes})
         vars(other).update(edits=edits, _groups={})
         return other
 

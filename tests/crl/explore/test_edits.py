@@ -1,3 +1,5 @@
+from collections import namedtuple
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,6 +9,7 @@ from crl.explore.clusters import find_clusters
 from crl.explore.edits import SKETCH, Edit, Edits, apply, overlap, sketch
 from crl.run.errors import UserError
 
+Edited = namedtuple("Edited", "label names lost")
 LABEL = np.array([0, 0, 0, 0, 1, 1, 1, 2, 2])
 DIGESTS = np.random.default_rng(0).integers(0, 256, (len(LABEL), 16), np.uint8).view("V16")[:, 0]
 
@@ -20,7 +23,7 @@ def halves(members):
 
 
 def applied(*edits, label=LABEL):
-    return apply(edits, label, DIGESTS, halves)
+    return Edited(*apply(edits, label, DIGESTS, halves))
 
 
 def test_name_merge_and_split_in_their_order():
@@ -67,13 +70,13 @@ def test_a_view_shows_the_edits_in_all_that_it_gives(photos, color):
     groups = [sketch(photos.digests[label == c]) for c in (red, green)]
     both = [sketch(photos.digests[np.isin(label, [red, green])])]
     done = (Edit(do="merge", groups=groups), Edit(do="name", groups=both, name="=warm"))
-    edited = color.with_edits(Edits(number=4, done=done))
+    edited = color.with_edits(number=4, done=done)
     table = edited.clusters()
     kind = table["file"].str.split("-").str[0]
     assert (table["name"] == kind.replace(["red", "green"], "=warm")).all()
     assert edited.groups().clusters.note == "4 groups, as asked; edited by hand"
     lost = Edit(do="name", groups=[sketch(photos.digests[:1])], name="one of six")
-    again = color.with_edits(Edits(number=4, done=(*done, lost)))
+    again = color.with_edits(number=4, done=(*done, lost))
     note = again.groups().clusters.note
     assert note.endswith("; 1 edits by hand fit no group any more and were left out")
     assert again.clusters().equals(table)
@@ -94,7 +97,7 @@ def test_a_split_is_2_means(color):
     now = color.groups(2)
     members = np.flatnonzero(now.clusters.label == 0)
     edit = Edit(do="split", groups=[sketch(color.collection.digests[members])])
-    label = color.with_edits(Edits(number=2, done=(edit,))).groups().clusters.label
+    label = color.with_edits(number=2, done=(edit,)).groups().clusters.label
     parts = find_clusters(color.points[members], 2).label
     assert len(np.unique(label)) == 3
     assert len(set(zip(label[members].tolist(), parts.tolist(), strict=True))) == 2

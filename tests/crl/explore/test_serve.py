@@ -9,9 +9,9 @@ import pytest
 from served import served
 
 from crl.basis import TextBasis
-from crl.explore import session as module
 from crl.explore.clusters import find_clusters
 from crl.explore.collection import Collection
+from crl.explore.edits import Edits
 from crl.explore.serve import HERE, MOST_BYTES, serve
 from crl.explore.session import Session
 from crl.run.errors import UserError
@@ -85,10 +85,10 @@ def test_only_the_page_itself_is_answered(opened):
 )  # fmt: skip
 def test_what_does_not_fit_is_a_line_and_changes_nothing(opened, action, values, error):
     session, server = opened
-    before = list(session.panels)
+    before = list(session.views)
     answer = server.ask(action, **values)
     assert answer.status in (400, 404) and error in answer.json["error"]
-    assert session.panels == before and not session.out.exists()
+    assert session.views == before and not session.out.exists()
 
 
 def test_requests_that_are_no_requests(opened):
@@ -157,7 +157,7 @@ def test_words_are_edited_and_python_gives_the_same_clusters(opened, photos, bas
         number = json.loads((session.out / "clusters/color.json").read_text())["number"]
         assert number == 4
         label = find_clusters(view.points, number).label
-        assert (label == session.panels[1].view.groups().clusters.label).all()
+        assert (label == session.views[1].groups().clusters.label).all()
         return view.basis
 
     patch = server.ask("words", panel=1, version=0, strike=["red"]).json
@@ -185,9 +185,9 @@ def test_clusters_are_edited_undone_and_kept_for_the_next_run(opened, photos, ba
     undone = server.ask("grouping", panel=1, version=3, undo=True).json
     assert undone["clusters"] == {**named.json}["clusters"]
     again = Session(
-        photos, [photos.under(bases / "color.yaml", edits=module.Edits.load(out, "color"))], out
+        photos, [photos.under(bases / "color.yaml", edits=Edits.load(out, "color"))], out
     )
-    assert again.panels[1].view.groups().titles == session.panels[1].view.groups().titles
+    assert again.views[1].groups().titles == session.views[1].groups().titles
     more = server.ask("grouping", panel=1, version=4, number=6).json
     assert more["note"].startswith(("6 groups", "4 groups"))
     anew = server.ask("grouping", panel=2, version=0, anew=True, none=True).json

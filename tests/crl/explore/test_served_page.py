@@ -89,7 +89,7 @@ def test_words_change_and_the_panel_follows_in_place(page, session, photos):
     expect(page.locator("#cards-1 .word")).to_have_count(3)
     assert set(titles.all_inner_texts()) == {"green", "blue", "yellow", "group 1"}
     assert page.locator("#cluster-1 option").count() == 5
-    points = session.panels[1].view.points[:, :2]
+    points = session.views[1].points[:, :2]
     assert np.allclose(page.evaluate("[...source.data.x1]"), points[:, 0], atol=1e-5)
     for word in ("green", "blue"):
         page.locator(f"#cards-1 .word-mark[value={word}]").check()
