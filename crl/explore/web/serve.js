@@ -57,7 +57,7 @@ function showExamples() {
   $("examples").hidden = !examples.more.length && !examples.less.length;
 }
 function take(kind, images) {
-  if (images.length > MOST_EXAMPLES || images.length === count) return tell("Choose some pictures first: draw around them, or press a group's name.");
+  if (!images.length || images.length > MOST_EXAMPLES || images.length === count) return tell(`Choose 1 to ${MOST_EXAMPLES} pictures first: draw around them, or press a group's name.`);
   const other = kind === "more" ? "less" : "more";
   examples[kind] = [...new Set([...examples[kind], ...images])];
   examples[other] = examples[other].filter(image => !images.includes(image));
@@ -78,14 +78,14 @@ $("ask-view").value = criteria.length ? 1 : 0;
 // ---- one picture
 
 $("detail").addEventListener("picture", async event => {
-  const image = event.detail, tools = make("div", { className: "tools" });
+  const image = event.detail, around = $("detail").lastChild, tools = make("div", { className: "tools" });
   for (const kind of ["more", "less"]) tools.append(button(kind === "more" ? "More like this" : "Less like this", () => { $("detail").close(); take(kind, [image]); }));
   $("detail").firstChild.after(tools);
   fetch(data.places[image], { method: "HEAD" }).then(response => {
     if (!response.ok) tools.after(make("p", { className: "banner" }, "This file is not there any more."));
   }, () => tell("The server does not answer."));
   const answer = await ask("near", { image }, true);
-  if (answer && shown === image) answer.panels.forEach((near, k) => $("detail").lastChild.append(...nearest(k, near.images, m => near.words[m])));
+  if (answer) answer.panels.forEach((near, k) => around.append(...nearest(k, near.images, m => near.words[m])));
 });
 
 // ---- edits: one after another; each answer replaces a panel
@@ -96,11 +96,11 @@ const timers = {};
 
 function edit(action, k, values) {
   // values with a `version` speak of clusters as they were shown then
-  edits = edits.then(async () => {
+  edits = edits.catch(() => null).then(async () => {
     const answer = await ask(action, { panel: k, version: data.panels[k].served.version, ...values });
+    if (answer && values.add && !values.strike) delete drafts[k];
     if (answer) replace(k, answer);
   });
-  return edits;
 }
 function replace(k, panel) {
   const around = document.activeElement?.closest("[data-stays]")?.dataset.stays;
@@ -144,9 +144,10 @@ function awaitMap(k) {
 const split = text => text.split(/[\n,]/).map(word => word.trim()).filter(Boolean);
 const marked = (k, kind) => [...document.querySelectorAll(`#cards-${k} .${kind}:checked`)].map(box => box.value);
 const opened = new Set();  // criteria that are being edited
+const drafts = {};  // words that are being typed, by criterion
 
 function wordTools(panel, k) {
-  const field = make("input", { placeholder: "another word", maxLength: 300, autocomplete: "off" });
+  const field = make("input", { placeholder: "another word", value: drafts[k] ?? "", maxLength: 300, autocomplete: "off", oninput: () => { drafts[k] = field.value; } });
   field.dataset.stays = "add-" + k;
   field.setAttribute("aria-label", "another word about " + panel.name);
   const add = make("form", { className: "tools" }, field, make("button", {}, "Add"),
