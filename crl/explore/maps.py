@@ -1,6 +1,8 @@
 """Two-dimensional maps of a representation: images that are alike lie together."""
 
 import io
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,3 +68,9 @@ def kept_array(
     with atomic_path(file) as temporary:
         temporary.write_bytes(content_digest(name_digest + stream.getvalue()) + stream.getvalue())
     return array
+
+
+if __name__ == "__main__":  # for a server, see `crl.explore.serve.map_in_advance`
+    if hasattr(os, "nice"):
+        os.nice(10)
+    map_points(np.load(io.BytesIO(sys.stdin.buffer.read()), allow_pickle=False), "map")

@@ -3,6 +3,7 @@ address with a secret token, and to no page of another origin."""
 
 import asyncio
 import hmac
+import io
 import json
 import mimetypes
 import os
@@ -10,18 +11,22 @@ import secrets
 import socket
 import sys
 import webbrowser
+from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
 from threading import Thread
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
+from threadpoolctl import threadpool_limits
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application, HTTPError, RequestHandler
 
 from crl.explore.session import Session
+from crl.explore.view import View
 from crl.run.errors import UserError, explain
 
 HERE = "127.0.0.1"
@@ -100,8 +105,11 @@ class Guarded(RequestHandler):
             super().log_exception(kind, error, trace)
 
     async def computed(self, function: Callable, *values: Any, **named: Any) -> Any:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.worker, lambda: function(*values, **named))
+        def work() -> Any:
+            with threadpool_limits(1, "blas"):  # more gain little here, and wait for each other
+                return function(*values, **named)
+
+        return await asyncio.get_running_loop().run_in_executor(self.worker, work)
 
 
 class Page(Guarded):
@@ -149,13 +157,30 @@ class Ask(Guarded):
     async def _answer(self, action: str, values: dict[str, Any]) -> dict[str, Any]:
         session = self.session
         if action == "map":
-            return await aside(session.map, **values)
+            await map_in_advance(session.view(**values))
+            return await self.computed(session.map, **values)
         if action == "write":
             session.check_name(**values)
             return await self.computed(session.add, await aside(session.write, **values))
         if action not in ACTIONS:
             raise HTTPError(404, "there is no such action")
         return await self.computed(getattr(session, action), **values)
+
+
+async def map_in_advance(view: View) -> None:
+    """Compute the t-SNE map of a view into the cache: in a process of low priority, which ends with
+    the server, so that edits do not wait for it."""
+    content = io.BytesIO()
+    np.save(content, view.points)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "crl.explore.maps", stdin=PIPE, stdout=DEVNULL, stderr=DEVNULL,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, start_new_session=True,
+    )  # fmt: skip
+    try:
+        await process.communicate(content.getvalue())
+    finally:
+        if process.returncode is None:
+            process.kill()
 
 
 async def aside(function: Callable, **values: Any) -> Any:

@@ -75,12 +75,10 @@ class Session:
         panel = self._panel(k)
         return {**plain(panel, MOST_STANDING // len(self.views)), **_placed(panel["points"])}
 
-    def _view(self, k: int, version: int) -> View:
-        if not 1 <= k < len(self.views):
-            raise UserError("there is no such criterion; reload the page")
-        if version != self.versions[k]:
-            raise UserError("this was changed meanwhile, in another window; reload the page")
-        return self.views[k]
+    def _criterion(self, k: int, version: int) -> View:
+        if k == 0:
+            raise UserError("without a criterion there is nothing to edit")
+        return self.view(k, version)
 
     def _replace(self, k: int, view: View) -> dict[str, Any]:
         """Compute all that the page shows of the view, then write it, then answer."""
@@ -135,7 +133,7 @@ class Session:
     ) -> dict[str, Any]:
         """Strike texts out of a criterion, and add others. To merge two is to strike both and to
         add one text, "a or b": a text like any other, so that the YAML file says it all."""
-        view, photos = self._view(panel, version), self.photos
+        view, photos = self._criterion(panel, version), self.photos
         _ = photos.embedder  # a UserError, if no VLM is known
         texts = [text for text in view.basis.texts if text not in strike] + checked_texts(add)
         provenance = {**view.basis.provenance, EDITED: date.today().isoformat()}
@@ -153,7 +151,7 @@ class Session:
         groups: list[Number], name: str = "",
     ) -> dict[str, Any]:  # fmt: skip
         """Name, merge or split clusters, by their numbers."""
-        view = self._view(panel, version)
+        view = self._criterion(panel, version)
         now = view.groups()
         if any(now.titles[c] == FITS_NONE for c in groups):
             raise UserError(f"{FITS_NONE} is no cluster of pictures that are alike; it stays")
@@ -171,7 +169,7 @@ class Session:
     ) -> dict[str, Any]:  # fmt: skip
         """Another number of clusters, or one chosen anew; whether pictures that no word fits are a
         group of their own; or without the last edit."""
-        view = self._view(panel, version)
+        view = self._criterion(panel, version)
         changes: dict[str, Any] = {"none": view.edits.none if none is None else none}
         if number or anew:
             changes["number"] = number or int(find_clusters(view.points).label.max()) + 1
@@ -213,12 +211,14 @@ class Session:
         return {"panels": len(self.views)}
 
     @validate_call
-    def map(self, panel: Number, version: int) -> dict[str, Any]:
-        """The t-SNE map of a panel, which takes long: call it in a thread of its own."""
-        points = self.views[panel].map[self.some]
+    def view(self, panel: Number, version: int) -> View:
         if version != self.versions[panel]:
-            raise UserError("the map is out of date")
-        return _placed(points)
+            raise UserError("this was changed meanwhile, in another window; reload the page")
+        return self.views[panel]
+
+    def map(self, panel: int, version: int) -> dict[str, Any]:
+        """The t-SNE map of a panel; takes long, unless `serve.map_in_advance` has computed it."""
+        return _placed(self.view(panel, version).map[self.some])
 
 
 def example(x: np.ndarray, more: np.ndarray, less: np.ndarray) -> np.ndarray:
