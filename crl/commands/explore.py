@@ -246,7 +246,8 @@ def search(view: "View", like: dict, unlike: dict, args: argparse.Namespace, out
     rows = [[one_line(file), f"{similarity:.3f}", words] for file, similarity, words in lines]
     title = one_line(f"Nearest to {args.query} under {view.name}")
     print(Table(title, ["file", "similarity", "words"], rows, left=3).text())
-    files = [view.collection.files[view.collection.place(name)] for name in matches["file"]]
+    print(view.matching(args.query).note)
+    files = [view.collection.files[view.collection.place(name)] for name in matches["file"][:1_000]]
     if any(file.is_file() for file in files):  # embeddings can be loaded without them
         from crl.explore.propose import contact_sheet
 
@@ -331,7 +332,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--like", type=name_and_weight, metavar="NAME=WEIGHT", **many)
     add("--unlike", type=name_and_weight, metavar="NAME=WEIGHT", **many)
     add("--port", type=whole_number, default=0, help="of --serve (default: any that is free)")
-    add("--top", type=whole_number, default=20, help="images that a query finds")
+    add("--top", type=number_or_auto, default=20,
+        help="images that a query finds; auto: those that match a text (README)")  # fmt: skip
     add = parser.add_mutually_exclusive_group().add_argument
     add("--rank", action="store_true", help="which criteria do the images vary in?")
     add("--propose", action="store_true", help="an LLM that sees images proposes criteria")
@@ -366,6 +368,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def name_and_file(text: str) -> tuple[str, str]:  # argparse's messages name these functions
     name, file = text.split("=", 1)
     return name, file
+
+
+def number_or_auto(text: str) -> int | str:
+    return text if text == "auto" else whole_number(text)
 
 
 def name_and_weight(text: str) -> tuple[str, float]:

@@ -31,7 +31,7 @@ from crl.run.errors import UserError, explain
 
 HERE = "127.0.0.1"
 MOST_BYTES = 2**20  # of a request
-ACTIONS = ("search", "near", "words", "clusters", "grouping", "criterion")  # of a Session
+ACTIONS = ("search", "ends", "near", "words", "clusters", "grouping", "criterion")  # of a Session
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "frame-ancestors 'none'",  # what a page cannot say of itself

@@ -115,6 +115,11 @@ class Session:
         return {"images": rows[others].tolist(), "scores": scores[others].tolist()}
 
     @validate_call
+    def ends(self, panel: Number, text: str) -> dict[str, Any]:
+        """A line that says how many images match a text, see `crl.explore.ends`."""
+        return {"note": self.views[panel].matching(checked_texts([text])[0]).note}
+
+    @validate_call
     def near(self, image: Number) -> dict[str, Any]:
         """The images nearest to one under each criterion, and the words that both stand out by."""
         answer = []

@@ -6,7 +6,7 @@ from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ from crl.basis import TextBasis
 from crl.embed import embed_images, embed_texts
 from crl.explore.clusters import Clusters, Name, find_clusters, name_clusters, principal, regroup
 from crl.explore.edits import Edits, apply
+from crl.explore.ends import End, count_matches, unknown
 from crl.explore.labels import Guesses, guess_labels
 from crl.explore.maps import first_two, map_points
 from crl.explore.search import Criterion, neighbours, search
@@ -145,14 +146,20 @@ class View:
         return ["; ".join(self.words[row]) for row in rows]
 
     def nearest(
-        self, query: str | Path, top: int = 10, like: Mapping[str, float] | None = None,
-        unlike: Mapping[str, float] | None = None,
+        self, query: str | Path, top: int | Literal["auto"] = 10,
+        like: Mapping[str, float] | None = None, unlike: Mapping[str, float] | None = None,
     ) -> pd.DataFrame:  # fmt: skip
         """The images most like an image, or that a text fits best: columns file, similarity, words.
 
         `query` is an image file (one of these, or another), or a text: added to the texts of the
         criterion, it orders the images by what they have of it. `like`, `unlike`: for an image,
-        other criteria that count too: name of a basis -> weight above 0 (of this criterion: 1)."""
+        other criteria that count too: name of a basis -> weight above 0 (of this criterion: 1).
+        `top="auto"`: as many as `matching` counts; a UserError if it cannot tell."""
+        if top == "auto":
+            end = self.matching(query)
+            if end.number is None:
+                raise UserError(f"{end.note}; give a number instead of auto")
+            top = end.number
         place, image = self._find(str(query))
         like, unlike = like or {}, unlike or {}
         if not all(0 < weight < np.inf for weight in [*like.values(), *unlike.values()]):
@@ -181,6 +188,22 @@ class View:
         files = [self.collection.names[i] for i in order]
         return pd.DataFrame({"file": files, "similarity": similarity, "words": self._texts(words)})
 
+    def matching(self, query: str | Path, error: float = 0.1) -> End:
+        """How many images match a text, `error` the fraction of them that may be wrong; see
+        `crl.explore.ends`."""
+        if self._find(str(query))[1] is not None:
+            return unknown("the query is a picture; a text that says what it shows can be counted")
+        if self.basis is None:
+            return unknown("there are no texts of a criterion to compare with")
+        image = self.collection.image
+        scores = project(image, self._embed(str(query)))[:, 0]
+        return count_matches(scores, project(image, self.text), error)
+
+    def _embed(self, text: str) -> np.ndarray:
+        """(1, D), in the prompt of the criterion."""
+        prompt = self.basis.vlm_prompt.replace("{text}", text)
+        return embed_texts(self.collection.embedder, [prompt])
+
     def _find(self, query: str) -> tuple[int | None, np.ndarray | None]:
         """The number of an image of the collection, and the embedding (1, ...) of any image."""
         if (place := self.collection.find(query)) is not None:
@@ -193,11 +216,9 @@ class View:
 
     def of_text(self, query: str) -> Criterion:
         """What each image has of a text, in [0, 1] for R'."""
-        vlm = self.collection.embedder
         if self.basis is None:
-            return Criterion(self.transform, embed_texts(vlm, [query]))
-        prompt = self.basis.vlm_prompt.replace("{text}", query)
-        extended = np.concatenate([embed_texts(vlm, [prompt]), self.text])
+            return Criterion(self.transform, embed_texts(self.collection.embedder, [query]))
+        extended = np.concatenate([self._embed(query), self.text])
         transformer = self.fit(text=extended, texts=[query, *self.words])
         columns = getattr(transformer, "get_feature_names_out", list)()
         if list(columns[:1]) != [query]:

@@ -35,13 +35,15 @@ async function ask(action, values, quiet = false) {
 const examples = { more: [], less: [] };
 
 async function search(values) {
-  const answer = await ask("search", { panel: Number($("ask-view").value), ...values });
+  const panel = Number($("ask-view").value), answer = await ask("search", { panel, ...values });
   if (!answer) return;
   clear();
   ranked = new Map(answer.images.map((image, place) => [image, answer.scores[place]]));
   $("ask-note").textContent = `the ${ranked.size} best, with their scores`;
   choose();
   $("gallery-title").scrollIntoView({ behavior: "smooth", block: "start" });
+  const results = ranked, end = values.text && await ask("ends", { panel, text: values.text }, true);
+  if (end && results === ranked) $("ask-note").textContent += "; " + end.note;
 }
 function searchExamples() {
   const weights = {};

@@ -191,6 +191,7 @@ def test_query_by_image(look):
     printed = look(*BASES, "--query", "red-left-0.png", "--top", "5")
     rows = [line.split() for line in printed.splitlines() if line.startswith("red-")]
     assert len(rows) == 5 and all(row[2] == "red;" for row in rows)
+    assert "how many match cannot be told: the query is a picture" in printed
     more = (*BASES, "--criterion", "color", "--top", "2")
     assert look(*more, "--query", "red-left-0.png", "--unlike", "side=0.3").count("red-right") == 2
 
@@ -262,6 +263,10 @@ def test_files_as_people_have_them(look, place):
     [
         (["--criterion", "mood"], "there are no texts for 'mood'; give a file (--texts mood="),
         ([*BASES, "--query", "red", "--like", "side=1"], "the query is a text"),
+        (
+            [*BASES, "--query", "red", "--top", "auto"],
+            "how many match cannot be told: the criterion",
+        ),
         ([*BASES, "--query", "red.png"], "red.png is no image of pictures"),
         (["--propose"], "--propose needs a model that sees images: --llm MODEL"),
         ([*BASES, "--representation", "lda"], "lda learns from labels of a few images: --labels"),

@@ -58,7 +58,8 @@ def pictures(page) -> list[str]:
 def test_a_text_and_pictures_are_searched(page, color, photos):
     page.locator("#ask-text").fill("blue")
     page.keyboard.press("Enter")
-    expect(page.locator("#ask-note")).to_have_text("the 24 best, with their scores")
+    few = "how many match cannot be told: the criterion has fewer than 10 texts to compare with"
+    expect(page.locator("#ask-note")).to_have_text(f"the 24 best, with their scores; {few}")
     table = color.nearest("blue", 6)
     assert pictures(page)[:6] == table["file"].tolist()
     expect(page.locator("#gallery .labelled").first).to_have_text(f"{table['similarity'][0]:.3f}")
