@@ -130,6 +130,7 @@ function withLabel(button, image) {
 }
 function clear() {
   drawn = ranked = null;
+  if (data.served) $("ask-note").textContent = "";
   for (const field of document.querySelectorAll("#name, #text, #cluster-filters select")) field.value = "";
   choose();
 }

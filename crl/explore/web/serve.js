@@ -153,7 +153,7 @@ function wordTools(panel, k) {
   field.dataset.stays = "add-" + k;
   field.setAttribute("aria-label", "another word about " + panel.name);
   const add = make("form", { className: "tools" }, field, make("button", {}, "Add"),
-    button("Merge the marked", () => {
+    button("Merge the marked words", () => {
       const words = marked(k, "word-mark");
       if (words.length < 2) return tell("Mark two words or more to merge them.");
       edit("words", k, { strike: words, add: [words.join(" or ")] });
@@ -171,7 +171,7 @@ function groupTools(panel, k) {
   field.setAttribute("aria-label", "number of groups, " + panel.name);
   const fits = make("input", { type: "checkbox", checked: none, onchange: () => edit("grouping", k, { none: fits.checked }) });
   return make("div", { className: "tools" },
-    make("form", { className: "tools", onsubmit: event => { event.preventDefault(); edit("grouping", k, { number: Number(field.value) }); } }, field, make("button", {}, "Groups")),
+    make("form", { className: "tools", onsubmit: event => { event.preventDefault(); edit("grouping", k, { number: Number(field.value) }); } }, make("label", {}, "Groups ", field), make("button", {}, "Set")),
     button("Choose the number anew", () => edit("grouping", k, { anew: true })),
     button("Merge the marked groups", () => {
       const groups = marked(k, "group-mark").map(Number);

@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crl.explore.clusters import find_clusters
 from crl.explore.edits import SKETCH, Edit, Edits, apply, overlap, sketch
 from crl.run.errors import UserError
 
@@ -91,16 +90,6 @@ def test_those_that_no_word_fits_are_a_group_of_their_own(photos):
     assert (table["name"][none] == "fits none").all()
     assert set(table["name"][~none]) == {"red", "green"}
     assert views.groups().clusters.label.max() == 2
-
-
-def test_a_split_is_2_means(color):
-    now = color.groups(2)
-    members = np.flatnonzero(now.clusters.label == 0)
-    edit = Edit(do="split", groups=[sketch(color.collection.digests[members])])
-    label = color.with_edits(number=2, done=(edit,)).groups().clusters.label
-    parts = find_clusters(color.points[members], 2).label
-    assert len(np.unique(label)) == 3
-    assert len(set(zip(label[members].tolist(), parts.tolist(), strict=True))) == 2
 
 
 @pytest.mark.parametrize("text", ["{", '{"number": 0}', '{"done": [{"do": "rm", "groups": [[]]}]}'])

@@ -61,16 +61,14 @@ def test_only_the_page_itself_is_answered(opened):
         ("search", {"panel": 9, "text": "red"}, "there is no such thing here"),
         ("search", {"panel": 1, "more": [99]}, "there is no such thing here"),
         ("search", {"panel": 1, "more": [1], "weights": {"1": 0}}, "all weights are 0"),
-        ("search", {"panel": 1, "text": "x" * 10_000}, "10,000 letters"),
         ("search", {"panel": "a", "text": "red"}, "panel"),
-        ("words", {"panel": 1, "version": 0, "add": [""]}, "a text is empty"),
+        ("words", {"panel": 1, "version": 0, "add": [" "]}, "a text is empty"),
         ("words", {"panel": 1, "version": 0, "add": ["x" * 10_000]}, "10,000 letters"),
         ("words", {"panel": 1, "version": 0, "add": ["RED"]}, "twice"),
         ("words", {"panel": 1, "version": 7, "add": ["x"]}, "in another window"),
         ("words", {"panel": 0, "version": 0, "add": ["x"]}, "nothing to edit"),
         ("words", {"panel": 2, "version": 0, "strike": ["left"]}, "needs 2 texts"),
         ("clusters", {"panel": 1, "version": 0, "do": "merge", "groups": [1, 1]}, "two groups"),
-        ("clusters", {"panel": 1, "version": 0, "do": "burn", "groups": [1]}, "do"),
         ("clusters", {"panel": 1, "version": 0, "do": "name", "groups": [1], "name": "x" * 999},
          "name"),
         ("grouping", {"panel": 1, "version": 0, "number": 10**6}, "number"),
@@ -78,7 +76,6 @@ def test_only_the_page_itself_is_answered(opened):
         ("criterion", {"name": "universal", "texts": ["a", "b"]}, "already"),
         ("criterion", {"name": "?", "texts": ["a", "b"]}, "name the criterion"),
         ("criterion", {"name": "mood", "texts": ["a"]}, "two words or more"),
-        ("criterion", {"name": "mood", "texts": ["a {text}", "b"], "more": 1}, "more"),
         ("write", {"name": "mood"}, "no language model was given"),
         ("page", {}, "no such action"),
         ("__init__", {}, "no such action"),
@@ -174,21 +171,16 @@ def test_words_are_edited_and_python_gives_the_same_clusters(opened, photos, bas
 
 def test_clusters_are_edited_undone_and_kept_for_the_next_run(opened, photos, bases):
     session, server = opened
-    out = session.out
     merged = server.ask("clusters", panel=1, version=0, do="merge", groups=[0, 1]).json
     assert len(merged["clusters"]) == 3
     named = server.ask("clusters", panel=1, version=1, do="name", groups=[0], name=" my  own ")
     assert named.json["clusters"][0]["name"] == "my own"
-    stale = server.ask("clusters", panel=1, version=1, do="split", groups=[0])
-    assert stale.status == 400
     split = server.ask("clusters", panel=1, version=2, do="split", groups=[1]).json
     assert len(split["clusters"]) == 4 and split["served"]["undo"] == 3
     undone = server.ask("grouping", panel=1, version=3, undo=True).json
-    assert undone["clusters"] == {**named.json}["clusters"]
-    again = Session(
-        photos, [photos.under(bases / "color.yaml", edits=Edits.load(out, "color"))], out
-    )
-    assert again.views[1].groups().titles == session.views[1].groups().titles
+    assert undone["clusters"] == named.json["clusters"]
+    again = photos.under(bases / "color.yaml", edits=Edits.load(session.out, "color"))
+    assert again.groups().titles == session.views[1].groups().titles
     more = server.ask("grouping", panel=1, version=4, number=6).json
     assert more["note"].startswith(("6 groups", "4 groups"))
     anew = server.ask("grouping", panel=2, version=0, anew=True, none=True).json
@@ -205,9 +197,8 @@ def test_a_new_criterion_typed_and_written_by_a_model(photos, tmp_path, monkeypa
 
     session = Session(photos, [], tmp_path, 4, writer)
     with served(session) as server:
-        assert server.ask("criterion", name="my colors", texts=["red", "blue"]).json == {
-            "panels": 2
-        }
+        typed = server.ask("criterion", name="my colors", texts=["red", "blue"])
+        assert typed.json == {"panels": 2}
         assert photos.under(tmp_path / "texts/my-colors.yaml").basis.texts == ("red", "blue")
         assert server.ask("write", name="my colors").status == 400 and not asked.is_set()
         assert server.ask("write", name="side").json == {"panels": 3}
