@@ -153,6 +153,8 @@ class Ask(Guarded):
             raise HTTPError(400, str(error)) from error
         except IndexError as error:  # of a picture or criterion
             raise HTTPError(400, "there is no such thing here; reload the page") from error
+        except asyncio.CancelledError as error:  # Ctrl-C
+            raise HTTPError(503, "the server has ended") from error
 
     async def _answer(self, action: str, values: dict[str, Any]) -> dict[str, Any]:
         session = self.session
