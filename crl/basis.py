@@ -20,7 +20,6 @@ BASES = next(folder for folder in PLACES if folder.is_dir())
 
 NO_TEXT = {"Cc", "Cs", "Zl", "Zp"}  # Unicode categories: control characters, line breaks, ...
 WORDS = "zero one two three four five six seven eight nine ten".split()
-EDITED = "edited"  # in the provenance of texts that were changed in a page of explore.py: when
 NUMBERS = {str(number): word for number, word in enumerate(WORDS)}
 
 

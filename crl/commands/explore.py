@@ -30,9 +30,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crl.basis import BASES, EDITED, PACKAGE, TextBasis
+from crl.basis import BASES, PACKAGE, TextBasis
 from crl.explore import listing
-from crl.explore.edits import Edits
+from crl.explore.edits import EDITED, Edits
 from crl.images import MOST_PIXELS, list_images, shown
 from crl.representations import names as representations
 from crl.representations import supervisions

@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, ValidationError
 from crl.run.errors import UserError, explain
 from crl.run.files import read_text, slug, write_text
 
+EDITED = "edited"  # in the provenance of texts that were changed in a served page: when
 SKETCH = 256
 LONGEST_NAME = 100  # letters
 Group = tuple[str, ...]  # the smallest digests of its pictures, 16 hex digits each

@@ -14,10 +14,10 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, FiniteFloat, ValidationError, validate_call
 
-from crl.basis import EDITED, TextBasis
+from crl.basis import TextBasis
 from crl.explore.clusters import find_clusters
 from crl.explore.collection import Collection
-from crl.explore.edits import Edit, sketch
+from crl.explore.edits import EDITED, Edit, sketch
 from crl.explore.page import MOST_STANDING, encoded, limits, plain
 from crl.explore.search import Criterion, search
 from crl.explore.view import FITS_NONE, NEIGHBOURS, View
