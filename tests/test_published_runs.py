@@ -51,8 +51,9 @@ SMALL = {  # script, in the order in which they are run -> what is added to each
     "scripts/check_data.py": "--data none",
 }
 OLLAMA = "http://localhost:11434/v1"
-# Cannot be had here: GeneCIS's weights; captions in the authors' files and spaCy's model.
-LEFT_OUT = ("...", "trained=[data/genecis]", "--features")  # the last: in test_explore.py
+# Cannot be had here: GeneCIS's weights; captions in the authors' files and spaCy's model. The last
+# two are run in test_explore.py.
+LEFT_OUT = ("...", "trained=[data/genecis]", "--features", "--serve")
 GRAPHS = "graphs=data/demo/genecis/coco/annotations/relations_train2017.jsonl"
 ONCE = "{epochs: 1, batch_size: 8, lr: 0.01}"
 SCAN = [f"stages=[{ONCE}, {ONCE}, {ONCE}]", "confidence=0.05"]
