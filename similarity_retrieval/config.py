@@ -5,10 +5,9 @@ from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from crl.images import Crop
 from crl.representations import WithoutLabels
 from crl.run.config import Distinct, EvaluationConfig, OneOrMore, RunConfig
-from similarity_retrieval.datasets import TASKS, GeneCIS, Task, images
+from similarity_retrieval.datasets import TASKS, Task
 from similarity_retrieval.method import Balance, TiePolicy
 from similarity_retrieval.rivals.config import PROMPTS as RIVAL_PROMPTS
 from similarity_retrieval.rivals.config import Prompt
@@ -39,11 +38,6 @@ class GeneCISConfig(RunConfig):
     root: Path = Field(Path("data/genecis"), description="folder of the templates, <task>.json")
     coco: Path | None = Field(None, description="folder with val2017/; none: <root>/coco")
     visual_genome: Path | None = Field(None, description="folder with VG_100K/ and VG_100K_2/")
-
-    def pictures(self, data: GeneCIS) -> list[Path | Crop]:
-        """Of each of `data.ids`; see `images`."""
-        genome = self.visual_genome or self.root / "visual_genome"
-        return images(data, self.coco or self.root / "coco", genome)
 
 
 class EvaluateConfig(EvaluationConfig, GeneCISConfig):

@@ -134,14 +134,17 @@ def load(tasks: Sequence[Task], folder: Path) -> GeneCIS:
     return GeneCIS(list(ids), list(conditions), loaded)
 
 
-def images(data: GeneCIS, coco: Path, visual_genome: Path) -> list[Path | Crop]:
-    """The image file or crop of each of `data.ids` (M,), from the folders that hold `val2017`, and
-    `VG_100K` and `VG_100K_2`. A UserError names missing and unreadable images, and a box outside
-    its picture."""
-    files = {name: _file(name, Path(coco), Path(visual_genome)) for name in data.ids}
+def images(
+    data: GeneCIS, root: Path, coco: Path | None = None, visual_genome: Path | None = None
+) -> list[Path | Crop]:
+    """The image file or crop of each of `data.ids` (M,), from the folders that hold `val2017`
+    (None: root/coco), and `VG_100K` and `VG_100K_2` (None: root/visual_genome). A UserError names
+    missing and unreadable images, and a box outside its picture."""
+    coco, visual_genome = coco or root / "coco", visual_genome or root / "visual_genome"
+    files = {name: _file(name, coco, visual_genome) for name in data.ids}
     regions = dict.fromkeys(file for name, file in files.items() if ":" in name)
     for title, page, folder, wanted in (
-        ("COCO val2017", COCO_PAGE, Path(coco, "val2017"), set(files.values()) - regions.keys()),
+        ("COCO val2017", COCO_PAGE, coco / "val2017", set(files.values()) - regions.keys()),
         ("Visual Genome", VISUAL_GENOME_PAGE, visual_genome, regions.keys()),
     ):
         if missing := sorted(file.name for file in wanted if not file.is_file()):

@@ -17,7 +17,7 @@ from crl.run.given import checked, read_given
 from crl.run.results import digest
 from similarity_retrieval.combiner import Combiner, load_combiner
 from similarity_retrieval.config import EvaluateConfig
-from similarity_retrieval.datasets import GeneCIS, Templates, load
+from similarity_retrieval.datasets import GeneCIS, Templates, images, load
 from similarity_retrieval.method import Features
 from similarity_retrieval.rivals.cig import fusions, generated_files
 from similarity_retrieval.rivals.queries import Rival
@@ -61,7 +61,7 @@ def embedded(config: EvaluateConfig) -> Iterator[Embedded]:
         chosen = _chosen(f"bases of {task}", config.bases[task], used)
         named[task] = [(n, rows, TextBasis.load(n, config.texts)) for n, rows in chosen.items()]
     others = [TextBasis.load(name) for name in config.null_space]
-    files = config.pictures(data)
+    files = images(data, config.root, config.coco, config.visual_genome)
     generated = generated_files(config.generated, data) if config.generated else {}
     loaded = models(config)
     if "posterior" in config.representation and "paper" in config.balance:

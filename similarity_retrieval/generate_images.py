@@ -30,7 +30,7 @@ from crl.run.errors import Missing, UserError
 from crl.run.files import alone_in, atomic_path, read_text, write_text
 from crl.run.progress import progress
 from similarity_retrieval.config import GeneCISConfig
-from similarity_retrieval.datasets import load
+from similarity_retrieval.datasets import images, load
 from similarity_retrieval.rivals.cig import file_names
 
 DARK, AGAIN = 10, 5  # mean brightness of 0 to 255 that is nearly black; more tries, as published
@@ -59,7 +59,7 @@ class GenerateConfig(GeneCISConfig):
 def generate(config: GenerateConfig) -> None:
     """Make the images that are missing in <outputs>/genecis_generated/<name>."""
     data = load(config.tasks, config.root)
-    pictures = config.pictures(data)
+    pictures = images(data, config.root, config.coco, config.visual_genome)
     folder = config.outputs / "genecis_generated" / config.name
     wanted: dict[str, np.ndarray] = {}  # reference and condition
     for templates in data.tasks.values():

@@ -6,6 +6,7 @@
     crl explore ~/pictures --propose --llm MODEL
     crl explore ~/pictures --criterion mood --query a.jpg --unlike season=0.5
     crl explore ~/pictures --criterion mood --labels few.csv
+    crl explore ~/pictures --criterion mood --serve
 
 The texts of a criterion come from its file (--texts: a .txt with a text per line, or .yaml), from
 an earlier run (texts/ in the output folder; edit them as you like), from a basis of that name in
@@ -20,7 +21,9 @@ import argparse
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Mapping
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +32,7 @@ import numpy as np
 
 from crl.basis import BASES, PACKAGE, TextBasis
 from crl.explore import listing
+from crl.explore.edits import EDITED, Edits
 from crl.images import MOST_PIXELS, list_images, shown
 from crl.representations import names as representations
 from crl.representations import supervisions
@@ -68,8 +72,9 @@ def main(argv: list[str]) -> None:
         bases = {name: TextBasis.load(find_texts(name, args, out)) for name in wanted}
         like = {find_texts(name, args, out): weight for name, weight in args.like}
         unlike = {find_texts(name, args, out): weight for name, weight in args.unlike}
-        explores = not (args.propose or args.rank or args.query is not None)
-        settings = all_settings(args, bases)
+        explores = not (args.propose or args.rank or args.query is not None or args.serve)
+        edits = {name: Edits.load(out, name) for name in args.criterion}
+        settings = all_settings(args, bases, edits)
         seen = looked_at(args, settings) if explores else None
         complete = explores and all((out / name).is_file() for name in MADE)
         last = read_record(out / RECORD) if complete else {}
@@ -100,13 +105,15 @@ def main(argv: list[str]) -> None:
             print(body := last["body"])
         else:
             how = args.representation
-            views = [photos.under(bases.get(name), how, name, labels) for name in names]
+            views = [photos.under(bases.get(n), how, n, labels, edits=edits[n]) for n in names]
             if args.propose:
                 propose(photos, args, out)
             elif args.rank:
                 print(ranking(photos, bases))
             elif args.query is not None:
                 search(views[0] if views else photos.universal, like, unlike, args, out)
+            elif args.serve:
+                start_server(photos, views, args, out)
             else:
                 body = explore(photos, views, labels, args, out)
         if explores:
@@ -124,14 +131,17 @@ def command_line() -> str:
     return shlex.join([*start, *sys.argv[1:]])
 
 
-def all_settings(args: argparse.Namespace, bases: Mapping[str, TextBasis]) -> str:
+def all_settings(
+    args: argparse.Namespace, bases: Mapping[str, TextBasis], edits: Mapping[str, Edits]
+) -> str:
     """A digest of all but pictures and VLM that the output depends on, this program included."""
     code = [file.read_text("utf-8") for file in sorted(PACKAGE.rglob("*")) if file.suffix in CODE]
     texts = [[name, basis.digest] for name, basis in bases.items()]
     versions = [metadata.version(package) for package in PACKAGES]
     labels = read_text(args.labels) if args.labels else None
     place = shown(args.folder.resolve())
-    return digest(code, texts, versions, labels, MOST_PIXELS, place, command_line())
+    by_hand = [[name, edit.model_dump_json()] for name, edit in edits.items()]
+    return digest(code, texts, by_hand, versions, labels, MOST_PIXELS, place, command_line())
 
 
 def looked_at(args: argparse.Namespace, settings: str) -> list | None:
@@ -163,7 +173,11 @@ def find_texts(name: str, args: argparse.Namespace, out: Path, number: int | Non
         basis = TextBasis.load(args.texts[name])
         if Path(args.texts[name]).suffix == ".txt":
             basis = TextBasis.of(basis.texts, name)
-        if not kept.is_file() or TextBasis.load(kept) != basis:
+        former = TextBasis.load(kept) if kept.is_file() else None
+        if former and EDITED in former.provenance:
+            note = f"to take {args.texts[name]}, remove it"
+            warnings.warn(f"{kept} was edited in the page and is used; {note}", stacklevel=2)
+        elif former != basis:
             basis.save(kept)
     if kept.is_file():
         return str(kept)
@@ -173,18 +187,32 @@ def find_texts(name: str, args: argparse.Namespace, out: Path, number: int | Non
         shipped = ", ".join(sorted(file.stem for file in BASES.glob("*.yaml")))
         raise UserError(f"there are no texts for {name!r}; give a file (--texts {name}=FILE), "
                         f"an LLM that writes them (--llm MODEL), or one of {shipped}")  # fmt: skip
-    from crl.llm import generate_basis
-
-    print(f"asking {args.llm} for texts about {name} ...")
-    prompt = f"a photo with the {name} of {{text}}"
-    basis = generate_basis(
-        name, prompt, model=args.llm, base_url=args.base_url, timeout=args.timeout, seed=args.seed,
-        number=number or args.number,
-    )  # fmt: skip
+    basis = written_texts(name, args, number)
     basis.save(kept)
     count = f"{len(basis.texts)} of {number or args.number} texts"
     print(f"{kept}: {count} about {name}; edit them as you like")
     return str(kept)
+
+
+def written_texts(name: str, args: argparse.Namespace, number: int | None = None) -> TextBasis:
+    from crl.llm import generate_basis
+
+    print(f"asking {args.llm} for texts about {name} ...")
+    return generate_basis(
+        name, f"a photo with the {name} of {{text}}", model=args.llm, base_url=args.base_url,
+        timeout=args.timeout, seed=args.seed, number=number or args.number,
+    )  # fmt: skip
+
+
+def start_server(
+    photos: "Collection", views: list["View"], args: argparse.Namespace, out: Path
+) -> None:
+    from crl.explore.serve import serve
+    from crl.explore.session import Session
+
+    writer = partial(written_texts, args=args) if args.llm else None
+    how = args.representation, command_line()
+    serve(Session(photos, views, out, args.clusters, writer, *how), args.port)
 
 
 def ranking(photos: "Collection", bases: Mapping[str, TextBasis]) -> str:
@@ -265,10 +293,11 @@ def explore(
 
 
 def cluster_table(view: "View", number: int | None) -> str:
-    clusters, names, _ = view.groups(number)
+    clusters, names, titles = view.groups(number)
     rows = []
-    for size, name in zip(np.bincount(clusters.label), names, strict=True):
-        rows.append([str(size), ", ".join(view.words[name.words]), "weak" if name.weak else ""])
+    for size, name, title in zip(np.bincount(clusters.label), names, titles, strict=True):
+        words = dict.fromkeys([title, *view.words[name.words]])  # a name by hand is none of them
+        rows.append([str(size), ", ".join(words), "weak" if name.weak else ""])
     header = ["images", "words by which they stand out", ""]
     return Table(f"{view.name}: {clusters.note}", header, rows, left=3).text()
 
@@ -302,6 +331,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--send", action="store_true", help="with --propose: contact sheets may leave the machine")
     add("--like", type=name_and_weight, metavar="NAME=WEIGHT", **many)
     add("--unlike", type=name_and_weight, metavar="NAME=WEIGHT", **many)
+    add("--port", type=whole_number, default=0, help="of --serve (default: any that is free)")
     add("--top", type=number_or_auto, default=20,
         help="images that a query finds; auto: those that match a text (README)")  # fmt: skip
     add = parser.add_mutually_exclusive_group().add_argument
@@ -309,6 +339,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--propose", action="store_true", help="an LLM that sees images proposes criteria")
     add("--query", metavar="IMAGE|TEXT", help="the images nearest to it, under the criterion")
     add("--labels", type=Path, metavar="FILE.csv", help="file,label of a few: label the rest")
+    add("--serve", action="store_true", help="a page that searches, and edits words and clusters")
     args = parser.parse_args(argv)
     args.texts = dict(args.texts)
     args.criterion = list(dict.fromkeys([*args.criterion, *args.texts]))
@@ -327,6 +358,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
             raise UserError(f"{args.representation} needs {', '.join(needed)}; not possible here")
     if args.propose and not args.llm:
         raise UserError("--propose needs a model that sees images: --llm MODEL")
+    if args.port > 65_535:
+        raise UserError(f"--port must be 1 to 65535, not {args.port}")
     if (args.like or args.unlike) and args.query is None:
         raise UserError("--like and --unlike belong to --query")
     return args

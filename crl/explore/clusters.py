@@ -58,6 +58,15 @@ def find_clusters(points: np.ndarray, number: int | None = None) -> Clusters:
     return Clusters(label, certainty, own, note)
 
 
+def regroup(points: np.ndarray, label: np.ndarray, note: str) -> Clusters:
+    """Clusters that are known: label (N,), 0 to k - 1; distances are those to the means."""
+    centres = np.stack([points[label == c].mean(axis=0) for c in range(label.max() + 1)])
+    away, rows = pairwise_distances(points, centres), np.arange(len(points))  # (N, k)
+    own = away[rows, label]
+    away[rows, label] = np.inf
+    return Clusters(label, 1 - own / away.min(axis=1).clip(1e-12), own, note)
+
+
 def _kmeans(points: np.ndarray, number: int, starts: int) -> KMeans:
     """With one thread: more gain nothing at this size, and beside other work they cost much."""
     with threadpool_limits(1), warnings.catch_warnings():

@@ -22,6 +22,7 @@ from crl.basis import TextBasis, basis_label
 from crl.embed import checked_basis, embed_basis, embed_images
 from crl.explore import listing
 from crl.explore.criteria import rank_criteria
+from crl.explore.edits import Edits
 from crl.explore.labels import Guesses
 from crl.explore.thumbnails import SIDE, Thumbnail, gray, made_meanwhile, thumbnails
 from crl.explore.view import View
@@ -29,7 +30,7 @@ from crl.images import list_images, shown
 from crl.projection import l2, parts, single_vector
 from crl.representations import make_representation
 from crl.run.errors import UserError, explain, nearest
-from crl.run.files import CACHE, portable
+from crl.run.files import CACHE, portable, write_text
 from crl.run.given import checked, read_given
 from crl.run.results import digest
 from crl.run.stamps import read_record, settled_stamps, write_record
@@ -150,12 +151,14 @@ class Collection:
         self, basis: TextBasis | Path | str | Sequence[str] | None = None,
         representation: str = "posterior", name: str | None = None,
         labels: Mapping[str, str] | None = None, others: Sequence[TextBasis] = (),
+        edits: Edits | None = None,
     ) -> View:  # fmt: skip
         """The collection under one criterion: a text basis, its file, the name of one in
         configs/bases, or texts, `under(["calm", "tense"], name="mood")`; None: the one that came
         with the images, see `given`. `representation` is a name of `crl.representations`; `name`
         stands in tables, None: the name of the basis. Some representations need `labels` of a few
-        images, file name -> label, or the bases of `others`, other criteria."""
+        images, file name -> label, or the bases of `others`, other criteria. `edits` are those of
+        its clusters by hand (`crl.explore.edits`)."""
         if basis is None:
             if self.texts is None:
                 raise UserError("name a basis; no texts came with the images")
@@ -174,7 +177,7 @@ class Collection:
         x = transformer.fit_transform(self.image, y)  # R = I Tᵀ
         return View(
             self, name or basis.criterion, x, basis, text, transformer, representation,
-            lambda **options: make(**options).fit(self.image, y),
+            lambda **options: make(**options).fit(self.image, y), edits or Edits(),
         )  # fmt: skip
 
     def classes(self, labels: Mapping[str, str]) -> np.ndarray:
@@ -260,22 +263,34 @@ class Collection:
         """Write one HTML page that works without a network: maps, clusters, neighbours, labels. It
         shows at most `MOST_ON_PAGE` images, a random sample if there are more. `number` of
         clusters, None: chosen by silhouette; `guesses` by name of the view; `command` made it."""
-        from crl.explore.page import write_page  # takes seconds to import
+        file, all_views, guesses = Path(file), [self.universal, *views], guesses or {}
+        some = self.on_page()
+        panels = [view.panel(some, number, guesses.get(view.name)) for view in all_views]
+        places = [_link(self.files[i], file) for i in some]
+        write_text(file, self.page(some, places, views, panels, command))
 
-        file, count = Path(file), len(self.files)
-        some = np.sort(np.random.default_rng(0).permutation(count)[:MOST_ON_PAGE])
+    def on_page(self) -> np.ndarray:
+        """(n,) The numbers of the images on a page, in order: at most `MOST_ON_PAGE`."""
+        return np.sort(np.random.default_rng(0).permutation(len(self.files))[:MOST_ON_PAGE])
+
+    def page(
+        self, some: np.ndarray, places: list[str], views: Sequence[View], panels: list[dict],
+        command: str, served: dict[str, Any] | None = None,
+    ) -> str:  # fmt: skip
+        """The page that shows `some` images (n,), whose files are at `places`; `panels` are those
+        of the universal view and `views`. `served` is what the page of a server needs."""
+        from crl.explore.page import make_page  # takes seconds to import
+
+        count, folder = len(self.files), self.folder.resolve()
         sample = f"{len(some):,} of {count:,} pictures, a random sample"
-        all_views, guesses = [self.universal, *views], guesses or {}
-        folder = self.folder.resolve()
         drawn = any((above / DRAWN).is_file() for above in [folder, *folder.parents])
         demo = self.vlm is not None and self.vlm.name == "demo"
-        write_page(
-            file, title=shown(self.folder), facts=self._facts(views, command),
-            names=[self.names[i] for i in some], places=[_link(self.files[i], file) for i in some],
-            thumbnails=[self.thumbnails[i] for i in some],
-            panels=[view.panel(some, number, guesses.get(view.name)) for view in all_views],
+        return make_page(
+            title=shown(self.folder), facts=self._facts(views, command),
+            names=[self.names[i] for i in some], places=places,
+            thumbnails=[self.thumbnails[i] for i in some], panels=panels,
             banner=BANNER if demo and not drawn else "", sample=sample if len(some) < count else "",
-            copies=self.first[some].tolist(), previews=self._previews(some),
+            copies=self.first[some].tolist(), previews=self._previews(some), served=served,
         )  # fmt: skip
 
     def _facts(self, views: Sequence[View], command: str) -> dict[str, str]:

@@ -1,6 +1,8 @@
 """Two-dimensional maps of a representation: images that are alike lie together."""
 
 import io
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,8 +27,13 @@ def map_points(points: np.ndarray, label: str, cache: Path | None = COMPUTED) ->
     the same map. `label` is the name of the progress bar."""
     spread = np.ptp(points, axis=0).max()
     if not 5 <= len(points) <= MOST_TSNE or points.shape[1] < 2 or not spread:
-        return np.pad(points, ((0, 0), (0, 2)))[:, :2].astype(np.float32)
+        return first_two(points)
     return kept_array(f"map-{VERSION}", points, lambda: _tsne(points, label), cache)
+
+
+def first_two(points: np.ndarray) -> np.ndarray:
+    """(N, 2) float32: the first two of principal components (N, components)."""
+    return np.pad(points, ((0, 0), (0, 2)))[:, :2].astype(np.float32)
 
 
 def _tsne(points: np.ndarray, label: str) -> np.ndarray:
@@ -61,3 +68,9 @@ def kept_array(
     with atomic_path(file) as temporary:
         temporary.write_bytes(content_digest(name_digest + stream.getvalue()) + stream.getvalue())
     return array
+
+
+if __name__ == "__main__":  # for a server, see `crl.explore.serve.map_in_advance`
+    if hasattr(os, "nice"):
+        os.nice(10)
+    map_points(np.load(io.BytesIO(sys.stdin.buffer.read()), allow_pickle=False), "map")

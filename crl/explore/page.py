@@ -1,10 +1,9 @@
-"""One HTML page to look at a collection. `write_page` fills web/report.html; report.js makes the
-page answer; the maps are Bokeh's."""
+"""One HTML page to look at a collection. `make_page` fills web/report.html; report.js makes the
+page answer; the maps are Bokeh's. What a page needs that is served lies in web/serve.js."""
 
 import base64
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ from matplotlib.colors import CSS4_COLORS, XKCD_COLORS
 
 from crl.explore.render import WEB, render
 from crl.explore.thumbnails import Thumbnail
-from crl.run.files import write_text
 
 PALETTE = [*Category20_20[::2], *Category20_20[1::2]]  # the strong ones first
 COLORS = {**{name.removeprefix("xkcd:"): c for name, c in XKCD_COLORS.items()}, **CSS4_COLORS}
@@ -26,16 +24,18 @@ MOST_STANDING = 12_000_000  # bytes in all; above, only the most frequent texts 
 PER_DEVIATION = 25  # standing is kept in steps of 1/25 standard deviation, up to 5
 
 
-def write_page(
-    file: Path, title: str, facts: dict[str, str], names: list[str], places: list[str],
+def make_page(
+    title: str, facts: dict[str, str], names: list[str], places: list[str],
     thumbnails: list[Thumbnail], panels: list[dict[str, Any]], banner: str = "", sample: str = "",
     copies: Sequence[int] = (), previews: Mapping[int, bytes] | None = None,
-) -> None:  # fmt: skip
-    """Write the page, atomically. All texts are escaped. `facts` are what a reader must know,
+    served: Mapping[str, Any] | None = None,
+) -> str:  # fmt: skip
+    """The page. All texts are escaped. `facts` are what a reader must know,
     `places` N links to the files (the page works without them), `panels` those of `View.panel`, the
     universal embedding first; `banner` is a warning above all, and `sample` says that these are not
     all images; images with the same number in `copies` (N) have the same content; `previews` are
-    larger WebP pictures of those whose files browsers cannot show."""
+    larger WebP pictures of those whose files browsers cannot show; `served` is what web/serve.js
+    needs of its server, see `crl.explore.serve`; None: the page works without one."""
     script, maps = components(_maps(panels), wrap_script=False)
     data = {
         "names": names,
@@ -44,15 +44,16 @@ def write_page(
         "thumbnails": [base64.b64encode(picture.webp).decode() for picture in thumbnails],
         "copies": list(copies) or list(range(len(names))),
         "previews": {i: base64.b64encode(webp).decode() for i, webp in (previews or {}).items()},
-        "panels": [_plain(panel, MOST_STANDING // len(panels)) for panel in panels],
+        "panels": [plain(panel, MOST_STANDING // len(panels)) for panel in panels],
+        "served": served,
     }
     bokeh = Resources("inline", components=["bokeh"]).js_raw
-    page = render(
-        WEB / "report.html", [*bokeh, script, (WEB / "report.js").read_text("utf-8")],
+    ours = ["report.js"] if served is None else ["report.js", "serve.js"]
+    return render(
+        WEB / "report.html", [*bokeh, script, *((WEB / name).read_text("utf-8") for name in ours)],
         title=title, facts=facts, banner=banner, sample=sample, count=len(names), panels=panels,
-        maps=[Markup(plot) for plot in maps.values()], data=data,
+        maps=[Markup(plot) for plot in maps.values()], data=data, served=served,
     )  # fmt: skip
-    write_text(file, page)
 
 
 # The page's style does not reach into Bokeh's tooltips.
@@ -73,9 +74,7 @@ def _maps(panels: list[dict[str, Any]]) -> dict[str, Model]:
         x, y = panel["points"].T.astype(np.float32)
         source.add(x, f"x{number}")
         source.add(y, f"y{number}")
-        low, high = panel["points"].min(axis=0), panel["points"].max(axis=0)
-        margin = np.where(high > low, 0.05 * (high - low), 1.0)
-        (left, bottom), (right, top) = (low - margin).tolist(), (high + margin).tolist()
+        left, bottom, right, top = limits(panel["points"])
         lasso = LassoSelectTool(continuous=False)
         plot = figure(
             height=340, sizing_mode="stretch_width", x_axis_type=None, y_axis_type=None,
@@ -96,7 +95,14 @@ def _maps(panels: list[dict[str, Any]]) -> dict[str, Model]:
     return plots
 
 
-def _plain(panel: dict[str, Any], room: int) -> dict[str, Any]:
+def limits(points: np.ndarray) -> list[Any]:
+    """Left, bottom, right and top of a map of points (n, 2)."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    margin = np.where(high > low, 0.05 * (high - low), 1.0)
+    return np.concatenate([low - margin, high + margin]).tolist()
+
+
+def plain(panel: dict[str, Any], room: int) -> dict[str, Any]:
     """A panel as JSON, with at most `room` bytes of standing."""
     words, standing, clusters = panel["words"], panel["standing"], panel["clusters"]
     often = np.bincount(panel["best"].ravel(), minlength=len(words))
@@ -109,10 +115,10 @@ def _plain(panel: dict[str, Any], room: int) -> dict[str, Any]:
     clusters = [{**c, "color": color} for c, color in zip(clusters, colors, strict=True)]
     more = {"clusters": clusters, "slider_texts": texts, "points": None}  # Bokeh has the points
     more["standing"] = steps.T.astype(np.int8)  # text after text
-    return {key: _encoded(value) for key, value in {**panel, **more}.items()}
+    return {key: encoded(value) for key, value in {**panel, **more}.items()}
 
 
-def _encoded(value: Any) -> Any:
+def encoded(value: Any) -> Any:
     """Arrays as base64: bytes, numbers of images and texts (uint16), or float32; None as ""."""
     if not isinstance(value, np.ndarray):
         return "" if value is None else value

@@ -1,4 +1,5 @@
-"""HTML pages in one file: no network, no server. Their templates extend web/page.html."""
+"""HTML pages in one file: no network, and no server but one that sent them. Their templates extend
+web/page.html."""
 
 import base64
 import hashlib
@@ -19,13 +20,14 @@ POLICY = (
 
 def render(template: Path, scripts: Sequence[str], **values: Any) -> str:
     """The page of a template. Its policy: no script but these runs, even if one got into a text,
-    and nothing comes from outside."""
+    and nothing comes from outside. A page with a value `served` may ask its own server."""
     loader = FileSystemLoader([template.parent, WEB])
     pages = Environment(loader=loader, autoescape=True, trim_blocks=True)
     pages.policies["json.dumps_kwargs"] = {"sort_keys": False}
     pages.globals["asset"] = lambda name: Markup(loader.get_source(pages, name)[0])
     hashes = [base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts]
     policy = POLICY + " ".join(f"'sha256-{digest}'" for digest in hashes)
+    policy += "; connect-src 'self'" * bool(values.get("served"))
     return pages.get_template(template.name).render(
         policy=policy, scripts=[Markup(script) for script in scripts], **values
     )

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,10 +13,11 @@ import pandas as pd
 
 from crl.basis import TextBasis
 from crl.embed import embed_images, embed_texts
-from crl.explore.clusters import Clusters, Name, find_clusters, name_clusters, principal
+from crl.explore.clusters import Clusters, Name, find_clusters, name_clusters, principal, regroup
+from crl.explore.edits import Edits, apply
 from crl.explore.ends import End, count_matches, unknown
 from crl.explore.labels import Guesses, guess_labels
-from crl.explore.maps import map_points
+from crl.explore.maps import first_two, map_points
 from crl.explore.search import Criterion, neighbours, search
 from crl.explore.words import most, probabilities, shared_words, standing
 from crl.images import EXTENSIONS
@@ -27,11 +29,13 @@ if TYPE_CHECKING:
     from crl.explore.collection import Collection
 
 WORDS = 5  # per image
+FITS_NONE = "fits none"  # the group of images that no word fits better than the collection's mean
 NEIGHBOURS, TYPICAL, UNCERTAIN = 8, 12, 6  # per image and per cluster on the page
 
 
 class Groups(NamedTuple):
-    """Clusters, what they are called, and their titles: the first word, or `group 1` without."""
+    """Clusters, what they are called, and their titles: the name given by hand, else the first
+    word, or `group 1` without."""
 
     clusters: Clusters
     names: list[Name]
@@ -50,6 +54,7 @@ class View:
     transformer: Any = field(default=None, repr=False)  # fitted, I -> rows like those of x
     representation: str = "universal"
     fit: Any = field(default=None, repr=False)  # text=T, options -> a transformer like this one
+    edits: Edits = field(default=Edits(), repr=False)  # of its clusters, by hand
     _groups: dict[int | None, Groups] = field(default_factory=dict, repr=False)
 
     def transform(self, image: np.ndarray) -> np.ndarray:
@@ -85,18 +90,50 @@ class View:
         return map_points(self.points, f"map, {self.name}")  # (N, 2)
 
     def groups(self, number: int | None = None) -> Groups:
-        """The clusters of x and their names; computed once. See `crl.explore.clusters`."""
+        """The clusters of x, edited by hand, and their names; computed once. `number` of clusters
+        before the edits, None: that of the edits, or by silhouette. See `crl.explore.clusters`."""
         if number not in self._groups:
-            clusters = find_clusters(self.points, number)
-            names = [Name([], [], np.inf)] * (clusters.label.max() + 1)
+            clusters = find_clusters(self.points, number or self.edits.number)
+            rest, by_hand = np.full(len(self.x), True), dict[int, str]()
+            if self.edits.done or self.edits.none:
+                clusters, rest, by_hand = self._by_hand(clusters)
+            named, unnamed = [], Name([], [], np.inf)
             if self.basis is not None:
-                names = name_clusters(self.standing, clusters.label)
+                named = name_clusters(self.standing[rest], clusters.label[rest])
+            names = [*named, *[unnamed] * (clusters.label.max() + 1 - len(named))]
             titles = [
                 str(self.words[name.words[0]]) if name.words else f"group {place}"
                 for place, name in enumerate(names, start=1)
             ]
+            for place, title in by_hand.items():
+                titles[place], names[place] = title, names[place]._replace(margin=np.inf)
             self._groups[number] = Groups(clusters, names, titles)
         return self._groups[number]
+
+    def _by_hand(self, clusters: Clusters) -> tuple[Clusters, np.ndarray, dict[int, str]]:
+        """The clusters after the edits; which images (N,) are in them, and not in the group of
+        those that fit no word; and what clusters are called by hand."""
+        rest = np.full(len(self.x), True)
+        if self.edits.none and (fits := self.standing.max(axis=1, initial=-np.inf) > 0).any():
+            rest = fits
+        points = self.points[rest]
+        label, titles, lost = apply(
+            self.edits.done, clusters.label[rest], self.collection.digests[rest],
+            lambda members: find_clusters(points[members], 2).label,
+        )  # fmt: skip
+        everywhere = np.full(len(rest), label.max() + 1)
+        everywhere[rest] = label
+        if not rest.all():
+            titles[int(label.max()) + 1] = FITS_NONE
+        note = clusters.note + "; edited by hand" * (len(self.edits.done) > lost)
+        note += f"; {lost} edits by hand fit no group any more and were left out" * (lost > 0)
+        return regroup(self.points, everywhere, note), rest, titles
+
+    def with_edits(self, **changes: Any) -> "View":
+        """The same view with other edits of its clusters; what else was computed is shared."""
+        other, edits = copy(self), Edits.model_validate({**dict(self.edits), **changes})
+        vars(other).update(edits=edits, _groups={})
+        return other
 
     def clusters(self, number: int | None = None) -> pd.DataFrame:
         """The cluster of each image: columns file, cluster, name, words that it stands out by."""
@@ -138,7 +175,7 @@ class View:
         elif others:
             raise UserError("like and unlike compare images, and the query is a text")
         else:
-            criteria = [self._of_text(str(query))]
+            criteria = [self.of_text(str(query))]
         matches = search(self.collection.image, criteria, top + 1)  # one more: itself
         chosen = [i for i, row in enumerate(matches.rows[0]) if row != place][:top]
         order, similarity = matches.rows[0][chosen], matches.scores[0][chosen]
@@ -177,7 +214,7 @@ class View:
             self.collection.place(query)  # says that there is none
         return None, None
 
-    def _of_text(self, query: str) -> Criterion:
+    def of_text(self, query: str) -> Criterion:
         """What each image has of a text, in [0, 1] for R'."""
         if self.basis is None:
             return Criterion(self.transform, embed_texts(self.collection.embedder, [query]))
@@ -206,6 +243,18 @@ class View:
 
     def panel(self, some: np.ndarray, number: int | None, guesses: Guesses | None) -> dict:
         """What the page shows of this view: of `some` images (n,), which it numbers from 0."""
+        near, level = neighbours(self.x[some], NEIGHBOURS), self.standing[some]
+        return {
+            **self.quick_panel(some, number),
+            "points": self.map[some],  # (n, 2)
+            "neighbours": near,  # (n, 8), the nearest first
+            "shared": shared_words(level, near),  # (n, 8, 3)
+            "label": list(guesses.label[some]) if guesses else None,  # n
+            "confidence": guesses.confidence[some] if guesses else None,  # (n,)
+        }
+
+    def quick_panel(self, some: np.ndarray, number: int | None) -> dict:
+        """The same without what takes long, and with principal components as the map."""
         clusters, names, titles = self.groups(number)
         label = clusters.label[some]
 
@@ -218,19 +267,19 @@ class View:
             card = {"name": title, "words": words, "weak": name.weak}
             card["typical"] = typical[:TYPICAL].tolist()
             cards.append(card | {"uncertain": uncertain[:UNCERTAIN].tolist()})
-        near, level = neighbours(self.x[some], NEIGHBOURS), self.standing[some]
+        none = np.zeros((len(some), 0), int)
         return {
             "name": self.name,
             "note": clusters.note,
-            "points": self.map[some],  # (n, 2)
+            "points": first_two(self.points[some]),  # (n, 2)
             "cluster": label,  # (n,)
             "clusters": cards,
-            "neighbours": near,  # (n, 8), the nearest first
+            "neighbours": none,
             "words": list(self.words),  # K
-            "standing": level / self.standing.std(axis=0).clip(1e-6),  # (n, K), in deviations
+            "standing": self.standing[some] / self.standing.std(axis=0).clip(1e-6),  # deviations
             "best": self.best[0][some],  # (n, 5)
             "probability": self.best[1][some],  # (n, 5)
-            "shared": shared_words(level, near),  # (n, 8, 3)
-            "label": list(guesses.label[some]) if guesses else None,  # n
-            "confidence": guesses.confidence[some] if guesses else None,  # (n,)
+            "shared": none,
+            "label": None,
+            "confidence": None,
         }

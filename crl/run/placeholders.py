@@ -9,7 +9,7 @@ from typing import Any
 HEAVY = (
     "bokeh filelock jinja2 json_repair markupsafe matplotlib numpy open_clip openai pandas "
     "pillow_heif pyarrow ray safetensors scipy sklearn tabulate threadpoolctl torch torchvision "
-    "tqdm transformers"
+    "tornado tqdm transformers"
 ).split()
 
 

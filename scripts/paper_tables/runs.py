@@ -130,7 +130,7 @@ class Run:
                 data.load(config.data, config.root, criterion, config.images)
         elif self.task == "similarity_retrieval":
             templates = data.load(config.tasks, config.root)
-            config.pictures(templates)
+            data.images(templates, config.root, config.coco, config.visual_genome)
         elif package == "fashion_retrieval":
             splits = [config.split] if self.measures else ["train", "valid"]
             fashion = data.load(config.root, config.dataset, config.images, splits)

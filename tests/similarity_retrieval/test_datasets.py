@@ -75,7 +75,7 @@ def root(tmp_path) -> Path:
 
 
 def images_in(root, tasks=DRAWN):
-    return images(load(tasks, root), root / "coco", root / "visual_genome")
+    return images(load(tasks, root), root)
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="GeneCIS's own files are not here")
@@ -167,7 +167,7 @@ def test_crops_are_those_of_the_protocol(tmp_path_factory, x, y, w, h):
     file = draw(folder / "7.jpg")
     templates = [template(*[region(7, [x, y, w, h])] * 2, [region(7, [0, 0, 1, 1])])]
     write(folder, "focus_attribute", templates)
-    crop = images(load(["focus_attribute"], folder), folder, folder)[0]
+    crop = images(load(["focus_attribute"], folder), folder, folder, folder)[0]
     assert isinstance(crop, Crop) and crop.path == file
     expected = literal(file, [x, y, w, h])
     assert open_image(crop).size == expected.size

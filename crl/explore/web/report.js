@@ -13,13 +13,14 @@ function numbers(text, Kind) {
   for (let i = 0; i < letters.length; i++) bytes[i] = letters.charCodeAt(i);
   return new Kind(bytes.buffer);
 }
-for (const panel of data.panels) {
+function unpack(panel, k) {
   panel.cluster = numbers(panel.cluster, Uint16Array);
   for (const key of ["neighbours", "slider_texts", "best", "shared"]) panel[key] = numbers(panel[key], Uint16Array);
   panel.probability = numbers(panel.probability, Float32Array);
   panel.confidence = numbers(panel.confidence, Float32Array);
-  panel.title = panel === data.panels[0] ? "all that they show" : panel.name;
+  panel.title = k ? panel.name : "all that they show";
 }
+data.panels.forEach(unpack);
 const criteria = data.panels.slice(1);
 const labelled = data.panels.filter(panel => panel.label);
 const row = (values, image) => values.subarray(image * values.length / count, (image + 1) * values.length / count);
@@ -62,6 +63,7 @@ const words = (panel, image) => [...row(panel.best, image)].map((text, k) => [pa
 let drawn = null;     // a Set of images, or null
 let chosen = all;     // in the order of the gallery
 let source = null;    // Bokeh's, shared by all maps
+let ranked = null;    // a Map from images to scores: what a served page has searched
 let ours = false;     // is this change of the selection ours?
 let waiting = 0;      // the timer that writes the address
 
@@ -89,15 +91,17 @@ function choose(event) {
   const level = deviations(), above = PER_DEVIATION * Number($("above").value);
   chosen = all.filter(image =>
     (!drawn || drawn.has(image)) &&
+    (!ranked || ranked.has(image)) &&
     (!part || plain(data.names[image]).includes(part)) &&
     wanted.every((cluster, k) => cluster === "" || data.panels[k].cluster[image] === Number(cluster)) &&
     (!level || level[image] >= above));
   if (level) chosen.sort((a, b) => level[b] - level[a]);
+  if (ranked) chosen.sort((a, b) => ranked.get(b) - ranked.get(a));
   if ($("doubtful").checked) {
     const doubt = image => Math.min(...labelled.map(panel => panel.confidence[image] || 0));  // NaN: none
     chosen.sort((a, b) => doubt(a) - doubt(b));
   }
-  const some = drawn || part || level || wanted.some(cluster => cluster !== "");
+  const some = drawn || ranked || part || level || wanted.some(cluster => cluster !== "");
   $("chosen").textContent = some ? `${chosen.length.toLocaleString("en")} of ${count.toLocaleString("en")} pictures chosen` : `all ${count.toLocaleString("en")} pictures`;
   $("clear").disabled = !some && !$("text").value;
   $("above-value").textContent = $("above").value;
@@ -119,12 +123,14 @@ function showMore() {
   $("more").textContent = `Show more (${(chosen.length - $("gallery").childElementCount).toLocaleString("en")} left)`;
 }
 function withLabel(button, image) {
+  if (ranked) return make("div", { className: "labelled" }, button, ranked.get(image).toFixed(3));
   if (!labelled.length) return button;
   const sure = labelled[0].confidence[image];
   return make("div", { className: "labelled" }, button, `${labelled[0].label[image]} ${sure ? percent(sure) : ""}`);
 }
 function clear() {
-  drawn = null;
+  drawn = ranked = null;
+  if (data.served) $("ask-note").textContent = "";
   for (const field of document.querySelectorAll("#name, #text, #cluster-filters select")) field.value = "";
   choose();
 }
@@ -146,11 +152,14 @@ function download() {
 
 // ---- filters, legend, clusters, cross table
 
+function listClusters(panel, k) {
+  $("cluster-" + k).replaceChildren(option("", "any cluster"), ...panel.clusters.map((cluster, c) => option(c, cluster.name)));
+}
 data.panels.forEach((panel, k) => {
-  const select = make("select", { id: "cluster-" + k, onchange: choose }, option("", "any cluster"));
-  panel.clusters.forEach((cluster, c) => select.append(option(c, cluster.name)));
+  const select = make("select", { id: "cluster-" + k, onchange: choose });
   $("cluster-filters").append(make("label", {}, panel.title + " ", select));
   $("color-by").append(option(k, panel.title));
+  listClusters(panel, k);
 });
 criteria.forEach((panel, k) => $("text-view").append(option(k, panel.name)));
 $("text-filter").hidden = !criteria.length;
@@ -185,10 +194,13 @@ function card(panel, k, cluster, c) {
     make("div", { className: "pictures few" }, ...uncertain.map(image => picture(image, uncertain))));
   return element;
 }
-[...criteria, data.panels[0]].forEach(panel => {
-  const k = data.panels.indexOf(panel);
-  $("clusters").append(make("h3", {}, panel.title), make("p", { className: "hint" }, panel.note && panel.note + "."));
-  $("clusters").append(make("div", { className: "cards" }, ...panel.clusters.map((cluster, c) => card(panel, k, cluster, c))));
+function showCards(panel, k) {
+  $("cards-" + k).replaceChildren(make("h3", {}, panel.title), make("p", { className: "hint" }, panel.note && panel.note + "."),
+    make("div", { className: "cards" }, ...panel.clusters.map((cluster, c) => card(panel, k, cluster, c))));
+}
+[...data.panels.keys()].slice(1).concat(0).forEach(k => {
+  $("clusters").append(make("section", { id: "cards-" + k }));
+  showCards(data.panels[k], k);
 });
 
 function cross() {
@@ -221,6 +233,13 @@ if (criteria.length) {
 
 let shown = null, within = all;
 
+function nearest(k, around, words) {
+  // a heading and pictures; `words` says why the m-th is there
+  if (!around.length) return [];
+  return [make("h3", {}, k ? `nearest under ${data.panels[k].name}` : "nearest by all that they show"),
+    make("div", { className: "near" }, ...around.map((other, m) => make("div", {}, picture(other, around),
+      make("small", { className: "quiet" }, words(m).join(", ")))))];
+}
 function openDetail(image, list, by = 1) {
   shown = image;
   within = list;
@@ -247,14 +266,11 @@ function openDetail(image, list, by = 1) {
   const body = make("div", { className: "detail-body" }, left, right);
   const near = make("div");
   data.panels.forEach((panel, k) => {
-    const around = [...row(panel.neighbours, image)], M = around.length;
-    if (!M) return;
-    const why = row(panel.shared, image), each = why.length / M;
-    near.append(make("h3", {}, k ? `nearest under ${panel.name}` : "nearest by all that they show"),
-      make("div", { className: "near" }, ...around.map((other, m) => make("div", {}, picture(other, around),
-        make("small", { className: "quiet" }, [...why.subarray(m * each, (m + 1) * each)].map(text => panel.words[text]).join(", "))))));
+    const around = [...row(panel.neighbours, image)], why = row(panel.shared, image), each = why.length / around.length;
+    near.append(...nearest(k, around, m => [...why.subarray(m * each, (m + 1) * each)].map(text => panel.words[text])));
   });
   $("detail").replaceChildren(head, body, near);
+  $("detail").dispatchEvent(new CustomEvent("picture", { detail: image }));
   $("detail").onkeydown = event => {
     if (event.key === "ArrowLeft") step(-1);
     else if (event.key === "ArrowRight") step(1);
@@ -285,7 +301,7 @@ new ResizeObserver(() => {
 
 // ---- the address keeps what is chosen: for reload, Back, and bookmarks
 
-const fields = [...document.querySelectorAll("input, select")];
+const fields = [...document.querySelectorAll("input, select")].filter(field => !field.closest(".served"));
 const key = field => field.type === "checkbox" ? "checked" : "value";
 const usual = fields.map(field => field.type === "checkbox" ? field.defaultChecked : field.defaultValue ?? field.value);
 let typing = null;  // the field that wrote the address last
@@ -315,12 +331,15 @@ function recall() {
 }
 window.onpopstate = recall;
 
+function describe() {
+  source.data.about = all.map(image => [data.names[image], ...criteria.map(panel =>
+    `${panel.name}: ` + words(panel, image).slice(0, 3).map(([text, share]) => `${text} ${percent(share)}`).join(", "))].join("\n"));
+}
 function start() {
   source = window.Bokeh && Bokeh.documents.length ? Bokeh.documents[0].get_model_by_name("images") : null;
   if (!source) return setTimeout(start, 30);
   source.data.picture = all.map(thumbnail);
-  source.data.about = all.map(image => [data.names[image], ...criteria.map(panel =>
-    `${panel.name}: ` + words(panel, image).slice(0, 3).map(([text, share]) => `${text} ${percent(share)}`).join(", "))].join("\n"));
+  describe();
   source.selected.change.connect(() => {
     if (ours) return;
     drawn = source.selected.indices.length ? new Set(source.selected.indices) : null;

@@ -2,18 +2,26 @@
 
 import codecs
 import os
+import shlex
 import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from color_vlm import COLORS, ColorVLM, draw, write_bases
+from commands import REPOSITORY
 from llm_server import gives
+from published import PUBLISHED
 
 from crl.commands import explore
 from crl.embed import embed_images, embed_texts
 from crl.explore.collection import Collection
+from crl.explore.edits import Edit, Edits, sketch
 from crl.explore.listing import write_listing
 
 BASES = ("--texts", "color=bases/color.yaml", "--texts", "side=bases/side.yaml")
@@ -313,3 +321,58 @@ def test_the_device_is_that_of_the_vlm(run, place, monkeypatch):
         code, _, errors = run(explore.main, folder, *BASES, "--device", "mps")
         assert code == 0, errors
     assert asked == ["mps", "mps"]
+
+
+@pytest.fixture
+def started(place):
+    """The published command with --serve, in a process of its own, and the address it prints."""
+    write_bases(place / "outputs/explore/pictures/texts")
+    (command,) = {command for _, command in PUBLISHED if "--serve" in command}
+    _, *arguments = shlex.split(command.replace("~/", "").replace("mood", "color"))
+    paths = os.pathsep.join(map(str, [REPOSITORY, REPOSITORY / "tests/helpers"]))
+    environment = {**os.environ, "PYTHONPATH": paths, "BROWSER": "false", "DISPLAY": ":9"}
+    words = [sys.executable, "-m", "crl", "explore", *arguments, "--vlm", "color_vlm:ColorVLM"]
+    process = subprocess.Popen(words, env=environment, text=True, stdout=subprocess.PIPE)
+    lines = iter(process.stdout.readline, "")
+    yield process, next(line for line in lines if line.startswith("http://127.0.0.1:")).strip()
+    process.kill()
+    process.communicate()
+
+
+def test_a_server_answers_keeps_its_folder_and_ends(started, refusal, place):
+    process, address = started
+    with urllib.request.urlopen(address, timeout=60) as page:
+        assert page.status == 200 and b'id="ask"' in page.read()
+    second = ("pictures", "--vlm", "color_vlm:ColorVLM", "--criterion", "color", "--serve")
+    assert "another command is at work in outputs/explore/pictures" in refusal(
+        explore.main, *second
+    )
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 0 and "ended; words and clusters are in" in printed
+    assert not (place / "outputs/explore/pictures/report.html").exists()
+
+
+def test_the_next_run_keeps_what_was_edited_in_the_page(look, run, place):
+    out = place / "outputs/explore/pictures"
+    look(*BASES[:2])
+    label = pd.read_csv(out / "images.csv")["color_cluster"].to_numpy()
+    photos = Collection.embed(place / "pictures", ColorVLM())
+    groups = [sketch(photos.digests[label == 0])]
+    edit = Edit(do="name", groups=groups, name="=1+1")
+    Edits(number=4, done=(edit,)).save(out, "color")
+    assert "6         =1+1, " in look(*BASES[:2])
+    assert set(pd.read_csv(out / "images.csv")["color_name"]) >= {"'=1+1"}
+    kept = out / "texts/color.yaml"
+    kept.write_text(kept.read_text().replace("texts:", "provenance:\n  edited: today\ntexts:"))
+    kept.write_text(kept.read_text().replace("- red\n", ""))
+    code, _, errors = run(explore.main, "pictures", "--vlm", "color_vlm:ColorVLM", *BASES[:2])
+    assert code == 0 and "color.yaml was edited in the page and is used; to take bases/" in errors
+    assert "red" not in set(pd.read_csv(out / "images.csv")["color_name"])
+    Edits.file(out, "color").write_text("{}}")
+    code, _, errors = run(explore.main, "pictures", "--vlm", "color_vlm:ColorVLM", *BASES[:2])
+    assert code == 2 and "color.json" in errors and "mend or remove it" in errors
+
+
+def test_a_port_must_be_one(refusal, place):
+    assert "1 to 65535" in refusal(explore.main, "pictures", "--serve", "--port", "70000")

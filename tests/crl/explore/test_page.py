@@ -10,7 +10,7 @@ from PIL import Image
 from playwright.sync_api import Browser, expect
 
 from crl.explore import page as module
-from crl.explore.page import color_in, write_page
+from crl.explore.page import color_in, make_page
 from crl.explore.thumbnails import Thumbnail
 
 COUNT = 60
@@ -77,8 +77,7 @@ def file(tmp_path_factory) -> Path:
     for image in range(COUNT):
         kind = "TIFF" if image == 2 else "PNG"  # browsers do not show the first
         (folder / f"{image}.png").write_bytes(drawing(image, kind))
-    write_page(
-        folder / "report.html",
+    page = make_page(
         TITLE,
         {"Folder": "a <b>", "Command": "explore.py 'x'"},
         NAMES,
@@ -90,6 +89,7 @@ def file(tmp_path_factory) -> Path:
         copies=[0, *range(1, COUNT - 2), 0, 0],
         previews={2: drawing(3, "WEBP", 4)},
     )
+    (folder / "report.html").write_text(page, "utf-8")
     return folder / "report.html"
 
 
@@ -338,7 +338,7 @@ def test_nothing_from_outside(browser, file):
 def test_colors_are_used_only_if_most_names_are_colors():
     texts = ["orange as a pumpkin", "Sky Blue, mostly", "lemon chiffon cake", "a calm morning", ""]
     assert list(map(color_in, texts)) == ["#FFA500", "#75bbfd", "#FFFACD", None, None]
-    colors = [cluster["color"] for cluster in module._plain(PANELS[1], 10**6)["clusters"]]
+    colors = [cluster["color"] for cluster in module.plain(PANELS[1], 10**6)["clusters"]]
     assert colors == ["#FF0000", "#FFFFFF", "#0000FF", "#000000"]
-    palette = [cluster["color"] for cluster in module._plain(PANELS[2], 10**6)["clusters"]]
+    palette = [cluster["color"] for cluster in module.plain(PANELS[2], 10**6)["clusters"]]
     assert palette == module.PALETTE[:3]

@@ -5,8 +5,8 @@ import sys
 from commands import run_python
 
 import crl
-from crl.__main__ import COMMANDS, main
 from crl.commands.explore import command_line
+from crl.commands.main import COMMANDS, main
 
 
 def test_the_help_fits_a_screen_and_imports_nothing_heavy():
