@@ -86,9 +86,9 @@ def named(answer: str) -> str:
     """The name in `Answer: name`: after the first colon of the last line that has one, or all of
     an answer without; lower case, without commas, quotes and full stops."""
     text = without_thoughts(answer).strip()
-    name = [line.partition(":")[2] for line in text.splitlines() if ":" in line][-1:] or [text]
-    name = name[0].lower()
-    return " ".join(re.sub("[\"'“”‘’,.*]", "", name).split())
+    lines = [line.partition(":")[2] for line in text.splitlines() if ":" in line]
+    name = lines[-1] if lines else text
+    return " ".join(re.sub("[\"'“”‘’,.*]", "", name.lower()).split())
 
 
 def assigned(
