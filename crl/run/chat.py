@@ -40,9 +40,7 @@ SCHEMA = {"type": "json_schema", "json_schema": _STRICT}
 DEADLINE, BROKEN = "deadline", "the connection broke off"
 CUT = (DEADLINE, BROKEN, "length", "max_tokens")  # ends of an answer whose last item is not whole
 FILTERED = "content_filter"  # an end of an answer
-FILTERS = re.compile(
-    r"(?i)content[ _]?(filter|policy|management)|safety|moderation|responsible.?ai"
-)
+FILTERS = re.compile(r"(?i)content[ _]?(filter|policy|management)|safety|moderation")
 # What a request can do without, in the order in which a server that refuses it loses it.
 OPTIONAL = ("response_format", "seed", "temperature", "max_tokens", "stream")
 
@@ -258,10 +256,10 @@ def picture_part(picture: bytes) -> dict[str, Any]:
     return {"type": "image_url", "image_url": {"url": url}}
 
 
-def as_jpeg(picture: Image.Image, quality: int = 95) -> bytes:
+def as_jpeg(picture: Image.Image) -> bytes:
     """The file that is sent, without metadata."""
     stream = io.BytesIO()
-    picture.save(stream, "JPEG", quality=quality, subsampling=0)
+    picture.save(stream, "JPEG", quality=95, subsampling=0)
     return stream.getvalue()
 
 
@@ -274,7 +272,8 @@ def _refused(error: openai.APIStatusError, question: dict[str, Any]) -> str | No
     """The part of the question that a server refuses: the one that it names, or else the next."""
     text = str(error.message)
     unsupported = error.status_code in (400, 422) or "x-should-retry" in error.response.headers
-    if not unsupported or (_has_pictures(question) and re.search("(?i)image|multi-?modal", text)):
+    about_pictures = _has_pictures(question) and re.search("(?i)image|multi-?modal", text)
+    if not unsupported or about_pictures or FILTERS.search(text):
         return None
     left = [name for name in OPTIONAL if name in question]
     return next((name for name in left if name in text), left[0] if left else None)

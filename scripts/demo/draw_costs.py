@@ -4,13 +4,12 @@
     python scripts/demo/draw_costs.py --error 0.1 --seconds 1
 
 Clusters Clevr4's drawn world with I, R and its posterior; with an embedder that is told the
-criterion; with captions that are embedded; and with IC|TC. The last three need large models. Here a
+criterion; with captions that are embedded; and with IC|TC. The last three need large models. A
 STAND-IN takes their place: it answers from the drawings' true labels, at random for a share --error
-of the pictures, and each request is said to take --seconds. So this shows the harness and where
-costs come from; it says nothing about any model.
+of the pictures, and each request is said to take --seconds. This shows the harness, not a model.
 
-Writes <out>/costs.png and prints the table: mean NMI over the four criteria, and seconds per 1,000
-images and criterion; those of I and R are measured.
+Prints mean NMI over the four criteria, and seconds per 1,000 images and criterion, measured for I
+and R; draws <out>/costs.png.
 """
 
 from crl.run.command import command
@@ -48,10 +47,8 @@ class StandIn(Server):
     def answer(self, prompt: str, read: Any, *, pictures: Any = (), **how: Any) -> Any:
         if pictures:
             criterion = prompt.split()[2]  # Describe the color ...
-            return (
-                f"It has the {criterion} {self.truth[content_digest(pictures[0])][criterion]}.",
-                {},
-            )
+            name = self.truth[content_digest(pictures[0])][criterion]
+            return f"It has the {criterion} {name}.", {}
         if number := re.search(r"into (\d+) categories", prompt):
             labels = re.findall(r"'(\w+)': \d", prompt)[: int(number[1])]
             return "\n".join(f"Answer {i}: {label}" for i, label in enumerate(labels)), {}
@@ -76,7 +73,7 @@ def answers(root: Path, error: float) -> dict[bytes, dict[str, str]]:
     return truth
 
 
-def measure(root: Path, out: Path, seconds: float) -> dict[str, tuple[float, float]]:
+def measure(root: Path, out: Path, model: str, seconds: float) -> dict[str, tuple[float, float]]:
     """Of each method the mean NMI, and the seconds per 1,000 images and criterion."""
     criteria, url = [*CLEVR4_CLASSES], "http://localhost:1/v1"
     with tempfile.TemporaryDirectory() as cache:  # a new one: what is kept takes no time
@@ -84,10 +81,10 @@ def measure(root: Path, out: Path, seconds: float) -> dict[str, tuple[float, flo
         how |= {"outputs": out, "name": "costs", "vlm": ["demo"], "figures": False}
         folders = []
         for method in ("captions", "ictc"):
-            asked = {**how, "name": method, "method": method, "base_url": url, "model": "stand-in"}
+            asked = {**how, "name": method, "method": method, "base_url": url, "model": model}
             ask.run(ask.AskConfig.model_validate(asked))
             folders += [out / "clustering_rivals" / method / criterion for criterion in criteria]
-        how |= {"rivals": folders, "instructed": [f"{url}#stand-in"], "seeds": 5}
+        how |= {"rivals": folders, "instructed": [f"{url}#{model}"], "seeds": 5}
         how["representation"] = ["paper", "posterior"]
         rows = clustering.evaluate(EvaluateConfig.model_validate(how)).rows
     scores: dict[str, list[tuple[float, float]]] = defaultdict(list)
@@ -98,19 +95,6 @@ def measure(root: Path, out: Path, seconds: float) -> dict[str, tuple[float, flo
             cost = 1000 * REQUESTS[method] * seconds if method in REQUESTS else spent
             scores[method].append((row["scores"]["nmi"]["mean"], cost))
     return {method: tuple(np.mean(pairs, axis=0)) for method, pairs in scores.items()}
-
-
-def draw(points: dict[str, tuple[float, float]], title: str, file: Path) -> None:
-    figure, axes = plt.subplots(figsize=(6, 4))
-    for number, (method, (nmi, cost)) in enumerate(points.items()):
-        axes.scatter(cost, nmi, marker="x" if method in REQUESTS else "o")
-        beside = 4, 10 - 10 * (number % 3)  # two may have the same place
-        axes.annotate(method, (cost, nmi), xytext=beside, textcoords="offset points")
-    axes.set(xscale="log", xlabel="seconds per 1,000 images and criterion", ylabel="NMI, percent")
-    axes.set_title(title, fontsize=9)
-    with atomic_path(file) as temporary:
-        figure.savefig(temporary, dpi=150, format="png", bbox_inches="tight")
-    plt.close(figure)
 
 
 @command
@@ -124,14 +108,21 @@ def main(argv: list[str]) -> None:
     StandIn.truth = answers(arguments.root, arguments.error)
     probes = patch.object(served, "FINGERPRINTS", arguments.out / "costs")
     with probes, patch.object(ask, "Server", StandIn), patch.object(served, "Server", StandIn):
-        points = measure(arguments.root, arguments.out, arguments.seconds)
+        model = f"stand-in-{arguments.error:g}"
+        points = measure(arguments.root, arguments.out, model, arguments.seconds)
     marked = {m: f"{m} (stand-in)" if m in REQUESTS else m for m in points}
     rows = [[marked[m], f"{nmi:.1f}", f"{cost:.1f}"] for m, (nmi, cost) in points.items()]
-    title = (
-        f"STAND-IN: true labels, {arguments.error:.0%} at random; {arguments.seconds:g} s a request"
-    )
+    title = f"STAND-IN: true labels, {arguments.error:.0%} at random; {arguments.seconds:g} s each"
     print(Table(title, ["method", "NMI", "s/1,000"], rows, left=1).text())
-    draw(points, title, arguments.out / "costs.png")
+    figure, axes = plt.subplots(figsize=(6, 4))
+    for number, (method, (nmi, cost)) in enumerate(points.items()):
+        axes.scatter(cost, nmi, marker="x" if method in REQUESTS else "o")
+        beside = 4, 10 - 10 * (number % 3)  # two may have the same place
+        axes.annotate(method, (cost, nmi), xytext=beside, textcoords="offset points")
+    axes.set(xscale="log", xlabel="seconds per 1,000 images and criterion", ylabel="NMI, percent")
+    axes.set_title(title, fontsize=9)
+    with atomic_path(arguments.out / "costs.png") as temporary:
+        figure.savefig(temporary, dpi=150, format="png", bbox_inches="tight")
 
 
 if __name__ == "__main__":

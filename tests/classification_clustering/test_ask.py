@@ -117,6 +117,7 @@ def test_refused_pictures_are_counted_and_named(refusal_of, tree, server, output
     assert "4 of 16 answers are none of these: wrong" in printed
     record = rows(tmp_path / "outputs/clustering_rivals/asked/color")
     assert record["unlisted"] == 4 and len(record["refused"]) == 4
+    assert all("seed" in request for request in server.requests)  # a refusal is not about it
 
 
 def test_a_run_that_broke_off_goes_on_where_it_was(tree, server, refusal, output, monkeypatch):

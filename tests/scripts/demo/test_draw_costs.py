@@ -12,7 +12,7 @@ def test_a_stand_in_without_errors_is_perfect_at_its_stated_cost(tmp_path, outpu
     out = tmp_path / "out"
     printed = output(draw_costs.main, "--root", tmp_path / "demo", "--out", out, "--error", 0,
                      "--seconds", 2)  # fmt: skip
-    assert "STAND-IN: true labels, 0% at random; 2 s a request" in printed
+    assert "STAND-IN: true labels, 0% at random; 2 s each" in printed
     rows = {line.split("  ")[0]: line.split()[-2:] for line in printed.splitlines()}
     assert rows["ictc (stand-in)"] == ["100.0", "6000.0"]
     assert rows["instructed (stand-in)"] == ["100.0", "2000.0"]
