@@ -15,7 +15,7 @@ import crl
 from crl import TextBasis, load_vlm
 from fashion_retrieval import rivals, towers
 from similarity_retrieval.mining import miner
-assert len(TextBasis.load("clevr4_color").texts) > 10
+assert len(TextBasis.load("clevr4_color").texts) > len(TextBasis.load("everyday/mood").texts) > 10
 print(load_vlm("demo").encode_texts(["red"]).shape[1], crl.__file__)
 """
 

@@ -9,7 +9,7 @@
 
 The texts of a criterion come from its file (--texts: a .txt with a text per line, or .yaml), from
 an earlier run (texts/ in the output folder; edit them as you like), from a basis of that name in
-configs/bases, or from an LLM (--llm).
+configs/bases or configs/bases/everyday, or from an LLM (--llm).
 A second run computes only what is new; without changes, it prints what was printed. For --features
 see `Collection.given`.
 """
@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crl.basis import BASES, PACKAGE, TextBasis
+from crl.basis import BASES, PACKAGE, TextBasis, shipped
 from crl.explore import listing
 from crl.images import MOST_PIXELS, list_images, shown
 from crl.representations import names as representations
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 MADE = ("report.html", "images.csv", "images.parquet", "embeddings.safetensors")
 RECORD = ".made"  # what they were made of, and what was printed
 CODE = (".py", ".html", ".js", ".css")
+SHOWN = 15  # of the ranked criteria
 TEXTS_TO_RANK = 50  # asked of the LLM per proposed criterion
 
 
@@ -164,12 +165,13 @@ def find_texts(name: str, args: argparse.Namespace, out: Path, number: int | Non
             basis.save(kept)
     if kept.is_file():
         return str(kept)
-    if (BASES / f"{name}.yaml").is_file():
-        return name
+    for known in (name, f"everyday/{slug(name)}"):
+        if (BASES / f"{known}.yaml").is_file():
+            return known
     if not args.llm:
-        shipped = ", ".join(sorted(file.stem for file in BASES.glob("*.yaml")))
+        known = ", ".join(shipped())
         raise UserError(f"there are no texts for {name!r}; give a file (--texts {name}=FILE), "
-                        f"an LLM that writes them (--llm MODEL), or one of {shipped}")  # fmt: skip
+                        f"an LLM that writes them (--llm MODEL), or one of {known}")  # fmt: skip
     from crl.llm import generate_basis
 
     print(f"asking {args.llm} for texts about {name} ...")
@@ -186,9 +188,20 @@ def find_texts(name: str, args: argparse.Namespace, out: Path, number: int | Non
 
 def ranking(photos: "Collection", bases: Mapping[str, TextBasis]) -> str:
     """A table: which of these criteria, and of those of this repository, the images vary in."""
-    shipped = {file.stem: TextBasis.load(file) for file in sorted(BASES.glob("*.yaml"))}
-    rows = [[name, f"{score:.3f}"] for name, score in photos.rank({**shipped, **bases}).items()]
-    return Table("Which criterion do these images vary in?", ["criterion", "nats"], rows).text()
+    known = {Path(name).name: TextBasis.load(name) for name in shipped()}
+    table = photos.rank({**known, **bases}, SHOWN)
+    rows = []
+    for place, line in enumerate(table.itertuples(index=False)):
+        if place < SHOWN or line.criterion in bases:
+            like = f"{line.ami:.2f} {line.like}" if line.like else ""
+            rows.append([line.criterion, f"{line.nats:.3f}", like])
+    header = ["criterion", "nats", "AMI of the clusters with one above"]
+    text = Table("Which criterion do these images vary in?", header, rows).text()
+    more = f"{len(table) - len(rows)} more have less"
+    lost = {**known, **bases}.keys() - set(table["criterion"])
+    more += f"; the VLM cannot tell the texts of {len(lost)} apart" if lost else ""
+    more += "".join(f"; nor those of {name}" for name in bases if name in lost)
+    return f"{text}\n{one_line(more)}"
 
 
 def propose(photos: "Collection", args: argparse.Namespace, out: Path) -> None:

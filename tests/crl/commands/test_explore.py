@@ -210,6 +210,21 @@ def test_labels(look, place):
         assert "access to" not in printed  # the representation has seen the labels
 
 
+def test_everyday_criteria(look, place):
+    printed = look("--criterion", "dominant color", "--criterion", "color", *BASES[:2])
+    assert all(f"\n6         {color}" in printed for color in COLORS)  # and their shades
+    assert "dominant color_name" in pd.read_csv(place / "outputs/explore/pictures/images.csv")
+    texts = "criterion: smell\nvlm_prompt: '{text}'\ntexts: [sour, sweet, red]\n"
+    (place / "smell.yaml").write_text(texts)
+    printed = look("--rank", *BASES, "--texts", "smell=smell.yaml")
+    rows = [line.split() for line in printed.split("nats")[1].splitlines()]
+    names = [row[0] for row in rows if len(row) > 1]
+    assert {"side", "color", "clevr4_color", "fruit-or-vegetable"} < set(names)
+    assert (
+        "0 more have less; the VLM cannot tell the texts of 57 apart; nor those of smell" in printed
+    )
+
+
 def test_propose_shows_the_sheets_first_and_sends_only_on_request(look, place, server, monkeypatch):
     (place / "shipped").mkdir()  # stands in for configs/bases
     lines = "criterion: fabric\nvlm_prompt: '{text}'\ntexts: [silk, wool that is left behind]\n"
@@ -252,7 +267,7 @@ def test_files_as_people_have_them(look, place):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--criterion", "mood"], "there are no texts for 'mood'; give a file (--texts mood="),
+        (["--criterion", "smell"], "there are no texts for 'smell'; give a file (--texts smell="),
         ([*BASES, "--query", "red", "--like", "side=1"], "the query is a text"),
         ([*BASES, "--query", "red.png"], "red.png is no image of pictures"),
         (["--propose"], "--propose needs a model that sees images: --llm MODEL"),
