@@ -89,8 +89,8 @@ class TextBasis(BaseModel, extra="forbid", frozen=True):
     @classmethod
     def load(cls, name: str | Path, first: int | None = None) -> "TextBasis":
         """Read a YAML file, a `.txt` with a text per line, whose name is the criterion, or a basis
-        in `configs/bases/` by its name (`clevr4_color`, `everyday/mood`); `first`: its first texts only. A UserError
-        if there is none, or it does not fit."""
+        in `configs/bases/` by its name (`clevr4_color`, `everyday/mood`); `first`: its first texts
+        only. A UserError if there is none, or it does not fit."""
         path = Path(name)
         if path.suffix == ".txt":
             lines = [line.strip() for line in read_text(path).splitlines()]

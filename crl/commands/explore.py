@@ -6,6 +6,7 @@
     python scripts/explore.py ~/pictures --propose --llm MODEL
     python scripts/explore.py ~/pictures --criterion mood --query a.jpg --unlike season=0.5
     python scripts/explore.py ~/pictures --criterion mood --labels few.csv
+    python scripts/explore.py ~/pictures --criterion mood --export kept --export-as copies
 
 The texts of a criterion come from its file (--texts: a .txt with a text per line, or .yaml), from
 an earlier run (texts/ in the output folder; edit them as you like), from a basis of that name in
@@ -32,7 +33,7 @@ from crl.explore import listing
 from crl.images import MOST_PIXELS, list_images, shown
 from crl.representations import names as representations
 from crl.representations import supervisions
-from crl.run.errors import ArgumentParser, UserError, whole_number
+from crl.run.errors import ArgumentParser, UserError, nearest, whole_number
 from crl.run.files import OURS, alone_in, atomic_path, read_text, slug, write_text
 from crl.run.results import PACKAGES, digest
 from crl.run.stamps import read_record, settled_stamps, stamps, write_record
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 MADE = ("report.html", "images.csv", "images.parquet", "embeddings.safetensors")
 RECORD = ".made"  # what they were made of, and what was printed
 CODE = (".py", ".html", ".js", ".css")
+EXPORTS = ("lists", "copies", "links", "xmp")
 SHOWN = 15  # of the ranked criteria
 TEXTS_TO_RANK = 50  # asked of the LLM per proposed criterion
 
@@ -69,7 +71,7 @@ def main(argv: list[str]) -> None:
         bases = {name: TextBasis.load(find_texts(name, args, out)) for name in wanted}
         like = {find_texts(name, args, out): weight for name, weight in args.like}
         unlike = {find_texts(name, args, out): weight for name, weight in args.unlike}
-        explores = not (args.propose or args.rank or args.query is not None)
+        explores = not (args.propose or args.rank or args.query is not None or args.export)
         settings = all_settings(args, bases)
         seen = looked_at(args, settings) if explores else None
         complete = explores and all((out / name).is_file() for name in MADE)
@@ -108,6 +110,8 @@ def main(argv: list[str]) -> None:
                 print(ranking(photos, bases))
             elif args.query is not None:
                 search(views[0] if views else photos.universal, like, unlike, args, out)
+            elif args.export:
+                export_groups(views or [photos.universal], args)
             else:
                 body = explore(photos, views, labels, args, out)
         if explores:
@@ -235,6 +239,31 @@ def search(view: "View", like: dict, unlike: dict, args: argparse.Namespace, out
         with atomic_path(out / "query.jpg") as temporary:
             temporary.write_bytes(contact_sheet(files))
         print(f"pictures, best first: {out / 'query.jpg'}")
+    if args.export:
+        numbers = [view.collection.place(name) for name in matches["file"]]
+        keep(view.collection, {args.query: numbers}, args)
+
+
+def export_groups(views: list["View"], args: argparse.Namespace) -> None:
+    """Export the clusters of all views, or the one that --only names."""
+    groups = {}
+    for view in views:
+        clusters, _, titles = view.groups(args.clusters)
+        for number, title in enumerate(titles):
+            name = title if len(views) == 1 else f"{view.name}: {title}"
+            groups[name] = np.flatnonzero(clusters.label == number).tolist()
+    if args.only is not None:
+        if args.only not in groups:
+            raise UserError(f"there is no cluster {args.only!r}; {nearest(args.only, groups)}")
+        groups = {args.only: groups[args.only]}
+    keep(views[0].collection, groups, args)
+
+
+def keep(photos: "Collection", groups: dict[str, list[int]], args: argparse.Namespace) -> None:
+    from crl.explore.export import export
+
+    count = export(args.export, photos, groups, args.export_as)
+    print(f"{args.export}: {args.export_as} of {count:,} pictures, {len(groups)} groups")
 
 
 def explore(
@@ -312,6 +341,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--like", type=name_and_weight, metavar="NAME=WEIGHT", **many)
     add("--unlike", type=name_and_weight, metavar="NAME=WEIGHT", **many)
     add("--top", type=whole_number, default=20, help="images that a query finds")
+    add("--export", type=Path, metavar="FOLDER", help="keep the clusters, or what a query finds")
+    add("--export-as", default="lists", choices=EXPORTS,
+        help="of paths (the default), of pictures, or keywords")  # fmt: skip
+    add("--only", metavar="NAME", help="with --export: one cluster")
     add = parser.add_mutually_exclusive_group().add_argument
     add("--rank", action="store_true", help="which criteria do the images vary in?")
     add("--propose", action="store_true", help="an LLM that sees images proposes criteria")
@@ -335,6 +368,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
             raise UserError(f"{args.representation} needs {', '.join(needed)}; not possible here")
     if args.propose and not args.llm:
         raise UserError("--propose needs a model that sees images: --llm MODEL")
+    if args.export and (args.rank or args.propose or args.labels):
+        raise UserError("--export keeps clusters, or what a --query finds")
+    if args.only is not None and (not args.export or args.query is not None):
+        raise UserError("--only names a cluster for --export")
     if (args.like or args.unlike) and args.query is None:
         raise UserError("--like and --unlike belong to --query")
     return args

@@ -187,6 +187,29 @@ def test_query_by_image(look):
     assert look(*more, "--query", "red-left-0.png", "--unlike", "side=0.3").count("red-right") == 2
 
 
+def test_export(look, place, refusal):
+    printed = look(*BASES, "--export", "all", "--clusters", "4")
+    assert "all: lists of 24 pictures, 8 groups" in printed
+    assert {"color-red.txt", "side-left.txt"} <= {file.name for file in (place / "all").iterdir()}
+    look(*BASES[:2], "--export", "one", "--export-as", "copies", "--only", "red", "--clusters", "4")
+    assert [file.name for file in (place / "one").iterdir()] == ["red"]
+    assert all(file.name.startswith("red-") for file in (place / "one/red").iterdir())
+    look(*BASES[:2], "--query", "very red", "--top", "3", "--export", "three", "--export-as", "xmp")
+    assert len(list((place / "three").iterdir())) == 3
+    assert not (place / "outputs/explore/pictures/report.html").exists()
+    look(*BASES, "--export", "again", "--export-as", "links")  # nothing is skipped as known
+    pictures = ("pictures", "--vlm", "color_vlm:ColorVLM", *BASES[:2])
+    for arguments, message in {
+        ("--export", "pictures/new"): "is in the folder of the pictures",
+        ("--export", "one"): "one exists and is not empty; export to a new folder",
+        ("--export", "x", "--only", "rad"): "no cluster 'rad'; did you mean 'red'?",
+        ("--export", "x", "--rank"): "--export keeps clusters, or what a --query finds",
+        ("--only", "red"): "--only names a cluster for --export",
+    }.items():
+        assert message in refusal(explore.main, *pictures, *arguments)
+    assert not (place / "x").exists()
+
+
 def test_labels(look, place):
     rows = ["file,label", *(f"{c}-left-{n}.png,{c}!" for c in COLORS for n in "01")]
     (place / "few.csv").write_text("\n".join(rows) + "\n", encoding="utf-8-sig")

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from safetensors import safe_open
 
-from crl.explore import collection
+from crl.explore import collection, tables
 from crl.explore.collection import Collection
 from crl.explore.tables import write_tables
 
@@ -44,7 +44,11 @@ def test_tables(photos, views, tmp_path):
     first = [float(row.split("; ")[0]) for row in csv["color_probabilities"]]
     np.testing.assert_allclose(first, views[0].best[1][:, 0], atol=0.006)
     assert "universal_name" not in csv and "universal_x" in csv
-    assert set(parquet.columns) - set(csv.columns) == {"image"}
+    assert set(parquet.columns) - set(csv.columns) == {"image", "neighbors"}
+    cosines = views[0].x @ views[0].x.T - 9 * np.eye(len(csv))
+    for row, near in zip(cosines, parquet["neighbors"], strict=True):  # as Embedding Atlas reads it
+        np.testing.assert_allclose(near["distances"], 1 - np.sort(row)[:-9:-1], atol=1e-6)
+        np.testing.assert_allclose(row[near["ids"]], 1 - near["distances"], atol=1e-6)
     picture = Image.open(io.BytesIO(parquet["image"][0]["bytes"]))
     assert picture.size == (32, 32) and parquet["image"][0]["path"] == photos.names[0]
     with safe_open(tmp_path / "embeddings.safetensors", "np") as file:
@@ -54,11 +58,13 @@ def test_tables(photos, views, tmp_path):
         assert file.metadata() == {"vlm": "colors", "fingerprint": "colors-1"}
 
 
-def test_names_of_files_are_no_formulas_in_csv(photos, color, tmp_path):
+def test_names_of_files_are_no_formulas_in_csv(photos, color, tmp_path, monkeypatch):
     names = ["=cmd.png", "@a/b.png", "-1.png", "+x.png", "a=b.png", *photos.names[5:]]
     renamed = copy(photos)
     object.__setattr__(renamed, "names", names)
+    monkeypatch.setattr(tables, "MOST_COMPARED", 23)
     write_tables(tmp_path, renamed, [color])
+    assert "neighbors" not in pd.read_parquet(tmp_path / "images.parquet")
     escaped = [f"'{name}" for name in names[:4]] + names[4:]
     csv = pd.read_csv(tmp_path / "images.csv")
     assert list(csv["path"]) == escaped and csv["color_x"].dtype == float
