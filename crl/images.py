@@ -36,6 +36,7 @@ from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
 from crl.run.errors import UserError
+from crl.run.exif import Metadata, metadata
 from crl.run.files import OURS
 from crl.run.mend import JPEG, mended
 
@@ -104,6 +105,7 @@ class Picture(NamedTuple):
     rgb: Image.Image  # upright, RGB; may be smaller than the file's
     size: tuple[int, int]  # width and height of the file's, upright
     format: str | None  # in Pillow's words
+    metadata: Metadata = Metadata()
 
 
 def decoded(file: File, content: bytes | None = None, side: int = 0) -> Picture:
@@ -122,7 +124,7 @@ def decoded(file: File, content: bytes | None = None, side: int = 0) -> Picture:
         if side:  # means of whole squares of pixels: a part of one would move the others
             most = max(1, min(rgb.size) // side)
             rgb = rgb.reduce(max(n for n in range(1, most + 1) if math.gcd(*rgb.size) % n == 0))
-        return Picture(rgb, size[::-1] if turned else size, stored.format)
+        return Picture(rgb, size[::-1] if turned else size, stored.format, metadata(stored))
 
 
 def open_image(image: File | Crop, content: bytes | None = None) -> Image.Image:

@@ -92,6 +92,7 @@ def main(argv: list[str]) -> None:
             vlm, how = args.vlm or "clip", {"batch_size": args.batch_size}
             how |= {"precision": args.precision, "decode": args.decode}
             photos = Collection.embed(args.folder, vlm, args.device, **how)
+        photos = photos.once() if args.once else photos
         vlm = photos.vlm.name if photos.vlm else "not known"
         head = one_line(f"{source}: {len(photos.files):,} pictures, VLM {vlm}") + "\n"
         head += "".join(f"  {one_line(remark)}\n" for remark in photos.remarks())
@@ -338,6 +339,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--out", type=Path, help="default: outputs/explore/<name of the folder>")
     add("--batch-size", type=whole_number, default=64, help="images at once (default: %(default)s)")
     add("--send", action="store_true", help="with --propose: contact sheets may leave the machine")
+    add("--once", action="store_true", help="leave out near copies of other images")
     add("--like", type=name_and_weight, metavar="NAME=WEIGHT", **many)
     add("--unlike", type=name_and_weight, metavar="NAME=WEIGHT", **many)
     add("--top", type=whole_number, default=20, help="images that a query finds")

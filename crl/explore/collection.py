@@ -8,7 +8,7 @@ A thin layer: each step is a function of another module. What a view can do is i
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import cached_property, partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from crl.basis import TextBasis, basis_label
 from crl.embed import checked_basis, embed_basis, embed_images, embed_texts
 from crl.explore import listing
+from crl.explore.copies import near_copies
 from crl.explore.criteria import most_alike, rank_criteria, told_apart
 from crl.explore.labels import Guesses
 from crl.explore.thumbnails import SIDE, Thumbnail, gray, made_meanwhile, thumbnails
@@ -220,6 +221,24 @@ class Collection:
         """(N,) the number of the first image with the same content: itself, if it is no copy."""
         _, first, place = np.unique(self.digests.view("S16"), True, True)
         return first[place]
+
+    @cached_property
+    def near(self) -> np.ndarray:
+        """(N,) the number of the first image that each is nearly the same as: itself, if it is no
+        copy or not here. See `crl.explore.copies`."""
+        near, present = np.arange(len(self.files)), np.array([t.width > 0 for t in self.thumbnails])
+        if present.any():
+            rows = np.flatnonzero(present)
+            near[rows] = rows[near_copies([self.thumbnails[i].webp for i in rows])]
+        return near
+
+    def once(self) -> "Collection":
+        """The collection without near copies of other images."""
+        rows = np.flatnonzero(self.near == np.arange(len(self.files)))
+        files, count = [self.files[i] for i in rows], len(self.files) - len(rows)
+        left_out = [*self.left_out, *([f"near copies of other images: {count}"] if count else [])]
+        image, digests = self.image[rows], self.digests[rows]
+        return replace(self, files=files, image=image, digests=digests, left_out=left_out)
 
     @cached_property
     def thumbnails(self) -> list[Thumbnail]:

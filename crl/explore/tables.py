@@ -33,8 +33,13 @@ def write_tables(
     small, guesses = photos.thumbnails, guesses or {}
     columns: dict[str, object] = {"path": photos.names}
     columns["copy_of"] = ["" if i == n else photos.names[i] for n, i in enumerate(photos.first)]
+    if len(small) <= MOST_COMPARED:
+        near = enumerate(photos.near)
+        columns["near_copy_of"] = ["" if i == n else photos.names[i] for n, i in near]
     columns["width"] = [picture.width for picture in small]
     columns["height"] = [picture.height for picture in small]
+    about = pd.DataFrame([picture.metadata for picture in small]).replace({"": None})
+    columns |= dict(about.dropna(axis=1, how="all"))  # what some picture says
     for view in [photos.universal, *views]:
         more = _columns(view, number, guesses.get(view.name))
         columns |= {f"{view.name}_{name}": column for name, column in more.items()}

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from color_vlm import COLORS, ColorVLM, draw, write_bases
 from llm_server import gives
+from PIL import Image
 
 from crl.commands import explore
 from crl.embed import embed_images, embed_texts
@@ -208,6 +209,19 @@ def test_export(look, place, refusal):
     }.items():
         assert message in refusal(explore.main, *pictures, *arguments)
     assert not (place / "x").exists()
+
+
+def test_near_copies_count_once(look, place):
+    red = place / "pictures/red-left-0.png"
+    Image.open(red).resize((96, 96)).save(place / "pictures/red-left-0-large.webp")
+    look(*BASES)
+    table = pd.read_csv(place / "outputs/explore/pictures/images.csv", index_col="path")
+    assert table["near_copy_of"]["red-left-0.png"] == "red-left-0-large.webp"
+    printed = look(*BASES, "--once")
+    count = int(table["near_copy_of"].isna().sum())
+    assert f"pictures: {count} pictures" in printed
+    assert f"near copies of other images: {25 - count}" in printed
+    assert len(pd.read_csv(place / "outputs/explore/pictures/images.csv")) == count
 
 
 def test_labels(look, place):
