@@ -115,11 +115,8 @@ def _folder(collection: Path, cache: Path, side: int) -> Path:
 
 
 def _write(folder: Path, small: dict[bytes, Thumbnail]) -> None:
-    plain = [
-        thumbnail._replace(metadata=thumbnail.metadata._asdict()) for thumbnail in small.values()
-    ]
-    rows = [{"digest": d, **p._asdict()} for d, p in zip(small, plain, strict=True)]
-    table = pa.Table.from_pylist(rows)
+    nested = {d: {**s._asdict(), "metadata": s.metadata._asdict()} for d, s in small.items()}
+    table = pa.Table.from_pylist([{"digest": d, **values} for d, values in nested.items()])
     name = content_digest(b"".join(small)).hex()
     with atomic_path(folder / f"{name}.parquet") as temporary:
         pq.write_table(table, temporary, write_page_checksum=True)

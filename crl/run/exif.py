@@ -5,7 +5,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from PIL import ExifTags, Image, IptcImagePlugin
+from PIL import ExifTags, ImageFile, IptcImagePlugin
 
 KEYWORDS = (2, 25)  # number of IPTC's record, and of its entry
 GPS = ExifTags.GPS
@@ -21,7 +21,7 @@ class Metadata(NamedTuple):
     keywords: str = ""  # of IPTC, "; " between them
 
 
-def metadata(image: Image.Image) -> Metadata:
+def metadata(image: ImageFile.ImageFile) -> Metadata:
     """Of an opened image. Damaged entries, of which Pillow raises nearly anything, are none."""
     values: dict[str, Any] = {}
     with suppress(Exception):
@@ -48,7 +48,7 @@ def metadata(image: Image.Image) -> Metadata:
     return Metadata(**values)
 
 
-def _text(value: str | bytes | None) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, bytes):
         try:
             value = value.decode()
