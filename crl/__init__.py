@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from crl.representations.weighted import weighted, weighted_similarity
     from crl.vlm import VLM, load_vlm
 
+__version__ = "0.4.0"
+
 MODULES = {
     "VLM": "vlm",
     "Collection": "explore.collection",

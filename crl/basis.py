@@ -78,7 +78,7 @@ class TextBasis(BaseModel, extra="forbid", frozen=True):
 
     @classmethod
     def of(cls, texts: Iterable[str], criterion: str) -> "TextBasis":
-        """The basis of one's own texts, in the prompt that the texts of an LLM get in explore.py.
+        """The basis of one's own texts, in the prompt that the texts of an LLM get in crl explore.
         A UserError if they do not fit."""
         prompt = f"a photo with the {criterion} of {{text}}"
         try:

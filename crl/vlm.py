@@ -131,7 +131,7 @@ def find_vlm(name: str, from_file: bool = False) -> str:
     """Where the VLM `name` comes from: `open_clip:...`, a Hugging Face name or a folder. Loads
     nothing. A UserError for no such name or folder, or `<module>:<class>` from a file."""
     if from_file and _is_code(name):
-        advice = f"give the VLM yourself: vlm={name} (explore.py: --vlm {name})"
+        advice = f"give the VLM yourself: vlm={name} (crl explore: --vlm {name})"
         reason = "comes from a file, and code from a file is never run"
         raise UserError(f"the VLM {name!r} {reason}; {advice}")
     if name == "demo" and not DEMO.is_dir():

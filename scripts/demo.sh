@@ -45,7 +45,7 @@ fashion_retrieval/train_rival.py --config $configs/garments_csn.yaml outputs=$ou
 # 7/8  Running fashion_retrieval
 fashion_retrieval/evaluate.py --config $configs/garments.yaml outputs=$out root=$garments trained=[$out/fashion_mlp/demo,$out/fashion_backbone/demo,$out/fashion_rivals/demo]
 # 8/8  Exploring a folder of pictures under four criteria
-scripts/explore.py $data/clevr_4_10k_v1/images --vlm demo --texts color=clevr4_color --texts shape=clevr4_shape --texts count=clevr4_count --texts texture=clevr4_texture --out $out/explore/clevr4
+scripts/explore.py $data/clevr_4_10k_v1/images --vlm demo --texts color=clevr4_color --texts shape=clevr4_shape --texts count=clevr4_count --texts texture=clevr4_texture --precision fp32 --decode full --out $out/explore/clevr4
 #
 # I (universal) embeds the images; R = I Tᵀ (paper) is their representation, where T embeds the texts
 # of a criterion. Both from the demo VLM on drawn pictures: an illustration of the method, not a

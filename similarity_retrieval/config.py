@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from crl.images import Crop
 from crl.representations import WithoutLabels
-from crl.run.config import Distinct, EvaluationConfig, OneOrMore
-from similarity_retrieval.datasets import TASKS, Task
+from crl.run.config import Distinct, EvaluationConfig, OneOrMore, RunConfig
+from similarity_retrieval.datasets import TASKS, GeneCIS, Task, images
 from similarity_retrieval.method import Balance, TiePolicy
 from similarity_retrieval.rivals.config import PROMPTS as RIVAL_PROMPTS
 from similarity_retrieval.rivals.config import Prompt
@@ -29,12 +30,8 @@ PROMPTS: dict[Task, list[str]] = {
 }
 
 
-class EvaluateConfig(EvaluationConfig):
-    """Keys of evaluate.py."""
-
-    replaced_by_features = EvaluationConfig.replaced_by_features | {
-        "trained", "prompts", "coco", "visual_genome", "rivals", "rival_prompts"
-    }  # fmt: skip
+class GeneCISConfig(RunConfig):
+    """Where GeneCIS is."""
 
     tasks: Annotated[list[Task], OneOrMore, Distinct] = Field(
         list(TASKS[:2]), min_length=1, description=f"one or more of {', '.join(TASKS)}"
@@ -42,6 +39,21 @@ class EvaluateConfig(EvaluationConfig):
     root: Path = Field(Path("data/genecis"), description="folder of the templates, <task>.json")
     coco: Path | None = Field(None, description="folder with val2017/; none: <root>/coco")
     visual_genome: Path | None = Field(None, description="folder with VG_100K/ and VG_100K_2/")
+
+    def pictures(self, data: GeneCIS) -> list[Path | Crop]:
+        """Of each of `data.ids`; see `images`."""
+        genome = self.visual_genome or self.root / "visual_genome"
+        return images(data, self.coco or self.root / "coco", genome)
+
+
+class EvaluateConfig(EvaluationConfig, GeneCISConfig):
+    """Keys of evaluate.py."""
+
+    replaced_by_features = EvaluationConfig.replaced_by_features | {
+        "trained", "prompts", "coco", "visual_genome", "rivals", "rival_prompts",
+        "generated", "reference_weight",
+    }  # fmt: skip
+
     vlm: str = Field("clip-b16", description="the VLM, by name")
     combiner: Path | None = Field(None, description="file of a Combiner for that VLM")
     trained: list[Path] = Field([], description="folders of train_combiner.py or GeneCIS's files")
@@ -50,6 +62,12 @@ class EvaluateConfig(EvaluationConfig):
     )
     rival_prompts: Annotated[list[Prompt], OneOrMore, Distinct] = Field(
         ["that"], min_length=1, description=f"prompts of the rivals: {', '.join(RIVAL_PROMPTS)}"
+    )
+    generated: Path | None = Field(
+        None, description="CIG: folder of generate_images.py; adds a row to each of the rivals'"
+    )
+    reference_weight: float = Field(
+        0.85, ge=0, le=1, description="CIG: of the reference; generated images have the rest of 1"
     )
     bases: dict[Task, str | dict[str, str]] = Field(
         BASES, description="task: text basis, or {condition: text basis, other: text basis}"
@@ -67,6 +85,12 @@ class EvaluateConfig(EvaluationConfig):
     tie_policy: TiePolicy = Field(
         "fair", description="fair: a tie counts as a random order; paper: the target comes first"
     )
+
+    @model_validator(mode="after")
+    def _fused_with_something(self):
+        if self.generated and not self.rivals:
+            raise ValueError("generated needs rivals, whose queries take part in CIG's")
+        return self
 
     @field_validator("bases", "prompts")
     @classmethod

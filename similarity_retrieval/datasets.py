@@ -44,6 +44,14 @@ class Templates(NamedTuple):
         return Templates(reference, gallery, condition, self.left_out)
 
     @property
+    def pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """The distinct pairs of a reference and a condition (P, 2), and the row of each template's
+        (B,)."""
+        pairs = np.stack([self.reference, self.condition], axis=1)  # (B, 2)
+        distinct, row = np.unique(pairs, axis=0, return_inverse=True)
+        return distinct, row.reshape(-1)
+
+    @property
     def counts(self) -> dict[str, int]:
         """For tables. A target that is in its gallery twice stays there, as in GeneCIS."""
         gallery = self.gallery

@@ -17,8 +17,9 @@ from crl.run.given import checked, read_given
 from crl.run.results import digest
 from similarity_retrieval.combiner import Combiner, load_combiner
 from similarity_retrieval.config import EvaluateConfig
-from similarity_retrieval.datasets import GeneCIS, Templates, images, load
+from similarity_retrieval.datasets import GeneCIS, Templates, load
 from similarity_retrieval.method import Features
+from similarity_retrieval.rivals.cig import fusions, generated_files
 from similarity_retrieval.rivals.queries import Rival
 from similarity_retrieval.trained import models
 
@@ -60,8 +61,8 @@ def embedded(config: EvaluateConfig) -> Iterator[Embedded]:
         chosen = _chosen(f"bases of {task}", config.bases[task], used)
         named[task] = [(n, rows, TextBasis.load(n, config.texts)) for n, rows in chosen.items()]
     others = [TextBasis.load(name) for name in config.null_space]
-    genome = config.visual_genome or config.root / "visual_genome"
-    files = images(data, config.coco or config.root / "coco", genome)
+    files = config.pictures(data)
+    generated = generated_files(config.generated, data) if config.generated else {}
     loaded = models(config)
     if "posterior" in config.representation and "paper" in config.balance:
         warnings.warn("balance=paper was made for the paper's R; with the posterior the scene may "
@@ -99,8 +100,13 @@ def embedded(config: EvaluateConfig) -> Iterator[Embedded]:
             used = [data.conditions[c] for c in np.unique(templates.condition)]
             names = " + ".join(f"{basis.names(used)}/{len(used)}" for basis in texts)
             counts = {"names": names, "precision": config.precision, "device": str(vlm.device)}
+            fused: dict[str, Rival] = {}
+            if rivals and generated:
+                made = embed_images(vlm, generated[task], *how, single=True, raw=True)
+                fused = fusions(rivals, made, config.generated, config.reference_weight)
             yield Embedded(
-                data, templates, features, bases[task], combiner, rivals, files, about, about_basis,
+                data, templates, features, bases[task], combiner, {**rivals, **fused}, files, about,
+                about_basis,
                 counts,
             )  # fmt: skip
 

@@ -53,6 +53,11 @@ def notes(rows: list[Row]) -> list[str]:
             trained = f"trained on {about['supervision']}; {about['parameters']:,} parameters"
             lost = "" if "{condition}" in about["prompt"] else " (it lacks the condition)"
             lines.append(f"{about['method']}: prompt {about['prompt']!r}{lost}; {trained}")
+        if "generated" in about:
+            weight = about["reference_weight"]
+            parts = f"{weight:g} of the reference's query, {1 - weight:g} of that of an image in"
+            line = f"{about['method']}: {parts} {about['generated']}; ours, since CIG's training"
+            lines.append(f"{line} is not published")
         if row["left_out"]:
             lines.append(f"{task}: {row['left_out']} templates of another gallery size left out")
         if row["target_also_in_gallery"]:

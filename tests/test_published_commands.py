@@ -12,12 +12,6 @@ from published import CONFIGS, PUBLISHED, TASKS
 
 from crl.run.config import load_config
 
-CODE = {  # of the scripts that run a command of the package
-    "scripts/explore.py": "crl/commands/explore.py",
-    "scripts/generate_texts.py": "crl/commands/texts.py",
-    "scripts/embed_ray.py": "crl/commands/embed.py",
-}
-
 
 def test_commands_were_found():
     assert len(PUBLISHED) > 40
@@ -29,7 +23,7 @@ def test_a_published_command(where, command, monkeypatch):
     script, *arguments = shlex.split(command)
     assert (REPOSITORY / script).is_file(), f"{where}: there is no {script}"
     if script not in CONFIGS:
-        source = (REPOSITORY / CODE.get(script, script)).read_text(encoding="utf-8")
+        source = (REPOSITORY / script).read_text(encoding="utf-8")
         for argument in arguments:
             if argument.startswith("--"):
                 assert argument in source, f"{where}: {script} does not know {argument}"
@@ -52,11 +46,11 @@ def advised(file):
             yield from re.findall(r"(?<![\w-])--[a-z][\w-]*", text)
 
 
-EXPLORE, GENERATE, EMBED = CODE.values()
+EXPLORE, GENERATE = "crl/commands/explore.py", "crl/commands/texts.py"
 SAYS = {  # whose messages a command can print, beside its own
     EXPLORE: ["crl/run/chat.py", "crl/llm.py", "crl/explore/collection.py", "crl/embed.py"],
     GENERATE: ["crl/run/chat.py", "crl/llm.py"],
-    EMBED: ["crl/embed.py"],
+    "crl/commands/embed.py": ["crl/embed.py"],
 }
 SAYS |= {str(path.relative_to(REPOSITORY)): [] for path in REPOSITORY.glob("scripts/*.py")
          if str(path.relative_to(REPOSITORY)) not in SAYS}  # fmt: skip

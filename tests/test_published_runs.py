@@ -9,6 +9,7 @@ import json
 import shlex
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import compare_methods
 import make_data
@@ -21,10 +22,12 @@ from published import CONFIGS, PUBLISHED, python_blocks
 from suite import write_suite
 from worlds import WORLDS
 
+from similarity_retrieval import generate_images
 from similarity_retrieval.datasets import TASKS, load
 
 SMALL = {  # script, in the order in which they are run -> what is added to each of its commands
     "scripts/demo/make_data.py": "--images 90",
+    "scripts/demo/draw_oracle.py": "",
     "similarity_retrieval/mine_triplets.py": "samples=100 min_images=1",
     "similarity_retrieval/train_combiner.py": "vlm=demo epochs=1 precision=fp32 batch_size=8 "
     "validation=0 workers=0 projection=16 hidden=16 images=data/demo/genecis/coco",
@@ -35,6 +38,7 @@ SMALL = {  # script, in the order in which they are run -> what is added to each
     "fashion_retrieval/train_backbone.py": "epochs=1 triplets=8 batch_size=8 workers=0",
     "fashion_retrieval/train_rival.py": "tower=demo epochs=1 triplets=8 batch_size=8 width=16 "
     "workers=0",
+    "similarity_retrieval/generate_images.py": "size=64",
     "similarity_retrieval/evaluate.py": "vlm=demo figures=no",
     "fashion_retrieval/evaluate.py": "vlm=demo figures=no",
     "classification_clustering/clustering.py": "vlm=demo images=null seeds=2 figures=no",
@@ -42,7 +46,7 @@ SMALL = {  # script, in the order in which they are run -> what is added to each
     "classification_clustering/retrieval.py": "vlm=demo images=null seeds=2",
     "scripts/compare_methods.py": "--seeds 1",
     "scripts/reproduce_tables.py": "--data none",  # of the drawn data: their own tests
-    "scripts/explore.py": "--vlm demo",
+    "crl/commands/explore.py": "--vlm demo",
     "scripts/check_data.py": "--data none",
 }
 OLLAMA = "http://localhost:11434/v1"
@@ -108,9 +112,15 @@ def runnable() -> list[str]:
     return sorted(commands, key=lambda command: (list(SMALL).index(scripts[command]), command))
 
 
+def unchanged(image, **_) -> SimpleNamespace:
+    """In place of a text-to-image model."""
+    return SimpleNamespace(images=[image])
+
+
 def test_published_commands_run(run, monkeypatch, server):
     monkeypatch.setattr(compare_methods, "SHOTS", [1])
     monkeypatch.setattr(compare_methods, "names", lambda: ["paper", "posterior"])
+    monkeypatch.setattr(generate_images, "load_pipeline", lambda config: unchanged)
     for command in runnable():
         script, *arguments = shlex.split(command.replace(OLLAMA, server.url))
         arguments = [str(Path(a).expanduser()) if a[0] == "~" else a for a in arguments]

@@ -168,8 +168,9 @@ class LoadedVLM:
 
     def encode_images(self, batch: Tensor) -> Tensor:
         if self._former and (EMBEDDINGS / self._former).is_dir():
-            note = "its embeddings of former runs are in fp32 from full decoding, and are not used"
-            warnings.warn(f"{self.name}: {note} (--precision fp32 --decode full)", stacklevel=2)
+            note = "there are embeddings in fp32 from full decoding, which are not used"
+            advice = "use them: --precision fp32 --decode full"
+            warnings.warn(f"{self.name}: {note} ({advice})", stacklevel=2)
         self._former = ""
         with torch.inference_mode(), self._autocast():
             dtype = PRECISIONS[self.precision if self._cast else "fp32"]

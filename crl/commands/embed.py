@@ -1,13 +1,13 @@
 """Embed very many images on all GPUs of a machine or of a cluster, with Ray Data.
 
-    python scripts/embed_ray.py --images ~/pictures --vlm clip --out embeddings
-    python scripts/embed_ray.py --images list.txt --vlm clip --out embeddings
-    python scripts/embed_ray.py --images s3://bucket/prefix --vlm clip --out /shared/embeddings \\
+    crl embed --images ~/pictures --vlm clip --out embeddings
+    crl embed --images list.txt --vlm clip --out embeddings
+    crl embed --images s3://bucket/prefix --vlm clip --out /shared/embeddings \\
         --precision bf16 --address auto
 
 Workers, each with one GPU or else two cores, take 8 batches of the sorted list at a time and append
 to one store below --out, which all machines share (crl/run/store.py). At the end --out also holds
-images.parquet, the list of what was embedded, and unreadable.csv. explore.py takes the folder as
+images.parquet, the list of what was embedded, and unreadable.csv. `crl explore` takes the folder as
 its own; tasks take it as cache=DIR, if it was made as they embed: --precision fp32 --decode full. A
 killed worker is replaced, and gets the same images. The same command again goes on where a killed
 one stopped: what is stored is not embedded again.
@@ -168,7 +168,7 @@ def start_ray(address: str | None) -> Any:
         import ray
         import ray.data
     except ImportError:
-        raise Missing("Ray Data is not installed: pip install -e '.[ray]'") from None
+        raise Missing("Ray Data is not installed: pip install 'ray[data]>=2.60'") from None
     # Python's stderr goes on; what Ray's C++ part writes there, past Python, goes nowhere.
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

@@ -1,12 +1,12 @@
 """Look at a folder of images under criteria of your own: clusters, a page, search, labels.
 
-    python scripts/explore.py ~/pictures --texts mood=mood.txt
-    python scripts/explore.py ~/pictures --criterion mood --llm llama3.1 --base-url URL
-    python scripts/explore.py ~/pictures --rank
-    python scripts/explore.py ~/pictures --propose --llm MODEL
-    python scripts/explore.py ~/pictures --criterion mood --query a.jpg --unlike season=0.5
-    python scripts/explore.py ~/pictures --criterion mood --labels few.csv
-    python scripts/explore.py ~/pictures --criterion mood --export kept --export-as copies
+    crl explore ~/pictures --texts mood=mood.txt
+    crl explore ~/pictures --criterion mood --llm llama3.1 --base-url URL
+    crl explore ~/pictures --rank
+    crl explore ~/pictures --propose --llm MODEL
+    crl explore ~/pictures --criterion mood --query a.jpg --unlike season=0.5
+    crl explore ~/pictures --criterion mood --labels few.csv
+    crl explore ~/pictures --criterion mood --export kept --export-as copies
 
 The texts of a criterion come from its file (--texts: a .txt with a text per line, or .yaml), from
 an earlier run (texts/ in the output folder; edit them as you like), from a basis of that name in
@@ -124,7 +124,10 @@ def main(argv: list[str]) -> None:
 
 
 def command_line() -> str:
-    return shlex.join(["python", "scripts/explore.py", *sys.argv[1:]])
+    """What the user typed: `crl explore ...`, or the script of a clone."""
+    script = sys.argv[0].endswith(".py")
+    start = ["python", "scripts/explore.py"] if script else ["crl", "explore"]
+    return shlex.join([*start, *sys.argv[1:]])
 
 
 def all_settings(args: argparse.Namespace, bases: Mapping[str, TextBasis]) -> str:
@@ -317,7 +320,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     server = os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
     many: Any = {"action": "append", "default": []}
     add = parser.add_argument
-    add("folder", type=Path, nargs="?", help="images, at any depth; or --out of embed_ray.py")
+    add("folder", type=Path, nargs="?", help="images, at any depth; or --out of crl embed")
     add("--features", type=Path, metavar="FILE", help="embeddings made elsewhere")
     add("--criterion", metavar="NAME", help="may be repeated", **many)
     add("--texts", type=name_and_file, metavar="NAME=FILE", **many)

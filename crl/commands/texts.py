@@ -1,12 +1,12 @@
 r"""Ask an LLM for the texts of a criterion and save them as a text basis.
 
-    python scripts/generate_texts.py --criterion color \
+    crl texts --criterion color \
         --vlm-prompt "objects with the color of {text}" --out my_bases/color.yaml
 
 The key is read from OPENAI_API_KEY. A local server needs none:
 
     ollama serve & ollama pull llama3.1
-    python scripts/generate_texts.py ... --base-url http://localhost:11434/v1 --model llama3.1
+    crl texts ... --base-url http://localhost:11434/v1 --model llama3.1
 
 Answers are kept in --cache-dir: a repeated command sends no request, and an interrupted one
 continues where it stopped. Exit code 3: fewer texts than --number; the texts so far are saved.

@@ -88,7 +88,7 @@ class Collection:
     def load(
         cls, folder: Path | str, vlm: str | VLM | None = None, device: str | None = None
     ) -> "Collection":
-        """The images that scripts/embed_ray.py has embedded into `folder`; no image is read. `vlm`
+        """The images that `crl embed` has embedded into `folder`; no image is read. `vlm`
         is the one that made them, which embeds the texts; None: the one that `folder` names."""
         folder = Path(folder).expanduser()
         paths, digests, about = listing.read_listing(folder / listing.NAME)
@@ -97,12 +97,12 @@ class Collection:
             vlm = load_vlm(vlm or about.vlm, device, *how)
         if vlm.fingerprint != about.fingerprint:
             made = f"{about.vlm} in {about.precision}, decode={about.decode}, {about.fingerprint}"
-            advice = "use that, or run scripts/embed_ray.py again"
+            advice = "use that, or run `crl embed` again"
             raise UserError(f"{folder} holds embeddings by {made}, not {vlm.fingerprint}: {advice}")
         with open_store(vlm, "image", folder) as store:
             image = store.gather(digests)
         if image is None:
-            raise UserError(f"{folder} lacks some embeddings; run scripts/embed_ray.py again")
+            raise UserError(f"{folder} lacks some embeddings; run `crl embed` again")
         for rows in parts(len(image)):
             image[rows] = l2(image[rows])
         files = [Path(p) if "://" in p else Path(about.root, p).absolute() for p in paths]

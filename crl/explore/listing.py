@@ -1,5 +1,5 @@
 """Lists of images: what is in a folder, a text file or an object store, and images.parquet, which
-scripts/embed_ray.py writes beside a store: a row per image, its path and digest; the metadata name
+`crl embed` writes beside a store: a row per image, its path and digest; the metadata name
 the VLM and hold a checksum of all."""
 
 import errno
@@ -52,7 +52,7 @@ def write_listing(
 
 
 def is_listing(file: Path) -> bool:
-    """Is it a listing, maybe a damaged one? The images.parquet of explore.py is none."""
+    """Is it a listing, maybe a damaged one? The images.parquet of `crl explore` is none."""
     try:
         return file.is_file() and b"pandas" not in (pq.read_schema(file).metadata or {})
     except (OSError, pa.ArrowException):
@@ -70,10 +70,10 @@ def read_listing(file: Path) -> tuple[list[str], np.ndarray, About]:
             raise ValueError("it is empty, or its checksum is wrong")
         return paths, digest_array(digests), About.model_validate(about)
     except FileNotFoundError:
-        raise UserError(f"there is no {file}; scripts/embed_ray.py writes it") from None
+        raise UserError(f"there is no {file}; `crl embed` writes it") from None
     except Exception as error:  # of a damaged file the reader raises nearly anything
         reason = f"is no complete listing of images ({shorten(str(error), 200)})"
-        raise UserError(f"{file} {reason}; remove it and run scripts/embed_ray.py again") from error
+        raise UserError(f"{file} {reason}; remove it and run `crl embed` again") from error
 
 
 @dataclass(frozen=True)

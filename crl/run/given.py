@@ -1,4 +1,4 @@
-"""Embeddings made elsewhere: `features=FILE`, or a list of files, in every task and in explore.py.
+"""Embeddings made elsewhere: `features=FILE`, or a list of files, in every task and `crl explore`.
 
 A file holds named arrays; which, is in the README of the task. Nothing in a file is run.
 

@@ -26,6 +26,7 @@ SCRIPTS = {  # folder in outputs/: module and function
     "triplets": "similarity_retrieval.mine_triplets:mine_triplets",
     "combiner": "similarity_retrieval.train_combiner:train",
     "genecis_rivals": "similarity_retrieval.train_rival:train",
+    "genecis_generated": "similarity_retrieval.generate_images:generate",
     "similarity_retrieval": "similarity_retrieval.evaluate:evaluate",
     "fashion_mlp": "fashion_retrieval.train_mlp:train",
     "fashion_backbone": "fashion_retrieval.train_backbone:train",
@@ -42,7 +43,7 @@ QUICK = {  # what --quick replaces: this is no protocol of the paper, so there a
 }
 IDLE = set(  # keys that change no row, or only say how many rows there are
     "name root outputs cache coco visual_genome device workers batch_size figures criteria "
-    "representation balance rivals rival_prompts".split()
+    "representation balance rivals rival_prompts generated reference_weight".split()
 )
 OF_TEXTS = {"bases", "texts", "vlm_prompt", "null_space", "null_space_size", "sharpness"}
 
@@ -127,9 +128,8 @@ class Run:
             for criterion in config.criteria:
                 data.load(config.data, config.root, criterion, config.images)
         elif self.task == "similarity_retrieval":
-            genome = config.visual_genome or config.root / "visual_genome"
             templates = data.load(config.tasks, config.root)
-            data.images(templates, config.coco or config.root / "coco", genome)
+            config.pictures(templates)
         elif package == "fashion_retrieval":
             splits = [config.split] if self.measures else ["train", "valid"]
             fashion = data.load(config.root, config.dataset, config.images, splits)

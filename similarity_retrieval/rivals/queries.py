@@ -39,23 +39,27 @@ class Rival:
     prompt: str
     about: dict[str, Any]  # what its row says of itself
 
-    @torch.inference_mode()
     def scores(self, features: Features, templates: Templates, conditions: list[str]) -> np.ndarray:
-        """Cosine similarity of each template's candidates to its prompt: (B, G). Each pair of a
+        """Cosine similarity of each template's candidates to its query: (B, G). Each pair of a
         reference and a condition is encoded once."""
-        pairs = np.stack([templates.reference, templates.condition], axis=1)  # (B, 2)
-        distinct, place = np.unique(pairs, axis=0, return_inverse=True)
+        pairs, row = templates.pairs
+        references = features.image[pairs[:, 0]]  # (P, D), not normalised
+        queries = self.queries(references, [conditions[c] for c in pairs[:, 1]])
+        return query_scores(features, templates, queries[row])
+
+    @torch.inference_mode()
+    def queries(self, images: np.ndarray, conditions: list[str]) -> np.ndarray:
+        """The prompt with the word of each of P images (P, D) and its condition: (P, D), of any
+        length."""
         vlm, parts = self.words.vlm, []
-        for some in np.array_split(distinct, len(distinct) // BATCH + 1):
-            references = torch.from_numpy(features.image[some[:, 0]])  # (b, D), not normalised
-            vectors = self.network(references.to(vlm.device))  # (b, Dt)
-            texts = [self.prompt.replace("{condition}", conditions[c]) for c in some[:, 1]]
+        for some in np.array_split(np.arange(len(images)), len(images) // BATCH + 1):
+            vectors = self.network(torch.from_numpy(images[some]).to(vlm.device))  # (b, Dt)
+            texts = [self.prompt.replace("{condition}", conditions[p]) for p in some]
             if cut := vlm.cut_off([text.replace(SIGN, STAND_INS[0]) for text in texts]):
                 reads = f"{vlm.name} reads {vlm.context} tokens, and a rival's prompt"
                 raise UserError(f"{reads} is cut: {cut[0]!r}; choose other rival_prompts")
             parts.append(self.words.encode(texts, vectors, count=1).cpu().numpy())
-        queries = np.concatenate(parts)[place.reshape(-1)]  # (B, D), not normalised
-        return query_scores(features, templates, queries)
+        return np.concatenate(parts)
 
 
 def read_rival(entry: str) -> tuple[str, Path, RivalTraining | None]:

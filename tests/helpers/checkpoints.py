@@ -7,6 +7,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from crl.backends.torchvision_fix import import_torchvision
+from similarity_retrieval.rivals import METHODS
 
 import_torchvision()
 import open_clip  # noqa: E402
@@ -143,3 +144,17 @@ def save_towers(kind, folder):
 
 
 SAVE = {"open_clip": save_clip, "align": save_align, "blip2": save_blip2}
+
+
+def save_rival(method, file, dim=16, width=32):
+    """A rival of GeneCIS, in a file of the published form."""
+    torch.manual_seed(1)
+    kind = METHODS[method]
+    network = kind.network(dim, width)
+    state, content = network.state_dict(), {"epoch": 3}
+    if method == "pic2word":
+        state = {f"module.{key}": tensor for key, tensor in state.items()}
+        content |= {"name": "x", "state_dict": {"module.visual.proj": torch.ones(2)}}
+        content |= {"optimizer": {"state": {}, "param_groups": []}}
+    torch.save({**content, kind.entry: state}, file)
+    return network.eval()

@@ -11,6 +11,8 @@ CONFIGS = {script_of(task)[0]: script_of(task)[2] for task in SCRIPTS}  # of eac
 FOLDERS = "|".join((*TASKS, "scripts"))
 COMMAND = re.compile(
     rf"(?:python3?|bash|torchrun[^\n]*?) +((?:{FOLDERS})/[\w/]+\.(?:py|sh)[^\n`]*)"
+    r"|^(?:\w+:)? *(crl (?:explore|texts|embed) \S[^\n`]*)",
+    re.MULTILINE,
 )
 
 
@@ -22,7 +24,8 @@ def published() -> Iterator[tuple[str, str]]:
         text = re.sub(r"\n *# ?", "\n", file.read_text(encoding="utf-8"))  # comments of a YAML
         text = re.sub(r"\\\\?\n *", " ", text)  # lines that go on
         for found in COMMAND.finditer(text):
-            command = re.split(r" {2,}#|  +(?=[a-zA-Z(])| # ", found[1])[0].strip()
+            command = re.split(r" {2,}#|  +(?=[a-zA-Z(])| # ", found[1] or found[2])[0].strip()
+            command = re.sub(r"^crl (\w+)", r"crl/commands/\1.py", command)
             if "{" not in command.partition(" ")[0] and "{name}" not in command:
                 yield str(file.relative_to(REPOSITORY)), command
 

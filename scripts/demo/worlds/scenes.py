@@ -169,6 +169,11 @@ def _listed(words: list[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
+def kinds(images: int) -> tuple[int, int]:
+    """How many kinds of scenes and of things so many pictures show."""
+    return min(len(SCENES), max(2, images // 16)), min(len(OBJECTS), max(4, images // 8))
+
+
 def write(root: Path, images: int, seed: int, workers: int) -> None:
     """Draw `root/genecis`: COCO pictures, `images` val and as many train, and Visual Genome ones.
 
@@ -180,13 +185,12 @@ def write(root: Path, images: int, seed: int, workers: int) -> None:
     rng = np.random.default_rng([seed, REST])
     ids = rng.integers(1, 60, 2 * images).cumsum()  # COCO's ids have gaps, train between val
     shuffled = rng.permutation(ids)
-    kinds = (min(len(SCENES), max(2, images // 16)), min(len(OBJECTS), max(4, images // 8)))
     for split, name, chosen in (
         (VAL, "val2017", sorted(shuffled[:images].tolist())),
         (TRAIN, "train2017", sorted(shuffled[images:].tolist())),
     ):
         (coco / name).mkdir(exist_ok=True)
-        tasks = [(coco / name, [seed, split, i], n, kinds) for i, n in enumerate(chosen)]
+        tasks = [(coco / name, [seed, split, i], n, kinds(images)) for i, n in enumerate(chosen)]
         drawn = list(draw_many(_draw_coco, tasks, workers, name))
         captions = [
             {"id": 10 * n + 1, "image_id": n, "caption": row["caption"]}

@@ -67,7 +67,7 @@ def test_a_note_says_once_that_former_embeddings_are_not_used(clip, tmp_path, mo
             for _ in range(2):
                 vlm.encode_images(torch.zeros(1, 3, 32, 32))
     (note,) = notes
-    assert "embeddings of former runs are in fp32" in str(note.message)
+    assert "there are embeddings in fp32 from full decoding, which are not" in str(note.message)
 
 
 @pytest.mark.parametrize("change", [{"SAME": 1.0}, {"computes_bf16": lambda device: False}])

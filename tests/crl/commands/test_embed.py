@@ -111,7 +111,7 @@ def test_ray_is_not_installed_and_an_unknown_vlm(refusal, monkeypatch, tmp_path)
     monkeypatch.setitem(sys.modules, "ray", None)
     make_images(tmp_path / "a", 1)
     arguments = "--images", tmp_path / "a", "--out", tmp_path / "out"
-    assert "pip install -e '.[ray]'" in refusal(embed_ray.main, *arguments, "--vlm", "demo")
+    assert "pip install 'ray[data]>=2.60'" in refusal(embed_ray.main, *arguments, "--vlm", "demo")
     message = refusal(embed_ray.main, *arguments, "--vlm", "clap")
     assert "unknown VLM 'clap'; did you mean 'clip'" in message
     assert "no device 'mps' here" in refusal(embed_ray.main, *arguments, "--device", "mps")

@@ -35,5 +35,5 @@ def test_no_damage_goes_unnoticed(tmp_path):
         else:  # a byte that says nothing of the images
             assert paths == expected[0] and digests.tobytes() == expected[1].tobytes()
     file.write_bytes(content[:-9])
-    with pytest.raises(UserError, match=r"run scripts/embed_ray\.py again"):
+    with pytest.raises(UserError, match="run `crl embed` again"):
         read_listing(file)

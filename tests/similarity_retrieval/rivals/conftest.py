@@ -44,3 +44,16 @@ def keys(tmp_path, clip_folder):
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def measure(genecis, clip_folder, evaluated):
+    """Evaluates rivals of the small CLIP on the small GeneCIS."""
+    return lambda *more: evaluated(
+        f"vlm={clip_folder}", "device=cpu", "figures=no", "texts=4", *more
+    )
+
+
+@pytest.fixture
+def refused(genecis, clip_folder, evaluation_refused):
+    return lambda *more: evaluation_refused(f"vlm={clip_folder}", "device=cpu", "texts=4", *more)

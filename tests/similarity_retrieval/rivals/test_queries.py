@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from checkpoints import save_rival
 from PIL import Image
 
 from crl.images import Crop, open_image
@@ -15,40 +16,13 @@ from similarity_retrieval.rivals.config import PROMPTS
 from similarity_retrieval.rivals.queries import load_network
 
 
-def publish(method, file, dim=16, width=32):
-    """A file of the published form."""
-    torch.manual_seed(1)
-    kind = METHODS[method]
-    network = kind.network(dim, width)
-    state, content = network.state_dict(), {"epoch": 3}
-    if method == "pic2word":
-        state = {f"module.{key}": tensor for key, tensor in state.items()}
-        content |= {"name": "x", "state_dict": {"module.visual.proj": torch.ones(2)}}
-        content |= {"optimizer": {"state": {}, "param_groups": []}}
-    torch.save({**content, kind.entry: state}, file)
-    return network.eval()
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_published_weights_load(tmp_path, method):
-    network = publish(method, tmp_path / "large.pt", 24, 20)
+    network = save_rival(method, tmp_path / "large.pt", 24, 20)
     loaded = load_network(method, tmp_path / "large.pt", 24, 20)
     x = torch.randn(3, 24)
     with torch.no_grad():
         assert torch.equal(loaded(x), network(x)) and loaded(x).shape == (3, 20)
-
-
-@pytest.fixture
-def measure(genecis, clip_folder, evaluated):
-    """Evaluates rivals of the small CLIP on the small GeneCIS."""
-    return lambda *more: evaluated(
-        f"vlm={clip_folder}", "device=cpu", "figures=no", "texts=4", *more
-    )
-
-
-@pytest.fixture
-def refused(genecis, clip_folder, evaluation_refused):
-    return lambda *more: evaluation_refused(f"vlm={clip_folder}", "device=cpu", "texts=4", *more)
 
 
 def embedded(root, words, image):
@@ -63,7 +37,7 @@ def embedded(root, words, image):
 def test_rows_are_those_of_a_slow_recomputation(
     tmp_path, genecis, clip_folder, words, measure, row_of
 ):
-    networks = {method: publish(method, tmp_path / f"{method}.pt") for method in METHODS}
+    networks = {method: save_rival(method, tmp_path / f"{method}.pt") for method in METHODS}
     files = ", ".join(f"{method}:{tmp_path}/{method}.pt" for method in METHODS)
     tasks = f"tasks=[{', '.join(TASKS)}]"
     printed = measure(f"rivals=[{files}]", tasks, "rival_prompts=[that, released, comma, that_has]")
@@ -90,7 +64,7 @@ def test_rows_are_those_of_a_slow_recomputation(
 def test_each_pair_is_encoded_once_and_released_forgets_the_condition(
     tmp_path, genecis, measure, monkeypatch
 ):
-    publish("lincir", tmp_path / "large.pt")
+    save_rival("lincir", tmp_path / "large.pt")
     templates = json.loads((genecis / "focus_object.json").read_text())
     templates[1] = {**templates[0], "condition": "another"}
     templates[2] = {**templates[0], "target": templates[3]["target"]}
@@ -136,7 +110,7 @@ def test_trainings_are_evaluated(keys, measure, refused, output, clip_folder, ro
 
 def test_mistakes(tmp_path, refused):
     file = f"{tmp_path}/large.pt"
-    publish("searle", file, 24, 32)
+    save_rival("searle", file, 24, 32)
     says = f"{file} holds no searle for embeddings of width 16 and tokens of width 32"
     assert refused(f"rivals=[searle:{file}]").startswith(says)
     error = refused(f"rivals=[pic2word:{file}]")
@@ -149,7 +123,7 @@ def test_mistakes(tmp_path, refused):
 
 
 def test_a_condition_that_is_cut_is_named(tmp_path, genecis, measure, refused):
-    publish("lincir", tmp_path / "large.pt")
+    save_rival("lincir", tmp_path / "large.pt")
     rival, task = f"rivals=[lincir:{tmp_path}/large.pt]", "tasks=focus_object"
     short = "prompts={focus_object: []}"  # of CRL
     templates = json.loads((genecis / "focus_object.json").read_text())
