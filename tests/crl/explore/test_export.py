@@ -80,6 +80,7 @@ def test_all_or_nothing(own, tmp_path, monkeypatch):
     own.files[5].unlink()
     with pytest.raises(UserError, match="1 pictures are not here, the first: "):
         export(tmp_path / "kept", own, GROUPS, "links")
+    assert not list(tmp_path.glob(".*"))
     left = before.keys() - content(tmp_path).keys()
     assert len(left) == 1 and not (tmp_path / "kept").exists()
     assert export(tmp_path / "kept", own, GROUPS, "lists") == 3
