@@ -89,15 +89,14 @@ class TextBasis(BaseModel, extra="forbid", frozen=True):
     @classmethod
     def load(cls, name: str | Path, first: int | None = None) -> "TextBasis":
         """Read a YAML file, a `.txt` with a text per line, whose name is the criterion, or a basis
-        in `configs/bases/` by its name (`clevr4_color`); `first`: its first texts only. A UserError
-        if there is none, or it does not fit."""
+        in `configs/bases/` by its name (`clevr4_color`, `everyday/mood`); `first`: its first texts
+        only. A UserError if there is none, or it does not fit."""
         path = Path(name)
         if path.suffix == ".txt":
             lines = [line.strip() for line in read_text(path).splitlines()]
             return cls.of(filter(None, lines), path.stem).first(first)
         if path.suffix not in {".yaml", ".yml"} and not (path := BASES / f"{name}.yaml").exists():
-            shipped = sorted(file.stem for file in BASES.glob("*.yaml"))
-            raise UserError(f"unknown text basis {str(name)!r}; {nearest(str(name), shipped)}")
+            raise UserError(f"unknown text basis {str(name)!r}; {nearest(str(name), shipped())}")
         try:
             basis = cls.model_validate(read_yaml(path))
         except ValidationError as error:
@@ -109,6 +108,12 @@ class TextBasis(BaseModel, extra="forbid", frozen=True):
         data = self.model_dump(exclude_defaults=True, exclude={"texts"})
         data["texts"] = list(self.texts)
         write_text(path, yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100))
+
+
+def shipped() -> list[str]:
+    """The names of the bases in `configs/bases/`."""
+    files = BASES.rglob("*.yaml")
+    return sorted(file.relative_to(BASES).with_suffix("").as_posix() for file in files)
 
 
 def fold(text: str) -> str:

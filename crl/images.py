@@ -31,11 +31,12 @@ from pathlib import Path, PurePath
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError, features
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError, features
 from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
 from crl.run.errors import UserError
+from crl.run.exif import Metadata, metadata
 from crl.run.files import OURS
 from crl.run.mend import JPEG, mended
 
@@ -104,6 +105,7 @@ class Picture(NamedTuple):
     rgb: Image.Image  # upright, RGB; may be smaller than the file's
     size: tuple[int, int]  # width and height of the file's, upright
     format: str | None  # in Pillow's words
+    metadata: Metadata = Metadata()
 
 
 def decoded(file: File, content: bytes | None = None, side: int = 0) -> Picture:
@@ -112,7 +114,8 @@ def decoded(file: File, content: bytes | None = None, side: int = 0) -> Picture:
     path = Path(str(file))
     with explained(path, content):
         stored, size = load(path, content, side)
-        turned, whole = orientation(stored) in TURNED, stored
+        turned = orientation(stored) in TURNED
+        whole: Image.Image = stored
         times = round(max(size) / max(stored.size))
         if side and isinstance(stored, JpegImageFile) and any(n % times for n in size):
             # The last pixels stand for less than the others do: such a part is no pixel more.
@@ -122,7 +125,7 @@ def decoded(file: File, content: bytes | None = None, side: int = 0) -> Picture:
         if side:  # means of whole squares of pixels: a part of one would move the others
             most = max(1, min(rgb.size) // side)
             rgb = rgb.reduce(max(n for n in range(1, most + 1) if math.gcd(*rgb.size) % n == 0))
-        return Picture(rgb, size[::-1] if turned else size, stored.format)
+        return Picture(rgb, size[::-1] if turned else size, stored.format, metadata(stored))
 
 
 def open_image(image: File | Crop, content: bytes | None = None) -> Image.Image:
@@ -182,7 +185,7 @@ def explained(file: Path, content: bytes | None = None) -> Iterator[None]:
 
 def load(
     file: Path, content: bytes | None = None, side: int = 0
-) -> tuple[Image.Image, tuple[int, int]]:
+) -> tuple[ImageFile.ImageFile, tuple[int, int]]:
     """The picture of any mode, as it is stored, and its full size. With `side` a JPEG or JPEG 2000
     may come smaller, but no side below that; without, only a JPEG of too many pixels does. Raises
     what Pillow does, see `explained`."""
@@ -196,7 +199,9 @@ def load(
         raise
 
 
-def _decode(content: bytes, formats: list[str], side: int) -> tuple[Image.Image, tuple[int, int]]:
+def _decode(
+    content: bytes, formats: list[str], side: int
+) -> tuple[ImageFile.ImageFile, tuple[int, int]]:
     try:
         opened = Image.open(io.BytesIO(content), formats=formats)
     except Image.DecompressionBombError:

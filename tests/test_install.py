@@ -54,7 +54,9 @@ def test_the_command_of_a_wheel_explores_pictures(source, call, tmp_path):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     wanted = {file.relative_to(source) for file in source.glob("crl/**/*") if file.is_file()}
     wanted = {str(f) for f in wanted if not any(f.match(p) for p in NOT_INSTALLED)}
-    assert names == wanted | {f"crl/bases/{f.name}" for f in source.glob("configs/bases/*.yaml")}
+    bases = (source / "configs/bases").rglob("*.yaml")
+    bases = {f"crl/bases/{f.relative_to(source / 'configs/bases')}" for f in bases}
+    assert names == wanted | bases
     call("python", "-m", "pip", "install", *BUILD, wheel)
     assert call("crl", "--version") == f"crl {crl.__version__}\n"
     make_images(tmp_path / "pictures", 20)

@@ -7,10 +7,11 @@
     crl explore ~/pictures --criterion mood --query a.jpg --unlike season=0.5
     crl explore ~/pictures --criterion mood --labels few.csv
     crl explore ~/pictures --criterion mood --serve
+    crl explore ~/pictures --criterion mood --export kept --export-as copies
 
 The texts of a criterion come from its file (--texts: a .txt with a text per line, or .yaml), from
 an earlier run (texts/ in the output folder; edit them as you like), from a basis of that name in
-configs/bases, or from an LLM (--llm).
+configs/bases or configs/bases/everyday, or from an LLM (--llm).
 A second run computes only what is new; without changes, it prints what was printed. For --features
 see `Collection.given`.
 """
@@ -30,13 +31,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crl.basis import BASES, PACKAGE, TextBasis
+from crl.basis import BASES, PACKAGE, TextBasis, shipped
 from crl.explore import listing
 from crl.explore.edits import EDITED, Edits
 from crl.images import MOST_PIXELS, list_images, shown
 from crl.representations import names as representations
 from crl.representations import supervisions
-from crl.run.errors import ArgumentParser, UserError, whole_number
+from crl.run.errors import ArgumentParser, UserError, nearest, whole_number
 from crl.run.files import OURS, alone_in, atomic_path, read_text, slug, write_text
 from crl.run.results import PACKAGES, digest
 from crl.run.stamps import read_record, settled_stamps, stamps, write_record
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
 MADE = ("report.html", "images.csv", "images.parquet", "embeddings.safetensors")
 RECORD = ".made"  # what they were made of, and what was printed
 CODE = (".py", ".html", ".js", ".css")
+EXPORTS = ("lists", "copies", "links", "xmp")
+SHOWN = 15  # of the ranked criteria
 TEXTS_TO_RANK = 50  # asked of the LLM per proposed criterion
 
 
@@ -72,7 +75,8 @@ def main(argv: list[str]) -> None:
         bases = {name: TextBasis.load(find_texts(name, args, out)) for name in wanted}
         like = {find_texts(name, args, out): weight for name, weight in args.like}
         unlike = {find_texts(name, args, out): weight for name, weight in args.unlike}
-        explores = not (args.propose or args.rank or args.query is not None or args.serve)
+        explores = not (args.propose or args.rank or args.query is not None)
+        explores = explores and not (args.serve or args.export)
         edits = {name: Edits.load(out, name) for name in args.criterion}
         settings = all_settings(args, bases, edits)
         seen = looked_at(args, settings) if explores else None
@@ -94,6 +98,7 @@ def main(argv: list[str]) -> None:
             vlm, how = args.vlm or "clip", {"batch_size": args.batch_size}
             how |= {"precision": args.precision, "decode": args.decode}
             photos = Collection.embed(args.folder, vlm, args.device, **how)
+        photos = photos.once() if args.once else photos
         vlm = photos.vlm.name if photos.vlm else "not known"
         head = one_line(f"{source}: {len(photos.files):,} pictures, VLM {vlm}") + "\n"
         head += "".join(f"  {one_line(remark)}\n" for remark in photos.remarks())
@@ -114,6 +119,8 @@ def main(argv: list[str]) -> None:
                 search(views[0] if views else photos.universal, like, unlike, args, out)
             elif args.serve:
                 start_server(photos, views, args, out)
+            elif args.export:
+                export_groups(views or [photos.universal], args)
             else:
                 body = explore(photos, views, labels, args, out)
         if explores:
@@ -181,12 +188,13 @@ def find_texts(name: str, args: argparse.Namespace, out: Path, number: int | Non
             basis.save(kept)
     if kept.is_file():
         return str(kept)
-    if (BASES / f"{name}.yaml").is_file():
-        return name
+    for known in (name, f"everyday/{slug(name)}"):
+        if (BASES / f"{known}.yaml").is_file():
+            return known
     if not args.llm:
-        shipped = ", ".join(sorted(file.stem for file in BASES.glob("*.yaml")))
+        known = ", ".join(shipped())
         raise UserError(f"there are no texts for {name!r}; give a file (--texts {name}=FILE), "
-                        f"an LLM that writes them (--llm MODEL), or one of {shipped}")  # fmt: skip
+                        f"an LLM that writes them (--llm MODEL), or one of {known}")  # fmt: skip
     basis = written_texts(name, args, number)
     basis.save(kept)
     count = f"{len(basis.texts)} of {number or args.number} texts"
@@ -217,9 +225,20 @@ def start_server(
 
 def ranking(photos: "Collection", bases: Mapping[str, TextBasis]) -> str:
     """A table: which of these criteria, and of those of this repository, the images vary in."""
-    shipped = {file.stem: TextBasis.load(file) for file in sorted(BASES.glob("*.yaml"))}
-    rows = [[name, f"{score:.3f}"] for name, score in photos.rank({**shipped, **bases}).items()]
-    return Table("Which criterion do these images vary in?", ["criterion", "nats"], rows).text()
+    known = {Path(name).name: TextBasis.load(name) for name in shipped()}
+    table = photos.rank({**known, **bases}, SHOWN)
+    rows = []
+    for place, line in enumerate(table.itertuples(index=False)):
+        if place < SHOWN or line.criterion in bases:
+            like = f"{line.ami:.2f} {line.like}" if line.like else ""
+            rows.append([line.criterion, f"{line.nats:.3f}", like])
+    header = ["criterion", "nats", "AMI of the clusters with one above"]
+    text = Table("Which criterion do these images vary in?", header, rows).text()
+    more = f"{len(table) - len(rows)} more have less"
+    lost = {**known, **bases}.keys() - set(table["criterion"])
+    more += f"; the VLM cannot tell the texts of {len(lost)} apart" if lost else ""
+    more += "".join(f"; nor those of {name}" for name in bases if name in lost)
+    return f"{text}\n{one_line(more)}"
 
 
 def propose(photos: "Collection", args: argparse.Namespace, out: Path) -> None:
@@ -254,6 +273,31 @@ def search(view: "View", like: dict, unlike: dict, args: argparse.Namespace, out
         with atomic_path(out / "query.jpg") as temporary:
             temporary.write_bytes(contact_sheet(files))
         print(f"pictures, best first: {out / 'query.jpg'}")
+    if args.export:
+        numbers = [view.collection.place(name) for name in matches["file"]]
+        keep(view.collection, {args.query: numbers}, args)
+
+
+def export_groups(views: list["View"], args: argparse.Namespace) -> None:
+    """Export the clusters of all views, or the one that --only names."""
+    groups = {}
+    for view in views:
+        clusters, _, titles = view.groups(args.clusters)
+        for number, title in enumerate(titles):
+            name = title if len(views) == 1 else f"{view.name}: {title}"
+            groups[name] = np.flatnonzero(clusters.label == number).tolist()
+    if args.only is not None:
+        if args.only not in groups:
+            raise UserError(f"there is no cluster {args.only!r}; {nearest(args.only, groups)}")
+        groups = {args.only: groups[args.only]}
+    keep(views[0].collection, groups, args)
+
+
+def keep(photos: "Collection", groups: dict[str, list[int]], args: argparse.Namespace) -> None:
+    from crl.explore.export import export
+
+    count = export(args.export, photos, groups, args.export_as)
+    print(f"{args.export}: {args.export_as} of {count:,} pictures, {len(groups)} groups")
 
 
 def explore(
@@ -329,11 +373,16 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--out", type=Path, help="default: outputs/explore/<name of the folder>")
     add("--batch-size", type=whole_number, default=64, help="images at once (default: %(default)s)")
     add("--send", action="store_true", help="with --propose: contact sheets may leave the machine")
+    add("--once", action="store_true", help="leave out near copies of other images")
     add("--like", type=name_and_weight, metavar="NAME=WEIGHT", **many)
     add("--unlike", type=name_and_weight, metavar="NAME=WEIGHT", **many)
     add("--port", type=whole_number, default=0, help="of --serve (default: any that is free)")
     add("--top", type=number_or_auto, default=20,
         help="images that a query finds; auto: those that match a text (README)")  # fmt: skip
+    add("--export", type=Path, metavar="FOLDER", help="keep the clusters, or what a query finds")
+    add("--export-as", default="lists", choices=EXPORTS,
+        help="of paths (the default), of pictures, or keywords")  # fmt: skip
+    add("--only", metavar="NAME", help="with --export: one cluster")
     add = parser.add_mutually_exclusive_group().add_argument
     add("--rank", action="store_true", help="which criteria do the images vary in?")
     add("--propose", action="store_true", help="an LLM that sees images proposes criteria")
@@ -360,6 +409,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
         raise UserError("--propose needs a model that sees images: --llm MODEL")
     if args.port > 65_535:
         raise UserError(f"--port must be 1 to 65535, not {args.port}")
+    if args.export and (args.rank or args.propose or args.labels or args.serve):
+        raise UserError("--export keeps clusters, or what a --query finds")
+    if args.only is not None and (not args.export or args.query is not None):
+        raise UserError("--only names a cluster for --export")
     if (args.like or args.unlike) and args.query is None:
         raise UserError("--like and --unlike belong to --query")
     return args

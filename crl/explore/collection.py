@@ -8,7 +8,7 @@ A thin layer: each step is a function of another module. What a view can do is i
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,12 +16,14 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+import pandas as pd
 from pydantic import ValidationError
 
 from crl.basis import TextBasis, basis_label
-from crl.embed import checked_basis, embed_basis, embed_images
+from crl.embed import checked_basis, embed_basis, embed_images, embed_texts
 from crl.explore import listing
-from crl.explore.criteria import rank_criteria
+from crl.explore.copies import near_copies
+from crl.explore.criteria import most_alike, rank_criteria, told_apart
 from crl.explore.edits import Edits
 from crl.explore.labels import Guesses
 from crl.explore.thumbnails import SIDE, Thumbnail, gray, made_meanwhile, thumbnails
@@ -192,10 +194,22 @@ class Collection:
         """The collection under no criterion: I itself, (N, D)."""
         return View(self, "universal", single_vector(self.image))
 
-    def rank(self, bases: Mapping[str, TextBasis]) -> dict[str, float]:
-        """Which criterion do these images vary in? See `crl.explore.criteria`."""
-        text = {name: embed_basis(self.embedder, basis) for name, basis in bases.items()}
-        return rank_criteria(self.image, text)
+    def rank(self, bases: Mapping[str, TextBasis], top: int = 15) -> pd.DataFrame:
+        """Which criterion do these images vary in? The best first: columns criterion, nats (see
+        `rank_criteria`), and of the `top` ones like, ami: the one above that groups the images most
+        alike, and how much (see `most_alike`). Texts that the VLM cannot tell from another of the
+        same criterion do not count; a criterion without two others has no place."""
+        prompts = {name: list(dict.fromkeys(basis.prompts)) for name, basis in bases.items()}
+        all_rows = embed_texts(self.embedder, [p for some in prompts.values() for p in some])
+        ends = np.cumsum([len(some) for some in prompts.values()])
+        apart = zip(prompts, map(told_apart, np.split(all_rows, ends[:-1])), strict=True)
+        text = {name: rows for name, rows in apart if len(rows) > 1}
+        if not text:
+            raise UserError(f"{self.embedder.name} can tell the texts of no criterion apart")
+        nats = rank_criteria(self.image, text)
+        alike = most_alike(self.image, {name: text[name] for name in list(nats)[:top]})
+        rows = [(name, score, *(alike.get(name) or ("", np.nan))) for name, score in nats.items()]
+        return pd.DataFrame(rows, columns=["criterion", "nats", "like", "ami"])
 
     def remarks(self) -> list[str]:
         """What was left out of the folder and why, and which images are copies."""
@@ -210,6 +224,24 @@ class Collection:
         """(N,) the number of the first image with the same content: itself, if it is no copy."""
         _, first, place = np.unique(self.digests.view("S16"), True, True)
         return first[place]
+
+    @cached_property
+    def near(self) -> np.ndarray:
+        """(N,) the number of the first image that each is nearly the same as: itself, if it is no
+        copy or not here. See `crl.explore.copies`."""
+        near, present = np.arange(len(self.files)), np.array([t.width > 0 for t in self.thumbnails])
+        if present.any():
+            rows = np.flatnonzero(present)
+            near[rows] = rows[near_copies([self.thumbnails[i].webp for i in rows])]
+        return near
+
+    def once(self) -> "Collection":
+        """The collection without near copies of other images."""
+        rows = np.flatnonzero(self.near == np.arange(len(self.files)))
+        files, count = [self.files[i] for i in rows], len(self.files) - len(rows)
+        left_out = [*self.left_out, *([f"near copies of other images: {count}"] if count else [])]
+        image, digests = self.image[rows], self.digests[rows]
+        return replace(self, files=files, image=image, digests=digests, left_out=left_out)
 
     @cached_property
     def thumbnails(self) -> list[Thumbnail]:

@@ -1,11 +1,24 @@
-"""Which criterion do the images of a collection vary in?"""
+"""Which criterion do the images of a collection vary in? And which criteria group them alike?"""
 
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 from scipy.special import softmax, xlogy
+from sklearn.metrics import adjusted_mutual_info_score
 
+from crl.explore.clusters import SAMPLE, find_clusters, principal
 from crl.projection import l2, parts, project
+from crl.representations import represent
+
+SAME = 1 - 1e-5  # cosine; different texts of which a VLM knows each word are further apart
+GROUPS = 10  # of each criterion, to compare them
+
+
+def told_apart(text: np.ndarray) -> np.ndarray:
+    """The rows of T (K, D), unit rows, that no other row equals. Texts that look the same to the
+    VLM hold words that it does not know, and name nothing; yet together they would count for much.
+    """
+    return text[(text @ text.T > SAME).sum(axis=1) == 1]
 
 
 def rank_criteria(
@@ -43,3 +56,21 @@ def rank_criteria(
     information = -xlogy(mean, mean) - entropy  # (sum K_c,): each word's part of I
     scores = np.add.reduceat(information, np.cumsum([0, *sizes[:-1]]))
     return dict(sorted(zip(text, scores.tolist(), strict=True), key=lambda item: -item[1]))
+
+
+def most_alike(
+    image: np.ndarray, text: Mapping[str, np.ndarray]
+) -> dict[str, tuple[str, float] | None]:
+    """For each criterion, the earlier one that groups the images most alike, and the adjusted
+    mutual information of their clusters (1: the same, 0: as by chance); None for the first. The
+    clusters are `GROUPS` of R' of at most `SAMPLE` images, drawn at random. Arguments as in
+    `rank_criteria`."""
+    some = np.asarray(image[np.random.default_rng(0).permutation(len(image))[:SAMPLE]])
+    labels: dict[str, np.ndarray] = {}
+    alike: dict[str, tuple[str, float] | None] = {}
+    for name, t in text.items():
+        label = find_clusters(principal(represent("posterior", some, t)), GROUPS).label
+        scores = {other: adjusted_mutual_info_score(label, labels[other]) for other in labels}
+        alike[name] = max(scores.items(), key=lambda item: item[1], default=None)
+        labels[name] = label
+    return alike

@@ -16,12 +16,13 @@ from PIL import Image
 
 from crl.images import Picture, UnreadableImage, decoded, shown
 from crl.run.errors import UserError
+from crl.run.exif import Metadata
 from crl.run.files import CACHE, atomic_path
 from crl.run.progress import progress
 from crl.run.results import digest
 from crl.run.store import content_digest
 
-VERSION = 4
+VERSION = 5
 PART = 2_000  # the most that a kill can cost
 SIDE, QUALITY = 96, 70  # longer side in pixels, and WebP's quality: about 2 KB
 IN_BROWSERS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "AVIF", "BMP")  # all show these
@@ -32,6 +33,7 @@ class Thumbnail(NamedTuple):
     width: int  # of the image, in pixels; 0: unknown
     height: int
     in_browsers: bool = True  # does a browser show the file itself?
+    metadata: Metadata = Metadata()
 
 
 def thumbnail(file: Path, side: int = SIDE) -> Thumbnail:
@@ -44,7 +46,8 @@ def thumbnail(file: Path, side: int = SIDE) -> Thumbnail:
 def _small(picture: Picture, side: int = SIDE) -> Thumbnail:
     small = picture.rgb.copy()
     small.thumbnail((side, side))
-    return Thumbnail(_webp(small), *picture.size, picture.format in IN_BROWSERS)
+    shows = picture.format in IN_BROWSERS
+    return Thumbnail(_webp(small), *picture.size, shows, picture.metadata)
 
 
 def gray() -> Thumbnail:
@@ -112,7 +115,8 @@ def _folder(collection: Path, cache: Path, side: int) -> Path:
 
 
 def _write(folder: Path, small: dict[bytes, Thumbnail]) -> None:
-    table = pa.Table.from_pylist([{"digest": d, **s._asdict()} for d, s in small.items()])
+    nested = {d: {**s._asdict(), "metadata": s.metadata._asdict()} for d, s in small.items()}
+    table = pa.Table.from_pylist([{"digest": d, **values} for d, values in nested.items()])
     name = content_digest(b"".join(small)).hex()
     with atomic_path(folder / f"{name}.parquet") as temporary:
         pq.write_table(table, temporary, write_page_checksum=True)
@@ -127,6 +131,7 @@ def _read(folder: Path) -> dict[bytes, Thumbnail]:
             file.unlink(missing_ok=True)
             continue
         digests = columns.pop("digest")
+        columns["metadata"] = [Metadata(**values) for values in columns["metadata"]]
         pictures = [Thumbnail(*row) for row in zip(*columns.values(), strict=True)]
         small |= dict(zip(digests, pictures, strict=True))
     return small

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crl.basis import BASES, TextBasis, fold
+from crl.basis import TextBasis, fold, shipped
 from crl.llm import build_prompt, parse_texts
 from crl.run.errors import UserError
+from crl.run.files import slug
 
 # The paper's VLM prompts (Table 13).
 PROMPTS = {
@@ -89,19 +90,28 @@ def test_how_many_classes_a_basis_names(texts, classes, named):
     assert basis.names(iter(classes)) == named
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in BASES.glob("*.yaml")))
+def test_everyday_criteria_have_names_of_their_own():
+    everyday = [name for name in shipped() if name.startswith("everyday/")]
+    assert len(everyday) >= 45 and "everyday/mood" in everyday
+    assert len({name.rpartition("/")[2] for name in shipped()}) == len(shipped())
+
+
+@pytest.mark.parametrize("name", shipped())
 def test_shipped_basis_keeps_the_papers_protocol(name):
     """It is an answer to the paper's first prompt, and no more."""
     basis = TextBasis.load(name)
-    assert basis.criterion == name.split("_")[1] and not basis.allow_repeats
+    everyday = name.removeprefix("everyday/")
+    assert slug(basis.criterion) == everyday.split("_")[-1] and not basis.allow_repeats
     assert basis.vlm_prompt == PROMPTS.get(name, basis.vlm_prompt)
     for text in basis.texts:
         assert text == " ".join(text.split()) and text[-1] not in ".,;:!?", text
         assert 1 <= len(text.split()) < 10, text  # an expression, kept as the LLM gave it
     about = basis.provenance
     assert set(about) == {"llm", "source", "llm_prompt", "prompt", "number", "date"}
-    assert about["llm_prompt"] == 1 and about["number"] == "as many as possible"
+    assert about["llm_prompt"] == 1
+    number = None if name == everyday else len(basis.texts)
+    assert about["number"] == (number or "as many as possible")
     criterion = re.match("Generate common expressions to describe the (.*)[.]", about["prompt"])[1]
-    question = build_prompt(criterion, 1, None, [], []).splitlines()
+    question = build_prompt(criterion, 1, number, [], []).splitlines()
     assert about["prompt"].splitlines()[:-1] == question[:-1]  # the form of the answer has changed
     assert parse_texts(json.dumps(list(basis.texts))) == list(basis.texts)

@@ -8,8 +8,9 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import normalized_mutual_info_score
 from worlds import WORLDS
 
-from crl.basis import TextBasis
+from crl.basis import TextBasis, shipped
 from crl.embed import embed_images, embed_texts
+from crl.explore.criteria import rank_criteria, told_apart
 from crl.representations import represent
 from crl.vlm import DEMO, load_vlm
 
@@ -99,3 +100,28 @@ def test_another_criterion_does_not_bring_it_out(vlm, seen):
     image, labels = seen["clevr4"]
     assert nmi(conditional(vlm, image, "clevr4_count"), labels["color"]) < 25
     assert nmi(conditional(vlm, image, "clevr4_color"), labels["count"]) < 25
+
+
+@pytest.fixture(scope="module")
+def texts(vlm):
+    """T of every shipped criterion; of the long lists the first part."""
+    bases = {name: TextBasis.load(name) for name in shipped()}
+    prompts = {name: basis.prompts[:100] for name, basis in bases.items()}
+    rows = embed_texts(vlm, [p for some in prompts.values() for p in some], cache=None)
+    parts = np.split(rows, np.cumsum([len(some) for some in prompts.values()])[:-1])
+    return {name: told_apart(t) for name, t in zip(prompts, parts, strict=True)}
+
+
+LIKE = {  # everyday criteria that mean what a world was drawn to vary in
+    "clevr4": "dominant-color shape", "cards": "tool",  # a spade
+    "scenes": "indoor-or-outdoor-setting kind-of-place landscape", "garments": "clothing",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", drawn)
+def test_what_a_world_was_drawn_to_vary_in_is_ranked_first(seen, texts, name):
+    scores = rank_criteria(seen[name][0], {n: t for n, t in texts.items() if len(t) > 1})
+    criteria = {BASES[cell] for cell in CRITERIA if cell[0] == name}
+    meant = criteria | {f"everyday/{criterion}" for criterion in LIKE[name].split()}
+    assert set(list(scores)[:3]) <= meant
+    assert criteria <= set(list(scores)[:10])

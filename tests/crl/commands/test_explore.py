@@ -16,6 +16,7 @@ import pytest
 from color_vlm import COLORS, ColorVLM, draw, write_bases
 from commands import REPOSITORY
 from llm_server import gives
+from PIL import Image
 from published import PUBLISHED
 
 from crl.commands import explore
@@ -196,6 +197,42 @@ def test_query_by_image(look):
     assert look(*more, "--query", "red-left-0.png", "--unlike", "side=0.3").count("red-right") == 2
 
 
+def test_export(look, place, refusal):
+    printed = look(*BASES, "--export", "all", "--clusters", "4")
+    assert "all: lists of 24 pictures, 8 groups" in printed
+    assert {"color-red.txt", "side-left.txt"} <= {file.name for file in (place / "all").iterdir()}
+    look(*BASES[:2], "--export", "one", "--export-as", "copies", "--only", "red", "--clusters", "4")
+    assert [file.name for file in (place / "one").iterdir()] == ["red"]
+    assert all(file.name.startswith("red-") for file in (place / "one/red").iterdir())
+    look(*BASES[:2], "--query", "very red", "--top", "3", "--export", "three", "--export-as", "xmp")
+    assert len(list((place / "three").iterdir())) == 3
+    assert not (place / "outputs/explore/pictures/report.html").exists()
+    look(*BASES, "--export", "again", "--export-as", "links")  # nothing is skipped as known
+    pictures = ("pictures", "--vlm", "color_vlm:ColorVLM", *BASES[:2])
+    for arguments, message in {
+        ("--export", "pictures/new"): "is in the folder of the pictures",
+        ("--export", "one"): "one exists and is not empty; export to a new folder",
+        ("--export", "x", "--only", "rad"): "no cluster 'rad'; did you mean 'red'?",
+        ("--export", "x", "--rank"): "--export keeps clusters, or what a --query finds",
+        ("--only", "red"): "--only names a cluster for --export",
+    }.items():
+        assert message in refusal(explore.main, *pictures, *arguments)
+    assert not (place / "x").exists()
+
+
+def test_near_copies_count_once(look, place):
+    red = place / "pictures/red-left-0.png"
+    Image.open(red).resize((96, 96)).save(place / "pictures/red-left-0-large.webp")
+    look(*BASES)
+    table = pd.read_csv(place / "outputs/explore/pictures/images.csv", index_col="path")
+    assert table["near_copy_of"]["red-left-0.png"] == "red-left-0-large.webp"
+    printed = look(*BASES, "--once")
+    count = int(table["near_copy_of"].isna().sum())
+    assert f"pictures: {count} pictures" in printed
+    assert f"near copies of other images: {25 - count}" in printed
+    assert len(pd.read_csv(place / "outputs/explore/pictures/images.csv")) == count
+
+
 def test_labels(look, place):
     rows = ["file,label", *(f"{c}-left-{n}.png,{c}!" for c in COLORS for n in "01")]
     (place / "few.csv").write_text("\n".join(rows) + "\n", encoding="utf-8-sig")
@@ -217,6 +254,21 @@ def test_labels(look, place):
         printed = look(*BASES[:2], "--labels", "few.csv", "--representation", kind)
         assert "100% right of those left out to test" in printed
         assert "access to" not in printed  # the representation has seen the labels
+
+
+def test_everyday_criteria(look, place):
+    printed = look("--criterion", "dominant color", "--criterion", "color", *BASES[:2])
+    assert all(f"\n6         {color}" in printed for color in COLORS)  # and their shades
+    assert "dominant color_name" in pd.read_csv(place / "outputs/explore/pictures/images.csv")
+    texts = "criterion: smell\nvlm_prompt: '{text}'\ntexts: [sour, sweet, red]\n"
+    (place / "smell.yaml").write_text(texts)
+    printed = look("--rank", *BASES, "--texts", "smell=smell.yaml")
+    rows = [line.split() for line in printed.split("nats")[1].splitlines()]
+    names = [row[0] for row in rows if len(row) > 1]
+    assert {"side", "color", "clevr4_color", "fruit-or-vegetable"} < set(names)
+    assert (
+        "0 more have less; the VLM cannot tell the texts of 57 apart; nor those of smell" in printed
+    )
 
 
 def test_propose_shows_the_sheets_first_and_sends_only_on_request(look, place, server, monkeypatch):
@@ -261,7 +313,7 @@ def test_files_as_people_have_them(look, place):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--criterion", "mood"], "there are no texts for 'mood'; give a file (--texts mood="),
+        (["--criterion", "smell"], "there are no texts for 'smell'; give a file (--texts smell="),
         ([*BASES, "--query", "red", "--like", "side=1"], "the query is a text"),
         (
             [*BASES, "--query", "red", "--top", "auto"],

@@ -51,9 +51,19 @@ def test_texts_of_ones_own(photos):
 
 def test_which_criterion(photos, bases):
     two = {n: TextBasis.load(bases / f"{n}.yaml") for n in ("color", "side")}
-    fabric = TextBasis(criterion="fabric", vlm_prompt="{text}", texts=("silk", "wool of a left"))
-    table = photos.rank({**two, "fabric": fabric})
-    assert table["color"] > table["fabric"] and table["side"] > table["fabric"]
+    fabric = TextBasis(
+        criterion="fabric", vlm_prompt="{text}", texts=("red silk", "wool of a left")
+    )
+    unknown = TextBasis(criterion="mood", vlm_prompt="{text}", texts=("calm", "tense", "red"))
+    table = photos.rank({**two, "fabric": fabric, "hue": two["color"], "mood": unknown}, top=4)
+    assert set(table["criterion"]) == {"color", "side", "fabric", "hue"}  # one word left of mood
+    assert table["nats"].is_monotonic_decreasing and table["criterion"][3] == "fabric"
+    table = table.set_index("criterion")
+    assert table["like"]["hue"] == "color" and table["ami"]["hue"] == pytest.approx(1)
+    assert table["like"]["side"] == "" and table["ami"]["color"] < 0.5
+    assert set(photos.rank(two, top=1)["like"]) == {""}
+    with pytest.raises(UserError, match="colors can tell the texts of no criterion apart"):
+        photos.rank({"mood": unknown})
 
 
 def test_clusters_have_the_names_of_what_they_show(color, side):
@@ -157,13 +167,13 @@ def test_embeddings_made_elsewhere(photos, color, tmp_path):
     np.testing.assert_allclose(view.x, color.x, atol=1e-6)
     assert (view.clusters(4)["name"] == color.clusters(4)["name"]).all()
     assert view.nearest(photos.names[0], 5).equals(color.nearest(photos.names[0], 5))
-    assert {small[1:] for small in given.thumbnails} == {(32, 32, True)}
+    assert {small[1:4] for small in given.thumbnails} == {(32, 32, True)}
     for needs_a_vlm in (lambda: view.nearest("green"), lambda: given.under("clevr4_color")):
         with pytest.raises(UserError, match="name the VLM that made the embeddings"):
             needs_a_vlm()
     with_vlm = Collection.given(file, ColorVLM())  # and the pictures are not here
     assert with_vlm.under(color.basis).nearest("green", 6)["file"].str.startswith("green").all()
-    assert {small[1:] for small in with_vlm.thumbnails} == {(0, 0, True)}
+    assert {small[1:4] for small in with_vlm.thumbnails} == {(0, 0, True)}
     np.savez(file, ids=photos.names[1:], image=photos.image)
     with pytest.raises(UserError, match=r"must hold image .*ids \(23,\)"):
         Collection.given(file)

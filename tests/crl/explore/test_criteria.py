@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.special import xlogy
 from vectors import vectors
 
-from crl.explore.criteria import rank_criteria
+from crl.explore.criteria import most_alike, rank_criteria, told_apart
 from crl.projection import l2
 
 N, Q, D = 7, 3, 5
@@ -81,3 +81,21 @@ def test_images_that_vary_along_the_texts_of_one_criterion():
         rank_criteria(vectors(N, D), {"a": np.ones((2, D)), "b": np.ones((7, D))})
     alike = rank_criteria(np.repeat(vectors(1, D), N, axis=0), drawn(0, [3, 4]))
     assert alike == close({"c0": 0, "c1": 0}, 1e-12)
+
+
+def test_texts_that_look_the_same_to_the_vlm_are_left_out():
+    text = l2(vectors(5, 64))  # float32 or float64, whatever the VLM gives
+    alike = np.concatenate([text[:1], text, text[3:4] + 1e-7])
+    for kind in (np.float32, np.float64):
+        np.testing.assert_allclose(told_apart(alike.astype(kind)), text[[1, 2, 4]], atol=1e-6)
+
+
+def test_criteria_that_group_the_images_alike():
+    rng = np.random.default_rng(0)
+    color, shape = rng.integers(4, size=(2, 200))
+    text = {"color": np.eye(8)[:4], "shape": np.eye(8)[4:], "hue": np.eye(8)[3::-1]}
+    image = l2(np.eye(8)[color] + np.eye(8)[4 + shape] + 0.01 * vectors(200, 8))
+    alike = most_alike(image, text)
+    assert list(alike) == list(text) and alike["color"] is None
+    assert alike["shape"][0] == "color" and abs(alike["shape"][1]) < 0.1
+    assert alike["hue"][0] == "color" and alike["hue"][1] > 0.5

@@ -10,10 +10,10 @@ from copy import copy
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 from safetensors import safe_open
 
-from crl.explore import collection
+from crl.explore import collection, tables
 from crl.explore.collection import Collection
 from crl.explore.tables import write_tables
 
@@ -44,7 +44,11 @@ def test_tables(photos, views, tmp_path):
     first = [float(row.split("; ")[0]) for row in csv["color_probabilities"]]
     np.testing.assert_allclose(first, views[0].best[1][:, 0], atol=0.006)
     assert "universal_name" not in csv and "universal_x" in csv
-    assert set(parquet.columns) - set(csv.columns) == {"image"}
+    assert set(parquet.columns) - set(csv.columns) == {"image", "neighbors"}
+    cosines = views[0].x @ views[0].x.T - 9 * np.eye(len(csv))
+    for row, near in zip(cosines, parquet["neighbors"], strict=True):  # as Embedding Atlas reads it
+        np.testing.assert_allclose(near["distances"], 1 - np.sort(row)[:-9:-1], atol=1e-6)
+        np.testing.assert_allclose(row[near["ids"]], 1 - near["distances"], atol=1e-6)
     picture = Image.open(io.BytesIO(parquet["image"][0]["bytes"]))
     assert picture.size == (32, 32) and parquet["image"][0]["path"] == photos.names[0]
     with safe_open(tmp_path / "embeddings.safetensors", "np") as file:
@@ -54,11 +58,33 @@ def test_tables(photos, views, tmp_path):
         assert file.metadata() == {"vlm": "colors", "fingerprint": "colors-1"}
 
 
-def test_names_of_files_are_no_formulas_in_csv(photos, color, tmp_path):
+def test_what_cameras_wrote_becomes_columns(photos, tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Model] = "=X-T5"
+    exif[ExifTags.IFD.GPSInfo] = {1: "S", 2: (33.0, 51.0, 30.0), 3: "E", 4: (151.0, 12.0, 36.0)}
+    (tmp_path / "in").mkdir()
+    for name, more in {"a.jpg": {"exif": exif}, "b.jpg": {}}.items():
+        Image.new("RGB", (64, 64), "red").save(tmp_path / "in" / name, **more)
+    taken = Collection.embed(tmp_path / "in", photos.vlm)
+    for _ in range(2):  # the second from the cache
+        write_tables(tmp_path, copy(taken), [])
+        csv = pd.read_csv(tmp_path / "images.csv", index_col="path")
+        parquet = pd.read_parquet(tmp_path / "images.parquet")
+        assert not {"date", "keywords"} & {*csv, *parquet}  # no picture has them
+        assert csv["camera"]["a.jpg"] == "'=X-T5" and parquet["camera"][0] == "=X-T5"
+        assert pd.isna(parquet["camera"][1]) and np.isnan(parquet["latitude"][1])
+        np.testing.assert_allclose(parquet.loc[0, ["latitude", "longitude"]].astype(float),
+                                   [-33.858333, 151.21], atol=1e-6)  # fmt: skip
+        assert csv["longitude"]["a.jpg"] == 151.21 and "latitude" in csv
+
+
+def test_names_of_files_are_no_formulas_in_csv(photos, color, tmp_path, monkeypatch):
     names = ["=cmd.png", "@a/b.png", "-1.png", "+x.png", "a=b.png", *photos.names[5:]]
     renamed = copy(photos)
     object.__setattr__(renamed, "names", names)
+    monkeypatch.setattr(tables, "MOST_COMPARED", 23)
     write_tables(tmp_path, renamed, [color])
+    assert "neighbors" not in pd.read_parquet(tmp_path / "images.parquet")
     escaped = [f"'{name}" for name in names[:4]] + names[4:]
     csv = pd.read_csv(tmp_path / "images.csv")
     assert list(csv["path"]) == escaped and csv["color_x"].dtype == float
@@ -111,6 +137,7 @@ def test_copies_and_scans(photos, bases, tmp_path):
     table = pd.read_csv(tmp_path / "images.csv", index_col="path", keep_default_na=False)
     copies = {name: "a.png" for name in ("b.png", "sub/a.png", "z.png")}
     assert table["copy_of"].to_dict() == {name: copies.get(name, "") for name in scans.names}
+    assert (table["near_copy_of"] == table["copy_of"]).all()
     scans.report(tmp_path / "report.html", views)
     page = (tmp_path / "report.html").read_text("utf-8")
     data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])

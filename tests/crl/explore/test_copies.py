@@ -1,0 +1,49 @@
+"""Near copies: found when resized or compressed, and nothing else."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from crl.explore.collection import Collection
+from crl.explore.copies import near_copies
+
+
+def photo(seed: int, side: int = 640) -> Image.Image:
+    """Soft shapes of all sizes, as photographs have."""
+    rng, layers = np.random.default_rng(seed), np.zeros((480, 640, 3))
+    for size in (3, 9, 27, 81):
+        noise = Image.fromarray(rng.integers(256, size=(size, size, 3), dtype=np.uint8))
+        layers += np.asarray(noise.resize((640, 480), Image.Resampling.BICUBIC), float) / size
+    picture = Image.fromarray((layers / layers.max() * 255).astype(np.uint8))
+    return picture.resize((side, side * 3 // 4))
+
+
+def test_copies_and_no_others(photos, tmp_path):
+    saved = {"0.jpg": (0, 640, 95), "1.jpg": (1, 640, 95), "1-copy.jpg": (1, 300, 30)}
+    saved |= {"1-small.jpg": (1, 200, 90), "2.jpg": (2, 320, 75), "2-copy.jpg": (2, 640, 95)}
+    for name, (seed, side, quality) in saved.items():
+        photo(seed, side).save(tmp_path / name, quality=quality)
+    taken = Collection.embed(tmp_path, photos.vlm)
+    assert taken.names == ["0.jpg", "1-copy.jpg", "1-small.jpg", "1.jpg", "2-copy.jpg", "2.jpg"]
+    assert taken.near.tolist() == [0, 1, 1, 1, 4, 4]
+    once = taken.once()
+    assert once.names == ["0.jpg", "1-copy.jpg", "2-copy.jpg"]
+    assert once.remarks() == ["near copies of other images: 3"]
+    assert once.once().remarks() == once.remarks()
+    np.testing.assert_array_equal(once.image, taken.image[[0, 1, 4]])
+    for name in ("1-small.jpg", "1.jpg"):  # what is not here is gray, and no copy
+        (tmp_path / name).unlink()
+    del taken.__dict__["near"], taken.__dict__["thumbnails"]
+    assert taken.near.tolist() == [0, 1, 2, 3, 4, 4]
+
+
+def test_the_threshold():
+    def picture(value):
+        stream = io.BytesIO()
+        Image.new("RGB", (96, 72), (value,) * 3).save(stream, "PNG")
+        return stream.getvalue()
+
+    shades = [picture(value) for value in (100, 120, 103, 106, 111, 123)]  # 106: by 103
+    assert near_copies(shades).tolist() == [0, 1, 0, 0, 4, 1]
+    assert near_copies(shades[:1]).tolist() == [0]
