@@ -99,8 +99,7 @@ class Told:
         prompts = [self.model.prompt(criterion) for criterion in self.criteria]
         return digest(self.model.fingerprint, prompts, SIDE)
 
-    def preprocess(self, image: Image.Image) -> Image.Image:
-        return scaled(image)
+    preprocess = staticmethod(scaled)
 
     def encode_images(self, batch: list[Image.Image]) -> Tensor:
         """(B, C, D)"""

@@ -151,7 +151,8 @@ class Server:
     @property
     def is_local(self) -> bool:
         """Does it run on this machine?"""
-        return _is_local(self.url)
+        host = urlsplit(self.url).hostname or ""
+        return host in ("localhost", "::1") or host.startswith("127.")
 
     def embedding(self, messages: list[dict[str, Any]], model: str, **options: Any) -> Any:
         """What /embeddings answers to a chat, as vLLM serves it: JSON, not checked. A UserError if
@@ -175,7 +176,7 @@ class Server:
                             "configs/bases/*.yaml")  # fmt: skip
         http = openai.DefaultHttpxClient(
             timeout=self.timeout, event_hooks={"response": [_check]},
-            trust_env=not _is_local(self.url),  # a proxy does not reach this computer
+            trust_env=not self.is_local,  # a proxy does not reach this computer
         )  # fmt: skip
         # Local servers need no key, but the client must send something.
         limits: dict[str, Any] = {"max_retries": self.max_retries, "http_client": http}
@@ -261,11 +262,6 @@ def as_jpeg(picture: Image.Image) -> bytes:
     stream = io.BytesIO()
     picture.save(stream, "JPEG", quality=95, subsampling=0)
     return stream.getvalue()
-
-
-def _is_local(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def _refused(error: openai.APIStatusError, question: dict[str, Any]) -> str | None:

@@ -55,6 +55,8 @@ def test_a_vector_is_the_librarys_with_padding_and_with_a_shared_picture(kind, f
     alone = torch.cat([model.encode(pictures, [c]) for c in CRITERIA], dim=1)
     torch.testing.assert_close(alone, expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(shared, expected, atol=1e-5, rtol=1e-5)
+    twice = model.encode(pictures[:1], ["color", "color"])[0]
+    torch.testing.assert_close(twice, expected[0, [0, 0]], atol=1e-5, rtol=1e-5)
     assert (expected[:, 0] - expected[:, 1]).abs().max() > 0.01  # the words matter
 
 
