@@ -31,9 +31,9 @@ from safetensors.numpy import save
 from classification_clustering.config import EvaluateConfig
 from classification_clustering.datasets import Labelled, load
 from classification_clustering.rivals.ictc import DESCRIBE, sort_images
+from crl.backends.instructed import scaled, words
 from crl.embed import embed_texts
 from crl.images import UnreadableImage, open_image
-from crl.instructed import scaled, words
 from crl.run.chat import OPENAI, Refused, Server, as_jpeg
 from crl.run.config import load_config
 from crl.run.errors import UserError

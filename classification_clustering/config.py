@@ -32,7 +32,7 @@ class EvaluateConfig(EvaluationConfig):
         ["clip"], description="one or more VLMs; [] with instructed"
     )
     instructed: Annotated[list[str], OneOrMore, Distinct] = Field(
-        [], description="models that are told the criterion, see crl/instructed.py"
+        [], description="models that are told the criterion, see crl/backends/instructed.py"
     )
     send: bool = Field(False, description="pictures may be sent to a server elsewhere")
     unreadable: Literal["error", "skip"] = Field(

@@ -7,13 +7,11 @@ import numpy as np
 
 from classification_clustering.config import EvaluateConfig
 from classification_clustering.datasets import Labelled, check_classes, load
+from crl.backends.instructed import Told, load_instructed
 from crl.basis import TextBasis
 from crl.embed import checked_basis, embed_basis, embed_images, embed_texts
-from crl.instructed import Told, load_instructed
-from crl.projection import l2, project, single_vector
-from crl.representations import label as label_of
-from crl.representations import represent
-from crl.representations.null_space import directions_of_others, without
+from crl.projection import l2
+from crl.representations.null_space import directions_of_others
 from crl.run.errors import UserError
 from crl.run.given import checked, read_given
 from crl.run.results import digest
@@ -88,20 +86,6 @@ def embedded(config: EvaluateConfig, at_least: int = 1) -> Iterator[Embedded]:
             T = text[criterion]
             embeddings = image, T, directions, class_text
             yield Embedded(labelled, *embeddings, about, about_basis, counts, result.content)
-
-
-def representations(config: EvaluateConfig, data: Embedded) -> dict[str, np.ndarray]:
-    """x (N, F) by method, unit rows: I, and each R; or what a model gives that was told."""
-    if data.text is None:
-        return {"instructed": data.image}
-    image = without(data.image, data.directions)  # I, but for what other criteria explain
-    x = {"universal": single_vector(data.image)}
-    for name in config.representation:
-        x[label_of(config, name)] = l2(project(image, data.text)) if name == "paper" else represent(
-            name, image, data.text, data.data.labels, sharpness=config.sharpness,
-            directions=data.directions, class_text=data.class_text,
-        )  # fmt: skip
-    return x
 
 
 def _given(config: EvaluateConfig, at_least: int) -> Embedded:

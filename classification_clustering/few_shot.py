@@ -33,7 +33,17 @@ def evaluate(config: EvaluateConfig) -> Results:
         results = Results(folder, config.model_dump(mode="json"))
         at_least = max(config.shots) + 1  # one to test on
         for data in embedded(config, at_least):  # I (N, D), T (K, D): each VLM and criterion
-            x = representations(config, data)
+            image = without(data.image, data.directions)  # I, but for what other criteria explain
+            x: dict[str, Rows] = {"universal": single_vector(data.image)}
+            if data.text is None:  # a model that was told the criterion
+                x, names = {"instructed": data.image}, []
+            else:
+                r, names = project(image, data.text), config.representation  # R = I Tᵀ, (N, K)
+            for name in names:
+                parts = name.split("+")
+                of = partial(standardised, parts, data, config.sharpness, image, r)
+                learns = any(kind_of(part).supervision == "labels" for part in parts)
+                x[label(config, name)] = of if learns else of()
 
             for method, rows in x.items():
                 basis = {"basis": "-"} if method == "universal" else data.about_basis
@@ -56,21 +66,6 @@ def evaluate(config: EvaluateConfig) -> Results:
                     fixed = {method: rows for method, rows in x.items() if not callable(rows)}
                     tsne_maps(fixed, data.data.labels, data.data.classes, title, file)
     return results
-
-
-def representations(config: EvaluateConfig, data: Embedded) -> dict[str, Rows]:
-    """x by method: I, and each R; or what a model gives that was told the criterion."""
-    if data.text is None:
-        return {"instructed": data.image}
-    image = without(data.image, data.directions)  # I, but for what other criteria explain
-    r = project(image, data.text)  # R = I Tᵀ, (N, K)
-    x: dict[str, Rows] = {"universal": single_vector(data.image)}
-    for name in config.representation:
-        parts = name.split("+")
-        of = partial(standardised, parts, data, config.sharpness, image, r)
-        learns = any(kind_of(part).supervision == "labels" for part in parts)
-        x[label(config, name)] = of if learns else of()
-    return x
 
 
 def standardised(

@@ -14,9 +14,12 @@ import time
 import numpy as np
 
 from classification_clustering.config import EvaluateConfig
-from classification_clustering.embedded import embedded, representations
+from classification_clustering.embedded import embedded
 from classification_clustering.method import mean_average_precision
 from classification_clustering.tables import notes, table
+from crl.projection import l2, project, single_vector
+from crl.representations import label, represent
+from crl.representations.null_space import without
 from crl.run.config import load_config
 from crl.run.files import alone_in
 from crl.run.results import Results, over_seeds
@@ -28,7 +31,18 @@ def evaluate(config: EvaluateConfig) -> Results:
     with alone_in(folder):
         results = Results(folder, config.model_dump(mode="json"))
         for data in embedded(config):  # I (N, D) and T (K, D) of each VLM under each criterion
-            x = representations(config, data)
+            image = without(data.image, data.directions)  # I, but for what other criteria explain
+            x = {"universal": single_vector(data.image)}
+            if data.text is None:  # a model that was told the criterion
+                x, names = {"instructed": data.image}, []
+            else:
+                r, names = project(image, data.text), config.representation  # R = I Tᵀ, (N, K)
+            for name in names:
+                x[label(config, name)] = l2(r) if name == "paper" else represent(
+                    name, image, data.text, data.data.labels, sharpness=config.sharpness,
+                    directions=data.directions, class_text=data.class_text,
+                )  # fmt: skip
+
             for method, rows in x.items():
                 basis = {"basis": "-"} if method == "universal" else data.about_basis
                 about = {**data.about, **basis, "method": method, "seeds": config.seeds}

@@ -18,10 +18,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
+from crl.backends.instructed import Stores, Told, open_stores
 from crl.backends.loaded import LoadedVLM
 from crl.basis import TextBasis
 from crl.images import Crop, File, Picture, UnreadableImage, decoded, file_of, open_image
-from crl.instructed import Stores, Told, open_stores
 from crl.projection import l2, parts
 from crl.run.ahead import ahead
 from crl.run.errors import UserError, lacks_memory

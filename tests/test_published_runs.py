@@ -23,7 +23,7 @@ from suite import write_suite
 from told_model import ToldModel
 from worlds import WORLDS
 
-from crl import instructed
+from crl.backends import instructed
 from similarity_retrieval import generate_images
 from similarity_retrieval.datasets import TASKS, load
 

@@ -48,7 +48,7 @@ TEMPLATES = {
 
 
 class Readout:
-    """The interface `crl.instructed.Instructed`. Weights are loaded when a picture is encoded."""
+    """A `crl.backends.instructed.Instructed`. Weights are loaded when a picture is encoded."""
 
     def __init__(
         self, name: str, kind: str, source: str, device: str | torch.device | None, precision: str

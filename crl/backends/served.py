@@ -30,7 +30,7 @@ DRIFT = 0.999  # least cosine of the probe to that of the first time; bf16 on ot
 
 
 class Served:
-    """The interface `crl.instructed.Instructed` for `http://host:8000/v1#<model>`."""
+    """The interface `crl.backends.instructed.Instructed` for `http://host:8000/v1#<model>`."""
 
     precision, device = "fp32", torch.device("cpu")
 

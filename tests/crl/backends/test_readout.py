@@ -9,8 +9,8 @@ import transformers as hf
 from multimodal import save_multimodal
 from PIL import Image
 
+from crl.backends.instructed import load_instructed
 from crl.backends.readout import Readout
-from crl.instructed import load_instructed
 from crl.run.errors import UserError
 
 KINDS = ["qwen2_vl", "qwen3_vl", "llava", "idefics3"]

@@ -11,8 +11,8 @@ from color_vlm import draw
 from PIL import Image
 
 from crl.backends import served
+from crl.backends.instructed import Told, load_instructed
 from crl.embed import embed_images
-from crl.instructed import Told, load_instructed
 from crl.run.chat import Server
 from crl.run.errors import UserError
 

@@ -9,8 +9,8 @@ from PIL import Image
 from told_model import ToldModel
 
 from classification_clustering import clustering, few_shot, retrieval
+from crl.backends.instructed import SIDE, Told, load_instructed
 from crl.embed import embed_images
-from crl.instructed import SIDE, Told, load_instructed
 from crl.run.errors import UserError
 
 
