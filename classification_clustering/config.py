@@ -8,7 +8,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 from classification_clustering.datasets import LOADERS
 from crl.basis import TextBasis, basis_label
 from crl.representations import Representations
-from crl.run.config import EvaluationConfig, OneOrMore
+from crl.run.config import Distinct, EvaluationConfig, OneOrMore
 from crl.run.errors import nearest
 
 
@@ -36,7 +36,7 @@ class EvaluateConfig(EvaluationConfig):
     representation: Representations = Field(
         ["paper"], min_length=1, description="paper, posterior, paper+posterior, or several"
     )
-    rivals: Annotated[list[Path], OneOrMore] = Field(
+    rivals: Annotated[list[Path], OneOrMore, Distinct] = Field(
         [], description="folders of train_rival.py, in clustering"
     )
     shots: Annotated[list[PositiveInt], OneOrMore] = Field(

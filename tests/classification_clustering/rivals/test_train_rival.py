@@ -197,7 +197,7 @@ def test_rivals_have_rows_beside_ours(keys, table, tmp_path, output):
     assert row["about"]["vlm"] == "-" and re.search(r"-\s+folder color\s+cc\s+-", printed)
     assert row["training_seconds"] == results["seconds"] and row["parameters"] > 300_000
     before = (tmp_path / "outputs/clustering/run/results.json").read_bytes()
-    output(clustering.main, **table, rivals=f"[{folder}]")
+    output(clustering.main, **table, rivals=f"[{folder}, {folder}]")
     assert (tmp_path / "outputs/clustering/run/results.json").read_bytes() == before
     # A rival that gives features: k-means with the protocol's seeds; and a second one's name
     content = json.loads((folder / "results.json").read_text()) | {"form": "features"}
