@@ -76,14 +76,10 @@ def fusions(
     rivals: dict[str, Rival], generated: ImageEmbeddings, folder: Path, weight: float
 ) -> dict[str, Rival]:
     """{method as tables show it: CIG on each of the rivals}. It is named after the folder."""
-    more = {
-        "generated": folder.name,
-        "reference_weight": weight,
-        "generated_content": generated.content,
-    }
-    rows = {f"CIG (ours, {folder.name}) on {row}": rival for row, rival in rivals.items()}
-    image = np.asarray(generated.image)
-    return {
-        row: CIG(rival.network, rival.words, rival.prompt, rival.about | more, image, weight)
-        for row, rival in rows.items()
-    }
+    more = {"generated": folder.name, "generated_content": generated.content}
+    more["reference_weight"] = weight
+    how, rows = {"generated": np.asarray(generated.image), "weight": weight}, {}
+    for row, rival in rivals.items():
+        fusion = CIG(rival.network, rival.words, rival.prompt, rival.about | more, **how)
+        rows[f"CIG (ours, {folder.name}) on {row}"] = fusion
+    return rows

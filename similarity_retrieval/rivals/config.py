@@ -32,7 +32,7 @@ class RivalConfig(TrainingConfig, EmbeddingConfig):
     weight_decay: float = Field(0.01, ge=0, description="weight decay of AdamW")
     warmup: int = Field(0, ge=0, description="steps in which the rate rises to lr")
     schedule: Literal["constant", "cosine"] = Field(
-        "constant", description="cosine: after warmup the rate falls to 0"
+        "constant", description="after warmup: constant, or cosine down to 0"
     )
     precision: Literal["fp32", "bf16"] = Field("fp32", description="precision of the VLM")
     tagger: Literal["spacy", "list"] = Field(

@@ -7,12 +7,13 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from torch import nn
 
 from crl.backends.pseudo_words import SIGN, STAND_INS, PseudoWords
 from crl.backends.weights import load_tensors, weights_digest
-from crl.run.errors import UserError, explain
+from crl.run.errors import UserError
+from crl.run.training import read_record
 from similarity_retrieval.datasets import Templates
 from similarity_retrieval.method import Features, query_scores
 from similarity_retrieval.rivals import METHODS
@@ -68,17 +69,9 @@ def read_rival(entry: str) -> tuple[str, Path, RivalTraining | None]:
     method, _, file = entry.partition(":")
     if method in METHODS and file:
         return method, Path(file), None
-    folder = Path(entry)
-    try:
-        training = RivalTraining.model_validate_json((folder / "results.json").read_bytes())
-    except OSError as error:
-        advice = f"a folder, or {'|'.join(METHODS)}:FILE of published weights"
-        reason = f"no training of train_rival.py (results.json: {error.strerror})"
-        raise UserError(f"rivals: {folder} holds {reason}; give {advice}") from error
-    except ValidationError as error:
-        reason = f"is not of train_rival.py: {explain(error)}"
-        raise UserError(f"{folder / 'results.json'} {reason}") from error
-    return training.method, folder / "rival.safetensors", training
+    advice = f"; give a folder, or {'|'.join(METHODS)}:FILE of published weights"
+    training = read_record(Path(entry), RivalTraining, "train_rival.py", advice)
+    return training.method, Path(entry) / "rival.safetensors", training
 
 
 def load_network(method: str, file: Path, dim: int, width: int) -> nn.Module:

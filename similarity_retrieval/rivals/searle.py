@@ -31,7 +31,7 @@ from crl.run.errors import UserError
 from crl.run.files import atomic_path
 from crl.run.given import checked, read_given
 from crl.run.progress import progress
-from similarity_retrieval.combiner_features import derived_seed
+from crl.run.training import derived_seed
 from similarity_retrieval.mining.files import read_jsonl
 from similarity_retrieval.rivals.config import RivalConfig
 from similarity_retrieval.rivals.pic2word import image_inputs

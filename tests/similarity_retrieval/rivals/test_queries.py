@@ -117,7 +117,7 @@ def test_mistakes(tmp_path, refused):
     assert "no checkpoint (no tensors in its entry state_dict_img2text)" in error
     assert "there is no file lost.pt" in refused("rivals=[searle:lost.pt]")
     error = refused("rivals=[lost]")
-    assert error.startswith("rivals: lost holds no training of train_rival.py (results.json: No")
+    assert error.startswith("lost holds no training of train_rival.py (results.json: No")
     assert error.endswith("give a folder, or lincir|pic2word|searle:FILE of published weights")
     assert "rival_prompts.0: must be 'that', 'comma'" in refused("rival_prompts=other")
 
