@@ -9,10 +9,10 @@ import torch
 from crl.backends.hub import explained
 from crl.backends.weights import load_tensors
 from crl.run.errors import UserError
+from fashion_retrieval.networks import Rival
 from fashion_retrieval.rivals.asen import ASEN
 from fashion_retrieval.rivals.asen_pp import ASENpp
 from fashion_retrieval.rivals.csn import CSN
-from fashion_retrieval.rivals.rival import Rival
 from fashion_retrieval.rivals.rpf import RPF
 from fashion_retrieval.rivals.triplet import Triplet
 from fashion_retrieval.rivals.two_stage import TwoStage

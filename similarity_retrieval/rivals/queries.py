@@ -1,6 +1,5 @@
 """The trained rivals of an evaluation: from a folder or a published file to GeneCIS's queries."""
 
-import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +9,7 @@ import torch
 from pydantic import BaseModel
 from torch import nn
 
+from crl.backends.hub import explained
 from crl.backends.pseudo_words import SIGN, STAND_INS, PseudoWords
 from crl.backends.weights import load_tensors, weights_digest
 from crl.run.errors import UserError
@@ -26,7 +26,6 @@ class RivalTraining(BaseModel):
     """What is needed of the results.json of train_rival.py."""
 
     method: Literal["lincir", "pic2word", "searle"]
-    vlm: str
     vlm_fingerprint: str
     precision: Literal["fp32", "bf16"]
 
@@ -82,12 +81,9 @@ def load_network(method: str, file: Path, dim: int, width: int) -> nn.Module:
     state = {key: tensor.float() for key, tensor in load_tensors(file, kind.entry).items()}
     with torch.device("meta"):  # shapes only: the weights come from the file
         network: nn.Module = kind.network(dim, width)
-    try:
+    source = f"{method} for embeddings of width {dim} and tokens of width {width}: {file}"
+    with explained(source, remote=False):
         network.load_state_dict(state, assign=True)
-    except RuntimeError as error:  # names the layers
-        widths = f"embeddings of width {dim} and tokens of width {width}"
-        reason = textwrap.shorten(str(error).partition(":")[2], 200)
-        raise UserError(f"{file} holds no {method} for {widths}: {reason}") from error
     return network.eval()
 
 

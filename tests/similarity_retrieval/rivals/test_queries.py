@@ -111,8 +111,8 @@ def test_trainings_are_evaluated(keys, measure, refused, output, clip_folder, ro
 def test_mistakes(tmp_path, refused):
     file = f"{tmp_path}/large.pt"
     save_rival("searle", file, 24, 32)
-    says = f"{file} holds no searle for embeddings of width 16 and tokens of width 32"
-    assert refused(f"rivals=[searle:{file}]").startswith(says)
+    says = "the weights do not fit searle for embeddings of width 16 and tokens of width 32: "
+    assert refused(f"rivals=[searle:{file}]").startswith(says + file)
     error = refused(f"rivals=[pic2word:{file}]")
     assert "no checkpoint (no tensors in its entry state_dict_img2text)" in error
     assert "there is no file lost.pt" in refused("rivals=[searle:lost.pt]")
