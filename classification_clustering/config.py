@@ -41,7 +41,7 @@ class EvaluateConfig(EvaluationConfig):
     representation: Representations = Field(
         ["paper"], min_length=1, description="paper, posterior, paper+posterior, or several"
     )
-    rivals: Annotated[list[Path], OneOrMore] = Field(
+    rivals: Annotated[list[Path], OneOrMore, Distinct] = Field(
         [], description="folders of train_rival.py, in clustering"
     )
     shots: Annotated[list[PositiveInt], OneOrMore] = Field(

@@ -13,7 +13,6 @@ evaluate.py "rivals=[<outputs>/genecis_rivals/<name>]".
 
 from crl.run.command import command
 
-import math
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -29,9 +28,8 @@ from crl.run.config import load_config
 from crl.run.distributed import process_group, world
 from crl.run.errors import UserError
 from crl.run.results import digest
-from crl.run.training import Trainer
+from crl.run.training import Trainer, derived_seed, warmup_cosine
 from crl.vlm import load_vlm
-from similarity_retrieval.combiner_features import derived_seed
 from similarity_retrieval.mining.captions import caption_files, read_captions
 from similarity_retrieval.rivals import METHODS
 from similarity_retrieval.rivals.config import RivalConfig
@@ -124,7 +122,9 @@ class RivalTrainer(Trainer):
         save_tensors(self.weights, self.network)
 
     def rate(self, step: int) -> float:
-        return learning_rate(step, self.steps * self.config.epochs, self.config)
+        steps, config = self.steps * self.config.epochs, self.config
+        lowest = 1.0 if config.schedule == "constant" else 0.0
+        return warmup_cosine(step, steps, config.lr, config.warmup, lowest)
 
 
 def items(config: RivalConfig) -> list[Any]:
@@ -133,16 +133,6 @@ def items(config: RivalConfig) -> list[Any]:
         return image_files(config.images)[: config.limit]
     pairs = read_captions(caption_files(config.captions))
     return list(dict.fromkeys(clean(pair.caption) for pair in pairs))[: config.limit]
-
-
-def learning_rate(step: int, steps: int, config: RivalConfig) -> float:
-    """Linear over the first `warmup` steps, then constant, or half a cosine from lr to 0."""
-    if step < config.warmup:
-        return config.lr * (step + 1) / config.warmup
-    if config.schedule == "constant":
-        return config.lr
-    done = (step - config.warmup) / max(1, steps - config.warmup)
-    return config.lr * (0.5 + 0.5 * math.cos(math.pi * done))
 
 
 def train(config: RivalConfig) -> None:

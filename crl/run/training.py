@@ -20,21 +20,23 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import yaml
-from pydantic import Field
+from pydantic import BaseModel, Field, ValidationError
 from torch import nn
 
 from crl.run.config import RunConfig
 from crl.run.distributed import from_rank0, print_rank0, rank
-from crl.run.errors import UserError
+from crl.run.errors import UserError, explain
 from crl.run.files import alone_in, atomic_path, write_text
 from crl.run.progress import progress as progress_bar
 from crl.run.results import environment
 from crl.run.store import content_digest
+
+Record = TypeVar("Record", bound=BaseModel)
 
 
 class TrainingConfig(RunConfig):
@@ -237,3 +239,30 @@ class Trainer(ABC):
         if not finite:
             raise UserError(f"{what} not finite; the best weights and the last checkpoint are "
                             f"kept: remove {self.folder} and try a lower lr, or fp32")  # fmt: skip
+
+
+def derived_seed(*key: int) -> int:
+    """A seed that depends on nothing but `key`: (seed, use, ...)."""
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
+
+
+def warmup_cosine(step: int, steps: int, lr: float, warmup: int, lowest: float) -> float:
+    """A learning rate: linear over the first `warmup` steps, then half a cosine from lr to `lowest`
+    times lr."""
+    if step < warmup:
+        return lr * (step + 1) / warmup
+    done = (step - warmup) / max(1, steps - warmup)
+    return lr * (lowest + (1 - lowest) * (0.5 + 0.5 * math.cos(math.pi * done)))
+
+
+def read_record(folder: Path, kind: type[Record], script: str, advice: str = "") -> Record:
+    """What `kind` needs of the results.json of a training. A UserError: it is missing, or is not of
+    that script."""
+    file = folder / "results.json"
+    try:
+        return kind.model_validate_json(file.read_bytes())
+    except OSError as error:
+        reason = f"holds no training of {script} ({file.name}: {error.strerror}){advice}"
+        raise UserError(f"{folder} {reason}") from error
+    except ValidationError as error:
+        raise UserError(f"{file} is not of {script}: {explain(error)}") from error
