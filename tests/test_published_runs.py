@@ -32,7 +32,7 @@ SMALL = {  # script, in the order in which they are run -> what is added to each
     "scripts/demo/draw_oracle.py": "",
     "similarity_retrieval/mine_triplets.py": "samples=100 min_images=1",
     "similarity_retrieval/train_combiner.py": "vlm=demo epochs=1 precision=fp32 batch_size=8 "
-    "validation=0 workers=0 projection=16 hidden=16 images=data/demo/genecis/coco",
+    "accumulate=2 validation=0 workers=0 projection=16 hidden=16 images=data/demo/genecis/coco",
     "similarity_retrieval/train_rival.py": "vlm=demo captions=data/demo/genecis/coco/annotations/"
     "captions_train2017.json images=data/demo/genecis/coco/train2017 batch_size=8 epochs=1 "
     "concepts=[dog,cat] inversion_steps=1 tagger=list limit=24 sentences=null warmup=0",
@@ -55,9 +55,16 @@ SMALL = {  # script, in the order in which they are run -> what is added to each
     "scripts/check_data.py": "--data none",
 }
 OLLAMA = "http://localhost:11434/v1"
-# Cannot be had here: weights; captions in the authors' files and spaCy's model. The last
+# Cannot be had here: weights; the authors' lists; captions in the authors' files and spaCy's model. The last
 # two are run in test_explore.py.
-LEFT_OUT = ("...", "trained=[data/genecis]", "instructed=", "--features", "--serve")
+LEFT_OUT = (
+    "...",
+    "official_bases/",
+    "trained=[data/genecis]",
+    "instructed=",
+    "--features",
+    "--serve",
+)
 GRAPHS = "graphs=data/demo/genecis/coco/annotations/relations_train2017.jsonl"
 ONCE = "{epochs: 1, batch_size: 8, lr: 0.01}"
 SCAN = [f"stages=[{ONCE}, {ONCE}, {ONCE}]", "confidence=0.05"]

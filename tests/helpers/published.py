@@ -25,7 +25,7 @@ def published() -> Iterator[tuple[str, str]]:
     patterns += [f"{folder}/**/*.py" for folder in (*TASKS, "scripts", "crl")]
     for file in (file for pattern in patterns for file in REPOSITORY.glob(pattern)):
         text = re.sub(r"\n *# ?", "\n", file.read_text(encoding="utf-8"))  # comments of a YAML
-        text = re.sub(r"\\\\?\n *", " ", text)  # lines that go on
+        text = re.sub(r" *\\\\?\n *", " ", text)  # lines that go on
         for found in COMMAND.finditer(text):
             command = re.split(r" {2,}#|  +(?=[a-zA-Z(])| # ", found[1] or found[2])[0].strip()
             command = re.sub(r"^crl (\w+)", r"crl/commands/\1.py", command)
