@@ -143,8 +143,8 @@ def self_label_loss(logits: Tensor, probabilities: Tensor, confidence: float) ->
     kept = sure > confidence
     if not kept.any():
         few = f"none of {len(kept)} images is surer than {confidence:g} (at most {sure.max():.3f})"
-        raise UserError(f"self-labelling: {few}; start again with a lower confidence=, and the first "
-                        "stages stay; or train them longer, under another name")  # fmt: skip
+        raise UserError(f"self-labelling: {few}; start again with a lower confidence=, and the "
+                        "first stages stay; or train them longer, under another name")  # fmt: skip
     counts = target[kept].bincount(minlength=logits.shape[1])
     weight = torch.where(counts > 0, kept.sum() / counts.clamp(min=1), 1.0)
     return F.cross_entropy(logits[kept], target[kept], weight)

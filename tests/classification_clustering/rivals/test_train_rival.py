@@ -137,10 +137,6 @@ def test_when_no_image_is_sure_the_first_stages_stay(keys):
         ({"data": "cloth"}, "unknown data set 'cloth'"),
         ({"criteria": "mood"}, "there is no folder .*mood"),
         ({"criteria": "[color, copy]"}, "color, copy differ in images or number of classes; train"),
-        (
-            {"method": "scan", "stages": STAGES, "confidence": 0.9999},
-            "none of 8 images is surer than",
-        ),
     ],
 )
 def test_what_cannot_be_trained_is_refused(keys, refusal, more, message):
