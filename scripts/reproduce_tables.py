@@ -8,7 +8,7 @@ Runs what scripts/paper_tables/plan.py says, with the data in --data, and skips 
 What is missing is named, and the rest goes on. Writes <outputs>/tables/table<N>.{md,csv,tex}, a
 figure of each ablation, and <outputs>/index.html, a page with all results. `reproduced` is a
 difference within a tolerance, which comes from the spread over seeds. Doubtful numbers of the paper
-have a footnote (configs/doubtful_cells.json). What others publish on the same data
+have a footnote (configs/table_notes.json). What others publish on the same data
 (configs/neighbours.json) stands below, in tables of its own. The text bases are the authors', if
 they were imported (scripts/import_official_bases.py), else ours. Exit code: 0 if every
 number that was compared is reproduced (with --strict: and none is missing), 1 if not, 2 after a
@@ -36,17 +36,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from paper_tables import formats, rivals
+from paper_tables import formats, numbers, rivals
 from paper_tables.formats import Document
-from paper_tables.numbers import (
-    TASKS,
-    Problems,
-    Score,
-    compare,
-    neighbours,
-    published,
-    with_footnotes,
-)
+from paper_tables.numbers import TASKS, Problems, Score, compare, neighbours, published
 from paper_tables.plan import PaperTable, paper_tables
 from paper_tables.runs import Run, Settings
 
@@ -158,7 +150,7 @@ def make(number: int, table: PaperTable, s: Settings) -> Document:
     about += ["Drawn data and the demo VLM: no result on the paper's data"] * s.demo
     about += ["--quick: not the paper's protocol"] * s.quick
     about += [f"Not run: {why} ({', '.join(names)})" for why, names in not_run.items()]
-    parts = with_footnotes(compare(table, paper, placed, s), number)
+    parts = numbers.with_footnotes(compare(table, paper, placed, s), number)
     texts = None if paper else bases_in_use(s)
     commands = [run.command for run in every]
     tasks = [name for name, task in TASKS.items() if task.number == number and not s.demo]
@@ -168,14 +160,14 @@ def make(number: int, table: PaperTable, s: Settings) -> Document:
 
 def beside_rivals(document: Document, table: PaperTable, folder: Path) -> list[Document]:
     """The table of a task's rivals, and its figure; none without results."""
-    number, runs = document.number, [run for of_row in table.runs.values() for run in of_row]
-    if not (entries := rivals.entries(number, runs)):
+    number, ending, notes = document.number, "-rivals", numbers.table_notes("rivals")
+    entries = rivals.entries(number, [run for runs in table.runs.values() for run in runs])
+    if not entries:
         return []
-    shown, ending = rivals.table(number, entries), "-rivals"
-    rivals.draw(entries, shown.title, folder / f"table{number}{ending}.png")
-    about = [*rivals.NOTES[number], rivals.ABOUT, *document.about]
-    more = {"texts": shown, "parts": {}, "about": about, "quoted": (), "ending": ending}
-    return [document._replace(title="The rivals beside CRL", **more)]
+    shown = rivals.table(number, entries)
+    rivals.draw(shown, entries, folder / f"table{number}{ending}.png")
+    about, commands = [*notes[str(number)], *notes["all"], *document.about], document.commands
+    return [Document(number, "Its rivals", "", {}, shown, about, commands, ending=ending)]
 
 
 def made_with(rows: list[dict[str, Any]]) -> str:

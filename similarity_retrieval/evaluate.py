@@ -9,6 +9,7 @@ and draws CRL's best and worst templates.
 
 from crl.run.command import command
 
+import time
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,8 @@ def evaluate(config: EvaluateConfig) -> Results:
             for method, row in about.items():
                 if not results.find(row):
                     scored, counts = recalls[config.tie_policy, method], templates.counts
-                    more = {"other_ties": recalls[other, method], "ranks": ranks_file.name}
+                    more: dict[str, Any] = {"other_ties": recalls[other, method]}
+                    more["ranks"] = ranks_file.name
                     if method in query_seconds:  # of all templates, from embedded images
                         more["query_seconds"] = query_seconds[method]
                     results.add(row, scored, **counts, **data.counts, **more)

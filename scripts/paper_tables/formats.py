@@ -187,9 +187,9 @@ def _table(file: Path) -> dict[str, Any]:
         number, _, title = heading.removeprefix("# Table ").partition(". ")
         parts = [_part(*pair) for pair in pairwise(blocks) if pair[1].startswith("|")]
         *about, verdicts = bullets.removeprefix("- ").split("\n- ")
-        return {"id": file.stem, "number": int(number), "title": title, "verdicts": verdicts, "about": about,
-                "parts": parts, "commands": commands.strip("`\n"), "files": files,
-                "figures": figures}  # fmt: skip
+        return {"id": file.stem, "number": int(number), "title": title, "verdicts": verdicts,
+                "about": about, "parts": parts, "commands": commands.strip("`\n"),
+                "files": files, "figures": figures}  # fmt: skip
     except (ValueError, LookupError) as error:
         raise UserError(f"{file} is damaged; remove it and make the table again") from error
 

@@ -188,15 +188,19 @@ def published(number: int) -> Published:
     return parts
 
 
-def with_footnotes(parts: Parts, table: int) -> Parts:
-    """The same, with what configs/doubtful_cells.json says of the paper's numbers in a table."""
-    content = json.loads((CONFIGS / "doubtful_cells.json").read_text(encoding="utf-8"))
-    for group in content.get(f"table{table}", []):
+def table_notes(kind: str) -> dict[str, list[Any]]:
+    """A part of configs/table_notes.json: {number of a table: its notes}"""
+    return json.loads((CONFIGS / "table_notes.json").read_text(encoding="utf-8"))[kind]
+
+
+def with_footnotes(parts: Parts, number: int) -> Parts:
+    """The same, with why numbers of the paper are doubtful."""
+    for note in table_notes("doubtful").get(str(number), []):
         for rows in parts.values():
-            for row in rows.keys() & set(group["rows"]):
-                for column, number in rows[row].items():
-                    if number.paper is not None and column in group.get("columns", [column]):
-                        rows[row][column] = number._replace(footnote=group["why"])
+            for row in rows.keys() & set(note["rows"]):
+                for column, cell in rows[row].items():
+                    if cell.paper is not None and column in note.get("columns", [column]):
+                        rows[row][column] = cell._replace(footnote=note["why"])
     return parts
 
 

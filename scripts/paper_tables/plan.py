@@ -1,6 +1,8 @@
 """The paper's thirteen tables: what each shows, and the runs of the task scripts that it needs."""
 
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from crl.run.files import read_yaml, slug
@@ -119,56 +121,47 @@ def genecis(s: Settings, trained: bool = False, number: int = 0, **keys) -> list
 def clusterers(s: Settings) -> list[Run]:
     """clustering.py with each rival of Table 2. One clustering serves all criteria with as many
     classes, but Multi-MaP's is of one criterion. The demo leaves Cards out."""
-    groups = [("clevr4", CRITERIA["clevr4"])]
-    groups += [] if s.demo else [("cards", [criterion]) for criterion in CRITERIA["cards"]]
     runs = []
-    for data, criteria in groups:
-        file = config(s, data, data)
-        usual = {"root": s.data, "images": read_yaml(CONFIGS / file)["images"]}
-        usual |= {"images": QUICK_IMAGES} if s.demo and s.quick else {}
-        trained: list[tuple[str, str, list[str]]]  # configuration, in the demo, criteria
-        trained = [(f"rival_{method}", method, criteria) for method in ("cc", "scan")]
-        trained += [(f"rival_multi_map_{data}", "multi_map", [c]) for c in criteria]
-        for name, in_demo, some in trained:
-            keys = {**usual, "data": data, "criteria": some}
+    for data in ["clevr4"] if s.demo else CRITERIA:
+        every, file = CRITERIA[data], config(s, data, data)
+        images = QUICK_IMAGES if s.demo and s.quick else read_yaml(CONFIGS / file)["images"]
+        groups = [every] if data == "clevr4" else [[criterion] for criterion in every]
+        rivals = [(method, f"rival_{method}", some) for method in ("cc", "scan") for some in groups]
+        rivals += [("multi_map", f"rival_multi_map_{data}", [c]) for c in every]
+        for method, name, some in rivals:
+            keys: dict[str, Any] = {"root": s.data, "images": images, "criteria": some}
+            own: dict[str, Any] = {"data": data}
             if len(some) == 1:
-                keys["name"] = "_".join(["demo"] * s.demo + [in_demo, *some])
-            training = make(s, "clustering_rivals", config(s, name, in_demo), **keys)
+                own["name"] = f"{'demo_' * s.demo}{method}_{some[0]}"
+            training = make(s, "clustering_rivals", config(s, name, method), **keys, **own)
+            keys |= {"before": [training], "rivals": [training.folder], "figures": False}
             bases = {c: f"{data}_{c}" for c in some}
-            keys = {**usual, "criteria": some, "figures": False, "rivals": [training.folder]}
-            vlm = s.vlms(["clip"])[0]  # it is measured too, once
-            runs.append(make(s, "clustering", file, vlm, bases, before=[training], **keys))
+            runs.append(make(s, "clustering", file, s.vlms(["clip"])[0], bases, **keys))
     return runs
 
 
 def inverters(s: Settings) -> list[Run]:
-    """evaluate.py with each rival of Table 3, with both prompts, and with CIG on SEARLE."""
-    scenes, cc3m = s.data / "genecis", s.data / "cc3m"
-    sources = {"lincir": {"captions": cc3m / "*.tar"}, "pic2word": {"images": cc3m}}
-    sources["searle"] = {"images": s.data / "imagenet" / "test"}
-    sources["searle"]["sentences"] = s.data / "searle" / "sentences.jsonl"
-    if s.demo:
-        pictures = {"images": scenes / "coco" / "train2017"}
-        captions = scenes / "coco" / "annotations" / "captions_train2017.json"
-        sources = {"lincir": {"captions": captions}, "pic2word": pictures, "searle": pictures}
-    runs, bases = [], dict.fromkeys(["focus_object", "change_object"], "genecis_scene")
+    """evaluate.py with each rival of Table 3 and two prompts, and with CIG on SEARLE."""
+    scenes, usual, runs = s.data / "genecis", "data/demo" if s.demo else "data", []
+    bases = dict.fromkeys(["focus_object", "change_object"], "genecis_scene")
     keys: dict[str, Any] = {"root": scenes, "trained": [], "figures": False, "balance": "paper"}
     keys |= {"representation": "paper", "rival_prompts": ["that", "released"]}
-
-    def evaluation(training: Run, *more: Run, **generated: Any) -> Run:
-        how = {**keys, "before": [training, *more], "rivals": [training.folder], **generated}
-        return make(s, "similarity_retrieval", config(s, "genecis", "scenes"), "", bases, **how)
-
-    for method, files in sources.items():
-        needs = [file.parent if "*" in file.name else file for file in files.values()]
+    evaluation = partial(make, s, "similarity_retrieval", config(s, "genecis", "scenes"), "", bases)
+    for method in ("pic2word", "lincir", "searle"):
         file = config(s, f"rival_{method}", method)
+        files = read_yaml(CONFIGS / file)
+        files = {key: files[key].replace(usual, str(s.data), 1)
+                 for key in ("captions", "images", "sentences") if key in files}  # fmt: skip
+        needs = [Path(name).parent if "*" in name else Path(name) for name in files.values()]
         training = make(s, "genecis_rivals", file, needs=needs, **files)
-        runs.append(evaluation(training))
-    if s.demo:  # drawn by scripts/demo/draw_oracle.py
+        keys |= {"before": [training], "rivals": [training.folder]}
+        runs.append(evaluation(**keys))
+    if s.demo:  # scripts/demo/draw_oracle.py draws its images
         oracle = s.data / "oracle"
-        return [*runs, evaluation(training, generated=oracle, needs=[oracle])]
+        return [*runs, evaluation(**keys, generated=oracle, needs=[oracle])]
     images = make(s, "genecis_generated", "generate_images.yaml", root=scenes)
-    return [*runs, evaluation(training, images, generated=images.folder)]
+    keys["before"] = [images, training]
+    return [*runs, evaluation(**keys, generated=images.folder)]
 
 
 def demo_combiner(s: Settings) -> list[Run]:
@@ -215,11 +208,11 @@ def backbone(s: Settings, vlm: str, number: int = 0) -> Run:
 def trainings(s: Settings, vlm: str) -> list[Run]:
     """CRL's two stages, and those of other methods."""
     files = "deepfashion_rival", "garments_csn"
-    names = {"triplet": "triplet", "csn": "csn", "asen": "asen"}
     stage2: dict[str, dict[str, Any]] = {"asen_pp": {"epochs": 20}, "rpf": {"lr": 5.5e-5}}
+    names = {method: method for method in ("triplet", "csn", "asen")}
     if s.demo:
         names = {"triplet": "demo_triplet", "csn": "demo", "asen": "demo_asen"}
-        stage2 = dict.fromkeys(stage2, {"lr": 1e-3})
+        stage2 = {method: {"lr": 1e-3} for method in stage2}
     rivals = [clothes(s, "fashion_rivals", files, method=m, name=n) for m, n in names.items()]
     rivals += [two_stages(s, method, **keys) for method, keys in stage2.items()]
     return [heads(s, vlm), backbone(s, vlm), *rivals]
@@ -229,8 +222,8 @@ def two_stages(s: Settings, method: str, **stage2: Any) -> Run:
     """Stage 2 of a rival, after its stage 1; `stage2`: what differs from the configuration."""
     files = f"deepfashion_{method}", f"garments_{method}"
     first = clothes(s, "fashion_rivals", files)
-    more = {"before": [first], "stage1": first.folder, "name": "demo_" * s.demo + method}
-    return clothes(s, "fashion_rivals", files, **stage2, **more)
+    stage2 |= {"before": [first], "stage1": first.folder, "name": "demo_" * s.demo + method}
+    return clothes(s, "fashion_rivals", files, **stage2)
 
 
 def config(s: Settings, name: str, in_demo: str) -> str:
