@@ -166,8 +166,8 @@ def beside_rivals(document: Document, table: PaperTable, folder: Path) -> list[D
         return []
     shown = rivals.table(number, entries)
     rivals.draw(shown, entries, folder / f"table{number}{ending}.png")
-    about, commands = [*notes[str(number)], *notes["all"], *document.about], document.commands
-    return [Document(number, "Its rivals", "", {}, shown, about, commands, ending=ending)]
+    about = [f"note: {note}" for note in notes[str(number)] + notes["all"]] + document.about
+    return [Document(number, "Its rivals", "", {}, shown, about, document.commands, ending=ending)]
 
 
 def made_with(rows: list[dict[str, Any]]) -> str:

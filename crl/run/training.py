@@ -200,7 +200,8 @@ class Trainer(ABC):
         progress, validation = asdict(self.progress), self.progress.validation
         if results:
             best = validation[self.progress.best(self.metric)] if validation else None
-            record = {"config": self.config.model_dump(mode="json"), "environment": environment()}
+            config = self.config.model_dump(mode="json")
+            record: dict[str, Any] = {"config": config, "environment": environment()}
             trained = [p for group in self.optimizer.param_groups for p in group["params"]]
             record["parameters"] = sum(parameter.numel() for parameter in trained)
             record["preparation_seconds"] = self._prepared

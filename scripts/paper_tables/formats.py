@@ -25,6 +25,7 @@ from paper_tables.numbers import TASKS, VERDICTS, Number, Parts, Problems
 WEB = Path(__file__).resolve().parent / "web"
 IDEA = Path(__file__).resolve().parent.parent.parent / "figures" / "idea.png"
 
+BELOW = ("†", "note:")  # so begin the lines that stand below a table also in LaTeX, on the page
 MARKS = {"reproduced": " ✓", "differs": " ≠"}
 LEGEND = (
     "Cells: the paper's number / ours ± standard deviation over seeds (difference). ✓: reproduced, "
@@ -101,7 +102,7 @@ def write(document: Document, folder: Path) -> None:
     write_text(stem.with_suffix(".md"), "\n\n".join(blocks) + "\n")
     comment = [f"% {line}" for line in [*notes, *document.about]]
     tables = [t._replace(title=f"{heading}: {t.title}").latex() for t in document.tables]
-    below = [as_latex(note) + "\n" for note in document.notes if note.startswith("†")]
+    below = [as_latex(note) + "\n" for note in document.notes if note.startswith(BELOW)]
     write_text(stem.with_suffix(".tex"), "\n".join([*comment, *tables, *below]) + "\n")
     table = Table("", ["table", "part", "row", "column", *Number._fields], [
         [str(document.number), part, row, column]
@@ -188,8 +189,10 @@ def _table(file: Path) -> dict[str, Any]:
         parts = [_part(*pair) for pair in pairwise(blocks) if pair[1].startswith("|")]
         *about, verdicts = bullets.removeprefix("- ").split("\n- ")
         return {"id": file.stem, "number": int(number), "title": title, "verdicts": verdicts,
-                "about": about, "parts": parts, "commands": commands.strip("`\n"),
-                "files": files, "figures": figures}  # fmt: skip
+                "notes": [line for line in about if line.startswith(BELOW)],
+                "about": [line for line in about if not line.startswith(BELOW)],
+                "parts": parts, "commands": commands.strip("`\n"), "files": files,
+                "figures": figures}  # fmt: skip
     except (ValueError, LookupError) as error:
         raise UserError(f"{file} is damaged; remove it and make the table again") from error
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from statistics import fmean, stdev
@@ -108,9 +109,9 @@ def _rival(method: str, vlm: str, usual: Sequence[str]) -> str:
     >>> _rival("lincir, that", "CLIP", ["CLIP"]), _rival("lincir, released", "demo", ["CLIP"])
     ('LinCIR', 'LinCIR (demo), released')
     """
-    first, *rest = method.split(", ")
-    name = RIVALS.get(first, first) + ("" if vlm in usual else f" ({vlm})")
-    return ", ".join([name, *(part for part in rest if part != "that")])
+    name, prompt = re.fullmatch(r"(.*?)(?:, (\w+))?", method).groups()
+    name = RIVALS.get(name, name) + ("" if vlm in usual else f" ({vlm})")
+    return name if prompt in (None, "that") else f"{name}, {prompt}"
 
 
 def _basis(about: dict[str, Any]) -> str:
