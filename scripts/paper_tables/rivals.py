@@ -14,7 +14,7 @@ from crl.run.errors import UserError
 from crl.run.files import atomic_path
 from crl.run.tables import Table
 from crl.vlm import load_vlm
-from paper_tables.numbers import TASKS
+from paper_tables.numbers import FASHION, TASKS
 from paper_tables.runs import Run
 
 HEADER = ["method", "learns from", "learned", "parameters", "training, s", "1,000 images, s"]
@@ -23,6 +23,8 @@ TABLES = {  # the task, and how the columns end that are shown
 }  # fmt: skip
 # A score that says whether a training learned: of CC, SCAN, Multi-MaP; in GeneCIS; in fashion
 MEASURES = ("views_agree", "neighbours_agree", "cosine", "recall@1", "overall")
+RANDOM = ("random", "random draw")
+TRAINED = FASHION.keys() - {"universal", *RANDOM}  # methods of fashion retrieval
 
 
 @dataclass
@@ -53,16 +55,15 @@ def entries(number: int, runs: list[Run]) -> dict[str, Entry]:
             about, scores = row["about"], list(TASKS[task].places([row]))
             if not scores:  # zero-shot
                 continue
-            labels = {folder.name for folder in trainings} | {f"{about['vlm']}*"}
-            trained = {"rival", "combiner"} & about.keys() or about.get("label") in labels
-            records = trainings if trained else {}
+            trained = {"rival", "combiner"} & about.keys() or about["method"] in TRAINED
+            records = trainings if trained or about.get("label", "").endswith("*") else {}
             learns = ["texts"] * (about["basis"] != "-")
             learns += [record.get("supervision", "-") for record in records.values()]
             entry = by_name.setdefault(scores[0].row, Entry())
             entry.supervision = ", ".join(dict.fromkeys(learns)) or "nothing"
             entry.trainings |= records
             entry.scores |= {s.column: fmean(s.values) for s in scores if s.column.endswith(ending)}
-            if about["method"] in ("chance", "random", "random draw"):
+            if about["method"] in ("chance", *RANDOM):
                 continue
             if records and about["basis"] == "-" and number != 3:  # a network of its own
                 entry.speed = own_seconds(row, *records.values())
@@ -135,6 +136,7 @@ def draw(shown: Table, by_name: dict[str, Entry], file: Path) -> None:
     axis.set(xscale="log", ylim=(0, 105), title=shown.title, ylabel="mean score, percent")
     axis.set(xlabel="seconds of training (on the left: no training)")
     axis.set_xlim(edge / 1.3, axis.get_xlim()[1] * 3)
+    axis.xaxis.set_major_formatter("{x:.0f}")  # figures have no formulas, such as powers of ten
     figure.tight_layout()
     with atomic_path(file) as temporary:
         figure.savefig(temporary, format="png", dpi=130)

@@ -88,7 +88,7 @@ def test_queries_of_genecis_cost_time_and_two_prompts_have_a_row_each():
 
 def test_both_stages_of_a_fashion_training_count():
     about = {"data": "Garments", "vlm": "demo + small", "basis": "-", "criterion": "all"}
-    about |= {"method": "asen_pp", "label": "demo_asen_pp"}
+    about |= {"method": "asen_pp", "label": "demo"}
     row = {"about": about, "images": 400, "seconds": 6, "scores": {"part": 30.0, "mean": 30.0}}
     stages = [training(n, "labels", [0.2, 0.1], 60) for n in ("stage1", "demo_asen_pp")]
     universal = row | {"about": about | {"method": "universal", "label": "demo", "vlm": "demo"}}
