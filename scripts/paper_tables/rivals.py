@@ -78,11 +78,11 @@ def entries(number: int, runs: list[Run]) -> dict[str, Entry]:
 
 def own_seconds(row: dict[str, Any], *records: dict[str, Any]) -> float:
     """For 1,000 images, of a rival in clustering or fashion. Multi-MaP trains for each image."""
-    last = records[-1]
+    seconds, last = row.get("seconds", 0), records[-1]
     if "form" in last:
         work = last["seconds" if last["form"] == "features" else "inference_seconds"]
-        return 1000 * (last["preparation_seconds"] + work) / row["images"]
-    return 1000 * row["seconds"] / row["images"]
+        seconds = last["preparation_seconds"] + work
+    return 1000 * seconds / row["images"]
 
 
 def embedding_seconds(run: Run) -> float | None:
