@@ -73,6 +73,9 @@ def entries(number: int, runs: list[Run]) -> dict[str, Entry]:
             if embedding := speeds[vlm]:
                 query = row.get("query_seconds", 0) / row.get("templates", 1)
                 entry.speed = embedding * (1 + ("generated" in about)) + 1000 * query
+    trained = {c for entry in by_name.values() if entry.trainings for c in entry.scores}
+    for entry in by_name.values() if trained else ():  # the demo's rivals have no Cards
+        entry.scores = {c: score for c, score in entry.scores.items() if c in trained}
     return by_name
 
 
@@ -98,11 +101,11 @@ def embedding_seconds(run: Run) -> float | None:
 
 
 def learning(record: dict[str, Any]) -> str:
-    """`loss 5.3 to 3.7, -9.3 to -9.7, neighbours_agree 67`: each stage, and the best score."""
+    """`loss 5.28 to 3.7, -9.3 to -9.7, neighbours_agree 67`: each stage, and the best score."""
     losses, stages = record["losses"], record["config"].get("stages")
     lengths = [stage["epochs"] for stage in stages] if stages else [len(losses)]
     parts = [losses[end - n : end] for n, end in zip(lengths, accumulate(lengths), strict=True)]
-    loss = ", ".join(f"{part[0]:.2g} to {part[-1]:.2g}" for part in parts)
+    loss = ", ".join(f"{part[0]:.3g} to {part[-1]:.3g}" for part in parts)
     best = record["best"] or {}
     return f"loss {loss}" + "".join(f", {m} {best[m]:.3g}" for m in MEASURES if m in best)
 
@@ -137,7 +140,8 @@ def draw(shown: Table, by_name: dict[str, Entry], file: Path) -> None:
     axis.set(xlabel="seconds of training (on the left: no training)")
     axis.set_xlim(edge / 1.3, axis.get_xlim()[1] * 3)
     axis.xaxis.set_major_formatter("{x:.0f}")  # figures have no formulas, such as powers of ten
+    axis.xaxis.set_minor_formatter("")
     figure.tight_layout()
     with atomic_path(file) as temporary:
-        figure.savefig(temporary, format="png", dpi=130)
+        figure.savefig(temporary, format="png", dpi=130, bbox_inches="tight")
     plt.close(figure)

@@ -42,6 +42,7 @@ def test_clustering(tmp_path):
     criteria = ("color", "shape")
     runs = [
         run([clustered(c, "universal", nmi) for c, nmi in zip(criteria, (1, 93), strict=True)]),
+        run([clustered("suits", "universal", 5)]),  # where no rival was run: not in the table
         run([clustered(c, "paper", 90, **crl) for c in criteria]),
         run([clustered(c, "scan", 20, rival="d", vlm="-") for c in criteria], scan),
         run([clustered("color", "multi_map", 64, rival="e")], proxies[0]),
@@ -55,7 +56,7 @@ def test_clustering(tmp_path):
     assert shown.rows == [
         ["demo", "nothing", "-", "0", "0", "2.0", "1.0", "93.0", "47.0"],
         ["demo+CRL", "texts", "-", "0", "0", "2.0", "90.0", "90.0", "90.0"],
-        ["SCAN", "images", "loss 5.3 to 3.7, -9.7 to -9.7, neighbours_agree 67.2", "1,234", "105",
+        ["SCAN", "images", "loss 5.28 to 3.7, -9.7 to -9.7, neighbours_agree 67.2", "1,234", "105",
          "12.0", "20.0", "20.0", "20.0"],
         ["Multi-Map (demo)", "words", f"{loss}; {loss}", "1,234", "100", "100.0", "64.0", "48.0",
          "56.0"],
