@@ -12,6 +12,7 @@ says of each image. Measure it with clustering.py "rivals=[<outputs>/clustering_
 
 from crl.run.command import command
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -68,8 +69,7 @@ class RivalTrainer(Trainer):
         self.record |= {"supervision": self.method.supervision, "form": self.method.form}
         self.record |= {"content": self.method.content, "images": len(self.data.paths)}
         self.record |= {"clusters": len(self.data.classes), **self.beside}
-        trained = self.models["rival"].parameters()
-        self.record |= {"parameters": sum(p.numel() for p in trained), "device": str(self.device)}
+        self.record["device"] = str(self.device)
 
     def _stage(self, epoch: int) -> tuple[int, int]:
         """The stage of an epoch (from 0), and how many epochs of the stage are before it."""
@@ -112,7 +112,9 @@ class RivalTrainer(Trainer):
     def keep(self) -> None:
         save_tensors(self.weights, self.models["rival"])
         if len(self.progress.losses) == self.config.epochs:
+            start = time.perf_counter()
             clusters = self.method.clusters().cpu().contiguous()
+            self.record["inference_seconds"] = time.perf_counter() - start  # of all images, read
             with atomic_path(self.folder / "clusters.safetensors") as temporary:
                 temporary.write_bytes(save({self.method.form: clusters}))
 

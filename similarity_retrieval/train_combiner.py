@@ -112,7 +112,8 @@ class CombinerTrainer(Trainer):
         rates = {"lr": config.lr, "weight_decay": config.weight_decay}
         self.optimizer = torch.optim.AdamW(self.parameters, **rates)
         counts = {"training": len(self.data) - self.held, "held_out": self.held}
-        self.record = {"vlm": config.vlm, "vlm_trained": config.train_vlm}
+        self.record = {"supervision": "captions (triplets)", "vlm": config.vlm}
+        self.record["vlm_trained"] = config.train_vlm
         self.record["vlm_fingerprint"] = fingerprint  # that the Combiner in the folder belongs to
         self.record |= {"precision": config.precision, "device": str(vlm.device)}
         self.record |= {"processes": world(), "triplets": counts, "steps_per_epoch": self.steps}

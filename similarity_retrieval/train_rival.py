@@ -13,7 +13,6 @@ evaluate.py "rivals=[<outputs>/genecis_rivals/<name>]".
 
 from crl.run.command import command
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -70,9 +69,7 @@ class RivalTrainer(Trainer):
         config, vlm, kind = self.config, self.words.vlm, METHODS[self.config.method]
         vlm.model.requires_grad_(False)
         place = self.folder / f"inverted-{digest(self.settings)[:8]}"
-        start = time.perf_counter()
         self.data = kind(config, self.words, self.items, self.held, place)
-        prepared = time.perf_counter() - start  # embedding; of SEARLE also inversion
         torch.manual_seed(derived_seed(config.seed, INITIAL))
         self.network = kind.network(vlm.dim, self.words.width).to(vlm.device)
         self.models = {"rival": self.network}
@@ -81,8 +78,6 @@ class RivalTrainer(Trainer):
         self.record = {"method": config.method, "supervision": kind.supervision, "vlm": config.vlm}
         self.record |= {"vlm_fingerprint": vlm.fingerprint, "precision": config.precision}
         self.record |= {"device": str(vlm.device), "items": counts, "steps_per_epoch": self.steps}
-        self.record["preparation_seconds"] = prepared  # in this run, beside `seconds` of training
-        self.record["parameters"] = sum(p.numel() for p in self.network.parameters())
         self.record["mean_length"] = self.data.inputs.norm(dim=1).mean().item()  # of embeddings
 
     def batches(self, epoch: int, done: int) -> Iterator[np.ndarray]:

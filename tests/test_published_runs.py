@@ -55,8 +55,8 @@ SMALL = {  # script, in the order in which they are run -> what is added to each
     "scripts/check_data.py": "--data none",
 }
 OLLAMA = "http://localhost:11434/v1"
-# Cannot be had here: weights; the authors' lists; captions in the authors' files and spaCy's model. The last
-# two are run in test_explore.py.
+# Cannot be had here: weights; the authors' lists; captions in the authors' files and spaCy's model.
+# The last two are run in test_explore.py.
 LEFT_OUT = (
     "...",
     "official_bases/",

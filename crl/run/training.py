@@ -127,7 +127,9 @@ class Trainer(ABC):
                                     "gone; remove the folder to train again")  # fmt: skip
             print_rank0(f"{self.folder}: this training is finished; nothing to do")
             return
+        start = time.perf_counter()
         self.prepare()
+        self._prepared = time.perf_counter() - start  # in this run: reading, embedding, inversion
         if state:
             for name, model in self.models.items():
                 model.load_state_dict(state["models"][name])
@@ -200,7 +202,11 @@ class Trainer(ABC):
         progress, validation = asdict(self.progress), self.progress.validation
         if results:
             best = validation[self.progress.best(self.metric)] if validation else None
-            record = {"config": self.config.model_dump(mode="json"), "environment": environment()}
+            config = self.config.model_dump(mode="json")
+            record: dict[str, Any] = {"config": config, "environment": environment()}
+            trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+            record["parameters"] = sum(parameter.numel() for parameter in trained)
+            record["preparation_seconds"] = self._prepared
             record |= {**self.record, "best": best, **progress}
             write_text(self.folder / "results.json", json.dumps(record, indent=1) + "\n")
         models = {name: model.state_dict() for name, model in self.models.items()}
