@@ -25,9 +25,9 @@ def near_copies(pictures: Sequence[bytes]) -> np.ndarray:
 
 
 def near_groups(cells: np.ndarray) -> np.ndarray:
-    """(N,) numbers, the same for those of N pictures that are nearly the same, directly or by others
-    between. `cells` (N, C) are whole numbers up to 255. Means differ by at most as much as cells
-    do, so only pictures of nearly the same mean are compared."""
+    """(N,) numbers, the same for nearly the same pictures, also by others between. `cells` (N, C)
+    are whole numbers up to 255. Means differ by no more than THRESHOLD if cells do, so only
+    pictures of nearly the same mean are compared."""
     count, mean = len(cells), cells.mean(axis=1, dtype=np.float64)
     order = np.argsort(mean)
     cells, mean = cells[order], mean[order]

@@ -3,10 +3,13 @@
 import io
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
+from crl.explore import copies
 from crl.explore.collection import Collection
-from crl.explore.copies import near_copies
+from crl.explore.copies import near_copies, near_groups
 
 
 def photo(seed: int, side: int = 640) -> Image.Image:
@@ -47,3 +50,19 @@ def test_the_threshold():
     shades = [picture(value) for value in (100, 120, 103, 106, 111, 123)]  # 106: by 103
     assert near_copies(shades).tolist() == [0, 1, 0, 0, 4, 1]
     assert near_copies(shades[:1]).tolist() == [0]
+
+
+@given(st.data(), st.integers(1, 12), st.integers(1, 4))
+def test_groups_are_those_of_all_pairs_compared(data, count, block):
+    base = st.sampled_from([3, 7, 200]).flatmap(lambda b: st.integers(b, b + 8))
+    rows = data.draw(
+        st.lists(st.lists(base, min_size=2, max_size=2), min_size=count, max_size=count)
+    )
+    cells, group = np.array(rows, np.float32), np.arange(count)
+    near = np.square(cells[:, None] - cells).mean(axis=2) <= 4.0**2
+    for _ in range(count):  # the smallest number of those near, as far as it reaches
+        group = np.where(near, group, count).min(axis=1)
+    copies.BLOCK, before = block, copies.BLOCK
+    places = near_groups(cells)
+    copies.BLOCK = before
+    assert ((places[:, None] == places) == (group[:, None] == group)).all()
