@@ -24,7 +24,7 @@ def near_copies(pictures: Sequence[bytes]) -> np.ndarray:
     return first[place]
 
 
-def near_groups(cells: np.ndarray) -> np.ndarray:
+def near_groups(cells: np.ndarray, block: int = BLOCK) -> np.ndarray:
     """(N,) numbers, the same for nearly the same pictures, also by others between. `cells` (N, C)
     are whole numbers up to 255. Means differ by no more than THRESHOLD if cells do, so only
     pictures of nearly the same mean are compared."""
@@ -32,9 +32,9 @@ def near_groups(cells: np.ndarray) -> np.ndarray:
     order = np.argsort(mean)
     cells, mean = cells[order], mean[order]
     first = np.arange(count)  # one of the group of each
-    for start in range(0, count, BLOCK):
-        rows = cells[start : start + BLOCK].astype(np.float64)  # (B, C); so all sums are exact
-        end = np.searchsorted(mean, mean[start : start + BLOCK][-1] + THRESHOLD + 1e-6)
+    for start in range(0, count, block):
+        rows = cells[start : start + block].astype(np.float64)  # (B, C); so all sums are exact
+        end = np.searchsorted(mean, mean[start : start + block][-1] + THRESHOLD + 1e-6)
         others = cells[start:end].astype(np.float64)  # (M, C)
         squared = (rows**2).sum(1)[:, None] + (others**2).sum(1) - 2 * rows @ others.T  # (B, M)
         near = start + np.array(np.nonzero(squared <= THRESHOLD**2 * cells.shape[1]))  # (2, pairs)

@@ -110,13 +110,13 @@ def _check_room(folder: Path, size: int) -> None:
 
 def _load(name: str, folder: Path) -> None:
     """Write the pictures of a data set as they are stored; names begin with the row's number."""
+    if (parts := HUB.fullmatch(name)) is None:
+        raise UserError(f"{name} must be hf:OWNER/NAME, hf:OWNER/NAME:split or ...:split:column")
     try:
         import datasets  # from version 4 on, it runs no code of a data set
         from huggingface_hub.constants import HF_HUB_CACHE
     except ImportError:
         raise Missing("datasets is not installed: pip install 'datasets>=4.0'") from None
-    if (parts := HUB.fullmatch(name)) is None:
-        raise UserError(f"{name} must be hf:OWNER/NAME, hf:OWNER/NAME:split or ...:split:column")
     repository, split, column = parts[1], parts[2] or "train", parts[3]
     if os.path.exists(repository):  # which `load_dataset` would take
         raise UserError(f"there is {repository} in this folder; run the command in another one")

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from crl.explore import copies
 from crl.explore.collection import Collection
 from crl.explore.copies import near_copies, near_groups
 
@@ -52,17 +51,14 @@ def test_the_threshold():
     assert near_copies(shades[:1]).tolist() == [0]
 
 
-@given(st.data(), st.integers(1, 12), st.integers(1, 4))
-def test_groups_are_those_of_all_pairs_compared(data, count, block):
-    base = st.sampled_from([3, 7, 200]).flatmap(lambda b: st.integers(b, b + 8))
-    rows = data.draw(
-        st.lists(st.lists(base, min_size=2, max_size=2), min_size=count, max_size=count)
-    )
-    cells, group = np.array(rows, np.float32), np.arange(count)
+CELL = st.one_of(st.integers(start, start + 8) for start in (0, 7, 200))
+
+
+@given(st.lists(st.tuples(CELL, CELL), min_size=1, max_size=12), st.integers(1, 4))
+def test_groups_are_those_of_all_pairs_compared(rows, block):
+    cells, group = np.array(rows, np.float32), np.arange(len(rows))
     near = np.square(cells[:, None] - cells).mean(axis=2) <= 4.0**2
-    for _ in range(count):  # the smallest number of those near, as far as it reaches
-        group = np.where(near, group, count).min(axis=1)
-    copies.BLOCK, before = block, copies.BLOCK
-    places = near_groups(cells)
-    copies.BLOCK = before
+    for _ in rows:  # the smallest number of those near, as far as it reaches
+        group = np.where(near, group, len(rows)).min(axis=1)
+    places = near_groups(cells, block)
     assert ((places[:, None] == places) == (group[:, None] == group)).all()

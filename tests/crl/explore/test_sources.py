@@ -32,22 +32,19 @@ MEMBERS = {**dict.fromkeys(OTHERS, b"x"), **FILES, "/tmp/e.png": FILES["a.png"]}
 
 def write(file: Path) -> Path:
     if file.suffix == ".zip":
+        link = zipfile.ZipInfo("link.png")
+        link.external_attr = (stat.S_IFLNK | 0o777) << 16
         with zipfile.ZipFile(file, "w") as zipped:
-            for name, data in MEMBERS.items():
+            for name, data in {**MEMBERS, link: "/etc/passwd"}.items():
                 zipped.writestr(name, data)
-            link = zipfile.ZipInfo("link.png")
-            link.external_attr = (stat.S_IFLNK | 0o777) << 16
-            zipped.writestr(link, "/etc/passwd")
         return file
     with tarfile.open(file, f"w:{file.suffix[1:].replace('tar', '')}") as tar:
-        for name, data in MEMBERS.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
+        for name, data in {**MEMBERS, **dict.fromkeys(b"1236", b"")}.items():
+            info = tarfile.TarInfo(str(name))
+            info.size, info.linkname = len(data), "/etc/passwd"
+            if isinstance(name, int):  # hard and symbolic links, devices, pipes
+                info.type = bytes([name])
             tar.addfile(info, io.BytesIO(data))
-        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE):
-            info = tarfile.TarInfo(f"other{int(kind)}.png")
-            info.type, info.linkname = kind, "/etc/passwd"
-            tar.addfile(info)
     return file
 
 
@@ -63,17 +60,14 @@ def test_an_archive_is_unpacked_once_and_only_its_pictures(ending, tmp_path, cac
     photos = Collection.embed(archive, ColorVLM())
     assert photos.names == ["a.png", "c", "sub/b.JPG", "tmp/e.png"] and not photos.left_out
     assert [file.read_bytes() for file in photos.files[:3]] == [FILES[n] for n in photos.names[:3]]
-    assert photos.title == str(archive) and photos.folder.is_relative_to(cache)
-    assert not [*tmp_path.rglob("out.png")]
-    assert sum(file.is_file() for file in photos.folder.parent.rglob("*")) == 4
+    assert photos.title == str(archive) and not [*tmp_path.rglob("out.png")]
+    assert sum(not file.is_dir() for file in photos.folder.parent.rglob("*")) == 4
     with monkeypatch.context() as patch:
         patch.setattr(sources, "_unpack", lambda *_: pytest.fail("unpacked again"))
         assert picture_folder(str(archive)) == photos.folder
     os.utime(archive, ns=(0, 0))
     latter = picture_folder(archive)
     assert latter != photos.folder and [*latter.parent.iterdir()] == [latter]
-    assert picture_folder(latter) == latter
-    assert sources.source_name(archive) == "photos"
 
 
 def test_a_killed_unpacking_is_done_again(tmp_path, cache, monkeypatch):
