@@ -51,7 +51,7 @@ SMALL = {  # script, in the order in which they are run -> what is added to each
     "scripts/check_data.py": "--data none",
 }
 OLLAMA = "http://localhost:11434/v1"
-# Cannot be had here: GeneCIS's weights; captions in the authors' files and spaCy's model; the Hub. The
+# Cannot be had here: GeneCIS's weights; captions in the authors' files, spaCy's model, the Hub. The
 # others are run in test_explore.py.
 LEFT_OUT = ("...", "trained=[data/genecis]", "--features", "--serve", "hf:OWNER")
 GRAPHS = "graphs=data/demo/genecis/coco/annotations/relations_train2017.jsonl"
