@@ -27,7 +27,7 @@ from tornado.web import Application, HTTPError, RequestHandler
 
 from crl.explore.session import Session
 from crl.explore.view import View
-from crl.run.errors import UserError, explain
+from crl.run.errors import UserError, advice, explain
 
 HERE = "127.0.0.1"
 MOST_BYTES = 2**20  # of a request
@@ -56,7 +56,7 @@ def serve(session: Session, port: int = 0) -> None:
             webbrowser.open(address)
     with suppress(KeyboardInterrupt):
         asyncio.run(listen(session, token, sockets))
-    print(f"\nended; words and clusters are in {session.out}, as you left them")
+    print(f"\nended; words and clusters are in {session.out}; --add shows new criteria")
 
 
 async def listen(session: Session, token: str, sockets: list[socket.socket]) -> None:
@@ -151,6 +151,8 @@ class Ask(Guarded):
             raise HTTPError(400, explain(error)) from error
         except (UserError, ValueError) as error:
             raise HTTPError(400, str(error)) from error
+        except (OSError, RecursionError) as error:  # no room; JSON without end
+            raise HTTPError(400, advice(error)) from error
         except IndexError as error:  # of a picture or criterion
             raise HTTPError(400, "there is no such thing here; reload the page") from error
         except asyncio.CancelledError as error:  # Ctrl-C

@@ -314,6 +314,12 @@ def test_files_as_people_have_them(look, place):
     ("arguments", "message"),
     [
         (["--criterion", "smell"], "there are no texts for 'smell'; give a file (--texts smell="),
+        (["--criterion", "smell"], "--rank tries those that are at hand"),
+        (["--criterion", "Color!"], "try clevr4_color, everyday/dominant-color"),
+        (["--criterion", "?"], "a criterion needs a name with letters or digits"),
+        (["--criterion", "a b", "--criterion", "A-b"], "the names a b and A-b are too much alike"),
+        ([*BASES, "--query", " "], "a text is empty"),
+        ([*BASES, "--query", "x" * 10_000], "a text has 10,000 letters"),
         ([*BASES, "--query", "red", "--like", "side=1"], "the query is a text"),
         (
             [*BASES, "--query", "red", "--top", "auto"],

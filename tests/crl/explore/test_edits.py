@@ -73,11 +73,11 @@ def test_a_view_shows_the_edits_in_all_that_it_gives(photos, color):
     table = edited.clusters()
     kind = table["file"].str.split("-").str[0]
     assert (table["name"] == kind.replace(["red", "green"], "=warm")).all()
-    assert edited.groups().clusters.note == "4 groups, as asked; edited by hand"
+    assert edited.groups().clusters.note == "4 groups; edited by hand"
     lost = Edit(do="name", groups=[sketch(photos.digests[:1])], name="one of six")
     again = color.with_edits(number=4, done=(*done, lost))
     note = again.groups().clusters.note
-    assert note.endswith("; 1 edits by hand fit no group any more and were left out")
+    assert note.endswith("; 1 of 3 edits by hand fit no group any more and were left out")
     assert again.clusters().equals(table)
     assert color.clusters(4)["name"].nunique() == 4  # the view itself stays
 
