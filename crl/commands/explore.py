@@ -68,8 +68,7 @@ def main(argv: list[str]) -> None:
         bases = find_bases(args, out)
         edits = {name: Edits.load(out, name) for name in args.criterion}
         if args.rank or args.propose or args.query is not None or args.serve or args.export:
-            photos, _ = load(args)
-            answer(photos, make_views(photos, bases, edits, args), bases, args, out)
+            answer(bases, edits, args, out)
         else:
             explore_once(bases, edits, args, out)
 
@@ -97,9 +96,8 @@ def load(args: argparse.Namespace) -> tuple["Collection", str]:
     elif listing.is_listing(args.folder / listing.NAME):
         photos = Collection.load(args.folder, args.vlm, args.device)
     else:
-        vlm, how = args.vlm or "clip", {"batch_size": args.batch_size}
-        how |= {"precision": args.precision, "decode": args.decode}
-        photos = Collection.embed(args.folder, vlm, args.device, **how)
+        how = args.device, args.precision, args.decode
+        photos = Collection.embed(args.folder, args.vlm or "clip", *how, batch_size=args.batch_size)
     photos = photos.once() if args.once else photos
     vlm = photos.vlm.name if photos.vlm else "not known"
     head = one_line(f"{args.source}: {len(photos.files):,} pictures, VLM {vlm}") + "\n"
@@ -108,18 +106,12 @@ def load(args: argparse.Namespace) -> tuple["Collection", str]:
     return photos, head
 
 
-def make_views(
-    photos: "Collection", bases: Mapping[str, TextBasis], edits: Mapping[str, Edits],
-    args: argparse.Namespace, labels: dict | None = None,
-) -> list["View"]:  # fmt: skip
-    how = args.representation
-    return [photos.under(bases.get(n), how, n, labels, edits=edits[n]) for n in args.criterion]
-
-
 def answer(
-    photos: "Collection", views: list["View"], bases: Mapping[str, TextBasis],
-    args: argparse.Namespace, out: Path,
-) -> None:  # fmt: skip
+    bases: Mapping[str, TextBasis], edits: Mapping[str, Edits], args: argparse.Namespace, out: Path
+) -> None:
+    photos, _ = load(args)
+    how = args.representation
+    views = [photos.under(bases.get(n), how, n, edits=edits[n]) for n in args.criterion]
     if args.propose:
         propose(photos, args, out)
     elif args.rank:
@@ -152,7 +144,8 @@ def explore_once(
     if last.get("inputs") == inputs:
         print(body := last["body"])
     else:
-        views = make_views(photos, bases, edits, args, labels)
+        how = args.representation
+        views = [photos.under(bases.get(n), how, n, labels, edits=edits[n]) for n in args.criterion]
         body = explore(photos, views, labels, args, out)
     # Not if a picture could not be read, maybe only now; nor with a VLM of one's own.
     whole = seen and seen[0] == len(photos.files)
@@ -250,8 +243,8 @@ def start_server(
     from crl.explore.session import Session
 
     writer = partial(written_texts, args=args) if args.llm else None
-    how = args.representation, command_line()
-    serve(Session(photos, views, out, args.clusters, writer, *how), args.port)
+    how = args.clusters, writer, args.representation, command_line()
+    serve(Session(photos, views, out, *how), args.port)
 
 
 def ranking(photos: "Collection", bases: Mapping[str, TextBasis]) -> str:

@@ -149,10 +149,8 @@ class Ask(Guarded):
             self.finish(await self._answer(action, values))
         except ValidationError as error:
             raise HTTPError(400, explain(error)) from error
-        except (UserError, ValueError) as error:
-            raise HTTPError(400, str(error)) from error
-        except (OSError, RecursionError) as error:  # no room; JSON without end
-            raise HTTPError(400, advice(error)) from error
+        except (UserError, ValueError, OSError, RecursionError) as error:  # no room, endless JSON
+            raise HTTPError(400, advice(error) or str(error)) from error
         except IndexError as error:  # of a picture or criterion
             raise HTTPError(400, "there is no such thing here; reload the page") from error
         except asyncio.CancelledError as error:  # Ctrl-C

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, FiniteFloat, ValidationError, validate_call
+from pydantic import Field, FiniteFloat, validate_call
 
 from crl.basis import TextBasis
 from crl.explore.clusters import find_clusters
@@ -23,7 +23,7 @@ from crl.explore.search import Criterion, search
 from crl.explore.view import FITS_NONE, NEIGHBOURS, View
 from crl.explore.words import checked_texts, most, shared_words
 from crl.projection import l2
-from crl.run.errors import UserError, explain
+from crl.run.errors import UserError
 from crl.run.files import slug
 
 RESULTS = 300  # pictures that a search gives
@@ -150,11 +150,8 @@ class Session:
         if len(texts) < 2:
             raise UserError("a criterion needs 2 texts or more")
         provenance = {**view.basis.provenance, EDITED: date.today().isoformat()}
-        try:
-            changes = {"texts": texts, "provenance": provenance}
-            basis = TextBasis.model_validate({**dict(view.basis), **changes})
-        except ValidationError as error:
-            raise UserError(explain(error)) from error
+        changes = {"texts": texts, "provenance": provenance}
+        basis = TextBasis.model_validate({**dict(view.basis), **changes})
         kind = view.representation
         return self._replace(panel, photos.under(basis, kind, view.name, edits=view.edits))
 
