@@ -303,13 +303,13 @@ def search(view: "View", args: argparse.Namespace, out: Path) -> None:
 
 
 def export_groups(views: list["View"], args: argparse.Namespace) -> None:
-    """Export the clusters of all views, or the one that --only names."""
-    groups = {}
+    """Export the clusters of all views, or the one that --only names; those of one name together."""
+    groups: dict[str, list[int]] = {}
     for view in views:
         clusters, _, titles = view.groups(args.clusters)
         for number, title in enumerate(titles):
             name = title if len(views) == 1 else f"{view.name}: {title}"
-            groups[name] = np.flatnonzero(clusters.label == number).tolist()
+            groups.setdefault(name, []).extend(np.flatnonzero(clusters.label == number).tolist())
     if args.only is not None:
         if args.only not in groups:
             raise UserError(f"there is no cluster {args.only!r}; {nearest(args.only, groups)}")

@@ -421,6 +421,10 @@ def test_the_next_run_keeps_what_was_edited_in_the_page(look, run, place):
     Edits(number=4, done=(edit,)).save(out, "color")
     assert "6         =1+1, " in look(*BASES[:2])
     assert set(pd.read_csv(out / "images.csv")["color_name"]) >= {"'=1+1"}
+    same = [edit, Edit(do="name", groups=[sketch(photos.digests[label == 1])], name="=1+1")]
+    Edits(number=4, done=tuple(same)).save(out, "color")  # two groups of one name
+    assert "of 24 pictures, 3 groups" in look(*BASES[:2], "--export", "kept")
+    Edits(number=4, done=(edit,)).save(out, "color")
     kept = out / "texts/color.yaml"
     kept.write_text(kept.read_text().replace("texts:", "provenance:\n  edited: today\ntexts:"))
     kept.write_text(kept.read_text().replace("- red\n", ""))
