@@ -198,6 +198,8 @@ def keep_apart(out: Path, source: str) -> None:
 def find_texts(name: str, args: argparse.Namespace, out: Path, number: int | None = None) -> str:
     """The file or name of a criterion's basis: given, of an earlier run, of this repository, or
     written by the LLM now. Given and written ones are kept for the next run."""
+    if not slug(name):
+        raise UserError(f"a criterion needs a name with letters or digits, not {name!r}")
     kept = out / "texts" / f"{slug(name)}.yaml"
     if name in args.texts:
         basis = TextBasis.load(args.texts[name])
@@ -290,7 +292,8 @@ def search(view: "View", args: argparse.Namespace, out: Path) -> None:
     title = one_line(f"Nearest to {args.query} under {view.name}")
     print(Table(title, ["file", "similarity", "words"], rows, left=3).text())
     print(view.matching(args.query).note)
-    files = [view.collection.files[view.collection.place(name)] for name in matches["file"][:1_000]]
+    numbers = [view.collection.place(name) for name in matches["file"]]
+    files = [view.collection.files[i] for i in numbers[:1_000]]
     if any(file.is_file() for file in files):  # embeddings can be loaded without them
         from crl.explore.propose import contact_sheet
 
@@ -298,12 +301,11 @@ def search(view: "View", args: argparse.Namespace, out: Path) -> None:
             temporary.write_bytes(contact_sheet(files))
         print(f"pictures, best first: {out / 'query.jpg'}")
     if args.export:
-        numbers = [view.collection.place(name) for name in matches["file"]]
         keep(view.collection, {args.query: numbers}, args)
 
 
 def export_groups(views: list["View"], args: argparse.Namespace) -> None:
-    """Export the clusters of all views, or the one that --only names; those of one name together."""
+    """Export the clusters of all views, those of one name together; or the one of --only."""
     groups: dict[str, list[int]] = {}
     for view in views:
         clusters, _, titles = view.groups(args.clusters)
@@ -424,11 +426,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     args.source = args.features or args.folder
     if "universal" in args.criterion:
         raise UserError("universal means the embedding without a criterion; choose another name")
-    files = [slug(name) for name in args.criterion]  # of their texts
-    if not all(files):
-        raise UserError("a criterion needs a name with letters or digits")
-    if twice := [name for name in args.criterion if files.count(slug(name)) > 1]:
-        raise UserError(f"the names {' and '.join(twice)} are too much alike; choose others")
+    if len({slug(name) for name in args.criterion}) < len(args.criterion):  # they name files
+        raise UserError("two names of criteria are the same but for case and signs; change one")
     if args.representation != "posterior":  # to ask imports scikit-learn: a second
         needed = supervisions(args.representation)
         if "labels" in needed and not args.labels:

@@ -60,9 +60,9 @@ def serve(session: Session, port: int = 0) -> None:
 
 
 async def listen(session: Session, token: str, sockets: list[socket.socket]) -> None:
-    about: dict[str, Any] = {"session": session, "token": token}
-    about["port"] = sockets[0].getsockname()[1]
-    about["worker"] = ThreadPoolExecutor(1)  # so edits come one after another
+    worker = ThreadPoolExecutor(1)  # so edits come one after another
+    port = sockets[0].getsockname()[1]
+    about: dict[str, Any] = dict(session=session, token=token, port=port, worker=worker)
     paths = {"": Page, r"pictures/(\d+)": Picture, r"ask/(\w+)": Ask}
     application = Application(
         [(rf"/([^/]+)/{path}", handler, about) for path, handler in paths.items()],
