@@ -38,9 +38,12 @@ def evaluate(config: EvaluateConfig) -> Results:
         results = Results(folder, config.model_dump(mode="json"))
         for data in embedded(config):  # I (N, D) and T (K, D) of each VLM under each criterion
             image = without(data.image, data.directions)  # I, but for what other criteria explain
-            r = project(image, data.text)  # R = I Tᵀ, (N, K)
             x = {"universal": single_vector(data.image)}
-            for name in config.representation:
+            if data.text is None:  # a model that was told the criterion
+                x, names = {"instructed": data.image}, []
+            else:
+                r, names = project(image, data.text), config.representation  # R = I Tᵀ, (N, K)
+            for name in names:
                 x[label(config, name)] = l2(r) if name == "paper" else represent(
                     name, image, data.text, data.data.labels, sharpness=config.sharpness,
                     directions=data.directions, class_text=data.class_text,

@@ -8,7 +8,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 from classification_clustering.datasets import LOADERS
 from crl.basis import TextBasis, basis_label
 from crl.representations import Representations
-from crl.run.config import EvaluationConfig, OneOrMore
+from crl.run.config import Distinct, EvaluationConfig, OneOrMore
 from crl.run.errors import nearest
 
 
@@ -16,7 +16,8 @@ class EvaluateConfig(EvaluationConfig):
     """Keys of clustering.py, few_shot.py and retrieval.py."""
 
     replaced_by_features = EvaluationConfig.replaced_by_features | {
-        "data", "root", "images", "criteria", "unreadable", "vlm_prompt", "rivals"
+        "data", "root", "images", "criteria", "unreadable", "vlm_prompt", "rivals", "instructed",
+        "send",
     }  # fmt: skip
 
     data: str | None = Field(None, description=f"data set: {', '.join(LOADERS)}")
@@ -28,15 +29,19 @@ class EvaluateConfig(EvaluationConfig):
         None, description="in place of the bases' own, with {text}; {criterion} is its name"
     )
     vlm: Annotated[list[str], OneOrMore] = Field(
-        ["clip"], min_length=1, description="one or more VLMs"
+        ["clip"], description="one or more VLMs; [] with instructed"
     )
+    instructed: Annotated[list[str], OneOrMore, Distinct] = Field(
+        [], description="models that are told the criterion, see crl/backends/instructed.py"
+    )
+    send: bool = Field(False, description="pictures may be sent to a server elsewhere")
     unreadable: Literal["error", "skip"] = Field(
         "error", description="at an image that cannot be opened: error, or skip it"
     )
     representation: Representations = Field(
         ["paper"], min_length=1, description="paper, posterior, paper+posterior, or several"
     )
-    rivals: Annotated[list[Path], OneOrMore] = Field(
+    rivals: Annotated[list[Path], OneOrMore, Distinct] = Field(
         [], description="folders of train_rival.py, in clustering"
     )
     shots: Annotated[list[PositiveInt], OneOrMore] = Field(
@@ -55,6 +60,8 @@ class EvaluateConfig(EvaluationConfig):
     def _data_or_features(self) -> "EvaluateConfig":
         if not self.features and (self.data is None or not self.criteria):
             raise ValueError("set data and criteria (see configs/), or features=FILE.npz")
+        if not self.vlm and not self.instructed:
+            raise ValueError("vlm: name one or more; or models that are told: instructed=...")
         if self.data is not None and self.data not in LOADERS:
             raise ValueError(f"unknown data set {self.data!r}; {nearest(self.data, LOADERS)}")
         for criterion in self.bases:

@@ -34,9 +34,12 @@ def evaluate(config: EvaluateConfig) -> Results:
         at_least = max(config.shots) + 1  # one to test on
         for data in embedded(config, at_least):  # I (N, D), T (K, D): each VLM and criterion
             image = without(data.image, data.directions)  # I, but for what other criteria explain
-            r = project(image, data.text)  # R = I Tᵀ, (N, K)
             x: dict[str, Rows] = {"universal": single_vector(data.image)}
-            for name in config.representation:
+            if data.text is None:  # a model that was told the criterion
+                x, names = {"instructed": data.image}, []
+            else:
+                r, names = project(image, data.text), config.representation  # R = I Tᵀ, (N, K)
+            for name in names:
                 parts = name.split("+")
                 of = partial(standardised, parts, data, config.sharpness, image, r)
                 learns = any(kind_of(part).supervision == "labels" for part in parts)

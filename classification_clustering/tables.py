@@ -7,9 +7,11 @@ from crl.run.tables import Table
 
 def table(rows: list[dict[str, Any]], title: str) -> Table:
     """One row per VLM, criterion and method, a column per metric, in percent: `mean ± standard
-    deviation` over seeds. `names` is how many of the classes the basis names."""
+    deviation` over seeds. `names` is how many of the classes the basis names. Beside a model that
+    is told the criterion: seconds to embed 1,000 images, "-" if all were in the cache."""
     metrics = list(dict.fromkeys(metric for row in rows for metric in row["scores"]))
-    header = ["VLM", "criterion", "method", "basis", "names", *metrics]
+    timed = any(row["about"]["method"] == "instructed" for row in rows)
+    header = ["VLM", "criterion", "method", "basis", "names", *metrics, *["s/1,000"] * timed]
     lines = []
     for row in rows:
         about, scores = row["about"], row["scores"]
@@ -17,7 +19,10 @@ def table(rows: list[dict[str, Any]], title: str) -> Table:
         names = row.get("names", "-") if texts else "-"
         criterion = f"{about['data']} {about['criterion']}"
         head = [about["vlm"], criterion, about["method"], about["basis"] + texts, names]
-        lines.append([*head, *(_mean(scores[m]) if m in scores else "-" for m in metrics)])
+        cells = [_mean(scores[m]) if m in scores else "-" for m in metrics]
+        seconds = row.get("seconds_per_1000")
+        cells += [f"{seconds:.1f}" if seconds else "-"] * timed
+        lines.append([*head, *cells])
     return Table(title, header, lines, left=5)
 
 

@@ -12,6 +12,7 @@ says of each image. Measure it with clustering.py "rivals=[<outputs>/clustering_
 
 from crl.run.command import command
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,7 +29,7 @@ from crl.run.distributed import available_device, print_rank0, process_group, wo
 from crl.run.errors import UserError
 from crl.run.files import atomic_path
 from crl.run.results import digest
-from crl.run.training import Trainer
+from crl.run.training import Trainer, derived_seed
 
 ORDER, STEP, INITIAL, VALIDATION = range(4)  # uses of randomness; one random stream per use
 NEUTRAL = {"name", "outputs", "device", "workers", "root", "images", "cache", "checkpoint_every"}
@@ -59,7 +60,7 @@ class RivalTrainer(Trainer):
         self.settings |= self.beside
 
     def prepare(self) -> None:
-        torch.manual_seed(self._seed(INITIAL))
+        torch.manual_seed(derived_seed(self.config.seed, INITIAL))
         self.method = METHODS[self.config.method](self.config, self.data, self.device)
         self.models = self.method.models
         last = len(self.progress.losses) - (not self.progress.unfinished)  # epoch of the last step
@@ -68,13 +69,7 @@ class RivalTrainer(Trainer):
         self.record |= {"supervision": self.method.supervision, "form": self.method.form}
         self.record |= {"content": self.method.content, "images": len(self.data.paths)}
         self.record |= {"clusters": len(self.data.classes), **self.beside}
-        trained = self.models["rival"].parameters()
-        self.record |= {"parameters": sum(p.numel() for p in trained), "device": str(self.device)}
-
-    def _seed(self, *use: int) -> int:
-        """A seed that depends on nothing but the configuration's and `use`."""
-        key = np.random.SeedSequence([self.config.seed, *use])
-        return int(key.generate_state(1, np.uint64)[0])
+        self.record["device"] = str(self.device)
 
     def _stage(self, epoch: int) -> tuple[int, int]:
         """The stage of an epoch (from 0), and how many epochs of the stage are before it."""
@@ -95,7 +90,7 @@ class RivalTrainer(Trainer):
         return iter(batches[done:])
 
     def step(self, batch: np.ndarray) -> float:
-        torch.manual_seed(self._seed(STEP, self.progress.step))
+        torch.manual_seed(derived_seed(self.config.seed, STEP, self.progress.step))
         stage, _ = self._stage(len(self.progress.losses))
         loss = self.method.loss(torch.from_numpy(batch).to(self.device), stage)
         loss.backward()
@@ -107,7 +102,7 @@ class RivalTrainer(Trainer):
     @torch.no_grad()
     def validate(self) -> dict[str, Any]:
         epochs = len(self.progress.losses)
-        torch.manual_seed(self._seed(VALIDATION, epochs))
+        torch.manual_seed(derived_seed(self.config.seed, VALIDATION, epochs))
         scores = self.method.scores(self._stage(epochs - 1)[0])
         if scores:
             print_rank0(", ".join(f"{name} {value:.4g}" for name, value in scores.items()))
@@ -117,7 +112,9 @@ class RivalTrainer(Trainer):
     def keep(self) -> None:
         save_tensors(self.weights, self.models["rival"])
         if len(self.progress.losses) == self.config.epochs:
+            start = time.perf_counter()
             clusters = self.method.clusters().cpu().contiguous()
+            self.record["inference_seconds"] = time.perf_counter() - start  # of all images, read
             with atomic_path(self.folder / "clusters.safetensors") as temporary:
                 temporary.write_bytes(save({self.method.form: clusters}))
 

@@ -17,8 +17,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from crl.backends.instructed import Stores, Told, open_stores
 from crl.backends.loaded import LoadedVLM
 from crl.basis import TextBasis
 from crl.images import Crop, File, Picture, UnreadableImage, decoded, file_of, open_image
@@ -49,10 +49,12 @@ class NoneReadable(UserError):
 class ImageEmbeddings(NamedTuple):
     """The result of `embed_images`: N rows, in the order of the images."""
 
-    image: np.ndarray  # I, (N, D) float32, or (N, Q, D) for Q query vectors; a memory map
+    # I, (N, D) float32, or (N, Q, D) for Q query vectors, or criteria; a memory map
+    image: np.ndarray
     kept: np.ndarray  # (N,) index of each row's image: all, unless unreadable ones were skipped
     digests: np.ndarray  # (N,) of the contents, dtype V16
     unreadable: dict[Embeddable, str]  # skipped image -> reason
+    seconds: float | None  # to encode 1,000 images; None: all were in the cache
 
     @property
     def content(self) -> str:
@@ -61,8 +63,8 @@ class ImageEmbeddings(NamedTuple):
 
 
 def embed_images(
-    vlm: VLM, images: Sequence[Embeddable | str] | Path | str, cache: Path | None = EMBEDDINGS,
-    batch_size: int = 64, workers: int | None = None,
+    vlm: VLM | Told, images: Sequence[Embeddable | str] | Path | str,
+    cache: Path | None = EMBEDDINGS, batch_size: int = 64, workers: int | None = None,
     unreadable: Literal["error", "skip"] = "error", single: bool = False, raw: bool = False,
     known: Mapping[str, bytes] | None = None,
     seen: Callable[[bytes, Picture], None] | None = None,
@@ -112,12 +114,16 @@ def embed_images(
             raise UserError(f"{vlm.name} gives {number}; use a VLM of the CLIP kind")
 
     skipped()
-    with open_store(vlm, "image", cache) as store:
+    opened = open_stores(vlm, cache) if isinstance(vlm, Told) else open_store(vlm, "image", cache)
+    times: list[tuple[int, float]] = []  # images that were encoded, and seconds
+    with opened as store:
         encoder = _Encoder(vlm, "encode_images", batch_size)
 
-        def encode(batch: dict[bytes, Tensor]) -> None:
-            rows = encoder(torch.stack(list(batch.values())))  # (B, D) or (B, Q, D)
-            check(rows)
+        def encode(batch: dict[bytes, Any]) -> None:
+            pixels, start = list(batch.values()), time.perf_counter()
+            rows = encoder(pixels if isinstance(vlm, Told) else torch.stack(pixels))
+            times.append((len(rows), time.perf_counter() - start))
+            check(rows)  # (B, D) or (B, Q, D)
             store.append(list(batch), rows)
             batch.clear()
 
@@ -128,7 +134,7 @@ def embed_images(
                 unread &= [digest not in store for digest in digests.tolist()]
             places = np.flatnonzero(unread)
             read, groups = partial(_read, vlm, store, seen, images), _by_file(images, places)
-            batch: dict[bytes, Tensor] = {}  # digest -> pixels
+            batch: dict[bytes, Any] = {}  # digest -> pixels
             label, total = f"images, {vlm.name}", len(places)
             with progress(label=label, unit="images", total=total, batch=batch_size) as bar:
                 for place, digest, pixels, reason in ahead(read, groups, workers):
@@ -149,10 +155,13 @@ def embed_images(
     check(image)
     kept = np.flatnonzero(reasons == "")
     if failures := skipped():
-        number = f"{len(images) - len(kept)} of {len(images)} images"
+        count = f"{len(images) - len(kept)} of {len(images)} images"
         first = f"the first: {file_of(next(iter(failures)))}"
-        warnings.warn(f"{number} could not be read and were left out, {first}", stacklevel=2)
-    return ImageEmbeddings(_unit(image, raw), kept, digests[kept], failures)
+        warnings.warn(f"{count} could not be read and were left out, {first}", stacklevel=2)
+    # The first batch loads the weights: it counts only if it is the only one.
+    number, seconds = np.sum(times[1:] or times or [(0, np.nan)], axis=0)
+    per_1000 = float(1000 * seconds / number) if times else None
+    return ImageEmbeddings(_unit(image, raw), kept, digests[kept], failures, per_1000)
 
 
 def embed_texts(
@@ -201,7 +210,7 @@ class _Encoder:
     """`encode_images` or `encode_texts`, the `member`, of a VLM for B images or texts: (B, ...),
     float32. At most `size` at once; if memory does not suffice, half of that from then on."""
 
-    def __init__(self, vlm: VLM, member: str, size: int) -> None:
+    def __init__(self, vlm: VLM | Told, member: str, size: int) -> None:
         self.encode, self.what, self.size = partial(encoded, vlm, member), member[7:], size
 
     def __call__(self, batch: Any) -> np.ndarray:
@@ -278,13 +287,13 @@ def _by_file(images: Sequence[Embeddable | str], places: np.ndarray) -> Iterator
         yield list(group)
 
 
-# Place of an image, digest of its content, its pixels (3, H, W) unless they are stored already, and
-# why it cannot be read, or "".
-Read = tuple[int, bytes, Tensor | None, str]
+# Place of an image, digest of its content, its pixels (3, H, W), for `Told` a picture, unless they
+# are stored already, and why it cannot be read, or "".
+Read = tuple[int, bytes, Any, str]
 
 
 def _read(
-    vlm: VLM, store: Store, seen: Callable | None, images: Sequence,
+    vlm: VLM | Told, store: Store | Stores, seen: Callable | None, images: Sequence,
     seconds: list[tuple[float, float]], group: list[int],
 ) -> list[Read]:  # fmt: skip
     """Read the images at the places `group`, which share a file; `seconds` as in `ahead`."""
@@ -296,7 +305,7 @@ def _read(
     waited, start = time.perf_counter() - start, time.thread_time()
     results: list[Read] = []
     file_digest = content_digest(content)
-    known: dict[bytes, tuple[Tensor | None, str]] = {}  # once, if an image is named twice
+    known: dict[bytes, tuple[Any, str]] = {}  # once, if an image is named twice
     for place in group:
         image, digest = _image(images[place]), file_digest
         if isinstance(image, Crop):
@@ -315,9 +324,9 @@ def _read(
 
 
 def _pixels(
-    vlm: VLM, seen: Callable | None, image: Embeddable, content: bytes, digest: bytes
-) -> Tensor:
-    """What the model is given of an image: (3, H, W)."""
+    vlm: VLM | Told, seen: Callable | None, image: Embeddable, content: bytes, digest: bytes
+) -> Any:
+    """What the model is given of an image: (3, H, W), or a picture."""
     if isinstance(image, Crop):  # its box counts the pixels of the full size
         return vlm.preprocess(open_image(image, content))
     preprocess: Any = vlm.preprocess

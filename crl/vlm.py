@@ -107,7 +107,7 @@ def load_vlm(
     return LoadedVLM(name, source, partial(_load, name, source), device, precision, decode)
 
 
-def encoded(vlm: VLM, member: str, batch: Any) -> np.ndarray:
+def encoded(vlm: Any, member: str, batch: Any) -> np.ndarray:
     """What `encode_images` or `encode_texts`, the `member`, gives for a batch of B: (B, D), or
     (B, Q, D) for images, float32. A UserError that names the member if it gives anything else."""
     rows = getattr(vlm, member)(batch)

@@ -30,6 +30,7 @@ from crl.images import UnreadableImage, open_image
 from crl.run.distributed import rank, world
 from crl.run.errors import UserError
 from fashion_retrieval.method import Represent, stacked_triplet_loss
+from fashion_retrieval.towers import Tower
 
 
 class Head(nn.Module):
@@ -152,6 +153,16 @@ class ConditionalNetwork(Network):
         super().train(mode)
         self.heads.eval()  # frozen, their running statistics too
         return self
+
+
+class Rival(Network):
+    """A network on a tower: on its feature map if `spatial`, else on its vector."""
+
+    spatial = False
+
+    def __init__(self, tower: Tower, attributes: int, width: int) -> None:
+        super().__init__()
+        self.tower, self.preprocess, self.width = tower.module, tower.preprocess, width
 
 
 class Pixels(Dataset):

@@ -24,8 +24,8 @@ from crl.backends.weights import save_tensors, weights_digest
 from crl.run.config import Width, load_config
 from crl.run.distributed import process_group, world
 from crl.run.errors import UserError
+from fashion_retrieval.networks import Rival
 from fashion_retrieval.rivals import RIVALS, load_rival
-from fashion_retrieval.rivals.rival import Rival
 from fashion_retrieval.rivals.two_stage import TwoStage
 from fashion_retrieval.towers import IMAGENET, open_tower
 from fashion_retrieval.trained import STAGE1, TrainedRival, read_training

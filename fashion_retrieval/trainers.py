@@ -86,6 +86,7 @@ class FashionTrainer(Trainer):
         content = digest(files, data.sampler.labels, data.query, data.candidate)
         self.settings = {**plain, "data": content, **contents}
         self.record = {"method": method, "weights": self.file, "attributes": data.attributes}
+        self.record["supervision"] = "labels (triplets)"
         self.record |= {"images": len(data.files), "labels": len(data.sampler.labels)}
         self.record |= {"queries": len(data.query), "candidates": len(data.candidate)}
 

@@ -7,11 +7,19 @@
 Runs what scripts/paper_tables/plan.py says, with the data in --data, and skips what is finished.
 What is missing is named, and the rest goes on. Writes <outputs>/tables/table<N>.{md,csv,tex}, a
 figure of each ablation, and <outputs>/index.html, a page with all results. `reproduced` is a
-difference within a tolerance, which comes from the spread over seeds. What others publish on the
-same data (configs/neighbours.json) stands below, in tables of its own. The text bases are the
-authors', if they were imported (scripts/import_official_bases.py), else ours. Exit code: 0 if every
+difference within a tolerance, which comes from the spread over seeds. Doubtful numbers of the paper
+have a footnote (configs/table_notes.json). What others publish on the same data
+(configs/neighbours.json) stands below, in tables of its own. The text bases are the authors', if
+they were imported (scripts/import_official_bases.py), else ours. Exit code: 0 if every
 number that was compared is reproduced (with --strict: and none is missing), 1 if not, 2 after a
 mistake.
+
+    python scripts/reproduce_tables.py --demo --rivals
+
+trains the rivals of Tables 2, 3 and 4 too, days on the paper's data, and adds table<N>-rivals: what
+each learns from, its costs and scores beside CRL's, and a figure. Without --rivals no training of a
+rival starts, but what has ended is taken. Rivals keep the VLM of their configurations. CIG in the
+demo needs drawings: first scripts/demo/draw_oracle.py.
 
     python scripts/reproduce_tables.py --runs outputs/clustering/demo-clevr4 --format md
 
@@ -28,7 +36,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from paper_tables import formats
+from paper_tables import formats, numbers, rivals
 from paper_tables.formats import Document
 from paper_tables.numbers import TASKS, Problems, Score, compare, neighbours, published
 from paper_tables.plan import PaperTable, paper_tables
@@ -56,6 +64,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--demo", action="store_true", help="the demo's drawn data and its VLM")
     add("--dry-run", action="store_true", help="print what would be run")
     add("--quick", action="store_true", help="few seeds, short trainings; no verdict")
+    add("--rivals", action="store_true", help="train the rivals too; alone: tables 2, 3 and 4")
     add("--strict", action="store_true", help="what did not run counts as not reproduced")
     add("--vlm", nargs="+", default=[], help="VLMs in place of the paper's")
     add("--data", type=Path, help="folder of the data sets (default: data; with --demo data/demo)")
@@ -65,6 +74,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--format", choices=FORMATS, default="text", help="of --runs (default: %(default)s)")
     add("--page", action="store_true", help="with --runs: write <outputs>/index.html too")
     arguments = parser.parse_args(argv)
+    if arguments.rivals and arguments.runs is None:
+        arguments.table = arguments.table or [*map(str, rivals.TABLES)]
     if bool(arguments.table) == (arguments.runs is not None):
         raise UserError("say --table N, --table all, or --runs; see --help")
     for name in arguments.vlm:
@@ -77,7 +88,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def reproduce(a: argparse.Namespace) -> int:
     """-> the exit code"""
-    s = Settings(a.data, a.outputs, a.official, a.vlm, a.demo, a.quick)
+    s = Settings(a.data, a.outputs, a.official, a.vlm, a.demo, a.quick, a.rivals)
     tables = paper_tables(s)
     if "all" not in a.table:
         tables = {number: tables[number] for number in map(int, dict.fromkeys(a.table))}
@@ -86,6 +97,9 @@ def reproduce(a: argparse.Namespace) -> int:
     with alone_in(folder := s.outputs / "tables"):
         states = execute(tables)
         documents = [make(number, table, s) for number, table in tables.items()]
+        if s.rivals:
+            for document in [d for d in documents if d.number in rivals.TABLES]:
+                documents += beside_rivals(document, tables[document.number], folder)
         for document in documents:
             formats.write(document, folder)
             print(f"table {document.number}: {document.verdicts}. {document.title}")
@@ -136,11 +150,24 @@ def make(number: int, table: PaperTable, s: Settings) -> Document:
     about += ["Drawn data and the demo VLM: no result on the paper's data"] * s.demo
     about += ["--quick: not the paper's protocol"] * s.quick
     about += [f"Not run: {why} ({', '.join(names)})" for why, names in not_run.items()]
-    parts, texts = compare(table, paper, placed, s), None if paper else bases_in_use(s)
+    parts = numbers.with_footnotes(compare(table, paper, placed, s), number)
+    texts = None if paper else bases_in_use(s)
     commands = [run.command for run in every]
     tasks = [name for name, task in TASKS.items() if task.number == number and not s.demo]
     quoted = [table for task in tasks for table in neighbours(task)]
     return Document(number, table.title, table.varied, parts, texts, about, commands, quoted)
+
+
+def beside_rivals(document: Document, table: PaperTable, folder: Path) -> list[Document]:
+    """The table of a task's rivals, and its figure; none without results."""
+    number, ending, notes = document.number, "-rivals", numbers.table_notes("rivals")
+    entries = rivals.entries(number, [run for runs in table.runs.values() for run in runs])
+    if not entries:
+        return []
+    shown = rivals.table(number, entries)
+    rivals.draw(shown, entries, folder / f"table{number}{ending}.png")
+    about = [f"note: {note}" for note in notes[str(number)] + notes["all"]] + document.about
+    return [Document(number, "Its rivals", "", {}, shown, about, document.commands, ending=ending)]
 
 
 def made_with(rows: list[dict[str, Any]]) -> str:

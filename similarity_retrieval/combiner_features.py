@@ -17,15 +17,11 @@ from crl.embed import embed_images, embed_texts
 from crl.images import UnreadableImage, open_image
 from crl.run.distributed import rank, world
 from crl.run.errors import UserError
+from crl.run.training import derived_seed
 from crl.vlm import VLM
 from similarity_retrieval.mining.triplets import MinedTriplets
 
 ORDER, DROPOUT, AUGMENTATION, INITIAL = range(4)  # uses of randomness; one random stream per use
-
-
-def derived_seed(*key: int) -> int:
-    """A seed that depends on nothing but `key`: (seed, use, ...)."""
-    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
 
 
 def embed(vlm: VLM, data: MinedTriplets, cache: Path | None, workers: int) -> list[Tensor]:

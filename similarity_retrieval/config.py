@@ -51,7 +51,7 @@ class EvaluateConfig(EvaluationConfig, GeneCISConfig):
     vlm: str = Field("clip-b16", description="the VLM, by name")
     combiner: Path | None = Field(None, description="file of a Combiner for that VLM")
     trained: list[Path] = Field([], description="folders of train_combiner.py or GeneCIS's files")
-    rivals: list[str] = Field(
+    rivals: Annotated[list[str], Distinct] = Field(
         [], description="folders of train_rival.py, or method:FILE of published weights, for vlm"
     )
     rival_prompts: Annotated[list[Prompt], OneOrMore, Distinct] = Field(

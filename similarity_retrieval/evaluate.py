@@ -9,6 +9,7 @@ and draws CRL's best and worst templates.
 
 from crl.run.command import command
 
+import time
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -61,8 +62,11 @@ def evaluate(config: EvaluateConfig) -> Results:
                 continue
 
             scores = baseline_scores(features, templates, data.combiner)  # {method: (B, G)}
+            query_seconds = {}
             for method, rival in data.rivals.items():
+                start = time.perf_counter()
                 scores[method] = rival.scores(features, templates, data.data.conditions)
+                query_seconds[method] = time.perf_counter() - start
             for method, (representation, balance) in variants.items():
                 scores[method] = np.empty(templates.gallery.shape, features.image.dtype)
                 for basis in data.bases:  # one for all templates, or one per kind of condition
@@ -93,7 +97,10 @@ def evaluate(config: EvaluateConfig) -> Results:
             for method, row in about.items():
                 if not results.find(row):
                     scored, counts = recalls[config.tie_policy, method], templates.counts
-                    more = {"other_ties": recalls[other, method], "ranks": ranks_file.name}
+                    more: dict[str, Any] = {"other_ties": recalls[other, method]}
+                    more["ranks"] = ranks_file.name
+                    if method in query_seconds:  # of all templates, from embedded images
+                        more["query_seconds"] = query_seconds[method]
                     results.add(row, scored, **counts, **data.counts, **more)
             save_ranks(ranks, ranks_file)
             if not drawn:

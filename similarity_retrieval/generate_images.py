@@ -13,7 +13,6 @@ was. Measure with evaluate.py "rivals=[...]" generated=<outputs>/genecis_generat
 
 from crl.run.command import command
 
-import json
 import warnings
 from typing import Any, Literal
 
@@ -22,6 +21,7 @@ import torch
 from PIL import Image, ImageOps
 from pydantic import Field
 
+from crl.backends.precision import PRECISIONS
 from crl.backends.torchvision_fix import import_torchvision
 from crl.images import UnreadableImage, open_image
 from crl.run.config import load_config
@@ -35,7 +35,6 @@ from similarity_retrieval.rivals.cig import file_names
 
 DARK, AGAIN = 10, 5  # mean brightness of 0 to 255 that is nearly black; more tries, as published
 SETTINGS = {"model", "prompt", "steps", "strength", "size", "precision", "seed"}
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class GenerateConfig(GeneCISConfig):
@@ -64,9 +63,7 @@ def generate(config: GenerateConfig) -> None:
     wanted: dict[str, np.ndarray] = {}  # reference and condition
     for templates in data.tasks.values():
         wanted |= zip(file_names(data, templates), templates.pairs[0], strict=True)
-    settings = json.dumps(
-        config.model_dump(mode="json", include=SETTINGS), indent=1, sort_keys=True
-    )
+    settings = config.model_dump_json(include=SETTINGS, indent=1)
     with alone_in(folder):
         missing = {name: pair for name, pair in wanted.items() if not (folder / name).is_file()}
         if (made := folder / "settings.json").exists() and read_text(made) != settings:
@@ -110,7 +107,7 @@ def load_pipeline(config: GenerateConfig) -> Any:
         from diffusers import AutoPipelineForImage2Image  # here: heavy and optional
     except ImportError:
         raise Missing("diffusers is not installed: pip install -e '.[generate]'") from None
-    how = {"torch_dtype": DTYPES[config.precision], "use_safetensors": True}
+    how = {"torch_dtype": PRECISIONS[config.precision], "use_safetensors": True}
     try:
         pipeline = AutoPipelineForImage2Image.from_pretrained(config.model, **how)
     except (OSError, ValueError) as error:

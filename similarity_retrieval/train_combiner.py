@@ -33,11 +33,10 @@ from crl.backends.weights import save_tensors
 from crl.run.config import EmbeddingConfig, Width, load_config
 from crl.run.distributed import process_group, rank, sum_gradients, world
 from crl.run.errors import UserError
-from crl.run.training import Trainer, TrainingConfig
+from crl.run.training import Trainer, TrainingConfig, derived_seed, warmup_cosine
 from crl.vlm import load_trainable, load_vlm
 from similarity_retrieval import combiner_features as features
 from similarity_retrieval.combiner import Combiner, backward
-from similarity_retrieval.combiner_features import derived_seed
 from similarity_retrieval.mining.triplets import MinedTriplets, read_triplets
 
 NEUTRAL = {"name", "outputs", "device", "workers", "cache", "checkpoint_every"}
@@ -113,7 +112,8 @@ class CombinerTrainer(Trainer):
         rates = {"lr": config.lr, "weight_decay": config.weight_decay}
         self.optimizer = torch.optim.AdamW(self.parameters, **rates)
         counts = {"training": len(self.data) - self.held, "held_out": self.held}
-        self.record = {"vlm": config.vlm, "vlm_trained": config.train_vlm}
+        self.record = {"supervision": "captions (triplets)", "vlm": config.vlm}
+        self.record["vlm_trained"] = config.train_vlm
         self.record["vlm_fingerprint"] = fingerprint  # that the Combiner in the folder belongs to
         self.record |= {"precision": config.precision, "device": str(vlm.device)}
         self.record |= {"processes": world(), "triplets": counts, "steps_per_epoch": self.steps}
@@ -163,16 +163,8 @@ class CombinerTrainer(Trainer):
         return load_vlm(str(self.vlm_folder), self.vlm.device, self.config.precision).fingerprint
 
     def rate(self, step: int) -> float:
-        return learning_rate(step, self.steps * self.config.epochs, self.config)
-
-
-def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
-    """Linear over the first `warmup` steps, then half a cosine from lr to lr / 1000."""
-    if step < config.warmup:
-        return config.lr * (step + 1) / config.warmup
-    done = (step - config.warmup) / max(1, steps - config.warmup)
-    share = 0.5 + 0.5 * math.cos(math.pi * done)
-    return config.lr * (1e-3 + (1 - 1e-3) * share)
+        steps, config = self.steps * self.config.epochs, self.config
+        return warmup_cosine(step, steps, config.lr, config.warmup, lowest=1e-3)
 
 
 def plan(count: int, first: int, epoch: int, config: TrainConfig) -> np.ndarray:

@@ -13,8 +13,6 @@ evaluate.py "rivals=[<outputs>/genecis_rivals/<name>]".
 
 from crl.run.command import command
 
-import math
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,9 +27,8 @@ from crl.run.config import load_config
 from crl.run.distributed import process_group, world
 from crl.run.errors import UserError
 from crl.run.results import digest
-from crl.run.training import Trainer
+from crl.run.training import Trainer, derived_seed, warmup_cosine
 from crl.vlm import load_vlm
-from similarity_retrieval.combiner_features import derived_seed
 from similarity_retrieval.mining.captions import caption_files, read_captions
 from similarity_retrieval.rivals import METHODS
 from similarity_retrieval.rivals.config import RivalConfig
@@ -72,9 +69,7 @@ class RivalTrainer(Trainer):
         config, vlm, kind = self.config, self.words.vlm, METHODS[self.config.method]
         vlm.model.requires_grad_(False)
         place = self.folder / f"inverted-{digest(self.settings)[:8]}"
-        start = time.perf_counter()
         self.data = kind(config, self.words, self.items, self.held, place)
-        prepared = time.perf_counter() - start  # embedding; of SEARLE also inversion
         torch.manual_seed(derived_seed(config.seed, INITIAL))
         self.network = kind.network(vlm.dim, self.words.width).to(vlm.device)
         self.models = {"rival": self.network}
@@ -83,8 +78,6 @@ class RivalTrainer(Trainer):
         self.record = {"method": config.method, "supervision": kind.supervision, "vlm": config.vlm}
         self.record |= {"vlm_fingerprint": vlm.fingerprint, "precision": config.precision}
         self.record |= {"device": str(vlm.device), "items": counts, "steps_per_epoch": self.steps}
-        self.record["preparation_seconds"] = prepared  # in this run, beside `seconds` of training
-        self.record["parameters"] = sum(p.numel() for p in self.network.parameters())
         self.record["mean_length"] = self.data.inputs.norm(dim=1).mean().item()  # of embeddings
 
     def batches(self, epoch: int, done: int) -> Iterator[np.ndarray]:
@@ -124,7 +117,9 @@ class RivalTrainer(Trainer):
         save_tensors(self.weights, self.network)
 
     def rate(self, step: int) -> float:
-        return learning_rate(step, self.steps * self.config.epochs, self.config)
+        steps, config = self.steps * self.config.epochs, self.config
+        lowest = 1.0 if config.schedule == "constant" else 0.0
+        return warmup_cosine(step, steps, config.lr, config.warmup, lowest)
 
 
 def items(config: RivalConfig) -> list[Any]:
@@ -133,16 +128,6 @@ def items(config: RivalConfig) -> list[Any]:
         return image_files(config.images)[: config.limit]
     pairs = read_captions(caption_files(config.captions))
     return list(dict.fromkeys(clean(pair.caption) for pair in pairs))[: config.limit]
-
-
-def learning_rate(step: int, steps: int, config: RivalConfig) -> float:
-    """Linear over the first `warmup` steps, then constant, or half a cosine from lr to 0."""
-    if step < config.warmup:
-        return config.lr * (step + 1) / config.warmup
-    if config.schedule == "constant":
-        return config.lr
-    done = (step - config.warmup) / max(1, steps - config.warmup)
-    return config.lr * (0.5 + 0.5 * math.cos(math.pi * done))
 
 
 def train(config: RivalConfig) -> None:

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from crl.backends.pseudo_words import PseudoWords
-from crl.run.errors import UserError, explain
+from crl.run.errors import UserError
+from crl.run.training import read_record
 from crl.vlm import VLM, load_vlm
 from similarity_retrieval.combiner import Combiner, load_combiner
 from similarity_retrieval.config import EvaluateConfig
@@ -80,16 +81,8 @@ def _read(folder: Path) -> tuple[str, Source]:
     backbone, head = (folder / name for name in WEIGHTS)
     if backbone.is_file() and head.is_file():
         return "clip-b16*", (f"open_clip:ViT-B-16-quickgelu/{backbone}", head, None)
-    file, combiner = folder / "results.json", folder / "combiner.safetensors"
-    try:
-        training = Training.model_validate_json(file.read_bytes())
-    except OSError as error:
-        reason = f"no training of train_combiner.py ({file.name}: {error.strerror})"
-        raise UserError(
-            f"{folder} holds {reason}, nor GeneCIS's {' and '.join(WEIGHTS)}"
-        ) from error
-    except ValidationError as error:
-        raise UserError(f"{file} is not of train_combiner.py: {explain(error)}") from error
+    combiner, nor = folder / "combiner.safetensors", f", nor GeneCIS's {' and '.join(WEIGHTS)}"
+    training = read_record(folder, Training, "train_combiner.py", nor)
     if training.vlm_trained:
         return f"{training.vlm}*", (str(folder / "vlm"), combiner, training)
     return training.vlm, (training.vlm, combiner, training)

@@ -36,12 +36,8 @@ class CC(FromPixels):
         return changed_colors(cropped(pixels.float() / 255, 0.08), strong, strong, strong, hue)
 
     def loss(self, rows: Tensor, stage: int) -> Tensor:
-        network, pixels, weight = (
-            self.network.train(),
-            self.pixels[rows],
-            self.config.entropy_weight,
-        )
-        a, b = (network.backbone(self.view(pixels)) for _ in range(2))  # (B, R) each
+        network, weight = self.network.train(), self.config.entropy_weight
+        a, b = (network.backbone(self.view(self.pixels[rows])) for _ in range(2))  # (B, R) each
         vectors = network.projector(a), network.projector(b)  # (B, 128) each
         instances = contrastive(*vectors, temperature=0.5, anchors=2 * len(rows))
         p, q = network.clusters(a), network.clusters(b)  # (B, K) each

@@ -3,15 +3,13 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from classification_clustering.datasets import LOADERS
-from crl.run.config import Config, OneOrMore
+from crl.run.config import Config, OneOrMore, Word
 from crl.run.errors import nearest
 from crl.run.store import EMBEDDINGS
 from crl.run.training import TrainingConfig
-
-Word = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
 class Stage(Config):

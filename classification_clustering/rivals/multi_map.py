@@ -32,7 +32,7 @@ from crl.backends.loaded import LoadedVLM
 from crl.backends.pseudo_words import SIGN, STAND_INS, PseudoWords
 from crl.basis import TextBasis
 from crl.embed import embed_images, embed_texts
-from crl.run.errors import UserError
+from crl.run.errors import UserError, nearest
 from crl.run.results import digest
 from crl.vlm import load_vlm
 
@@ -63,10 +63,10 @@ class MultiMaP(Method):
         self.image = torch.from_numpy(np.array(images.image)).to(device)  # (N, D), unit rows
         words = [config.criterion_word or config.criteria[0], *reference_words(config)]
         embedded = torch.from_numpy(embed_texts(vlm, words, config.cache, raw=True)).to(device)
-        nearest = (self.image @ F.normalize(embedded[1:], dim=1).T).argmax(dim=1)  # (N,)
+        closest = (self.image @ F.normalize(embedded[1:], dim=1).T).argmax(dim=1)  # (N,)
         if config.start == "token" or vlm.dim != self.words.width:
             embedded = token_means(self.words, words)
-        self.criterion, self.reference = embedded[0], embedded[1:][nearest]  # (Dt,), (N, Dt)
+        self.criterion, self.reference = embedded[0], embedded[1:][closest]  # (Dt,), (N, Dt)
         self.tokens = nn.Embedding.from_pretrained(self.reference.clone(), freeze=False)
         self.models = {"rival": self.tokens}
 
@@ -126,7 +126,11 @@ def reference_words(config: RivalConfig) -> list[str]:
     two criteria."""
     if len(config.criteria) > 1:
         raise UserError("multi_map trains for one criterion; give criteria=... name=... for each")
-    words = config.references.get(config.criteria[0], f"{config.data}_{config.criteria[0]}")
+    criterion = config.criteria[0]
+    if config.references and criterion not in config.references:
+        hint = nearest(criterion, config.references)
+        raise UserError(f"references has no words for {criterion!r}; {hint}")
+    words = config.references.get(criterion, f"{config.data}_{criterion}")
     if words == "prompt":  # the published "list" for Cards
         return [prompt_of(config).replace(SIGN, "").strip()]
     return words if isinstance(words, list) else list(TextBasis.load(words).texts)

@@ -4,13 +4,14 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from classification_clustering.config import EvaluateConfig
 from classification_clustering.embedded import Embedded
-from crl.run.errors import UserError, explain
+from crl.run.errors import UserError
 from crl.run.given import checked, read_given
 from crl.run.results import digest
+from crl.run.training import read_record
 
 COSTS = {"supervision", "parameters", "training_seconds"}  # in a row
 
@@ -54,14 +55,8 @@ def load_rivals(config: EvaluateConfig) -> list[Rival]:
     or one for another data set or other criteria."""
     rivals: list[Rival] = []
     for folder in config.rivals:
-        file, clusters = folder / "results.json", folder / "clusters.safetensors"
-        try:
-            training = Training.model_validate_json(file.read_bytes())
-        except OSError as error:
-            reason = f"no training of train_rival.py ({file.name}: {error.strerror})"
-            raise UserError(f"rivals: {folder} holds {reason}") from error
-        except ValidationError as error:
-            raise UserError(f"{file} is not of train_rival.py: {explain(error)}") from error
+        clusters = folder / "clusters.safetensors"
+        training = read_record(folder, Training, "train_rival.py")
         if training.data != config.data or not {*training.criteria} & {*config.criteria}:
             made = f"{training.data} {', '.join(training.criteria)}"
             asked = f"{config.data} {', '.join(config.criteria)}"

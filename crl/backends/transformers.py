@@ -107,6 +107,31 @@ def _pixels(processor: Any, image: Image.Image) -> Tensor:
     return pixels
 
 
+def load_weights(
+    model_class: Any, source: str, dtype: torch.dtype = torch.float32, unused: str = "\0"
+) -> Any:
+    """The model of a folder or a name on the hub. A UserError for damaged weights, and for those
+    that do not fit; `unused`: how the names of weights begin that may be missing."""
+    folder = Path(source)
+    local = folder.is_dir()
+    for file in [*folder.glob("model*.safetensors"), *folder.glob("pytorch_model*.bin")]:
+        stored_shapes(file)
+    with explained(source, remote=not local):
+        model, report = model_class.from_pretrained(  # other shapes are reported below, by name
+            source, dtype=dtype, weights_only=True, ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )  # fmt: skip
+    # transformers only warns, and leaves missing weights at random values.
+    missing = [key for key in report["missing_keys"] if not key.startswith(unused)]
+    wrong = {"missing": missing, "of another shape": report["mismatched_keys"]}
+    if local:
+        wrong["unexpected"] = report["unexpected_keys"]
+    if any(wrong.values()):
+        few = {what: sorted(map(str, keys))[:3] for what, keys in wrong.items() if keys}
+        raise UserError(f"the weights in {source} do not fit {model_class.__name__}: {few}")
+    return model
+
+
 def _load(
     model_class: Any, source: str, padding: bool | str, context: int | None = None
 ) -> tuple[Any, dict[str, Any]]:
@@ -117,25 +142,13 @@ def _load(
 
     folder = Path(source)
     local = folder.is_dir()
-    for file in [*folder.glob("model*.safetensors"), *folder.glob("pytorch_model*.bin")]:
-        stored_shapes(file)
     safe = {"trust_remote_code": False}
     with explained(source, remote=not local):
         # Pillow's resizing, with which these models were published; torchvision's differs a little.
         processor = AutoImageProcessor.from_pretrained(source, backend="pil", **safe)
         # Padding on the right: BLIP-2 takes the first token.
         tokenizer = AutoTokenizer.from_pretrained(source, padding_side="right", **safe)
-        model, report = model_class.from_pretrained(  # other shapes are reported below, by name
-            source, dtype=torch.float32, weights_only=True, ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )  # fmt: skip
-    # transformers only warns, and leaves missing weights at random values.
-    wrong = {"missing": report["missing_keys"], "of another shape": report["mismatched_keys"]}
-    if local:
-        wrong["unexpected"] = report["unexpected_keys"]
-    if any(wrong.values()):
-        few = {what: sorted(map(str, keys))[:3] for what, keys in wrong.items() if keys}
-        raise UserError(f"the weights in {source} do not fit {model_class.__name__}: {few}")
+    model = load_weights(model_class, source)
     idle = "transformers_version", "_name_or_path"  # do not change an embedding
     config = {key: value for key, value in model.config.to_dict().items() if key not in idle}
     if context is None:

@@ -34,6 +34,7 @@ import numpy as np
 from crl.basis import BASES, PACKAGE, TextBasis, shipped
 from crl.explore import listing
 from crl.explore.edits import EDITED, Edits
+from crl.explore.sources import picture_folder, source_name
 from crl.images import MOST_PIXELS, list_images, shown
 from crl.representations import names as representations
 from crl.representations import supervisions
@@ -60,11 +61,12 @@ TEXTS_TO_RANK = 50  # asked of the LLM per proposed criterion
 @command
 def main(argv: list[str]) -> None:
     args = parse(argv)
-    name = args.features.stem if args.features else args.folder.resolve().name
+    name = args.features.stem if args.features else source_name(args.folder)
     out = args.out or Path("outputs/explore") / (slug(name) or "pictures")
     with alone_in(out):
         if args.out is None:
             keep_apart(out, shown(args.source.resolve()))
+        args.folder = picture_folder(args.folder)
         bases = find_bases(args, out)
         edits = {name: Edits.load(out, name) for name in args.criterion}
         if args.rank or args.propose or args.query is not None or args.serve or args.export:
@@ -97,7 +99,7 @@ def load(args: argparse.Namespace) -> tuple["Collection", str]:
         photos = Collection.load(args.folder, args.vlm, args.device)
     else:
         how = args.device, args.precision, args.decode
-        photos = Collection.embed(args.folder, args.vlm or "clip", *how, batch_size=args.batch_size)
+        photos = Collection.embed(args.source, args.vlm or "clip", *how, batch_size=args.batch_size)
     photos = photos.once() if args.once else photos
     vlm = photos.vlm.name if photos.vlm else "not known"
     head = one_line(f"{args.source}: {len(photos.files):,} pictures, VLM {vlm}") + "\n"
@@ -377,7 +379,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     server = os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
     many: Any = {"action": "append", "default": []}
     add = parser.add_argument
-    add("folder", type=Path, nargs="?", help="images, at any depth; or --out of crl embed")
+    sources = "images, at any depth; a zip or tar; hf:OWNER/NAME; or --out of crl embed"
+    add("folder", type=Path, nargs="?", help=sources)
     add("--features", type=Path, metavar="FILE", help="embeddings made elsewhere")
     add("--criterion", metavar="NAME", help="may be repeated", **many)
     add("--texts", type=name_and_file, metavar="NAME=FILE", **many)
@@ -421,7 +424,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     if args.folder is None and args.features is None:
         raise UserError("name the folder of the images; see --help")
     args.folder = args.folder or Path()  # where the names in --features start
-    if not args.folder.is_dir():
+    if not (str(args.folder).startswith("hf:") or args.folder.exists()):
         raise UserError(f"there is no folder {args.folder}")
     args.source = args.features or args.folder
     if "universal" in args.criterion:

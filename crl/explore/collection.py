@@ -26,6 +26,7 @@ from crl.explore.copies import near_copies
 from crl.explore.criteria import most_alike, rank_criteria, told_apart
 from crl.explore.edits import Edits
 from crl.explore.labels import Guesses
+from crl.explore.sources import picture_folder
 from crl.explore.thumbnails import SIDE, Thumbnail, gray, made_meanwhile, thumbnails
 from crl.explore.view import View
 from crl.images import list_images, shown
@@ -56,17 +57,20 @@ class Collection:
     vlm: VLM | None  # what embedded them, and embeds the texts; None: unknown
     left_out: list[str] = field(default_factory=list, repr=False)  # what, and why
     texts: tuple[TextBasis, np.ndarray] | None = field(default=None, repr=False)  # given, with T
+    title: str = ""  # the folder, archive or data set as it was named; "": `folder`
 
     @classmethod
     def embed(
         cls, folder: Path | str, vlm: str | VLM = "clip", device: str | None = None,
         precision: str = "auto", decode: str = "fast", **settings: Any,
     ) -> "Collection":  # fmt: skip
-        """Embed the images below `folder`; files that cannot be read are left out. A second call
-        embeds only what is new. `vlm` is a VLM, or its name: then `device`, `precision` and
-        `decode` are as in `load_vlm`; `settings` are those of `embed_images`, e.g. batch_size,
-        workers, cache. Thumbnails come from the same decoding."""
-        images = list_images(folder)
+        """Embed the images below `folder`, or in what stands for one (`crl.explore.sources`): a zip
+        or tar archive, or `hf:OWNER/NAME[:split[:column]]`, a data set of the Hugging Face Hub.
+        Files that cannot be read are left out. A second call embeds only what is new. `vlm` is a
+        VLM, or its name: then `device`, `precision` and `decode` are as in `load_vlm`; `settings`
+        are those of `embed_images`, e.g. batch_size, workers, cache. Thumbnails come from the same
+        decoding."""
+        images = list_images(picture_folder(folder))
         left_out = images.remarks()
         if isinstance(vlm, str):
             vlm = load_vlm(vlm, device, precision, decode=decode)
@@ -83,7 +87,8 @@ class Collection:
         pairs = zip(map(str, files), embedded.digests.tolist(), strict=True)
         latter = {name: [stamps[name], key.hex()] for name, key in pairs if name in stamps}
         write_record(record, latter)
-        return cls(images.folder, files, embedded.image, embedded.digests, vlm, left_out)
+        image, digests, title = embedded.image, embedded.digests, shown(Path(folder).expanduser())
+        return cls(images.folder, files, image, digests, vlm, left_out, title=title)
 
     @classmethod
     def load(
@@ -285,7 +290,9 @@ class Collection:
         if (place := self.find(name)) is None:
             hint = nearest(shown(name), self.names[:10_000])
             hint = hint if hint.startswith("did") else "images.csv has their names"
-            raise UserError(f"{shown(name)} is no image of {shown(self.folder)}; {hint}")
+            raise UserError(
+                f"{shown(name)} is no image of {self.title or shown(self.folder)}; {hint}"
+            )
         return place
 
     def report(
@@ -318,7 +325,7 @@ class Collection:
         drawn = any((above / DRAWN).is_file() for above in [folder, *folder.parents])
         demo = self.vlm is not None and self.vlm.name == "demo"
         return make_page(
-            title=shown(self.folder), facts=self._facts(views, command),
+            title=self.title or shown(self.folder), facts=self._facts(views, command),
             names=[self.names[i] for i in some], places=places,
             thumbnails=[self.thumbnails[i] for i in some], panels=panels,
             banner=BANNER if demo and not drawn else "", sample=sample if len(some) < count else "",

@@ -36,12 +36,16 @@ def make_page(
     all images; images with the same number in `copies` (N) have the same content; `previews` are
     larger WebP pictures of those whose files browsers cannot show; `served` is what web/serve.js
     needs of its server, see `crl.explore.serve`; None: the page works without one."""
+    about = [picture.metadata for picture in thumbnails]  # GPS is not among what the page holds
     script, maps = components(_maps(panels), wrap_script=False)
     data = {
         "names": names,
         "places": places,
         "sizes": [[picture.width, picture.height] for picture in thumbnails],
         "thumbnails": [base64.b64encode(picture.webp).decode() for picture in thumbnails],
+        "dates": [picture.date or "" for picture in about],
+        "cameras": [picture.camera or "" for picture in about],
+        "keywords": [list(filter(None, picture.keywords.split("; "))) for picture in about],
         "copies": list(copies) or list(range(len(names))),
         "previews": {i: base64.b64encode(webp).decode() for i, webp in (previews or {}).items()},
         "panels": [plain(panel, MOST_STANDING // len(panels)) for panel in panels],

@@ -58,7 +58,7 @@ def parse_texts(answer: str, may_be_empty: bool = False) -> list[str]:
     >>> parse_texts("1. **Calm**: a peaceful feeling")
     ['Calm']
     """
-    items = [_clean(item) for item in _items(_words(answer))[:MAX_TEXTS]]
+    items = [_clean(item) for item in _items(without_thoughts(answer))[:MAX_TEXTS]]
     texts, others = {}, []
     for text in filter(None, items):
         if len(text) > MAX_CHARACTERS or _PLACEHOLDER.fullmatch(fold(text)):
@@ -76,14 +76,14 @@ def parse_texts(answer: str, may_be_empty: bool = False) -> list[str]:
 def count_texts(answer: str) -> tuple[int, bool]:
     """Of an answer that still comes in: how many distinct texts it holds, roughly but fast, and
     whether its last 20 bring nothing new (`color 8` after `color 7` is nothing new)."""
-    body = _words(answer)
+    body = without_thoughts(answer)
     strings, lines = re.findall(r'"((?:[^"\\]|\\.)*)"', body), body.split("\n")[:-1]
     items = [fold(item) for item in (strings if len(strings) >= len(lines) else lines)]
     stems = [re.sub(r"\d+", "", item) for item in items]
     return len(set(items)), len(stems) > 40 and set(stems[-20:]) <= set(stems[:-20])
 
 
-def _words(answer: str) -> str:
+def without_thoughts(answer: str) -> str:
     """An answer without thoughts and without the tokens of a chat template."""
     end = max((match.end() for match in _THOUGHTS_END.finditer(answer)), default=0)
     return _TOKEN.sub("", _THOUGHTS.sub("", answer[end:]))

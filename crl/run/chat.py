@@ -4,6 +4,7 @@ The key (OPENAI_API_KEY) goes to that server alone: it is masked in all that is 
 """
 
 import hashlib
+import io
 import json
 import multiprocessing
 import os
@@ -19,6 +20,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import openai
+from PIL import Image
 from pydantic import HttpUrl, TypeAdapter, ValidationError
 
 from crl.run.errors import UserError
@@ -37,6 +39,8 @@ _STRICT = {"name": "texts", "strict": True, "schema": {**_OBJECT, "additionalPro
 SCHEMA = {"type": "json_schema", "json_schema": _STRICT}
 DEADLINE, BROKEN = "deadline", "the connection broke off"
 CUT = (DEADLINE, BROKEN, "length", "max_tokens")  # ends of an answer whose last item is not whole
+FILTERED = "content_filter"  # an end of an answer
+FILTERS = re.compile(r"(?i)content[ _]?(filter|policy|management)|safety|moderation")
 # What a request can do without, in the order in which a server that refuses it loses it.
 OPTIONAL = ("response_format", "seed", "temperature", "max_tokens", "stream")
 
@@ -75,6 +79,10 @@ def printable(text: str) -> str:
     return _mask("".join(char for char in " ".join(text.split()) if char.isprintable()))
 
 
+class Refused(UserError):
+    """A safety filter refuses to answer."""
+
+
 class Server:
     """One chat server. `timeout` is for one answer as a whole, in seconds, with all retries;
     `public_url` is its address without user names, passwords or queries."""
@@ -90,8 +98,9 @@ class Server:
 
     def answer(
         self, prompt: str, read: Callable[[str], Value], *, model: str, temperature: float,
-        seed: int, cache_dir: Path, schema: dict[str, Any] = SCHEMA, pictures: Sequence[bytes] = (),
-        max_tokens: int = 4096, enough: Callable[[str], bool] = lambda text: False,
+        seed: int, cache_dir: Path, schema: dict[str, Any] | None = SCHEMA,
+        pictures: Sequence[bytes] = (), max_tokens: int = 4096,
+        enough: Callable[[str], bool] = lambda text: False,
     ) -> tuple[Value, dict[str, Any]]:  # fmt: skip
         """The value that `read` returns for the answer to `prompt`, and the record of that answer.
 
@@ -99,7 +108,7 @@ class Server:
         again. `schema` is the `response_format`, for servers that support it; `pictures` are JPEG
         files that the model sees. `enough` sees the answer grow, and says when to stop it. An
         answer that is cut, by its length or by the deadline, loses its last item. A UserError if
-        there is no answer, or if `read` raises one."""
+        there is no answer, `Refused` if a safety filter says why, or if `read` raises one."""
         sampling = {"model": model, "temperature": temperature, "seed": seed}
         request = {"base_url": self.public_url, "prompt": prompt, **sampling}
         digests = [content_digest(picture).hex() for picture in pictures]
@@ -113,14 +122,17 @@ class Server:
             needed = [record[key] for key in ("date", "client", "model", "refused")]
             if record["request"] == request and all(needed[:3]):
                 return read(record["answer"]), record
-        sampling |= {"response_format": schema, "max_tokens": max_tokens, "stream": True}
+        sampling |= {"response_format": schema} if schema else {}
+        sampling |= {"max_tokens": max_tokens, "stream": True}
         before = list(self.refused)
         try:
             reply = self._ask(_content(prompt, pictures), sampling, enough)
         # ImportError: a proxy needs a package.
         except (openai.OpenAIError, ImportError) as error:
             # `from None`: the client's error holds the request, and with it the key.
-            raise UserError(self._explain(error, model, bool(pictures))) from None
+            raise _failure(self._explain(error, model, bool(pictures))) from None
+        if reply.end == FILTERED and not reply.text:
+            raise Refused(f"{self.public_url} gave no answer: {FILTERED}")
         if refused := ", ".join(self.refused[len(before) :]):
             warnings.warn(f"{self.public_url} refuses {refused}; asked without", stacklevel=2)
         answer = _mask(reply.text)
@@ -136,9 +148,25 @@ class Server:
         write_text(file, json.dumps(record, indent=1))
         return value, record
 
-    def _ask(
-        self, content: Any, sampling: dict[str, Any], enough: Callable[[str], bool]
-    ) -> "_Answer":
+    @property
+    def is_local(self) -> bool:
+        """Does it run on this machine?"""
+        host = urlsplit(self.url).hostname or ""
+        return host in ("localhost", "::1") or host.startswith("127.")
+
+    def embedding(self, messages: list[dict[str, Any]], model: str, **options: Any) -> Any:
+        """What /embeddings answers to a chat, as vLLM serves it: JSON, not checked. A UserError if
+        there is no answer."""
+        body = {"model": model, "messages": messages, "encoding_format": "float", **options}
+        try:
+            with self._client() as client:
+                return client.post("/embeddings", cast_to=object, body=body)
+        except openai.APITimeoutError:
+            raise UserError(f"{self.public_url} gave no answer within {self.timeout:g} s") from None
+        except (openai.OpenAIError, ImportError, ValueError) as error:  # the last: no JSON
+            raise UserError(self._explain(error, model, pictures=True)) from None
+
+    def _client(self) -> openai.OpenAI:
         key = _key()
         if not re.fullmatch("[!-~]*", key):
             raise UserError("OPENAI_API_KEY holds a character that no key has; copy it again")
@@ -148,11 +176,16 @@ class Server:
                             "configs/bases/*.yaml")  # fmt: skip
         http = openai.DefaultHttpxClient(
             timeout=self.timeout, event_hooks={"response": [_check]},
-            trust_env=not _is_local(self.url),  # a proxy does not reach this computer
+            trust_env=not self.is_local,  # a proxy does not reach this computer
         )  # fmt: skip
         # Local servers need no key, but the client must send something.
         limits: dict[str, Any] = {"max_retries": self.max_retries, "http_client": http}
-        client = openai.OpenAI(api_key=key or "none", base_url=self.url, **limits)
+        return openai.OpenAI(api_key=key or "none", base_url=self.url, **limits)
+
+    def _ask(
+        self, content: Any, sampling: dict[str, Any], enough: Callable[[str], bool]
+    ) -> "_Answer":
+        client = self._client()
         question = {"messages": [{"role": "user", "content": content}], **sampling}
         for name in self.refused:
             question.pop(name, None)
@@ -176,7 +209,7 @@ class Server:
                 self.refused.append(name)
                 return self._ask(content, sampling, enough)
         if answer.error:
-            raise UserError(f"{self.public_url} failed: {printable(answer.error)[:MAX_QUOTE]}")
+            raise _failure(f"{self.public_url} failed: {printable(answer.error)[:MAX_QUOTE]}")
         if not answer.is_chat:
             raise UserError(f"{self.public_url} does not answer like an OpenAI-compatible server, "
                             "or its answer was cut off; most need /v1 at the end of "
@@ -207,25 +240,36 @@ class Server:
         return f"{self.public_url} {reason}: {printable(str(detail))[:MAX_QUOTE]}"
 
 
+def _failure(reason: str) -> UserError:
+    return (Refused if FILTERS.search(reason) else UserError)(reason)
+
+
 def _content(prompt: str, pictures: Sequence[bytes]) -> Any:
-    """A question in the chat format; pictures are part of it as data URIs."""
+    """A question in the chat format; pictures are part of it."""
     if not pictures:
         return prompt  # not every local server takes a list
-    urls = [f"data:image/jpeg;base64,{b64encode(picture).decode()}" for picture in pictures]
-    parts = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
-    return [{"type": "text", "text": prompt}, *parts]
+    return [{"type": "text", "text": prompt}, *map(picture_part, pictures)]
 
 
-def _is_local(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    return host in ("localhost", "::1") or host.startswith("127.")
+def picture_part(picture: bytes) -> dict[str, Any]:
+    """A JPEG as a part of a message: a data URI."""
+    url = f"data:image/jpeg;base64,{b64encode(picture).decode()}"
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def as_jpeg(picture: Image.Image) -> bytes:
+    """The file that is sent, without metadata."""
+    stream = io.BytesIO()
+    picture.save(stream, "JPEG", quality=95, subsampling=0)
+    return stream.getvalue()
 
 
 def _refused(error: openai.APIStatusError, question: dict[str, Any]) -> str | None:
     """The part of the question that a server refuses: the one that it names, or else the next."""
     text = str(error.message)
     unsupported = error.status_code in (400, 422) or "x-should-retry" in error.response.headers
-    if not unsupported or (_has_pictures(question) and re.search("(?i)image|multi-?modal", text)):
+    about_pictures = _has_pictures(question) and re.search("(?i)image|multi-?modal", text)
+    if not unsupported or about_pictures or FILTERS.search(text):
         return None
     left = [name for name in OPTIONAL if name in question]
     return next((name for name in left if name in text), left[0] if left else None)

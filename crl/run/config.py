@@ -5,7 +5,14 @@ from collections.abc import Container
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
 from pydantic.functional_validators import field_validator, model_validator
 
 from crl.run.errors import ArgumentParser, UserError, explain, nearest
@@ -21,6 +28,7 @@ OneOrMore = BeforeValidator(_listed)
 Distinct = AfterValidator(lambda values: list(dict.fromkeys(values)))
 LARGEST = 2**32 - 1  # of all numbers in a configuration; also the largest seed of NumPy
 Width = Annotated[int, Field(gt=0, le=65536)]  # of a layer
+Word = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
 class Config(BaseModel, extra="forbid", validate_default=True, allow_inf_nan=False):

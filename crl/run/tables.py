@@ -42,9 +42,8 @@ class Table(NamedTuple):
 
     def latex(self) -> str:
         """A `table` with `booktabs`."""
-        title = "".join(f"\\{c}" if c in "&%$#_{}" else c for c in self.title)
-        body = self._tabulate("latex_booktabs").replace("±", r"$\pm$").replace("†", r"$\dagger$")
-        return f"\\begin{{table}}\n\\caption{{{title}}}\n{body}\n\\end{{table}}"
+        body = _symbols(self._tabulate("latex_booktabs"))
+        return f"\\begin{{table}}\n\\caption{{{as_latex(self.title)}}}\n{body}\n\\end{{table}}"
 
     def show(self, notes: list[str], folder: Path) -> None:
         """Print it, what a reader of it needs to know, and where the files are."""
@@ -55,6 +54,14 @@ class Table(NamedTuple):
         align = ["left"] * self.left + ["right"] * (len(self.header) - self.left)
         align = align if self.rows else None
         return tabulate(self.rows, self.header, form, colalign=align, disable_numparse=True)
+
+
+def as_latex(text: str) -> str:
+    return _symbols("".join(f"\\{c}" if c in "&%$#_{}" else c for c in text))
+
+
+def _symbols(latex: str) -> str:
+    return latex.replace("±", r"$\pm$").replace("†", r"$\dagger$")
 
 
 FORMATS = {"text": Table.text, "csv": Table.csv, "md": Table.markdown, "tex": Table.latex}

@@ -20,21 +20,23 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import yaml
-from pydantic import Field
+from pydantic import BaseModel, Field, ValidationError
 from torch import nn
 
 from crl.run.config import RunConfig
 from crl.run.distributed import from_rank0, print_rank0, rank
-from crl.run.errors import UserError
+from crl.run.errors import UserError, explain
 from crl.run.files import alone_in, atomic_path, write_text
 from crl.run.progress import progress as progress_bar
 from crl.run.results import environment
 from crl.run.store import content_digest
+
+Record = TypeVar("Record", bound=BaseModel)
 
 
 class TrainingConfig(RunConfig):
@@ -125,7 +127,9 @@ class Trainer(ABC):
                                     "gone; remove the folder to train again")  # fmt: skip
             print_rank0(f"{self.folder}: this training is finished; nothing to do")
             return
+        start = time.perf_counter()
         self.prepare()
+        self._prepared = time.perf_counter() - start  # in this run: reading, embedding, inversion
         if state:
             for name, model in self.models.items():
                 model.load_state_dict(state["models"][name])
@@ -198,7 +202,11 @@ class Trainer(ABC):
         progress, validation = asdict(self.progress), self.progress.validation
         if results:
             best = validation[self.progress.best(self.metric)] if validation else None
-            record = {"config": self.config.model_dump(mode="json"), "environment": environment()}
+            config = self.config.model_dump(mode="json")
+            record: dict[str, Any] = {"config": config, "environment": environment()}
+            trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+            record["parameters"] = sum(parameter.numel() for parameter in trained)
+            record["preparation_seconds"] = self._prepared
             record |= {**self.record, "best": best, **progress}
             write_text(self.folder / "results.json", json.dumps(record, indent=1) + "\n")
         models = {name: model.state_dict() for name, model in self.models.items()}
@@ -237,3 +245,30 @@ class Trainer(ABC):
         if not finite:
             raise UserError(f"{what} not finite; the best weights and the last checkpoint are "
                             f"kept: remove {self.folder} and try a lower lr, or fp32")  # fmt: skip
+
+
+def derived_seed(*key: int) -> int:
+    """A seed that depends on nothing but `key`: (seed, use, ...)."""
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
+
+
+def warmup_cosine(step: int, steps: int, lr: float, warmup: int, lowest: float) -> float:
+    """A learning rate: linear over the first `warmup` steps, then half a cosine from lr to `lowest`
+    times lr."""
+    if step < warmup:
+        return lr * (step + 1) / warmup
+    done = (step - warmup) / max(1, steps - warmup)
+    return lr * (lowest + (1 - lowest) * (0.5 + 0.5 * math.cos(math.pi * done)))
+
+
+def read_record(folder: Path, kind: type[Record], script: str, advice: str = "") -> Record:
+    """What `kind` needs of the results.json of a training. A UserError: it is missing, or is not of
+    that script."""
+    file = folder / "results.json"
+    try:
+        return kind.model_validate_json(file.read_bytes())
+    except OSError as error:
+        reason = f"holds no training of {script} ({file.name}: {error.strerror}){advice}"
+        raise UserError(f"{folder} {reason}") from error
+    except ValidationError as error:
+        raise UserError(f"{file} is not of {script}: {explain(error)}") from error

@@ -4,17 +4,15 @@ Each is built on a tower (towers.py) and trained by train_rival.py with the samp
 cosine similarity. The README lists the differences from the authors' trainings.
 """
 
-from typing import cast
-
 import torch
 
 from crl.backends.hub import explained
 from crl.backends.weights import load_tensors
 from crl.run.errors import UserError
+from fashion_retrieval.networks import Rival
 from fashion_retrieval.rivals.asen import ASEN
 from fashion_retrieval.rivals.asen_pp import ASENpp
 from fashion_retrieval.rivals.csn import CSN
-from fashion_retrieval.rivals.rival import Rival
 from fashion_retrieval.rivals.rpf import RPF
 from fashion_retrieval.rivals.triplet import Triplet
 from fashion_retrieval.rivals.two_stage import TwoStage
@@ -34,8 +32,7 @@ def load_rival(training: TrainedRival, device: str | torch.device | None) -> Riv
     except UserError as error:
         raise UserError(f"the tower of {training.folder} is not here: {error}") from error
     rival = kind(tower, len(training.attributes), training.width)
-    if training.local:
-        rival = cast(TwoStage, rival)
+    if training.local and isinstance(rival, TwoStage):
         rival.look_closer(rival.closer(training.local, training.width, weights=False))
     file = training.folder / training.weights
     with explained(f"{training.method} on {name}: {file}", remote=False):

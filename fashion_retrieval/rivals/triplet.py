@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fashion_retrieval.rivals.rival import Rival
+from fashion_retrieval.networks import Rival
 from fashion_retrieval.towers import Tower
 
 

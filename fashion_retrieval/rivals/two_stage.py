@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fashion_retrieval.method import stacked_triplet_loss
+from fashion_retrieval.networks import Rival
 from fashion_retrieval.rivals.crop import Doubled, crops, joined, squares
-from fashion_retrieval.rivals.rival import Rival
 from fashion_retrieval.towers import Tower
 
 WIDTH = 512  # of an attribute's embedding

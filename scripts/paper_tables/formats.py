@@ -19,12 +19,13 @@ from crl.explore.render import render
 from crl.run.errors import UserError
 from crl.run.files import atomic_path, write_text
 from crl.run.results import read_rows
-from crl.run.tables import Table
+from crl.run.tables import Table, as_latex
 from paper_tables.numbers import TASKS, VERDICTS, Number, Parts, Problems
 
 WEB = Path(__file__).resolve().parent / "web"
 IDEA = Path(__file__).resolve().parent.parent.parent / "figures" / "idea.png"
 
+BELOW = ("†", "note:")  # so begin the lines that stand below a table also in LaTeX, on the page
 MARKS = {"reproduced": " ✓", "differs": " ≠"}
 LEGEND = (
     "Cells: the paper's number / ours ± standard deviation over seeds (difference). ✓: reproduced, "
@@ -41,10 +42,17 @@ class Document(NamedTuple):
     about: list[str]  # VLMs, commit, date; what did not run and why
     commands: list[str]  # what made it
     quoted: Sequence[Table] = ()  # numbers of others
+    ending: str = ""  # of the name of its files
 
     @property
     def numbers(self) -> list[Number]:
         return [n for rows in self.parts.values() for row in rows.values() for n in row.values()]
+
+    @property
+    def notes(self) -> list[str]:
+        """Footnotes, what it was made with, and what did not run."""
+        footnotes = dict.fromkeys(f"† {n.footnote}" for n in self.numbers if n.footnote)
+        return [*footnotes, *self.about]
 
     @property
     def verdicts(self) -> str:
@@ -69,7 +77,7 @@ class Document(NamedTuple):
 
 def as_text(number: Number) -> str:
     """`88.67 / 88.40 ± 0.52 (-0.27) ✓`."""
-    paper = "" if number.paper is None else f"{number.paper:.2f}"
+    paper = "" if number.paper is None else f"{number.paper:.2f}{'†' * bool(number.footnote)}"
     if number.verdict == "quoted":
         return paper
     ours = "not run" if number.ours is None else f"{number.ours:.2f}"
@@ -81,18 +89,21 @@ def as_text(number: Number) -> str:
 
 def write(document: Document, folder: Path) -> None:
     """Writes table<N>.md, .csv and .tex, and .png of an ablation."""
-    stem, heading = folder / f"table{document.number}", f"Table {document.number}. {document.title}"
+    stem = folder / f"table{document.number}{document.ending}"
+    heading = f"Table {document.number}. {document.title}"
     notes = [LEGEND] if document.compared else []
     blocks = [f"# {heading}", *(table.markdown() for table in document.tables), *notes]
     if document.varied and any(number.ours is not None for number in document.numbers):
         draw(document, stem.with_suffix(".png"))
-        blocks.append(f"![Score by {document.varied}]({stem.name}.png)")
-    blocks += ["\n".join(f"- {line}" for line in [*document.about, document.verdicts])]
+    if stem.with_suffix(".png").exists():
+        blocks.append(f"![Scores]({stem.name}.png)")
+    blocks += ["\n".join(f"- {line}" for line in [*document.notes, document.verdicts])]
     blocks += ["\n".join(["```", *document.commands, "```"])]
     write_text(stem.with_suffix(".md"), "\n\n".join(blocks) + "\n")
     comment = [f"% {line}" for line in [*notes, *document.about]]
     tables = [t._replace(title=f"{heading}: {t.title}").latex() for t in document.tables]
-    write_text(stem.with_suffix(".tex"), "\n".join([*comment, *tables]) + "\n")
+    below = [as_latex(note) + "\n" for note in document.notes if note.startswith(BELOW)]
+    write_text(stem.with_suffix(".tex"), "\n".join([*comment, *tables, *below]) + "\n")
     table = Table("", ["table", "part", "row", "column", *Number._fields], [
         [str(document.number), part, row, column]
         + [f"{v:.4f}" if isinstance(v, float) else str("" if v is None else v) for v in number]
@@ -177,7 +188,9 @@ def _table(file: Path) -> dict[str, Any]:
         number, _, title = heading.removeprefix("# Table ").partition(". ")
         parts = [_part(*pair) for pair in pairwise(blocks) if pair[1].startswith("|")]
         *about, verdicts = bullets.removeprefix("- ").split("\n- ")
-        return {"number": int(number), "title": title, "verdicts": verdicts, "about": about,
+        return {"id": file.stem, "number": int(number), "title": title, "verdicts": verdicts,
+                "notes": [line for line in about if line.startswith(BELOW)],
+                "about": [line for line in about if not line.startswith(BELOW)],
                 "parts": parts, "commands": commands.strip("`\n"), "files": files,
                 "figures": figures}  # fmt: skip
     except (ValueError, LookupError) as error:
@@ -186,11 +199,12 @@ def _table(file: Path) -> dict[str, Any]:
 
 def _part(title: str, table: str) -> Table:
     """A table from Markdown."""
-    header, _, *rows = [
+    header, rules, *rows = [
         [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
         for line in table.splitlines()
     ]
-    return Table(title.strip("*"), header, rows, len(header) if title == "**Text bases**" else 1)
+    left = sum(rule.endswith("-") for rule in rules)  # numbers: `---:`
+    return Table(title.strip("*"), header, rows, left)
 
 
 def _number(text: str) -> dict[str, str]:

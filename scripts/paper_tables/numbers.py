@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from statistics import fmean, stdev
@@ -25,6 +26,10 @@ FASHION = {  # method: its row in Table 4; all others are CRL without training
     "asen_pp-stage1": "ASEN++, stage 1 only", "rpf-stage1": "RPF, stage 1 only",
     "universal": "CLIP", "crl-mlp": "CLIP+CRL, heads only", "crl": "CLIP+CRL",
 }  # fmt: skip
+RIVALS = {  # method: its row in Tables 2 and 3
+    "cc": "CC", "scan": "SCAN", "multi_map": "Multi-Map",
+    "pic2word": "Pic2Word", "searle": "SEARLE", "lincir": "LinCIR",
+}  # fmt: skip
 
 
 class Score(NamedTuple):
@@ -36,13 +41,16 @@ class Score(NamedTuple):
 
 
 def classification(rows: Rows) -> Iterator[Score]:
-    """Tables 1 and 2; RI and AMI are not the paper's, and so not part of its means."""
+    """Tables 1 and 2; RI and AMI are not the paper's, and so not part of its means. Rivals are not
+    comparable, here and in Table 3: the settings behind the paper's rows are not known."""
     for row in rows:
         about, vlm = row["about"], NAMES.get(row["about"]["vlm"], row["about"]["vlm"])
         if about["method"] == "zero-shot":
             continue
         name = vlm if about["method"] == "universal" else _crl(vlm, about["method"])
         comparable = about["vlm"] in NAMES and row["images"] == IMAGES.get(about["data"])
+        if "rival" in about:
+            name, comparable = _rival(about["method"], vlm, ("-", "CLIP")), False
         for metric, score in row["scores"].items():
             column = f"{about['criterion']}/{metric.removesuffix('-shot')}"
             if metric not in ("ri", "ami"):
@@ -61,6 +69,8 @@ def similarity(rows: Rows) -> Iterator[Score]:
             name = method if method == "chance" else f"Combiner{star}"
         whole = (about["data"], row["templates"], row["images"]) in TEMPLATES
         comparable = whole and vlm == "CLIP" and about.get("weight", 10) == 10
+        if "rival" in about:
+            name, comparable = _rival(method, vlm, ("CLIP",)), False
         for metric, value in row["scores"].items():
             column = f"{about['data'].removesuffix('_object')}/{metric}"
             yield Score(name, column, [value], _basis(about), comparable)
@@ -91,6 +101,17 @@ def _crl(vlm: str, method: str, mark: str = "") -> str:
     ('CLIP+CRL', 'CLIP+CRL*, posterior, standard')
     """
     return ", ".join([f"{vlm}+CRL{mark}", *(p for p in method.split(", ") if p != "paper")])
+
+
+def _rival(method: str, vlm: str, usual: Sequence[str]) -> str:
+    """The row of a rival: with a prompt other than `that`, or with an unusual VLM, one of its own.
+
+    >>> _rival("lincir, that", "CLIP", ["CLIP"]), _rival("lincir, released", "demo", ["CLIP"])
+    ('LinCIR', 'LinCIR (demo), released')
+    """
+    name, prompt = re.fullmatch(r"(.*?)(?:, (\w+))?", method).groups()
+    name = RIVALS.get(name, name) + ("" if vlm in usual else f" ({vlm})")
+    return name if prompt in (None, "that") else f"{name}, {prompt}"
 
 
 def _basis(about: dict[str, Any]) -> str:
@@ -152,6 +173,7 @@ class Number(NamedTuple):  # in percent or percentage points
     difference: float | None = None
     tolerance: float | None = None  # the largest difference that counts as reproduced
     verdict: str = "not run"  # one of `VERDICTS`; `measured` where the paper has no number
+    footnote: str = ""  # why the paper's number is doubtful
 
 
 Parts = dict[str, dict[str, dict[str, Number]]]  # part of a table: row: column: number
@@ -164,6 +186,22 @@ def published(number: int) -> Published:
     for rows in parts.values():
         for row, numbers in rows.items():
             rows[row] = {column.rpartition(":")[2]: value for column, value in numbers.items()}
+    return parts
+
+
+def table_notes(kind: str) -> dict[str, list[Any]]:
+    """A part of configs/table_notes.json: {number of a table: its notes}"""
+    return json.loads((CONFIGS / "table_notes.json").read_text(encoding="utf-8"))[kind]
+
+
+def with_footnotes(parts: Parts, number: int) -> Parts:
+    """The same, with why numbers of the paper are doubtful."""
+    for note in table_notes("doubtful").get(str(number), []):
+        for rows in parts.values():
+            for row in rows.keys() & set(note["rows"]):
+                for column, cell in rows[row].items():
+                    if cell.paper is not None and column in note.get("columns", [column]):
+                        rows[row][column] = cell._replace(footnote=note["why"])
     return parts
 
 

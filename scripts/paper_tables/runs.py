@@ -34,10 +34,13 @@ SCRIPTS = {  # folder in outputs/: module and function
     "fashion_rivals": "fashion_retrieval.train_rival:train",
     "fashion_retrieval": "fashion_retrieval.evaluate:evaluate",
 }
+# What only --rivals starts: their trainings take long
+RIVALS = {"clustering_rivals", "genecis_rivals", "genecis_generated", "fashion_rivals"}
 QUICK = {  # what --quick replaces: this is no protocol of the paper, so there are no verdicts
     "few_shot": {"seeds": 3, "figures": False},
     "clustering": {"seeds": 3, "figures": False},
     "combiner": {"epochs": 1},
+    "genecis_rivals": {"epochs": 1, "inversion_steps": 5},
     "fashion_mlp": {"epochs": 1},
     "fashion_backbone": {"epochs": 1, "triplets": 480},
     "fashion_rivals": {"epochs": 1, "triplets": 480},
@@ -64,6 +67,7 @@ class Settings:
     vlm: list[str]  # in place of the paper's; empty: the paper's
     demo: bool
     quick: bool
+    rivals: bool = False  # may their trainings be started?
     runs: dict[Any, "Run"] = field(default_factory=dict)  # all that were made: tables share them
 
     def vlms(self, usual: list[str]) -> list[str]:
@@ -81,12 +85,14 @@ class Run:
     before: list["Run"]  # the runs that it needs
     lacking: str  # why it cannot be run
     partly: str  # why not all of it can be run
+    allowed: bool = True  # may it be started? What has ended is taken in any case
     rows: list[dict[str, Any]] = field(default_factory=list)  # its results, once it has run
     reason: str = ""  # why there are none
 
     @property
     def name(self) -> str:
-        after = f" after {self.before[-1].task}" if self.before else ""
+        last = self.before[-1] if self.before else None
+        after = f" after {last.task} {last.config.name}" if last else ""
         return f"{self.task} {self.config.name} {self.vlm}".strip() + after
 
     @property
@@ -98,6 +104,20 @@ class Run:
         """Does it give rows? Else it prepares another run."""
         return SCRIPTS[self.task].endswith(":evaluate")
 
+    @property
+    def record(self) -> dict[str, Any]:
+        """The results.json of a training; empty without one."""
+        try:
+            record = json.loads((self.folder / "results.json").read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return record if "losses" in record else {}
+
+    @property
+    def ended(self) -> bool:
+        record = self.record
+        return bool(record) and len(record["losses"]) >= self.config.epochs
+
     def do(self, dry: bool = False) -> str:
         """Run it, or take the rows that another machine left; if `dry`, only look. -> its state:
         `done`, `has results`, `to do`, `lacks` or `wrong`."""
@@ -105,10 +125,12 @@ class Run:
             self.rows = self.kept()
             if self.rows and dry:
                 return "has results"
-            if needed := [n for n in (self.lacking, *(run.reason for run in self.before)) if n]:
-                raise Missing("; ".join(dict.fromkeys(needed)))
+            needed = [self.lacking, *(run.reason for run in self.before)]
+            needed += [] if self.allowed or self.ended else ["--rivals was not given"]
+            if reasons := list(filter(None, needed)):
+                raise Missing("; ".join(dict.fromkeys(reasons)))
             if dry:
-                self._look_for_data()
+                self.images()
                 return "to do"
             results = script_of(self.task)[1](self.config)
             self.rows = results.rows if self.measures else []
@@ -122,20 +144,24 @@ class Run:
             self.reason = one_line(reason)
             return "lacks" if isinstance(error, Missing) else "wrong"
 
-    def _look_for_data(self) -> None:
+    def images(self) -> list[Any]:
+        """Some of its data's images, at least; an error if they are not there."""
         config, package = self.config, SCRIPTS[self.task].partition(".")[0]
         data = import_module(f"{package}.datasets")
+        files: list[Any] = []
         if package == "classification_clustering":
             for criterion in config.criteria:
-                data.load(config.data, config.root, criterion, config.images)
+                files = data.load(config.data, config.root, criterion, config.images).paths
         elif self.task == "similarity_retrieval":
             templates = data.load(config.tasks, config.root)
-            data.images(templates, config.root, config.coco, config.visual_genome)
+            files = data.images(templates, config.root, config.coco, config.visual_genome)
         elif package == "fashion_retrieval":
             splits = [config.split] if self.measures else ["train", "valid"]
             fashion = data.load(config.root, config.dataset, config.images, splits)
             for split in splits:
-                data.check_images(getattr(fashion, split).files)
+                files = getattr(fashion, split).files
+                data.check_images(files)
+        return files
 
     def kept(self) -> list[dict[str, Any]]:
         """The rows that these settings left in its folder, maybe on another machine."""
@@ -146,6 +172,10 @@ class Run:
     def _would_make(self, row: dict[str, Any]) -> bool:
         config, about = self.config.model_dump(mode="json"), row["about"]
         keys = config.keys() - IDLE - (OF_TEXTS if about.get("basis") == "-" else set())
+        if config.get("rivals"):  # it is there for their rows
+            keys |= config.keys() & {"rivals", "generated"}
+            if "rival" not in about:
+                return False
         if isinstance(config["vlm"], list):  # a row is of one of them
             keys -= {"vlm"}
             if about.get("vlm") not in config["vlm"]:
@@ -200,7 +230,8 @@ def make(
     key = command, "; ".join(lacking)
     if key not in s.runs:
         loaded = load_config(kind, ["--config", str(file), *overrides], "")
-        s.runs[key] = Run(task, command, loaded, vlm, bases, list(before), key[1], partly)
+        allowed = s.rivals or task not in RIVALS
+        s.runs[key] = Run(task, command, loaded, vlm, bases, list(before), key[1], partly, allowed)
     return s.runs[key]
 
 

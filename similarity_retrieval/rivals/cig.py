@@ -14,6 +14,7 @@ test set, 0.85 for its validation set, 0.7 for CIRCO, 0.9 for FashionIQ).
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -76,14 +77,10 @@ def fusions(
     rivals: dict[str, Rival], generated: ImageEmbeddings, folder: Path, weight: float
 ) -> dict[str, Rival]:
     """{method as tables show it: CIG on each of the rivals}. It is named after the folder."""
-    more = {
-        "generated": folder.name,
-        "reference_weight": weight,
-        "generated_content": generated.content,
-    }
-    rows = {f"CIG (ours, {folder.name}) on {row}": rival for row, rival in rivals.items()}
-    image = np.asarray(generated.image)
-    return {
-        row: CIG(rival.network, rival.words, rival.prompt, rival.about | more, image, weight)
-        for row, rival in rows.items()
-    }
+    more: dict[str, Any] = {"generated": folder.name, "generated_content": generated.content}
+    more["reference_weight"] = weight
+    image, rows = np.asarray(generated.image), dict[str, Rival]()
+    for row, rival in rivals.items():
+        fusion = CIG(rival.network, rival.words, rival.prompt, rival.about | more, image, weight)
+        rows[f"CIG (ours, {folder.name}) on {row}"] = fusion
+    return rows

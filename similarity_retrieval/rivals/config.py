@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
-from crl.run.config import EmbeddingConfig
+from crl.run.config import EmbeddingConfig, Word
 from crl.run.training import TrainingConfig
 
 Prompt = Literal["that", "comma", "that_has", "released"]
@@ -32,7 +32,7 @@ class RivalConfig(TrainingConfig, EmbeddingConfig):
     weight_decay: float = Field(0.01, ge=0, description="weight decay of AdamW")
     warmup: int = Field(0, ge=0, description="steps in which the rate rises to lr")
     schedule: Literal["constant", "cosine"] = Field(
-        "constant", description="cosine: after warmup the rate falls to 0"
+        "constant", description="after warmup: constant, or cosine down to 0"
     )
     precision: Literal["fp32", "bf16"] = Field("fp32", description="precision of the VLM")
     tagger: Literal["spacy", "list"] = Field(
@@ -42,13 +42,13 @@ class RivalConfig(TrainingConfig, EmbeddingConfig):
         True, description="lincir: no keyword inside other words; false: as published"
     )
     noise_scale: float = Field(1.0, ge=0, description="lincir: factor of the noise")
-    concepts: list[str] = Field([], description="searle: class names, in sentences of our own")
+    concepts: list[Word] = Field([], description="searle: class names, in sentences of our own")
     sentences: Path | None = Field(
         None, description="searle: JSONL of {concept, sentence} in their place"
     )
     inversion_steps: int = Field(350, gt=0, description="searle: steps of inversion")
     inversion_batch: int = Field(32, gt=0, description="searle: images inverted together")
     inversion_lr: float = Field(2e-2, gt=0, description="searle: learning rate of inversion")
-    nearest: Annotated[list[int], Field(min_length=2, max_length=2)] = Field(
+    nearest: Annotated[list[PositiveInt], Field(min_length=2, max_length=2)] = Field(
         [15, 150], description="searle: concepts of an image, in inversion and in distillation"
     )

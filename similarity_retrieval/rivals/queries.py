@@ -1,18 +1,19 @@
 """The trained rivals of an evaluation: from a folder or a published file to GeneCIS's queries."""
 
-import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from torch import nn
 
+from crl.backends.hub import explained
 from crl.backends.pseudo_words import SIGN, STAND_INS, PseudoWords
 from crl.backends.weights import load_tensors, weights_digest
-from crl.run.errors import UserError, explain
+from crl.run.errors import UserError
+from crl.run.training import read_record
 from similarity_retrieval.datasets import Templates
 from similarity_retrieval.method import Features, query_scores
 from similarity_retrieval.rivals import METHODS
@@ -25,7 +26,6 @@ class RivalTraining(BaseModel):
     """What is needed of the results.json of train_rival.py."""
 
     method: Literal["lincir", "pic2word", "searle"]
-    vlm: str
     vlm_fingerprint: str
     precision: Literal["fp32", "bf16"]
 
@@ -68,17 +68,9 @@ def read_rival(entry: str) -> tuple[str, Path, RivalTraining | None]:
     method, _, file = entry.partition(":")
     if method in METHODS and file:
         return method, Path(file), None
-    folder = Path(entry)
-    try:
-        training = RivalTraining.model_validate_json((folder / "results.json").read_bytes())
-    except OSError as error:
-        advice = f"a folder, or {'|'.join(METHODS)}:FILE of published weights"
-        reason = f"no training of train_rival.py (results.json: {error.strerror})"
-        raise UserError(f"rivals: {folder} holds {reason}; give {advice}") from error
-    except ValidationError as error:
-        reason = f"is not of train_rival.py: {explain(error)}"
-        raise UserError(f"{folder / 'results.json'} {reason}") from error
-    return training.method, folder / "rival.safetensors", training
+    advice = f"; give a folder, or {'|'.join(METHODS)}:FILE of published weights"
+    training = read_record(Path(entry), RivalTraining, "train_rival.py", advice)
+    return training.method, Path(entry) / "rival.safetensors", training
 
 
 def load_network(method: str, file: Path, dim: int, width: int) -> nn.Module:
@@ -89,12 +81,9 @@ def load_network(method: str, file: Path, dim: int, width: int) -> nn.Module:
     state = {key: tensor.float() for key, tensor in load_tensors(file, kind.entry).items()}
     with torch.device("meta"):  # shapes only: the weights come from the file
         network: nn.Module = kind.network(dim, width)
-    try:
+    source = f"{method} for embeddings of width {dim} and tokens of width {width}: {file}"
+    with explained(source, remote=False):
         network.load_state_dict(state, assign=True)
-    except RuntimeError as error:  # names the layers
-        widths = f"embeddings of width {dim} and tokens of width {width}"
-        reason = textwrap.shorten(str(error).partition(":")[2], 200)
-        raise UserError(f"{file} holds no {method} for {widths}: {reason}") from error
     return network.eval()
 
 

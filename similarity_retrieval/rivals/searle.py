@@ -20,17 +20,18 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 from torch import Tensor, nn
 
 from crl.backends.pseudo_words import SIGN, PseudoWords
 from crl.embed import embed_texts
 from crl.projection import l2
+from crl.run.config import Word
 from crl.run.errors import UserError
 from crl.run.files import atomic_path
 from crl.run.given import checked, read_given
 from crl.run.progress import progress
-from similarity_retrieval.combiner_features import derived_seed
+from crl.run.training import derived_seed
 from similarity_retrieval.mining.files import read_jsonl
 from similarity_retrieval.rivals.config import RivalConfig
 from similarity_retrieval.rivals.pic2word import image_inputs
@@ -124,7 +125,7 @@ class SEARLE:
 class Sentence(BaseModel):
     """A line of `sentences`."""
 
-    concept: str = Field(min_length=1)
+    concept: Word
     sentence: str
 
 

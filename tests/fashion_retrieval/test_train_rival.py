@@ -1,6 +1,7 @@
 """Training a rival: it learns, and comes back from its folder; interruptions."""
 
 import json
+import shutil
 from unittest import mock
 
 import numpy as np
@@ -22,22 +23,39 @@ from fashion_retrieval.trained import read_training
 from fashion_retrieval.trainers import TrainingData
 
 
-@pytest.fixture
-def keys(tmp_path, clip):
-    """Pictures whose red is the texture and whose green is the shape; the configuration."""
-    keys = write_clothes(tmp_path)
-    for file in (tmp_path / "img").iterdir():
+@pytest.fixture(scope="module")
+def clothes(tmp_path_factory):
+    """Pictures whose red is the texture and whose green is the shape; keys of the data."""
+    folder = tmp_path_factory.mktemp("clothes")
+    keys = write_clothes(folder)
+    for file in (folder / "img").iterdir():
         texture, shape, number = Image.open(file).getpixel((0, 0))
         Image.new("RGB", (20, 20), (80 * texture, 80 * shape, number)).save(file)
-    sizes = {
+    return keys
+
+
+@pytest.fixture
+def keys(clothes, tmp_path, clip):
+    sizes = {"width": 16, "epochs": 2, "triplets": 32, "batch_size": 8, "lr": 1e-3}
+    return {
+        **clothes,
+        "outputs": str(tmp_path / "outputs"),
+        **sizes,
+        "method": "csn",
+        "tower": str(clip),
+        "workers": 0,
         "local": "small",
-        "width": 16,
-        "epochs": 2,
-        "triplets": 64,
-        "batch_size": 16,
-        "lr": 1e-3,
     }
-    return {**keys, **sizes, "method": "csn", "tower": str(clip), "workers": 0}
+
+
+NAMES = {  # of the weights that former versions have written, beside the tower's
+    "triplet": "embedding.bias embedding.weight",
+    "csn": "embedding.bias embedding.weight mask",
+    "asen": "attribute.weight channel.0.bias channel.0.weight channel.2.bias channel.2.weight "
+    "embedding.bias embedding.weight position.0.bias position.0.weight position.1.bias "
+    "position.1.num_batches_tracked position.1.running_mean position.1.running_var "
+    "position.1.weight where.0.bias where.0.weight which.0.bias which.0.weight",
+}
 
 
 def train(keys, **more):
@@ -46,11 +64,11 @@ def train(keys, **more):
 
 @pytest.mark.parametrize("method", RIVALS)
 def test_trains_and_can_be_read_back(keys, method):
-    folder, results = train(keys, method=method, epochs=3, triplets=160)
+    folder, results = train(keys, method=method, epochs=2, triplets=160, validate_every=2)
     # One embedding cannot serve both attributes; to RPF they only say where to look.
     if method not in ("triplet", "rpf"):
         assert results["losses"][-1] < 0.9 * results["losses"][0]
-    assert results["best"]["overall"] > 50 and results["step"] == 30  # by chance: about 30
+    assert results["best"]["overall"] > 50 and results["step"] == 40  # by chance: about 30
     rival = load_rival(read_training(folder, list(ATTRIBUTES)), "cpu")
     assert type(rival) is RIVALS[method] and not any(m.training for m in rival.modules())
     data = TrainingData.load(RivalConfig(**keys))
@@ -60,12 +78,15 @@ def test_trains_and_can_be_read_back(keys, method):
     assert scores["overall"] == pytest.approx(results["best"]["overall"], abs=1e-9)
     # The tower was trained too, and stands in the file as it is now.
     before = load_vlm(keys["tower"], "cpu").model.visual.conv1.weight
-    stored = load_file(folder / "rival.safetensors")["tower.visual.conv1.weight"]
+    weights = load_file(folder / "rival.safetensors")
+    stored = weights["tower.visual.conv1.weight"]
     assert torch.equal(stored, rival.tower.visual.conv1.weight)
     assert not torch.allclose(stored, before, atol=1e-4)
+    if method in NAMES:
+        assert " ".join(sorted(k for k in weights if not k.startswith("tower."))) == NAMES[method]
 
 
-@pytest.mark.parametrize("method", RIVALS)
+@pytest.mark.parametrize("method", ["asen", "rpf"])  # with running statistics; with random numbers
 def test_seed_decides_and_interruptions_do_not(keys, method):
     keys |= {"method": method, "checkpoint_every": 3}  # 4 steps an epoch
     train(keys, epochs=1, name="parts")
@@ -128,8 +149,10 @@ def test_stage_2_goes_on_from_stage_1_and_interruptions_change_nothing(first, me
 
 
 def test_stage_1_of_rpf_mirrors_pictures_in_training_only(keys, tmp_path):
-    write_noise(tmp_path)
-    trainer = RivalTrainer(RivalConfig(**keys | {"method": "rpf", "epochs": 1}), "cpu")
+    root = shutil.copytree(keys["root"], tmp_path / "noise")
+    write_noise(root)
+    keys |= {"root": root, "method": "rpf", "epochs": 1}
+    trainer = RivalTrainer(RivalConfig(**keys), "cpu")
     given = []
     with mock.patch.object(networks.Network, "features", autospec=True) as features:
         features.side_effect = lambda self, pixels, _: given.append(pixels) or self.tower(pixels)
@@ -164,20 +187,3 @@ def test_what_stage_2_refuses(keys, first, tmp_path):
     content = json.loads(record.read_text())
     record.write_text(json.dumps({**content, "width": 7}))
     assert "the weights do not fit asen_pp-stage1 on " in refusal()
-
-
-NAMES = {  # of the weights that former versions have written, beside the tower's
-    "triplet": "embedding.bias embedding.weight",
-    "csn": "embedding.bias embedding.weight mask",
-    "asen": "attribute.weight channel.0.bias channel.0.weight channel.2.bias channel.2.weight "
-    "embedding.bias embedding.weight position.0.bias position.0.weight position.1.bias "
-    "position.1.num_batches_tracked position.1.running_mean position.1.running_var "
-    "position.1.weight where.0.bias where.0.weight which.0.bias which.0.weight",
-}
-
-
-@pytest.mark.parametrize("method", NAMES)
-def test_names_of_weights_stay(keys, method):
-    rival = RivalTrainer(RivalConfig(**keys | {"method": method}), "cpu").rival
-    names = sorted(key for key in rival.state_dict() if not key.startswith("tower."))
-    assert " ".join(names) == NAMES[method]

@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from commands import REPOSITORY
 from paper_tables.runs import SCRIPTS, script_of
 
+from classification_clustering.ask import AskConfig
+
 TASKS = ("classification_clustering", "similarity_retrieval", "fashion_retrieval")
 CONFIGS = {script_of(task)[0]: script_of(task)[2] for task in SCRIPTS}  # of each script
+CONFIGS["classification_clustering/ask.py"] = AskConfig
 FOLDERS = "|".join((*TASKS, "scripts"))
 COMMAND = re.compile(
     rf"(?:python3?|bash|torchrun[^\n]*?) +((?:{FOLDERS})/[\w/]+\.(?:py|sh)[^\n`]*)"
@@ -22,7 +25,7 @@ def published() -> Iterator[tuple[str, str]]:
     patterns += [f"{folder}/**/*.py" for folder in (*TASKS, "scripts", "crl")]
     for file in (file for pattern in patterns for file in REPOSITORY.glob(pattern)):
         text = re.sub(r"\n *# ?", "\n", file.read_text(encoding="utf-8"))  # comments of a YAML
-        text = re.sub(r"\\\\?\n *", " ", text)  # lines that go on
+        text = re.sub(r" *\\\\?\n *", " ", text)  # lines that go on
         for found in COMMAND.finditer(text):
             command = re.split(r" {2,}#|  +(?=[a-zA-Z(])| # ", found[1] or found[2])[0].strip()
             command = re.sub(r"^crl (\w+)", r"crl/commands/\1.py", command)

@@ -120,7 +120,7 @@ def as_the_paper(folder: Path, **changes: float) -> None:
     """Results of clustering with CLIP on Clevr4, as a machine that has the data leaves them there:
     the paper's numbers, but for `changes`. I was measured in a run with other bases."""
     settings = Settings(Path("data"), folder, Path("none"), ["clip"], demo=False, quick=False)
-    clevr4, _ = plan.paper_tables(settings)[2].runs[""]
+    clevr4 = plan.paper_tables(settings)[2].runs[""][0]
     rows = []
     for name, method in (("CLIP", "universal"), ("CLIP+CRL", "paper")):
         numbers = {column: x for part in published(2).values() for column, x in part[name].items()}
@@ -171,3 +171,24 @@ def test_a_damaged_file_is_named_and_the_rest_goes_on(tmp_path, run):
     assert "few_shot/odd/results.json is not a results file, or is damaged" in errors
     assert "table 2: 26 reproduced" in printed
     assert "Table 2." in (tmp_path / "index.html").read_text()
+
+
+def test_rivals_alone_are_those_of_three_tables(tmp_path, run):
+    usual = ["--demo", "--rivals", "--dry-run", "--data", tmp_path, "--outputs", tmp_path]
+    code, printed, errors = run(reproduce_tables.main, *usual)
+    assert code == 0, errors
+    for name in ("cc", "scan", "multi_map_color", "lincir", "pic2word", "searle", "triplet",
+                 "asen", "asen_pp_stage1", "asen_pp", "rpf_stage1", "rpf"):  # fmt: skip
+        assert f"_rivals demo_{name} " in printed
+    assert f"{tmp_path}/oracle is not there" in printed and "--rivals was" not in printed
+    assert "Table 1." not in printed and not list(tmp_path.iterdir())
+
+
+def test_the_table_of_rivals_takes_what_other_machines_left(tmp_path, run):
+    as_the_paper(tmp_path)
+    usual = ["--rivals", "--table", "2", "--vlm", "clip", "--data", tmp_path / "no"]
+    code, _, errors = run(reproduce_tables.main, *usual, "--outputs", tmp_path)
+    assert code == 0, errors
+    text = (tmp_path / "tables/table2-rivals.md").read_text()
+    assert "CLIP+CRL" in text and "k-means is told the number" in text
+    assert "Seconds by the clock" in text and (tmp_path / "tables/table2-rivals.png").exists()

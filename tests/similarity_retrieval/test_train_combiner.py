@@ -16,12 +16,13 @@ from safetensors.torch import load_file
 
 from crl.backends.loaded import Preprocess
 from crl.run.errors import UserError
+from crl.run.training import warmup_cosine
 from crl.vlm import load_vlm
 from similarity_retrieval import train_combiner as module
 from similarity_retrieval.combiner import Combiner
 from similarity_retrieval.combiner_features import Pixels, augmentation
 from similarity_retrieval.mining.triplets import MinedTriplets, read_triplets
-from similarity_retrieval.train_combiner import TrainConfig, learning_rate, plan, recalls
+from similarity_retrieval.train_combiner import TrainConfig, plan, recalls
 
 
 def train(keys, **more):
@@ -71,12 +72,11 @@ def test_torchrun_trains_as_one_process_does(tmp_path, toy):
 
 
 def test_learning_rate():
-    config = TrainConfig(lr=2.0, warmup=4)
-    rates = [learning_rate(step, 104, config) for step in range(104)]
+    rates = [warmup_cosine(step, 104, 2.0, 4, lowest=1e-3) for step in range(105)]
     assert rates[:5] == [0.5, 1.0, 1.5, 2.0, 2.0]
     assert rates[54] == pytest.approx(2 * (0.001 + 0.999 / 2))
     assert rates == rates[:4] + sorted(rates[4:], reverse=True)
-    assert learning_rate(104, 104, config) == pytest.approx(2e-3)
+    assert rates[104] == pytest.approx(2e-3)
 
 
 def test_every_epoch_visits_each_training_triplet_once_in_another_order():

@@ -88,11 +88,16 @@ function deviations() {
 function choose(event) {
   const part = plain($("name").value);
   const wanted = data.panels.map((_, k) => $("cluster-" + k).value);
+  const [from, to, camera, keyword] = ["from", "to", "camera", "keyword"].map(id => $(id).value);
   const level = deviations(), above = PER_DEVIATION * Number($("above").value);
   chosen = all.filter(image =>
     (!drawn || drawn.has(image)) &&
     (!ranked || ranked.has(image)) &&
     (!part || plain(data.names[image]).includes(part)) &&
+    (!from || data.dates[image].slice(0, 10) >= from) &&
+    (!to || data.dates[image] && data.dates[image].slice(0, 10) <= to) &&
+    (!camera || data.cameras[image] === camera) &&
+    (!keyword || data.keywords[image].includes(keyword)) &&
     wanted.every((cluster, k) => cluster === "" || data.panels[k].cluster[image] === Number(cluster)) &&
     (!level || level[image] >= above));
   if (level) chosen.sort((a, b) => level[b] - level[a]);
@@ -101,7 +106,7 @@ function choose(event) {
     const doubt = image => Math.min(...labelled.map(panel => panel.confidence[image] || 0));  // NaN: none
     chosen.sort((a, b) => doubt(a) - doubt(b));
   }
-  const some = drawn || ranked || part || level || wanted.some(cluster => cluster !== "");
+  const some = drawn || ranked || part || level || from || to || camera || keyword || wanted.some(cluster => cluster !== "");
   $("chosen").textContent = some ? `${chosen.length.toLocaleString("en")} of ${count.toLocaleString("en")} pictures chosen` : `all ${count.toLocaleString("en")} pictures`;
   $("clear").disabled = !some && !$("text").value;
   $("above-value").textContent = $("above").value;
@@ -131,7 +136,7 @@ function withLabel(button, image) {
 function clear() {
   drawn = ranked = null;
   if (data.served) $("ask-note").textContent = "";
-  for (const field of document.querySelectorAll("#name, #text, #cluster-filters select")) field.value = "";
+  for (const field of document.querySelectorAll("#name, #text, #cluster-filters select, #from, #to, #camera, #keyword")) field.value = "";
   choose();
 }
 function only(clusters) {
@@ -161,6 +166,12 @@ data.panels.forEach((panel, k) => {
   $("color-by").append(option(k, panel.title));
   listClusters(panel, k);
 });
+$("taken").hidden = !data.dates.some(Boolean);
+for (const [id, values] of [["camera", data.cameras], ["keyword", data.keywords.flat()]]) {
+  const different = [...new Set(values)].filter(Boolean).sort();
+  $(id).append(option("", "any " + id), ...different.map(value => option(value, value)));
+  $(id).parentElement.hidden = !different.length;
+}
 criteria.forEach((panel, k) => $("text-view").append(option(k, panel.name)));
 $("text-filter").hidden = !criteria.length;
 function listTexts() {
@@ -284,6 +295,7 @@ $("detail").onclick = event => { if (event.target === $("detail")) $("detail").c
 // ---- start
 
 $("name").oninput = $("above").oninput = $("text").oninput = $("doubtful").onchange = choose;
+$("from").onchange = $("to").onchange = $("camera").onchange = $("keyword").onchange = choose;
 $("text-view").onchange = () => { $("text").value = ""; listTexts(); choose(); };
 $("color-by").onchange = () => { paint(); remember(); };
 $("cross-rows").onchange = $("cross-columns").onchange = () => { cross(); remember(); };

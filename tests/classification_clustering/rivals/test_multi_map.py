@@ -200,6 +200,7 @@ def test_words_of_a_basis_and_the_prompt_itself(keys):
         ({"criteria": "[]"}, "criteria: "),
         ({"criteria": "[color, color]"}, "multi_map trains for one criterion; give criteria="),
         ({"references": "{color: []}"}, "references"),
+        ({"references": "{colour: [red]}"}, "no words for 'color'; did you mean 'colour'?"),
         ({"references": "{}"}, "unknown text basis 'folder_color'"),
         ({"prompt": "objects of {criterion}"}, r"'objects of color' has no $, the place of"),
         ({"prompt": "red " * 20 + "$"}, "is cut before its $ (demo reads 16 tokens)"),

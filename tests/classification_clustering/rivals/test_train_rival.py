@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -35,17 +36,31 @@ def pictures(tmp_path_factory):
     return root
 
 
+def small(pictures, outputs):
+    sizes = {"network": "tiny", "size": 16, "batch_size": 8, "workers": 1, "confidence": 0.34}
+    places = {"root": pictures, "outputs": outputs, "device": "cpu"}
+    return {**places, **sizes, "data": "folder", "criteria": ["color"]}
+
+
 @pytest.fixture
 def keys(tmp_path, pictures):
-    places = {"root": pictures, "outputs": tmp_path / "outputs"}
-    small = {"network": "tiny", "size": 16, "batch_size": 8, "workers": 1, "confidence": 0.34}
-    return {**places, **small, "data": "folder", "criteria": ["color"], "device": "cpu"}
+    return small(pictures, tmp_path / "outputs")
+
+
+def trainer(keys, method, **more):
+    return RivalTrainer(RivalConfig(**{**keys, **OF[method], **more}, method=method), "cpu")
 
 
 def train(keys, method, **more):
-    return finished(
-        RivalTrainer(RivalConfig(**{**keys, **OF[method], **more}, method=method), "cpu")
-    )
+    return finished(trainer(keys, method, **more))
+
+
+@pytest.fixture(scope="module")
+def whole(pictures, tmp_path_factory):
+    """An undisturbed training of each method: trainer, folder and results.json."""
+    keys = small(pictures, tmp_path_factory.mktemp("whole"))
+    trainers = {method: trainer(keys, method, name=method) for method in OF}
+    return {method: (one, *finished(one)) for method, one in trainers.items()}
 
 
 def weights(folder):
@@ -80,9 +95,8 @@ def test_cc_learns_and_says_so(keys, capsys):
             assert torch.allclose(network.eval()(x)[0], row, atol=1e-5)
 
 
-def test_scan_passes_on_the_weights_of_the_lowest_validation_loss(keys):
-    trainer = RivalTrainer(RivalConfig(**keys, **OF["scan"], method="scan"), "cpu")
-    _, results = finished(trainer)
+def test_scan_passes_on_the_weights_of_the_lowest_validation_loss(whole):
+    trainer, _, results = whole["scan"]
     assert [len(scores) for scores in results["validation"]] == [1, 1, 5, 5, 5, 5, 5]
     losses = [scores["validation_loss"] for scores in results["validation"][2:5]]
     between = trainer.method.between
@@ -103,25 +117,21 @@ def test_scan_passes_on_the_weights_of_the_lowest_validation_loss(keys):
     # In 3 steps an epoch: the 5th; of scan also the first and third steps of the later stages
     [("cc", [5]), ("scan", [5, 3, 3, 8, 3])],
 )
-def test_seed_decides_and_interruptions_do_not(keys, method, calls):
+def test_seed_decides_and_interruptions_do_not(keys, whole, method, calls):
     keys |= {"checkpoint_every": 1}
     for call in calls:
         with interrupted(METHODS[method], "loss", call):
-            train(keys, method, name="parts")
-    folder, parts = train(keys, method, name="parts")
-    whole_folder, whole = train(keys, method, name="whole")
-    assert parts["losses"] == whole["losses"] and parts["validation"] == whole["validation"]
+            train(keys, method)
+    if method == "scan":  # when no image is sure, the first stages stay
+        with pytest.raises(UserError, match="start again with a lower confidence="):
+            train(keys, method, confidence=0.9999)
+    folder, parts = train(keys, method)
+    _, whole_folder, results = whole[method]
+    assert parts["losses"] == results["losses"] and parts["validation"] == results["validation"]
     assert equal(folder, whole_folder)
     if method == "cc":
         other = train(keys, method, name="other", seed=1, epochs=1)[1]
-        assert other["losses"][0] != whole["losses"][0]
-
-
-def test_when_no_image_is_sure_the_first_stages_stay(keys):
-    with pytest.raises(UserError, match="start again with a lower confidence="):
-        train(keys, "scan", confidence=0.9999)
-    _, results = train(keys, "scan")
-    assert results["losses"] == train(keys, "scan", name="whole")[1]["losses"]
+        assert other["losses"][0] != results["losses"][0]
 
 
 @pytest.mark.parametrize(
@@ -159,11 +169,11 @@ def test_a_damaged_picture_is_named(keys, refusal, tmp_path):
     assert not list(keys["outputs"].glob("*/*/*"))
 
 
-def test_another_training_in_the_folder(keys):
-    train(keys, "cc", epochs=1)
+def test_another_training_in_the_folder(whole):
+    keys = whole["cc"][0].config.model_dump(exclude={"method", "epochs", "lr"})
     for changed in ({"lr": 0.5}, {"size": 17}, {"jitter": 1.0}):
-        with pytest.raises(UserError, match="run holds another training"):
-            train(keys, "cc", **{"epochs": 1, **changed})
+        with pytest.raises(UserError, match="cc holds another training"):
+            train(keys, "cc", **changed)
 
 
 # --- rows of clustering.py ------------------------------------------------------------------------
@@ -186,8 +196,8 @@ def rows(tmp_path):
     return {row["about"]["method"]: row for row in content["rows"]}
 
 
-def test_rivals_have_rows_beside_ours(keys, table, tmp_path, output):
-    folder, results = train(keys, "cc")
+def test_rivals_have_rows_beside_ours(whole, table, tmp_path, output):
+    _, folder, results = whole["cc"]
     printed = output(clustering.main, **table, rivals=f"[{folder}]")
     assert list(rows(tmp_path)) == ["universal", "paper", "cc", "zero-shot"]
     row, labels = rows(tmp_path)["cc"], np.repeat([0, 1, 2], 9)
@@ -197,7 +207,7 @@ def test_rivals_have_rows_beside_ours(keys, table, tmp_path, output):
     assert row["about"]["vlm"] == "-" and re.search(r"-\s+folder color\s+cc\s+-", printed)
     assert row["training_seconds"] == results["seconds"] and row["parameters"] > 300_000
     before = (tmp_path / "outputs/clustering/run/results.json").read_bytes()
-    output(clustering.main, **table, rivals=f"[{folder}]")
+    output(clustering.main, **table, rivals=f"[{folder}, {folder}]")
     assert (tmp_path / "outputs/clustering/run/results.json").read_bytes() == before
     # A rival that gives features: k-means with the protocol's seeds; and a second one's name
     content = json.loads((folder / "results.json").read_text()) | {"form": "features"}
@@ -213,13 +223,13 @@ def test_rivals_have_rows_beside_ours(keys, table, tmp_path, output):
         assert nmi[seed] == pytest.approx(clustering_scores(labels, clusters)["nmi"])
 
 
-def test_what_is_no_rival_of_these_images_is_refused(keys, table, tmp_path, refusal):
-    folder, _ = train(keys, "cc", epochs=1)
+def test_what_is_no_rival_of_these_images_is_refused(whole, table, tmp_path, refusal):
+    folder = shutil.copytree(whole["cc"][1], tmp_path / "copy")
     file, table = folder / "results.json", {**table, "rivals": f"[{folder}]"}
-    whole = json.loads(file.read_text())
+    content = json.loads(file.read_text())
 
     def line(**changed):
-        file.write_text(json.dumps(whole | changed))
+        file.write_text(json.dumps(content | changed))
         return refusal(clustering.main, **table)
 
     assert "was trained on other images than those of color are now" in line(content="0" * 16)
@@ -228,7 +238,7 @@ def test_what_is_no_rival_of_these_images_is_refused(keys, table, tmp_path, refu
     assert "must hold features (27, D)" in line(form="features")
     assert "must hold probabilities (5, D)" in line(images=5)
     assert "is not of train_rival.py" in line(parameters=None)
-    file.write_text(json.dumps(whole))
+    file.write_text(json.dumps(content))
     (folder / "clusters.safetensors").unlink()
     assert "has not ended; start it again" in refusal(clustering.main, **table)
     file.unlink()

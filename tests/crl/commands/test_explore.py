@@ -60,6 +60,18 @@ def test_clusters_names_page_and_tables(look, place):
     assert (table["color_name"] == table["path"].str.split("-").str[0]).all()
 
 
+def test_an_archive_is_a_folder_and_names_the_output(look, refusal, place):
+    shutil.make_archive("Holiday 2024", "gztar", "pictures")
+    printed = look(*BASES, folder="Holiday 2024.tar.gz")
+    assert "Holiday 2024.tar.gz: 24 pictures" in printed
+    out = place / "outputs/explore/holiday-2024"
+    assert "<h1>Holiday 2024.tar.gz</h1>" in (out / "report.html").read_text("utf-8")
+    assert "red-left-0.png" in set(pd.read_csv(out / "images.csv")["path"])
+    assert look(*BASES, folder="Holiday 2024.tar.gz") == printed
+    for folder, message in {"bases/side.yaml": "cannot unpack", "hf:name": "OWNER/NAME"}.items():
+        assert message in refusal(explore.main, folder)
+
+
 def test_what_many_machines_embedded_with_and_without_the_pictures(look, place):
     vlm, files = ColorVLM(), sorted((place / "pictures").iterdir())
     look(*BASES)

@@ -3,10 +3,12 @@
 import io
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from crl.explore.collection import Collection
-from crl.explore.copies import near_copies
+from crl.explore.copies import near_copies, near_groups
 
 
 def photo(seed: int, side: int = 640) -> Image.Image:
@@ -47,3 +49,16 @@ def test_the_threshold():
     shades = [picture(value) for value in (100, 120, 103, 106, 111, 123)]  # 106: by 103
     assert near_copies(shades).tolist() == [0, 1, 0, 0, 4, 1]
     assert near_copies(shades[:1]).tolist() == [0]
+
+
+CELL = st.one_of(st.integers(start, start + 8) for start in (0, 7, 200))
+
+
+@given(st.lists(st.tuples(CELL, CELL), min_size=1, max_size=12), st.integers(1, 4))
+def test_groups_are_those_of_all_pairs_compared(rows, block):
+    cells, group = np.array(rows, np.float32), np.arange(len(rows))
+    near = np.square(cells[:, None] - cells).mean(axis=2) <= 4.0**2
+    for _ in rows:  # the smallest number of those near, as far as it reaches
+        group = np.where(near, group, len(rows)).min(axis=1)
+    places = near_groups(cells, block)
+    assert ((places[:, None] == places) == (group[:, None] == group)).all()

@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, expect
 from crl.explore import page as module
 from crl.explore.page import color_in, make_page
 from crl.explore.thumbnails import Thumbnail
+from crl.run.exif import Metadata
 
 COUNT = 60
 COLORS = ["red", "white", "blue", "black"]
@@ -27,6 +28,8 @@ NASTY = [
 NAMES = [*NASTY, *(f"folder/{i:03}.png" for i in range(len(NASTY), COUNT))]
 COLOR = np.arange(COUNT) % 4
 NUMBER = np.arange(COUNT) % 3
+ABOUT = [Metadata(), Metadata("2024-05-01T23:59:59", "X-T5"), Metadata("2024-05-03T00:00:00"),
+         Metadata(camera="<b>", latitude=48.137, keywords="sea; red sky")]  # fmt: skip
 TITLE = "Folder <b>&</b> 'more'"
 
 
@@ -82,7 +85,7 @@ def file(tmp_path_factory) -> Path:
         {"Folder": "a <b>", "Command": "explore.py 'x'"},
         NAMES,
         [f"{image}.png" for image in range(COUNT - 1)] + ["moved/away.png"],
-        [Thumbnail(drawing(image, "WEBP"), 64, 48) for image in range(COUNT)],
+        [Thumbnail(drawing(i, "WEBP"), 64, 48, metadata=ABOUT[i % 4]) for i in range(COUNT)],
         PANELS,
         banner="<b>careful",
         sample="60 of 90 pictures",
@@ -259,6 +262,31 @@ def test_a_text_by_its_beginning(page, typed, note, count):
     expect(page.locator("#text-note")).to_have_text(note)
     assert page.locator("#gallery .picture").count() == count
     assert page.locator("#clear").is_enabled() == bool(typed)
+
+
+def test_filters_by_what_cameras_wrote(browser, file):
+    page = open_page(browser, file).page
+    page.locator("#filters summary").click()
+
+    def kinds():
+        return {NAMES.index(name) % 4 for name in chosen(page)}
+
+    assert page.locator("#camera option").all_inner_texts() == ["any camera", "<b>", "X-T5"]
+    page.locator("#from").fill("2024-05-01")
+    assert kinds() == {1, 2}
+    page.locator("#to").fill("2024-05-02")
+    assert kinds() == {1}
+    page.wait_for_timeout(400)
+    page.reload()
+    page.wait_for_selector("body[data-ready]", state="attached")
+    assert kinds() == {1} and "from=2024-05-01" in page.url
+    page.locator("#clear").click()
+    page.evaluate("$('filters').open = true")
+    page.locator("#keyword").select_option("red sky")
+    assert kinds() == {3}
+    page.locator("#camera").select_option("X-T5")
+    assert kinds() == set()
+    assert "48.137" not in file.read_text("utf-8")
 
 
 def test_reload_and_back_keep_what_is_chosen(browser, file):

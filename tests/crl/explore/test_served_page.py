@@ -80,6 +80,8 @@ def test_a_text_and_pictures_are_searched(page, color, photos):
     page.locator("#ask-examples").click()
     first = "#gallery .labelled:nth-child(-n+11) [title*='-left-']"
     expect(page.locator(first)).to_have_count(11)
+    page.evaluate("$('filters').open = true")
+    expect(page.locator("#taken:visible, #camera:visible, #keyword:visible")).to_have_count(0)
 
 
 def test_only_those_that_match_are_shown(page, monkeypatch):

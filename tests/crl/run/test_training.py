@@ -69,6 +69,7 @@ class Line(Trainer):
 def contents(folder: Path) -> dict:
     """The files, without what differs between two uninterrupted runs: seconds, bytes of zip."""
     results = json.loads((folder / "results.json").read_text())
+    assert results["parameters"] == 2 and results.pop("preparation_seconds") >= 0
     del results["seconds"], results["config"]["outputs"], results["config"]["checkpoint_every"]
     content = (folder / "state.pt").read_bytes()[16:]  # a checksum, then torch's format
     state = torch.load(io.BytesIO(content), weights_only=True)

@@ -2,8 +2,10 @@
 
 import csv
 
-from paper_tables.formats import Document, write
-from paper_tables.numbers import Number
+from paper_tables.formats import Document, write, write_page
+from paper_tables.numbers import Number, published, table_notes, with_footnotes
+
+from crl.run.tables import Table
 
 GOOD = Number("paper", 80.0, 80.5, 0.5, 3, 0.5, 0.8, "reproduced")
 FAR = Number("paper", 80, 70.25, None, 1, -9.75, 0.3, "differs")
@@ -39,3 +41,40 @@ def test_the_files(tmp_path):
     assert "% commit c0ffee" in tex and r"CC\_1 (quoted)" in tex and r"in \%" in tex
     assert r"$\pm$" in tex and "±" not in tex.partition("\\begin")[2]
     assert {file.name for file in tmp_path.iterdir()} == {"table2.csv", "table2.md", "table2.tex"}
+
+
+def test_a_doubtful_number_has_a_footnote_in_every_format(tmp_path):
+    cells = {"color/nmi": Number("paper", 16.54), "shape/nmi": Number("paper", 94.66)}
+    parts = with_footnotes({"clevr4-10k": {"CC": cells, "CLIP": dict(cells)}}, 2)
+    (tmp_path / "tables").mkdir()
+    write(Document(2, "Clustering", "", parts, None, ["made here"], []), tmp_path / "tables")
+    write_page(tmp_path)
+    note = "CC, color: NMI 16.54 does not go with"
+    text = (tmp_path / "tables/table2.md").read_text()
+    assert "16.54† / not run" in text and "94.66 /" in text and text.count("16.54†") == 1
+    assert f"- † {note}" in text and note in (tmp_path / "tables/table2.csv").read_text()
+    tex = (tmp_path / "tables/table2.tex").read_text()
+    assert f"$\\dagger$ {note}" in tex and r"16.54$\dagger$" in tex
+    page = (tmp_path / "index.html").read_text()
+    assert f"† {note}" in page and "16.54†" in page
+
+
+def test_footnotes_are_about_numbers_that_the_paper_has():
+    for number, notes in table_notes("doubtful").items():
+        rows = {row: set(numbers) for part in published(int(number)).values()
+                for row, numbers in part.items()}  # fmt: skip
+        for note in notes:
+            assert set(note["rows"]) <= rows.keys()
+    every = {column for part in published(2).values() for column in part["CC"]}
+    assert {c for note in table_notes("doubtful")["2"] for c in note["columns"]} <= every
+
+
+def test_the_table_of_rivals_is_on_the_page_too(tmp_path):
+    shown = Table("The rivals", ["method", "learns from", "s"], [["CC", "images", "7"]], left=2)
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables/table2-rivals.png").write_bytes(b"")
+    write(Document(2, "Its rivals", "", {}, shown, [], [], ending="-rivals"), tmp_path / "tables")
+    assert (tmp_path / "tables/table2-rivals.csv").read_text().startswith("method,learns from,s")
+    write_page(tmp_path)
+    page = (tmp_path / "index.html").read_text()
+    assert 'id="table2-rivals"' in page and "tables/table2-rivals.png" in page

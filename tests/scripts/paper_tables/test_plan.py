@@ -1,5 +1,6 @@
 """The thirteen tables and the runs that they stand for."""
 
+import json
 import shlex
 import shutil
 from pathlib import Path
@@ -50,7 +51,7 @@ def test_a_training_has_the_name_that_its_evaluation_asks_for(tmp_path):
     for vlms, name in (([], "deepfashion"), (["align"], "deepfashion-align")):
         by_name = {run.name: run for run in runs(tables(tmp_path, vlms)[4])}
         [backbone] = [run for run in by_name.values() if run.task == "fashion_backbone"]
-        [evaluation] = [r for n, r in by_name.items() if n.endswith("after fashion_backbone")]
+        [evaluation] = [r for n, r in by_name.items() if "after fashion_backbone" in n]
         assert backbone.config.name == name
         assert backbone.config.heads == tmp_path / "fashion_mlp" / name
         assert evaluation.config.trained == [tmp_path / "fashion_backbone" / name]
@@ -76,3 +77,36 @@ def test_lists_of_other_llms_and_bases_that_are_too_short_are_left_out_and_named
     assert set(color.config.criteria) == {"shape", "color", "count"} and color.config.texts == 500
     assert "clevr4_texture has 479 texts, not 500" in color.partly and not color.lacking
     assert "cards_suits has 237 texts, not 500" in cards.lacking  # so none is left
+
+
+def test_rivals_start_only_if_asked_but_what_has_ended_is_taken(tmp_path):
+    def reasons(**rivals) -> dict[str, str]:
+        settings = Settings(tmp_path, tmp_path, tmp_path, [], True, quick=False, **rivals)
+        every = runs(paper_tables(settings)[2])
+        for run in every:
+            run.do(dry=True)
+        return {run.config.name: run.reason for run in every if run.task == "clustering_rivals"}
+
+    assert reasons()["demo_cc"] == "--rivals was not given"
+    assert "Clevr4 is not in" in reasons(rivals=True)["demo_cc"]
+    cc = tmp_path / "clustering_rivals/demo_cc"
+    cc.mkdir(parents=True)
+    (cc / "results.json").write_text(json.dumps({"losses": [1.0] * 13}))
+    assert reasons()["demo_cc"] == "--rivals was not given"
+    (cc / "results.json").write_text(json.dumps({"losses": [1.0] * 14}))  # all epochs
+    assert "Clevr4 is not in" in reasons()["demo_cc"]
+
+
+def test_rows_of_a_rival_are_those_of_its_training(tmp_path):
+    every = [run for run in runs(tables(tmp_path, demo=True)[3]) if run.measures]
+    evaluation = next(run for run in every if run.config.rivals)
+    config = evaluation.config.model_dump(mode="json")
+    rows = [
+        {"about": {"method": "image", "basis": "-"}, "config": config},
+        {"about": {"method": "pic2word, that", "rival": "d"}, "config": config},
+        {"about": {"method": "x, that", "rival": "d"}, "config": config | {"rivals": ["x"]}},
+    ]
+    content = {"format": "crl-results-2", "rows": [row | {"scores": {}} for row in rows]}
+    evaluation.folder.mkdir(parents=True)
+    (evaluation.folder / "results.json").write_text(json.dumps(content))
+    assert [row["about"]["method"] for row in evaluation.kept()] == ["pic2word, that"]

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
+from crl.run.training import warmup_cosine
 from similarity_retrieval.rivals.config import RivalConfig
 from similarity_retrieval.rivals.pic2word import Im2Text, Pic2Word, contrast
-from similarity_retrieval.train_rival import learning_rate
 
 
 def test_the_loss_is_the_mean_of_both_directions():
@@ -32,10 +32,10 @@ def test_the_network(sizes, count):
 
 
 def test_warmup_and_cosine():
-    config = RivalConfig(lr=1e-4, warmup=10_000, schedule="cosine")
-    rates = [learning_rate(step, 300_000, config) for step in (0, 9999, 10_000, 155_000, 300_000)]
+    steps = (0, 9999, 10_000, 155_000, 300_000)
+    rates = [warmup_cosine(step, 300_000, 1e-4, 10_000, lowest=0) for step in steps]
     assert rates == pytest.approx([1e-8, 1e-4, 1e-4, 5e-5, 0], abs=1e-12)
-    assert learning_rate(7, 9, RivalConfig(lr=3e-4)) == 3e-4  # of the others
+    assert warmup_cosine(7, 9, 3e-4, 0, lowest=1) == 3e-4  # of the others
 
 
 def test_biases_do_not_decay():

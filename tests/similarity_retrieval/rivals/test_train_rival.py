@@ -81,6 +81,8 @@ def test_a_killed_inversion_goes_on_with_the_next_images(keys):
         ({"batch_size": 60}, r"32 captions to train on \(and 8 held out\) do not fill a batch of"),
         ({"method": "searle", "limit": 2}, r"0 images to train on \(and 2 held out\) do not fill"),
         ({"method": "searle", "concepts": []}, r"needs concepts=\[...\], or sentences=FILE"),
+        ({"concepts": "['cat', ' ']"}, "concepts.1: String should have at least 1 character"),
+        ({"nearest": [0, 3]}, "nearest.0: must be above 0, not 0"),
         ({"captions": "no.csv"}, "no.csv names no file"),
         ({"tagger": "spacy"}, "or give tagger=list"),
     ],
