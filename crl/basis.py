@@ -48,7 +48,7 @@ class TextBasis(BaseModel, extra="forbid", frozen=True):
             raise ValueError(f"{odd[0]!r} holds a line break or control character")
         twice = [text for text, count in Counter(map(fold, texts)).items() if count > 1]
         if twice and not info.data.get("allow_repeats"):
-            raise ValueError(f"texts holds {twice[0]!r} twice")
+            raise ValueError(f"{twice[0]!r} stands twice")
         return texts
 
     @property

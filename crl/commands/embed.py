@@ -16,7 +16,7 @@ On a CPU the numbers are those of `embed_images` with the same batch size and nu
 the bit, if no image is unreadable or twice in the list.
 """
 
-from crl.run.command import advice, command
+from crl.run.command import command
 
 import argparse
 import json
@@ -36,7 +36,7 @@ from crl.embed import NoneReadable, embed_images
 from crl.explore.listing import find_images, open_file, without_keys, write_listing
 from crl.images import shown
 from crl.run.distributed import available_device
-from crl.run.errors import ArgumentParser, Missing, UserError, whole_number
+from crl.run.errors import ArgumentParser, Missing, UserError, advice, whole_number
 from crl.run.files import HOST, alone_in, write_text
 from crl.run.progress import progress
 from crl.run.tables import Table

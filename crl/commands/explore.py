@@ -61,76 +61,99 @@ TEXTS_TO_RANK = 50  # asked of the LLM per proposed criterion
 @command
 def main(argv: list[str]) -> None:
     args = parse(argv)
-    source = args.features or args.folder
     name = args.features.stem if args.features else source_name(args.folder)
     out = args.out or Path("outputs/explore") / (slug(name) or "pictures")
     with alone_in(out):
         if args.out is None:
-            keep_apart(out, shown(source.resolve()))
+            keep_apart(out, shown(args.source.resolve()))
         args.folder = picture_folder(args.folder)
-        if args.add:
-            kept = [file.stem for file in sorted((out / "texts").glob("*.yaml"))]
-            named = {slug(name) for name in args.criterion}
-            args.criterion = [name for name in kept if name not in named] + args.criterion
-        given = args.features and not args.vlm and not args.texts  # texts of the first criterion
-        wanted = args.criterion[1:] if given else args.criterion
-        bases = {name: TextBasis.load(find_texts(name, args, out)) for name in wanted}
-        like = {find_texts(name, args, out): weight for name, weight in args.like}
-        unlike = {find_texts(name, args, out): weight for name, weight in args.unlike}
-        explores = not (args.propose or args.rank or args.query is not None)
-        explores = explores and not (args.serve or args.export)
+        bases = find_bases(args, out)
         edits = {name: Edits.load(out, name) for name in args.criterion}
-        settings = all_settings(args, bases, edits)
-        seen = looked_at(args, settings) if explores else None
-        complete = explores and all((out / name).is_file() for name in MADE)
-        last = read_record(out / RECORD) if complete else {}
-        if seen and last.get("seen") == seen and last["vlm"] == stamps(map(Path, last["vlm"])):
-            print(last["head"], last["body"], sep="\n")
-            return
-        from crl.backends.loaded import LoadedVLM
-        from crl.explore.collection import Collection
-        from crl.explore.labels import read_labels
+        if args.rank or args.propose or args.query is not None or args.serve or args.export:
+            answer(bases, edits, args, out)
+        else:
+            explore_once(bases, edits, args, out)
 
-        labels = read_labels(args.labels) if args.labels else None
-        if args.features:
-            photos = Collection.given(args.features, args.vlm, args.folder, args.device)
-        elif listing.is_listing(args.folder / listing.NAME):
-            photos = Collection.load(args.folder, args.vlm, args.device)
-        else:
-            vlm, how = args.vlm or "clip", {"batch_size": args.batch_size}
-            how |= {"precision": args.precision, "decode": args.decode}
-            photos = Collection.embed(source, vlm, args.device, **how)
-        photos = photos.once() if args.once else photos
-        vlm = photos.vlm.name if photos.vlm else "not known"
-        head = one_line(f"{source}: {len(photos.files):,} pictures, VLM {vlm}") + "\n"
-        head += "".join(f"  {one_line(remark)}\n" for remark in photos.remarks())
-        print(head)
-        fingerprint, names = photos.vlm and photos.vlm.fingerprint, args.criterion
-        inputs = digest(photos.digests.view(np.uint8), fingerprint, *(photos.texts or ()),
-                        photos.names, photos.remarks(), settings)  # fmt: skip
-        if last.get("inputs") == inputs:
-            print(body := last["body"])
-        else:
-            how = args.representation
-            views = [photos.under(bases.get(n), how, n, labels, edits=edits[n]) for n in names]
-            if args.propose:
-                propose(photos, args, out)
-            elif args.rank:
-                print(ranking(photos, bases))
-            elif args.query is not None:
-                search(views[0] if views else photos.universal, like, unlike, args, out)
-            elif args.serve:
-                start_server(photos, views, args, out)
-            elif args.export:
-                export_groups(views or [photos.universal], args)
-            else:
-                body = explore(photos, views, labels, args, out)
-        if explores:
-            # Not if a picture could not be read, maybe only now; nor with a VLM of one's own.
-            whole = seen and seen[0] == len(photos.files)
-            files = photos.vlm.files if whole and isinstance(photos.vlm, LoadedVLM) else {}
-            record = {"inputs": inputs, "seen": seen if files else None, "vlm": files}
-            write_record(out / RECORD, {**record, "head": head, "body": body})
+
+def find_bases(args: argparse.Namespace, out: Path) -> dict[str, TextBasis]:
+    """The texts of each criterion; those of --like and --unlike are found too."""
+    if args.add:
+        kept = [file.stem for file in sorted((out / "texts").glob("*.yaml"))]
+        named = {slug(name) for name in args.criterion}
+        args.criterion = [name for name in kept if name not in named] + args.criterion
+    given = args.features and not args.vlm and not args.texts  # texts of the first criterion
+    wanted = args.criterion[1:] if given else args.criterion
+    bases = {name: TextBasis.load(find_texts(name, args, out)) for name in wanted}
+    args.like = {find_texts(name, args, out): weight for name, weight in args.like}
+    args.unlike = {find_texts(name, args, out): weight for name, weight in args.unlike}
+    return bases
+
+
+def load(args: argparse.Namespace) -> tuple["Collection", str]:
+    """The collection, and what is printed about it."""
+    from crl.explore.collection import Collection
+
+    if args.features:
+        photos = Collection.given(args.features, args.vlm, args.folder, args.device)
+    elif listing.is_listing(args.folder / listing.NAME):
+        photos = Collection.load(args.folder, args.vlm, args.device)
+    else:
+        how = args.device, args.precision, args.decode
+        photos = Collection.embed(args.source, args.vlm or "clip", *how, batch_size=args.batch_size)
+    photos = photos.once() if args.once else photos
+    vlm = photos.vlm.name if photos.vlm else "not known"
+    head = one_line(f"{args.source}: {len(photos.files):,} pictures, VLM {vlm}") + "\n"
+    head += "".join(f"  {one_line(remark)}\n" for remark in photos.remarks())
+    print(head)
+    return photos, head
+
+
+def answer(
+    bases: Mapping[str, TextBasis], edits: Mapping[str, Edits], args: argparse.Namespace, out: Path
+) -> None:
+    photos, _ = load(args)
+    how = args.representation
+    views = [photos.under(bases.get(n), how, n, edits=edits[n]) for n in args.criterion]
+    if args.propose:
+        propose(photos, args, out)
+    elif args.rank:
+        print(ranking(photos, bases))
+    elif args.query is not None:
+        search(views[0] if views else photos.universal, args, out)
+    elif args.serve:
+        start_server(photos, views, args, out)
+    else:
+        export_groups(views or [photos.universal], args)
+
+
+def explore_once(
+    bases: Mapping[str, TextBasis], edits: Mapping[str, Edits], args: argparse.Namespace, out: Path
+) -> None:
+    """Explore, or print again what was printed if nothing has changed since."""
+    settings = all_settings(args, bases, edits)
+    seen = looked_at(args, settings)
+    last = read_record(out / RECORD) if all((out / name).is_file() for name in MADE) else {}
+    if seen and last.get("seen") == seen and last["vlm"] == stamps(map(Path, last["vlm"])):
+        print(last["head"], last["body"], sep="\n")
+        return
+    from crl.backends.loaded import LoadedVLM
+    from crl.explore.labels import read_labels
+
+    labels = read_labels(args.labels) if args.labels else None
+    photos, head = load(args)
+    inputs = digest(photos.digests.view(np.uint8), photos.vlm and photos.vlm.fingerprint,
+                    *(photos.texts or ()), photos.names, photos.remarks(), settings)  # fmt: skip
+    if last.get("inputs") == inputs:
+        print(body := last["body"])
+    else:
+        how = args.representation
+        views = [photos.under(bases.get(n), how, n, labels, edits=edits[n]) for n in args.criterion]
+        body = explore(photos, views, labels, args, out)
+    # Not if a picture could not be read, maybe only now; nor with a VLM of one's own.
+    whole = seen and seen[0] == len(photos.files)
+    files = photos.vlm.files if whole and isinstance(photos.vlm, LoadedVLM) else {}
+    record = {"inputs": inputs, "seen": seen if files else None, "vlm": files}
+    write_record(out / RECORD, {**record, "head": head, "body": body})
 
 
 def command_line() -> str:
@@ -177,6 +200,8 @@ def keep_apart(out: Path, source: str) -> None:
 def find_texts(name: str, args: argparse.Namespace, out: Path, number: int | None = None) -> str:
     """The file or name of a criterion's basis: given, of an earlier run, of this repository, or
     written by the LLM now. Given and written ones are kept for the next run."""
+    if not slug(name):
+        raise UserError(f"a criterion needs a name with letters or digits, not {name!r}")
     kept = out / "texts" / f"{slug(name)}.yaml"
     if name in args.texts:
         basis = TextBasis.load(args.texts[name])
@@ -194,9 +219,10 @@ def find_texts(name: str, args: argparse.Namespace, out: Path, number: int | Non
         if (BASES / f"{known}.yaml").is_file():
             return known
     if not args.llm:
-        known = ", ".join(shipped())
-        raise UserError(f"there are no texts for {name!r}; give a file (--texts {name}=FILE), "
-                        f"an LLM that writes them (--llm MODEL), or one of {known}")  # fmt: skip
+        alike = ", ".join(known for known in shipped() if slug(name) in known)
+        hint = f"try {alike}" if alike else "--rank tries those that are at hand"
+        raise UserError(f"there are no texts for {name!r}; give a file (--texts {name}=FILE) or "
+                        f"an LLM that writes them (--llm MODEL); {hint}")  # fmt: skip
     basis = written_texts(name, args, number)
     basis.save(kept)
     count = f"{len(basis.texts)} of {number or args.number} texts"
@@ -221,8 +247,8 @@ def start_server(
     from crl.explore.session import Session
 
     writer = partial(written_texts, args=args) if args.llm else None
-    how = args.representation, command_line()
-    serve(Session(photos, views, out, args.clusters, writer, *how), args.port)
+    how = args.clusters, writer, args.representation, command_line()
+    serve(Session(photos, views, out, *how), args.port)
 
 
 def ranking(photos: "Collection", bases: Mapping[str, TextBasis]) -> str:
@@ -261,14 +287,15 @@ def propose(photos: "Collection", args: argparse.Namespace, out: Path) -> None:
     print(ranking(photos, bases))
 
 
-def search(view: "View", like: dict, unlike: dict, args: argparse.Namespace, out: Path) -> None:
-    matches = view.nearest(args.query, args.top, like, unlike)
+def search(view: "View", args: argparse.Namespace, out: Path) -> None:
+    matches = view.nearest(args.query, args.top, args.like, args.unlike)
     lines = matches.itertuples(index=False)
     rows = [[one_line(file), f"{similarity:.3f}", words] for file, similarity, words in lines]
     title = one_line(f"Nearest to {args.query} under {view.name}")
     print(Table(title, ["file", "similarity", "words"], rows, left=3).text())
     print(view.matching(args.query).note)
-    files = [view.collection.files[view.collection.place(name)] for name in matches["file"][:1_000]]
+    numbers = [view.collection.place(name) for name in matches["file"]]
+    files = [view.collection.files[i] for i in numbers[:1_000]]
     if any(file.is_file() for file in files):  # embeddings can be loaded without them
         from crl.explore.propose import contact_sheet
 
@@ -276,18 +303,17 @@ def search(view: "View", like: dict, unlike: dict, args: argparse.Namespace, out
             temporary.write_bytes(contact_sheet(files))
         print(f"pictures, best first: {out / 'query.jpg'}")
     if args.export:
-        numbers = [view.collection.place(name) for name in matches["file"]]
         keep(view.collection, {args.query: numbers}, args)
 
 
 def export_groups(views: list["View"], args: argparse.Namespace) -> None:
-    """Export the clusters of all views, or the one that --only names."""
-    groups = {}
+    """Export the clusters of all views, those of one name together; or the one of --only."""
+    groups: dict[str, list[int]] = {}
     for view in views:
         clusters, _, titles = view.groups(args.clusters)
         for number, title in enumerate(titles):
             name = title if len(views) == 1 else f"{view.name}: {title}"
-            groups[name] = np.flatnonzero(clusters.label == number).tolist()
+            groups.setdefault(name, []).extend(np.flatnonzero(clusters.label == number).tolist())
     if args.only is not None:
         if args.only not in groups:
             raise UserError(f"there is no cluster {args.only!r}; {nearest(args.only, groups)}")
@@ -380,7 +406,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--like", type=name_and_weight, metavar="NAME=WEIGHT", **many)
     add("--unlike", type=name_and_weight, metavar="NAME=WEIGHT", **many)
     add("--port", type=whole_number, default=0, help="of --serve (default: any that is free)")
-    add("--top", type=number_or_auto, default=20,
+    add("--top", type=number_or_auto, default=20, metavar="N|auto",
         help="images that a query finds; auto: those that match a text (README)")  # fmt: skip
     add("--export", type=Path, metavar="FOLDER", help="keep the clusters, or what a query finds")
     add("--export-as", default="lists", choices=EXPORTS,
@@ -400,8 +426,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
     args.folder = args.folder or Path()  # where the names in --features start
     if not (str(args.folder).startswith("hf:") or args.folder.exists()):
         raise UserError(f"there is no folder {args.folder}")
+    args.source = args.features or args.folder
     if "universal" in args.criterion:
         raise UserError("universal means the embedding without a criterion; choose another name")
+    if len({slug(name) for name in args.criterion}) < len(args.criterion):  # they name files
+        raise UserError("two names of criteria are the same but for case and signs; change one")
     if args.representation != "posterior":  # to ask imports scikit-learn: a second
         needed = supervisions(args.representation)
         if "labels" in needed and not args.labels:

@@ -45,7 +45,7 @@ def find_clusters(points: np.ndarray, number: int | None = None) -> Clusters:
     if number is None:
         number, note = _choose_number(points, different)
     elif number <= different:
-        note = f"{number} groups, as asked"
+        note = f"{number} groups"
     else:
         number, note = different, f"{different} groups: there are no more different images"
     model = _kmeans(points, number, 5)

@@ -27,7 +27,7 @@ from tornado.web import Application, HTTPError, RequestHandler
 
 from crl.explore.session import Session
 from crl.explore.view import View
-from crl.run.errors import UserError, explain
+from crl.run.errors import UserError, advice, explain
 
 HERE = "127.0.0.1"
 MOST_BYTES = 2**20  # of a request
@@ -56,13 +56,13 @@ def serve(session: Session, port: int = 0) -> None:
             webbrowser.open(address)
     with suppress(KeyboardInterrupt):
         asyncio.run(listen(session, token, sockets))
-    print(f"\nended; words and clusters are in {session.out}, as you left them")
+    print(f"\nended; words and clusters are in {session.out}; --add shows new criteria")
 
 
 async def listen(session: Session, token: str, sockets: list[socket.socket]) -> None:
-    about: dict[str, Any] = {"session": session, "token": token}
-    about["port"] = sockets[0].getsockname()[1]
-    about["worker"] = ThreadPoolExecutor(1)  # so edits come one after another
+    worker = ThreadPoolExecutor(1)  # so edits come one after another
+    port = sockets[0].getsockname()[1]
+    about: dict[str, Any] = dict(session=session, token=token, port=port, worker=worker)
     paths = {"": Page, r"pictures/(\d+)": Picture, r"ask/(\w+)": Ask}
     application = Application(
         [(rf"/([^/]+)/{path}", handler, about) for path, handler in paths.items()],
@@ -149,8 +149,8 @@ class Ask(Guarded):
             self.finish(await self._answer(action, values))
         except ValidationError as error:
             raise HTTPError(400, explain(error)) from error
-        except (UserError, ValueError) as error:
-            raise HTTPError(400, str(error)) from error
+        except (UserError, ValueError, OSError, RecursionError) as error:  # no room, endless JSON
+            raise HTTPError(400, advice(error) or str(error)) from error
         except IndexError as error:  # of a picture or criterion
             raise HTTPError(400, "there is no such thing here; reload the page") from error
         except asyncio.CancelledError as error:  # Ctrl-C

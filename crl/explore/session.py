@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, FiniteFloat, ValidationError, validate_call
+from pydantic import Field, FiniteFloat, validate_call
 
 from crl.basis import TextBasis
 from crl.explore.clusters import find_clusters
@@ -21,13 +21,12 @@ from crl.explore.edits import EDITED, Edit, sketch
 from crl.explore.page import MOST_STANDING, encoded, limits, plain
 from crl.explore.search import Criterion, search
 from crl.explore.view import FITS_NONE, NEIGHBOURS, View
-from crl.explore.words import most, shared_words
+from crl.explore.words import checked_texts, most, shared_words
 from crl.projection import l2
-from crl.run.errors import UserError, explain
+from crl.run.errors import UserError
 from crl.run.files import slug
 
 RESULTS = 300  # pictures that a search gives
-LONGEST = 300  # letters of a text
 
 Number = Annotated[int, Field(ge=0)]  # of a panel, a cluster, or an image as the page counts them
 Images = tuple[Number, ...]
@@ -116,8 +115,13 @@ class Session:
 
     @validate_call
     def ends(self, panel: Number, text: str) -> dict[str, Any]:
-        """A line that says how many images match a text, see `crl.explore.ends`."""
-        return {"note": self.views[panel].matching(checked_texts([text])[0]).note}
+        """How many images match a text, see `crl.explore.ends`; null if it cannot be told, or if
+        the page shows a sample. And a line that says so."""
+        number, note = self.views[panel].matching(text)
+        return {
+            "number": number if len(self.some) == len(self.photos.files) else None,
+            "note": note,
+        }
 
     @validate_call
     def near(self, image: Number) -> dict[str, Any]:
@@ -140,13 +144,14 @@ class Session:
         add one text, "a or b": a text like any other, so that the YAML file says it all."""
         view, photos = self._criterion(panel, version), self.photos
         _ = photos.embedder  # a UserError, if no VLM is known
+        if not (strike or add):
+            raise UserError("type a word first")
         texts = [text for text in view.basis.texts if text not in strike] + checked_texts(add)
+        if len(texts) < 2:
+            raise UserError("a criterion needs 2 texts or more")
         provenance = {**view.basis.provenance, EDITED: date.today().isoformat()}
-        try:
-            changes = {"texts": texts, "provenance": provenance}
-            basis = TextBasis.model_validate({**dict(view.basis), **changes})
-        except ValidationError as error:
-            raise UserError(explain(error)) from error
+        changes = {"texts": texts, "provenance": provenance}
+        basis = TextBasis.model_validate({**dict(view.basis), **changes})
         kind = view.representation
         return self._replace(panel, photos.under(basis, kind, view.name, edits=view.edits))
 
@@ -165,7 +170,10 @@ class Session:
         digests, label = self.photos.digests, now.clusters.label
         sketches = tuple(sketch(digests[label == c]) for c in groups)
         edit = Edit(do=do, groups=sketches, name=" ".join(name.split()))
-        return self._replace(panel, view.with_edits(done=(*view.edits.done, edit)))
+        other = view.with_edits(done=(*view.edits.done, edit))
+        if do == "split" and len(other.groups().titles) == len(now.titles):
+            raise UserError("the pictures of this group are too few or too much alike to split")
+        return self._replace(panel, other)
 
     @validate_call
     def grouping(
@@ -186,10 +194,11 @@ class Session:
     def check_name(self, name: str) -> dict[str, Any]:
         """A UserError if a new criterion cannot have this name."""
         if not slug(name) or len(name) > 60:
-            raise UserError("name the criterion: one word or a few, with letters or digits")
-        taken = {slug(view.name) for view in self.views}
-        if slug(name) in taken or (self.out / "texts" / f"{slug(name)}.yaml").exists():
+            raise UserError("name the criterion: 1 to 60 letters or digits")
+        if slug(name) in {slug(view.name) for view in self.views}:
             raise UserError(f"there is a criterion {name!r} already; choose another name")
+        if (file := self.out / "texts" / f"{slug(name)}.yaml").exists():
+            raise UserError(f"{file} is there already: start with --add, or choose another name")
         return {}
 
     def write(self, name: str) -> TextBasis:
@@ -235,13 +244,3 @@ def example(x: np.ndarray, more: np.ndarray, less: np.ndarray) -> np.ndarray:
 def _placed(points: np.ndarray) -> dict[str, Any]:
     x, y = points.T
     return {"x": encoded(x), "y": encoded(y), "limits": limits(points)}
-
-
-def checked_texts(texts: Sequence[str]) -> list[str]:
-    """The texts without white space around them. A UserError for an empty or endless one."""
-    texts = [" ".join(text.split()) for text in texts]
-    if not all(texts):
-        raise UserError("a text is empty")
-    if too_long := [text for text in texts if len(text) > LONGEST]:
-        raise UserError(f"a text has {len(too_long[0]):,} letters; {LONGEST} are allowed")
-    return texts

@@ -19,7 +19,7 @@ from crl.explore.ends import End, count_matches, unknown
 from crl.explore.labels import Guesses, guess_labels
 from crl.explore.maps import first_two, map_points
 from crl.explore.search import Criterion, neighbours, search
-from crl.explore.words import most, probabilities, shared_words, standing
+from crl.explore.words import checked_texts, most, probabilities, shared_words, standing
 from crl.images import EXTENSIONS
 from crl.projection import l2, project, single_vector
 from crl.representations import supervisions
@@ -126,7 +126,9 @@ class View:
         if not rest.all():
             titles[int(label.max()) + 1] = FITS_NONE
         note = clusters.note + "; edited by hand" * (len(self.edits.done) > lost)
-        note += f"; {lost} edits by hand fit no group any more and were left out" * (lost > 0)
+        left = f"{lost} of {len(self.edits.done)} edits by hand fit no group any more"
+        note += f"; {left} and were left out" * (lost > 0)
+        note += "; each picture fits a word" * bool(self.edits.none and rest.all())
         return regroup(self.points, everywhere, note), rest, titles
 
     def with_edits(self, **changes: Any) -> "View":
@@ -212,6 +214,7 @@ class View:
             return None, embed_images(self.collection.embedder, [query]).image
         if Path(query).suffix.lower() in EXTENSIONS:
             self.collection.place(query)  # says that there is none
+        checked_texts([query])
         return None, None
 
     def of_text(self, query: str) -> Criterion:

@@ -1,12 +1,18 @@
 """Which words an image stands out by, under one criterion. To a VLM some texts are near to all; so
 an image stands out by the texts that fit it more than they fit the collection."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.special import softmax
+
+from crl.run.errors import UserError
 
 # The words of the true class together have as much probability as their share of right answers is,
 # on the demo with our bases and with the authors' (2 is too modest, and 8 too sure).
 SHARPNESS = 4.0
+LONGEST = 300  # letters of a text
+MOST_TEXTS = 5_000  # typed at once
 
 
 def standing(r: np.ndarray, usual: np.ndarray | None = None) -> np.ndarray:
@@ -44,3 +50,16 @@ def shared_words(standing: np.ndarray, others: np.ndarray, count: int = 3) -> np
         best = most(both.reshape(-1, both.shape[-1]), count)
         shared[start : start + 100] = best.reshape((*near.shape, count))
     return shared
+
+
+def checked_texts(texts: Sequence[str]) -> list[str]:
+    """The texts without white space around them. A UserError for an empty or endless one, or for
+    very many."""
+    texts = [" ".join(text.split()) for text in texts]
+    if not all(texts):
+        raise UserError("a text is empty")
+    if too_long := [text for text in texts if len(text) > LONGEST]:
+        raise UserError(f"a text has {len(too_long[0]):,} letters; {LONGEST} are allowed")
+    if len(texts) > MOST_TEXTS:
+        raise UserError(f"there are {len(texts):,} texts; {MOST_TEXTS:,} are allowed")
+    return texts

@@ -1,14 +1,13 @@
 """The one door of every script: what goes wrong inside becomes one line and an exit code. Scripts
 import it before all others, which takes seconds: an interrupt meanwhile gets its one line too."""
 
-import errno
 import functools
 import os
 import sys
 import warnings
 from collections.abc import Callable
 
-from crl.run.errors import UserError, lacks_memory
+from crl.run.errors import advice
 from crl.run.placeholders import Finder, asks_for_help
 
 # Threads that wait sleep, in place of spinning: beside other work t-SNE and k-means take a third of
@@ -44,26 +43,6 @@ def command(main: Callable[[list[str]], None]) -> Callable[[], None]:
             sys.exit(_fail(message, 2))
 
     return run
-
-
-def advice(error: Exception) -> str | None:
-    """What happened and what to do, or None for a bug."""
-    match error:
-        case UserError():
-            return str(error)
-        case OSError(errno=errno.ENOSPC | errno.EDQUOT):  # comes without the name of a file
-            return "the disk is full, or your quota of it; free some space and run it again"
-        case OSError():
-            return f"{error.filename or 'the system says'}: {error.strerror or error}"
-        case RecursionError():
-            return "a file is nested too deeply to be read"
-        case UnicodeError():
-            return f"a text is not valid UTF-8: {error}"
-        case RuntimeError() if type(error).__name__ == "OutOfMemoryError":  # torch's
-            return "the GPU has not enough memory; lower the batch size, or use the CPU"
-        case Exception() if lacks_memory(error):
-            return "there is not enough memory; use fewer or smaller images, or a smaller batch"
-    return None
 
 
 def _fail(message: str, code: int) -> int:

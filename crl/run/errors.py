@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import errno
 import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -32,6 +33,26 @@ def lacks_memory(error: BaseException) -> bool:
     """Is it what Python, NumPy or torch, on any system or GPU, raises for want of memory?"""
     words = "(out of|not enough|n't allocate) memory|bad_alloc|ALLOC_FAILED"
     return isinstance(error, MemoryError) or re.search(words, str(error)) is not None
+
+
+def advice(error: Exception) -> str | None:
+    """What happened and what to do, or None for a bug."""
+    match error:
+        case UserError():
+            return str(error)
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):  # comes without the name of a file
+            return "the disk is full, or your quota of it; free some space and run it again"
+        case OSError():
+            return f"{error.filename or 'the system says'}: {error.strerror or error}"
+        case RecursionError():
+            return "a file is nested too deeply to be read"
+        case UnicodeError():
+            return f"a text is not valid UTF-8: {error}"
+        case RuntimeError() if type(error).__name__ == "OutOfMemoryError":  # torch's
+            return "the GPU has not enough memory; lower the batch size, or use the CPU"
+        case Exception() if lacks_memory(error):
+            return "there is not enough memory; use fewer or smaller images, or a smaller batch"
+    return None
 
 
 def whole_number(text: str) -> int:  # argparse's own messages name it

@@ -43,7 +43,9 @@ async function search(values) {
   choose();
   $("gallery-title").scrollIntoView({ behavior: "smooth", block: "start" });
   const results = ranked, end = values.text && await ask("ends", { panel, text: values.text }, true);
-  if (end && results === ranked) $("ask-note").textContent += "; " + end.note;
+  if (!end || results !== ranked) return;
+  $("ask-note").append("; " + end.note);
+  if (end.number) $("ask-note").append(" ", button("Show only these", () => { ranked = new Map([...ranked].slice(0, end.number)); choose(); }));
 }
 function searchExamples() {
   const weights = {};
@@ -163,7 +165,7 @@ function wordTools(panel, k) {
     make("label", {}, make("input", { type: "checkbox", className: "word-mark", value: word }), " " + word),
     button("✕", () => edit("words", k, { strike: [word] }), { title: "strike out: " + word })));
   return [make("p", { className: "hint" }, "Words that are merged become one text, “a or b”. All is written to the file of the criterion."),
-    add, make("ul", { className: "chips" }, ...words)];
+    add, make("ul", { className: "chips words" }, ...words)];
 }
 function groupTools(panel, k) {
   const { version, number, none, undo } = panel.served;

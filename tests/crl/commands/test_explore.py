@@ -326,6 +326,12 @@ def test_files_as_people_have_them(look, place):
     ("arguments", "message"),
     [
         (["--criterion", "smell"], "there are no texts for 'smell'; give a file (--texts smell="),
+        (["--criterion", "smell"], "--rank tries those that are at hand"),
+        (["--criterion", "Color!"], "try clevr4_color, everyday/dominant-color"),
+        (["--criterion", "?"], "a criterion needs a name with letters or digits"),
+        (["--criterion", "a b", "--criterion", "A-b"], "two names of criteria are the same but"),
+        ([*BASES, "--query", " "], "a text is empty"),
+        ([*BASES, "--query", "x" * 10_000], "a text has 10,000 letters"),
         ([*BASES, "--query", "red", "--like", "side=1"], "the query is a text"),
         (
             [*BASES, "--query", "red", "--top", "auto"],
@@ -427,6 +433,10 @@ def test_the_next_run_keeps_what_was_edited_in_the_page(look, run, place):
     Edits(number=4, done=(edit,)).save(out, "color")
     assert "6         =1+1, " in look(*BASES[:2])
     assert set(pd.read_csv(out / "images.csv")["color_name"]) >= {"'=1+1"}
+    same = [edit, Edit(do="name", groups=[sketch(photos.digests[label == 1])], name="=1+1")]
+    Edits(number=4, done=tuple(same)).save(out, "color")  # two groups of one name
+    assert "of 24 pictures, 3 groups" in look(*BASES[:2], "--export", "kept")
+    Edits(number=4, done=(edit,)).save(out, "color")
     kept = out / "texts/color.yaml"
     kept.write_text(kept.read_text().replace("texts:", "provenance:\n  edited: today\ntexts:"))
     kept.write_text(kept.read_text().replace("- red\n", ""))

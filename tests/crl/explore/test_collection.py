@@ -45,7 +45,7 @@ def test_texts_of_ones_own(photos):
     view = photos.under(["red", "green"], name="color")
     assert view.name == "color" and view.words.tolist() == ["red", "green"]
     assert view.basis.prompts[0] == "a photo with the color of red"
-    with pytest.raises(UserError, match="the texts of color: texts: texts holds"):
+    with pytest.raises(UserError, match="the texts of color: texts: 'red' stands twice"):
         photos.under(["red", "Red"], name="color")
 
 

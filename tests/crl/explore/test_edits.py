@@ -73,16 +73,16 @@ def test_a_view_shows_the_edits_in_all_that_it_gives(photos, color):
     table = edited.clusters()
     kind = table["file"].str.split("-").str[0]
     assert (table["name"] == kind.replace(["red", "green"], "=warm")).all()
-    assert edited.groups().clusters.note == "4 groups, as asked; edited by hand"
+    assert edited.groups().clusters.note == "4 groups; edited by hand"
     lost = Edit(do="name", groups=[sketch(photos.digests[:1])], name="one of six")
     again = color.with_edits(number=4, done=(*done, lost))
     note = again.groups().clusters.note
-    assert note.endswith("; 1 edits by hand fit no group any more and were left out")
+    assert note.endswith("; 1 of 3 edits by hand fit no group any more and were left out")
     assert again.clusters().equals(table)
     assert color.clusters(4)["name"].nunique() == 4  # the view itself stays
 
 
-def test_those_that_no_word_fits_are_a_group_of_their_own(photos):
+def test_those_that_no_word_fits_are_a_group_of_their_own(photos, color):
     views = photos.under(["red", "green"], name="some", edits=Edits(number=2, none=True))
     table = views.clusters()
     none = views.standing.max(axis=1) <= 0
@@ -90,6 +90,9 @@ def test_those_that_no_word_fits_are_a_group_of_their_own(photos):
     assert (table["name"][none] == "fits none").all()
     assert set(table["name"][~none]) == {"red", "green"}
     assert views.groups().clusters.label.max() == 2
+    assert (
+        color.with_edits(none=True).groups(4).clusters.note == "4 groups; each picture fits a word"
+    )
 
 
 @pytest.mark.parametrize("text", ["{", '{"number": 0}', '{"done": [{"do": "rm", "groups": [[]]}]}'])

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import shutil
 import socket
 import threading
@@ -65,6 +67,8 @@ def test_only_the_page_itself_is_answered(opened):
         ("words", {"panel": 1, "version": 0, "add": [" "]}, "a text is empty"),
         ("words", {"panel": 1, "version": 0, "add": ["x" * 10_000]}, "10,000 letters"),
         ("words", {"panel": 1, "version": 0, "add": ["RED"]}, "twice"),
+        ("words", {"panel": 1, "version": 0, "add": []}, "type a word first"),
+        ("words", {"panel": 1, "version": 0, "add": [str(n) for n in range(6_000)]}, "6,000 texts"),
         ("words", {"panel": 1, "version": 7, "add": ["x"]}, "in another window"),
         ("words", {"panel": 0, "version": 0, "add": ["x"]}, "nothing to edit"),
         ("words", {"panel": 2, "version": 0, "strike": ["left"]}, "needs 2 texts"),
@@ -92,7 +96,7 @@ def test_what_does_not_fit_is_a_line_and_changes_nothing(opened, action, values,
 def test_requests_that_are_no_requests(opened):
     _, server = opened
     json_body = {"Content_Type": "application/json"}
-    for body in ("", "[1]", "{", "null"):
+    for body in ("", "[1]", "{", "null", "[" * 100_000):
         assert server.request("POST", "ask/near", body, **json_body).status == 400
     with pytest.raises(ConnectionError):  # not read at all
         server.request("POST", "ask/near", "x" * 10 * MOST_BYTES, **json_body)
@@ -185,6 +189,23 @@ def test_clusters_are_edited_undone_and_kept_for_the_next_run(opened, photos, ba
     assert more["note"].startswith(("6 groups", "4 groups"))
     anew = server.ask("grouping", panel=2, version=0, anew=True, none=True).json
     assert anew["served"]["none"] and anew["served"]["number"] >= 2
+
+
+def test_a_group_that_cannot_be_split_stays(opened):
+    _, server = opened
+    last = len(server.ask("grouping", panel=1, version=0, number=24).json["clusters"]) - 1
+    answer = server.ask("clusters", panel=1, version=1, do="split", groups=[last])
+    assert answer.status == 400 and "too few or too much alike" in answer.json["error"]
+
+
+def test_a_full_disk_is_a_line_and_the_page_stays(opened, monkeypatch):
+    session, server = opened
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(full))
+    before = list(session.views)
+    answer = server.ask("words", panel=1, version=0, strike=["red"])
+    assert answer.status == 400 and answer.json["error"].startswith("the disk is full")
+    assert session.views == before and not list(session.out.rglob("*.*"))
 
 
 def test_a_new_criterion_typed_and_written_by_a_model(photos, tmp_path, monkeypatch):

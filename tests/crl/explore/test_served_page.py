@@ -10,7 +10,9 @@ from playwright.sync_api import Browser, Page, expect
 from served import served
 
 from crl.basis import TextBasis
+from crl.explore import view
 from crl.explore.edits import Edits
+from crl.explore.ends import End
 from crl.explore.session import Session
 
 COLORS = ["red", "green", "blue", "yellow"]
@@ -25,8 +27,8 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def session(photos, bases, tmp_path):
     views = [photos.under(bases / "color.yaml"), photos.under(bases / "side.yaml")]
-    for view in [photos.universal, *views]:
-        assert view.map.shape == (24, 2)  # so that no map comes later
+    for one in [photos.universal, *views]:
+        assert one.map.shape == (24, 2)  # so that no map comes later
     return Session(photos, views, tmp_path, 4)
 
 
@@ -82,6 +84,15 @@ def test_a_text_and_pictures_are_searched(page, color, photos):
     expect(page.locator("#taken:visible, #camera:visible, #keyword:visible")).to_have_count(0)
 
 
+def test_only_those_that_match_are_shown(page, monkeypatch):
+    monkeypatch.setattr(view, "count_matches", lambda *_: End(6, "about 6 pictures match"))
+    page.locator("#ask-text").fill("blue")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Show only these").click()
+    expect(page.locator("#gallery .labelled [title^='blue']")).to_have_count(6)
+    expect(page.locator("#chosen")).to_have_text("6 of 24 pictures chosen")
+
+
 def test_words_change_and_the_panel_follows_in_place(page, session, photos):
     page.evaluate("window.stays = true")
     page.locator("#cards-1 summary").click()
@@ -108,7 +119,7 @@ def test_words_change_and_the_panel_follows_in_place(page, session, photos):
     assert page.evaluate("window.stays")  # the page has not been loaded again
     page.get_by_label("another word about color").fill("red")
     page.keyboard.press("Enter")
-    expect(page.locator("#message")).to_contain_text("'red' twice")
+    expect(page.locator("#message")).to_contain_text("'red' stands twice")
     assert page.get_by_label("another word about color").input_value() == "red"
 
 
@@ -134,7 +145,7 @@ def test_groups_are_named_merged_split_and_kept(page, session, photos, bases):
     assert set(table["name"][table["file"].str.startswith(first)]) == {"<i>mine</i>"}
     page.get_by_label("number of groups, color").fill("5")
     page.keyboard.press("Enter")
-    expect(page.locator("#cards-1 .hint").first).to_contain_text("5 groups, as asked; edited")
+    expect(page.locator("#cards-1 .hint").first).to_contain_text("5 groups; edited")
     with page.expect_response("**/ask/grouping"):
         page.get_by_label("pictures that no word fits").first.check()
     assert json.loads((session.out / "clusters/color.json").read_text())["none"]
