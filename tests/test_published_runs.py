@@ -136,7 +136,7 @@ def unchanged(image, **_) -> SimpleNamespace:
 
 def test_published_commands_run(run, monkeypatch, server):
     monkeypatch.setattr(compare_methods, "SHOTS", [1])
-    monkeypatch.setattr(compare_methods, "names", lambda: ["paper", "posterior"])
+    monkeypatch.setattr(compare_methods, "names", lambda: ["paper"])
     monkeypatch.setattr(generate_images, "load_pipeline", lambda config: unchanged)
     for command in runnable():
         script, *arguments = shlex.split(command.replace(OLLAMA, server.url))

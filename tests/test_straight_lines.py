@@ -75,7 +75,7 @@ class Followed:
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("drawn")
-    for world, images in (("clevr4", 60), ("scenes", 60), ("garments", 400)):
+    for world, images in (("clevr4", 60), ("scenes", 60), ("garments", 200)):
         make_data.make(world, folder, images, seed=0, workers=0)
     return folder
 

@@ -123,6 +123,7 @@ def main(argv: list[str]) -> None:
     axes.set_title(title, fontsize=9)
     with atomic_path(arguments.out / "costs.png") as temporary:
         figure.savefig(temporary, dpi=150, format="png", bbox_inches="tight")
+    plt.close(figure)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ class Document(NamedTuple):
     def verdicts(self) -> str:
         """`18 reproduced, 2 differs`."""
         counts = Counter(number.verdict for number in self.numbers)
-        return ", ".join(f"{counts[v]} {v}" for v in VERDICTS if counts[v]) or "no scores"
+        return ", ".join(f"{counts[v]} {v}" for v in VERDICTS if counts[v]) or "nothing is compared"
 
     @property
     def compared(self) -> bool:

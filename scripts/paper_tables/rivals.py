@@ -129,16 +129,18 @@ def draw(shown: Table, by_name: dict[str, Entry], file: Path) -> None:
     complete = {row[0]: by_name[row[0]] for row in shown.rows if row[-1] != "-"}
     edge = min((e.seconds for e in complete.values() if e.seconds), default=1) / 4
     figure, axis = plt.subplots(figsize=(8.5, 5.5))
-    height = -10.0  # of the last name at the edge: they stay apart
+    names: list[tuple[float, float]] = []  # where they are: they stay apart
     for name, entry in sorted(complete.items(), key=lambda item: item[1].mean):
-        place, trained = entry.seconds or edge, entry.seconds > 0
-        height = height if trained else max(entry.mean, height + 3)
-        axis.plot(place, entry.mean, "o", color="tab:orange" if trained else "tab:blue")
-        axis.text(1.07 * place, entry.mean if trained else height, name, fontsize=8, va="center")
+        place, height = entry.seconds or edge, entry.mean
+        while any(abs(height - y) < 3 and max(place, x) < 9 * min(place, x) for x, y in names):
+            height += 0.5
+        names.append((place, height))
+        axis.plot(place, entry.mean, "o", color="tab:orange" if entry.seconds else "tab:blue")
+        axis.text(1.07 * place, height, name, fontsize=8, va="center")
     axis.axvline(edge, color="lightgray", zorder=0)
     axis.set(xscale="log", ylim=(0, 105), title=shown.title, ylabel="mean score, percent")
     axis.set(xlabel="seconds of training (on the left: no training)")
-    axis.set_xlim(edge / 1.3, axis.get_xlim()[1] * 3)
+    axis.set_xlim(edge / 1.3, axis.get_xlim()[1] * 6)
     axis.xaxis.set_major_formatter("{x:.0f}")  # figures have no formulas, such as powers of ten
     axis.xaxis.set_minor_formatter("")
     figure.tight_layout()

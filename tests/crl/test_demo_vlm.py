@@ -4,13 +4,15 @@ import importlib
 
 import numpy as np
 import pytest
+import torch
 from sklearn.cluster import KMeans
 from sklearn.metrics import normalized_mutual_info_score
 from worlds import WORLDS
 
 from crl.basis import TextBasis, shipped
-from crl.embed import embed_images, embed_texts
+from crl.embed import embed_texts
 from crl.explore.criteria import rank_criteria, told_apart
+from crl.projection import l2
 from crl.representations import represent
 from crl.vlm import DEMO, load_vlm
 
@@ -24,19 +26,18 @@ def vlm():
 
 
 @pytest.fixture(scope="module")
-def seen(vlm, tmp_path_factory):
+def seen(vlm):
     """World -> (I, {attribute: labels}) on freshly drawn pictures."""
     embedded = {}
     for name, world in drawn.items():
-        folder, paths, labels = tmp_path_factory.mktemp(name), [], {a: [] for a in world.PHRASES}
+        pictures, labels = [], {a: [] for a in world.PHRASES}
         for i in range(IMAGES):
             rng = np.random.default_rng([77, i])
             facts = world.sample(rng)
-            paths.append(folder / f"{i}.png")
-            world.draw(facts, rng).save(paths[-1])
+            pictures.append(vlm.preprocess(world.draw(facts, rng)))
             for attribute, value in facts.items():
                 labels[attribute].append(list(world.PHRASES[attribute]).index(value))
-        embedded[name] = embed_images(vlm, paths, cache=None).image, labels
+        embedded[name] = l2(vlm.encode_images(torch.stack(pictures)).numpy()), labels
     return embedded
 
 

@@ -19,6 +19,7 @@ def test_the_notebook_runs_and_shows_the_ten_lines(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     plt.switch_backend("Agg")
+    plt.close("all")
     names: dict = {}
     for code in codes:
         exec(code, names)

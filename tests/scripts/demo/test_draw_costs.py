@@ -8,7 +8,7 @@ from crl.run.chat import Server
 
 
 def test_a_stand_in_without_errors_is_perfect_at_its_stated_cost(tmp_path, output):
-    clevr4.write(tmp_path / "demo", images=200, seed=0, workers=0)
+    clevr4.write(tmp_path / "demo", images=100, seed=0, workers=0)
     out = tmp_path / "out"
     printed = output(draw_costs.main, "--root", tmp_path / "demo", "--out", out, "--error", 0,
                      "--seconds", 2)  # fmt: skip
