@@ -11,7 +11,6 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
-import compare_methods
 import make_data
 import numpy as np
 import pytest
@@ -27,7 +26,9 @@ from crl.backends import instructed
 from similarity_retrieval import generate_images
 from similarity_retrieval.datasets import TASKS, load
 
-SMALL = {  # script, in the order in which they are run -> what is added to each of its commands
+# Script, in the order in which they are run -> what is added to each of its commands. Not here:
+# compare_methods.py, draw_costs.py, whose own tests run them.
+SMALL = {
     "scripts/demo/make_data.py": "--images 90",
     "scripts/demo/draw_oracle.py": "",
     "similarity_retrieval/mine_triplets.py": "samples=100 min_images=1",
@@ -45,11 +46,9 @@ SMALL = {  # script, in the order in which they are run -> what is added to each
     "similarity_retrieval/evaluate.py": "vlm=demo figures=no",
     "fashion_retrieval/evaluate.py": "vlm=demo figures=no",
     "classification_clustering/ask.py": "method=captions vlm=demo images=null",
-    "scripts/demo/draw_costs.py": "",
     "classification_clustering/clustering.py": "vlm=demo images=null seeds=2 figures=no",
     "classification_clustering/few_shot.py": "vlm=demo images=null seeds=2 shots=[1] figures=no",
     "classification_clustering/retrieval.py": "vlm=demo images=null seeds=2",
-    "scripts/compare_methods.py": "--seeds 1",
     "scripts/reproduce_tables.py": "--data none",  # of the drawn data: their own tests
     "crl/commands/explore.py": "--vlm demo",
     "scripts/check_data.py": "--data none",
@@ -135,8 +134,6 @@ def unchanged(image, **_) -> SimpleNamespace:
 
 
 def test_published_commands_run(run, monkeypatch, server):
-    monkeypatch.setattr(compare_methods, "SHOTS", [1])
-    monkeypatch.setattr(compare_methods, "names", lambda: ["paper"])
     monkeypatch.setattr(generate_images, "load_pipeline", lambda config: unchanged)
     for command in runnable():
         script, *arguments = shlex.split(command.replace(OLLAMA, server.url))
