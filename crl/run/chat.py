@@ -14,6 +14,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
+from ipaddress import ip_address
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, TypeVar
@@ -130,7 +131,8 @@ class Server:
         # ImportError: a proxy needs a package.
         except (openai.OpenAIError, ImportError) as error:
             # `from None`: the client's error holds the request, and with it the key.
-            raise _failure(self._explain(error, model, bool(pictures))) from None
+            kind = _kind(str(error), model, getattr(error, "status_code", 0))
+            raise kind(self._explain(error, model, bool(pictures))) from None
         if reply.end == FILTERED and not reply.text:
             raise Refused(f"{self.public_url} gave no answer: {FILTERED}")
         if refused := ", ".join(self.refused[len(before) :]):
@@ -152,7 +154,9 @@ class Server:
     def is_local(self) -> bool:
         """Does it run on this machine?"""
         host = urlsplit(self.url).hostname or ""
-        return host in ("localhost", "::1") or host.startswith("127.")
+        with suppress(ValueError):  # a name, such as 127.0.0.1.example.org, is no number
+            return ip_address(host).is_loopback
+        return host == "localhost"
 
     def embedding(self, messages: list[dict[str, Any]], model: str, **options: Any) -> Any:
         """What /embeddings answers to a chat, as vLLM serves it: JSON, not checked. A UserError if
@@ -209,7 +213,8 @@ class Server:
                 self.refused.append(name)
                 return self._ask(content, sampling, enough)
         if answer.error:
-            raise _failure(f"{self.public_url} failed: {printable(answer.error)[:MAX_QUOTE]}")
+            kind = _kind(answer.error, sampling["model"])
+            raise kind(f"{self.public_url} failed: {printable(answer.error)[:MAX_QUOTE]}")
         if not answer.is_chat:
             raise UserError(f"{self.public_url} does not answer like an OpenAI-compatible server, "
                             "or its answer was cut off; most need /v1 at the end of "
@@ -240,8 +245,13 @@ class Server:
         return f"{self.public_url} {reason}: {printable(str(detail))[:MAX_QUOTE]}"
 
 
-def _failure(reason: str) -> UserError:
-    return (Refused if FILTERS.search(reason) else UserError)(reason)
+def _kind(reason: str, model: str, status: int = 400) -> type[UserError]:
+    return Refused if status in (400, 403, 422) and _filtered(reason, model) else UserError
+
+
+def _filtered(reason: str, model: str) -> bool:
+    """Did a safety filter do it? The name of the model may hold such words, too."""
+    return bool(FILTERS.search(re.sub(rf"(?<!\w){re.escape(model)}(?!\w)", "", reason)))
 
 
 def _content(prompt: str, pictures: Sequence[bytes]) -> Any:
@@ -269,7 +279,7 @@ def _refused(error: openai.APIStatusError, question: dict[str, Any]) -> str | No
     text = str(error.message)
     unsupported = error.status_code in (400, 422) or "x-should-retry" in error.response.headers
     about_pictures = _has_pictures(question) and re.search("(?i)image|multi-?modal", text)
-    if not unsupported or about_pictures or FILTERS.search(text):
+    if not unsupported or about_pictures or _filtered(text, question["model"]):
         return None
     left = [name for name in OPTIONAL if name in question]
     return next((name for name in left if name in text), left[0] if left else None)

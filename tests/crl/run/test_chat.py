@@ -11,7 +11,7 @@ from commands import REPOSITORY
 from llm_server import OK, fails, gives, says, sends
 
 from crl.llm import generate_basis, parse_texts
-from crl.run.chat import SCHEMA, Server
+from crl.run.chat import SCHEMA, Refused, Server
 from crl.run.errors import UserError
 
 KEY = "sk-very-secret-0123456789"
@@ -167,6 +167,29 @@ def test_a_local_server_needs_no_proxy(server, ask, monkeypatch, name, proxy):
     monkeypatch.setenv(name, proxy)
     server.replies = [gives("red")]
     assert ask()[0] == ["red"]
+
+
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [("localhost", True), ("127.0.0.2", True), ("[::1]", True), ("127.0.0.1.example.org", False),
+     ("localhost.example.org", False), ("192.168.0.1", False), ("example.org", False)],
+)  # fmt: skip
+def test_only_this_machine_is_local(host, local):
+    assert Server(f"http://{host}:8000/v1").is_local == local
+
+
+def test_a_model_named_like_a_filter_is_no_refusal(server, ask):
+    unknown = "the model guard-safety does not exist"
+    for status, reason, kind in [
+        (404, unknown, UserError),
+        (400, unknown, UserError),
+        (500, "the safety valve is open", UserError),
+        (400, "guard-safety: stopped by content_filter", Refused),
+    ]:
+        server.replies = [fails(status, reason)]
+        with pytest.raises(UserError) as caught:
+            ask(model="guard-safety", max_retries=0)
+        assert type(caught.value) is kind
 
 
 def test_a_proxy_that_needs_a_package_is_named(ask, monkeypatch):
