@@ -20,10 +20,12 @@ from crl.run.command import command, one_line
 
 import argparse
 import os
+import re
 import shlex
 import sys
 import warnings
 from collections.abc import Mapping
+from difflib import get_close_matches
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -219,7 +221,7 @@ def find_texts(name: str, args: argparse.Namespace, out: Path, number: int | Non
         if (BASES / f"{known}.yaml").is_file():
             return known
     if not args.llm:
-        alike = ", ".join(known for known in shipped() if slug(name) in known)
+        alike = ", ".join(known for known in shipped() if is_like(slug(name), known))
         hint = f"try {alike}" if alike else "--rank tries those that are at hand"
         raise UserError(f"there are no texts for {name!r}; give a file (--texts {name}=FILE) or "
                         f"an LLM that writes them (--llm MODEL); {hint}")  # fmt: skip
@@ -228,6 +230,12 @@ def find_texts(name: str, args: argparse.Namespace, out: Path, number: int | Non
     count = f"{len(basis.texts)} of {number or args.number} texts"
     print(f"{kept}: {count} about {name}; edit them as you like")
     return str(kept)
+
+
+def is_like(name: str, known: str) -> bool:
+    """Does the name of a basis hold this one, or a word that is spelled nearly so?"""
+    words = re.split("[/_-]", known)
+    return name in known or bool(get_close_matches(name, words, cutoff=0.8))
 
 
 def written_texts(name: str, args: argparse.Namespace, number: int | None = None) -> TextBasis:

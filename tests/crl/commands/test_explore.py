@@ -328,6 +328,7 @@ def test_files_as_people_have_them(look, place):
         (["--criterion", "smell"], "there are no texts for 'smell'; give a file (--texts smell="),
         (["--criterion", "smell"], "--rank tries those that are at hand"),
         (["--criterion", "Color!"], "try clevr4_color, everyday/dominant-color"),
+        (["--criterion", "colour"], "try clevr4_color, everyday/dominant-color"),
         (["--criterion", "?"], "a criterion needs a name with letters or digits"),
         (["--criterion", "a b", "--criterion", "A-b"], "two names of criteria are the same but"),
         ([*BASES, "--query", " "], "a text is empty"),
